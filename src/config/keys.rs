@@ -1,0 +1,149 @@
+//! Every config key: one row each with its kind, default and meaning. The README's table is made from it.
+
+/// What a value may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// true or false
+    Bool,
+    /// Whole number within bounds, both allowed.
+    Int(i64, i64),
+    /// Number within bounds, both allowed.
+    Float(f64, f64),
+    /// Any text.
+    Text,
+    /// File or folder. Relative ones start at the config file's folder, or at the working directory in `--set`.
+    Path,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// A length of training: steps, or "N samples", "N epochs", "N%".
+    Span,
+    /// "none", "all", or a number of blocks.
+    Freeze,
+}
+
+impl Kind {
+    /// What is allowed, in words.
+    pub fn allowed(&self) -> String {
+        match self {
+            Self::Bool => "true or false".into(),
+            Self::Int(min, i64::MAX) => format!("a whole number of at least {min}"),
+            Self::Int(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Float(min, max) if max.is_infinite() => format!("a number of at least {min}"),
+            Self::Float(min, max) => format!("a number from {min} to {max}"),
+            Self::Text => "text in quotes".into(),
+            Self::Path => "a path in quotes".into(),
+            Self::OneOf(words) => words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "),
+            Self::Span => "a number of steps, or \"N samples\", \"N epochs\", \"N%\"".into(),
+            Self::Freeze => "\"none\", \"all\" or a number of blocks".into(),
+        }
+    }
+}
+
+/// One config key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Dotted name, as in the file and in `--set`.
+    pub name: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+    /// Default in TOML; empty where there is none.
+    pub default: &'static str,
+    /// One line of meaning.
+    pub help: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+    Key { name, kind, default, help }
+}
+
+const MAX: i64 = i64::MAX;
+const INF: f64 = f64::INFINITY;
+
+/// All keys, in the order in which they are shown.
+pub const KEYS: &[Key] = &[
+    key("seed", Kind::Int(0, MAX), "0", "Seed of order, augmentation, fresh weights and bootstrap"),
+    key("device", Kind::Text, "\"auto\"", "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\""),
+    key("output", Kind::Path, "", "Run folder; default runs/<config name> in the working directory (--out wins)"),
+    key("model.init", Kind::OneOf(&["pretrained", "random"]), "\"pretrained\"", "Where the weights come from"),
+    key("model.path", Kind::Text, "", "Folder or hub id org/name[@revision] of a Hugging Face CLIP"),
+    key("model.image_size", Kind::Int(1, 4096), "", "Pixels a side; default the model's (random: 224)"),
+    key("model.context_length", Kind::Int(4, 4096), "", "Tokens a text; default the model's (random: 77)"),
+    key("model.tokenizer", Kind::Path, "", "Random model: folder with a tokenizer; default: train one on the reports"),
+    key("model.random.vocab_size", Kind::Int(516, 1 << 20), "1024", "Random model: tokens of the tokenizer to train"),
+    key("model.random.embed_dim", Kind::Int(1, 1 << 16), "128", "Random model: width of the shared space"),
+    key("model.random.patch_size", Kind::Int(1, 1024), "16", "Random model: pixels a side of a patch"),
+    key("model.random.vision_width", Kind::Int(1, 1 << 16), "192", "Random model: width of the image tower"),
+    key("model.random.vision_layers", Kind::Int(1, 1024), "4", "Random model: blocks of the image tower"),
+    key("model.random.vision_heads", Kind::Int(1, 1024), "3", "Random model: attention heads of the image tower"),
+    key("model.random.text_width", Kind::Int(1, 1 << 16), "192", "Random model: width of the text tower"),
+    key("model.random.text_layers", Kind::Int(1, 1024), "4", "Random model: blocks of the text tower"),
+    key("model.random.text_heads", Kind::Int(1, 1024), "3", "Random model: attention heads of the text tower"),
+    key("data.train", Kind::Path, "", "Manifest (CSV, TSV or JSONL) of image–report pairs"),
+    key("data.val", Kind::Path, "", "Manifest to validate on; default: the rows of data.train whose split is val_split"),
+    key("data.image_root", Kind::Path, "", "Folder that image paths start at; default: the manifest's folder"),
+    key("data.image_column", Kind::Text, "\"image\"", "Column of image paths"),
+    key("data.report_column", Kind::Text, "\"report\"", "Column of reports"),
+    key("data.patient_id_column", Kind::Text, "\"patient_id\"", "Column of patients; used if there"),
+    key("data.study_id_column", Kind::Text, "\"study_id\"", "Column of studies; used if there"),
+    key("data.split_column", Kind::Text, "\"split\"", "Column of splits; used if there"),
+    key("data.label_column", Kind::Text, "\"label\"", "Column of labels; used if there"),
+    key("data.train_split", Kind::Text, "\"train\"", "Value of split_column to train on"),
+    key("data.val_split", Kind::Text, "\"val\"", "Value of split_column to validate on"),
+    key(
+        "data.separator",
+        Kind::OneOf(&["auto", "comma", "tab", "semicolon", "pipe"]),
+        "\"auto\"",
+        "Separator of columns; auto reads it off the header",
+    ),
+    key("data.on_error", Kind::OneOf(&["stop", "skip"]), "\"stop\"", "What to do with a row that cannot be read"),
+    key("data.max_skipped", Kind::Int(0, MAX), "100", "With on_error = \"skip\": stop when more rows than this fail"),
+    key("data.workers", Kind::Int(1, 256), "2", "Threads that decode images and tokenize"),
+    key("data.prefetch", Kind::Int(1, 1024), "8", "Batches prepared ahead of the model"),
+    key("augment.rotation", Kind::Float(0.0, 180.0), "0.0", "Random rotation up to this many degrees each way"),
+    key("augment.crop", Kind::Float(0.05, 1.0), "1.0", "Random crop that keeps at least this share of the area"),
+    key("augment.brightness", Kind::Float(0.0, 1.0), "0.0", "Random brightness change up to this share"),
+    key("augment.contrast", Kind::Float(0.0, 1.0), "0.0", "Random contrast change up to this share"),
+    key(
+        "augment.horizontal_flip",
+        Kind::OneOf(&["off", "on", "force"]),
+        "\"off\"",
+        "\"on\" is refused when reports name sides; \"force\" is not",
+    ),
+    key("loss.kind", Kind::OneOf(&["clip"]), "\"clip\"", "Objective: clip = symmetric cross-entropy over the batch"),
+    key("loss.label_smoothing", Kind::Float(0.0, 1.0), "0.1", "ε of the smoothed targets, PyTorch's convention"),
+    key("loss.direction", Kind::OneOf(&["both", "i2t", "t2i"]), "\"both\"", "Which cross-entropies count"),
+    key("train.batch_size", Kind::Int(1, 1 << 20), "32", "Pairs that pass through the towers at once"),
+    key(
+        "train.accum_freq",
+        Kind::Int(1, 1 << 16),
+        "1",
+        "Chunks a step: the loss is over batch_size × accum_freq pairs, in the memory of one chunk",
+    ),
+    key("train.epochs", Kind::Int(1, 1 << 20), "10", "Passes over the training pairs, unless max_steps or max_samples"),
+    key("train.max_steps", Kind::Int(1, MAX), "", "Optimizer steps in all"),
+    key("train.max_samples", Kind::Int(1, MAX), "", "Pairs seen in all"),
+    key("train.stop_after", Kind::Int(1, MAX), "", "Save and stop at this step; the schedule still runs to the full length"),
+    key("train.eval_every", Kind::Span, "\"1 epochs\"", "How often to validate; also at the start and at the end"),
+    key("train.checkpoint_every", Kind::Span, "\"1 epochs\"", "How often to save for --resume; also at each validation"),
+    key("train.best_metric", Kind::OneOf(&["mean_recall", "loss"]), "\"mean_recall\"", "What makes a checkpoint the best"),
+    key("train.early_stopping", Kind::Int(0, MAX), "0", "Stop after this many validations without a new best; 0 = never"),
+    key("train.clip_grad_norm", Kind::Float(0.0, INF), "1.0", "Largest norm of the whole gradient; 0 = no clipping"),
+    key("train.log_every", Kind::Int(1, MAX), "10", "Steps between lines where there is no terminal"),
+    key("optim.lr", Kind::Float(0.0, 10.0), "1e-5", "Learning rate"),
+    key("optim.lr_image", Kind::Float(0.0, 10.0), "", "Learning rate of the image tower; default lr"),
+    key("optim.lr_text", Kind::Float(0.0, 10.0), "", "Learning rate of the text tower; default lr"),
+    key("optim.lr_heads", Kind::Float(0.0, 10.0), "", "Learning rate of projections and logit_scale; default lr"),
+    key("optim.beta1", Kind::Float(0.0, 0.999_999), "0.9", "AdamW's first decay"),
+    key("optim.beta2", Kind::Float(0.0, 0.999_999), "0.98", "AdamW's second decay"),
+    key("optim.eps", Kind::Float(1e-12, 1.0), "1e-6", "AdamW's epsilon"),
+    key("optim.weight_decay", Kind::Float(0.0, 10.0), "0.1", "Decay of matrices; biases, norms, positions, scale have none"),
+    key("optim.schedule", Kind::OneOf(&["cosine", "linear", "constant"]), "\"cosine\"", "Shape of the learning rate"),
+    key("optim.warmup", Kind::Span, "\"10%\"", "Length of the rise from 0"),
+    key("optim.min_lr_ratio", Kind::Float(0.0, 1.0), "0.0", "Where cosine and linear end, as a share of lr"),
+    key("freeze.image", Kind::Freeze, "\"none\"", "What of the image tower stays as it is, from the input up"),
+    key("freeze.text", Kind::Freeze, "\"none\"", "What of the text tower stays as it is, from the input up"),
+    key("freeze.projections", Kind::Bool, "false", "Both projections stay as they are"),
+    key("freeze.logit_scale", Kind::Bool, "false", "logit_scale stays as it is"),
+    key("eval.batch_size", Kind::Int(1, 1 << 20), "64", "Pairs at once when encoding to evaluate"),
+    key("eval.bootstrap", Kind::Int(0, 1 << 20), "1000", "Resamples for 95 % intervals, by patient; 0 = none"),
+];

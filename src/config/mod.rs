@@ -1,0 +1,39 @@
+//! Configuration in two stages: what was written ([`Written`], with the line of each value) → what is meant
+//! ([`Config`], typed, every default filled). Nothing changes a `Config` afterwards. Plain data: knows no tensor.
+//!
+//! To add a key: one row in `keys.rs`, one field in `resolved.rs`.
+
+mod keys;
+mod resolved;
+mod span;
+mod written;
+
+pub use keys::{KEYS, Key, Kind};
+pub use resolved::{
+    AugmentConfig, Config, DataConfig, DirectionName, EvalConfig, FreezeConfig, FreezeDepth, LossConfig, LossKind,
+    ModelConfig, ModelInit, OnError, OptimConfig, RandomModelConfig, ScheduleKind, TrainConfig,
+};
+pub use span::Span;
+pub use written::{Origin, Written};
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::error::Problems;
+
+/// Reads a config file, applies `--set key=value` pairs in order, resolves and checks.
+///
+/// # Errors
+/// The file cannot be read, or [`Problems`] with everything that is wrong in it.
+pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
+    let bytes = std::fs::read(path).with_context(|| format!("config {}", path.display()))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        Problems(vec![crate::error::Problem(format!(
+            "{}:{line}: not UTF-8; save the file as UTF-8",
+            path.display()
+        ))])
+    })?;
+    Ok(Config::resolve(&Written::parse(path, &text, overrides))?)
+}

@@ -1,0 +1,164 @@
+//! What the user wrote: values by dotted key with where they stand, checked against the table of keys.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::Value;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{KEYS, Key, Kind};
+use super::span::Span;
+use crate::error::{ProblemList, did_you_mean};
+
+/// Where a value stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Line of the config file.
+    Line(usize),
+    /// A `--set` on the command line.
+    Set,
+}
+
+/// Values as written, with every problem found on the way.
+#[derive(Debug)]
+pub struct Written {
+    pub(super) path: PathBuf,
+    pub(super) values: BTreeMap<&'static str, (Value, Origin)>,
+    pub(super) problems: Vec<String>,
+}
+
+impl Written {
+    /// Parses `text`, the content of `path`, then `overrides` of the form `key=value`.
+    pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Self {
+        let mut written = Self { path: path.to_path_buf(), values: BTreeMap::new(), problems: Vec::new() };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for e in &errors {
+            let line = e.span().map_or(1, |s| line_of(text, s.start));
+            written.problems.push(format!("{}:{line}: {}", path.display(), e.message().replace('\n', ", ")));
+        }
+        written.walk("", table.get_ref(), text);
+        for text in overrides {
+            written.set(text);
+        }
+        written
+    }
+
+    fn walk(&mut self, prefix: &str, table: &DeTable, text: &str) {
+        for (key, value) in table {
+            let name = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            let origin = Origin::Line(line_of(text, key.span().start));
+            match value.get_ref() {
+                DeValue::Table(inner) if is_section(&name) || !is_key(&name) => self.walk(&name, inner, text),
+                leaf => self.insert(&name, plain(leaf), origin),
+            }
+        }
+    }
+
+    fn set(&mut self, text: &str) {
+        let Some((name, value)) = text.split_once('=') else {
+            self.problems.push(format!("--set {text:?}: expected key=value, for example --set train.batch_size=16"));
+            return;
+        };
+        let (name, value) = (name.trim(), value.trim());
+        // Numbers and booleans as TOML reads them; anything else is text, so that no quotes are needed in a shell.
+        let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+        self.insert(name, Some(parsed.unwrap_or_else(|| Value::String(value.to_string()))), Origin::Set);
+    }
+
+    fn insert(&mut self, name: &str, value: Option<Value>, origin: Origin) {
+        let place = self.place(name, &origin);
+        let Some(key) = KEYS.iter().find(|k| k.name == name) else {
+            let hint = match did_you_mean(name, KEYS.iter().map(|k| k.name)) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => "`reportclip config list` shows all keys".to_string(),
+            };
+            let what = if is_section(name) { "is a section, not a key" } else { "unknown key" };
+            self.problems.push(format!("{place}: {what}; {hint}"));
+            return;
+        };
+        match value.as_ref().ok_or_else(|| "a date or an unreadable number".to_string()).and_then(|v| check(key, v)) {
+            Ok(value) => {
+                self.values.insert(key.name, (value, origin));
+            }
+            Err(seen) => self.problems.push(format!("{place}: is {seen}; allowed is {}", key.kind.allowed())),
+        }
+    }
+
+    /// `file:line: key` or `--set key`.
+    pub(super) fn place(&self, name: &str, origin: &Origin) -> String {
+        match origin {
+            Origin::Line(line) => format!("{}:{line}: {name}", self.path.display()),
+            Origin::Set => format!("--set {name}"),
+        }
+    }
+
+    /// Where the value of `name` stands, or just its name in the file when it is a default.
+    pub(super) fn place_of(&self, name: &str) -> String {
+        match self.values.get(name) {
+            Some((_, origin)) => self.place(name, origin),
+            None => format!("{}: {name}", self.path.display()),
+        }
+    }
+
+    pub(super) fn into_problem_list(lines: &[String]) -> ProblemList {
+        let mut list = ProblemList::default();
+        lines.iter().for_each(|line| list.push(line.clone()));
+        list
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|&&b| b == b'\n').count()
+}
+
+fn is_key(name: &str) -> bool {
+    KEYS.iter().any(|k| k.name == name)
+}
+
+fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|k| k.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The value as a `toml::Value`; `None` for what no key takes.
+fn plain(value: &DeValue) -> Option<Value> {
+    Some(match value {
+        DeValue::String(s) => Value::String(s.to_string()),
+        DeValue::Boolean(b) => Value::Boolean(*b),
+        DeValue::Integer(i) => {
+            Value::Integer(i64::from_str_radix(&i.as_str().replace('_', ""), i.radix()).ok()?)
+        }
+        DeValue::Float(f) => Value::Float(f.as_str().replace('_', "").parse().ok()?),
+        DeValue::Array(_) => Value::Array(Vec::new()),
+        DeValue::Table(_) => Value::Table(toml::Table::new()),
+        DeValue::Datetime(_) => return None,
+    })
+}
+
+/// The value in the type of its key, or what it is instead.
+pub(super) fn check(key: &Key, value: &Value) -> Result<Value, String> {
+    let seen = || match value {
+        Value::String(s) => format!("the text {s:?}"),
+        Value::Array(_) => "a list".into(),
+        Value::Table(_) => "a section".into(),
+        other => other.to_string(),
+    };
+    let fits = match (key.kind, value) {
+        (Kind::Bool, Value::Boolean(_)) => true,
+        (Kind::Int(min, max), Value::Integer(n)) => (min..=max).contains(n),
+        (Kind::Float(min, max), Value::Float(x)) => x.is_finite() && (min..=max).contains(x),
+        (Kind::Float(min, max), Value::Integer(n)) => {
+            let x = *n as f64;
+            return if (min..=max).contains(&x) { Ok(Value::Float(x)) } else { Err(seen()) };
+        }
+        (Kind::Text, Value::String(_)) => true,
+        (Kind::Path, Value::String(s)) => !s.is_empty(),
+        (Kind::OneOf(words), Value::String(s)) => words.contains(&s.as_str()),
+        (Kind::Span, Value::Integer(n)) => *n >= 0,
+        (Kind::Span, Value::String(s)) => Span::parse(s).is_some(),
+        (Kind::Freeze, Value::Integer(n)) => *n >= 0,
+        (Kind::Freeze, Value::String(s)) => s == "none" || s == "all",
+        _ => false,
+    };
+    if fits { Ok(value.clone()) } else { Err(seen()) }
+}

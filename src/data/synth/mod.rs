@@ -1,0 +1,316 @@
+//! Phantom chest radiographs with reports, for the demo and for tests: no real patient is in them.
+//!
+//! Owns patients, studies and splits. What a study shows is decided in `scene`; `draw` draws it and `report` words it
+//! from that same scene, so picture and report correspond. Files, manifests and tokens are the caller's business.
+//! A mirrored picture no longer fits its report, so training on phantoms must not flip.
+
+mod anatomy;
+mod chinese;
+mod draw;
+mod english;
+mod report;
+mod scene;
+mod shape;
+
+use anatomy::Body;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use scene::{Device, Side, plan};
+
+/// One phantom study: picture and report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Study {
+    /// The patient, "P0001" and up.
+    pub patient_id: String,
+    /// The study, "P0001-S1" and up.
+    pub study_id: String,
+    /// "train", "val" or "test"; whole patients.
+    pub split: &'static str,
+    /// The main finding in snake case, "normal" if there is none.
+    pub label: &'static str,
+    /// "FINDINGS: … IMPRESSION: …", or the Chinese headings.
+    pub report: String,
+    /// The drawn picture.
+    pub image: GrayImage,
+}
+
+/// An 8-bit gray picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrayImage {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// `width * height` values row by row, 0 black.
+    pub pixels: Vec<u8>,
+}
+
+/// What to generate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SynthOptions {
+    /// Number of patients; each has one to three studies, two on average.
+    pub patients: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Edge length of the pictures in pixels; 48 and up are readable.
+    pub size: u32,
+    /// Language of the reports; the pictures do not depend on it.
+    pub language: Language,
+}
+
+/// Language of the reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// FINDINGS and IMPRESSION.
+    English,
+    /// 检查所见 and 诊断意见.
+    Chinese,
+}
+
+/// All phantom studies in order, patient by patient, about two for each. A patient's studies depend on the seed and
+/// the patient's number, not on how many patients are asked for. Of every seven patients in a row five train, one is
+/// for validation and one for testing.
+pub fn generate(options: &SynthOptions) -> impl Iterator<Item = Study> + '_ {
+    (0..options.patients).flat_map(move |patient| studies(options, patient as u64))
+}
+
+/// Random streams of one patient: own ones for the plan, the pictures and the words, so that a new phrase leaves the
+/// pictures as they were.
+fn stream(seed: u64, patient: u64, purpose: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(patient * 16 + purpose);
+    rng
+}
+
+/// The studies of one patient.
+fn studies(options: &SynthOptions, patient: u64) -> Vec<Study> {
+    let mut rng = stream(options.seed, patient, 0);
+    let body = Body::new(&mut rng);
+    let side = pick(&mut rng, &[Side::Right, Side::Left]);
+    let pacemaker = rng.random_ratio(1, 12).then_some(Device::Pacemaker(side));
+    let side = pick(&mut rng, &[Side::Right, Side::Left]);
+    let scoliosis = rng.random_ratio(1, 7).then_some(side);
+    let count = rng.random_range(1..4u64);
+    let patient_id = format!("P{:04}", patient + 1);
+    let study = |number: u64| {
+        let scene = plan(
+            &mut stream(options.seed, patient, number * 3),
+            pacemaker,
+            scoliosis,
+        );
+        Study {
+            patient_id: patient_id.clone(),
+            study_id: format!("{patient_id}-S{number}"),
+            split: split(options.seed, patient),
+            label: scene.label(),
+            report: report::write(
+                &scene,
+                options.language,
+                &mut stream(options.seed, patient, number * 3 + 1),
+            ),
+            image: draw::draw(
+                &body,
+                &scene,
+                options.size,
+                &mut stream(options.seed, patient, number * 3 + 2),
+            ),
+        }
+    };
+    (1..=count).map(study).collect()
+}
+
+/// The split of a patient: drawn within blocks of seven, so that small sets hold every split too.
+fn split(seed: u64, patient: u64) -> &'static str {
+    let mut block = ["val", "test", "train", "train", "train", "train", "train"];
+    shuffle(&mut stream(seed, patient / 7, 15), &mut block);
+    block[(patient % 7) as usize]
+}
+
+/// A number from `low` to `high`.
+fn uniform(rng: &mut ChaCha8Rng, low: f32, high: f32) -> f32 {
+    low + (high - low) * rng.random::<f32>()
+}
+
+/// One of `items`, which must not be empty.
+fn pick<T: Copy>(rng: &mut ChaCha8Rng, items: &[T]) -> T {
+    items[rng.random_range(0..items.len() as u32) as usize]
+}
+
+/// Puts `items` in random order.
+fn shuffle<T>(rng: &mut ChaCha8Rng, items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, rng.random_range(0..=last as u32) as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scene::{Extent, Finding, Inspiration, Scene, Zone};
+    use super::*;
+    use std::collections::{HashMap, HashSet};
+
+    const SIDES: [Side; 2] = [Side::Right, Side::Left];
+
+    fn all(patients: usize, seed: u64, language: Language) -> Vec<Study> {
+        generate(&SynthOptions {
+            patients,
+            seed,
+            size: 64,
+            language,
+        })
+        .collect()
+    }
+
+    fn english(patients: usize, seed: u64) -> Vec<Study> {
+        all(patients, seed, Language::English)
+    }
+
+    /// A scene of `findings` and `devices`.
+    fn scene(findings: &[Finding], devices: &[Device]) -> Scene {
+        let (findings, devices) = (findings.to_vec(), devices.to_vec());
+        Scene {
+            findings,
+            devices,
+            inspiration: Inspiration::Normal,
+            scoliosis: None,
+        }
+    }
+
+    fn pixels(scene: &Scene, patient: u64) -> Vec<u8> {
+        let body = Body::new(&mut stream(5, patient, 0));
+        draw::draw(&body, scene, 64, &mut stream(5, patient, 1)).pixels
+    }
+
+    /// How much `scene` changes an empty one from `row` down: sums over the image's left and right half.
+    fn change(scene_with: &Scene, patient: u64, row: usize) -> [f64; 2] {
+        let pairs = pixels(&scene(&[], &[]), patient)
+            .into_iter()
+            .zip(pixels(scene_with, patient));
+        let mut sums = [0.0; 2];
+        for (at, (a, b)) in pairs.enumerate().skip(row * 64) {
+            sums[usize::from(at % 64 >= 32)] += f64::from(b) - f64::from(a);
+        }
+        sums
+    }
+
+    #[test]
+    fn the_seed_decides_every_byte() {
+        assert_eq!(english(12, 3), english(12, 3));
+        assert_ne!(english(12, 3), english(12, 4));
+    }
+
+    #[test]
+    fn patients_do_not_depend_on_how_many_there_are() {
+        let few = english(9, 1);
+        assert_eq!(few[..], english(30, 1)[..few.len()]);
+    }
+
+    #[test]
+    fn patients_stay_in_one_split_and_small_sets_hold_all_splits() {
+        let mut splits = HashMap::new();
+        for study in english(70, 2) {
+            let known = splits.entry(study.patient_id).or_insert(study.split);
+            assert_eq!(*known, study.split);
+        }
+        let count = |split| splits.values().filter(|s| **s == split).count();
+        assert_eq!([count("train"), count("val"), count("test")], [50, 10, 10]);
+        assert_eq!(
+            english(7, 9)
+                .iter()
+                .map(|s| s.split)
+                .collect::<HashSet<_>>()
+                .len(),
+            3
+        );
+    }
+
+    #[test]
+    fn a_third_of_the_studies_is_normal() {
+        let all = english(400, 6);
+        let normal = all.iter().filter(|s| s.label == "normal").count() as f64 / all.len() as f64;
+        assert!((0.28..0.42).contains(&normal), "{normal}");
+    }
+
+    #[test]
+    fn reports_hold_both_headings_and_pictures_do_not_depend_on_the_language() {
+        for (english, chinese) in english(60, 1).iter().zip(all(60, 1, Language::Chinese)) {
+            let (words, text) = (&english.report, &chinese.report);
+            assert!(
+                words.starts_with("FINDINGS: ") && words.contains(" IMPRESSION: "),
+                "{words}"
+            );
+            assert!(
+                text.starts_with("检查所见：") && text.contains("。 诊断意见："),
+                "{text}"
+            );
+            assert!(
+                !words.contains(['{', '}']) && !text.contains(['{', '}']),
+                "{words} {text}"
+            );
+            assert_eq!(english.image, chinese.image);
+        }
+    }
+
+    #[test]
+    fn effusions_whiten_the_lower_lung_of_the_side_that_the_report_names() {
+        for (own, word) in [(0, "right"), (1, "left")] {
+            for extent in [Extent::Small, Extent::Moderate, Extent::Large] {
+                let effusion = scene(&[Finding::Effusion(SIDES[own], extent)], &[]);
+                for patient in 0..20 {
+                    let sums = change(&effusion, patient, 32);
+                    assert!(
+                        sums[own] > 2000.0 && sums[1 - own].abs() < 500.0,
+                        "{effusion:?} {sums:?}"
+                    );
+                    let report =
+                        report::write(&effusion, Language::English, &mut stream(5, patient, 2));
+                    let impression = report.split("IMPRESSION").last().unwrap().to_lowercase();
+                    assert!(impression.contains(word), "{report}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn findings_and_devices_show_on_their_side() {
+        for own in [0, 1] {
+            let side = SIDES[own];
+            let mut findings = [Extent::Small, Extent::Large]
+                .map(|e| Finding::Pneumothorax(side, e))
+                .to_vec();
+            for zone in [Zone::Upper, Zone::Middle, Zone::Lower] {
+                findings.extend([12, 20, 30].map(|mm| Finding::Nodule(side, zone, mm)));
+                findings.push(Finding::Consolidation(side, zone, Extent::Small));
+                findings.push(Finding::Atelectasis(side, zone));
+            }
+            let mut scenes: Vec<Scene> = findings.iter().map(|f| scene(&[*f], &[])).collect();
+            scenes.push(scene(&[], &[Device::Pacemaker(side)]));
+            for (with, patient) in scenes.iter().flat_map(|s| (0..10).map(move |p| (s, p))) {
+                let sums = change(with, patient, 0).map(f64::abs);
+                assert!(
+                    sums[own] > 250.0 && sums[own] > 2.0 * sums[1 - own],
+                    "{with:?} {sums:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_finding_of_a_study_hides_another() {
+        for patient in 0..400 {
+            let whole = plan(&mut stream(8, patient, 3), None, None);
+            for slot in 0..whole.findings.len() {
+                let mut without = whole.clone();
+                // A nodule of no size keeps the others in their places.
+                without.findings[slot] = Finding::Nodule(Side::Left, Zone::Upper, 0);
+                let (a, b) = (pixels(&without, patient), pixels(&whole, patient));
+                let change: u32 = a
+                    .iter()
+                    .zip(&b)
+                    .map(|(a, b)| u32::from(a.abs_diff(*b)))
+                    .sum();
+                assert!(change > 400, "{change}: number {slot} in {whole:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Errors that callers match. Everything else travels as `anyhow::Error` with context.
+
+use std::fmt;
+
+/// One thing that is wrong with what the user gave, as one line: what, where, the value seen, what is allowed, a hint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem(pub String);
+
+/// All problems found before any work began. Leads to exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}", problem.0)?;
+        }
+        Ok(())
+    }
+}
+
+/// Collects problems so that all of them are reported at once.
+#[derive(Debug, Default)]
+pub struct ProblemList(Vec<Problem>);
+
+impl ProblemList {
+    /// Adds one line.
+    pub fn push(&mut self, line: impl Into<String>) {
+        self.0.push(Problem(line.into()));
+    }
+
+    /// Adds the error of `result`, gives its value.
+    pub fn keep<T>(&mut self, result: anyhow::Result<T>) -> Option<T> {
+        result.map_err(|e| self.push(one_line(&e))).ok()
+    }
+
+    /// `Err` when anything was collected.
+    pub fn finish(self) -> Result<(), Problems> {
+        if self.0.is_empty() { Ok(()) } else { Err(Problems(self.0)) }
+    }
+}
+
+/// The error and its causes on one line. candle appends backtraces to its messages when `RUST_BACKTRACE` is set and
+/// some libraries print a message over several lines: only the first line of each cause says something to a user.
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let line = text.lines().next().unwrap_or_default().trim().to_string();
+        // Wrappers often repeat their cause word for word.
+        if !line.is_empty() && parts.last().is_none_or(|last| !last.ends_with(&line)) {
+            parts.push(line);
+        }
+    }
+    parts.join(": ")
+}
+
+/// The closest of `known` to `word`, if close enough to be worth offering.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.into_iter().map(|k| (strsim::damerau_levenshtein(word, k), k));
+    scored.min().filter(|(distance, k)| *distance <= 1 + k.len().min(word.len()) / 4).map(|(_, k)| k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_drops_backtraces_and_repeats() {
+        let e = anyhow::anyhow!("shape mismatch\n   0: candle::bt").context("loading x");
+        assert_eq!(one_line(&e), "loading x: shape mismatch");
+        let e = anyhow::anyhow!("no space").context("writing y: no space");
+        assert_eq!(one_line(&e), "writing y: no space");
+    }
+
+    #[test]
+    fn offers_only_close_words() {
+        assert_eq!(did_you_mean("lable_smoothing", ["seed", "label_smoothing"]), Some("label_smoothing"));
+        assert_eq!(did_you_mean("banana", ["seed", "label_smoothing"]), None);
+    }
+}

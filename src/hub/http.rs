@@ -1,0 +1,209 @@
+//! One GET to the Hub or to a host it points to.
+//!
+//! hf-hub's own `download` is not used, only its HTTP client: `download` sends the token to the download host
+//! when it asks for the size, hides the headers that tell a missing file from a missing repository, appends a
+//! whole body to a partial one when a server ignores `Range`, and cannot fetch empty files (0.5.0, `api/sync.rs`).
+
+use std::io::Read;
+use std::time::Duration;
+
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::{Cache, Repo, RepoType};
+
+use super::{HubError, HubSettings};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// For each read, not for the whole body: a stalled connection ends, a slow one goes on.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Http {
+    client: ApiRepo,
+    pub endpoint: String,
+    token: Option<Token>,
+}
+
+struct Token(String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// An answer, its body not yet read.
+pub(super) struct Reply {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: Box<dyn Read>,
+}
+
+impl Reply {
+    /// A header by its lower-case name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub fn is_redirect(&self) -> bool {
+        matches!(self.status, 301 | 302 | 303 | 307 | 308)
+    }
+
+    pub fn content_length(&self) -> Option<u64> {
+        self.header("content-length")?.trim().parse().ok()
+    }
+
+    /// First byte and total length of a partial answer: "bytes 5-9/10" → (5, 10).
+    pub fn content_range(&self) -> Option<(u64, u64)> {
+        let (range, total) = self
+            .header("content-range")?
+            .trim()
+            .strip_prefix("bytes ")?
+            .split_once('/')?;
+        Some((
+            range.split_once('-')?.0.trim().parse().ok()?,
+            total.trim().parse().ok()?,
+        ))
+    }
+}
+
+impl Http {
+    pub fn new(settings: &HubSettings, repo: &str, revision: &str) -> Result<Self, HubError> {
+        let name = Repo::with_revision(repo.into(), RepoType::Model, revision.into());
+        let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
+        let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
+            .with_endpoint(endpoint.clone())
+            // hf-hub must not know the token, or it would put it on every request.
+            .with_token(None)
+            .with_user_agent("reportclip", env!("CARGO_PKG_VERSION"))
+            .build()
+            .map_err(|why| HubError::Setup(format!("{repo}@{revision}"), why.to_string()))?;
+        Ok(Self {
+            client: api.repo(name),
+            endpoint,
+            token: settings.token.clone().map(Token),
+        })
+    }
+
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Whether an address is on the Hub itself: same scheme, host and port.
+    pub fn is_hub(&self, url: &str) -> bool {
+        origin(url) == origin(&self.endpoint)
+    }
+
+    /// Asks for `url` from byte `from` on. Follows no redirect; every status is an answer, not an error. The token
+    /// goes to the Hub only. The error says why there was no answer.
+    pub fn get(&self, url: &str, from: u64) -> Result<Reply, String> {
+        // hf-hub does not export its HTTP crate; this request, turned to another address, is the way to it.
+        let mut request = self
+            .client
+            .info_request()
+            .uri(url)
+            .header("Accept-Encoding", "identity");
+        if from > 0 {
+            request = request.header("Range", format!("bytes={from}-"));
+        }
+        if let Some(Token(token)) = self.token.as_ref().filter(|_| self.is_hub(url)) {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let mut config = request
+            .config()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(Some(READ_TIMEOUT));
+        if is_loopback(url) {
+            // A proxy cannot know this machine's own servers.
+            config = config.proxy(None);
+        }
+        let (parts, body) = config
+            .build()
+            .call()
+            .map_err(|why| self.clean(why.into_io().to_string()))?
+            .into_parts();
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let headers = parts
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
+            .collect();
+        Ok(Reply {
+            status: parts.status.as_u16(),
+            headers,
+            body: Box::new(body.into_reader()),
+        })
+    }
+
+    /// One line without the token, whatever the HTTP crate says.
+    pub fn clean(&self, text: String) -> String {
+        let text = text.replace(['\r', '\n'], " ");
+        match &self.token {
+            Some(Token(token)) if !token.is_empty() => text.replace(token.as_str(), "***"),
+            _ => text,
+        }
+    }
+}
+
+/// "https://host:port" of an address.
+fn origin(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..]
+        .find(['/', '?', '#'])
+        .map_or(url.len(), |at| start + at);
+    &url[..end]
+}
+
+/// An address as it may be shown: no password, and no path, which may be signed.
+pub(super) fn shown(url: &str) -> String {
+    let origin = origin(url);
+    match (origin.split_once("://"), origin.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => origin.to_owned(),
+    }
+}
+
+fn is_loopback(url: &str) -> bool {
+    let shown = shown(url);
+    let host = shown.split_once("://").map_or("", |(_, host)| host);
+    host == "localhost"
+        || host.starts_with("localhost:")
+        || host.starts_with("127.")
+        || host.starts_with("[::1]")
+}
+
+/// The address that a `Location` points to; `None` for another scheme, or a step down from https.
+pub(super) fn join(base: &str, location: &str) -> Option<String> {
+    let scheme = base.split_once("://")?.0;
+    let next = if location.contains("://") && !location.starts_with('/') {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{}{location}", origin(base))
+    } else {
+        let path = base.split(['?', '#']).next()?;
+        format!("{}/{location}", path.rsplit_once('/')?.0)
+    };
+    let safe = next.starts_with("https://") || (scheme == "http" && next.starts_with("http://"));
+    safe.then_some(next)
+}
+
+/// Percent-encodes all but letters, digits and `-._~`; `/` stays when `slash`.
+pub(super) fn encode(text: &str, slash: bool) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b) || (slash && b == b'/');
+    text.bytes()
+        .map(|b| {
+            if keep(b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
+}

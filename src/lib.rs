@@ -1,0 +1,13 @@
+//! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
+//!
+//! Modules depend on one another in one direction only:
+//! `error ops metrics` ← `config track hub` ← `data model loss optim` ← `export eval` ← `train` ← `cli`.
+
+pub mod config;
+pub mod device;
+pub mod error;
+pub mod hub;
+pub mod loss;
+pub mod model;
+pub mod ops;
+pub mod seed;

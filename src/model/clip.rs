@@ -1,0 +1,93 @@
+//! A CLIP: two towers, two projections, one scale.
+
+use std::cell::RefCell;
+
+use candle_core::{Result, Tensor};
+
+use super::config::ClipConfig;
+use super::params::{Builder, Init, ParamSpec, Part};
+use super::text::ClipText;
+use super::vision::ClipVit;
+use crate::ops;
+
+/// `logit_scale` is kept at or below this, ln 100, as CLIP does.
+pub const MAX_LOGIT_SCALE: f64 = 4.605_170_185_988_092;
+
+/// The model over a set of weights. Building one is cheap: it holds the weights' tensors, not copies.
+pub struct ClipModel {
+    vision: ClipVit,
+    text: ClipText,
+    visual_projection: Tensor, // (embed_dim, vision width)
+    text_projection: Tensor,   // (embed_dim, text width)
+    logit_scale: Tensor,       // ()
+}
+
+impl ClipModel {
+    /// Builds over the weights that `b` hands out.
+    ///
+    /// # Errors
+    /// A weight that `b` does not have.
+    pub fn new(config: &ClipConfig, b: &Builder) -> Result<Self> {
+        let heads = b.part(Part::Heads);
+        let projection = |name: &str, width: usize| {
+            heads.matrix(name, (config.embed_dim, width), Init::Normal((width as f64).powf(-0.5)))
+        };
+        Ok(Self {
+            vision: ClipVit::new(b, &config.vision)?,
+            text: ClipText::new(b, &config.text)?,
+            visual_projection: projection("visual_projection.weight", config.vision.width)?,
+            text_projection: projection("text_projection.weight", config.text.width)?,
+            logit_scale: heads.vector("logit_scale", (), Init::Const(config.logit_scale_init))?,
+        })
+    }
+
+    /// All weights of a model of this shape.
+    ///
+    /// # Errors
+    /// None in practice; candle's signatures ask for it.
+    pub fn specs(config: &ClipConfig) -> Result<Vec<ParamSpec>> {
+        let specs = RefCell::new(Vec::new());
+        Self::new(config, &Builder::declare(&specs))?;
+        Ok(specs.into_inner())
+    }
+
+    /// pixel_values: (batch, 3, image_size, image_size), normalised → image_features (batch, embed_dim), not normalised.
+    ///
+    /// # Errors
+    /// Images of another size.
+    pub fn image_features(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        ops::linear_no_bias(&self.vision.forward(pixel_values)?, &self.visual_projection)
+    }
+
+    /// input_ids: (batch, tokens) u32, padded on the right → text_features (batch, embed_dim), not normalised.
+    ///
+    /// # Errors
+    /// Longer texts than `context_length`, ids outside the vocabulary.
+    pub fn text_features(&self, input_ids: &Tensor) -> Result<Tensor> {
+        ops::linear_no_bias(&self.text.forward(input_ids)?, &self.text_projection)
+    }
+
+    /// [`Self::image_features`], rows L2-normalised.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn image_embeds(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        ops::l2_normalize(&self.image_features(pixel_values)?)
+    }
+
+    /// [`Self::text_features`], rows L2-normalised.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn text_embeds(&self, input_ids: &Tensor) -> Result<Tensor> {
+        ops::l2_normalize(&self.text_features(input_ids)?)
+    }
+
+    /// `logit_scale.exp()`, a scalar: what similarities are multiplied by.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn scale(&self) -> Result<Tensor> {
+        self.logit_scale.exp()
+    }
+}

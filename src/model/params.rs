@@ -1,0 +1,250 @@
+//! Named weights, and the builder through which layers ask for them.
+//!
+//! One piece of code, the layers' constructors, says which weights exist: run once with [`Builder::declare`] it yields
+//! the list of names and shapes, run again over the loaded [`Params`] it yields the model. So a weight cannot be
+//! declared in one place and forgotten in another.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
+
+use rand::RngExt;
+
+use crate::seed;
+
+/// Which part of the model a weight belongs to. Learning rates and freezing go by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// The image tower without its projection.
+    Image,
+    /// The text tower without its projection.
+    Text,
+    /// Projections and logit_scale.
+    Heads,
+}
+
+/// How deep in its tower a weight sits, from the input up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// Patches, tokens, positions, and the norm before the blocks.
+    Embeddings,
+    /// The transformer block of this number, from 0.
+    Block(usize),
+    /// Everything after the blocks.
+    Final,
+}
+
+/// How a weight starts where no file gives it.
+#[derive(Clone, Copy, Debug)]
+pub enum Init {
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// One value everywhere.
+    Const(f64),
+}
+
+/// One weight as the layers declare it.
+#[derive(Clone, Debug)]
+pub struct ParamSpec {
+    /// Hugging Face's name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// How it starts in a model that is not pretrained.
+    pub init: Init,
+    /// Part of the model.
+    pub part: Part,
+    /// Depth in its tower.
+    pub depth: Depth,
+    /// Whether weight decay applies: matrices yes; biases, norms, positions and logit_scale no.
+    pub decay: bool,
+}
+
+impl ParamSpec {
+    /// Fresh numbers for this weight; a pure function of its name and `seed`.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn random(&self, seed: u64, device: &Device) -> Result<Tensor> {
+        match self.init {
+            Init::Const(value) => Tensor::full(value as f32, self.shape.clone(), device),
+            Init::Normal(std) => {
+                let mut rng = seed::stream(seed, seed::Purpose::Init, seed::name_index(&self.name));
+                let mut normal = || {
+                    // Box and Muller; 1 - u keeps the logarithm finite.
+                    let (u, v): (f64, f64) = (rng.random(), rng.random());
+                    (std * (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+                };
+                let numbers: Vec<f32> = (0..self.shape.elem_count()).map(|_| normal()).collect();
+                Tensor::from_vec(numbers, self.shape.clone(), device)
+            }
+        }
+    }
+}
+
+/// One weight with its numbers.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// What the layers declared.
+    pub spec: ParamSpec,
+    /// The numbers, f32.
+    pub var: Var,
+    /// Whether training changes it.
+    pub trainable: bool,
+}
+
+/// All weights of a model, in the order of their names.
+#[derive(Clone, Debug, Default)]
+pub struct Params {
+    list: Vec<Param>,
+    index: HashMap<String, usize>,
+}
+
+impl Params {
+    /// Puts numbers to specs. Everything is trainable at first.
+    ///
+    /// # Errors
+    /// A tensor of another shape than declared.
+    pub fn new(mut weights: Vec<(ParamSpec, Tensor)>) -> Result<Self> {
+        weights.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+        let mut params = Self::default();
+        for (spec, tensor) in weights {
+            if tensor.shape() != &spec.shape {
+                bail!("{}: shape {:?}, declared {:?}", spec.name, tensor.dims(), spec.shape.dims());
+            }
+            let var = Var::from_tensor(&tensor.to_dtype(DType::F32)?.contiguous()?)?;
+            params.index.insert(spec.name.clone(), params.list.len());
+            params.list.push(Param { spec, var, trainable: true });
+        }
+        Ok(params)
+    }
+
+    /// All weights, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Param> {
+        self.list.iter()
+    }
+
+    /// The same, to change what is trainable.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Param> {
+        self.list.iter_mut()
+    }
+
+    /// The weights that training changes, by name.
+    pub fn trainable(&self) -> impl Iterator<Item = &Param> {
+        self.list.iter().filter(|p| p.trainable)
+    }
+
+    /// The weight of this name.
+    pub fn get(&self, name: &str) -> Option<&Param> {
+        self.index.get(name).map(|&i| &self.list[i])
+    }
+
+    /// How many numbers there are in all, and in the trainable weights.
+    pub fn count(&self) -> (usize, usize) {
+        let count = |p: &Param| p.spec.shape.elem_count();
+        (self.iter().map(count).sum(), self.trainable().map(count).sum())
+    }
+
+    /// Device of the weights.
+    pub fn device(&self) -> Device {
+        self.list.first().map_or(Device::Cpu, |p| p.var.device().clone())
+    }
+
+    /// A copy of all numbers that later training does not change.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn snapshot(&self) -> Result<Vec<(String, Tensor)>> {
+        self.iter().map(|p| Ok((p.spec.name.clone(), p.var.as_tensor().detach().copy()?))).collect()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Mode<'a> {
+    Declare(&'a RefCell<Vec<ParamSpec>>),
+    Train(&'a Params),
+    Eval(&'a Params),
+}
+
+/// Hands weights to layers' constructors. Cheap to copy; [`Builder::enter`] goes one name deeper.
+#[derive(Clone)]
+pub struct Builder<'a> {
+    mode: Mode<'a>,
+    prefix: String,
+    part: Part,
+    depth: Depth,
+}
+
+impl<'a> Builder<'a> {
+    fn new(mode: Mode<'a>) -> Self {
+        Self { mode, prefix: String::new(), part: Part::Heads, depth: Depth::Final }
+    }
+
+    /// Collects the specs of everything that is asked for; the tensors handed out are placeholders.
+    pub fn declare(specs: &'a RefCell<Vec<ParamSpec>>) -> Self {
+        Self::new(Mode::Declare(specs))
+    }
+
+    /// Weights for training: trainable ones are variables, frozen ones plain tensors outside the graph.
+    pub fn train(params: &'a Params) -> Self {
+        Self::new(Mode::Train(params))
+    }
+
+    /// The same numbers (shared, so always up to date) outside the graph: candle has no `no_grad`.
+    pub fn eval(params: &'a Params) -> Self {
+        Self::new(Mode::Eval(params))
+    }
+
+    /// One name deeper: `vision_model` → `vision_model.encoder`.
+    pub fn enter(&self, name: &str) -> Self {
+        let prefix = if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) };
+        Self { prefix, ..self.clone() }
+    }
+
+    /// Marks what follows as belonging to `part`.
+    pub fn part(&self, part: Part) -> Self {
+        Self { part, ..self.clone() }
+    }
+
+    /// Marks what follows as sitting at `depth`.
+    pub fn depth(&self, depth: Depth) -> Self {
+        Self { depth, ..self.clone() }
+    }
+
+    /// A weight that is decayed.
+    ///
+    /// # Errors
+    /// No weight of this name (a loader's fault: it checks all names first).
+    pub fn matrix(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
+        self.param(name, shape.into(), init, true)
+    }
+
+    /// A weight that is not decayed: bias, norm, position, logit_scale.
+    ///
+    /// # Errors
+    /// As [`Builder::matrix`].
+    pub fn vector(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
+        self.param(name, shape.into(), init, false)
+    }
+
+    fn param(&self, name: &str, shape: Shape, init: Init, decay: bool) -> Result<Tensor> {
+        let name = self.enter(name).prefix;
+        let find = |params: &'a Params| match params.get(&name) {
+            Some(param) => Ok(param),
+            None => bail!("no weight {name} was loaded"),
+        };
+        match self.mode {
+            Mode::Declare(specs) => {
+                let placeholder = Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape.clone())?;
+                specs.borrow_mut().push(ParamSpec { name, shape, init, part: self.part, depth: self.depth, decay });
+                Ok(placeholder)
+            }
+            Mode::Train(params) => find(params).map(|p| match p.trainable {
+                true => p.var.as_tensor().clone(),
+                false => p.var.as_tensor().detach(),
+            }),
+            Mode::Eval(params) => find(params).map(|p| p.var.as_tensor().detach()),
+        }
+    }
+}

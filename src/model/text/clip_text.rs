@@ -1,0 +1,87 @@
+//! CLIP's causal text transformer.
+
+use candle_core::{Device, Result, Tensor, bail};
+
+use crate::model::block::{LayerNorm, Stack, StackConfig};
+use crate::model::config::{EosRule, TextConfig};
+use crate::model::params::{Builder, Depth, Init, Part};
+
+pub(in crate::model) struct ClipText {
+    token_embedding: Tensor,    // (vocab_size, width)
+    position_embedding: Tensor, // (context_length, width)
+    stack: Stack,
+    final_norm: LayerNorm,
+    config: TextConfig,
+}
+
+impl ClipText {
+    pub fn new(b: &Builder, c: &TextConfig) -> Result<Self> {
+        let b = b.enter("text_model").part(Part::Text);
+        let embeddings = b.enter("embeddings").depth(Depth::Embeddings);
+        let stack = StackConfig {
+            width: c.width,
+            intermediate: c.intermediate,
+            layers: c.layers,
+            heads: c.heads,
+            activation: c.activation,
+            layer_norm_eps: c.layer_norm_eps,
+        };
+        Ok(Self {
+            token_embedding: embeddings.matrix(
+                "token_embedding.weight",
+                (c.vocab_size, c.width),
+                Init::Normal(0.02),
+            )?,
+            position_embedding: embeddings.vector(
+                "position_embedding.weight",
+                (c.context_length, c.width),
+                Init::Normal(0.02),
+            )?,
+            stack: Stack::new(&b, &stack)?,
+            final_norm: LayerNorm::new(&b.depth(Depth::Final), "final_layer_norm", c.width, c.layer_norm_eps)?,
+            config: c.clone(),
+        })
+    }
+
+    /// input_ids: (batch, tokens) u32, padded on the right → (batch, width), the end-of-text token's state.
+    ///
+    /// No padding mask: attention is causal and the pooled token stands before all padding.
+    pub fn forward(&self, input_ids: &Tensor) -> Result<Tensor> {
+        let (batch, tokens) = input_ids.dims2()?;
+        if tokens > self.config.context_length {
+            bail!("texts have {tokens} tokens, the model takes {}", self.config.context_length);
+        }
+        let rows: Vec<Vec<u32>> = input_ids.to_vec2()?;
+        if let Some(id) = rows.iter().flatten().find(|&&id| id as usize >= self.config.vocab_size) {
+            bail!("token id {id} is outside the vocabulary of {}; is it the right tokenizer?", self.config.vocab_size);
+        }
+        let width = self.config.width;
+        let x = self
+            .token_embedding
+            .index_select(&input_ids.flatten_all()?, 0)?
+            .reshape((batch, tokens, width))?
+            .broadcast_add(&self.position_embedding.narrow(0, 0, tokens)?)?;
+        let x = self.stack.forward(x, Some(&causal_mask(tokens, input_ids.device())?))?;
+        let pooled: Vec<u32> =
+            rows.iter().enumerate().map(|(i, row)| (i * tokens + self.pooled_position(row)) as u32).collect();
+        let pooled = Tensor::from_vec(pooled, batch, input_ids.device())?;
+        // The norm works on each token alone: only the pooled ones need it.
+        self.final_norm.forward(&x.reshape((batch * tokens, width))?.index_select(&pooled, 0)?)
+    }
+
+    fn pooled_position(&self, ids: &[u32]) -> usize {
+        let wanted = match self.config.eos {
+            EosRule::HighestId => ids.iter().copied().max().unwrap_or(0),
+            EosRule::FirstEqual(id) => id,
+        };
+        // transformers takes position 0 where there is no end of text: argmax over a row of zeros.
+        ids.iter().position(|&id| id == wanted).unwrap_or(0)
+    }
+}
+
+/// (tokens, tokens): 0 where a token may look, −∞ ahead of it.
+fn causal_mask(tokens: usize, device: &Device) -> Result<Tensor> {
+    let ahead = |row: usize, column: usize| if column > row { f32::NEG_INFINITY } else { 0.0 };
+    let mask: Vec<f32> = (0..tokens * tokens).map(|i| ahead(i / tokens, i % tokens)).collect();
+    Tensor::from_vec(mask, (tokens, tokens), device)
+}

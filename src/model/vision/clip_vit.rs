@@ -1,0 +1,76 @@
+//! CLIP's vision transformer.
+
+use candle_core::{Result, Tensor, bail};
+
+use crate::model::block::{LayerNorm, Stack, StackConfig};
+use crate::model::config::VisionConfig;
+use crate::model::params::{Builder, Depth, Init, Part};
+use crate::ops;
+
+pub(in crate::model) struct ClipVit {
+    class_embedding: Tensor,    // (width)
+    patch_embedding: Tensor,    // (width, channels, patch, patch)
+    position_embedding: Tensor, // (1 + grid², width)
+    pre_norm: LayerNorm,
+    stack: Stack,
+    post_norm: LayerNorm,
+    config: VisionConfig,
+}
+
+impl ClipVit {
+    pub fn new(b: &Builder, c: &VisionConfig) -> Result<Self> {
+        let b = b.enter("vision_model").part(Part::Image);
+        let embeddings = b.enter("embeddings").depth(Depth::Embeddings);
+        let patch = (c.width, c.channels, c.patch_size, c.patch_size);
+        let stack = StackConfig {
+            width: c.width,
+            intermediate: c.intermediate,
+            layers: c.layers,
+            heads: c.heads,
+            activation: c.activation,
+            layer_norm_eps: c.layer_norm_eps,
+        };
+        Ok(Self {
+            class_embedding: embeddings.vector("class_embedding", c.width, Init::Normal((c.width as f64).powf(-0.5)))?,
+            patch_embedding: embeddings.matrix("patch_embedding.weight", patch, Init::Normal(0.02))?,
+            position_embedding: embeddings.vector(
+                "position_embedding.weight",
+                (1 + c.grid() * c.grid(), c.width),
+                Init::Normal(0.02),
+            )?,
+            // The published weights spell it so.
+            pre_norm: LayerNorm::new(&b.depth(Depth::Embeddings), "pre_layrnorm", c.width, c.layer_norm_eps)?,
+            stack: Stack::new(&b, &stack)?,
+            post_norm: LayerNorm::new(&b.depth(Depth::Final), "post_layernorm", c.width, c.layer_norm_eps)?,
+            config: c.clone(),
+        })
+    }
+
+    /// pixel_values: (batch, channels, image_size, image_size) → (batch, width), the class token's state.
+    pub fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        let patches = self.patches(pixel_values)?;
+        let (batch, _, width) = patches.dims3()?;
+        let class = self.class_embedding.reshape((1, 1, width))?.broadcast_as((batch, 1, width))?;
+        let x = Tensor::cat(&[&class.contiguous()?, &patches], 1)?.broadcast_add(&self.position_embedding)?;
+        let x = self.stack.forward(self.pre_norm.forward(&x)?, None)?; // (batch, 1 + grid², width)
+        self.post_norm.forward(&x.narrow(1, 0, 1)?.contiguous()?.reshape((batch, width))?)
+    }
+
+    /// A convolution whose stride is its kernel is a product over flattened patches; candle's conv2d would also compute
+    /// the gradient of the pixels, which costs more than this whole layer.
+    fn patches(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        let c = &self.config;
+        let (batch, channels, height, width) = pixel_values.dims4()?;
+        if (channels, height, width) != (c.channels, c.image_size, c.image_size) {
+            bail!("pixel_values are {channels}×{height}×{width}, the model takes {0}×{1}×{1}", c.channels, c.image_size);
+        }
+        let (grid, patch) = (c.grid(), c.patch_size);
+        let flat = pixel_values
+            .narrow(2, 0, grid * patch)?
+            .narrow(3, 0, grid * patch)?
+            .reshape((batch, channels, grid, patch, grid, patch))?
+            .permute((0, 2, 4, 1, 3, 5))?
+            .reshape((batch, grid * grid, channels * patch * patch))?;
+        ops::linear_no_bias(&flat, &self.patch_embedding.flatten_from(1)?) // (batch, grid², width)
+    }
+}

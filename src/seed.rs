@@ -1,0 +1,32 @@
+//! Random streams. Every random decision is a pure function of (seed, purpose, index), so that a resumed run needs no
+//! saved generator state: knowing the step is enough.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// What a stream is for. Adding one never changes the others.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose {
+    /// Initial weights; index = hash of the parameter's name.
+    Init = 1,
+    /// Order of rows; index = epoch.
+    Shuffle = 2,
+    /// Augmentation; index = sample position since the start of training.
+    Augment = 3,
+    /// Bootstrap resamples; index = resample.
+    Bootstrap = 4,
+}
+
+/// The stream of `purpose` number `index` under `seed`.
+pub fn stream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
+    let mut key = [0u8; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&(purpose as u64).to_le_bytes());
+    key[16..24].copy_from_slice(&index.to_le_bytes());
+    ChaCha8Rng::from_seed(key)
+}
+
+/// A stable 64-bit number for a name (FNV-1a): the same on every machine and version.
+pub fn name_index(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,42 @@
+//! What several test files share: where golden files are, and comparison with stated tolerances.
+#![allow(dead_code)] // Each test file uses its part.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use reportclip::hub::{ModelFiles, Source};
+use reportclip::model::checkpoint::{LoadOptions, Loaded, load};
+
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+pub fn open(folder: &Path) -> ModelFiles {
+    ModelFiles::open(&Source::Folder(folder.to_path_buf())).unwrap()
+}
+
+pub fn load_golden(name: &str) -> Loaded {
+    load(&open(&golden(name)), &LoadOptions::default(), &Device::Cpu).unwrap()
+}
+
+pub fn tensors(path: &Path) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+pub fn numbers(t: &Tensor) -> Vec<f64> {
+    t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// |a − b| ≤ relative · max|b| + absolute, element by element; the scale is the whole tensor's.
+pub fn assert_close(what: &str, ours: &Tensor, expected: &Tensor, relative: f64, absolute: f64) {
+    assert_eq!(ours.dims(), expected.dims(), "{what}: shape");
+    let (a, b) = (numbers(ours), numbers(expected));
+    let scale = b.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let worst = a.iter().zip(&b).fold(0f64, |m, (a, b)| {
+        assert!(a.is_finite(), "{what}: {a} is not finite");
+        m.max((a - b).abs())
+    });
+    let allowed = relative * scale + absolute;
+    assert!(worst <= allowed, "{what}: differs by {worst:e}, allowed is {allowed:e} (largest value {scale:e})");
+}
