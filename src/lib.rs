@@ -4,10 +4,14 @@
 //! `error ops metrics` ← `config track hub` ← `data model loss optim` ← `export eval` ← `train` ← `cli`.
 
 pub mod config;
+pub mod data;
 pub mod device;
 pub mod error;
+pub mod eval;
 pub mod hub;
 pub mod loss;
+pub mod metrics;
 pub mod model;
 pub mod ops;
+pub mod optim;
 pub mod seed;

@@ -1,0 +1,58 @@
+//! Image files to 8-bit RGB pixels.
+
+use std::io::{BufReader, Cursor};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+
+/// No radiograph or slide thumbnail is wider; a header that claims more is broken or hostile.
+const MAX_SIDE: u32 = 30_000;
+/// Bytes that decoding one image may take.
+const MAX_BYTES: u64 = 2 << 30;
+
+/// Reads PNG or JPEG: gray, palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are
+/// scaled to 8, both as transformers 5 does (16-bit gray, which Pillow would clip, as `round(v / 257)`). The camera's
+/// orientation mark is obeyed.
+///
+/// # Errors
+/// Not an image, truncated, or claiming more than 30,000 pixels a side.
+pub fn read(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    decode(&bytes).with_context(|| path.display().to_string())
+}
+
+/// [`read`] for bytes in memory.
+///
+/// # Errors
+/// As there.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    ensure!(!bytes.is_empty(), "is empty");
+    ensure!(!bytes.starts_with(b"version https://git-lfs"), "is a Git LFS pointer, not an image; run `git lfs pull`");
+    let mut reader = ImageReader::new(BufReader::new(Cursor::new(bytes))).with_guessed_format()?;
+    if reader.format().is_none() {
+        bail!("is not an image that can be read; known are PNG and JPEG");
+    }
+    let mut limits = image::Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().context("cannot be decoded")?;
+    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).context("cannot be decoded; is it truncated?")?;
+    image.apply_orientation(orientation);
+    Ok(if image.color().has_alpha() { over_white(&image) } else { image.into_rgb8() })
+}
+
+fn over_white(image: &DynamicImage) -> RgbImage {
+    let rgba = image.to_rgba8();
+    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+        let [r, g, b, a] = rgba.get_pixel(x, y).0;
+        let blend = |c: u8| {
+            let (c, a) = (u32::from(c), u32::from(a));
+            ((c * a + 255 * (255 - a) + 127) / 255) as u8
+        };
+        image::Rgb([blend(r), blend(g), blend(b)])
+    })
+}

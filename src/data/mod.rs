@@ -1,0 +1,22 @@
+//! From files to batches: manifests, images, reports, tokens, order.
+//!
+//! Knows no model. What a model needs of it arrives as plain values: an image size, a context length.
+
+pub mod augment;
+pub mod bpe;
+mod dataset;
+pub mod image;
+mod loader;
+pub mod manifest;
+pub mod preprocess;
+mod sampler;
+pub mod sides;
+pub mod synth;
+pub mod tokenize;
+
+pub use dataset::{Batch, Dataset, RowError};
+pub use loader::Prefetch;
+pub use manifest::{Columns, Manifest, Row, RowProblem};
+pub use preprocess::Preprocess;
+pub use sampler::Sampler;
+pub use tokenize::ReportTokenizer;

@@ -1,0 +1,232 @@
+//! Pixels to model input, as a `preprocessor_config.json` says and transformers' CLIPImageProcessor does it: resize
+//! with antialiasing, centre crop, rescale, normalise.
+
+use anyhow::{Context, Result, bail, ensure};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::RgbImage;
+use serde_json::{Value, json};
+
+use super::augment::Augmented;
+
+/// How to resize.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Resize {
+    /// The shorter side becomes this; the longer keeps the shape, rounded down.
+    ShortestEdge(u32),
+    /// Both sides are given, (height, width).
+    Exact(u32, u32),
+}
+
+/// The steps from pixels to `pixel_values`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocess {
+    resize: Option<Resize>,
+    /// Pillow's number of the filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
+    resample: u64,
+    /// (height, width)
+    crop: Option<(u32, u32)>,
+    /// Pixels are multiplied by this first.
+    rescale: f32,
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+impl Preprocess {
+    /// OpenAI CLIP's, for images of `size` × `size`.
+    pub fn clip(size: usize) -> Self {
+        Self {
+            resize: Some(Resize::ShortestEdge(size as u32)),
+            resample: 3,
+            crop: Some((size as u32, size as u32)),
+            rescale: 1.0 / 255.0,
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+        }
+    }
+
+    /// Reads a `preprocessor_config.json`; absent fields have CLIPImageProcessor's defaults.
+    ///
+    /// # Errors
+    /// A field of another type, a filter or size that is not known.
+    pub fn from_json(json: &Value) -> Result<Self> {
+        let clip = Self::clip(224);
+        let flag = |name: &str| json.get(name).and_then(Value::as_bool).unwrap_or(true);
+        let resize = match json.get("size") {
+            Some(size) => read_size(size).context("size")?,
+            None => Resize::ShortestEdge(224),
+        };
+        let crop = match json.get("crop_size") {
+            Some(size) => match read_size(size).context("crop_size")? {
+                Resize::Exact(h, w) => (h, w),
+                Resize::ShortestEdge(n) => (n, n),
+            },
+            None => (224, 224),
+        };
+        let resample = json.get("resample").and_then(Value::as_u64).unwrap_or(3);
+        ensure!(resample <= 5, "resample is {resample}; known are 0 to 5");
+        let three = |name: &str, default: [f32; 3]| match json.get(name) {
+            None | Some(Value::Null) => Ok(default),
+            Some(list) => serde_json::from_value::<[f32; 3]>(list.clone())
+                .with_context(|| format!("{name} is {list}, not three numbers")),
+        };
+        let normalise = flag("do_normalize");
+        let std = if normalise { three("image_std", clip.std)? } else { [1.0; 3] };
+        ensure!(std.iter().all(|s| *s > 0.0), "image_std is {std:?}; allowed are numbers above 0");
+        Ok(Self {
+            resize: flag("do_resize").then_some(resize),
+            resample,
+            crop: flag("do_center_crop").then_some(crop),
+            rescale: match flag("do_rescale") {
+                true => json.get("rescale_factor").and_then(Value::as_f64).unwrap_or(1.0 / 255.0) as f32,
+                false => 1.0,
+            },
+            mean: if normalise { three("image_mean", clip.mean)? } else { [0.0; 3] },
+            std,
+        })
+    }
+
+    /// The same as a `preprocessor_config.json`.
+    pub fn to_json(&self) -> Value {
+        let size = |height: u32, width: u32| json!({"height": height, "width": width});
+        json!({
+            "image_processor_type": "CLIPImageProcessor",
+            "do_convert_rgb": true,
+            "do_resize": self.resize.is_some(),
+            "size": match self.resize {
+                Some(Resize::Exact(h, w)) => size(h, w),
+                Some(Resize::ShortestEdge(n)) => json!({"shortest_edge": n}),
+                None => json!({"shortest_edge": 224}),
+            },
+            "resample": self.resample,
+            "do_center_crop": self.crop.is_some(),
+            "crop_size": self.crop.map_or_else(|| size(224, 224), |(h, w)| size(h, w)),
+            "do_rescale": true,
+            "rescale_factor": f64::from(self.rescale),
+            "do_normalize": true,
+            "image_mean": self.mean,
+            "image_std": self.std,
+        })
+    }
+
+    /// The same steps for another image size.
+    pub fn with_image_size(mut self, size: usize) -> Self {
+        let size = size as u32;
+        self.resize = self.resize.map(|r| match r {
+            Resize::ShortestEdge(_) => Resize::ShortestEdge(size),
+            Resize::Exact(..) => Resize::Exact(size, size),
+        });
+        self.crop = self.crop.map(|_| (size, size));
+        self
+    }
+
+    /// (height, width) of every result; `None` where it depends on the image.
+    pub fn output_size(&self) -> Option<(u32, u32)> {
+        self.crop.or(match self.resize {
+            Some(Resize::Exact(h, w)) => Some((h, w)),
+            _ => None,
+        })
+    }
+
+    /// Pixels before rescaling and normalising. `region` is the part of the image to take, (x, y, width, height).
+    ///
+    /// # Errors
+    /// An image that cannot be resized, such as one of size 0.
+    pub fn resize_and_crop(&self, image: &RgbImage, region: Option<[f64; 4]>) -> Result<RgbImage> {
+        let (width, height) = match region {
+            Some([_, _, w, h]) => ((w.round() as u32).max(1), (h.round() as u32).max(1)),
+            None => image.dimensions(),
+        };
+        ensure!(width > 0 && height > 0, "image is {width}×{height}");
+        let (target_h, target_w) = match self.resize {
+            None => (height, width),
+            Some(Resize::Exact(h, w)) => (h, w),
+            Some(Resize::ShortestEdge(n)) => {
+                let long = |long: u32, short: u32| (u64::from(n) * u64::from(long) / u64::from(short)) as u32;
+                if width <= height { (long(height, width), n) } else { (n, long(width, height)) }
+            }
+        };
+        ensure!(
+            u64::from(target_w) * u64::from(target_h) < 1 << 28,
+            "image of {width}×{height} would become {target_w}×{target_h}"
+        );
+        let resized = self.resample(image, region, target_w, target_h)?;
+        Ok(match self.crop {
+            Some((h, w)) => centre_crop(&resized, h, w),
+            None => resized,
+        })
+    }
+
+    fn resample(&self, image: &RgbImage, region: Option<[f64; 4]>, width: u32, height: u32) -> Result<RgbImage> {
+        if region.is_none() && image.dimensions() == (width, height) {
+            return Ok(image.clone());
+        }
+        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)?;
+        let mut target = Image::new(width, height, PixelType::U8x3);
+        let algorithm = match self.resample {
+            0 => ResizeAlg::Nearest,
+            1 => ResizeAlg::Convolution(FilterType::Lanczos3),
+            2 => ResizeAlg::Convolution(FilterType::Bilinear),
+            // Pillow's bicubic is the cubic with a = −0.5.
+            3 => ResizeAlg::Convolution(FilterType::CatmullRom),
+            4 => ResizeAlg::Convolution(FilterType::Box),
+            _ => ResizeAlg::Convolution(FilterType::Hamming),
+        };
+        let mut options = ResizeOptions::new().resize_alg(algorithm);
+        if let Some([x, y, w, h]) = region {
+            options = options.crop(x, y, w, h);
+        }
+        Resizer::new().resize(&source, &mut target, &options).context("cannot be resized")?;
+        RgbImage::from_raw(width, height, target.into_vec()).context("a resized image has the size asked for")
+    }
+
+    /// `pixel_values` of one image, (3, height, width) in channel-major order.
+    ///
+    /// # Errors
+    /// As [`Self::resize_and_crop`].
+    pub fn apply(&self, image: &RgbImage, augmented: Option<&Augmented>) -> Result<Vec<f32>> {
+        let mut pixels = self.resize_and_crop(image, augmented.and_then(|a| a.region(image)))?;
+        if let Some(augmented) = augmented {
+            pixels = augmented.geometry(pixels);
+        }
+        let mut planes = Vec::with_capacity(pixels.len());
+        for channel in 0..3 {
+            // Every value a byte can take, worked out once.
+            let table: [f32; 256] = std::array::from_fn(|v| {
+                let v = augmented.map_or(v as f32, |a| a.brightness_contrast(v as f32));
+                (v * self.rescale - self.mean[channel]) / self.std[channel]
+            });
+            planes.extend(pixels.pixels().map(|p| table[usize::from(p.0[channel])]));
+        }
+        Ok(planes)
+    }
+}
+
+fn read_size(json: &Value) -> Result<Resize> {
+    let bounded = |v: &Value| match v.as_u64() {
+        Some(n) if (1..=8192).contains(&n) => Ok(n as u32),
+        _ => bail!("is {json}; allowed are sides from 1 to 8192"),
+    };
+    match (json, json.get("shortest_edge"), json.get("height"), json.get("width")) {
+        (Value::Number(_), ..) => Ok(Resize::ShortestEdge(bounded(json)?)),
+        (_, Some(n), ..) => Ok(Resize::ShortestEdge(bounded(n)?)),
+        (_, None, Some(h), Some(w)) => Ok(Resize::Exact(bounded(h)?, bounded(w)?)),
+        _ => bail!("is {json}; known are a number, {{\"shortest_edge\": n}} and {{\"height\": h, \"width\": w}}"),
+    }
+}
+
+/// The middle of `image`, with black around it where the image is smaller (torchvision's rounding: the odd pixel of
+/// padding goes after).
+fn centre_crop(image: &RgbImage, height: u32, width: u32) -> RgbImage {
+    // Offset of the crop in the image; negative where the image must be padded.
+    let offset = |size: u32, crop: u32| {
+        let (size, crop) = (i64::from(size), i64::from(crop));
+        if size >= crop { (size - crop) / 2 } else { -((crop - size) / 2) }
+    };
+    let (x0, y0) = (offset(image.width(), width), offset(image.height(), height));
+    RgbImage::from_fn(width, height, |x, y| {
+        let (x, y) = (i64::from(x) + x0, i64::from(y) + y0);
+        let inside = (0..i64::from(image.width())).contains(&x) && (0..i64::from(image.height())).contains(&y);
+        if inside { *image.get_pixel(x as u32, y as u32) } else { image::Rgb([0, 0, 0]) }
+    })
+}

@@ -1,0 +1,7 @@
+//! Figures of a model on a split: encoding it, and retrieval over it.
+
+mod encode;
+mod retrieval;
+
+pub use encode::{Embeddings, embed_images, embed_texts};
+pub use retrieval::{Direction, RetrievalReport, evaluate, retrieval_report};

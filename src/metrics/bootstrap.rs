@@ -1,0 +1,65 @@
+//! 95 % intervals by resampling groups (patients): queries of one patient are not independent.
+
+use rand::{Rng, RngExt};
+
+/// Percentile interval of each figure: `figures` is called on the queries of groups drawn with replacement.
+/// `groups[i]` is the group of item i, numbered from 0. `None` below two groups or without resamples.
+pub fn interval<T: Copy, const N: usize>(
+    items: &[T],
+    groups: &[usize],
+    resamples: usize,
+    mut rng: impl FnMut(u64) -> rand_chacha::ChaCha8Rng,
+    figures: impl Fn(&[T]) -> [f64; N],
+) -> Option<[(f64, f64); N]> {
+    let count = groups.iter().max().map_or(0, |g| g + 1);
+    if count < 2 || resamples == 0 {
+        return None;
+    }
+    let mut members: Vec<Vec<T>> = vec![Vec::new(); count];
+    for (item, &group) in items.iter().zip(groups) {
+        members[group].push(*item);
+    }
+    let mut draws: Vec<[f64; N]> = Vec::with_capacity(resamples);
+    for i in 0..resamples {
+        draws.push(figures(&resample(&members, &mut rng(i as u64))));
+    }
+    Some(std::array::from_fn(|k| {
+        let mut values: Vec<f64> = draws.iter().map(|d| d[k]).collect();
+        values.sort_by(f64::total_cmp);
+        (quantile(&values, 0.025), quantile(&values, 0.975))
+    }))
+}
+
+fn resample<T: Copy>(members: &[Vec<T>], rng: &mut impl Rng) -> Vec<T> {
+    (0..members.len()).flat_map(|_| members[rng.random_range(0..members.len())].iter().copied()).collect()
+}
+
+/// Linear interpolation between order statistics, as numpy's default. `sorted` is not empty.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let position = q * (sorted.len() - 1) as f64;
+    let (low, t) = (position.floor() as usize, position.fract());
+    let high = (low + 1).min(sorted.len() - 1);
+    sorted[low] + (sorted[high] - sorted[low]) * t
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::{Purpose, stream};
+
+    #[test]
+    fn covers_the_mean_about_as_often_as_it_says() {
+        // 40 groups of one: the interval of a mean of ±1 should be close to ±1.96 / √40.
+        let items: Vec<f64> = (0..40).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
+        let groups: Vec<usize> = (0..40).collect();
+        let mean = |x: &[f64]| [x.iter().sum::<f64>() / x.len() as f64];
+        let [(low, high)] = interval(&items, &groups, 2000, |i| stream(1, Purpose::Bootstrap, i), mean).unwrap();
+        let half = 1.96 / 40f64.sqrt();
+        assert!((low + half).abs() < 0.05 && (high - half).abs() < 0.05, "{low} {high}");
+        // Whole groups move together: four groups of ten make a wider interval than forty of one.
+        let groups: Vec<usize> = (0..40).map(|i| if items[i] > 0.0 { i / 20 } else { 2 + i / 20 }).collect();
+        let [(low4, high4)] = interval(&items, &groups, 2000, |i| stream(1, Purpose::Bootstrap, i), mean).unwrap();
+        assert!(high4 - low4 > 2.0 * (high - low));
+        assert_eq!(interval(&items, &[0; 40], 100, |i| stream(1, Purpose::Bootstrap, i), mean), None);
+    }
+}

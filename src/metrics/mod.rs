@@ -1,0 +1,6 @@
+//! Figures from plain numbers. Pure: no tensors, no files, no randomness that is not handed in.
+
+pub mod bootstrap;
+pub mod retrieval;
+
+pub use retrieval::{Query, Retrieval, rank_of_best, summarise};

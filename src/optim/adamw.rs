@@ -1,0 +1,123 @@
+//! AdamW over all trainable weights, with a learning rate for each part of the model.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Tensor, Var};
+
+use crate::model::{MAX_LOGIT_SCALE, Params, Part};
+use crate::ops::{AdamwStep, adamw_step, squared_sum};
+
+/// Gradients by weight name.
+pub type Gradients = BTreeMap<String, Tensor>;
+
+/// What does not change during training.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWOptions {
+    /// Learning rate of the image tower.
+    pub lr_image: f64,
+    /// Learning rate of the text tower.
+    pub lr_text: f64,
+    /// Learning rate of projections and logit_scale.
+    pub lr_heads: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled decay of matrices.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient; 0 = no clipping.
+    pub clip_grad_norm: f64,
+}
+
+/// The optimizer and its moments.
+pub struct AdamW {
+    options: AdamWOptions,
+    /// Updates so far.
+    t: i32,
+    /// First and second moment of each trainable weight.
+    moments: BTreeMap<String, (Var, Var)>,
+}
+
+impl AdamW {
+    /// Moments of zero for the trainable weights of `params`.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn new(params: &Params, options: AdamWOptions) -> Result<Self> {
+        let zeros = |p: &crate::model::Param| Var::from_tensor(&p.var.zeros_like()?);
+        let moments = params.trainable().map(|p| Ok((p.spec.name.clone(), (zeros(p)?, zeros(p)?))));
+        Ok(Self { options, t: 0, moments: moments.collect::<Result<_>>()? })
+    }
+
+    /// One update; `lr_factor` is the schedule's. Keeps `logit_scale` at or below ln 100. Returns the gradient's norm
+    /// before clipping.
+    ///
+    /// # Errors
+    /// A gradient that is not finite: names the first such weight. Nothing is changed then.
+    pub fn step(&mut self, params: &Params, grads: &Gradients, lr_factor: f64) -> Result<f64> {
+        let mut total = 0.0;
+        for (name, grad) in grads {
+            let sum = squared_sum(grad)?;
+            ensure!(sum.is_finite(), "the gradient of {name} is not finite");
+            total += sum;
+        }
+        let norm = total.sqrt();
+        let o = self.options;
+        let clip = o.clip_grad_norm;
+        // As torch.nn.utils.clip_grad_norm_, which adds 1e-6.
+        let grad_scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        self.t += 1;
+        for param in params.trainable() {
+            let name = &param.spec.name;
+            let grad = grads.get(name).with_context(|| format!("{name} has no gradient"))?;
+            let (m, v) = self.moments.get(name).with_context(|| format!("{name} has no optimizer state"))?;
+            let lr = match param.spec.part {
+                Part::Image => o.lr_image,
+                Part::Text => o.lr_text,
+                Part::Heads => o.lr_heads,
+            };
+            let step = AdamwStep {
+                lr: lr * lr_factor,
+                beta1: o.beta1,
+                beta2: o.beta2,
+                eps: o.eps,
+                weight_decay: if param.spec.decay { o.weight_decay } else { 0.0 },
+                t: self.t,
+                grad_scale,
+            };
+            adamw_step(&param.var, grad, m, v, &step)?;
+            if name == "logit_scale" {
+                param.var.set(&param.var.minimum(MAX_LOGIT_SCALE)?)?;
+            }
+        }
+        Ok(norm)
+    }
+
+    /// All moments, `m.<weight>` and `v.<weight>`, for a checkpoint.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let pairs = self.moments.iter();
+        pairs
+            .flat_map(|(name, (m, v))| {
+                [(format!("m.{name}"), m.as_detached_tensor()), (format!("v.{name}"), v.as_detached_tensor())]
+            })
+            .collect()
+    }
+
+    /// Puts back what [`Self::state`] gave, after `t` updates.
+    ///
+    /// # Errors
+    /// A moment is missing or of another shape.
+    pub fn restore(&mut self, tensors: &std::collections::HashMap<String, Tensor>, t: u64) -> Result<()> {
+        for (name, (m, v)) in &self.moments {
+            for (key, var) in [(format!("m.{name}"), m), (format!("v.{name}"), v)] {
+                let saved = tensors.get(&key).with_context(|| format!("the checkpoint has no {key}"))?;
+                var.set(saved).with_context(|| key)?;
+            }
+        }
+        self.t = i32::try_from(t).context("too many updates")?;
+        Ok(())
+    }
+}
