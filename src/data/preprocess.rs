@@ -2,8 +2,9 @@
 //! with antialiasing, centre crop, rescale, normalise.
 
 use anyhow::{Context, Result, bail, ensure};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use serde_json::{Value, json};
 
@@ -161,8 +162,9 @@ impl Preprocess {
         if region.is_none() && image.dimensions() == (width, height) {
             return Ok(image.clone());
         }
-        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)?;
-        let mut target = Image::new(width, height, PixelType::U8x3);
+        // Typed: the other form compiles kernels for every pixel type into this crate, a minute of build.
+        let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())?;
+        let mut target = TypedImage::<U8x3>::new(width, height);
         let algorithm = match self.resample {
             0 => ResizeAlg::Nearest,
             1 => ResizeAlg::Convolution(FilterType::Lanczos3),
@@ -176,8 +178,9 @@ impl Preprocess {
         if let Some([x, y, w, h]) = region {
             options = options.crop(x, y, w, h);
         }
-        Resizer::new().resize(&source, &mut target, &options).context("cannot be resized")?;
-        RgbImage::from_raw(width, height, target.into_vec()).context("a resized image has the size asked for")
+        Resizer::new().resize_typed(&source, &mut target, &options).context("cannot be resized")?;
+        let bytes = target.pixels().iter().flat_map(|p| p.0).collect();
+        RgbImage::from_raw(width, height, bytes).context("a resized image has the size asked for")
     }
 
     /// `pixel_values` of one image, (3, height, width) in channel-major order.

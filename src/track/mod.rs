@@ -1,0 +1,11 @@
+//! What a run says about itself: events, and the sinks that draw or store them. Knows no tensor.
+
+mod event;
+mod jsonl;
+mod progress;
+mod run_folder;
+
+pub use event::{Event, Sink, StepRecord};
+pub use jsonl::JsonlSink;
+pub use progress::ProgressSink;
+pub use run_folder::{RunFolder, replace_file, replace_folder};
