@@ -3,6 +3,7 @@
 //! Modules depend on one another in one direction only:
 //! `error ops metrics` ← `config track hub` ← `data model loss optim` ← `export eval` ← `train` ← `cli`.
 
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
@@ -17,3 +18,4 @@ pub mod ops;
 pub mod optim;
 pub mod seed;
 pub mod track;
+pub mod train;

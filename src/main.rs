@@ -1,1 +1,9 @@
-fn main() {}
+//! The `reportclip` binary; see [`reportclip::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before any thread exists: the allocator's settings are the whole process's.
+    reportclip::ops::keep_freed_memory();
+    reportclip::cli::run(std::env::args_os())
+}

@@ -147,3 +147,13 @@ pub const KEYS: &[Key] = &[
     key("eval.batch_size", Kind::Int(1, 1 << 20), "64", "Pairs at once when encoding to evaluate"),
     key("eval.bootstrap", Kind::Int(0, 1 << 20), "1000", "Resamples for 95 % intervals, by patient; 0 = none"),
 ];
+
+/// The table of keys in Markdown, as the README has it.
+pub fn keys_as_markdown() -> String {
+    let mut lines = vec!["| key | default | meaning |".to_string(), "|---|---|---|".to_string()];
+    for key in KEYS {
+        let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
+        lines.push(format!("| `{}` | {default} | {}; {} |", key.name, key.help, key.kind.allowed().replace('|', "\\|")));
+    }
+    lines.join("\n")
+}

@@ -8,7 +8,7 @@ mod resolved;
 mod span;
 mod written;
 
-pub use keys::{KEYS, Key, Kind};
+pub use keys::{KEYS, Key, Kind, keys_as_markdown};
 pub use resolved::{
     AugmentConfig, Config, DataConfig, DirectionName, EvalConfig, FreezeConfig, FreezeDepth, LossConfig, LossKind,
     ModelConfig, ModelInit, OnError, OptimConfig, RandomModelConfig, ScheduleKind, TrainConfig,

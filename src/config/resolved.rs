@@ -217,6 +217,8 @@ pub struct Config {
     pub seed: u64,
     pub device: String,
     pub output: PathBuf,
+    /// Nobody chose `output`.
+    pub output_is_default: bool,
     pub model: ModelConfig,
     pub data: DataConfig,
     pub augment: AugmentConfig,
@@ -244,6 +246,7 @@ impl Config {
             seed: v.int("seed"),
             device: v.text("device"),
             output: v.path("output").unwrap_or_else(|| Path::new("runs").join(stem)),
+            output_is_default: v.path("output").is_none(),
             model,
             data,
             augment: AugmentConfig {
@@ -297,6 +300,13 @@ impl Config {
         config.check(written, &mut problems);
         problems.finish()?;
         Ok(config)
+    }
+
+    /// The value of a dotted key, defaults included.
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        let mut parts = name.split('.');
+        let first = self.resolved.get(parts.next()?)?;
+        parts.try_fold(first, |value, part| value.get(part))
     }
 
     /// Pairs that one optimizer step sees.
@@ -480,7 +490,11 @@ impl Values<'_> {
     fn model_path(&self) -> Option<String> {
         let text = self.optional_text("model.path")?;
         let beside = self.path("model.path")?;
-        if beside.is_dir() || text.starts_with('.') { Some(beside.to_string_lossy().into_owned()) } else { Some(text) }
+        // An existing folder wins; a hub id names no folder.
+        if !beside.is_dir() && !text.starts_with('.') {
+            return Some(text);
+        }
+        Some(std::path::absolute(&beside).unwrap_or(beside).to_string_lossy().into_owned())
     }
 
     fn data(&self) -> DataConfig {

@@ -8,4 +8,4 @@ mod run_folder;
 pub use event::{Event, Sink, StepRecord};
 pub use jsonl::JsonlSink;
 pub use progress::ProgressSink;
-pub use run_folder::{RunFolder, replace_file, replace_folder};
+pub use run_folder::{RunFolder, replace_file, replace_folder, replace_with};

@@ -126,13 +126,20 @@ impl RunFolder {
 /// # Errors
 /// It cannot be written; the old file is untouched then.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_with(path, |temporary| Ok(fs::write(temporary, bytes)?))
+}
+
+/// [`replace_file`] for whoever writes to a path of its own.
+///
+/// # Errors
+/// As there.
+pub fn replace_with(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let temporary = beside(path, "tmp");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+    let write = || -> Result<()> {
+        fill(&temporary)?;
+        File::open(&temporary)?.sync_all()?;
         fs::rename(&temporary, path)?;
-        sync_parent(path)
+        Ok(sync_parent(path)?)
     };
     write().with_context(|| format!("writing {}", path.display())).inspect_err(|_| drop(fs::remove_file(&temporary)))
 }

@@ -11,6 +11,9 @@ mod english;
 mod report;
 mod scene;
 mod shape;
+mod write;
+
+pub use write::write;
 
 use anatomy::Body;
 use rand::{RngExt, SeedableRng};

@@ -1,0 +1,62 @@
+//! `reportclip data`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use super::output;
+use crate::data::synth::{self, Language, SynthOptions};
+
+/// Make and look at data.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Draw phantom chest radiographs with reports, to try the program without data
+    Synth(SynthArgs),
+}
+
+/// Examples:
+///   reportclip data synth --out data/phantom
+///   reportclip data synth --out phantom-zh --language chinese --patients 100 --size 128
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct SynthArgs {
+    /// Folder to write images/ and manifest.csv into
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Patients, about two studies each
+    #[arg(long, default_value_t = 700)]
+    patients: usize,
+    /// Pixels a side
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=2048))]
+    size: u32,
+    /// Seed
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Language of the reports
+    #[arg(long, value_enum, default_value = "english")]
+    language: LanguageArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LanguageArg {
+    English,
+    Chinese,
+}
+
+pub(super) fn run(command: &Command) -> Result<()> {
+    let Command::Synth(args) = command;
+    let options = SynthOptions {
+        patients: args.patients,
+        seed: args.seed,
+        size: args.size,
+        language: match args.language {
+            LanguageArg::English => Language::English,
+            LanguageArg::Chinese => Language::Chinese,
+        },
+    };
+    ensure!(args.patients > 0, "--patients is 0; allowed is 1 and more");
+    let manifest = args.out.join("manifest.csv");
+    ensure!(!manifest.exists(), "{}: exists already; name another folder with --out", manifest.display());
+    let studies = synth::write(&args.out, &options).with_context(|| args.out.display().to_string())?;
+    output::print(&format!("{}: {studies} phantom studies of {} patients", manifest.display(), args.patients))
+}

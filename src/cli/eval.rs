@@ -1,0 +1,128 @@
+//! `reportclip eval`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use candle_core::Device;
+
+use super::{output, table};
+use crate::config::EvalConfig;
+use crate::data::{Columns, Manifest, Row};
+use crate::eval::evaluate;
+use crate::hub::{ModelFiles, Source};
+use crate::model::checkpoint::LoadOptions;
+use crate::model::{Builder, ClipModel, Params};
+
+/// Examples:
+///   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
+///   reportclip eval --model openai/clip-vit-base-patch32 --data pairs.csv --image-root images --json
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {
+    /// Model folder or hub id
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    model: String,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Pairs at once
+    #[arg(long, default_value_t = 64)]
+    batch_size: usize,
+    /// Bootstrap resamples for 95 % intervals; 0 = none
+    #[arg(long, default_value_t = 1000)]
+    bootstrap: usize,
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// "auto", "cpu", "cuda" or "cuda:N"
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a manifest is read, shared by all commands that take one.
+#[derive(Debug, clap::Args)]
+pub(super) struct DataArgs {
+    /// Manifest: CSV, TSV or JSONL
+    #[arg(long, value_name = "MANIFEST")]
+    pub data: PathBuf,
+    /// Only the rows of this split; default all rows
+    #[arg(long)]
+    pub split: Option<String>,
+    /// Folder that image paths start at; default the manifest's
+    #[arg(long, value_name = "DIR")]
+    pub image_root: Option<PathBuf>,
+    /// Column of image paths
+    #[arg(long, default_value = "image")]
+    pub image_column: String,
+    /// Column of reports
+    #[arg(long, default_value = "report")]
+    pub report_column: String,
+}
+
+impl DataArgs {
+    /// The rows asked for.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read, a row that cannot be used, no row left.
+    pub fn rows(&self) -> Result<Vec<Row>> {
+        let columns = Columns {
+            image: self.image_column.clone(),
+            report: self.report_column.clone(),
+            ..Columns::default()
+        };
+        let manifest = Manifest::open(&self.data, &columns, self.image_root.as_deref())?;
+        if let Some(problem) = manifest.problems.first() {
+            let more = match manifest.problems.len() - 1 {
+                0 => String::new(),
+                n => format!(" (and {n} more rows)"),
+            };
+            anyhow::bail!("{}{more}", manifest.describe(problem));
+        }
+        let Some(split) = &self.split else { return Ok(manifest.rows) };
+        let known = manifest.splits().join(", ");
+        ensure!(!known.is_empty(), "{}: has no splits; leave --split out", self.data.display());
+        let rows = manifest.only_split(split).rows;
+        ensure!(!rows.is_empty(), "{}: no row has split {split:?}; there are {known}", self.data.display());
+        Ok(rows)
+    }
+}
+
+/// A model opened for inference.
+pub(super) struct OpenModel {
+    pub model: ClipModel,
+    pub folder: crate::export::ModelFolder,
+    pub device: Device,
+    /// Held because the model's tensors are views of these.
+    _params: Params,
+}
+
+impl OpenModel {
+    /// Opens a folder or hub id.
+    ///
+    /// # Errors
+    /// Anything that is missing or broken in it.
+    pub fn open(name: &str, device: &str) -> Result<Self> {
+        let (device, reason) = crate::device::choose(device)?;
+        tracing::debug!("device: {reason}");
+        let files = ModelFiles::open(&Source::parse(name)?)?;
+        let (loaded, folder) = crate::train::open_pretrained(&files, &LoadOptions::default(), &device)?;
+        let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params))?;
+        Ok(Self { model, folder, device, _params: loaded.params })
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    ensure!(args.batch_size > 0, "--batch-size is 0; allowed is 1 and more");
+    let rows = args.data.rows()?;
+    let m = OpenModel::open(&args.model, &args.device)?;
+    let options = EvalConfig { batch_size: args.batch_size, bootstrap: args.bootstrap };
+    let (preprocess, tokenizer) = (&m.folder.preprocess, &m.folder.tokenizer);
+    let report =
+        evaluate(&m.model, preprocess, tokenizer, &rows, &options, args.batch_size, 2, args.seed, &m.device)?;
+    match args.json {
+        true => output::print_json(&serde_json::to_value(&report)?),
+        false => output::print(&table::retrieval(&[("model", &report)])),
+    }
+}

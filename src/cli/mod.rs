@@ -1,0 +1,122 @@
+//! The command line: the only place that prints. Results go to stdout, talk to stderr.
+//!
+//! Exit codes: 0 done, 2 bad usage or config, 1 any other failure.
+
+mod config;
+mod data;
+mod embed;
+mod eval;
+mod loss;
+mod model;
+mod output;
+mod search;
+mod table;
+mod train;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Problems, one_line};
+
+/// Fine-tune CLIP on medical images and their reports.
+///
+/// Examples:
+///   reportclip train configs/demo.toml
+///   reportclip train my.toml --set optim.lr=5e-6 --out runs/try-1
+///   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
+///   reportclip loss explain
+#[derive(Debug, Parser)]
+#[command(version, verbatim_doc_comment, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more on stderr (twice: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model as a config file says
+    Train(train::Args),
+    /// Retrieval figures of a model on a manifest
+    Eval(eval::Args),
+    /// Write embeddings of images and texts
+    Embed(embed::Args),
+    /// Find the images or reports of an index that fit a text or an image best
+    Search(search::Args),
+    /// What a label-smoothed cross-entropy does
+    #[command(subcommand)]
+    Loss(loss::Command),
+    /// Make and look at data
+    #[command(subcommand)]
+    Data(data::Command),
+    /// Fetch and look at models
+    #[command(subcommand)]
+    Model(model::Command),
+    /// Show and check config files
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Runs the program with the given arguments, the program's name first.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    hide_panics();
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version go to stdout and are no failure; clap knows which is which.
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+        }
+    };
+    talk_on_stderr(cli.verbose);
+    let result = match cli.command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Embed(args) => embed::run(&args),
+        Command::Search(args) => search::run(&args),
+        Command::Loss(command) => loss::run(&command),
+        Command::Data(command) => data::run(&command),
+        Command::Model(command) => model::run(&command),
+        Command::Config(command) => config::run(&command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail(&e),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<Problems>() {
+        Some(problems) => {
+            problems.0.iter().for_each(|p| output::error(&p.0));
+            ExitCode::from(2)
+        }
+        None => {
+            output::error(&one_line(error));
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// A bug should read as one, in one line, whatever RUST_BACKTRACE says.
+fn hide_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or(String::new(), |l| format!(" ({}:{})", l.file(), l.line()));
+        let text = panic.payload_as_str().unwrap_or("no message").lines().next().unwrap_or_default().to_string();
+        output::error(&format!("a bug in reportclip{place}: {text}; please report it"));
+    }));
+}
+
+fn talk_on_stderr(verbose: u8) {
+    let level = ["warn,reportclip=info", "info,reportclip=debug", "trace"][usize::from(verbose.min(2))];
+    let filter = tracing_subscriber::EnvFilter::try_from_env("REPORTCLIP_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    // Tests run several commands in one process; the first subscriber stays.
+    let _ = subscriber.without_time().with_target(false).try_init();
+}

@@ -1,0 +1,232 @@
+//! `reportclip train`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+
+use super::{output, table};
+use crate::config::{self, Config};
+use crate::error::{Problem, Problems};
+use crate::model::ClipConfig;
+use crate::ops;
+use crate::track::RunFolder;
+use crate::train::{self, Outcome, Plan, Prepared, Resume};
+
+/// Examples:
+///   reportclip train configs/demo.toml
+///   reportclip train my.toml --set seed=1 --set optim.lr=5e-6 --out runs/seed-1
+///   reportclip train my.toml --dry-run
+///   reportclip train my.toml --out runs/seed-1 --resume latest
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {
+    /// Config file (TOML); `reportclip config list` shows all keys
+    config: PathBuf,
+    /// Change a key of the config, for example --set train.batch_size=16
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Continue a run: "latest" (of the run folder), a run folder or a checkpoint folder
+    #[arg(long, value_name = "latest|PATH")]
+    resume: Option<String>,
+    /// Open and check everything, run one step, print the plan, write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Run folder; default runs/<config name>
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let config = config::load(&args.config, &args.set)?;
+    let (folder, resume) = match (&args.resume, args.dry_run) {
+        (None, _) => (None, Resume::No),
+        (Some(from), _) => {
+            let (folder, resume) = find_run(&config, args.out.as_deref(), from)?;
+            (Some(folder), resume)
+        }
+    };
+    let prepared = train::prepare(&config)?;
+    let plan = train::plan(&config, prepared.train.rows.len(), &prepared.folder.config, &prepared.params);
+    prepared.notes.iter().for_each(|note| match note.strip_prefix("warning: ") {
+        Some(warning) => tracing::warn!("{warning}"),
+        None => tracing::info!("{note}"),
+    });
+    if args.dry_run {
+        return dry_run(&config, &prepared, &plan);
+    }
+    let folder = match folder {
+        Some(folder) => {
+            check_same_config(&config, &folder, &plan)?;
+            folder
+        }
+        None => RunFolder::create(&fresh_path(&config, args))?,
+    };
+    train::stop::listen()?;
+    tracing::info!(
+        "run folder {}: {} training and {} validation pairs, {} steps",
+        folder.path().display(),
+        prepared.train.rows.len(),
+        prepared.val.len(),
+        plan.total_steps
+    );
+    let outcome = train::train(&config, prepared, folder.clone(), &resume)?;
+    report(&outcome, &folder, args.json)
+}
+
+/// Where a fresh run goes. A default name is numbered on; a name that somebody chose is taken as it is.
+fn fresh_path(config: &Config, args: &Args) -> PathBuf {
+    match &args.out {
+        Some(out) => out.clone(),
+        None if config.output_is_default => RunFolder::first_free(&config.output),
+        None => config.output.clone(),
+    }
+}
+
+fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolder, Resume)> {
+    if from != "latest" {
+        let path = PathBuf::from(from);
+        if path.join("state.json").is_file() {
+            let run = path.parent().and_then(Path::parent).ok_or_else(|| anyhow!("{from}: is not inside a run folder"))?;
+            return Ok((RunFolder::open(run)?, Resume::From(Some(path))));
+        }
+        let run = RunFolder::open(&path)?;
+        let last = run.list_checkpoints().pop().map(|(_, path)| path);
+        return Ok((run, Resume::From(last)));
+    }
+    let path = match out {
+        Some(out) => out.to_path_buf(),
+        None if config.output_is_default => RunFolder::last_used(&config.output),
+        None => config.output.clone(),
+    };
+    let run = RunFolder::open(&path)?;
+    let last = run.list_checkpoints().pop().map(|(_, path)| path);
+    if last.is_none() {
+        tracing::warn!("{}: stopped before its first checkpoint; starting at step 0", path.display());
+    }
+    Ok((run, Resume::From(last)))
+}
+
+/// A resumed run must be the run that was started: only keys that do not change the result may differ.
+fn check_same_config(config: &Config, folder: &RunFolder, plan: &Plan) -> Result<()> {
+    const FREE: [&str; 11] = [
+        "output",
+        "device",
+        "data.workers",
+        "data.prefetch",
+        "data.max_skipped",
+        "train.stop_after",
+        "train.log_every",
+        "train.eval_every",
+        "train.checkpoint_every",
+        "train.early_stopping",
+        "eval.batch_size",
+    ];
+    const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
+    let started = config::load(&folder.config_path(), &[])?;
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path().join("run.json"))?)?;
+    let planned = record["total_steps"].as_u64().unwrap_or(plan.total_steps);
+    let mut problems = Vec::new();
+    for key in config::KEYS {
+        let (was, is) = (started.value(key.name), config.value(key.name));
+        if was == is || FREE.contains(&key.name) || (LENGTH.contains(&key.name) && plan.continues(planned)) {
+            continue;
+        }
+        let show = |v: Option<&toml::Value>| v.map_or("not set".into(), ToString::to_string);
+        let hint = if LENGTH.contains(&key.name) {
+            "; another length would change every learning rate (to pause a run, use train.stop_after)"
+        } else {
+            ""
+        };
+        problems.push(Problem(format!(
+            "cannot resume {}: {} was {} and is {} now{hint}",
+            folder.path().display(),
+            key.name,
+            show(was),
+            show(is)
+        )));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Problems(problems).into()) }
+}
+
+fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
+    let batches: Vec<_> = (0..config.train.accum_freq as u64)
+        .map(|i| prepared.train.batch(&plan.sampler.batch(i), i * config.train.batch_size as u64))
+        .collect::<Result<_>>()?;
+    if let Some(e) = batches.iter().flat_map(|b| &b.errors).next() {
+        anyhow::bail!("{}:{}: {}", config.data.train.display(), e.line, e.reason);
+    }
+    let loss = crate::loss::ClipLoss {
+        label_smoothing: config.loss.label_smoothing,
+        direction: crate::loss::Direction::Both,
+    };
+    let started = std::time::Instant::now();
+    let step = train::train_step(&prepared.folder.config, &prepared.params, &loss, &batches, &prepared.device)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let (all, trainable) = prepared.params.count();
+    let c: &ClipConfig = &prepared.folder.config;
+    let reports: Vec<&str> = prepared.train.rows.iter().map(|r| r.report.as_str()).collect();
+    let mut truncated = 0;
+    for report in &reports {
+        truncated += usize::from(prepared.train.tokenizer.truncates(report)?);
+    }
+    let lines = [
+        format!("model: {all} weights, {trainable} trained; images {0}×{0}, {1} tokens", c.vision.image_size, c.text.context_length),
+        format!(
+            "data: {} training pairs, {} validation pairs; {truncated} training reports ({:.1} %) are longer than {} tokens",
+            reports.len(),
+            prepared.val.len(),
+            100.0 * truncated as f64 / reports.len() as f64,
+            c.text.context_length
+        ),
+        format!(
+            "steps: {} of {} pairs ({} an epoch), warm-up {}, validation every {}, checkpoint every {}",
+            plan.total_steps,
+            config.samples_per_step(),
+            plan.steps_per_epoch,
+            plan.schedule.warmup,
+            plan.eval_every,
+            plan.checkpoint_every
+        ),
+        format!(
+            "memory: about {} MiB for weights and optimizer, {} MiB for activations; {} MiB at most so far",
+            plan.weights_mib,
+            plan.activations_mib,
+            ops::peak_rss_mib()
+        ),
+        format!(
+            "one step: loss {:.4} (chance {:.4}), {seconds:.2} s without AdamW; {:.1} h in all at that speed",
+            step.loss.loss_hard,
+            step.loss.chance,
+            seconds * plan.total_steps as f64 / 3600.0
+        ),
+        "dry run: nothing was written".to_string(),
+    ];
+    output::print(&lines.join("\n"))
+}
+
+fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
+    let (steps, total) = outcome.steps;
+    if let Some(reason) = &outcome.stopped {
+        tracing::warn!("{reason}");
+    }
+    if json {
+        return output::print_json(&serde_json::json!({
+            "run_folder": folder.path(), "model": folder.model(), "steps": steps, "total_steps": total,
+            "stopped": outcome.stopped, "seconds": outcome.seconds, "untuned": outcome.untuned,
+            "best_step": outcome.best.as_ref().map(|b| b.0), "best": outcome.best.as_ref().map(|b| &b.1),
+        }));
+    }
+    if let (Some(untuned), Some((step, best))) = (&outcome.untuned, &outcome.best) {
+        let tuned = format!("tuned (step {step})");
+        output::print(&table::retrieval(&[("untuned", untuned), (&tuned, best)]))?;
+        if best.mean_recall < untuned.mean_recall {
+            tracing::warn!("tuning made retrieval worse; a lower optim.lr, or more of the towers frozen, may help");
+        }
+    }
+    output::print(&format!("{steps} of {total} steps in {:.1} s", outcome.seconds))?;
+    output::print(&format!("model: {}", folder.model().display()))?;
+    output::print(&format!("run: {}", folder.path().display()))
+}

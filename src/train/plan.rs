@@ -1,0 +1,75 @@
+//! What a run will do, worked out before it starts: steps, and an estimate of memory.
+
+use crate::config::{Config, ScheduleKind};
+use crate::data::Sampler;
+use crate::model::{ClipConfig, Params};
+use crate::optim::Schedule;
+
+/// Lengths in steps, and memory in MiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Steps in all.
+    pub total_steps: u64,
+    /// Steps until all pairs that fill a step were seen.
+    pub steps_per_epoch: u64,
+    /// Steps between validations.
+    pub eval_every: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// Order of pairs.
+    pub sampler: Sampler,
+    /// Weights, gradients and moments.
+    pub weights_mib: u64,
+    /// Activations of one chunk, about.
+    pub activations_mib: u64,
+}
+
+/// The plan for `rows` training pairs, at least one step's.
+pub fn plan(config: &Config, rows: usize, model: &ClipConfig, params: &Params) -> Plan {
+    let t = &config.train;
+    let sampler = Sampler::new(config.seed, rows, t.batch_size, t.accum_freq);
+    let per_step = config.samples_per_step() as u64;
+    let steps_per_epoch = sampler.steps_per_epoch();
+    let total_steps = match (t.max_steps, t.max_samples) {
+        (Some(steps), _) => steps,
+        (None, Some(samples)) => samples.div_ceil(per_step),
+        (None, None) => t.epochs * steps_per_epoch,
+    };
+    let steps = |span: crate::config::Span| span.steps(per_step, steps_per_epoch, total_steps);
+    let warmup = steps(config.optim.warmup).min(total_steps);
+    let (all, trainable) = params.count();
+    // f32 weights; gradients and two moments of what is trained.
+    let weights = 4 * (all + 3 * trainable);
+    Plan {
+        total_steps,
+        steps_per_epoch,
+        eval_every: steps(t.eval_every).max(1),
+        checkpoint_every: steps(t.checkpoint_every).max(1),
+        schedule: Schedule { kind: config.optim.schedule, warmup, total: total_steps, min_ratio: config.optim.min_lr_ratio },
+        sampler,
+        weights_mib: (weights >> 20) as u64,
+        activations_mib: (4 * t.batch_size * activations(model) >> 20) as u64,
+    }
+}
+
+impl Plan {
+    /// Whether a run of this plan may go on where one of `total_steps` stopped: another length changes the learning
+    /// rate of every step, unless that is flat.
+    pub fn continues(&self, total_steps: u64) -> bool {
+        total_steps == self.total_steps || self.schedule.kind == ScheduleKind::Constant
+    }
+}
+
+/// Numbers kept for the backward pass of one pair, about: per token and block, what the two norms, four projections,
+/// the feed-forward layer and attention keep; twice, since gradients of the same sizes come and go.
+fn activations(c: &ClipConfig) -> usize {
+    let tower = |tokens: usize, width: usize, intermediate: usize, layers: usize, heads: usize| {
+        tokens * layers * (10 * width + 3 * intermediate + 3 * heads * tokens)
+    };
+    let (v, t) = (&c.vision, &c.text);
+    let image = tower(1 + v.grid() * v.grid(), v.width, v.intermediate, v.layers, v.heads);
+    let text = tower(t.context_length, t.width, t.intermediate, t.layers, t.heads);
+    image + text + 3 * v.image_size * v.image_size
+}

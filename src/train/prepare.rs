@@ -1,0 +1,372 @@
+//! Everything that is opened and checked before the first step: data, tokenizer, model. All problems at once.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::config::{Config, FreezeDepth, ModelInit, OnError};
+use crate::data::{Columns, Dataset, Manifest, Preprocess, ReportTokenizer, Row, bpe, sides, tokenize};
+use crate::error::ProblemList;
+use crate::export::ModelFolder;
+use crate::hub::{ModelFiles, Source};
+use crate::model::checkpoint::{self, LoadOptions};
+use crate::model::freeze::{Freeze, TowerFreeze};
+use crate::model::{Activation, ClipConfig, EosRule, Params, TextConfig, VisionConfig};
+
+/// Ready to train.
+pub struct Prepared {
+    /// Weights, with what is frozen marked.
+    pub params: Params,
+    /// The model folder to be written, all but its weights.
+    pub folder: ModelFolder,
+    /// Training pairs.
+    pub train: Dataset,
+    /// Validation pairs; empty where there are none.
+    pub val: Vec<Row>,
+    /// Device and why.
+    pub device: Device,
+    /// Lines to tell once: automatic choices with their reasons, warnings.
+    pub notes: Vec<String>,
+    /// SHA-256 over the pairs of both splits.
+    pub data_fingerprint: String,
+    /// Rows that were left out when the manifest was opened, as JSON lines without identifiers.
+    pub skipped: Vec<(u64, String)>,
+}
+
+/// Opens and checks everything that `config` names.
+///
+/// # Errors
+/// [`crate::error::Problems`] with all that is wrong.
+pub fn prepare(config: &Config) -> Result<Prepared> {
+    let mut problems = ProblemList::default();
+    let mut notes = Vec::new();
+    let (device, reason) = match problems.keep(crate::device::choose(&config.device)) {
+        Some((device, reason)) => (device, reason),
+        None => (Device::Cpu, String::new()),
+    };
+    notes.push(format!("device: {reason}"));
+    if config.loss.label_smoothing > 0.2 {
+        notes.push(format!(
+            "warning: label_smoothing is {}; above 0.2 most of the loss is its floor",
+            config.loss.label_smoothing
+        ));
+    }
+    let splits = problems.keep(open_splits(config)).and_then(|splits| {
+        check_splits(config, &splits, &mut problems, &mut notes);
+        Some(splits).filter(|s| !s.train.is_empty())
+    });
+    let reports = splits.as_ref().map(|s| s.train.as_slice()).unwrap_or_default();
+    let model = problems.keep(open_model(config, reports, &device));
+    if let Some(model) = &model {
+        check_freeze(config, &model.folder.config, &mut problems);
+        notes.extend(model.notes.iter().cloned());
+    }
+    problems.finish()?;
+    let (Some(splits), Some(model)) = (splits, model) else {
+        anyhow::bail!("data.train: {} holds no training pairs", config.data.train.display())
+    };
+    let mut params = model.params;
+    freeze(config).apply(&mut params);
+    Ok(Prepared {
+        params,
+        train: Dataset {
+            rows: splits.train,
+            preprocess: model.folder.preprocess.clone(),
+            tokenizer: model.folder.tokenizer.clone(),
+            augment: config.augment,
+            seed: config.seed,
+        },
+        folder: model.folder,
+        data_fingerprint: splits.fingerprint,
+        val: splits.val,
+        device,
+        notes,
+        skipped: splits.skipped,
+    })
+}
+
+struct Splits {
+    train: Vec<Row>,
+    val: Vec<Row>,
+    skipped: Vec<(u64, String)>,
+    fingerprint: String,
+    /// Messages about unusable rows, `file:line: reason`.
+    problems: Vec<String>,
+    /// Where no training row was found: the splits that there are.
+    known_splits: Vec<String>,
+}
+
+fn open_splits(config: &Config) -> Result<Splits> {
+    let columns = Columns::from(&config.data);
+    let root = config.data.image_root.as_deref();
+    let train = Manifest::open(&config.data.train, &columns, root)?;
+    let mut problems: Vec<String> = train.problems.iter().map(|p| train.describe(p)).collect();
+    let mut skipped: Vec<(u64, String)> = train.problems.iter().map(|p| (p.line, train.describe(p))).collect();
+    let known_splits = train.splits().into_iter().map(str::to_string).collect();
+    let val = match &config.data.val {
+        Some(path) => {
+            let val = Manifest::open(path, &columns, root)?;
+            problems.extend(val.problems.iter().map(|p| val.describe(p)));
+            skipped.extend(val.problems.iter().map(|p| (p.line, val.describe(p))));
+            // A manifest of its own is validated on whole, unless it says which rows are meant.
+            let named = val.splits().contains(&config.data.val_split.as_str());
+            if named { val.only_split(&config.data.val_split).rows } else { val.rows }
+        }
+        None if train.has_splits() => train.clone().only_split(&config.data.val_split).rows,
+        None => Vec::new(),
+    };
+    let train = train.only_split(&config.data.train_split).rows;
+    let fingerprint = fingerprint(train.iter().chain(&val));
+    Ok(Splits { train, val, skipped, fingerprint, problems, known_splits })
+}
+
+fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, notes: &mut Vec<String>) {
+    const SHOWN: usize = 5;
+    let bad = splits.problems.len();
+    match config.data.on_error {
+        OnError::Stop if bad > 0 => {
+            splits.problems.iter().take(SHOWN).for_each(|p| problems.push(p.clone()));
+            if bad > SHOWN {
+                problems.push(format!("{}: and {} more rows", config.data.train.display(), bad - SHOWN));
+            }
+            problems.push(format!(
+                "{bad} rows cannot be used; mend them, or set data.on_error = \"skip\" to train without them"
+            ));
+        }
+        OnError::Skip if bad > config.data.max_skipped => problems.push(format!(
+            "{bad} rows cannot be used, data.max_skipped is {}; the first is {}",
+            config.data.max_skipped, splits.problems[0]
+        )),
+        OnError::Skip if bad > 0 => notes.push(format!("warning: {bad} rows cannot be used; see skipped.jsonl")),
+        _ => {}
+    }
+    let file = config.data.train.display();
+    if splits.train.is_empty() && bad == 0 {
+        problems.push(format!(
+            "{file}: no row has split {:?}; the splits are {}; name one with data.train_split",
+            config.data.train_split,
+            splits.known_splits.join(", ")
+        ));
+    } else if splits.train.len() < config.samples_per_step() && bad == 0 {
+        problems.push(format!(
+            "train.batch_size × train.accum_freq is {}, but {file} has {} training pairs; make the batch smaller",
+            config.samples_per_step(),
+            splits.train.len()
+        ));
+    }
+    if splits.val.is_empty() {
+        notes.push(
+            "warning: no validation pairs, so no figures will be honest; add a split column with val rows, or data.val"
+                .into(),
+        );
+    }
+    let patients = |rows: &[Row]| rows.iter().filter_map(|r| r.patient_id.clone()).collect::<HashSet<_>>();
+    let both = patients(&splits.train).intersection(&patients(&splits.val)).count();
+    if both > 0 {
+        problems.push(format!(
+            "{file}: {both} patients stand in both training and validation, so figures would be too good; \
+             give all rows of a patient one split"
+        ));
+    }
+    if config.augment.horizontal_flip && !config.augment.force_flip {
+        let named = splits.train.iter().filter(|r| sides::names_a_side(&r.report)).count();
+        if named > 0 {
+            problems.push(format!(
+                "augment.horizontal_flip: {named} of {} training reports name a side, and a flipped image would \
+                 contradict them; turn it \"off\", or \"force\" it",
+                splits.train.len()
+            ));
+        }
+    }
+}
+
+fn check_freeze(config: &Config, model: &ClipConfig, problems: &mut ProblemList) {
+    let towers = [
+        ("freeze.image", config.freeze.image, model.vision.layers),
+        ("freeze.text", config.freeze.text, model.text.layers),
+    ];
+    for (key, depth, layers) in towers {
+        if let FreezeDepth::Blocks(n) = depth
+            && n > layers
+        {
+            problems.push(format!("{key}: is {n}, but that tower has {layers} blocks; allowed is 0 to {layers}"));
+        }
+    }
+    let f = config.freeze;
+    if f.image == FreezeDepth::All && f.text == FreezeDepth::All && f.projections && f.logit_scale {
+        problems.push("freeze: everything is frozen, so there is nothing to train".to_string());
+    }
+}
+
+fn freeze(config: &Config) -> Freeze {
+    let depth = |d: FreezeDepth| match d {
+        FreezeDepth::None => TowerFreeze::None,
+        FreezeDepth::Blocks(n) => TowerFreeze::Blocks(n),
+        FreezeDepth::All => TowerFreeze::All,
+    };
+    let f = config.freeze;
+    Freeze { image: depth(f.image), text: depth(f.text), projections: f.projections, logit_scale: f.logit_scale }
+}
+
+struct Model {
+    params: Params,
+    folder: ModelFolder,
+    notes: Vec<String>,
+}
+
+fn open_model(config: &Config, reports: &[Row], device: &Device) -> Result<Model> {
+    let model = match config.model.init {
+        ModelInit::Pretrained => pretrained(config, device)?,
+        ModelInit::Random => random(config, reports, device)?,
+    };
+    let c = &model.folder.config;
+    let size = c.vision.image_size as u32;
+    let seen = model.folder.preprocess.output_size();
+    anyhow::ensure!(
+        seen == Some((size, size)),
+        "preprocessor_config.json gives images of {}, the model takes {size}×{size}",
+        seen.map_or("varying size".into(), |(h, w)| format!("{h}×{w}"))
+    );
+    let vocab = model.folder.tokenizer.vocab_size();
+    anyhow::ensure!(
+        vocab <= c.text.vocab_size,
+        "the tokenizer has {vocab} tokens, the model's vocabulary {}; do they belong together?",
+        c.text.vocab_size
+    );
+    Ok(model)
+}
+
+fn pretrained(config: &Config, device: &Device) -> Result<Model> {
+    let name = config.model.path.as_deref().unwrap_or_default();
+    let source = Source::parse(name).context("model.path")?;
+    let files = ModelFiles::open(&source)?;
+    let options =
+        LoadOptions { image_size: config.model.image_size, context_length: config.model.context_length };
+    let (loaded, folder) = open_pretrained(&files, &options, device)?;
+    let mut notes: Vec<String> =
+        loaded.ignored.iter().map(|(name, why)| format!("ignored tensor {name}: {why}")).collect();
+    if let Some(commit) = files.commit() {
+        notes.push(format!("model: {source}, commit {commit}"));
+    }
+    Ok(Model { params: loaded.params, folder, notes })
+}
+
+/// A pretrained model with its preprocessing and tokenizer.
+pub fn open_pretrained(
+    files: &ModelFiles,
+    options: &LoadOptions,
+    device: &Device,
+) -> Result<(checkpoint::Loaded, ModelFolder)> {
+    let loaded = checkpoint::load(files, options, device)?;
+    let mut preprocess = match files.find("preprocessor_config.json")? {
+        Some(path) => {
+            let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            let json: Value =
+                serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+            Preprocess::from_json(&json).with_context(|| path.display().to_string())?
+        }
+        None => Preprocess::clip(loaded.config.vision.image_size),
+    };
+    if let Some(size) = options.image_size {
+        preprocess = preprocess.with_image_size(size);
+    }
+    let tokenizer = hub_tokenizer(files, loaded.config.text.context_length)?;
+    let folder = ModelFolder {
+        config: loaded.config.clone(),
+        config_json: loaded.config_json.clone(),
+        preprocess,
+        tokenizer,
+        origin: match files.source() {
+            Source::Hub { repo, revision } => format!("Fine-tuned with reportclip from {repo} ({revision})."),
+            // A local path may carry a name or a project that nobody meant to publish.
+            Source::Folder(_) => "Fine-tuned with reportclip from a local CLIP.".into(),
+        },
+    };
+    Ok((loaded, folder))
+}
+
+fn hub_tokenizer(files: &ModelFiles, context_length: usize) -> Result<ReportTokenizer> {
+    let mut found = Vec::new();
+    for name in tokenize::TOKENIZER_FILES {
+        // With tokenizer.json, vocab.json and merges.txt say nothing new: two downloads less.
+        let has_json = found.iter().any(|(n, _): &(String, Vec<u8>)| n == "tokenizer.json");
+        if has_json && (name == "vocab.json" || name == "merges.txt") {
+            continue;
+        }
+        if let Some(path) = files.find(name)? {
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            found.push((name.to_string(), bytes));
+        }
+    }
+    ReportTokenizer::from_files(found, context_length).with_context(|| files.source().to_string())
+}
+
+fn random(config: &Config, reports: &[Row], device: &Device) -> Result<Model> {
+    let (m, r) = (&config.model, &config.model.random);
+    let image_size = m.image_size.unwrap_or(224);
+    let context_length = m.context_length.unwrap_or(77);
+    let tokenizer = match &m.tokenizer {
+        Some(folder) => ReportTokenizer::from_folder(folder, context_length)?,
+        None => {
+            let files = bpe::train(reports.iter().map(|r| r.report.as_str()), r.vocab_size)?;
+            ReportTokenizer::from_files(files, context_length)?
+        }
+    };
+    let end = tokenizer.end_id().context("model.tokenizer: has no <|endoftext|> token")?;
+    let clip = ClipConfig {
+        vision: VisionConfig {
+            width: r.vision_width,
+            intermediate: 4 * r.vision_width,
+            layers: r.vision_layers,
+            heads: r.vision_heads,
+            image_size,
+            patch_size: r.patch_size,
+            channels: 3,
+            activation: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        },
+        text: TextConfig {
+            width: r.text_width,
+            intermediate: 4 * r.text_width,
+            layers: r.text_layers,
+            heads: r.text_heads,
+            vocab_size: tokenizer.vocab_size(),
+            context_length,
+            activation: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            eos: EosRule::FirstEqual(end),
+        },
+        embed_dim: r.embed_dim,
+        logit_scale_init: (1.0f64 / 0.07).ln(),
+    };
+    let params = checkpoint::random(&clip, config.seed, device)?;
+    let note = format!("tokenizer: {} tokens, {}", tokenizer.vocab_size(), match &m.tokenizer {
+        Some(_) => "read from model.tokenizer",
+        None => "trained on the training reports, because model.tokenizer is not set",
+    });
+    let folder = ModelFolder {
+        config: clip,
+        config_json: Value::Null,
+        preprocess: Preprocess::clip(image_size),
+        tokenizer,
+        origin: "Trained from scratch with reportclip.".into(),
+    };
+    Ok(Model { params, folder, notes: vec![note] })
+}
+
+/// Over image file names, reports and splits; says whether a resumed run sees the same pairs.
+fn fingerprint<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+    let mut hash = Sha256::new();
+    for row in rows {
+        let image = row.image.file_name().map(Path::new).unwrap_or(Path::new(""));
+        for field in [image.to_string_lossy().as_ref(), &row.report, row.split.as_deref().unwrap_or("")] {
+            hash.update((field.len() as u64).to_le_bytes());
+            hash.update(field.as_bytes());
+        }
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}

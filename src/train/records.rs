@@ -1,0 +1,51 @@
+//! What a run writes about itself beside its figures: run.json, and the state of a checkpoint.
+
+use serde::{Deserialize, Serialize};
+
+use crate::eval::RetrievalReport;
+
+/// run.json: what is needed to say later what this run was.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Version of this program.
+    pub version: String,
+    /// Revision of its source, where the build knew it.
+    pub revision: Option<String>,
+    /// Seed.
+    pub seed: u64,
+    /// Device and why.
+    pub device: String,
+    /// SHA-256 over the pairs.
+    pub data_fingerprint: String,
+    /// Training and validation pairs.
+    pub pairs: (usize, usize),
+    /// Weights, all and trainable.
+    pub parameters: (usize, usize),
+    /// Optimizer steps in all.
+    pub total_steps: u64,
+}
+
+/// state.json of a checkpoint: everything that is not a tensor.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TrainState {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Steps in all, as planned: the schedule depends on it.
+    pub total_steps: u64,
+    /// SHA-256 over the pairs.
+    pub data_fingerprint: String,
+    /// The step of the last validation.
+    pub last_eval: Option<u64>,
+    /// Figures before the first step.
+    pub untuned: Option<RetrievalReport>,
+    /// Step and figures of the best validation.
+    pub best: Option<(u64, RetrievalReport)>,
+    /// Validations since then.
+    pub evals_without_best: u64,
+    /// Rows that could not be read so far, by manifest line.
+    pub skipped: Vec<u64>,
+    /// Length of metrics.jsonl.
+    pub metrics_bytes: u64,
+    /// Length of timing.jsonl.
+    pub timing_bytes: u64,
+}

@@ -1,0 +1,405 @@
+//! The training loop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::checkpoint;
+use super::plan::{Plan, plan};
+use super::prepare::Prepared;
+use super::records::{RunRecord, TrainState};
+use super::step::{StepOutput, train_step};
+use super::stop;
+use crate::config::{Config, DirectionName, LossKind, OnError};
+use crate::data::{Batch, Dataset, Prefetch, Row};
+use crate::eval::{RetrievalReport, evaluate};
+use crate::export::{ModelFolder, write_hugging_face};
+use crate::loss::{ClipLoss, Direction};
+use crate::model::{Builder, ClipModel, Params};
+use crate::optim::{AdamW, AdamWOptions};
+use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, replace_file, replace_folder};
+
+/// Where to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// At step 0, in a fresh run folder.
+    No,
+    /// At this checkpoint; `None` where the run was stopped before its first one.
+    From(Option<PathBuf>),
+}
+
+/// How it ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Steps done and planned.
+    pub steps: (u64, u64),
+    /// Why it ended before its last step.
+    pub stopped: Option<String>,
+    /// Figures before the first step; absent without validation pairs.
+    pub untuned: Option<RetrievalReport>,
+    /// Step and figures of the best validation after the start.
+    pub best: Option<(u64, RetrievalReport)>,
+    /// Seconds of this process's part.
+    pub seconds: f64,
+}
+
+struct Trainer<'a> {
+    config: &'a Config,
+    plan: Plan,
+    loss: ClipLoss,
+    params: Params,
+    optimizer: AdamW,
+    state: TrainState,
+    /// The step of the last whole checkpoint.
+    saved_at: Option<u64>,
+    /// Something happened since.
+    unsaved: bool,
+    steps_at_chance: u64,
+    train: Arc<Dataset>,
+    val: Vec<Row>,
+    folder: ModelFolder,
+    device: candle_core::Device,
+    run: RunFolder,
+    jsonl: JsonlSink,
+    progress: ProgressSink,
+}
+
+/// Trains as `config` says and leaves the best model in the run folder.
+///
+/// # Errors
+/// A row that cannot be read, a loss or gradient that is not finite, a disk that is full. The last checkpoint stays.
+pub fn train(config: &Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Outcome> {
+    let started = Instant::now();
+    let mut trainer = Trainer::new(config, prepared, run, resume)?;
+    let result = trainer.run();
+    trainer.emit(&Event::End)?;
+    let stopped = result?;
+    Ok(Outcome {
+        steps: (trainer.state.step, trainer.plan.total_steps),
+        stopped,
+        untuned: trainer.state.untuned,
+        best: trainer.state.best,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+impl<'a> Trainer<'a> {
+    /// The loop: evaluate, save, stop, forward and backward, step, log. Returns why it ended early.
+    fn run(&mut self) -> Result<Option<String>> {
+        self.emit(&Event::Start { step: self.state.step, total: self.plan.total_steps })?;
+        let mut batches = self.prefetch();
+        loop {
+            let step = self.state.step;
+            if self.eval_is_due() {
+                self.evaluate()?;
+            }
+            let reason = self.reason_to_stop();
+            let ends = reason.is_some() || step == self.plan.total_steps;
+            // Nothing is lost by not saving step 0: starting again gives the same.
+            if ends || (step > 0 && step.is_multiple_of(self.plan.checkpoint_every)) {
+                self.save()?;
+            }
+            if ends {
+                self.leave_model()?;
+                return Ok(reason);
+            }
+            let started = Instant::now();
+            let chunks = self.next_chunks(&mut batches)?;
+            let waiting = started.elapsed().as_secs_f64();
+            let output = self.forward_backward(&chunks).with_context(|| self.failed_step())?;
+            let lr_factor = self.plan.schedule.factor(step);
+            let logit_scale = self.logit_scale()?;
+            let norm = self.optimizer.step(&self.params, &output.grads, lr_factor);
+            let grad_norm = norm.with_context(|| self.failed_step())?;
+            self.state.step += 1;
+            self.unsaved = true;
+            self.log(&output, logit_scale, grad_norm, lr_factor)?;
+            self.log_time(&chunks, started.elapsed().as_secs_f64(), waiting)?;
+        }
+    }
+
+    fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
+        let Prepared { params, folder, train, val, device, data_fingerprint, skipped, notes } = prepared;
+        let plan = plan(config, train.rows.len(), &folder.config, &params);
+        let o = &config.optim;
+        let options = AdamWOptions {
+            lr_image: o.lr_image,
+            lr_text: o.lr_text,
+            lr_heads: o.lr_heads,
+            beta1: o.beta1,
+            beta2: o.beta2,
+            eps: o.eps,
+            weight_decay: o.weight_decay,
+            clip_grad_norm: config.train.clip_grad_norm,
+        };
+        let mut optimizer = AdamW::new(&params, options)?;
+        let fresh = TrainState { total_steps: plan.total_steps, data_fingerprint, ..TrainState::default() };
+        let mut state = match resume {
+            Resume::From(Some(checkpoint)) => {
+                let state = checkpoint::restore(checkpoint, &params, &mut optimizer)?;
+                ensure!(
+                    state.data_fingerprint == fresh.data_fingerprint,
+                    "cannot resume: the pairs are not those that the run was started on; start a new run"
+                );
+                state
+            }
+            Resume::No | Resume::From(None) => fresh,
+        };
+        state.total_steps = plan.total_steps;
+        if *resume == Resume::No {
+            let record = RunRecord {
+                version: env!("CARGO_PKG_VERSION").into(),
+                revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
+                seed: config.seed,
+                device: notes.first().cloned().unwrap_or_default(),
+                data_fingerprint: state.data_fingerprint.clone(),
+                pairs: (train.rows.len(), val.len()),
+                parameters: params.count(),
+                total_steps: plan.total_steps,
+            };
+            replace_file(&run.path().join("run.json"), &serde_json::to_vec_pretty(&record)?)?;
+            replace_file(&run.config_path(), config.to_toml().as_bytes())?;
+            if !skipped.is_empty() {
+                run.note_skipped(skipped.iter().map(|(line, _)| skipped_line(*line, "left out at the start")))?;
+            }
+        }
+        let loss = match config.loss.kind {
+            LossKind::Clip => ClipLoss {
+                label_smoothing: config.loss.label_smoothing,
+                direction: match config.loss.direction {
+                    DirectionName::Both => Direction::Both,
+                    DirectionName::ImageToText => Direction::ImageToText,
+                    DirectionName::TextToImage => Direction::TextToImage,
+                },
+            },
+        };
+        let jsonl = JsonlSink::open(run.path(), state.metrics_bytes, state.timing_bytes)?;
+        Ok(Self {
+            config,
+            plan,
+            loss,
+            optimizer,
+            saved_at: matches!(resume, Resume::From(Some(_))).then_some(state.step),
+            unsaved: !matches!(resume, Resume::From(Some(_))),
+            steps_at_chance: 0,
+            state,
+            params,
+            train: Arc::new(train),
+            val,
+            folder,
+            device,
+            jsonl,
+            progress: ProgressSink::new(config.train.log_every),
+            run,
+        })
+    }
+
+    fn emit(&mut self, event: &Event) -> Result<()> {
+        self.jsonl.on(event)?;
+        self.progress.on(event)
+    }
+
+    /// Chunks from the current step on, decoded ahead.
+    fn prefetch(&self) -> Prefetch<Result<Batch>> {
+        let (batch_size, per_step) = (self.config.train.batch_size as u64, self.config.train.accum_freq as u64);
+        let end = self.plan.total_steps * per_step;
+        let (dataset, sampler) = (Arc::clone(&self.train), self.plan.sampler);
+        let data = &self.config.data;
+        Prefetch::start(self.state.step * per_step, data.workers, data.prefetch, move |index| {
+            (index < end).then(|| dataset.batch(&sampler.batch(index), index * batch_size))
+        })
+    }
+
+    fn next_chunks(&mut self, batches: &mut Prefetch<Result<Batch>>) -> Result<Vec<Batch>> {
+        let mut chunks = Vec::new();
+        for _ in 0..self.config.train.accum_freq {
+            let batch = batches.next().context("a data worker ended unexpectedly")??;
+            self.take_errors(&batch)?;
+            if batch.pairs > 0 {
+                chunks.push(batch);
+            }
+        }
+        let pairs: usize = chunks.iter().map(|b| b.pairs).sum();
+        ensure!(pairs >= 2, "step {}: fewer than 2 of its rows could be read", self.state.step + 1);
+        Ok(chunks)
+    }
+
+    fn take_errors(&mut self, batch: &Batch) -> Result<()> {
+        let file = self.config.data.train.display().to_string();
+        let data = &self.config.data;
+        let new: Vec<_> = batch.errors.iter().filter(|e| !self.state.skipped.contains(&e.line)).cloned().collect();
+        let Some(first) = new.first() else { return Ok(()) };
+        if data.on_error == OnError::Stop {
+            bail!("{file}:{}: {}; mend it, or set data.on_error = \"skip\"", first.line, first.reason);
+        }
+        self.run.note_skipped(new.iter().map(|e| skipped_line(e.line, "image cannot be read")))?;
+        self.state.skipped.extend(new.iter().map(|e| e.line));
+        let (lines, total) = (new.iter().map(|e| e.line).collect(), self.state.skipped.len());
+        self.emit(&Event::Skipped { lines, total })?;
+        ensure!(
+            total <= data.max_skipped,
+            "{file}:{}: {}; that makes {total} rows, and data.max_skipped is {}",
+            first.line,
+            first.reason,
+            data.max_skipped
+        );
+        Ok(())
+    }
+
+    fn forward_backward(&self, chunks: &[Batch]) -> Result<StepOutput> {
+        train_step(&self.folder.config, &self.params, &self.loss, chunks, &self.device)
+    }
+
+    fn failed_step(&self) -> String {
+        let last = match self.saved_at {
+            Some(step) => format!("the checkpoint of step {step} is whole"),
+            None => "there is no checkpoint yet".into(),
+        };
+        format!("step {} failed ({last}; a lower optim.lr or a longer optim.warmup often helps)", self.state.step + 1)
+    }
+
+    fn logit_scale(&self) -> Result<f64> {
+        let param = self.params.get("logit_scale").context("a CLIP has a logit_scale")?;
+        Ok(f64::from(param.var.to_scalar::<f32>()?))
+    }
+
+    fn log(&mut self, output: &StepOutput, logit_scale: f64, grad_norm: f64, lr_factor: f64) -> Result<()> {
+        let loss = &output.loss;
+        let record = StepRecord {
+            step: self.state.step,
+            samples: self.state.step * self.config.samples_per_step() as u64,
+            loss: f64::from(loss.loss.to_scalar::<f32>()?),
+            loss_hard: loss.loss_hard,
+            loss_excess: loss.loss_excess,
+            chance: loss.chance,
+            batch_accuracy: loss.accuracy,
+            logit_scale,
+            grad_norm,
+            lr_factor,
+            lr: lr_factor * self.config.optim.lr_heads,
+        };
+        self.emit(&Event::Step(record))?;
+        self.warn_at_chance(&record)
+    }
+
+    /// Other tools train on at ln N for days without a word.
+    fn warn_at_chance(&mut self, record: &StepRecord) -> Result<()> {
+        const STEPS: u64 = 50;
+        let at_chance = (record.loss_hard - record.chance).abs() < 0.02 * record.chance;
+        self.steps_at_chance = if at_chance { self.steps_at_chance + 1 } else { 0 };
+        if self.steps_at_chance == STEPS {
+            let text = format!(
+                "for {STEPS} steps the loss has stood at ln {} = {:.3}, as if images and reports had nothing to do with \
+                 each other; usual causes: a learning rate too low or too high (now {:.1e}), frozen towers, a batch too \
+                 small, reports that are all alike, or rows whose image and report do not belong together",
+                self.config.samples_per_step(),
+                record.chance,
+                record.lr
+            );
+            self.emit(&Event::Warning(text))?;
+        }
+        Ok(())
+    }
+
+    fn log_time(&mut self, chunks: &[Batch], seconds: f64, waiting: f64) -> Result<()> {
+        let pairs: usize = chunks.iter().map(|b| b.pairs).sum();
+        let samples_per_s = pairs as f64 / seconds.max(1e-9);
+        self.emit(&Event::Timing { step: self.state.step, seconds, waiting, samples_per_s })
+    }
+
+    fn eval_is_due(&self) -> bool {
+        let step = self.state.step;
+        let due = step.is_multiple_of(self.plan.eval_every) || step == self.plan.total_steps;
+        due && self.state.last_eval != Some(step) && !self.val.is_empty()
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
+        let report = evaluate(
+            &model,
+            &self.folder.preprocess,
+            &self.folder.tokenizer,
+            &self.val,
+            &self.config.eval,
+            self.config.samples_per_step(),
+            self.config.data.workers,
+            self.config.seed,
+            &self.device,
+        )
+        .context("validation")?;
+        let step = self.state.step;
+        let by_recall = self.config.train.best_by_recall;
+        let better = |best: &RetrievalReport| match by_recall {
+            true => report.mean_recall > best.mean_recall,
+            false => report.loss < best.loss,
+        };
+        let best = step > 0 && self.state.best.as_ref().is_none_or(|(_, best)| better(best));
+        let line = format!(
+            "mean recall {:.1} %, recall@1 image→text {:.1} % (chance {:.1} %), loss {:.3} (chance {:.3})",
+            100.0 * report.mean_recall,
+            100.0 * report.image_to_text.figures.recall_at_1,
+            100.0 * report.image_to_text.chance.recall_at_1,
+            report.loss,
+            report.loss_chance
+        );
+        self.emit(&Event::Eval { step, figures: serde_json::to_value(&report)?, line, best })?;
+        self.state.last_eval = Some(step);
+        match (step, best) {
+            (0, _) => self.state.untuned = Some(report),
+            (_, true) => {
+                self.write_model()?;
+                self.state.best = Some((step, report));
+                self.state.evals_without_best = 0;
+            }
+            _ => self.state.evals_without_best += 1,
+        }
+        self.unsaved = true;
+        // A validation's outcome is worth a checkpoint: without one, a kill would forget which model is the best.
+        if step > 0 { self.save() } else { Ok(()) }
+    }
+
+    fn reason_to_stop(&self) -> Option<String> {
+        let (step, total) = (self.state.step, self.plan.total_steps);
+        let patience = self.config.train.early_stopping;
+        if step == total {
+            None
+        } else if stop::asked() {
+            Some(format!("stopped at step {step} of {total}, as asked; go on with --resume latest"))
+        } else if self.config.train.stop_after.is_some_and(|n| step >= n) {
+            Some(format!("stopped at step {step} of {total}, as train.stop_after says; go on with --resume latest"))
+        } else if patience > 0 && self.state.evals_without_best >= patience {
+            Some(format!("stopped early at step {step} of {total}: no better validation for {patience} times"))
+        } else {
+            None
+        }
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if !self.unsaved {
+            return Ok(());
+        }
+        let (metrics, timing) = self.jsonl.sync()?;
+        (self.state.metrics_bytes, self.state.timing_bytes) = (metrics, timing);
+        checkpoint::save(&self.run, &self.params, &self.optimizer, &self.state)
+            .with_context(|| format!("saving step {}", self.state.step))?;
+        (self.saved_at, self.unsaved) = (Some(self.state.step), false);
+        Ok(())
+    }
+
+    /// Without a validation there is no best model: the last one is handed over.
+    fn leave_model(&self) -> Result<()> {
+        if self.state.best.is_none() { self.write_model() } else { Ok(()) }
+    }
+
+    fn write_model(&self) -> Result<()> {
+        let weights = self.params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect::<Vec<_>>();
+        replace_folder(&self.run.model(), |folder| write_hugging_face(folder, &self.folder, &weights))
+    }
+}
+
+/// No file name: a run folder is shown to others, and names of images may name patients.
+fn skipped_line(line: u64, reason: &str) -> String {
+    serde_json::json!({"manifest_line": line, "reason": reason}).to_string()
+}
