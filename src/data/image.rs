@@ -4,7 +4,7 @@ use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
 /// No radiograph or slide thumbnail is wider; a header that claims more is broken or hostile.
 const MAX_SIDE: u32 = 30_000;
@@ -33,6 +33,9 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     if reader.format().is_none() {
         bail!("is not an image that can be read; known are PNG and JPEG");
     }
+    if reader.format() == Some(ImageFormat::Jpeg) {
+        ensure!(jpeg_is_whole(bytes), "is truncated: it has no end-of-image mark");
+    }
     let mut limits = image::Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -43,6 +46,21 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let mut image = DynamicImage::from_decoder(decoder).context("cannot be decoded; is it truncated?")?;
     image.apply_orientation(orientation);
     Ok(if image.color().has_alpha() { over_white(&image) } else { image.into_rgb8() })
+}
+
+/// Whether an end-of-image mark follows the picture's own data: the decoder fills what is missing with gray and says
+/// nothing. Marks inside segments before the data, such as a thumbnail's, do not count.
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xda;
+    let mut at = 2;
+    while let [0xff, marker, high, low, ..] = bytes.get(at..).unwrap_or_default() {
+        at += 2 + usize::from(u16::from_be_bytes([*high, *low]));
+        if *marker == START_OF_SCAN {
+            return bytes.get(at..).unwrap_or_default().windows(2).any(|w| w == [0xff, 0xd9]);
+        }
+    }
+    // Fill bytes or an odd header: leave the verdict to the decoder.
+    true
 }
 
 fn over_white(image: &DynamicImage) -> RgbImage {

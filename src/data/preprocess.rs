@@ -158,10 +158,16 @@ impl Preprocess {
         })
     }
 
+    /// Across first and then down, each rounded to bytes, as Pillow does it: overshoot at sharp edges is cut off after
+    /// each pass, so the order shows.
     fn resample(&self, image: &RgbImage, region: Option<[f64; 4]>, width: u32, height: u32) -> Result<RgbImage> {
-        if region.is_none() && image.dimensions() == (width, height) {
-            return Ok(image.clone());
-        }
+        let (w, h) = (f64::from(image.width()), f64::from(image.height()));
+        let [x, y, kept_w, kept_h] = region.unwrap_or([0.0, 0.0, w, h]);
+        let across = self.pass(image, [x, 0.0, kept_w, h], width, image.height())?;
+        self.pass(&across, [0.0, y, f64::from(width), kept_h], width, height)
+    }
+
+    fn pass(&self, image: &RgbImage, [x, y, w, h]: [f64; 4], width: u32, height: u32) -> Result<RgbImage> {
         // Typed: the other form compiles kernels for every pixel type into this crate, a minute of build.
         let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())?;
         let mut target = TypedImage::<U8x3>::new(width, height);
@@ -174,10 +180,7 @@ impl Preprocess {
             4 => ResizeAlg::Convolution(FilterType::Box),
             _ => ResizeAlg::Convolution(FilterType::Hamming),
         };
-        let mut options = ResizeOptions::new().resize_alg(algorithm);
-        if let Some([x, y, w, h]) = region {
-            options = options.crop(x, y, w, h);
-        }
+        let options = ResizeOptions::new().resize_alg(algorithm).crop(x, y, w, h);
         Resizer::new().resize_typed(&source, &mut target, &options).context("cannot be resized")?;
         let bytes = target.pixels().iter().flat_map(|p| p.0).collect();
         RgbImage::from_raw(width, height, bytes).context("a resized image has the size asked for")

@@ -1,0 +1,102 @@
+//! Preprocessing and tokenizing against transformers. Fixtures: scripts/golden/preprocess.py, tokenizer.py.
+
+mod common;
+
+use common::{assert_close, golden, numbers, tensors};
+use reportclip::data::{Preprocess, ReportTokenizer, image};
+use serde_json::Value;
+
+fn json(path: &std::path::Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// The torchvision processor is transformers' default.
+#[test]
+fn pixels_agree_with_transformers_within_1_of_255() {
+    let expected = tensors(&golden("preprocess/expected_fast.safetensors"));
+    assert_eq!(expected.len(), 44);
+    let mut failures = Vec::new();
+    for (key, pixels) in &expected {
+        let (config, file) = key.split_once('/').unwrap();
+        let preprocess = json(&golden(&format!("preprocess/preprocessor_{config}.json")));
+        let preprocess = Preprocess::from_json(&preprocess).unwrap();
+        let picture = image::read(&golden(&format!("preprocess/{file}"))).unwrap();
+        let ours = preprocess.resize_and_crop(&picture, None).unwrap();
+        let (_, height, width) = pixels.dims3().unwrap();
+        assert_eq!((ours.height() as usize, ours.width() as usize), (height, width), "{key}");
+        let planes: Vec<f64> = (0..3).flat_map(|c| ours.pixels().map(move |p| f64::from(p.0[c]))).collect();
+        let worst = planes.iter().zip(numbers(pixels)).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+        // Pillow decodes colour JPEGs with libjpeg-turbo: chroma upsampling and rounding differ from zune-jpeg's by one.
+        let allowed = if file == "rgb.jpg" { 2.0 } else { 1.0 };
+        if worst > allowed {
+            failures.push(format!("{key}: {worst}"));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+#[test]
+fn normalised_values_agree() {
+    let expected = tensors(&golden("preprocess/expected_normalised.safetensors"));
+    let preprocess = Preprocess::from_json(&json(&golden("preprocess/preprocessor_a.json"))).unwrap();
+    for (key, values) in &expected {
+        let picture = image::read(&golden(&format!("preprocess/{}", key.split_once('/').unwrap().1))).unwrap();
+        let ours = preprocess.apply(&picture, None).unwrap();
+        let ours = candle_core::Tensor::from_vec(ours, values.dims(), &candle_core::Device::Cpu).unwrap();
+        // In units of 1/255 as above, over the smallest standard deviation.
+        let allowed = if key.ends_with("rgb.jpg") { 2.0 } else { 1.0 };
+        assert_close(key, &ours, values, 0.0, allowed / 255.0 / 0.2613 + 1e-5);
+    }
+}
+
+#[test]
+fn a_written_preprocessor_config_reads_back() {
+    for config in ["a", "b", "c", "d"] {
+        let read = Preprocess::from_json(&json(&golden(&format!("preprocess/preprocessor_{config}.json")))).unwrap();
+        assert_eq!(Preprocess::from_json(&read.to_json()).unwrap(), read, "{config}");
+    }
+}
+
+#[test]
+fn broken_images_are_named() {
+    let jpeg = std::fs::read(golden("preprocess/rgb.jpg")).unwrap();
+    let png = std::fs::read(golden("preprocess/rgb.png")).unwrap();
+    let mut huge = png.clone();
+    // Width and height of the IHDR chunk; its checksum is wrong then too, which must not matter for memory.
+    huge[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    let cases: [(&str, Vec<u8>); 5] = [
+        ("empty", Vec::new()),
+        ("text", b"hello".to_vec()),
+        ("truncated png", png[..png.len() / 2].to_vec()),
+        ("lfs", b"version https://git-lfs.github.com/spec/v1\n".to_vec()),
+        ("huge", huge),
+    ];
+    for (name, bytes) in cases {
+        assert!(image::decode(&bytes).is_err(), "{name}");
+    }
+    let e = image::decode(&jpeg[..jpeg.len() / 3]).err().expect("a truncated JPEG is no image");
+    assert!(reportclip::error::one_line(&e).starts_with("is truncated"), "{e:#}");
+    assert!(image::decode(&jpeg).is_ok());
+}
+
+#[test]
+fn token_ids_equal_transformers() {
+    let cases = json(&golden("tokenizer/expected.json"));
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() >= 30);
+    for variant in ["full", "bpe_only"] {
+        let tokenizer = ReportTokenizer::from_folder(&golden(&format!("tokenizer/{variant}")), 24).unwrap();
+        for case in cases {
+            let text = case["text"].as_str().unwrap();
+            let list = |key: &str| -> Vec<u64> {
+                case[key].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect()
+            };
+            let length: u64 = list("attention_mask").iter().sum();
+            let ours: Vec<u64> = tokenizer.encode(text).unwrap().iter().map(|&id| u64::from(id)).collect();
+            assert_eq!(ours, list("input_ids")[..length as usize], "{variant}: {text:?}");
+        }
+        // Padding: to the longest text of the batch, with the reference's pad token.
+        let (ids, tokens) = tokenizer.encode_batch(["The heart is normal in size.", "Normal."]).unwrap();
+        assert_eq!(ids[2 * tokens - 1], 693, "{variant}");
+    }
+}

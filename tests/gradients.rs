@@ -1,0 +1,156 @@
+//! Every trainable weight moves, frozen ones do not and cost nothing, and GradCache gives the plain step's gradients.
+
+mod common;
+
+use candle_core::{Device, Tensor};
+use common::{assert_close, load_golden};
+use reportclip::data::Batch;
+use reportclip::loss::{ClipLoss, Direction};
+use reportclip::model::freeze::{Freeze, TowerFreeze};
+use reportclip::model::{Builder, ClipModel};
+use reportclip::optim::{AdamW, AdamWOptions};
+use reportclip::train::train_step;
+
+const LOSS: ClipLoss = ClipLoss { label_smoothing: 0.1, direction: Direction::Both };
+const CASES: [&str; 3] = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"];
+
+fn batch(case: &str, from: usize, to: usize) -> Batch {
+    let expected = common::tensors(&common::golden(&format!("clip/{case}/expected.safetensors")));
+    let take = |name: &str| expected[name].narrow(0, from, to - from).unwrap().flatten_all().unwrap();
+    let ids = take("input_ids").to_dtype(candle_core::DType::U32).unwrap();
+    Batch {
+        pixel_values: take("pixel_values").to_vec1().unwrap(),
+        tokens: expected["input_ids"].dim(1).unwrap(),
+        input_ids: ids.to_vec1().unwrap(),
+        pairs: to - from,
+        errors: Vec::new(),
+    }
+}
+
+const OPTIONS: AdamWOptions = AdamWOptions {
+    lr_image: 1e-3,
+    lr_text: 1e-3,
+    lr_heads: 1e-3,
+    beta1: 0.9,
+    beta2: 0.98,
+    eps: 1e-6,
+    weight_decay: 0.0,
+    clip_grad_norm: 1.0,
+};
+
+#[test]
+fn every_trainable_weight_moves_and_every_frozen_one_stays() {
+    // (freeze, what must stay, by beginning of the name)
+    let tower = |image, text| Freeze { image, text, ..Freeze::NONE };
+    let cases: [(Freeze, &[&str]); 6] = [
+        (Freeze::NONE, &[]),
+        (tower(TowerFreeze::All, TowerFreeze::None), &["vision_model."]),
+        (tower(TowerFreeze::None, TowerFreeze::All), &["text_model."]),
+        (
+            tower(TowerFreeze::Blocks(1), TowerFreeze::Blocks(0)),
+            &[
+                "vision_model.embeddings",
+                "vision_model.pre_layrnorm",
+                "vision_model.encoder.layers.0.",
+                "text_model.embeddings",
+            ],
+        ),
+        (Freeze { projections: true, ..Freeze::NONE }, &["visual_projection", "text_projection"]),
+        (Freeze { logit_scale: true, ..Freeze::NONE }, &["logit_scale"]),
+    ];
+    for case in CASES {
+        for (freeze, frozen) in &cases {
+            let mut loaded = load_golden(&format!("clip/{case}"));
+            freeze.apply(&mut loaded.params);
+            let before = loaded.params.snapshot().unwrap();
+            let step =
+                train_step(&loaded.config, &loaded.params, &LOSS, &[batch(case, 0, 4)], &Device::Cpu).unwrap();
+            for (name, grad) in &step.grads {
+                let sum = reportclip::ops::squared_sum(grad).unwrap();
+                assert!(sum.is_finite() && sum > 0.0, "{case}: the gradient of {name} is {sum}");
+            }
+            AdamW::new(&loaded.params, OPTIONS).unwrap().step(&loaded.params, &step.grads, 1.0).unwrap();
+            for (name, old) in before {
+                let param = loaded.params.get(&name).unwrap();
+                let moved = common::numbers(&param.var) != common::numbers(&old);
+                let expected = !frozen.iter().any(|f| name.starts_with(f));
+                assert_eq!(moved, expected, "{case}: {name} under {freeze:?}");
+                assert_eq!(param.trainable, expected, "{name}");
+                assert_eq!(step.grads.contains_key(&name), expected, "{case}: gradient of {name} under {freeze:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frozen_tower_is_no_part_of_the_graph() {
+    let mut loaded = load_golden("clip/quick_gelu_legacy_eos");
+    let freeze = Freeze { image: TowerFreeze::All, text: TowerFreeze::Blocks(1), ..Freeze::NONE };
+    freeze.apply(&mut loaded.params);
+    let model = ClipModel::new(&loaded.config, &Builder::train(&loaded.params)).unwrap();
+    let b = batch("quick_gelu_legacy_eos", 0, 4);
+    let pixels = Tensor::from_vec(b.pixel_values, (4, 3, 32, 32), &Device::Cpu).unwrap();
+    let ids = Tensor::from_vec(b.input_ids, (4, b.tokens), &Device::Cpu).unwrap();
+    let count = |t: &Tensor| t.sum_all().unwrap().backward().unwrap().get_ids().count();
+    let frozen = count(&model.image_features(&pixels).unwrap());
+    let half = count(&model.text_features(&ids).unwrap());
+    let whole = load_golden("clip/quick_gelu_legacy_eos");
+    let model = ClipModel::new(&whole.config, &Builder::train(&whole.params)).unwrap();
+    let all_image = count(&model.image_features(&pixels).unwrap());
+    let all_text = count(&model.text_features(&ids).unwrap());
+    // Projection weight, its reshape and the sum; half of the text tower's blocks.
+    assert!(frozen <= 2 && all_image > 30, "image tower: {frozen} of {all_image} nodes");
+    assert!(half < all_text * 2 / 3, "text tower: {half} of {all_text} nodes");
+}
+
+#[test]
+fn chunks_give_the_gradients_of_the_whole_batch() {
+    for case in CASES {
+        let loaded = load_golden(&format!("clip/{case}"));
+        let step = |batches: &[Batch]| {
+            train_step(&loaded.config, &loaded.params, &LOSS, batches, &Device::Cpu).unwrap()
+        };
+        let whole = step(&[batch(case, 0, 4)]);
+        let chunks = step(&[batch(case, 0, 1), batch(case, 1, 3), batch(case, 3, 4)]);
+        assert_close(case, &chunks.loss.loss, &whole.loss.loss, 1e-6, 0.0);
+        for (name, grad) in &whole.grads {
+            let absolute = if name.ends_with("k_proj.bias") { 2e-6 } else { 1e-8 };
+            assert_close(&format!("{case} {name}"), &chunks.grads[name], grad, 1e-5, absolute);
+        }
+    }
+}
+
+#[test]
+fn one_direction_reaches_every_weight_too() {
+    for direction in [Direction::ImageToText, Direction::TextToImage] {
+        let loaded = load_golden("clip/odd_widths");
+        let loss = ClipLoss { label_smoothing: 0.0, direction };
+        let step =
+            train_step(&loaded.config, &loaded.params, &loss, &[batch("odd_widths", 0, 4)], &Device::Cpu).unwrap();
+        assert_eq!(step.grads.len(), loaded.params.iter().count());
+    }
+}
+
+#[test]
+fn a_weight_that_is_not_finite_is_named() {
+    let loaded = load_golden("clip/odd_widths");
+    let var = &loaded.params.get("visual_projection.weight").unwrap().var;
+    var.set(&(var.as_tensor() * f64::NAN).unwrap()).unwrap();
+    let result = train_step(&loaded.config, &loaded.params, &LOSS, &[batch("odd_widths", 0, 4)], &Device::Cpu);
+    let message = reportclip::error::one_line(&result.err().unwrap());
+    assert_eq!(message, "the image features are not finite");
+}
+
+#[test]
+fn logit_scale_stays_at_or_below_ln_100() {
+    let loaded = load_golden("clip/odd_widths");
+    let scale = &loaded.params.get("logit_scale").unwrap().var;
+    scale.set(&Tensor::new(4.6f32, &Device::Cpu).unwrap()).unwrap();
+    let mut grads = reportclip::optim::Gradients::new();
+    for param in loaded.params.iter() {
+        grads.insert(param.spec.name.clone(), (param.var.ones_like().unwrap() * -1.0).unwrap());
+    }
+    let mut optimizer = AdamW::new(&loaded.params, AdamWOptions { lr_heads: 0.5, ..OPTIONS }).unwrap();
+    optimizer.step(&loaded.params, &grads, 1.0).unwrap();
+    assert!((scale.to_scalar::<f32>().unwrap() - 100f32.ln()).abs() < 1e-6);
+}

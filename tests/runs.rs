@@ -1,0 +1,429 @@
+//! The program as users run it: training, resuming after kills, bad input, and what reads a trained model.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_reportclip");
+
+/// A folder with a small phantom set and a config that trains a tiny model on it in a few seconds.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+const CONFIG: &str = r#"
+seed = 3
+[model]
+init = "random"
+image_size = 32
+context_length = 48
+[model.random]
+vocab_size = 600
+embed_dim = 16
+patch_size = 16
+vision_width = 16
+vision_layers = 1
+vision_heads = 2
+text_width = 16
+text_layers = 1
+text_heads = 2
+[data]
+train = "phantom/manifest.csv"
+[augment]
+rotation = 5
+brightness = 0.1
+[train]
+batch_size = 8
+max_steps = 10
+eval_every = 4
+checkpoint_every = 2
+[optim]
+lr = 1e-3
+[eval]
+bootstrap = 50
+"#;
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        let out = place.run(&["data", "synth", "--out", "phantom", "--patients", "40", "--size", "32"]);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        fs::write(place.path("tiny.toml"), CONFIG).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(args).current_dir(self.dir.path()).env("RUST_BACKTRACE", "1").env("HF_HUB_OFFLINE", "1");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn train(&self, out: &str, more: &[&str]) -> Output {
+        self.run(&[&["train", "tiny.toml", "--out", out], more].concat())
+    }
+
+    fn train_ok(&self, out: &str, more: &[&str]) -> Output {
+        let output = self.train(out, more);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output
+    }
+
+    fn assert_same_run(&self, a: &str, b: &str) {
+        for file in ["metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"] {
+            let (x, y) = (fs::read(self.path(a).join(file)).unwrap(), fs::read(self.path(b).join(file)).unwrap());
+            assert!(x == y, "{file} differs between {a} and {b}");
+        }
+    }
+
+    /// The `error: …` lines of a command that must fail with `code`; checks that it fails politely.
+    fn errors(&self, args: &[&str], code: i32) -> Vec<String> {
+        let output = self.run(args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        for bad in ["panicked", "stack backtrace", "a bug in reportclip", "   0: "] {
+            assert!(!stderr.contains(bad), "{args:?}: {stderr}");
+        }
+        let errors: Vec<String> =
+            stderr.lines().filter_map(|l| l.strip_prefix("error: ")).map(str::to_string).collect();
+        assert!(!errors.is_empty(), "{args:?}: {stderr}");
+        errors
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {}", text(bytes)))
+}
+
+#[test]
+fn five_steps_resume_and_five_are_ten() {
+    let place = Place::new();
+    place.train_ok("ten", &[]);
+    place.train_ok("five", &["--set", "train.stop_after=5"]);
+    let half = fs::read_to_string(place.path("five/metrics.jsonl")).unwrap();
+    assert!(half.lines().count() < 10 && half.contains("\"step\":5"));
+    place.train_ok("five", &["--resume", "latest"]);
+    place.assert_same_run("ten", "five");
+    let metrics = fs::read_to_string(place.path("ten/metrics.jsonl")).unwrap();
+    let steps = metrics.lines().filter(|l| l.contains("\"kind\":\"step\"")).count();
+    let evals = metrics.lines().filter(|l| l.contains("\"kind\":\"eval\"")).count();
+    assert_eq!((steps, evals), (10, 4), "evaluated at 0, 4, 8 and 10");
+    for key in ["loss", "loss_hard", "loss_excess", "chance", "batch_accuracy", "logit_scale", "grad_norm", "lr"] {
+        assert!(metrics.lines().nth(1).unwrap().contains(&format!("\"{key}\":")), "{key}");
+    }
+    // The same seed gives the same run; another gives another.
+    place.train_ok("again", &[]);
+    place.assert_same_run("ten", "again");
+    place.train_ok("other", &["--set", "seed=4"]);
+    let (a, b) = (place.path("ten/metrics.jsonl"), place.path("other/metrics.jsonl"));
+    assert_ne!(fs::read(a).unwrap(), fs::read(b).unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_killed_at_any_moment_resumes_to_the_same_end() {
+    let place = Place::new();
+    let started = std::time::Instant::now();
+    place.train_ok("whole", &[]);
+    let whole = started.elapsed();
+    // Moments spread over the run by a fixed sequence, later ones likely during checkpoints.
+    let mut kills = 0;
+    for (i, share) in [0.15, 0.35, 0.5, 0.62, 0.71, 0.83, 0.94].iter().enumerate() {
+        let mut args = vec!["train", "tiny.toml", "--out", "killed"];
+        if i > 0 && place.path("killed/config.toml").exists() {
+            args.extend(["--resume", "latest"]);
+        }
+        let mut child = place.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * share));
+        kills += usize::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(kills > 2, "only {kills} kills hit a running process");
+    let resume: &[&str] = if place.path("killed/config.toml").exists() { &["--resume", "latest"] } else { &[] };
+    place.train_ok("killed", resume);
+    place.assert_same_run("whole", "killed");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_ends_well() {
+    let place = Place::new();
+    let args = ["train", "tiny.toml", "--out", "run", "--set", "train.max_steps=100000", "--set", "eval.bootstrap=0"];
+    let child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = place.path("run/metrics.jsonl");
+    while !fs::read_to_string(&metrics).is_ok_and(|t| t.contains("\"step\":3,")) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("go on with --resume latest"), "{}", text(&output.stderr));
+    assert!(fs::read_dir(place.path("run/checkpoints")).unwrap().count() > 0);
+    assert!(place.path("run/model/model.safetensors").is_file());
+}
+
+#[test]
+fn resuming_another_run_is_refused() {
+    let place = Place::new();
+    place.train_ok("run", &["--set", "train.stop_after=4"]);
+    let args = |set: &'static str| ["train", "tiny.toml", "--out", "run", "--resume", "latest", "--set", set];
+    let errors = place.errors(&args("optim.lr=1e-4"), 2);
+    assert_eq!(errors, ["cannot resume run: optim.lr was 0.001 and is 0.0001 now"]);
+    let errors = place.errors(&args("train.max_steps=20"), 2);
+    assert!(errors[0].contains("another length would change every learning rate"), "{errors:?}");
+    let errors = place.errors(&["train", "tiny.toml", "--out", "run"], 1);
+    assert!(errors[0].contains("holds a run already; continue it with --resume latest"), "{errors:?}");
+    let errors = place.errors(&["train", "tiny.toml", "--out", "none", "--resume", "latest"], 1);
+    assert!(errors[0].contains("holds no run to resume"), "{errors:?}");
+    // The other pairs under the same name.
+    let manifest = place.path("phantom/manifest.csv");
+    let rows = fs::read_to_string(&manifest).unwrap().replacen("IMPRESSION", "Impression", 1);
+    fs::write(&manifest, rows).unwrap();
+    let errors = place.errors(&["train", "tiny.toml", "--out", "run", "--resume", "latest"], 1);
+    assert!(errors[0].contains("the pairs are not those that the run was started on"), "{errors:?}");
+}
+
+#[test]
+fn all_config_problems_are_told_at_once_with_lines_and_hints() {
+    let place = Place::new();
+    let broken = "sed = 1\n[loss]\nlable_smoothing = 0.1\nlabel_smoothing = 1.5\n[train]\nbatch_size = \"big\"\n\
+                  eval_every = \"two weeks\"\n[data]\ntrain = \"nowhere.csv\"\n[model]\ninit = \"randm\"\n";
+    fs::write(place.path("broken.toml"), broken).unwrap();
+    let mut errors = place.errors(&["train", "broken.toml", "--set", "optim.schedule=cosin"], 2);
+    errors.sort();
+    let expected = [
+        "--set optim.schedule: is the text \"cosin\"; allowed is \"cosine\", \"linear\", \"constant\"",
+        "broken.toml:11: model.init: is the text \"randm\"; allowed is \"pretrained\", \"random\"",
+        "broken.toml:1: sed: unknown key; did you mean `seed`?",
+        "broken.toml:3: loss.lable_smoothing: unknown key; did you mean `loss.label_smoothing`?",
+        "broken.toml:4: loss.label_smoothing: is 1.5; allowed is a number from 0 to 1",
+        "broken.toml:6: train.batch_size: is the text \"big\"; allowed is a whole number from 1 to 1048576",
+        "broken.toml:7: train.eval_every: is the text \"two weeks\"; allowed is a number of steps, or \"N samples\", \
+         \"N epochs\", \"N%\"",
+        "broken.toml:9: data.train: nowhere.csv: there is no such file",
+        "broken.toml: model.path is missing; name a folder or a hub id such as \"openai/clip-vit-base-patch32\", or say \
+         init = \"random\"",
+    ];
+    let mut expected = expected.map(str::to_string);
+    expected.sort();
+    assert_eq!(errors, expected);
+}
+
+#[test]
+fn bad_data_is_one_clear_line_each() {
+    let place = Place::new();
+    let good = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let train = |manifest: &str, more: &[&str], code: i32| -> Vec<String> {
+        fs::write(place.path("phantom/broken.csv"), manifest).unwrap();
+        let args = ["train", "tiny.toml", "--out", "run", "--set", "data.train=phantom/broken.csv"];
+        let errors = place.errors(&[&args[..], more].concat(), code);
+        assert!(!place.path("run").exists(), "nothing is made before everything was checked");
+        errors
+    };
+    let lines: Vec<&str> = good.lines().collect();
+    let with = |row: &str| format!("{}\n{row}\n{}\n", lines[0], lines[1..].join("\n"));
+
+    let errors = train(&with("images/none.png,Text,P9,S9,train,normal"), &[], 2);
+    assert!(errors[0].starts_with("phantom/broken.csv:2: image phantom/images/none.png: there is no such file"));
+    let errors = train(&with("images/P0001-S1.png,,P9,S9,train,normal"), &[], 2);
+    assert_eq!(errors[0], "phantom/broken.csv:2: the report is empty");
+    let errors = train(&good.replace("report", "reprot"), &[], 2);
+    assert!(errors[0].contains("there is no column \"report\""), "{errors:?}");
+    let errors = train(&good.replace(",train,", ",training,"), &[], 2);
+    assert!(errors[0].contains("no row has split \"train\"; the splits are "), "{errors:?}");
+    let errors = train(&good, &["--set", "train.batch_size=100000"], 2);
+    assert!(errors[0].contains("make the batch smaller"), "{errors:?}");
+    let errors = train(&good, &["--set", "train.batch_size=1"], 2);
+    assert!(errors[0].contains("needs at least 2 pairs"), "{errors:?}");
+    let errors = train(&good, &["--set", "augment.horizontal_flip=on"], 2);
+    assert!(errors[0].contains("training reports name a side"), "{errors:?}");
+    let errors = train(&good, &["--set", "freeze.image=9"], 2);
+    assert_eq!(errors[0], "freeze.image: is 9, but that tower has 1 blocks; allowed is 0 to 1");
+
+    // A patient on both sides; the number of patients is told, not who.
+    let patient = lines[1].split(',').rev().nth(3).unwrap().to_string();
+    let leaked = with(&lines[1].replace(",train,", ",val,").replace(",test,", ",train,"));
+    let leaked = leaked.replace(&format!(",{patient},{patient}"), ",LEAK,LEAK");
+    let errors = train(&leaked, &[], 2);
+    assert!(errors[0].contains("1 patients stand in both training and validation"), "{errors:?}");
+    assert!(!errors[0].contains("LEAK"), "{errors:?}");
+}
+
+#[test]
+fn a_truncated_image_stops_or_is_skipped_and_counted() {
+    let place = Place::new();
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let (line, row) = manifest.lines().enumerate().find(|(_, l)| l.contains(",train,")).unwrap();
+    let image = place.path("phantom").join(row.split(',').next().unwrap());
+    let bytes = fs::read(&image).unwrap();
+    fs::write(&image, &bytes[..bytes.len() / 2]).unwrap();
+    let args = ["train", "tiny.toml", "--out", "stop", "--set", "train.epochs=2", "--set", "train.max_steps=30"];
+    let errors = place.errors(&args, 1);
+    assert!(errors[0].contains(&format!("phantom/manifest.csv:{}: image ", line + 1)), "{errors:?}");
+    assert!(errors[0].contains("cannot be decoded"), "{errors:?}");
+
+    let args = ["--set", "train.max_steps=30", "--set", "data.on_error=skip"];
+    place.train_ok("skip", &args);
+    let skipped = fs::read_to_string(place.path("skip/skipped.jsonl")).unwrap();
+    assert_eq!(skipped.lines().count(), 1, "counted once, however often it is met: {skipped}");
+    assert!(skipped.contains(&format!("\"manifest_line\":{}", line + 1)), "{skipped}");
+    assert!(!skipped.contains(".png"), "no file names in a run folder: {skipped}");
+    let args = ["train", "tiny.toml", "--out", "few", "--set", "train.max_steps=30", "--set", "data.on_error=skip"];
+    let errors = place.errors(&[&args[..], &["--set", "data.max_skipped=0"]].concat(), 1);
+    assert!(errors[0].contains("data.max_skipped is 0"), "{errors:?}");
+}
+
+#[test]
+fn identifiers_stay_out_of_the_run_folder() {
+    let place = Place::new();
+    place.train_ok("run", &[]);
+    let mut files = 0;
+    let mut folders = vec![place.path("run")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let bytes = fs::read(&path).unwrap();
+            for needle in ["P0001", "P0002", "FINDINGS:"] {
+                let found = bytes.windows(needle.len()).any(|w| w == needle.as_bytes());
+                assert!(!found, "{} holds {needle}", path.display());
+            }
+        }
+    }
+    assert!(files > 10);
+}
+
+#[test]
+fn a_trained_model_evaluates_embeds_and_searches() {
+    let place = Place::new();
+    let out = place.train_ok("run", &["--json"]);
+    let outcome = json(&out.stdout);
+    assert_eq!(outcome["steps"], 10);
+    let model = "run/model";
+    let eval = place.run(&["eval", "--model", model, "--data", "phantom/manifest.csv", "--split", "val", "--json"]);
+    let report = json(&eval.stdout);
+    // The model in the run folder is the best one, and evaluates as it did during training.
+    for direction in ["image_to_text", "text_to_image"] {
+        assert_eq!(report[direction]["figures"], outcome["best"][direction]["figures"], "{direction}");
+        assert!(report[direction]["chance"]["recall@1"].as_f64().unwrap() > 0.0);
+    }
+    let table = place.run(&["eval", "--model", model, "--data", "phantom/manifest.csv", "--split", "val"]);
+    assert!(text(&table.stdout).contains("image→text recall@1"), "{}", text(&table.stdout));
+
+    let embed = place.run(&["embed", "--model", model, "--data", "phantom/manifest.csv", "--out", "all.safetensors"]);
+    assert!(embed.status.success(), "{}", text(&embed.stderr));
+    let tensors = candle_core::safetensors::load(place.path("all.safetensors"), &candle_core::Device::Cpu).unwrap();
+    let rows = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap().lines().count() - 1;
+    assert_eq!(tensors["image_embeds"].dims(), [rows, 16]);
+    assert_eq!(tensors["text_embeds"].dims(), [rows, 16]);
+    assert_eq!(tensors["logits_per_image"].dims(), [rows, rows]);
+    let norms: Vec<f32> = tensors["image_embeds"].sqr().unwrap().sum(1).unwrap().to_vec1().unwrap();
+    assert!(norms.iter().all(|n| (n - 1.0).abs() < 1e-5));
+
+    // An image of the index finds itself among the images.
+    let files: Vec<String> = fs::read_dir(place.path("phantom/images"))
+        .unwrap()
+        .take(5)
+        .map(|e| e.unwrap().path().display().to_string())
+        .collect();
+    let mut args = vec!["embed", "--model", model, "--out", "images.safetensors", "--images"];
+    args.extend(files.iter().map(String::as_str));
+    assert!(place.run(&args).status.success());
+    let found = place.run(&["search", "--index", "images.safetensors", "--image", &files[2], "-k", "2", "--json"]);
+    let found = json(&found.stdout);
+    assert_eq!(found["hits"][0]["row"], 2);
+    assert!((found["hits"][0]["score"].as_f64().unwrap() - 1.0).abs() < 1e-5);
+    assert_eq!(found["hits"].as_array().unwrap().len(), 2);
+    let found = place.run(&["search", "--index", "all.safetensors", "--text", "left pleural effusion", "--json"]);
+    assert_eq!(json(&found.stdout)["searched"], "image_embeds");
+    // The exported model trains on.
+    let args = ["--set", "model.init=pretrained", "--set", "model.path=run/model", "--set", "train.max_steps=2"];
+    fs::write(place.path("tiny.toml"), "[data]\ntrain = \"phantom/manifest.csv\"\n[train]\nbatch_size = 8\n").unwrap();
+    place.train_ok("tuned", &args);
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_writes_nothing() {
+    let place = Place::new();
+    let out = place.run(&["train", "tiny.toml", "--dry-run"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let plan = text(&out.stdout);
+    for word in ["weights", "training pairs", "steps: 10 of 8 pairs", "memory: about", "one step: loss", "nothing was written"] {
+        assert!(plan.contains(word), "{word}: {plan}");
+    }
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
+fn gradient_caching_freezing_and_early_stopping_run() {
+    let place = Place::new();
+    let chunks = ["--set", "train.batch_size=4", "--set", "train.accum_freq=2"];
+    place.train_ok("chunks", &chunks);
+    place.train_ok("whole", &[]);
+    let first = |run: &str| -> f64 {
+        let metrics = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
+        json(metrics.lines().nth(1).unwrap().as_bytes())["loss"].as_f64().unwrap()
+    };
+    assert!((first("chunks") - first("whole")).abs() < 1e-5, "the same 8 pairs, in chunks or whole");
+    place.train_ok("frozen", &["--set", "freeze.image=all", "--set", "freeze.text=1"]);
+    let out = place.train_ok("early", &["--set", "train.early_stopping=1", "--set", "optim.lr=0.0"]);
+    assert!(text(&out.stderr).contains("stopped early"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn loss_explain_shows_the_worked_example() {
+    let place = Place { dir: tempfile::tempdir().unwrap() };
+    let shown = text(&place.run(&["loss", "explain"]).stdout);
+    for number in ["0.6590", "0.5363", "0.2663", "0.9333", "0.5137", "0.6796", "0.5966686", "0.4122", "1.0986"] {
+        assert!(shown.contains(number), "{number}: {shown}");
+    }
+    let input = r#"{"logits": [[2.0,1.0,0.1],[0.5,1.5,0.8]], "targets": [0, 1], "label_smoothing": 0.1,
+                    "class_weights": null, "ignore_index": -100}"#;
+    fs::write(place.path("in.json"), input).unwrap();
+    let out = json(&place.run(&["loss", "explain", "--input", "in.json", "--json"]).stdout);
+    assert!((out["loss"].as_f64().unwrap() - 0.596_668_660_6).abs() < 1e-7);
+    for key in ["probabilities", "smoothed_targets", "per_sample", "grad"] {
+        assert_eq!(out[key].as_array().unwrap().len(), 2, "{key}");
+    }
+    let errors = place.errors(&["loss", "explain", "--logits", "[[1,2],[3]]", "--targets", "[0,0]"], 1);
+    assert!(errors[0].contains("rows of one length"), "{errors:?}");
+    let errors = place.errors(&["loss", "explain", "--logits", "[[1,2]]", "--targets", "[5]"], 1);
+    assert!(errors[0].contains("target 5 of row 0 is outside 0..2"), "{errors:?}");
+    let errors = place.errors(&["loss", "explain", "--label-smoothing", "1.5"], 1);
+    assert!(errors[0].contains("allowed is 0.0 to 1.0"), "{errors:?}");
+}
+
+#[test]
+fn unknown_models_say_what_to_do() {
+    let place = Place::new();
+    fs::write(place.path("m.toml"), "[data]\ntrain = \"phantom/manifest.csv\"\n[model]\npath = \"no/such\"\n").unwrap();
+    let mut args = vec!["train", "m.toml", "--set", "train.batch_size=8"];
+    let errors = place.errors(&args, 2);
+    assert!(errors[0].contains("no/such@main") && errors[0].contains("HF_HUB_OFFLINE"), "{errors:?}");
+    args.extend(["--set", "model.path=./nowhere"]);
+    let errors = place.errors(&args, 2);
+    assert!(errors[0].contains("nowhere"), "{errors:?}");
+    let empty = Path::new("empty");
+    fs::create_dir(place.path("empty")).unwrap();
+    let errors = place.errors(&["eval", "--model", &empty.display().to_string(), "--data", "phantom/manifest.csv"], 1);
+    assert!(errors[0].contains("config.json"), "{errors:?}");
+}
