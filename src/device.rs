@@ -18,7 +18,9 @@ pub fn choose(wanted: &str) -> anyhow::Result<(Device, String)> {
         cuda => {
             let index = match cuda.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest)) {
                 Some("") => 0,
-                Some(n) => n.parse().map_err(|_| anyhow::anyhow!("device {wanted:?}: allowed are auto, cpu, cuda:N"))?,
+                Some(n) => {
+                    n.parse().map_err(|_| anyhow::anyhow!("device {wanted:?}: allowed are auto, cpu, cuda:N"))?
+                }
                 None => anyhow::bail!("device {wanted:?}: allowed are auto, cpu, cuda and cuda:N"),
             };
             anyhow::ensure!(

@@ -1,4 +1,5 @@
 //! Every published form of the weights, and broken or hostile ones. Fixtures: scripts/golden/clip.py.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -27,8 +28,7 @@ fn copy(name: &str) -> tempfile::TempDir {
 #[test]
 fn all_forms_hold_the_same_weights() {
     let reference = load_golden("clip/quick_gelu_legacy_eos");
-    for (form, tolerance) in
-        [("sharded", 0.0), ("torch_bin", 0.0), ("old_position_ids", 0.0), ("torch_bin_f16", 1e-3)]
+    for (form, tolerance) in [("sharded", 0.0), ("torch_bin", 0.0), ("old_position_ids", 0.0), ("torch_bin_f16", 1e-3)]
     {
         let loaded = load_golden(&format!("clip_formats/{form}"));
         for param in reference.params.iter() {

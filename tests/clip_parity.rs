@@ -1,4 +1,5 @@
 //! CLIP against transformers: features, loss, every gradient, ten AdamW steps. Fixtures: scripts/golden/clip.py.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -27,7 +28,8 @@ fn forward_agrees_within_1e_5() {
         let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params)).unwrap();
         let ids = expected["input_ids"].to_dtype(DType::U32).unwrap();
         let pixels = &expected["pixel_values"];
-        let check = |name: &str, ours: &Tensor| assert_close(&format!("{case} {name}"), ours, &expected[name], 1e-5, 0.0);
+        let check =
+            |name: &str, ours: &Tensor| assert_close(&format!("{case} {name}"), ours, &expected[name], 1e-5, 0.0);
         check("image_features", &model.image_features(pixels).unwrap());
         check("text_features", &model.text_features(&ids).unwrap());
         let (image, text) = (model.image_embeds(pixels).unwrap(), model.text_embeds(&ids).unwrap());

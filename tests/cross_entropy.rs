@@ -1,4 +1,5 @@
 //! `cross_entropy` against PyTorch, values and gradients. Golden cases: scripts/golden/cross_entropy.py.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

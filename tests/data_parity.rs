@@ -1,4 +1,5 @@
 //! Preprocessing and tokenizing against transformers. Fixtures: scripts/golden/preprocess.py, tokenizer.py.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -74,7 +75,7 @@ fn broken_images_are_named() {
     for (name, bytes) in cases {
         assert!(image::decode(&bytes).is_err(), "{name}");
     }
-    let e = image::decode(&jpeg[..jpeg.len() / 3]).err().expect("a truncated JPEG is no image");
+    let e = image::decode(&jpeg[..jpeg.len() / 3]).map(drop).expect_err("a truncated JPEG is no image");
     assert!(reportclip::error::one_line(&e).starts_with("is truncated"), "{e:#}");
     assert!(image::decode(&jpeg).is_ok());
 }
@@ -88,9 +89,8 @@ fn token_ids_equal_transformers() {
         let tokenizer = ReportTokenizer::from_folder(&golden(&format!("tokenizer/{variant}")), 24).unwrap();
         for case in cases {
             let text = case["text"].as_str().unwrap();
-            let list = |key: &str| -> Vec<u64> {
-                case[key].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect()
-            };
+            let list =
+                |key: &str| -> Vec<u64> { case[key].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect() };
             let length: u64 = list("attention_mask").iter().sum();
             let ours: Vec<u64> = tokenizer.encode(text).unwrap().iter().map(|&id| u64::from(id)).collect();
             assert_eq!(ours, list("input_ids")[..length as usize], "{variant}: {text:?}");

@@ -34,17 +34,12 @@ struct Answer {
 }
 
 fn answer(status: u16) -> Answer {
-    Answer {
-        status,
-        ..Answer::default()
-    }
+    Answer { status, ..Answer::default() }
 }
 
 /// A file served by the Hub itself.
 fn file(body: &[u8]) -> Answer {
-    let mut answer = answer(200)
-        .with("X-Repo-Commit", COMMIT)
-        .with("ETag", "W/\"etag-1\"");
+    let mut answer = answer(200).with("X-Repo-Commit", COMMIT).with("ETag", "W/\"etag-1\"");
     answer.body = body.to_vec();
     answer
 }
@@ -85,13 +80,8 @@ impl Answer {
         if let Some(start) = range.filter(|_| self.status == 200 && !self.no_ranges) {
             let total = self.body.len();
             self.status = if start < total { 206 } else { 416 };
-            let range = if start < total {
-                format!("{start}-{}", total - 1)
-            } else {
-                "*".into()
-            };
-            self.headers
-                .push(("Content-Range", format!("bytes {range}/{total}")));
+            let range = if start < total { format!("{start}-{}", total - 1) } else { "*".into() };
+            self.headers.push(("Content-Range", format!("bytes {range}/{total}")));
             self.body.drain(..start.min(total));
         }
         let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", self.status);
@@ -101,12 +91,7 @@ impl Answer {
         let mut body = self.body.clone();
         if self.chunked {
             head += "Transfer-Encoding: chunked\r\n\r\n";
-            body = [
-                format!("{:x}\r\n", body.len()).as_bytes(),
-                &body,
-                b"\r\n0\r\n\r\n",
-            ]
-            .concat();
+            body = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
         } else {
             head += &format!("Content-Length: {}\r\n\r\n", body.len());
         }
@@ -142,11 +127,7 @@ impl Server {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (script, seen, stop) = (
-            Script::default(),
-            Arc::default(),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let (script, seen, stop) = (Script::default(), Arc::default(), Arc::new(AtomicBool::new(false)));
         let shared = (Arc::clone(&script), Arc::clone(&seen), Arc::clone(&stop));
         let thread = thread::spawn(move || {
             let (script, seen, stop) = shared;
@@ -158,13 +139,7 @@ impl Server {
                 thread::spawn(move || serve(stream.unwrap(), &script, &seen));
             }
         });
-        Self {
-            port,
-            script,
-            seen,
-            stop,
-            thread: Some(thread),
-        }
+        Self { port, script, seen, stop, thread: Some(thread) }
     }
 
     fn on(&self, path: &str, answers: Vec<Answer>) -> &Self {
@@ -193,29 +168,16 @@ impl Drop for Server {
 }
 
 fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Vec<Request>>) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap())
-        .lines()
-        .map_while(Result::ok);
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let headers = lines
         .take_while(|line| !line.is_empty())
-        .filter_map(|line| {
-            line.split_once(':')
-                .map(|(k, v)| (k.to_lowercase(), v.trim().to_owned()))
-        })
+        .filter_map(|line| line.split_once(':').map(|(k, v)| (k.to_lowercase(), v.trim().to_owned())))
         .collect();
-    let request = Request {
-        path: path.clone(),
-        headers,
-    };
-    let range = request.header("range").map(|range| {
-        range
-            .trim_start_matches("bytes=")
-            .trim_end_matches('-')
-            .parse()
-            .unwrap()
-    });
+    let request = Request { path: path.clone(), headers };
+    let range =
+        request.header("range").map(|range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
     seen.lock().unwrap().push(request);
     let answer = match script.lock().unwrap().get_mut(&path) {
         Some(answers) if answers.len() > 1 => answers.remove(0),
@@ -228,19 +190,11 @@ fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Vec<Request>>) {
 // ---- helpers ----
 
 fn settings(cache: &TempDir, server: &Server) -> HubSettings {
-    HubSettings {
-        cache: cache.path().into(),
-        endpoint: server.url(""),
-        token: None,
-        offline: false,
-    }
+    HubSettings { cache: cache.path().into(), endpoint: server.url(""), token: None, offline: false }
 }
 
 fn org_name(revision: &str) -> Source {
-    Source::Hub {
-        repo: "org/name".into(),
-        revision: revision.into(),
-    }
+    Source::Hub { repo: "org/name".into(), revision: revision.into() }
 }
 
 fn open(settings: &HubSettings) -> ModelFiles {
@@ -275,37 +229,17 @@ fn a_small_file_is_fetched_once_and_then_needs_no_server() {
     let model = open(&settings);
     assert_eq!(model.commit(), None);
     let path = model.get("config.json").unwrap();
-    assert_eq!(
-        path,
-        repo_folder(&cache)
-            .join("snapshots")
-            .join(COMMIT)
-            .join("config.json")
-    );
+    assert_eq!(path, repo_folder(&cache).join("snapshots").join(COMMIT).join("config.json"));
     assert_eq!(fs::read(&path).unwrap(), b"{}");
-    assert_eq!(
-        fs::read_to_string(repo_folder(&cache).join("refs/main")).unwrap(),
-        COMMIT
-    );
-    assert_eq!(
-        fs::read(repo_folder(&cache).join("blobs/etag-1")).unwrap(),
-        b"{}"
-    );
+    assert_eq!(fs::read_to_string(repo_folder(&cache).join("refs/main")).unwrap(), COMMIT);
+    assert_eq!(fs::read(repo_folder(&cache).join("blobs/etag-1")).unwrap(), b"{}");
     #[cfg(unix)]
-    assert_eq!(
-        fs::read_link(&path).unwrap(),
-        Path::new("../../blobs/etag-1")
-    );
+    assert_eq!(fs::read_link(&path).unwrap(), Path::new("../../blobs/etag-1"));
     assert_eq!(model.commit().as_deref(), Some(COMMIT));
     assert_eq!(model.get("config.json").unwrap(), path);
     assert_eq!(server.seen().len(), 1);
     assert_eq!(server.seen()[0].path, CONFIG);
-    assert!(
-        server.seen()[0]
-            .header("user-agent")
-            .unwrap()
-            .contains("reportclip/")
-    );
+    assert!(server.seen()[0].header("user-agent").unwrap().contains("reportclip/"));
     assert_eq!(server.seen()[0].header("authorization"), None);
     drop(server);
     let again = open(&settings);
@@ -319,30 +253,16 @@ fn the_token_stays_on_the_hub_across_redirects() {
     let cdn = Server::start();
     settings.token = Some(TOKEN.into());
     let moved = "/api/resolve-cache/model.safetensors?x=1";
-    hub.on(
-        MODEL,
-        vec![
-            answer(307)
-                .with("Location", moved)
-                .with("X-Repo-Commit", COMMIT),
-        ],
-    );
+    hub.on(MODEL, vec![answer(307).with("Location", moved).with("X-Repo-Commit", COMMIT)]);
     hub.on(moved, vec![linked(&cdn.url("/signed?sig=a"), 5)]);
-    cdn.on(
-        "/signed?sig=a",
-        vec![answer(302).with("Location", "/elsewhere")],
-    );
+    cdn.on("/signed?sig=a", vec![answer(302).with("Location", "/elsewhere")]);
     cdn.on("/elsewhere", vec![blob(b"large")]);
     let path = open(&settings).get("model.safetensors").unwrap();
     assert_eq!(fs::read(path).unwrap(), b"large");
     assert!(repo_folder(&cache).join("blobs/sha256-of-it").is_file());
     let bearer = format!("Bearer {TOKEN}");
     let auth = |server: &Server| {
-        server
-            .seen()
-            .iter()
-            .map(|r| r.header("authorization").map(str::to_owned))
-            .collect::<Vec<_>>()
+        server.seen().iter().map(|r| r.header("authorization").map(str::to_owned)).collect::<Vec<_>>()
     };
     assert_eq!(auth(&hub), [Some(bearer.clone()), Some(bearer)]);
     assert_eq!(auth(&cdn), [None, None]);
@@ -373,23 +293,10 @@ fn a_cut_download_goes_on_where_it_ended() {
 #[test]
 fn a_cut_file_of_the_hub_itself_goes_on_too() {
     let (_cache, hub, settings) = start();
-    hub.on(
-        CONFIG,
-        vec![file(b"0123456789").cut(4), file(b"0123456789")],
-    );
-    assert!(matches!(
-        open(&settings).get("config.json"),
-        Err(HubError::Cut(_, 4, Some(10), _))
-    ));
-    assert_eq!(
-        fs::read(open(&settings).get("config.json").unwrap()).unwrap(),
-        b"0123456789"
-    );
-    let ranges: Vec<_> = hub
-        .seen()
-        .iter()
-        .map(|r| r.header("range").map(str::to_owned))
-        .collect();
+    hub.on(CONFIG, vec![file(b"0123456789").cut(4), file(b"0123456789")]);
+    assert!(matches!(open(&settings).get("config.json"), Err(HubError::Cut(_, 4, Some(10), _))));
+    assert_eq!(fs::read(open(&settings).get("config.json").unwrap()).unwrap(), b"0123456789");
+    let ranges: Vec<_> = hub.seen().iter().map(|r| r.header("range").map(str::to_owned)).collect();
     assert_eq!(ranges, [None, None, Some("bytes=4-".into())]);
 }
 
@@ -398,20 +305,11 @@ fn with_partial(left: &[u8], no_ranges: bool, requests: usize) {
     let (cache, hub, settings) = start();
     let cdn = Server::start();
     hub.on(MODEL, vec![linked(&cdn.url("/blob"), 5)]);
-    cdn.on(
-        "/blob",
-        vec![Answer {
-            no_ranges,
-            ..blob(b"large")
-        }],
-    );
+    cdn.on("/blob", vec![Answer { no_ranges, ..blob(b"large") }]);
     let blobs = repo_folder(&cache).join("blobs");
     fs::create_dir_all(&blobs).unwrap();
     fs::write(blobs.join("sha256-of-it.incomplete"), left).unwrap();
-    assert_eq!(
-        fs::read(open(&settings).get("model.safetensors").unwrap()).unwrap(),
-        b"large"
-    );
+    assert_eq!(fs::read(open(&settings).get("model.safetensors").unwrap()).unwrap(), b"large");
     assert_eq!(cdn.seen().len(), requests);
 }
 
@@ -428,16 +326,7 @@ fn lengths_are_checked() {
     let (cache, hub, settings) = start();
     let cdn = Server::start();
     hub.on(MODEL, vec![linked(&cdn.url("/blob"), 9)]);
-    cdn.on(
-        "/blob",
-        vec![
-            blob(b"short"),
-            Answer {
-                chunked: true,
-                ..blob(b"short")
-            },
-        ],
-    );
+    cdn.on("/blob", vec![blob(b"short"), Answer { chunked: true, ..blob(b"short") }]);
     let host = cdn.url("");
     assert_eq!(
         line(&open(&settings).get("model.safetensors").unwrap_err()),
@@ -446,32 +335,17 @@ fn lengths_are_checked() {
              and that no proxy answers in its place"
         )
     );
-    assert!(matches!(
-        open(&settings).get("model.safetensors"),
-        Err(HubError::Cut(_, 5, Some(9), _))
-    ));
+    assert!(matches!(open(&settings).get("model.safetensors"), Err(HubError::Cut(_, 5, Some(9), _))));
     assert!(!repo_folder(&cache).join("snapshots").exists());
-    hub.on(
-        CONFIG,
-        vec![Answer {
-            chunked: true,
-            ..file(b"{}")
-        }],
-    );
-    assert_eq!(
-        fs::read(open(&settings).get("config.json").unwrap()).unwrap(),
-        b"{}"
-    );
+    hub.on(CONFIG, vec![Answer { chunked: true, ..file(b"{}") }]);
+    assert_eq!(fs::read(open(&settings).get("config.json").unwrap()).unwrap(), b"{}");
 }
 
 #[test]
 fn an_empty_file_is_a_file() {
     let (_cache, hub, settings) = start();
     hub.on(CONFIG, vec![file(b"")]);
-    assert_eq!(
-        fs::read(open(&settings).get("config.json").unwrap()).unwrap(),
-        b""
-    );
+    assert_eq!(fs::read(open(&settings).get("config.json").unwrap()).unwrap(), b"");
 }
 
 #[test]
@@ -480,25 +354,13 @@ fn all_files_come_from_one_commit_though_the_branch_moves() {
     hub.on(CONFIG, vec![file(b"{}")]);
     let other = answer(200).with("X-Repo-Commit", OTHER).with("ETag", "new");
     hub.on(MODEL, vec![other]);
-    hub.on(
-        &format!("/org/name/resolve/{COMMIT}/sub/a%20b.bin"),
-        vec![file(b"{}")],
-    );
+    hub.on(&format!("/org/name/resolve/{COMMIT}/sub/a%20b.bin"), vec![file(b"{}")]);
     let model = open(&settings);
     model.get("config.json").unwrap();
     let path = model.get("sub/a b.bin").unwrap();
-    assert_eq!(
-        path,
-        repo_folder(&cache)
-            .join("snapshots")
-            .join(COMMIT)
-            .join("sub/a b.bin")
-    );
+    assert_eq!(path, repo_folder(&cache).join("snapshots").join(COMMIT).join("sub/a b.bin"));
     assert_eq!(fs::read(path).unwrap(), b"{}");
-    assert_eq!(
-        fs::read_to_string(repo_folder(&cache).join("refs/main")).unwrap(),
-        COMMIT
-    );
+    assert_eq!(fs::read_to_string(repo_folder(&cache).join("refs/main")).unwrap(), COMMIT);
 }
 
 #[test]
@@ -510,12 +372,7 @@ fn two_at_once_download_once() {
     cdn.on("/blob", vec![blob(&body)]);
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| {
-                assert_eq!(
-                    fs::read(open(&settings).get("model.safetensors").unwrap()).unwrap(),
-                    body
-                )
-            });
+            scope.spawn(|| assert_eq!(fs::read(open(&settings).get("model.safetensors").unwrap()).unwrap(), body));
         }
     });
     assert_eq!(cdn.seen().len(), 1);
@@ -524,25 +381,13 @@ fn two_at_once_download_once() {
 #[test]
 fn a_missing_optional_file_is_asked_for_once() {
     let (cache, hub, settings) = start();
-    hub.on(
-        CONFIG,
-        vec![missing("EntryNotFound").with("X-Repo-Commit", COMMIT)],
-    );
+    hub.on(CONFIG, vec![missing("EntryNotFound").with("X-Repo-Commit", COMMIT)]);
     assert_eq!(open(&settings).find("config.json").unwrap(), None);
-    assert!(
-        repo_folder(&cache)
-            .join(".no_exist")
-            .join(COMMIT)
-            .join("config.json")
-            .is_file()
-    );
+    assert!(repo_folder(&cache).join(".no_exist").join(COMMIT).join("config.json").is_file());
     assert_eq!(hub.seen().len(), 1);
     drop(hub);
     assert_eq!(open(&settings).find("config.json").unwrap(), None);
-    assert!(matches!(
-        open(&settings).get("config.json"),
-        Err(HubError::EntryNotFound(_))
-    ));
+    assert!(matches!(open(&settings).get("config.json"), Err(HubError::EntryNotFound(_))));
 }
 
 #[test]
@@ -553,10 +398,7 @@ fn find_hides_nothing_but_a_missing_file() {
         open(&settings).find("config.json").unwrap_err();
     }
     drop(hub);
-    assert!(matches!(
-        open(&settings).find("config.json"),
-        Err(HubError::NoNetwork(..))
-    ));
+    assert!(matches!(open(&settings).find("config.json"), Err(HubError::NoNetwork(..))));
 }
 
 #[test]
@@ -573,19 +415,13 @@ fn offline_uses_the_cache_and_makes_no_request() {
         )
     };
     assert_eq!(error(&open(&settings)), text("main"));
-    assert!(matches!(
-        open(&settings).find("config.json"),
-        Err(HubError::Offline(..))
-    ));
+    assert!(matches!(open(&settings).find("config.json"), Err(HubError::Offline(..))));
     // As Python leaves it for a download by commit: no refs.
     let snapshot = folder.join("snapshots").join(COMMIT);
     fs::create_dir_all(&snapshot).unwrap();
     fs::write(snapshot.join("vocab.json"), "{}").unwrap();
     let model = ModelFiles::open_with(&org_name(COMMIT), &settings).unwrap();
-    assert_eq!(
-        model.get("vocab.json").unwrap(),
-        snapshot.join("vocab.json")
-    );
+    assert_eq!(model.get("vocab.json").unwrap(), snapshot.join("vocab.json"));
     assert_eq!(model.commit().as_deref(), Some(COMMIT));
     assert_eq!(model.find("config.json").unwrap(), None);
     assert_eq!(error(&model), text(COMMIT));
@@ -665,15 +501,9 @@ fn every_refusal_has_its_own_line() {
     for (answer, text) in cases {
         hub.on(CONFIG, vec![answer]);
         let error = open(&settings).get("config.json").unwrap_err();
-        assert_eq!(
-            line(&error),
-            format!("config.json of org/name@main: {text}")
-        );
+        assert_eq!(line(&error), format!("config.json of org/name@main: {text}"));
     }
-    let settings = HubSettings {
-        token: Some(TOKEN.into()),
-        ..settings
-    };
+    let settings = HubSettings { token: Some(TOKEN.into()), ..settings };
     hub.on(CONFIG, vec![answer(401)]);
     assert_eq!(
         line(&open(&settings).get("config.json").unwrap_err()),
@@ -685,10 +515,7 @@ fn every_refusal_has_its_own_line() {
 #[test]
 fn another_revision_is_asked_for_and_named() {
     let (_cache, hub, settings) = start();
-    hub.on(
-        "/org/name/resolve/refs%2Fpr%2F1/config.json",
-        vec![missing("RevisionNotFound")],
-    );
+    hub.on("/org/name/resolve/refs%2Fpr%2F1/config.json", vec![missing("RevisionNotFound")]);
     let model = ModelFiles::open_with(&org_name("refs/pr/1"), &settings).unwrap();
     assert_eq!(
         line(&model.get("config.json").unwrap_err()),
@@ -707,10 +534,7 @@ fn no_server_and_a_broken_download_host_are_told_apart() {
     cdn.on("/blob?signature=s3cret", vec![answer(403)]);
     let error = || line(&open(&settings).get("model.safetensors").unwrap_err());
     let file = "model.safetensors of org/name@main";
-    assert_eq!(
-        error(),
-        format!("{file}: {cdn_at} answers 403, a fault on its side; try again in a few minutes")
-    );
+    assert_eq!(error(), format!("{file}: {cdn_at} answers 403, a fault on its side; try again in a few minutes"));
     let refused = |host: &str| {
         format!(
             "{file}: cannot reach {host} (Connection refused (os error 111)); check the network, the proxy and \
@@ -746,19 +570,7 @@ fn names_that_leave_the_model_are_refused() {
     let (_cache, hub, settings) = start();
     let folder = TempDir::new().unwrap();
     let local = ModelFiles::open_with(&Source::Folder(folder.path().into()), &settings).unwrap();
-    let all = [
-        "",
-        "/etc/passwd",
-        "../x",
-        "a/../x",
-        "a//b",
-        "./x",
-        "a/",
-        "a\\b",
-        "C:/x",
-        "a\0b",
-        "a\nb",
-    ];
+    let all = ["", "/etc/passwd", "../x", "a/../x", "a//b", "./x", "a/", "a\\b", "C:/x", "a\0b", "a\nb"];
     for name in all {
         for model in [&open(&settings), &local] {
             let error = model.get(name).unwrap_err();
@@ -772,23 +584,9 @@ fn names_that_leave_the_model_are_refused() {
         "file name \"../x\" in org/name@main: it holds an empty, \".\" or \"..\" part; allowed: a relative name \
          inside the model, like sub/x.json"
     );
-    for (repo, revision) in [
-        ("../x", "main"),
-        ("org/name", "../../x"),
-        ("org/name", ""),
-        ("a/b/c", "main"),
-    ] {
-        let source = Source::Hub {
-            repo: repo.into(),
-            revision: revision.into(),
-        };
-        assert!(
-            matches!(
-                ModelFiles::open_with(&source, &settings),
-                Err(HubError::BadSource(..))
-            ),
-            "{source}"
-        );
+    for (repo, revision) in [("../x", "main"), ("org/name", "../../x"), ("org/name", ""), ("a/b/c", "main")] {
+        let source = Source::Hub { repo: repo.into(), revision: revision.into() };
+        assert!(matches!(ModelFiles::open_with(&source, &settings), Err(HubError::BadSource(..))), "{source}");
     }
     assert_eq!(hub.seen().len(), 0);
 }
@@ -799,39 +597,17 @@ fn names_that_leave_the_model_are_refused() {
 fn model_names_are_read() {
     let folder = TempDir::new().unwrap();
     let existing = folder.path().to_str().unwrap();
-    let hub = |repo: &str, revision: &str| Source::Hub {
-        repo: repo.into(),
-        revision: revision.into(),
-    };
-    for path in [
-        "./x",
-        "../x",
-        "/nowhere/x",
-        ".",
-        "..",
-        existing,
-        "src",
-        "src/hub",
-    ] {
+    let hub = |repo: &str, revision: &str| Source::Hub { repo: repo.into(), revision: revision.into() };
+    for path in ["./x", "../x", "/nowhere/x", ".", "..", existing, "src", "src/hub"] {
         // "src" exists in the package's folder, where tests run.
         if path.starts_with("src") && !Path::new(path).is_dir() {
             continue;
         }
-        assert_eq!(
-            Source::parse(path).unwrap(),
-            Source::Folder(path.into()),
-            "{path}"
-        );
+        assert_eq!(Source::parse(path).unwrap(), Source::Folder(path.into()), "{path}");
     }
     assert_eq!(Source::parse("org/name").unwrap(), hub("org/name", "main"));
-    assert_eq!(
-        Source::parse("org/na.me-1_x@v1.0").unwrap(),
-        hub("org/na.me-1_x", "v1.0")
-    );
-    assert_eq!(
-        Source::parse("org/name@refs/pr/1").unwrap(),
-        hub("org/name", "refs/pr/1")
-    );
+    assert_eq!(Source::parse("org/na.me-1_x@v1.0").unwrap(), hub("org/na.me-1_x", "v1.0"));
+    assert_eq!(Source::parse("org/name@refs/pr/1").unwrap(), hub("org/name", "refs/pr/1"));
     assert_eq!(hub("org/name", "v1").to_string(), "org/name@v1");
     assert_eq!(Source::Folder("./x".into()).to_string(), "./x");
     let plain = "a Hub name has letters, digits, \"-\", \"_\" and \".\" around one \"/\"";
@@ -839,17 +615,11 @@ fn model_names_are_read() {
     for (text, why) in [
         ("", "it is empty"),
         ("org/na\nme", "it holds a control character"),
-        (
-            "no-such",
-            "no such folder exists here, and a Hub name needs an organisation before a \"/\"",
-        ),
+        ("no-such", "no such folder exists here, and a Hub name needs an organisation before a \"/\""),
         ("models/clip/v1", folder_like),
         ("models/", folder_like),
         ("models\\clip", folder_like),
-        (
-            "~/clip",
-            "\"~\" is not expanded here and no such folder exists; write the path out",
-        ),
+        ("~/clip", "\"~\" is not expanded here and no such folder exists; write the path out"),
         ("or g/name", plain),
         ("org/na--me", plain),
         ("org/.name", plain),
@@ -873,10 +643,7 @@ fn a_folder_gives_its_files() {
     fs::create_dir(folder.path().join("sub")).unwrap();
     fs::write(folder.path().join("sub/x.json"), "{}").unwrap();
     let model = ModelFiles::open(&Source::Folder(folder.path().into())).unwrap();
-    assert_eq!(
-        model.get("sub/x.json").unwrap(),
-        folder.path().join("sub/x.json")
-    );
+    assert_eq!(model.get("sub/x.json").unwrap(), folder.path().join("sub/x.json"));
     assert_eq!(model.find("y.json").unwrap(), None);
     assert_eq!(model.find("sub/x.json/y").unwrap(), None);
     assert_eq!(model.commit(), None);
@@ -896,11 +663,7 @@ fn a_folder_gives_its_files() {
 }
 
 fn from_vars(vars: &[(&str, &str)]) -> HubSettings {
-    HubSettings::from_lookup(|name| {
-        vars.iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, v)| OsString::from(v))
-    })
+    HubSettings::from_lookup(|name| vars.iter().find(|(known, _)| *known == name).map(|(_, v)| OsString::from(v)))
 }
 
 #[test]
@@ -910,39 +673,13 @@ fn settings_follow_pythons_variables() {
     assert_eq!(plain.endpoint, "https://huggingface.co");
     assert_eq!((plain.token, plain.offline), (None, false));
     let cache = |vars: &[(&str, &str)]| from_vars(&[vars, &[("HOME", "/h")]].concat()).cache;
-    assert_eq!(
-        cache(&[("XDG_CACHE_HOME", "/x")]),
-        Path::new("/x/huggingface/hub")
-    );
-    assert_eq!(
-        cache(&[("HF_HOME", "~/hf"), ("XDG_CACHE_HOME", "/x")]),
-        Path::new("/h/hf/hub")
-    );
-    assert_eq!(
-        cache(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")]),
-        Path::new("/c")
-    );
-    assert_eq!(
-        cache(&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HUB_CACHE", "")]),
-        Path::new("/old")
-    );
-    assert_eq!(
-        from_vars(&[("HF_ENDPOINT", "http://mirror/hub/ ")]).endpoint,
-        "http://mirror/hub"
-    );
-    for (value, offline) in [
-        ("1", true),
-        ("True", true),
-        ("yes", true),
-        ("ON", true),
-        ("0", false),
-        ("", false),
-    ] {
-        assert_eq!(
-            from_vars(&[("HF_HUB_OFFLINE", value)]).offline,
-            offline,
-            "{value}"
-        );
+    assert_eq!(cache(&[("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
+    assert_eq!(cache(&[("HF_HOME", "~/hf"), ("XDG_CACHE_HOME", "/x")]), Path::new("/h/hf/hub"));
+    assert_eq!(cache(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")]), Path::new("/c"));
+    assert_eq!(cache(&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HUB_CACHE", "")]), Path::new("/old"));
+    assert_eq!(from_vars(&[("HF_ENDPOINT", "http://mirror/hub/ ")]).endpoint, "http://mirror/hub");
+    for (value, offline) in [("1", true), ("True", true), ("yes", true), ("ON", true), ("0", false), ("", false)] {
+        assert_eq!(from_vars(&[("HF_HUB_OFFLINE", value)]).offline, offline, "{value}");
     }
 }
 
@@ -955,18 +692,9 @@ fn the_token_is_found_and_never_shown() {
     fs::write(&elsewhere, "from-path\n").unwrap();
     let token = |vars: &[(&str, &str)]| from_vars(&[vars, &[("HF_HOME", hf_home)]].concat()).token;
     assert_eq!(token(&[]).as_deref(), Some("from-home"));
-    assert_eq!(
-        token(&[("HF_TOKEN_PATH", elsewhere.to_str().unwrap())]).as_deref(),
-        Some("from-path")
-    );
+    assert_eq!(token(&[("HF_TOKEN_PATH", elsewhere.to_str().unwrap())]).as_deref(), Some("from-path"));
     assert_eq!(token(&[("HF_TOKEN", " t\n")]).as_deref(), Some("t"));
     let settings = from_vars(&[("HF_TOKEN", TOKEN)]);
-    let model = ModelFiles::open_with(
-        &org_name("main"),
-        &HubSettings {
-            cache: hf_home.into(),
-            ..settings.clone()
-        },
-    );
+    let model = ModelFiles::open_with(&org_name("main"), &HubSettings { cache: hf_home.into(), ..settings.clone() });
     assert!(!format!("{settings:?} {:?}", model.unwrap()).contains(TOKEN));
 }

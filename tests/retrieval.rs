@@ -1,4 +1,5 @@
 //! Retrieval figures and chance levels against plain numpy. Golden cases: scripts/golden/retrieval.py.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

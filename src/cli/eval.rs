@@ -67,11 +67,8 @@ impl DataArgs {
     /// # Errors
     /// A manifest that cannot be read, a row that cannot be used, no row left.
     pub fn rows(&self) -> Result<Vec<Row>> {
-        let columns = Columns {
-            image: self.image_column.clone(),
-            report: self.report_column.clone(),
-            ..Columns::default()
-        };
+        let columns =
+            Columns { image: self.image_column.clone(), report: self.report_column.clone(), ..Columns::default() };
         let manifest = Manifest::open(&self.data, &columns, self.image_root.as_deref())?;
         if let Some(problem) = manifest.problems.first() {
             let more = match manifest.problems.len() - 1 {
@@ -119,8 +116,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let m = OpenModel::open(&args.model, &args.device)?;
     let options = EvalConfig { batch_size: args.batch_size, bootstrap: args.bootstrap };
     let (preprocess, tokenizer) = (&m.folder.preprocess, &m.folder.tokenizer);
-    let report =
-        evaluate(&m.model, preprocess, tokenizer, &rows, &options, args.batch_size, 2, args.seed, &m.device)?;
+    let report = evaluate(&m.model, preprocess, tokenizer, &rows, &options, args.batch_size, 2, args.seed, &m.device)?;
     match args.json {
         true => output::print_json(&serde_json::to_value(&report)?),
         false => output::print(&table::retrieval(&[("model", &report)])),

@@ -88,7 +88,9 @@ fn describe(input: &Input, e: &Explanation) -> String {
     let eps = e.label_smoothing;
     let on = 1.0 - eps + eps / classes as f64;
     let gap = match eps > 0.0 && classes > 1 {
-        true => format!("; the best gap between target and other logits is {:.2}", smoothing::best_logit_gap(classes, eps)),
+        true => {
+            format!("; the best gap between target and other logits is {:.2}", smoothing::best_logit_gap(classes, eps))
+        }
         false => String::new(),
     };
     let samples: String = e.per_sample.iter().map(|v| format!("{v:>9.4}")).collect();

@@ -81,7 +81,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     for hit in &hits {
         let name = hit["image"].as_str().or(hit["text"].as_str()).unwrap_or_default().replace('\n', " ");
-        let line = format!("{:>3}  {:.4}  row {}  {name}", hit["rank"], hit["score"].as_f64().unwrap_or(0.0), hit["row"]);
+        let line =
+            format!("{:>3}  {:.4}  row {}  {name}", hit["rank"], hit["score"].as_f64().unwrap_or(0.0), hit["row"]);
         output::print(line.trim_end())?;
     }
     Ok(())
@@ -96,7 +97,10 @@ struct Names {
 impl Names {
     fn read(source: &IndexSource, kind: &str) -> Self {
         let rows = source.rows().unwrap_or_else(|e| {
-            tracing::warn!("the index's manifest cannot be read, so rows have numbers only: {}", crate::error::one_line(&e));
+            tracing::warn!(
+                "the index's manifest cannot be read, so rows have numbers only: {}",
+                crate::error::one_line(&e)
+            );
             Vec::new()
         });
         let mut images: Vec<PathBuf> = rows.iter().map(|r| r.image.clone()).collect();

@@ -6,9 +6,7 @@ use crate::eval::{Direction, RetrievalReport};
 pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
     let Some((_, first)) = models.first() else { return String::new() };
     let mut lines = vec![header(models)];
-    let directions: [(&str, fn(&RetrievalReport) -> &Direction); 2] =
-        [("image→text", |r| &r.image_to_text), ("text→image", |r| &r.text_to_image)];
-    for (name, pick) in directions {
+    for (name, pick) in [("image→text", image_to_text as Pick), ("text→image", text_to_image)] {
         for (i, (figure, chance)) in pick(first).chance.figures().into_iter().enumerate() {
             let share = figure.starts_with("recall");
             let mut line = format!("{:<24}", format!("{name} {figure}"));
@@ -33,6 +31,16 @@ pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
         first.image_to_text.gallery, first.text_to_image.gallery
     ));
     lines.join("\n")
+}
+
+type Pick = fn(&RetrievalReport) -> &Direction;
+
+fn image_to_text(report: &RetrievalReport) -> &Direction {
+    &report.image_to_text
+}
+
+fn text_to_image(report: &RetrievalReport) -> &Direction {
+    &report.text_to_image
 }
 
 fn header(models: &[(&str, &RetrievalReport)]) -> String {

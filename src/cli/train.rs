@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Continue a run: "latest" (of the run folder), a run folder or a checkpoint folder
     #[arg(long, value_name = "latest|PATH")]
     resume: Option<String>,
-    /// Open and check everything, run one step, print the plan, write nothing
+    /// Open and check everything, run one step, print the plan; make no run folder
     #[arg(long)]
     dry_run: bool,
     /// Run folder; default runs/<config name>
@@ -89,7 +89,8 @@ fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolde
     if from != "latest" {
         let path = PathBuf::from(from);
         if path.join("state.json").is_file() {
-            let run = path.parent().and_then(Path::parent).ok_or_else(|| anyhow!("{from}: is not inside a run folder"))?;
+            let run =
+                path.parent().and_then(Path::parent).ok_or_else(|| anyhow!("{from}: is not inside a run folder"))?;
             return Ok((RunFolder::open(run)?, Resume::From(Some(path))));
         }
         let run = RunFolder::open(&path)?;
@@ -158,10 +159,8 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
     if let Some(e) = batches.iter().flat_map(|b| &b.errors).next() {
         anyhow::bail!("{}:{}: {}", config.data.train.display(), e.line, e.reason);
     }
-    let loss = crate::loss::ClipLoss {
-        label_smoothing: config.loss.label_smoothing,
-        direction: crate::loss::Direction::Both,
-    };
+    let loss =
+        crate::loss::ClipLoss { label_smoothing: config.loss.label_smoothing, direction: crate::loss::Direction::Both };
     let started = std::time::Instant::now();
     let step = train::train_step(&prepared.folder.config, &prepared.params, &loss, &batches, &prepared.device)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -173,7 +172,10 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
         truncated += usize::from(prepared.train.tokenizer.truncates(report)?);
     }
     let lines = [
-        format!("model: {all} weights, {trainable} trained; images {0}×{0}, {1} tokens", c.vision.image_size, c.text.context_length),
+        format!(
+            "model: {all} weights, {trainable} trained; images {0}×{0}, {1} tokens",
+            c.vision.image_size, c.text.context_length
+        ),
         format!(
             "data: {} training pairs, {} validation pairs; {truncated} training reports ({:.1} %) are longer than {} tokens",
             reports.len(),
@@ -202,7 +204,7 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
             step.loss.chance,
             seconds * plan.total_steps as f64 / 3600.0
         ),
-        "dry run: nothing was written".to_string(),
+        "dry run: no run folder was made".to_string(),
     ];
     output::print(&lines.join("\n"))
 }

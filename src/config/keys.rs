@@ -79,7 +79,18 @@ pub const KEYS: &[Key] = &[
     key("model.random.text_layers", Kind::Int(1, 1024), "4", "Random model: blocks of the text tower"),
     key("model.random.text_heads", Kind::Int(1, 1024), "3", "Random model: attention heads of the text tower"),
     key("data.train", Kind::Path, "", "Manifest (CSV, TSV or JSONL) of image–report pairs"),
-    key("data.val", Kind::Path, "", "Manifest to validate on; default: the rows of data.train whose split is val_split"),
+    key(
+        "data.val",
+        Kind::Path,
+        "",
+        "Manifest to validate on; default: the rows of data.train whose split is val_split",
+    ),
+    key(
+        "data.phantom",
+        Kind::Int(7, 1 << 20),
+        "",
+        "Patients of a phantom set to draw beside data.train if that is not there yet; for demos",
+    ),
     key("data.image_root", Kind::Path, "", "Folder that image paths start at; default: the manifest's folder"),
     key("data.image_column", Kind::Text, "\"image\"", "Column of image paths"),
     key("data.report_column", Kind::Text, "\"report\"", "Column of reports"),
@@ -122,11 +133,31 @@ pub const KEYS: &[Key] = &[
     key("train.epochs", Kind::Int(1, 1 << 20), "10", "Passes over the training pairs, unless max_steps or max_samples"),
     key("train.max_steps", Kind::Int(1, MAX), "", "Optimizer steps in all"),
     key("train.max_samples", Kind::Int(1, MAX), "", "Pairs seen in all"),
-    key("train.stop_after", Kind::Int(1, MAX), "", "Save and stop at this step; the schedule still runs to the full length"),
+    key(
+        "train.stop_after",
+        Kind::Int(1, MAX),
+        "",
+        "Save and stop at this step; the schedule still runs to the full length",
+    ),
     key("train.eval_every", Kind::Span, "\"1 epochs\"", "How often to validate; also at the start and at the end"),
-    key("train.checkpoint_every", Kind::Span, "\"1 epochs\"", "How often to save for --resume; also at each validation"),
-    key("train.best_metric", Kind::OneOf(&["mean_recall", "loss"]), "\"mean_recall\"", "What makes a checkpoint the best"),
-    key("train.early_stopping", Kind::Int(0, MAX), "0", "Stop after this many validations without a new best; 0 = never"),
+    key(
+        "train.checkpoint_every",
+        Kind::Span,
+        "\"1 epochs\"",
+        "How often to save for --resume; also at each validation",
+    ),
+    key(
+        "train.best_metric",
+        Kind::OneOf(&["mean_recall", "loss"]),
+        "\"mean_recall\"",
+        "What makes a checkpoint the best",
+    ),
+    key(
+        "train.early_stopping",
+        Kind::Int(0, MAX),
+        "0",
+        "Stop after this many validations without a new best; 0 = never",
+    ),
     key("train.clip_grad_norm", Kind::Float(0.0, INF), "1.0", "Largest norm of the whole gradient; 0 = no clipping"),
     key("train.log_every", Kind::Int(1, MAX), "10", "Steps between lines where there is no terminal"),
     key("optim.lr", Kind::Float(0.0, 10.0), "1e-5", "Learning rate"),
@@ -136,7 +167,12 @@ pub const KEYS: &[Key] = &[
     key("optim.beta1", Kind::Float(0.0, 0.999_999), "0.9", "AdamW's first decay"),
     key("optim.beta2", Kind::Float(0.0, 0.999_999), "0.98", "AdamW's second decay"),
     key("optim.eps", Kind::Float(1e-12, 1.0), "1e-6", "AdamW's epsilon"),
-    key("optim.weight_decay", Kind::Float(0.0, 10.0), "0.1", "Decay of matrices; biases, norms, positions, scale have none"),
+    key(
+        "optim.weight_decay",
+        Kind::Float(0.0, 10.0),
+        "0.1",
+        "Decay of matrices; biases, norms, positions, scale have none",
+    ),
     key("optim.schedule", Kind::OneOf(&["cosine", "linear", "constant"]), "\"cosine\"", "Shape of the learning rate"),
     key("optim.warmup", Kind::Span, "\"10%\"", "Length of the rise from 0"),
     key("optim.min_lr_ratio", Kind::Float(0.0, 1.0), "0.0", "Where cosine and linear end, as a share of lr"),
@@ -153,7 +189,12 @@ pub fn keys_as_markdown() -> String {
     let mut lines = vec!["| key | default | meaning |".to_string(), "|---|---|---|".to_string()];
     for key in KEYS {
         let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
-        lines.push(format!("| `{}` | {default} | {}; {} |", key.name, key.help, key.kind.allowed().replace('|', "\\|")));
+        lines.push(format!(
+            "| `{}` | {default} | {}; {} |",
+            key.name,
+            key.help,
+            key.kind.allowed().replace('|', "\\|")
+        ));
     }
     lines.join("\n")
 }

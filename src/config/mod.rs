@@ -30,10 +30,7 @@ pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
     let bytes = std::fs::read(path).with_context(|| format!("config {}", path.display()))?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
-        Problems(vec![crate::error::Problem(format!(
-            "{}:{line}: not UTF-8; save the file as UTF-8",
-            path.display()
-        ))])
+        Problems(vec![crate::error::Problem(format!("{}:{line}: not UTF-8; save the file as UTF-8", path.display()))])
     })?;
     Ok(Config::resolve(&Written::parse(path, &text, overrides))?)
 }

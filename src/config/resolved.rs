@@ -118,6 +118,7 @@ pub struct RandomModelConfig {
 pub struct DataConfig {
     pub train: PathBuf,
     pub val: Option<PathBuf>,
+    pub phantom: Option<usize>,
     pub image_root: Option<PathBuf>,
     pub image_column: String,
     pub report_column: String,
@@ -339,7 +340,8 @@ impl Config {
                 written.path.display()
             ));
         }
-        for (key, path) in [("data.train", Some(&self.data.train)), ("data.val", self.data.val.as_ref())] {
+        let train = Some(&self.data.train).filter(|_| self.data.phantom.is_none());
+        for (key, path) in [("data.train", train), ("data.val", self.data.val.as_ref())] {
             if let Some(path) = path.filter(|p| !p.as_os_str().is_empty())
                 && !path.is_file()
             {
@@ -364,7 +366,9 @@ impl Config {
                 written.place_of("train.max_samples")
             ));
         }
-        for (key, span) in [("train.eval_every", self.train.eval_every), ("train.checkpoint_every", self.train.checkpoint_every)] {
+        for (key, span) in
+            [("train.eval_every", self.train.eval_every), ("train.checkpoint_every", self.train.checkpoint_every)]
+        {
             if span.steps(1, 1, 100) == 0 {
                 problems.push(format!("{}: is {span}; allowed is more than 0", written.place_of(key)));
             }
@@ -380,7 +384,8 @@ impl Config {
             ));
         }
         let r = &self.model.random;
-        for (tower, width, heads) in [("vision", r.vision_width, r.vision_heads), ("text", r.text_width, r.text_heads)] {
+        for (tower, width, heads) in [("vision", r.vision_width, r.vision_heads), ("text", r.text_width, r.text_heads)]
+        {
             if width % heads != 0 {
                 let key = format!("model.random.{tower}_heads");
                 problems.push(format!(
@@ -502,6 +507,7 @@ impl Values<'_> {
         DataConfig {
             train: self.path("data.train").unwrap_or_default(),
             val: self.path("data.val"),
+            phantom: self.optional_int("data.phantom").map(|n| n as usize),
             image_root: self.path("data.image_root"),
             image_column: column("image_column"),
             report_column: column("report_column"),

@@ -46,7 +46,8 @@ impl Written {
 
     fn walk(&mut self, prefix: &str, table: &DeTable, text: &str) {
         for (key, value) in table {
-            let name = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            let name =
+                if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
             let origin = Origin::Line(line_of(text, key.span().start));
             match value.get_ref() {
                 DeValue::Table(inner) if is_section(&name) || !is_key(&name) => self.walk(&name, inner, text),
@@ -125,9 +126,7 @@ fn plain(value: &DeValue) -> Option<Value> {
     Some(match value {
         DeValue::String(s) => Value::String(s.to_string()),
         DeValue::Boolean(b) => Value::Boolean(*b),
-        DeValue::Integer(i) => {
-            Value::Integer(i64::from_str_radix(&i.as_str().replace('_', ""), i.radix()).ok()?)
-        }
+        DeValue::Integer(i) => Value::Integer(i64::from_str_radix(&i.as_str().replace('_', ""), i.radix()).ok()?),
         DeValue::Float(f) => Value::Float(f.as_str().replace('_', "").parse().ok()?),
         DeValue::Array(_) => Value::Array(Vec::new()),
         DeValue::Table(_) => Value::Table(toml::Table::new()),

@@ -103,7 +103,14 @@ mod tests {
 
     fn config() -> AugmentConfig {
         let off = 0.0;
-        AugmentConfig { rotation: off, crop: 1.0, brightness: off, contrast: off, horizontal_flip: false, force_flip: false }
+        AugmentConfig {
+            rotation: off,
+            crop: 1.0,
+            brightness: off,
+            contrast: off,
+            horizontal_flip: false,
+            force_flip: false,
+        }
     }
 
     #[test]
@@ -127,7 +134,9 @@ mod tests {
             (0..200).map(|i| Augmented::draw(&config, &mut stream(7, Purpose::Augment, i)).unwrap()).collect();
         let image = RgbImage::new(100, 50);
         for d in &draws {
-            assert!(d.angle.abs() <= 10f64.to_radians() && d.brightness.abs() <= 51.0 && (d.contrast - 1.0).abs() <= 0.1);
+            assert!(
+                d.angle.abs() <= 10f64.to_radians() && d.brightness.abs() <= 51.0 && (d.contrast - 1.0).abs() <= 0.1
+            );
             let [x, y, w, h] = d.region(&image).unwrap_or([0.0, 0.0, 100.0, 50.0]);
             assert!(w * h >= 0.8 * 5000.0 - 1e-6 && x >= 0.0 && y >= 0.0 && x + w <= 100.0 && y + h <= 50.0);
             assert!(!d.flip);

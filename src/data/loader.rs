@@ -37,8 +37,7 @@ impl<T: Send + 'static> Prefetch<T> {
         make: impl Fn(u64) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
         let workers = workers.max(1);
-        let state =
-            State { claimed: first, wanted: first, ready: BTreeMap::new(), end: u64::MAX, running: workers };
+        let state = State { claimed: first, wanted: first, ready: BTreeMap::new(), end: u64::MAX, running: workers };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let make = Arc::new(make);
         let workers = (0..workers)
@@ -133,10 +132,12 @@ mod tests {
 
     #[test]
     fn in_order_whatever_the_threads_do() {
-        let make = |i: u64| (i < 60).then(|| {
-            std::thread::sleep(Duration::from_micros(i * 7919 % 900));
-            i
-        });
+        let make = |i: u64| {
+            (i < 60).then(|| {
+                std::thread::sleep(Duration::from_micros(i * 7919 % 900));
+                i
+            })
+        };
         let items: Vec<u64> = Prefetch::start(5, 4, 3, make).collect();
         assert_eq!(items, (5..60).collect::<Vec<_>>());
     }
@@ -156,7 +157,8 @@ mod tests {
 
     #[test]
     fn a_panicking_worker_ends_the_stream() {
-        let items: Vec<u64> = Prefetch::start(0, 1, 2, |i| if i == 2 { panic!("on purpose") } else { Some(i) }).collect();
+        let items: Vec<u64> =
+            Prefetch::start(0, 1, 2, |i| if i == 2 { panic!("on purpose") } else { Some(i) }).collect();
         assert_eq!(items, [0, 1]);
     }
 }

@@ -281,7 +281,8 @@ fn read_csv(text: &str, columns: &Columns) -> Result<Vec<Record>> {
 fn missing_column(name: &str, known: &[&str]) -> String {
     let hint = match did_you_mean(name, known.iter().copied()) {
         Some(close) => format!("did you mean {close:?}?"),
-        None => format!("name it with data.image_column or data.report_column, or pick the separator with data.separator"),
+        None => "name it with data.image_column or data.report_column, or pick the separator with data.separator"
+            .to_string(),
     };
     format!("there is no column {name:?}, only {}; {hint}", known.join(", "))
 }

@@ -3,8 +3,21 @@
 /// Whether `report` names a side, in English, German, French, Spanish or Chinese.
 pub fn names_a_side(report: &str) -> bool {
     const WORDS: [&str; 15] = [
-        "left", "right", "lt", "rt", "links", "rechts", "linke", "rechte", "linken", "rechten", "gauche",
-        "droite", "droit", "izquierdo", "derecho",
+        "left",
+        "right",
+        "lt",
+        "rt",
+        "links",
+        "rechts",
+        "linke",
+        "rechte",
+        "linken",
+        "rechten",
+        "gauche",
+        "droite",
+        "droit",
+        "izquierdo",
+        "derecho",
     ];
     if report.contains(['左', '右']) {
         return true;

@@ -171,16 +171,18 @@ fn direction(
         let count = BLOCK.min(relevant.len() - start);
         let scores = queries.narrow(0, start, count)?.contiguous()?.matmul(&gallery_t)?;
         let scores: Vec<f32> = scores.flatten_all()?.to_vec1()?;
-        outcomes.par_extend(scores.par_chunks(size).zip(&relevant[start..start + count]).map(|(scores, relevant)| {
-            Query { rank: rank_of_best(scores, relevant), relevant: relevant.len() }
-        }));
+        outcomes.par_extend(
+            scores
+                .par_chunks(size)
+                .zip(&relevant[start..start + count])
+                .map(|(scores, relevant)| Query { rank: rank_of_best(scores, relevant), relevant: relevant.len() }),
+        );
     }
     let figures = summarise(&outcomes);
     let rng = |i: u64| stream(seed, Purpose::Bootstrap, i);
     let values = |q: &[Query]| summarise(q).figures().map(|(_, v)| v);
-    let interval = bootstrap::interval(&outcomes, groups, resamples, rng, values).map(|bounds| {
-        (Retrieval::from_figures(bounds.map(|b| b.0)), Retrieval::from_figures(bounds.map(|b| b.1)))
-    });
+    let interval = bootstrap::interval(&outcomes, groups, resamples, rng, values)
+        .map(|bounds| (Retrieval::from_figures(bounds.map(|b| b.0)), Retrieval::from_figures(bounds.map(|b| b.1))));
     Ok(Direction {
         queries: outcomes.len(),
         gallery: size,

@@ -17,25 +17,12 @@ pub(super) struct Meta {
 
 impl Meta {
     fn take(&mut self, reply: &Reply) {
-        let header = |name| {
-            reply
-                .header(name)
-                .map(|value| value.trim_start_matches("W/").trim_matches('"').to_owned())
-        };
+        let header = |name| reply.header(name).map(|value| value.trim_start_matches("W/").trim_matches('"').to_owned());
         self.commit = header("x-repo-commit").or(self.commit.take());
         // An answer that points to the download host has its own ETag; the content's is the linked one.
-        self.etag = header("x-linked-etag")
-            .or_else(|| header("etag"))
-            .or(self.etag.take());
-        let length = if reply.status == 200 {
-            reply.content_length()
-        } else {
-            None
-        };
-        self.size = header("x-linked-size")
-            .and_then(|size| size.parse().ok())
-            .or(length)
-            .or(self.size);
+        self.etag = header("x-linked-etag").or_else(|| header("etag")).or(self.etag.take());
+        let length = if reply.status == 200 { reply.content_length() } else { None };
+        self.size = header("x-linked-size").and_then(|size| size.parse().ok()).or(length).or(self.size);
     }
 
     fn is_known(&self) -> bool {
@@ -73,9 +60,7 @@ impl Download<'_> {
                     _ => Err(self.refusal(&url, &reply)),
                 };
             }
-            let next = reply
-                .header("location")
-                .and_then(|location| join(&url, location));
+            let next = reply.header("location").and_then(|location| join(&url, location));
             let Some(next) = next else {
                 return Err(self.odd(&url, "a redirect to nowhere, or from https to http"));
             };
@@ -93,9 +78,7 @@ impl Download<'_> {
         let code = reply.header("x-error-code").unwrap_or_default();
         match (reply.status, code) {
             // The download host's 4xx are about its signed address, not about the model.
-            (status, _) if !self.http.is_hub(url) && code.is_empty() => {
-                HubError::Server(wanted, host, status)
-            }
+            (status, _) if !self.http.is_hub(url) && code.is_empty() => HubError::Server(wanted, host, status),
             (_, "GatedRepo") => {
                 let repo = wanted.source.to_string();
                 let page = format!("{host}/{}", repo.split('@').next().unwrap_or_default());
@@ -104,10 +87,7 @@ impl Download<'_> {
             (404, "RepoNotFound") => HubError::RepoNotFound(wanted, host),
             (404, "RevisionNotFound") => HubError::RevisionNotFound(wanted),
             (404, "EntryNotFound") => {
-                if let Some(commit) = reply
-                    .header("x-repo-commit")
-                    .filter(|commit| is_commit(commit))
-                {
+                if let Some(commit) = reply.header("x-repo-commit").filter(|commit| is_commit(commit)) {
                     self.cache.note_missing(commit, &wanted.file);
                 }
                 HubError::EntryNotFound(wanted)

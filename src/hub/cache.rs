@@ -58,11 +58,7 @@ impl RepoCache {
     }
 
     pub fn known_missing(&self, commit: &str, name: &str) -> bool {
-        self.folder
-            .join(".no_exist")
-            .join(commit)
-            .join(name)
-            .is_file()
+        self.folder.join(".no_exist").join(commit).join(name).is_file()
     }
 
     /// Notes that the repository lacks a file. Only saves a request, so a cache that cannot be written is fine.
@@ -78,11 +74,7 @@ impl RepoCache {
     }
 
     pub fn note_ref(&self, commit: &str) -> io::Result<()> {
-        if self.revision == commit {
-            Ok(())
-        } else {
-            self.cache.create_ref(commit)
-        }
+        if self.revision == commit { Ok(()) } else { self.cache.create_ref(commit) }
     }
 
     pub fn blob(&self, etag: &str) -> PathBuf {

@@ -18,27 +18,13 @@ pub(super) struct Got {
 }
 
 /// Fetches a file at `commit`, or at the source's revision when that is not resolved yet.
-pub(super) fn download(
-    http: &Http,
-    cache: &RepoCache,
-    wanted: &Wanted,
-    commit: Option<&str>,
-) -> Result<Got, HubError> {
+pub(super) fn download(http: &Http, cache: &RepoCache, wanted: &Wanted, commit: Option<&str>) -> Result<Got, HubError> {
     let Source::Hub { repo, revision } = &wanted.source else {
         return Err(HubError::NoFile(Box::new(wanted.clone())));
     };
     let at = encode(commit.unwrap_or(revision), false);
-    let url = format!(
-        "{}/{repo}/resolve/{at}/{}",
-        http.endpoint,
-        encode(&wanted.file, true)
-    );
-    Download {
-        http,
-        cache,
-        wanted,
-    }
-    .run(url)
+    let url = format!("{}/{repo}/resolve/{at}/{}", http.endpoint, encode(&wanted.file, true));
+    Download { http, cache, wanted }.run(url)
 }
 
 impl Download<'_> {
@@ -50,48 +36,28 @@ impl Download<'_> {
         };
         // Both become path components.
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if !is_commit(&commit)
-            || etag.is_empty()
-            || etag.starts_with('.')
-            || !etag.chars().all(plain)
-        {
+        if !is_commit(&commit) || etag.is_empty() || etag.starts_with('.') || !etag.chars().all(plain) {
             return Err(self.odd(&url, "X-Repo-Commit or ETag is malformed"));
         }
         let blob = self.cache.blob(&etag);
         // Held until the file is published; a second process then finds the blob and fetches nothing.
-        let _lock = self
-            .cache
-            .lock(&etag)
-            .map_err(|why| self.disk(self.cache.folder(), &why))?;
+        let _lock = self.cache.lock(&etag).map_err(|why| self.disk(self.cache.folder(), &why))?;
         if !blob.is_file() {
             let part = self.cache.part(&etag);
             self.fill(&part, &url, first, meta.size)?;
             fs::rename(&part, &blob).map_err(|why| self.disk(&blob, &why))?;
         }
         let path = self.cache.publish(&etag, &commit, &self.wanted.file);
-        Ok(Got {
-            path: path.map_err(|why| self.disk(self.cache.folder(), &why))?,
-            commit,
-        })
+        Ok(Got { path: path.map_err(|why| self.disk(self.cache.folder(), &why))?, commit })
     }
 
     /// Brings the partial file to its full length. `first` is an answer already at hand, from byte 0.
-    fn fill(
-        &self,
-        part: &Path,
-        url: &str,
-        first: Option<Reply>,
-        size: Option<u64>,
-    ) -> Result<(), HubError> {
+    fn fill(&self, part: &Path, url: &str, first: Option<Reply>, size: Option<u64>) -> Result<(), HubError> {
         let disk = |why: io::Error| self.disk(part, &why);
         if let Some(folder) = part.parent() {
             fs::create_dir_all(folder).map_err(disk)?;
         }
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(part)
-            .map_err(disk)?;
+        let mut file = OpenOptions::new().create(true).append(true).open(part).map_err(disk)?;
         let mut have = file.metadata().map_err(disk)?.len();
         if size == Some(have) {
             return Ok(());
@@ -104,10 +70,7 @@ impl Download<'_> {
             Some(reply) if have == 0 => reply,
             _ => self.fetch(url, have)?,
         };
-        let goes_on = reply.status == 206
-            && reply
-                .content_range()
-                .is_some_and(|(start, _)| start == have);
+        let goes_on = reply.status == 206 && reply.content_range().is_some_and(|(start, _)| start == have);
         if have > 0 && !goes_on {
             // The server ignores ranges, or has another length in mind: from the start.
             file.set_len(0).map_err(disk)?;
@@ -119,11 +82,8 @@ impl Download<'_> {
         if !(reply.status == 200 || (have > 0 && reply.status == 206)) {
             return Err(self.odd(url, &format!("status {} for a whole file", reply.status)));
         }
-        let told = if reply.status == 206 {
-            reply.content_range().map(|range| range.1)
-        } else {
-            reply.content_length()
-        };
+        let told =
+            if reply.status == 206 { reply.content_range().map(|range| range.1) } else { reply.content_length() };
         let total = size.or(told);
         if told.is_some() && told != total {
             // Without this, every further try would end as a cut.
@@ -154,10 +114,7 @@ impl Download<'_> {
     ) -> Result<(), HubError> {
         let disk = |why: io::Error| self.disk(part, &why);
         let cut = |have, why: &str| HubError::Cut(self.boxed(), have, total, why.into());
-        tracing::debug!(
-            "fetching {} from byte {start}, {total:?} bytes in all",
-            self.wanted
-        );
+        tracing::debug!("fetching {} from byte {start}, {total:?} bytes in all", self.wanted);
         let bar = bar(&self.wanted.file, start, total);
         let mut have = start;
         let mut buffer = vec![0; 128 * 1024];
@@ -187,9 +144,7 @@ impl Download<'_> {
 
     fn disk(&self, path: &Path, why: &io::Error) -> HubError {
         match why.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                HubError::DiskFull(self.boxed(), path.into())
-            }
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => HubError::DiskFull(self.boxed(), path.into()),
             _ => HubError::Disk(self.boxed(), path.into(), why.to_string()),
         }
     }
@@ -197,12 +152,7 @@ impl Download<'_> {
 
 /// On stderr; indicatif hides it when that is no terminal.
 fn bar(file: &str, start: u64, total: Option<u64>) -> ProgressBar {
-    let bar = total
-        .map_or_else(ProgressBar::new_spinner, ProgressBar::new)
-        .with_position(start);
-    let style = ProgressStyle::with_template(
-        "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-    );
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        .with_message(file.to_owned())
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_position(start);
+    let style = ProgressStyle::with_template("{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(file.to_owned())
 }

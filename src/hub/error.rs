@@ -33,9 +33,7 @@ pub enum HubError {
     BadSource(String, String),
 
     /// A file name that would leave the model: the name, the model, and what is wrong.
-    #[error(
-        "file name {0:?} in {1}: {2}; allowed: a relative name inside the model, like sub/x.json"
-    )]
+    #[error("file name {0:?} in {1}: {2}; allowed: a relative name inside the model, like sub/x.json")]
     BadName(String, Box<Source>, &'static str),
 
     /// The model's folder cannot be listed: the folder, and why.
@@ -62,27 +60,19 @@ pub enum HubError {
     RepoNotFound(Box<Wanted>, String),
 
     /// The repository has no such branch, tag or commit.
-    #[error(
-        "{0}: the repository has no such revision; check what follows the \"@\", or leave it away for main"
-    )]
+    #[error("{0}: the repository has no such revision; check what follows the \"@\", or leave it away for main")]
     RevisionNotFound(Box<Wanted>),
 
     /// The repository has no such file at this revision.
-    #[error(
-        "{0}: the repository has no such file at this revision; check that it holds a model of this kind"
-    )]
+    #[error("{0}: the repository has no such file at this revision; check that it holds a model of this kind")]
     EntryNotFound(Box<Wanted>),
 
     /// 404 without the Hub's reason: the file, and the Hub.
-    #[error(
-        "{0}: {1} answers 404 without a reason; check the repository, the revision and HF_ENDPOINT"
-    )]
+    #[error("{0}: {1} answers 404 without a reason; check the repository, the revision and HF_ENDPOINT")]
     NotFound(Box<Wanted>, String),
 
     /// The owner grants access by hand or after accepting terms: the file, and the repository's page.
-    #[error(
-        "{0}: access to this repository must be granted; ask for it at {1}, then set HF_TOKEN to your token"
-    )]
+    #[error("{0}: access to this repository must be granted; ask for it at {1}, then set HF_TOKEN to your token")]
     Gated(Box<Wanted>, String),
 
     /// 401 and no token was sent: private or missing, the Hub does not tell.
@@ -93,9 +83,7 @@ pub enum HubError {
     LoginNeeded(Box<Wanted>),
 
     /// 401 although a token was sent.
-    #[error(
-        "{0}: the Hub refuses the token (401); renew it (HF_TOKEN or the token file), or check the spelling"
-    )]
+    #[error("{0}: the Hub refuses the token (401); renew it (HF_TOKEN or the token file), or check the spelling")]
     TokenRefused(Box<Wanted>),
 
     /// 403 for another reason than a gate.
@@ -132,9 +120,7 @@ pub enum HubError {
     Disk(Box<Wanted>, PathBuf, String),
 
     /// An answer that no Hub gives: the file, the host, and what is odd.
-    #[error(
-        "{0}: {1} answers oddly ({2}); check HF_ENDPOINT, and that no proxy answers in its place"
-    )]
+    #[error("{0}: {1} answers oddly ({2}); check HF_ENDPOINT, and that no proxy answers in its place")]
     Odd(Box<Wanted>, String, String),
 
     /// The HTTP client cannot be set up: the repository, and why.

@@ -41,10 +41,7 @@ pub(super) struct Reply {
 impl Reply {
     /// A header by its lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     pub fn is_redirect(&self) -> bool {
@@ -57,15 +54,8 @@ impl Reply {
 
     /// First byte and total length of a partial answer: "bytes 5-9/10" → (5, 10).
     pub fn content_range(&self) -> Option<(u64, u64)> {
-        let (range, total) = self
-            .header("content-range")?
-            .trim()
-            .strip_prefix("bytes ")?
-            .split_once('/')?;
-        Some((
-            range.split_once('-')?.0.trim().parse().ok()?,
-            total.trim().parse().ok()?,
-        ))
+        let (range, total) = self.header("content-range")?.trim().strip_prefix("bytes ")?.split_once('/')?;
+        Some((range.split_once('-')?.0.trim().parse().ok()?, total.trim().parse().ok()?))
     }
 }
 
@@ -80,11 +70,7 @@ impl Http {
             .with_user_agent("reportclip", env!("CARGO_PKG_VERSION"))
             .build()
             .map_err(|why| HubError::Setup(format!("{repo}@{revision}"), why.to_string()))?;
-        Ok(Self {
-            client: api.repo(name),
-            endpoint,
-            token: settings.token.clone().map(Token),
-        })
+        Ok(Self { client: api.repo(name), endpoint, token: settings.token.clone().map(Token) })
     }
 
     pub fn has_token(&self) -> bool {
@@ -100,11 +86,7 @@ impl Http {
     /// goes to the Hub only. The error says why there was no answer.
     pub fn get(&self, url: &str, from: u64) -> Result<Reply, String> {
         // hf-hub does not export its HTTP crate; this request, turned to another address, is the way to it.
-        let mut request = self
-            .client
-            .info_request()
-            .uri(url)
-            .header("Accept-Encoding", "identity");
+        let mut request = self.client.info_request().uri(url).header("Accept-Encoding", "identity");
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
         }
@@ -122,22 +104,10 @@ impl Http {
             // A proxy cannot know this machine's own servers.
             config = config.proxy(None);
         }
-        let (parts, body) = config
-            .build()
-            .call()
-            .map_err(|why| self.clean(why.into_io().to_string()))?
-            .into_parts();
+        let (parts, body) = config.build().call().map_err(|why| self.clean(why.into_io().to_string()))?.into_parts();
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        let headers = parts
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
-            .collect();
-        Ok(Reply {
-            status: parts.status.as_u16(),
-            headers,
-            body: Box::new(body.into_reader()),
-        })
+        let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
+        Ok(Reply { status: parts.status.as_u16(), headers, body: Box::new(body.into_reader()) })
     }
 
     /// One line without the token, whatever the HTTP crate says.
@@ -153,9 +123,7 @@ impl Http {
 /// "https://host:port" of an address.
 fn origin(url: &str) -> &str {
     let start = url.find("://").map_or(0, |at| at + 3);
-    let end = url[start..]
-        .find(['/', '?', '#'])
-        .map_or(url.len(), |at| start + at);
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
     &url[..end]
 }
 
@@ -171,10 +139,7 @@ pub(super) fn shown(url: &str) -> String {
 fn is_loopback(url: &str) -> bool {
     let shown = shown(url);
     let host = shown.split_once("://").map_or("", |(_, host)| host);
-    host == "localhost"
-        || host.starts_with("localhost:")
-        || host.starts_with("127.")
-        || host.starts_with("[::1]")
+    host == "localhost" || host.starts_with("localhost:") || host.starts_with("127.") || host.starts_with("[::1]")
 }
 
 /// The address that a `Location` points to; `None` for another scheme, or a step down from https.
@@ -197,13 +162,5 @@ pub(super) fn join(base: &str, location: &str) -> Option<String> {
 /// Percent-encodes all but letters, digits and `-._~`; `/` stays when `slash`.
 pub(super) fn encode(text: &str, slash: bool) -> String {
     let keep = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b) || (slash && b == b'/');
-    text.bytes()
-        .map(|b| {
-            if keep(b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
+    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -72,29 +72,17 @@ impl ModelFiles {
     pub fn open_with(source: &Source, settings: &HubSettings) -> Result<Self, HubError> {
         let place = match source {
             Source::Folder(folder) => {
-                fs::read_dir(folder)
-                    .map_err(|why| HubError::BadFolder(folder.clone(), why.to_string()))?;
+                fs::read_dir(folder).map_err(|why| HubError::BadFolder(folder.clone(), why.to_string()))?;
                 Place::Folder(folder.clone())
             }
             Source::Hub { repo, revision } => {
                 source::check_hub(repo, revision)?;
-                let http = if settings.offline {
-                    None
-                } else {
-                    Some(Http::new(settings, repo, revision)?)
-                };
+                let http = if settings.offline { None } else { Some(Http::new(settings, repo, revision)?) };
                 let cache = RepoCache::new(&settings.cache, repo, revision);
-                Place::Hub(Box::new(HubRepo {
-                    cache,
-                    http,
-                    commit: OnceLock::new(),
-                }))
+                Place::Hub(Box::new(HubRepo { cache, http, commit: OnceLock::new() }))
             }
         };
-        Ok(Self {
-            source: source.clone(),
-            place,
-        })
+        Ok(Self { source: source.clone(), place })
     }
 
     /// The path of a file that must exist; fetched when it is not in the cache.
@@ -106,12 +94,8 @@ impl ModelFiles {
     /// [`HubError::EntryNotFound`] when there is no such file, [`HubError::Offline`], and every error of a
     /// download.
     pub fn get(&self, name: &str) -> Result<PathBuf, HubError> {
-        source::check_name(name)
-            .map_err(|why| HubError::BadName(name.into(), Box::new(self.source.clone()), why))?;
-        let wanted = Wanted {
-            file: name.into(),
-            source: self.source.clone(),
-        };
+        source::check_name(name).map_err(|why| HubError::BadName(name.into(), Box::new(self.source.clone()), why))?;
+        let wanted = Wanted { file: name.into(), source: self.source.clone() };
         match &self.place {
             Place::Folder(folder) => in_folder(folder, name, wanted),
             Place::Hub(hub) => hub.get(name, wanted),
@@ -130,10 +114,7 @@ impl ModelFiles {
             (Ok(path), _) => Ok(Some(path)),
             (Err(HubError::NoFile(_) | HubError::EntryNotFound(..)), _) => Ok(None),
             (Err(HubError::Offline(..)), Place::Hub(hub)) if hub.has_snapshot() => {
-                tracing::debug!(
-                    "{name} of {} is not in the cache; offline, so taken as missing",
-                    self.source
-                );
+                tracing::debug!("{name} of {} is not in the cache; offline, so taken as missing", self.source);
                 Ok(None)
             }
             (Err(error), _) => Err(error),
@@ -167,8 +148,7 @@ impl HubRepo {
     }
 
     fn has_snapshot(&self) -> bool {
-        self.commit()
-            .is_some_and(|commit| self.cache.has_snapshot(commit))
+        self.commit().is_some_and(|commit| self.cache.has_snapshot(commit))
     }
 
     fn get(&self, name: &str, wanted: Wanted) -> Result<PathBuf, HubError> {
@@ -182,10 +162,7 @@ impl HubRepo {
             }
         }
         let Some(http) = &self.http else {
-            return Err(HubError::Offline(
-                Box::new(wanted),
-                self.cache.folder().into(),
-            ));
+            return Err(HubError::Offline(Box::new(wanted), self.cache.folder().into()));
         };
         let got = download::download(http, &self.cache, &wanted, commit)?;
         let _ = self.commit.set(got.commit);

@@ -52,12 +52,7 @@ impl HubSettings {
             let value = var(name)?.to_string_lossy().trim().to_owned();
             (!value.is_empty()).then_some(value)
         };
-        let home = || {
-            var("HOME")
-                .map(PathBuf::from)
-                .or_else(env::home_dir)
-                .unwrap_or_default()
-        };
+        let home = || var("HOME").map(PathBuf::from).or_else(env::home_dir).unwrap_or_default();
         let path = |name: &str| {
             let path = PathBuf::from(var(name)?);
             Some(match path.strip_prefix("~") {
@@ -65,30 +60,20 @@ impl HubSettings {
                 Err(_) => path,
             })
         };
-        let hf_home = path("HF_HOME").unwrap_or_else(|| {
-            path("XDG_CACHE_HOME")
-                .unwrap_or_else(|| home().join(".cache"))
-                .join("huggingface")
-        });
+        let hf_home = path("HF_HOME")
+            .unwrap_or_else(|| path("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache")).join("huggingface"));
         let cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
-        let token = text("HF_TOKEN")
-            .or_else(|| text("HUGGING_FACE_HUB_TOKEN"))
-            .or_else(|| {
-                let file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
-                let token = fs::read_to_string(file).ok()?.trim().to_owned();
-                (!token.is_empty()).then_some(token)
-            });
+        let token = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")).or_else(|| {
+            let file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
+            let token = fs::read_to_string(file).ok()?.trim().to_owned();
+            (!token.is_empty()).then_some(token)
+        });
         let yes = |name: &str| {
-            text(name).is_some_and(|value| {
-                ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str())
-            })
+            text(name).is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str()))
         };
         Self {
             cache: cache.unwrap_or_else(|| hf_home.join("hub")),
-            endpoint: text("HF_ENDPOINT")
-                .unwrap_or_else(|| HUB.into())
-                .trim_end_matches('/')
-                .to_owned(),
+            endpoint: text("HF_ENDPOINT").unwrap_or_else(|| HUB.into()).trim_end_matches('/').to_owned(),
             token,
             offline: yes("HF_HUB_OFFLINE") || yes("TRANSFORMERS_OFFLINE"),
         }

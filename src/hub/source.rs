@@ -34,8 +34,7 @@ impl Source {
             return bad("it holds a control character");
         }
         let path = Path::new(text);
-        let says_folder =
-            matches!(text, "." | "..") || text.starts_with("./") || text.starts_with("../");
+        let says_folder = matches!(text, "." | "..") || text.starts_with("./") || text.starts_with("../");
         if says_folder || path.is_absolute() || path.is_dir() {
             return Ok(Self::Folder(path.into()));
         }
@@ -47,18 +46,10 @@ impl Source {
         }
         let (repo, revision) = text.split_once('@').unwrap_or((text, "main"));
         if let Some(why) = hub_fault(repo, revision) {
-            let folder_like =
-                repo.matches('/').count() > 1 || repo.contains('\\') || repo.ends_with('/');
-            return bad(if folder_like {
-                "no such folder exists here, and it is no Hub name"
-            } else {
-                why
-            });
+            let folder_like = repo.matches('/').count() > 1 || repo.contains('\\') || repo.ends_with('/');
+            return bad(if folder_like { "no such folder exists here, and it is no Hub name" } else { why });
         }
-        Ok(Self::Hub {
-            repo: repo.into(),
-            revision: revision.into(),
-        })
+        Ok(Self::Hub { repo: repo.into(), revision: revision.into() })
     }
 }
 
@@ -75,27 +66,20 @@ impl fmt::Display for Source {
 pub(super) fn check_hub(repo: &str, revision: &str) -> Result<(), HubError> {
     match hub_fault(repo, revision) {
         None => Ok(()),
-        Some(why) => Err(HubError::BadSource(
-            format!("{repo}@{revision}"),
-            why.into(),
-        )),
+        Some(why) => Err(HubError::BadSource(format!("{repo}@{revision}"), why.into())),
     }
 }
 
 fn hub_fault(repo: &str, revision: &str) -> Option<&'static str> {
     let Some((org, name)) = repo.split_once('/') else {
-        return Some(
-            "no such folder exists here, and a Hub name needs an organisation before a \"/\"",
-        );
+        return Some("no such folder exists here, and a Hub name needs an organisation before a \"/\"");
     };
     // The Hub's own rules; "--" would also make two repositories share one cache folder.
     let plain = |part: &str| {
         let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
         edge(part.chars().next())
             && edge(part.chars().last())
-            && part
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
             && !part.contains("..")
             && !part.contains("--")
     };

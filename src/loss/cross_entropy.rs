@@ -81,9 +81,8 @@ pub fn cross_entropy(logits: &Tensor, targets: Targets, options: &CrossEntropy) 
             }
             let (hard, smooth, total_weight) = index_masks(y, &weight, options.ignore_index)?;
             // One coefficient for each (row, class): the whole loss is one weighted sum of log-probabilities.
-            let coefficients: Vec<f64> = (0..batch * classes)
-                .map(|i| (1.0 - eps) * hard[i] + eps / classes as f64 * smooth[i])
-                .collect();
+            let coefficients: Vec<f64> =
+                (0..batch * classes).map(|i| (1.0 - eps) * hard[i] + eps / classes as f64 * smooth[i]).collect();
             let coefficients =
                 Tensor::from_vec(coefficients, (batch, classes), logits.device())?.to_dtype(logits.dtype())?;
             let per_row = (log_q * coefficients)?.sum(D::Minus1)?.neg()?;

@@ -140,13 +140,12 @@ impl ClipConfig {
     /// # Errors
     /// The first that does not.
     pub fn check(&self) -> Result<()> {
-        let towers =
-            [("vision_config", self.vision.width, self.vision.heads), ("text_config", self.text.width, self.text.heads)];
+        let towers = [
+            ("vision_config", self.vision.width, self.vision.heads),
+            ("text_config", self.text.width, self.text.heads),
+        ];
         for (name, width, heads) in towers {
-            ensure!(
-                width % heads == 0,
-                "{name}: hidden_size {width} is not a multiple of num_attention_heads {heads}"
-            );
+            ensure!(width % heads == 0, "{name}: hidden_size {width} is not a multiple of num_attention_heads {heads}");
         }
         let v = &self.vision;
         ensure!(
@@ -205,7 +204,8 @@ impl ClipConfig {
             }
         }
         // Weights are written in f32, whatever they were read from. transformers 4 says torch_dtype, 5 dtype.
-        for (object, key) in [("", "dtype"), ("", "torch_dtype"), ("text_config", "dtype"), ("vision_config", "dtype")] {
+        for (object, key) in [("", "dtype"), ("", "torch_dtype"), ("text_config", "dtype"), ("vision_config", "dtype")]
+        {
             let section = if object.is_empty() { &mut *json } else { &mut json[object] };
             if section.get(key).is_some() {
                 section[key] = json!("float32");

@@ -123,10 +123,8 @@ fn column_sum(x: &Tensor) -> Result<Tensor> {
     const ROWS_PER_PARTIAL: usize = 128;
     let width = x.dim(1)?;
     let sums = cpu::with_slice(x, |x| {
-        let partials: Vec<Vec<f32>> = x
-            .par_chunks(width * ROWS_PER_PARTIAL)
-            .map(|block| sum_of(block.chunks_exact(width), width))
-            .collect();
+        let partials: Vec<Vec<f32>> =
+            x.par_chunks(width * ROWS_PER_PARTIAL).map(|block| sum_of(block.chunks_exact(width), width)).collect();
         sum_of(partials.iter().map(Vec::as_slice), width)
     })?;
     Tensor::from_vec(sums, width, x.device())

@@ -88,9 +88,9 @@ impl Sink for JsonlSink {
             Event::Skipped { lines, total } => {
                 self.metrics.write(&json!({"kind": "skipped", "manifest_lines": lines, "total": total}))
             }
-            Event::Timing { step, seconds, waiting, samples_per_s } => self.timing.write(
-                &json!({"step": step, "seconds": seconds, "waiting": waiting, "samples_per_s": samples_per_s}),
-            ),
+            Event::Timing { step, seconds, waiting, samples_per_s } => self
+                .timing
+                .write(&json!({"step": step, "seconds": seconds, "waiting": waiting, "samples_per_s": samples_per_s})),
             Event::Warning(text) => self.timing.write(&json!({"warning": text})),
             Event::Start { .. } | Event::End => Ok(()),
         }

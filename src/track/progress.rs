@@ -69,7 +69,8 @@ impl Sink for ProgressSink {
             Event::Timing { step, samples_per_s, .. } => {
                 // Smoothed over about ten steps.
                 let first = self.samples_per_s == 0.0;
-                self.samples_per_s = if first { *samples_per_s } else { 0.9 * self.samples_per_s + 0.1 * samples_per_s };
+                self.samples_per_s =
+                    if first { *samples_per_s } else { 0.9 * self.samples_per_s + 0.1 * samples_per_s };
                 let Some(record) = &self.last else { return Ok(()) };
                 match &self.bar {
                     Some(bar) => {

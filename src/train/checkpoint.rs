@@ -18,8 +18,7 @@ const KEPT: usize = 2;
 /// Writes the checkpoint of `state.step` and removes all but the last ones.
 pub(super) fn save(run: &RunFolder, params: &Params, optimizer: &AdamW, state: &TrainState) -> Result<()> {
     replace_folder(&run.checkpoint_path(state.step), |folder| {
-        let weights: Vec<_> =
-            params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect();
+        let weights: Vec<_> = params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect();
         save_safetensors(&folder.join("model.safetensors"), &weights)?;
         save_safetensors(&folder.join("optimizer.safetensors"), &optimizer.state())?;
         Ok(fs::write(folder.join("state.json"), serde_json::to_vec_pretty(state)?)?)

@@ -47,10 +47,15 @@ pub fn plan(config: &Config, rows: usize, model: &ClipConfig, params: &Params) -
         steps_per_epoch,
         eval_every: steps(t.eval_every).max(1),
         checkpoint_every: steps(t.checkpoint_every).max(1),
-        schedule: Schedule { kind: config.optim.schedule, warmup, total: total_steps, min_ratio: config.optim.min_lr_ratio },
+        schedule: Schedule {
+            kind: config.optim.schedule,
+            warmup,
+            total: total_steps,
+            min_ratio: config.optim.min_lr_ratio,
+        },
         sampler,
         weights_mib: (weights >> 20) as u64,
-        activations_mib: (4 * t.batch_size * activations(model) >> 20) as u64,
+        activations_mib: ((4 * t.batch_size * activations(model)) >> 20) as u64,
     }
 }
 

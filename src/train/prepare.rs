@@ -9,6 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, FreezeDepth, ModelInit, OnError};
+use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, Preprocess, ReportTokenizer, Row, bpe, sides, tokenize};
 use crate::error::ProblemList;
 use crate::export::ModelFolder;
@@ -55,6 +56,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
             config.loss.label_smoothing
         ));
     }
+    draw_phantoms(config, &mut notes)?;
     let splits = problems.keep(open_splits(config)).and_then(|splits| {
         check_splits(config, &splits, &mut problems, &mut notes);
         Some(splits).filter(|s| !s.train.is_empty())
@@ -87,6 +89,18 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
         notes,
         skipped: splits.skipped,
     })
+}
+
+/// The demo's data, where the config asks for it and it is not there.
+fn draw_phantoms(config: &Config, notes: &mut Vec<String>) -> Result<()> {
+    let Some(patients) = config.data.phantom.filter(|_| !config.data.train.exists()) else { return Ok(()) };
+    let folder = config.data.train.parent().unwrap_or(Path::new("."));
+    // Always the same set: figures of runs with other seeds then differ by the run alone.
+    let size = config.model.image_size.unwrap_or(64) as u32;
+    let options = SynthOptions { patients, seed: 0, size, language: Language::English };
+    let studies = synth::write(folder, &options).with_context(|| format!("data.phantom: {}", folder.display()))?;
+    notes.push(format!("drew {studies} phantom studies into {}, as data.phantom says", folder.display()));
+    Ok(())
 }
 
 struct Splits {
@@ -244,8 +258,7 @@ fn pretrained(config: &Config, device: &Device) -> Result<Model> {
     let name = config.model.path.as_deref().unwrap_or_default();
     let source = Source::parse(name).context("model.path")?;
     let files = ModelFiles::open(&source)?;
-    let options =
-        LoadOptions { image_size: config.model.image_size, context_length: config.model.context_length };
+    let options = LoadOptions { image_size: config.model.image_size, context_length: config.model.context_length };
     let (loaded, folder) = open_pretrained(&files, &options, device)?;
     let mut notes: Vec<String> =
         loaded.ignored.iter().map(|(name, why)| format!("ignored tensor {name}: {why}")).collect();
@@ -265,8 +278,7 @@ pub fn open_pretrained(
     let mut preprocess = match files.find("preprocessor_config.json")? {
         Some(path) => {
             let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-            let json: Value =
-                serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+            let json: Value = serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))?;
             Preprocess::from_json(&json).with_context(|| path.display().to_string())?
         }
         None => Preprocess::clip(loaded.config.vision.image_size),
@@ -344,10 +356,14 @@ fn random(config: &Config, reports: &[Row], device: &Device) -> Result<Model> {
         logit_scale_init: (1.0f64 / 0.07).ln(),
     };
     let params = checkpoint::random(&clip, config.seed, device)?;
-    let note = format!("tokenizer: {} tokens, {}", tokenizer.vocab_size(), match &m.tokenizer {
-        Some(_) => "read from model.tokenizer",
-        None => "trained on the training reports, because model.tokenizer is not set",
-    });
+    let note = format!(
+        "tokenizer: {} tokens, {}",
+        tokenizer.vocab_size(),
+        match &m.tokenizer {
+            Some(_) => "read from model.tokenizer",
+            None => "trained on the training reports, because model.tokenizer is not set",
+        }
+    );
     let folder = ModelFolder {
         config: clip,
         config_json: Value::Null,

@@ -1,5 +1,5 @@
 //! What several test files share: where golden files are, and comparison with stated tolerances.
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, clippy::unwrap_used)] // Each test file uses its part.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

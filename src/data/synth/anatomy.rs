@@ -54,56 +54,23 @@ pub(super) fn strokes(device: Device, body: &Body, dome: f32) -> Vec<Stroke> {
     let top = body.apex;
     match device {
         Device::EndotrachealTube => {
-            vec![Stroke {
-                points: vec![[0.0, -1.3], [0.0, top + 0.5]],
-                half_width: 0.028,
-            }]
+            vec![Stroke { points: vec![[0.0, -1.3], [0.0, top + 0.5]], half_width: 0.028 }]
         }
         Device::NasogastricTube => {
-            let points = vec![
-                [0.05, -1.3],
-                [0.05, dome],
-                [0.14, dome + 0.18],
-                [0.40, dome + 0.26],
-                [0.48, dome + 0.18],
-            ];
-            vec![Stroke {
-                points,
-                half_width: 0.022,
-            }]
+            let points =
+                vec![[0.05, -1.3], [0.05, dome], [0.14, dome + 0.18], [0.40, dome + 0.26], [0.48, dome + 0.18]];
+            vec![Stroke { points, half_width: 0.022 }]
         }
         Device::CentralLine(side) => {
             let s = side.sign();
-            let points = vec![
-                [0.75 * s, top + 0.02],
-                [0.45 * s, top + 0.10],
-                [-0.12, top + 0.38],
-                [-0.13, top + 0.75],
-            ];
-            vec![Stroke {
-                points,
-                half_width: 0.018,
-            }]
+            let points = vec![[0.75 * s, top + 0.02], [0.45 * s, top + 0.10], [-0.12, top + 0.38], [-0.13, top + 0.75]];
+            vec![Stroke { points, half_width: 0.018 }]
         }
         Device::Pacemaker(side) => {
             let s = side.sign();
             let can = vec![[0.54 * s, top + 0.22], [0.66 * s, top + 0.22]];
-            let lead = vec![
-                [0.54 * s, top + 0.2],
-                [-0.10, top + 0.36],
-                [-0.12, dome - 0.3],
-                [0.20, dome - 0.02],
-            ];
-            vec![
-                Stroke {
-                    points: can,
-                    half_width: 0.075,
-                },
-                Stroke {
-                    points: lead,
-                    half_width: 0.014,
-                },
-            ]
+            let lead = vec![[0.54 * s, top + 0.2], [-0.10, top + 0.36], [-0.12, dome - 0.3], [0.20, dome - 0.02]];
+            vec![Stroke { points: can, half_width: 0.075 }, Stroke { points: lead, half_width: 0.014 }]
         }
     }
 }

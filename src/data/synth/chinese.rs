@@ -21,29 +21,15 @@ pub(super) const WORDS: Words = Words {
 };
 
 /// Impressions of studies without findings, devices or variants.
-const NORMAL: [&str; 5] = [
-    "心肺膈未见异常",
-    "胸部正位片未见异常",
-    "双肺、心脏未见明显异常",
-    "胸片未见异常",
-    "心肺未见明显病变",
-];
+const NORMAL: [&str; 5] =
+    ["心肺膈未见异常", "胸部正位片未见异常", "双肺、心脏未见明显异常", "胸片未见异常", "心肺未见明显病变"];
 
 /// Impressions of studies without findings but with a device or variant.
-const HEALTHY: [&str; 5] = [
-    "心肺未见急性病变",
-    "胸部未见急性病变",
-    "双肺未见活动性病变",
-    "未见急性心肺疾病征象",
-    "两肺未见急性病变",
-];
+const HEALTHY: [&str; 5] =
+    ["心肺未见急性病变", "胸部未见急性病变", "双肺未见活动性病变", "未见急性心肺疾病征象", "两肺未见急性病变"];
 
 /// A bent spine.
-const SCOLIOSIS: [&str; 3] = [
-    "胸椎向{side}侧弯",
-    "脊柱侧弯，凸向{side}侧",
-    "胸椎{side}凸侧弯",
-];
+const SCOLIOSIS: [&str; 3] = ["胸椎向{side}侧弯", "脊柱侧弯，凸向{side}侧", "胸椎{side}凸侧弯"];
 
 fn finding(finding: Finding) -> (Phrases, Phrases) {
     match finding {
@@ -63,10 +49,7 @@ fn finding(finding: Finding) -> (Phrases, Phrases) {
                 "于{side}肺{zone}野见{size}渗出实变影，边缘模糊",
                 "{side}侧{zone}肺野透亮度减低，呈{size}实变",
             ],
-            &[
-                "{side}肺{zone}野{size}实变",
-                "{side}肺{zone}野{size}渗出实变",
-            ],
+            &["{side}肺{zone}野{size}实变", "{side}肺{zone}野{size}渗出实变"],
         ),
         Finding::Edema(_) => (
             &[
@@ -93,18 +76,10 @@ fn finding(finding: Finding) -> (Phrases, Phrases) {
                 "于{side}肺{zone}野见直径约{mm}mm的孤立结节，边界清楚",
                 "{side}侧{zone}肺野见约{mm}mm结节状高密度影",
             ],
-            &[
-                "{side}肺{zone}野结节，约{mm}mm",
-                "{side}肺{zone}野{mm}mm结节",
-            ],
+            &["{side}肺{zone}野结节，约{mm}mm", "{side}肺{zone}野{mm}mm结节"],
         ),
         Finding::Cardiomegaly(_) => (
-            &[
-                "心影{size}增大",
-                "心脏呈{size}增大",
-                "心胸比增大，心影{size}增大",
-                "心影向左扩大，呈{size}增大",
-            ],
+            &["心影{size}增大", "心脏呈{size}增大", "心胸比增大，心影{size}增大", "心影向左扩大，呈{size}增大"],
             &["心影{size}增大", "心脏{size}增大"],
         ),
         Finding::Atelectasis(..) => (
@@ -121,26 +96,16 @@ fn finding(finding: Finding) -> (Phrases, Phrases) {
 
 fn device(device: Device) -> Phrases {
     match device {
-        Device::EndotrachealTube => &[
-            "气管插管在位，末端位于隆突上方",
-            "气管内见插管影",
-            "气管插管术后，管端位于气管内",
-        ],
-        Device::NasogastricTube => &[
-            "鼻胃管在位，末端位于胃内",
-            "见鼻胃管影越过膈肌",
-            "胃管留置，末端达胃腔",
-        ],
-        Device::CentralLine(_) => &[
-            "{side}侧中心静脉导管末端位于上腔静脉",
-            "见{side}侧锁骨下静脉置管影",
-            "{side}侧中心静脉置管在位",
-        ],
-        Device::Pacemaker(_) => &[
-            "{side}侧胸壁见心脏起搏器影，导线达右心室",
-            "{side}侧胸壁起搏器植入术后",
-            "{side}上胸部见起搏器及导线影",
-        ],
+        Device::EndotrachealTube => {
+            &["气管插管在位，末端位于隆突上方", "气管内见插管影", "气管插管术后，管端位于气管内"]
+        }
+        Device::NasogastricTube => &["鼻胃管在位，末端位于胃内", "见鼻胃管影越过膈肌", "胃管留置，末端达胃腔"],
+        Device::CentralLine(_) => {
+            &["{side}侧中心静脉导管末端位于上腔静脉", "见{side}侧锁骨下静脉置管影", "{side}侧中心静脉置管在位"]
+        }
+        Device::Pacemaker(_) => {
+            &["{side}侧胸壁见心脏起搏器影，导线达右心室", "{side}侧胸壁起搏器植入术后", "{side}上胸部见起搏器及导线影"]
+        }
     }
 }
 
@@ -148,23 +113,15 @@ fn volume(inspiration: Inspiration) -> Phrases {
     match inspiration {
         Inspiration::Normal => &[],
         Inspiration::Low => &["吸气不足，肺容积减小", "双侧膈肌位置升高", "肺容积偏小"],
-        Inspiration::Deep => &[
-            "双肺过度充气",
-            "膈肌低平，肺容积增大",
-            "双肺过度膨胀，膈面变平",
-        ],
+        Inspiration::Deep => &["双肺过度充气", "膈肌低平，肺容积增大", "双肺过度膨胀，膈面变平"],
     }
 }
 
 fn denial(denial: Denial) -> Phrases {
     match denial {
-        Denial::Heart => &[
-            "心影大小正常",
-            "心影不大",
-            "心影形态、大小未见异常",
-            "心胸比在正常范围",
-            "心脏大小未见异常",
-        ],
+        Denial::Heart => {
+            &["心影大小正常", "心影不大", "心影形态、大小未见异常", "心胸比在正常范围", "心脏大小未见异常"]
+        }
         Denial::Pleura => &[
             "两侧未见气胸，亦无胸腔积液",
             "未见胸腔积液及气胸",
@@ -181,11 +138,7 @@ fn denial(denial: Denial) -> Phrases {
             "两肺野清楚，未见结节",
             "双肺纹理清晰，未见渗出",
         ],
-        Denial::Lung => &[
-            "{side}肺野清晰",
-            "{side}肺未见异常",
-            "{side}肺未见异常密度影",
-        ],
+        Denial::Lung => &["{side}肺野清晰", "{side}肺未见异常", "{side}肺未见异常密度影"],
         Denial::Consolidation => &["双肺未见实变影", "未见肺实变"],
         Denial::Bones => &["骨性胸廓未见异常", "所见骨质未见异常", "未见骨折征象"],
     }

@@ -51,11 +51,7 @@ pub(super) fn draw(body: &Body, scene: &Scene, size: u32, rng: &mut ChaCha8Rng) 
             pixels.push((value * 255.0).clamp(0.0, 255.0) as u8);
         }
     }
-    GrayImage {
-        width: size,
-        height: size,
-        pixels,
-    }
+    GrayImage { width: size, height: size, pixels }
 }
 
 impl<'a> Phantom<'a> {
@@ -85,27 +81,9 @@ impl<'a> Phantom<'a> {
         // A heart grows more to the left than to the right.
         let radius = ratio * body.wall;
         let border = 0.2 + 0.6 * (radius - 0.33);
-        let heart = [
-            radius - border,
-            right - 0.14,
-            radius,
-            0.28 + 0.4 * (radius - 0.33),
-        ];
-        let strokes = scene
-            .devices
-            .iter()
-            .flat_map(|d| strokes(*d, body, right))
-            .collect();
-        Self {
-            body,
-            scene,
-            strokes,
-            texture,
-            jitter,
-            dome: [right, right + body.dome_gap],
-            heart,
-            pixel,
-        }
+        let heart = [radius - border, right - 0.14, radius, 0.28 + 0.4 * (radius - 0.33)];
+        let strokes = scene.devices.iter().flat_map(|d| strokes(*d, body, right)).collect();
+        Self { body, scene, strokes, texture, jitter, dome: [right, right + body.dome_gap], heart, pixel }
     }
 
     /// Attenuation at a place, about 0 (air) to 1 (metal).
@@ -125,24 +103,14 @@ impl<'a> Phantom<'a> {
         let middle = 0.13 + 0.02 * noise;
         let knob = blob(x - 0.13, y - self.body.apex - 0.42, 0.11, 0.03);
         let centre = below(ax, middle, 0.03).max(knob).max(heart);
-        let lung =
-            below(ax, wall, 0.025) * below(0.12 + 0.14 * (1.0 - self.depth(y)), ax, 0.03) * above;
+        let lung = below(ax, wall, 0.025) * below(0.12 + 0.14 * (1.0 - self.depth(y)), ax, 0.03) * above;
         let field = lung * (1.0 - centre);
         value -= 0.46 * field * self.air(x, y, wall, noise);
         // Heart and abdomen are a little denser than the chest wall.
         value += 0.05 * centre * above + 0.04 * (1.0 - above) * torso;
 
-        value +=
-            0.075 * self.ribs(ax, y) * below(ax, wall + 0.03, 0.03) * below(y, floor + 0.1, 0.1);
-        value += 0.13
-            * segment(
-                ax,
-                y,
-                [0.09, body.apex + 0.14],
-                [0.85, body.apex - 0.02],
-                0.028,
-                0.02,
-            );
+        value += 0.075 * self.ribs(ax, y) * below(ax, wall + 0.03, 0.03) * below(y, floor + 0.1, 0.1);
+        value += 0.13 * segment(ax, y, [0.09, body.apex + 0.14], [0.85, body.apex - 0.02], 0.028, 0.02);
         let bent = x - self.spine(y);
         let discs = 0.7 + 0.3 * below(0.25, fraction(y / 0.14), 0.2);
         value += 0.14 * discs * below(bent.abs(), 0.075, 0.025);
@@ -151,14 +119,7 @@ impl<'a> Phantom<'a> {
         for stroke in &self.strokes {
             let mut cover: f32 = 0.0;
             for pair in stroke.points.windows(2) {
-                cover = cover.max(segment(
-                    x,
-                    y,
-                    pair[0],
-                    pair[1],
-                    stroke.half_width,
-                    self.pixel * 0.5,
-                ));
+                cover = cover.max(segment(x, y, pair[0], pair[1], stroke.half_width, self.pixel * 0.5));
             }
             value += cover * (1.0 - value);
         }
@@ -185,8 +146,7 @@ impl<'a> Phantom<'a> {
                 let edge = wall - gap;
                 let open = below(edge, ax, self.pixel * 0.7);
                 // The visceral pleura shows as a line of its own.
-                tissue *=
-                    collapse * (1.0 - 0.5 * below((ax - edge).abs(), 0.018, self.pixel * 0.6));
+                tissue *= collapse * (1.0 - 0.5 * below((ax - edge).abs(), 0.018, self.pixel * 0.6));
                 free = open;
             } else {
                 let left = 1.0 - self.opacity(*finding, *jitter, x, y, noise).clamp(0.0, 1.0);
@@ -238,11 +198,7 @@ impl<'a> Phantom<'a> {
                 0.9 * segment(dx, dy, [-0.2, -tilt], [0.2, tilt], 0.025, self.pixel * 0.6)
             }
             Finding::Edema(grade) => {
-                let (strength, reach) = if grade == Grade::Severe {
-                    (0.78, 0.50)
-                } else {
-                    (0.45, 0.34)
-                };
+                let (strength, reach) = if grade == Grade::Severe { (0.78, 0.50) } else { (0.45, 0.34) };
                 let haze = falloff(x.abs() - 0.26, (y - self.zone_y(Zone::Middle)) * 0.8, reach);
                 strength * (1.0 + 0.3 * noise) * haze + 0.15 * strength
             }
@@ -266,11 +222,7 @@ impl<'a> Phantom<'a> {
     fn floor(&self, side: usize, x: f32) -> f32 {
         let off = (x.abs() - 0.30) / self.body.wall;
         // A deep breath flattens the dome.
-        let curve = if self.scene.inspiration == Inspiration::Deep {
-            0.25
-        } else {
-            0.60
-        };
+        let curve = if self.scene.inspiration == Inspiration::Deep { 0.25 } else { 0.60 };
         self.dome[side] + curve * off * off
     }
 
@@ -293,9 +245,7 @@ impl<'a> Phantom<'a> {
     /// Where the spine's midline lies at a height.
     fn spine(&self, y: f32) -> f32 {
         let bow = (1.0 - (y - 0.1) * (y - 0.1) / 0.64).max(0.0);
-        self.scene
-            .scoliosis
-            .map_or(0.0, |side| side.sign() * 0.15 * bow)
+        self.scene.scoliosis.map_or(0.0, |side| side.sign() * 0.15 * bow)
     }
 
     /// Ribs: steep behind, and fainter ones rising in front.

@@ -40,11 +40,8 @@ const HEALTHY: [&str; 5] = [
 ];
 
 /// A bent spine.
-const SCOLIOSIS: [&str; 3] = [
-    "scoliosis convex to the {side}",
-    "the thoracic spine curves to the {side}",
-    "{side} convex thoracic scoliosis",
-];
+const SCOLIOSIS: [&str; 3] =
+    ["scoliosis convex to the {side}", "the thoracic spine curves to the {side}", "{side} convex thoracic scoliosis"];
 
 fn finding(finding: Finding) -> (Phrases, Phrases) {
     match finding {
@@ -56,10 +53,7 @@ fn finding(finding: Finding) -> (Phrases, Phrases) {
                 "lucency without lung markings along the {side} chest wall, a {size} pneumothorax",
                 "the {side} lung is separated from the chest wall by a {size} pneumothorax",
             ],
-            &[
-                "{size} {side} pneumothorax",
-                "{side}-sided pneumothorax, {size}",
-            ],
+            &["{size} {side} pneumothorax", "{side}-sided pneumothorax, {size}"],
         ),
         Finding::Consolidation(..) => (
             &[
@@ -92,10 +86,7 @@ fn finding(finding: Finding) -> (Phrases, Phrases) {
                 "opacity with a meniscus at the {side} base, a {size} effusion",
                 "the {side} costophrenic angle is lost to a {size} pleural effusion",
             ],
-            &[
-                "{size} {side} pleural effusion",
-                "{side}-sided effusion, {size}",
-            ],
+            &["{size} {side} pleural effusion", "{side}-sided effusion, {size}"],
         ),
         Finding::Nodule(..) => (
             &[
@@ -104,10 +95,7 @@ fn finding(finding: Finding) -> (Phrases, Phrases) {
                 "well-defined nodule of {mm} mm in the {zone} zone of the {side} lung",
                 "solitary nodule in the {side} {zone} zone measuring {mm} mm",
             ],
-            &[
-                "{mm} mm {side} {zone} zone nodule",
-                "{side} {zone} lung nodule, {mm} mm",
-            ],
+            &["{mm} mm {side} {zone} zone nodule", "{side} {zone} lung nodule, {mm} mm"],
         ),
         Finding::Cardiomegaly(_) => (
             &[
@@ -125,10 +113,7 @@ fn finding(finding: Finding) -> (Phrases, Phrases) {
                 "band-like opacity in the {zone} zone of the {side} lung, consistent with atelectasis",
                 "subsegmental atelectasis crosses the {side} {zone} zone",
             ],
-            &[
-                "{side} {zone} zone atelectasis",
-                "linear atelectasis of the {side} {zone} lung",
-            ],
+            &["{side} {zone} zone atelectasis", "linear atelectasis of the {side} {zone} lung"],
         ),
     }
 }
@@ -161,16 +146,10 @@ fn device(device: Device) -> Phrases {
 fn volume(inspiration: Inspiration) -> Phrases {
     match inspiration {
         Inspiration::Normal => &[],
-        Inspiration::Low => &[
-            "lung volumes are low",
-            "shallow inspiration",
-            "low lung volumes with raised diaphragms",
-        ],
-        Inspiration::Deep => &[
-            "the lungs are hyperinflated",
-            "hyperinflation with flat diaphragms",
-            "lung volumes are large",
-        ],
+        Inspiration::Low => &["lung volumes are low", "shallow inspiration", "low lung volumes with raised diaphragms"],
+        Inspiration::Deep => {
+            &["the lungs are hyperinflated", "hyperinflation with flat diaphragms", "lung volumes are large"]
+        }
     }
 }
 
@@ -200,17 +179,9 @@ fn denial(denial: Denial) -> Phrases {
             "no airspace disease or nodule",
             "lung fields are clear bilaterally",
         ],
-        Denial::Lung => &[
-            "the {side} lung is clear",
-            "clear {side} lung",
-            "no abnormality of the {side} lung",
-        ],
+        Denial::Lung => &["the {side} lung is clear", "clear {side} lung", "no abnormality of the {side} lung"],
         Denial::Consolidation => &["no focal consolidation", "no consolidation is seen"],
-        Denial::Bones => &[
-            "no acute osseous abnormality",
-            "bony structures are intact",
-            "no fracture is seen",
-        ],
+        Denial::Bones => &["no acute osseous abnormality", "bony structures are intact", "no fracture is seen"],
     }
 }
 

@@ -96,27 +96,14 @@ fn studies(options: &SynthOptions, patient: u64) -> Vec<Study> {
     let count = rng.random_range(1..4u64);
     let patient_id = format!("P{:04}", patient + 1);
     let study = |number: u64| {
-        let scene = plan(
-            &mut stream(options.seed, patient, number * 3),
-            pacemaker,
-            scoliosis,
-        );
+        let scene = plan(&mut stream(options.seed, patient, number * 3), pacemaker, scoliosis);
         Study {
             patient_id: patient_id.clone(),
             study_id: format!("{patient_id}-S{number}"),
             split: split(options.seed, patient),
             label: scene.label(),
-            report: report::write(
-                &scene,
-                options.language,
-                &mut stream(options.seed, patient, number * 3 + 1),
-            ),
-            image: draw::draw(
-                &body,
-                &scene,
-                options.size,
-                &mut stream(options.seed, patient, number * 3 + 2),
-            ),
+            report: report::write(&scene, options.language, &mut stream(options.seed, patient, number * 3 + 1)),
+            image: draw::draw(&body, &scene, options.size, &mut stream(options.seed, patient, number * 3 + 2)),
         }
     };
     (1..=count).map(study).collect()
@@ -155,13 +142,7 @@ mod tests {
     const SIDES: [Side; 2] = [Side::Right, Side::Left];
 
     fn all(patients: usize, seed: u64, language: Language) -> Vec<Study> {
-        generate(&SynthOptions {
-            patients,
-            seed,
-            size: 64,
-            language,
-        })
-        .collect()
+        generate(&SynthOptions { patients, seed, size: 64, language }).collect()
     }
 
     fn english(patients: usize, seed: u64) -> Vec<Study> {
@@ -171,12 +152,7 @@ mod tests {
     /// A scene of `findings` and `devices`.
     fn scene(findings: &[Finding], devices: &[Device]) -> Scene {
         let (findings, devices) = (findings.to_vec(), devices.to_vec());
-        Scene {
-            findings,
-            devices,
-            inspiration: Inspiration::Normal,
-            scoliosis: None,
-        }
+        Scene { findings, devices, inspiration: Inspiration::Normal, scoliosis: None }
     }
 
     fn pixels(scene: &Scene, patient: u64) -> Vec<u8> {
@@ -186,9 +162,7 @@ mod tests {
 
     /// How much `scene` changes an empty one from `row` down: sums over the image's left and right half.
     fn change(scene_with: &Scene, patient: u64, row: usize) -> [f64; 2] {
-        let pairs = pixels(&scene(&[], &[]), patient)
-            .into_iter()
-            .zip(pixels(scene_with, patient));
+        let pairs = pixels(&scene(&[], &[]), patient).into_iter().zip(pixels(scene_with, patient));
         let mut sums = [0.0; 2];
         for (at, (a, b)) in pairs.enumerate().skip(row * 64) {
             sums[usize::from(at % 64 >= 32)] += f64::from(b) - f64::from(a);
@@ -217,14 +191,7 @@ mod tests {
         }
         let count = |split| splits.values().filter(|s| **s == split).count();
         assert_eq!([count("train"), count("val"), count("test")], [50, 10, 10]);
-        assert_eq!(
-            english(7, 9)
-                .iter()
-                .map(|s| s.split)
-                .collect::<HashSet<_>>()
-                .len(),
-            3
-        );
+        assert_eq!(english(7, 9).iter().map(|s| s.split).collect::<HashSet<_>>().len(), 3);
     }
 
     #[test]
@@ -238,18 +205,9 @@ mod tests {
     fn reports_hold_both_headings_and_pictures_do_not_depend_on_the_language() {
         for (english, chinese) in english(60, 1).iter().zip(all(60, 1, Language::Chinese)) {
             let (words, text) = (&english.report, &chinese.report);
-            assert!(
-                words.starts_with("FINDINGS: ") && words.contains(" IMPRESSION: "),
-                "{words}"
-            );
-            assert!(
-                text.starts_with("检查所见：") && text.contains("。 诊断意见："),
-                "{text}"
-            );
-            assert!(
-                !words.contains(['{', '}']) && !text.contains(['{', '}']),
-                "{words} {text}"
-            );
+            assert!(words.starts_with("FINDINGS: ") && words.contains(" IMPRESSION: "), "{words}");
+            assert!(text.starts_with("检查所见：") && text.contains("。 诊断意见："), "{text}");
+            assert!(!words.contains(['{', '}']) && !text.contains(['{', '}']), "{words} {text}");
             assert_eq!(english.image, chinese.image);
         }
     }
@@ -261,12 +219,8 @@ mod tests {
                 let effusion = scene(&[Finding::Effusion(SIDES[own], extent)], &[]);
                 for patient in 0..20 {
                     let sums = change(&effusion, patient, 32);
-                    assert!(
-                        sums[own] > 2000.0 && sums[1 - own].abs() < 500.0,
-                        "{effusion:?} {sums:?}"
-                    );
-                    let report =
-                        report::write(&effusion, Language::English, &mut stream(5, patient, 2));
+                    assert!(sums[own] > 2000.0 && sums[1 - own].abs() < 500.0, "{effusion:?} {sums:?}");
+                    let report = report::write(&effusion, Language::English, &mut stream(5, patient, 2));
                     let impression = report.split("IMPRESSION").last().unwrap().to_lowercase();
                     assert!(impression.contains(word), "{report}");
                 }
@@ -278,9 +232,7 @@ mod tests {
     fn findings_and_devices_show_on_their_side() {
         for own in [0, 1] {
             let side = SIDES[own];
-            let mut findings = [Extent::Small, Extent::Large]
-                .map(|e| Finding::Pneumothorax(side, e))
-                .to_vec();
+            let mut findings = [Extent::Small, Extent::Large].map(|e| Finding::Pneumothorax(side, e)).to_vec();
             for zone in [Zone::Upper, Zone::Middle, Zone::Lower] {
                 findings.extend([12, 20, 30].map(|mm| Finding::Nodule(side, zone, mm)));
                 findings.push(Finding::Consolidation(side, zone, Extent::Small));
@@ -290,10 +242,7 @@ mod tests {
             scenes.push(scene(&[], &[Device::Pacemaker(side)]));
             for (with, patient) in scenes.iter().flat_map(|s| (0..10).map(move |p| (s, p))) {
                 let sums = change(with, patient, 0).map(f64::abs);
-                assert!(
-                    sums[own] > 250.0 && sums[own] > 2.0 * sums[1 - own],
-                    "{with:?} {sums:?}"
-                );
+                assert!(sums[own] > 250.0 && sums[own] > 2.0 * sums[1 - own], "{with:?} {sums:?}");
             }
         }
     }
@@ -307,11 +256,7 @@ mod tests {
                 // A nodule of no size keeps the others in their places.
                 without.findings[slot] = Finding::Nodule(Side::Left, Zone::Upper, 0);
                 let (a, b) = (pixels(&without, patient), pixels(&whole, patient));
-                let change: u32 = a
-                    .iter()
-                    .zip(&b)
-                    .map(|(a, b)| u32::from(a.abs_diff(*b)))
-                    .sum();
+                let change: u32 = a.iter().zip(&b).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
                 assert!(change > 400, "{change}: number {slot} in {whole:?}");
             }
         }

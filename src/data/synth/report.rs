@@ -59,22 +59,14 @@ pub(super) fn write(scene: &Scene, language: Language, rng: &mut ChaCha8Rng) -> 
         summary.push(fill(pick(rng, short), finding, words));
     }
     for &device in &scene.devices {
-        body.push(with_side(
-            pick(rng, (words.device)(device)),
-            device.side(),
-            words,
-        ));
+        body.push(with_side(pick(rng, (words.device)(device)), device.side(), words));
     }
     let volume = (words.volume)(scene.inspiration);
     if !volume.is_empty() {
         body.push(pick(rng, volume).to_string());
     }
     if scene.scoliosis.is_some() {
-        body.push(with_side(
-            pick(rng, words.scoliosis),
-            scene.scoliosis,
-            words,
-        ));
+        body.push(with_side(pick(rng, words.scoliosis), scene.scoliosis, words));
     }
     let plain = scene.findings.is_empty() && body.is_empty();
     for (denial, side) in denials(scene) {
@@ -95,18 +87,10 @@ pub(super) fn write(scene: &Scene, language: Language, rng: &mut ChaCha8Rng) -> 
     shuffle(rng, &mut body);
     match language {
         Language::English => {
-            format!(
-                "FINDINGS: {} IMPRESSION: {}",
-                sentences(&body),
-                sentences(&summary)
-            )
+            format!("FINDINGS: {} IMPRESSION: {}", sentences(&body), sentences(&summary))
         }
         Language::Chinese => {
-            format!(
-                "检查所见：{}。 诊断意见：{}。",
-                body.join("。"),
-                summary.join("；")
-            )
+            format!("检查所见：{}。 诊断意见：{}。", body.join("。"), summary.join("；"))
         }
     }
 }
@@ -116,12 +100,8 @@ fn denials(scene: &Scene) -> Vec<(Denial, Option<Side>)> {
     let has = |label: &str| scene.findings.iter().any(|f| f.label() == label);
     let mut denials = Vec::new();
     // Fluid and haze up to the heart's border leave its size open.
-    let hidden = |f: &Finding| {
-        matches!(
-            f,
-            Finding::Effusion(Side::Left, Extent::Large) | Finding::Edema(Grade::Severe)
-        )
-    };
+    let hidden =
+        |f: &Finding| matches!(f, Finding::Effusion(Side::Left, Extent::Large) | Finding::Edema(Grade::Severe));
     if !has("cardiomegaly") && !scene.findings.iter().any(hidden) {
         denials.push((Denial::Heart, None));
     }
@@ -131,12 +111,8 @@ fn denials(scene: &Scene) -> Vec<(Denial, Option<Side>)> {
         (false, true) => denials.push((Denial::Effusion, None)),
         (true, true) => {}
     }
-    let sides: Vec<Option<Side>> = scene
-        .findings
-        .iter()
-        .filter(|f| f.label() != "cardiomegaly")
-        .map(|f| f.side())
-        .collect();
+    let sides: Vec<Option<Side>> =
+        scene.findings.iter().filter(|f| f.label() != "cardiomegaly").map(|f| f.side()).collect();
     if sides.is_empty() {
         denials.push((Denial::Lungs, None));
     } else if sides.iter().all(|side| *side == Some(Side::Right)) {
@@ -156,11 +132,7 @@ fn denials(scene: &Scene) -> Vec<(Denial, Option<Side>)> {
 fn sentences(phrases: &[String]) -> String {
     let sentence = |phrase: &String| {
         let mut letters = phrase.chars();
-        let first: String = letters
-            .next()
-            .into_iter()
-            .flat_map(char::to_uppercase)
-            .collect();
+        let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
         format!("{first}{}.", letters.as_str())
     };
     phrases.iter().map(sentence).collect::<Vec<_>>().join(" ")
@@ -169,9 +141,7 @@ fn sentences(phrases: &[String]) -> String {
 /// Fills a finding's blanks.
 fn fill(phrase: &str, finding: Finding, words: &Words) -> String {
     let (zone, size, mm) = match finding {
-        Finding::Pneumothorax(_, extent) | Finding::Effusion(_, extent) => {
-            (None, (words.extent)(extent), 0)
-        }
+        Finding::Pneumothorax(_, extent) | Finding::Effusion(_, extent) => (None, (words.extent)(extent), 0),
         Finding::Consolidation(_, zone, extent) => (Some(zone), (words.spread)(extent), 0),
         Finding::Nodule(_, zone, mm) => (Some(zone), "", mm),
         Finding::Atelectasis(_, zone) => (Some(zone), "", 0),
@@ -179,11 +149,7 @@ fn fill(phrase: &str, finding: Finding, words: &Words) -> String {
     };
     let zone = zone.map_or("", words.zone);
     let phrase = phrase.replace("{size}", size).replace("{zone}", zone);
-    with_side(
-        &phrase.replace("{mm}", &mm.to_string()),
-        finding.side(),
-        words,
-    )
+    with_side(&phrase.replace("{mm}", &mm.to_string()), finding.side(), words)
 }
 
 /// Fills in the side.

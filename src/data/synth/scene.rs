@@ -115,20 +115,16 @@ impl Finding {
             Finding::Pneumothorax(side, Extent::Small) => zone(side, Zone::Upper),
             Finding::Pneumothorax(side, _) => lung(side),
             Finding::Effusion(side, Extent::Small) => zone(side, Zone::Lower),
-            Finding::Effusion(side, Extent::Moderate) => {
-                zone(side, Zone::Lower) | zone(side, Zone::Middle)
-            }
+            Finding::Effusion(side, Extent::Moderate) => zone(side, Zone::Lower) | zone(side, Zone::Middle),
             Finding::Effusion(side, _) => lung(side) | HEART,
             // Extensive ones reach into the next zone.
             Finding::Consolidation(side, _, Extent::Large) => lung(side),
-            Finding::Consolidation(side, at, _)
-            | Finding::Nodule(side, at, _)
-            | Finding::Atelectasis(side, at) => zone(side, at),
+            Finding::Consolidation(side, at, _) | Finding::Nodule(side, at, _) | Finding::Atelectasis(side, at) => {
+                zone(side, at)
+            }
             // An enlarged heart covers the lower part of the left lung.
             Finding::Cardiomegaly(Grade::Mild) => HEART | zone(Side::Left, Zone::Lower),
-            Finding::Cardiomegaly(_) => {
-                HEART | zone(Side::Left, Zone::Lower) | zone(Side::Left, Zone::Middle)
-            }
+            Finding::Cardiomegaly(_) => HEART | zone(Side::Left, Zone::Lower) | zone(Side::Left, Zone::Middle),
             Finding::Edema(Grade::Severe) => 0b011_011,
             Finding::Edema(_) => 0b010_010,
         }
@@ -174,18 +170,12 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn label(&self) -> &'static str {
-        self.findings
-            .first()
-            .map_or("normal", |finding| finding.label())
+        self.findings.first().map_or("normal", |finding| finding.label())
     }
 }
 
 /// Decides what a study shows.
-pub(super) fn plan(
-    rng: &mut ChaCha8Rng,
-    pacemaker: Option<Device>,
-    scoliosis: Option<Side>,
-) -> Scene {
+pub(super) fn plan(rng: &mut ChaCha8Rng, pacemaker: Option<Device>, scoliosis: Option<Side>) -> Scene {
     let mut findings: Vec<Finding> = Vec::new();
     if !rng.random_ratio(35, 100) {
         let wanted = pick(rng, &[1, 1, 1, 2, 2, 3]);
@@ -212,20 +202,9 @@ pub(super) fn plan(
     let inspiration = match rng.random_range(0..100u32) {
         _ if findings.len() > 2 => Inspiration::Normal,
         // A shallow breath makes every heart look large, so the two do not meet.
-        0..=17
-            if !findings
-                .iter()
-                .any(|f| matches!(f, Finding::Cardiomegaly(_))) =>
-        {
-            Inspiration::Low
-        }
+        0..=17 if !findings.iter().any(|f| matches!(f, Finding::Cardiomegaly(_))) => Inspiration::Low,
         18..=35 => Inspiration::Deep,
         _ => Inspiration::Normal,
     };
-    Scene {
-        findings,
-        devices,
-        inspiration,
-        scoliosis,
-    }
+    Scene { findings, devices, inspiration, scoliosis }
 }

@@ -37,10 +37,7 @@ impl View {
 
     /// Body coordinates of a place in the picture.
     pub(super) fn body(&self, u: f32, v: f32) -> (f32, f32) {
-        let (u, v) = (
-            (u - self.shift[0]) * self.zoom,
-            (v - self.shift[1]) * self.zoom,
-        );
+        let (u, v) = ((u - self.shift[0]) * self.zoom, (v - self.shift[1]) * self.zoom);
         (self.cos * u + self.sin * v, self.cos * v - self.sin * u)
     }
 
@@ -53,12 +50,7 @@ impl View {
 
 /// Noise of one pixel: mean 0, standard deviation about 1, from one random number.
 pub(super) fn grain(rng: &mut ChaCha8Rng) -> f32 {
-    let sum: u32 = rng
-        .random::<u32>()
-        .to_le_bytes()
-        .iter()
-        .map(|&b| u32::from(b))
-        .sum();
+    let sum: u32 = rng.random::<u32>().to_le_bytes().iter().map(|&b| u32::from(b)).sum();
     (sum as f32 - 510.0) / 148.0
 }
 

@@ -45,8 +45,7 @@ pub struct Loaded {
 pub fn load(files: &ModelFiles, options: &LoadOptions, device: &Device) -> Result<Loaded> {
     let path = files.get("config.json")?;
     let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-    let config_json: Value =
-        serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+    let config_json: Value = serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))?;
     let stored = ClipConfig::from_json(&config_json).with_context(|| path.display().to_string())?;
     let mut config = stored.clone();
     config.vision.image_size = options.image_size.unwrap_or(config.vision.image_size);
@@ -98,7 +97,8 @@ fn check(weights: &WeightFiles, specs: &[ParamSpec]) -> Result<Vec<(String, &'st
     for name in unused.into_keys() {
         match IGNORED.iter().find(|(ending, _)| name.ends_with(ending)) {
             Some((_, reason)) => ignored.push((name, *reason)),
-            None => problems.push(format!("tensor {name} is in the file, but a CLIP of this config.json has no such weight")),
+            None => problems
+                .push(format!("tensor {name} is in the file, but a CLIP of this config.json has no such weight")),
         }
     }
     summarise(problems)?;

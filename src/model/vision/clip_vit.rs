@@ -31,7 +31,11 @@ impl ClipVit {
             layer_norm_eps: c.layer_norm_eps,
         };
         Ok(Self {
-            class_embedding: embeddings.vector("class_embedding", c.width, Init::Normal((c.width as f64).powf(-0.5)))?,
+            class_embedding: embeddings.vector(
+                "class_embedding",
+                c.width,
+                Init::Normal((c.width as f64).powf(-0.5)),
+            )?,
             patch_embedding: embeddings.matrix("patch_embedding.weight", patch, Init::Normal(0.02))?,
             position_embedding: embeddings.vector(
                 "position_embedding.weight",
@@ -62,7 +66,11 @@ impl ClipVit {
         let c = &self.config;
         let (batch, channels, height, width) = pixel_values.dims4()?;
         if (channels, height, width) != (c.channels, c.image_size, c.image_size) {
-            bail!("pixel_values are {channels}×{height}×{width}, the model takes {0}×{1}×{1}", c.channels, c.image_size);
+            bail!(
+                "pixel_values are {channels}×{height}×{width}, the model takes {0}×{1}×{1}",
+                c.channels,
+                c.image_size
+            );
         }
         let (grid, patch) = (c.grid(), c.patch_size);
         let flat = pixel_values
