@@ -1,17 +1,20 @@
 //! Configuration in two stages: what was written ([`Written`], with the line of each value) → what is meant
 //! ([`Config`], typed, every default filled). Nothing changes a `Config` afterwards. Plain data: knows no tensor.
 //!
-//! To add a key: one row in `keys.rs`, one field in `resolved.rs`.
+//! To add a key: one row in `keys.rs`, one field in `sections.rs`, one line where `resolved.rs` or `values.rs` fills it.
 
 mod keys;
 mod resolved;
+mod sections;
 mod span;
+mod values;
 mod written;
 
 pub use keys::{KEYS, Key, Kind, keys_as_markdown};
-pub use resolved::{
-    AugmentConfig, Config, DataConfig, DirectionName, EvalConfig, FreezeConfig, FreezeDepth, LossConfig, LossKind,
-    ModelConfig, ModelInit, OnError, OptimConfig, RandomModelConfig, ScheduleKind, TrainConfig,
+pub use resolved::Config;
+pub use sections::{
+    AugmentConfig, DataConfig, DirectionName, EvalConfig, FreezeConfig, FreezeDepth, LossConfig, LossKind, ModelConfig,
+    ModelInit, OnError, OptimConfig, RandomModelConfig, ScheduleKind, TrainConfig,
 };
 pub use span::Span;
 pub use written::{Origin, Written};

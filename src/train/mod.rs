@@ -1,14 +1,18 @@
 //! Training: from a resolved config to a run folder with the best model in it.
 
 mod checkpoint;
+mod open_model;
 mod plan;
 mod prepare;
 mod records;
+mod setup;
 mod step;
 pub mod stop;
 mod trainer;
 
+pub use open_model::open_pretrained;
 pub use plan::{Plan, plan};
-pub use prepare::{Prepared, open_pretrained, prepare};
+pub use prepare::{Prepared, prepare};
+pub use setup::loss_of;
 pub use step::{StepOutput, train_step};
 pub use trainer::{Outcome, Resume, train};

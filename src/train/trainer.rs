@@ -7,19 +7,20 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::checkpoint;
-use super::plan::{Plan, plan};
+use super::plan::Plan;
 use super::prepare::Prepared;
-use super::records::{RunRecord, TrainState};
+use super::records::TrainState;
+use super::setup::skipped_line;
 use super::step::{StepOutput, train_step};
 use super::stop;
-use crate::config::{Config, DirectionName, LossKind, OnError};
+use crate::config::{Config, OnError};
 use crate::data::{Batch, Dataset, Prefetch, Row};
 use crate::eval::{RetrievalReport, evaluate};
 use crate::export::{ModelFolder, write_hugging_face};
-use crate::loss::{ClipLoss, Direction};
+use crate::loss::ClipLoss;
 use crate::model::{Builder, ClipModel, Params};
-use crate::optim::{AdamW, AdamWOptions};
-use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, replace_file, replace_folder};
+use crate::optim::AdamW;
+use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, replace_folder};
 
 /// Where to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,25 +46,25 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-struct Trainer<'a> {
-    config: &'a Config,
-    plan: Plan,
-    loss: ClipLoss,
-    params: Params,
-    optimizer: AdamW,
-    state: TrainState,
+pub(super) struct Trainer<'a> {
+    pub(super) config: &'a Config,
+    pub(super) plan: Plan,
+    pub(super) loss: ClipLoss,
+    pub(super) params: Params,
+    pub(super) optimizer: AdamW,
+    pub(super) state: TrainState,
     /// The step of the last whole checkpoint.
-    saved_at: Option<u64>,
+    pub(super) saved_at: Option<u64>,
     /// Something happened since.
-    unsaved: bool,
-    steps_at_chance: u64,
-    train: Arc<Dataset>,
-    val: Vec<Row>,
-    folder: ModelFolder,
-    device: candle_core::Device,
-    run: RunFolder,
-    jsonl: JsonlSink,
-    progress: ProgressSink,
+    pub(super) unsaved: bool,
+    pub(super) steps_at_chance: u64,
+    pub(super) train: Arc<Dataset>,
+    pub(super) val: Vec<Row>,
+    pub(super) folder: ModelFolder,
+    pub(super) device: candle_core::Device,
+    pub(super) run: RunFolder,
+    pub(super) jsonl: JsonlSink,
+    pub(super) progress: ProgressSink,
 }
 
 /// Trains as `config` says and leaves the best model in the run folder.
@@ -85,7 +86,7 @@ pub fn train(config: &Config, prepared: Prepared, run: RunFolder, resume: &Resum
     })
 }
 
-impl<'a> Trainer<'a> {
+impl Trainer<'_> {
     /// The loop: evaluate, save, stop, forward and backward, step, log. Returns why it ended early.
     fn run(&mut self) -> Result<Option<String>> {
         self.emit(&Event::Start { step: self.state.step, total: self.plan.total_steps })?;
@@ -118,82 +119,6 @@ impl<'a> Trainer<'a> {
             self.log(&output, logit_scale, grad_norm, lr_factor)?;
             self.log_time(&chunks, started.elapsed().as_secs_f64(), waiting)?;
         }
-    }
-
-    fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
-        let Prepared { params, folder, train, val, device, data_fingerprint, skipped, notes } = prepared;
-        let plan = plan(config, train.rows.len(), &folder.config, &params);
-        let o = &config.optim;
-        let options = AdamWOptions {
-            lr_image: o.lr_image,
-            lr_text: o.lr_text,
-            lr_heads: o.lr_heads,
-            beta1: o.beta1,
-            beta2: o.beta2,
-            eps: o.eps,
-            weight_decay: o.weight_decay,
-            clip_grad_norm: config.train.clip_grad_norm,
-        };
-        let mut optimizer = AdamW::new(&params, options)?;
-        let fresh = TrainState { total_steps: plan.total_steps, data_fingerprint, ..TrainState::default() };
-        let mut state = match resume {
-            Resume::From(Some(checkpoint)) => {
-                let state = checkpoint::restore(checkpoint, &params, &mut optimizer)?;
-                ensure!(
-                    state.data_fingerprint == fresh.data_fingerprint,
-                    "cannot resume: the pairs are not those that the run was started on; start a new run"
-                );
-                state
-            }
-            Resume::No | Resume::From(None) => fresh,
-        };
-        state.total_steps = plan.total_steps;
-        if *resume == Resume::No {
-            let record = RunRecord {
-                version: env!("CARGO_PKG_VERSION").into(),
-                revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
-                seed: config.seed,
-                device: notes.first().cloned().unwrap_or_default(),
-                data_fingerprint: state.data_fingerprint.clone(),
-                pairs: (train.rows.len(), val.len()),
-                parameters: params.count(),
-                total_steps: plan.total_steps,
-            };
-            replace_file(&run.path().join("run.json"), &serde_json::to_vec_pretty(&record)?)?;
-            replace_file(&run.config_path(), config.to_toml().as_bytes())?;
-            if !skipped.is_empty() {
-                run.note_skipped(skipped.iter().map(|(line, _)| skipped_line(*line, "left out at the start")))?;
-            }
-        }
-        let loss = match config.loss.kind {
-            LossKind::Clip => ClipLoss {
-                label_smoothing: config.loss.label_smoothing,
-                direction: match config.loss.direction {
-                    DirectionName::Both => Direction::Both,
-                    DirectionName::ImageToText => Direction::ImageToText,
-                    DirectionName::TextToImage => Direction::TextToImage,
-                },
-            },
-        };
-        let jsonl = JsonlSink::open(run.path(), state.metrics_bytes, state.timing_bytes)?;
-        Ok(Self {
-            config,
-            plan,
-            loss,
-            optimizer,
-            saved_at: matches!(resume, Resume::From(Some(_))).then_some(state.step),
-            unsaved: !matches!(resume, Resume::From(Some(_))),
-            steps_at_chance: 0,
-            state,
-            params,
-            train: Arc::new(train),
-            val,
-            folder,
-            device,
-            jsonl,
-            progress: ProgressSink::new(config.train.log_every),
-            run,
-        })
     }
 
     fn emit(&mut self, event: &Event) -> Result<()> {
@@ -397,9 +322,4 @@ impl<'a> Trainer<'a> {
         let weights = self.params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect::<Vec<_>>();
         replace_folder(&self.run.model(), |folder| write_hugging_face(folder, &self.folder, &weights))
     }
-}
-
-/// No file name: a run folder is shown to others, and names of images may name patients.
-fn skipped_line(line: u64, reason: &str) -> String {
-    serde_json::json!({"manifest_line": line, "reason": reason}).to_string()
 }

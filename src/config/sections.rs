@@ -1,0 +1,207 @@
+//! The sections of a resolved config, typed.
+
+use std::path::PathBuf;
+
+use super::span::Span;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            pub(super) fn from_word(word: &str) -> Self {
+                match word {
+                    $($word => Self::$variant,)+
+                    other => unreachable!("{other:?} passed the table of keys"),
+                }
+            }
+        }
+    };
+}
+
+words!(
+    /// Where weights come from.
+    ModelInit {
+        /// From `model.path`.
+        Pretrained = "pretrained",
+        /// Fresh, shaped by `model.random`.
+        Random = "random",
+    }
+);
+words!(
+    /// What to do with a row that cannot be read.
+    OnError {
+        /// Stop with an error.
+        Stop = "stop",
+        /// Count it and go on.
+        Skip = "skip",
+    }
+);
+words!(
+    /// The objective.
+    LossKind {
+        /// Symmetric cross-entropy over the batch diagonal.
+        Clip = "clip",
+    }
+);
+words!(
+    /// Which cross-entropies count.
+    DirectionName {
+        /// Both.
+        Both = "both",
+        /// Image to text.
+        ImageToText = "i2t",
+        /// Text to image.
+        TextToImage = "t2i",
+    }
+);
+words!(
+    /// Shape of the learning rate after warm-up.
+    ScheduleKind {
+        /// Half a cosine down to min_lr_ratio.
+        Cosine = "cosine",
+        /// A line down to min_lr_ratio.
+        Linear = "linear",
+        /// Flat.
+        Constant = "constant",
+    }
+);
+
+/// How much of a tower is frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FreezeDepth {
+    /// Nothing.
+    None,
+    /// Embeddings and this many blocks.
+    Blocks(usize),
+    /// The whole tower.
+    All,
+}
+
+/// Where the model comes from.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // Fields are documented by the table of keys, here and below.
+pub struct ModelConfig {
+    pub init: ModelInit,
+    pub path: Option<String>,
+    pub image_size: Option<usize>,
+    pub context_length: Option<usize>,
+    pub tokenizer: Option<PathBuf>,
+    pub random: RandomModelConfig,
+}
+
+/// Shape of a fresh model.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct RandomModelConfig {
+    pub vocab_size: usize,
+    pub embed_dim: usize,
+    pub patch_size: usize,
+    pub vision_width: usize,
+    pub vision_layers: usize,
+    pub vision_heads: usize,
+    pub text_width: usize,
+    pub text_layers: usize,
+    pub text_heads: usize,
+}
+
+/// Where pairs come from.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct DataConfig {
+    pub train: PathBuf,
+    pub val: Option<PathBuf>,
+    pub phantom: Option<usize>,
+    pub image_root: Option<PathBuf>,
+    pub image_column: String,
+    pub report_column: String,
+    pub patient_id_column: String,
+    pub study_id_column: String,
+    pub split_column: String,
+    pub label_column: String,
+    pub train_split: String,
+    pub val_split: String,
+    /// `None` = read it off the header.
+    pub separator: Option<u8>,
+    pub on_error: OnError,
+    pub max_skipped: usize,
+    pub workers: usize,
+    pub prefetch: usize,
+}
+
+/// Random changes to training images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct AugmentConfig {
+    pub rotation: f64,
+    pub crop: f64,
+    pub brightness: f64,
+    pub contrast: f64,
+    pub horizontal_flip: bool,
+    /// Flip although reports name sides.
+    pub force_flip: bool,
+}
+
+/// The objective.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct LossConfig {
+    pub kind: LossKind,
+    pub label_smoothing: f64,
+    pub direction: DirectionName,
+}
+
+/// Length and rhythm of training.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct TrainConfig {
+    pub batch_size: usize,
+    pub accum_freq: usize,
+    pub epochs: u64,
+    pub max_steps: Option<u64>,
+    pub max_samples: Option<u64>,
+    pub stop_after: Option<u64>,
+    pub eval_every: Span,
+    pub checkpoint_every: Span,
+    /// Best by mean recall; by validation loss if false.
+    pub best_by_recall: bool,
+    pub early_stopping: u64,
+    pub clip_grad_norm: f64,
+    pub log_every: u64,
+}
+
+/// The optimizer and its schedule.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct OptimConfig {
+    pub lr_image: f64,
+    pub lr_text: f64,
+    pub lr_heads: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    pub schedule: ScheduleKind,
+    pub warmup: Span,
+    pub min_lr_ratio: f64,
+}
+
+/// What training leaves as it is.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct FreezeConfig {
+    pub image: FreezeDepth,
+    pub text: FreezeDepth,
+    pub projections: bool,
+    pub logit_scale: bool,
+}
+
+/// How validation is done.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct EvalConfig {
+    pub batch_size: usize,
+    pub bootstrap: usize,
+}

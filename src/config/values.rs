@@ -1,0 +1,170 @@
+//! Written values with defaults filled in, and the sections made of them.
+
+use std::path::{Path, PathBuf};
+
+use toml::Value;
+
+use super::keys::{KEYS, Kind};
+use super::sections::{DataConfig, FreezeDepth, ModelConfig, ModelInit, OnError, RandomModelConfig};
+use super::span::Span;
+use super::written::{Origin, Written};
+
+/// Values with defaults. A value that failed its check is read as its default; the problem is already on the list.
+pub(super) struct Values<'a> {
+    pub written: &'a Written,
+}
+
+impl Values<'_> {
+    pub fn get(&self, name: &str) -> Option<Value> {
+        if let Some((value, _)) = self.written.values.get(name) {
+            return Some(value.clone());
+        }
+        let key = KEYS.iter().find(|k| k.name == name).unwrap_or_else(|| panic!("{name} is not in the table of keys"));
+        if key.default.is_empty() {
+            return None;
+        }
+        let mut table: toml::Table = format!("v = {}", key.default).parse().expect("defaults are TOML");
+        table.remove("v")
+    }
+
+    pub fn optional_int(&self, name: &str) -> Option<u64> {
+        self.get(name).and_then(|v| v.as_integer()).map(|n| n as u64)
+    }
+
+    pub fn int(&self, name: &str) -> u64 {
+        self.optional_int(name).unwrap_or_default()
+    }
+
+    pub fn size(&self, name: &str) -> usize {
+        self.int(name) as usize
+    }
+
+    pub fn optional_float(&self, name: &str) -> Option<f64> {
+        self.get(name).and_then(|v| v.as_float())
+    }
+
+    pub fn float(&self, name: &str) -> f64 {
+        self.optional_float(name).unwrap_or_default()
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.get(name).and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default()
+    }
+
+    pub fn optional_text(&self, name: &str) -> Option<String> {
+        self.get(name).and_then(|v| v.as_str().map(str::to_string))
+    }
+
+    /// In the file, relative to the file's folder; in `--set`, relative to the working directory.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        let (value, origin) = self.written.values.get(name)?;
+        let path = PathBuf::from(value.as_str()?);
+        Some(match origin {
+            Origin::Line(_) => self.written.path.parent().unwrap_or(Path::new("")).join(path),
+            Origin::Set => path,
+        })
+    }
+
+    pub fn span(&self, name: &str) -> Span {
+        match self.get(name) {
+            Some(Value::Integer(n)) => Span::Steps(n as u64),
+            Some(Value::String(s)) => Span::parse(&s).unwrap_or(Span::Steps(1)),
+            _ => Span::Steps(1),
+        }
+    }
+
+    pub fn freeze(&self, name: &str) -> FreezeDepth {
+        match self.get(name) {
+            Some(Value::Integer(n)) => FreezeDepth::Blocks(n as usize),
+            Some(Value::String(s)) if s == "all" => FreezeDepth::All,
+            _ => FreezeDepth::None,
+        }
+    }
+
+    pub fn model(&self) -> ModelConfig {
+        let random = |key: &str| self.size(&format!("model.random.{key}"));
+        ModelConfig {
+            init: ModelInit::from_word(&self.text("model.init")),
+            path: self.model_path(),
+            image_size: self.optional_int("model.image_size").map(|n| n as usize),
+            context_length: self.optional_int("model.context_length").map(|n| n as usize),
+            tokenizer: self.path("model.tokenizer"),
+            random: RandomModelConfig {
+                vocab_size: random("vocab_size"),
+                embed_dim: random("embed_dim"),
+                patch_size: random("patch_size"),
+                vision_width: random("vision_width"),
+                vision_layers: random("vision_layers"),
+                vision_heads: random("vision_heads"),
+                text_width: random("text_width"),
+                text_layers: random("text_layers"),
+                text_heads: random("text_heads"),
+            },
+        }
+    }
+
+    /// A hub id stays as it is; a folder relative to the config file becomes a path from here.
+    pub fn model_path(&self) -> Option<String> {
+        let text = self.optional_text("model.path")?;
+        let beside = self.path("model.path")?;
+        // An existing folder wins; a hub id names no folder.
+        if !beside.is_dir() && !text.starts_with('.') {
+            return Some(text);
+        }
+        Some(std::path::absolute(&beside).unwrap_or(beside).to_string_lossy().into_owned())
+    }
+
+    pub fn data(&self) -> DataConfig {
+        let column = |key: &str| self.text(&format!("data.{key}"));
+        DataConfig {
+            train: self.path("data.train").unwrap_or_default(),
+            val: self.path("data.val"),
+            phantom: self.optional_int("data.phantom").map(|n| n as usize),
+            image_root: self.path("data.image_root"),
+            image_column: column("image_column"),
+            report_column: column("report_column"),
+            patient_id_column: column("patient_id_column"),
+            study_id_column: column("study_id_column"),
+            split_column: column("split_column"),
+            label_column: column("label_column"),
+            train_split: column("train_split"),
+            val_split: column("val_split"),
+            separator: match self.text("data.separator").as_str() {
+                "comma" => Some(b','),
+                "tab" => Some(b'\t'),
+                "semicolon" => Some(b';'),
+                "pipe" => Some(b'|'),
+                _ => None,
+            },
+            on_error: OnError::from_word(&self.text("data.on_error")),
+            max_skipped: self.size("data.max_skipped"),
+            workers: self.size("data.workers"),
+            prefetch: self.size("data.prefetch"),
+        }
+    }
+
+    /// Every key with a value, nested as TOML writes it; paths absolute, so that the file works from anywhere.
+    pub fn table(&self) -> toml::Table {
+        let mut root = toml::Table::new();
+        for key in KEYS {
+            let value = match key.kind {
+                Kind::Path => self.path(key.name).map(|p| {
+                    let absolute = std::path::absolute(&p).unwrap_or(p);
+                    Value::String(absolute.to_string_lossy().into_owned())
+                }),
+                _ if key.name == "model.path" => self.model_path().map(Value::String),
+                _ => self.get(key.name),
+            };
+            let Some(value) = value else { continue };
+            let mut table = &mut root;
+            let mut parts: Vec<&str> = key.name.split('.').collect();
+            let leaf = parts.pop().unwrap_or_default();
+            for part in parts {
+                let section = table.entry(part).or_insert_with(|| Value::Table(toml::Table::new()));
+                table = section.as_table_mut().expect("a section is no key");
+            }
+            table.insert(leaf.to_string(), value);
+        }
+        root
+    }
+}

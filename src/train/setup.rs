@@ -1,0 +1,102 @@
+//! From what was prepared to a trainer that stands at its first or its resumed step.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+
+use super::checkpoint;
+use super::plan::plan;
+use super::prepare::Prepared;
+use super::records::{RunRecord, TrainState};
+use super::trainer::{Resume, Trainer};
+use crate::config::{Config, DirectionName, LossKind};
+use crate::loss::{ClipLoss, Direction};
+use crate::optim::{AdamW, AdamWOptions};
+use crate::track::{JsonlSink, ProgressSink, RunFolder, replace_file};
+
+impl<'a> Trainer<'a> {
+    pub(super) fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
+        let Prepared { params, folder, train, val, device, data_fingerprint, skipped, notes } = prepared;
+        let plan = plan(config, train.rows.len(), &folder.config, &params);
+        let o = &config.optim;
+        let options = AdamWOptions {
+            lr_image: o.lr_image,
+            lr_text: o.lr_text,
+            lr_heads: o.lr_heads,
+            beta1: o.beta1,
+            beta2: o.beta2,
+            eps: o.eps,
+            weight_decay: o.weight_decay,
+            clip_grad_norm: config.train.clip_grad_norm,
+        };
+        let mut optimizer = AdamW::new(&params, options)?;
+        let fresh = TrainState { total_steps: plan.total_steps, data_fingerprint, ..TrainState::default() };
+        let mut state = match resume {
+            Resume::From(Some(checkpoint)) => {
+                let state = checkpoint::restore(checkpoint, &params, &mut optimizer)?;
+                ensure!(
+                    state.data_fingerprint == fresh.data_fingerprint,
+                    "cannot resume: the pairs are not those that the run was started on; start a new run"
+                );
+                state
+            }
+            Resume::No | Resume::From(None) => fresh,
+        };
+        state.total_steps = plan.total_steps;
+        if *resume == Resume::No {
+            let record = RunRecord {
+                version: env!("CARGO_PKG_VERSION").into(),
+                revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
+                seed: config.seed,
+                device: notes.first().cloned().unwrap_or_default(),
+                data_fingerprint: state.data_fingerprint.clone(),
+                pairs: (train.rows.len(), val.len()),
+                parameters: params.count(),
+                total_steps: plan.total_steps,
+            };
+            replace_file(&run.path().join("run.json"), &serde_json::to_vec_pretty(&record)?)?;
+            replace_file(&run.config_path(), config.to_toml().as_bytes())?;
+            if !skipped.is_empty() {
+                run.note_skipped(skipped.iter().map(|(line, _)| skipped_line(*line, "left out at the start")))?;
+            }
+        }
+        let jsonl = JsonlSink::open(run.path(), state.metrics_bytes, state.timing_bytes)?;
+        Ok(Self {
+            config,
+            plan,
+            loss: loss_of(config),
+            optimizer,
+            saved_at: matches!(resume, Resume::From(Some(_))).then_some(state.step),
+            unsaved: !matches!(resume, Resume::From(Some(_))),
+            steps_at_chance: 0,
+            state,
+            params,
+            train: Arc::new(train),
+            val,
+            folder,
+            device,
+            jsonl,
+            progress: ProgressSink::new(config.train.log_every),
+            run,
+        })
+    }
+}
+
+/// No file name: a run folder is shown to others, and names of images may name patients.
+pub(super) fn skipped_line(line: u64, reason: &str) -> String {
+    serde_json::json!({"manifest_line": line, "reason": reason}).to_string()
+}
+
+/// The objective that `config` names.
+pub fn loss_of(config: &Config) -> ClipLoss {
+    match config.loss.kind {
+        LossKind::Clip => ClipLoss {
+            label_smoothing: config.loss.label_smoothing,
+            direction: match config.loss.direction {
+                DirectionName::Both => Direction::Both,
+                DirectionName::ImageToText => Direction::ImageToText,
+                DirectionName::TextToImage => Direction::TextToImage,
+            },
+        },
+    }
+}
