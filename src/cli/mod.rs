@@ -96,7 +96,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
             ExitCode::from(2)
         }
         None => {
-            output::error(&one_line(error));
+            let full = error.chain().any(|e| e.to_string().contains("No space left"));
+            let hint = if full { "; free some space, then go on with --resume latest" } else { "" };
+            output::error(&format!("{}{hint}", one_line(error)));
             ExitCode::from(1)
         }
     }

@@ -21,8 +21,6 @@ pub use written::{Origin, Written};
 
 use std::path::Path;
 
-use anyhow::Context;
-
 use crate::error::Problems;
 
 /// Reads a config file, applies `--set key=value` pairs in order, resolves and checks.
@@ -30,7 +28,10 @@ use crate::error::Problems;
 /// # Errors
 /// The file cannot be read, or [`Problems`] with everything that is wrong in it.
 pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
-    let bytes = std::fs::read(path).with_context(|| format!("config {}", path.display()))?;
+    let bytes = std::fs::read(path).map_err(|e| {
+        let hint = if path.is_dir() { "is a folder; name the file in it".to_string() } else { e.to_string() };
+        Problems(vec![crate::error::Problem(format!("config {}: {hint}", path.display()))])
+    })?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
         Problems(vec![crate::error::Problem(format!("{}:{line}: not UTF-8; save the file as UTF-8", path.display()))])

@@ -247,7 +247,7 @@ fn read_csv(text: &str, columns: &Columns) -> Result<Vec<Record>> {
     let find = |name: &str| header.iter().position(|h| h == name);
     for required in [&columns.image, &columns.report] {
         if find(required).is_none() {
-            bail!("line 1: {}, cut at {}", missing_column(required, &known), dialect.separator_name());
+            bail!("line 1, cut at {}: {}", dialect.separator_name(), missing_column(required, &known));
         }
     }
     let positions = names(columns).map(find);
@@ -409,7 +409,7 @@ mod tests {
     fn broken_files_say_what_is_wrong() {
         assert_eq!(
             message("a.csv", b"image,Report\na.png,x\n"),
-            ": line 1: there is no column \"report\", only image, Report; did you mean \"Report\"?, cut at commas"
+            ": line 1, cut at commas: there is no column \"report\", only image, Report; did you mean \"Report\"?"
         );
         assert_eq!(message("b.csv", b"image,report\n"), ": has a header and no rows");
         assert_eq!(

@@ -123,6 +123,16 @@ impl ReportTokenizer {
         self.inner.token_to_id(END)
     }
 
+    /// Id of the begin mark, where there is one.
+    pub fn start_id(&self) -> Option<u32> {
+        self.inner.token_to_id(START)
+    }
+
+    /// Id of the padding token.
+    pub fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
     /// Longest text in tokens.
     pub fn context_length(&self) -> usize {
         self.context_length

@@ -80,14 +80,9 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        let (batch, tokens, width) = x.dims3()?;
-        let head_width = width / self.heads;
-        // (batch, tokens, width) → (batch, heads, tokens, head_width)
-        let split = |x: Tensor| x.reshape((batch, tokens, self.heads, head_width))?.transpose(1, 2);
-        let (q, k, v) = (split(self.q.forward(x)?)?, split(self.k.forward(x)?)?, split(self.v.forward(x)?)?);
-        let y = ops::attention(&q, &k, &v, (head_width as f64).powf(-0.5), mask)?;
-        self.out.forward(&y.transpose(1, 2)?.reshape((batch, tokens, width))?)
+    fn forward(&self, x: &Tensor, causal: bool) -> Result<Tensor> {
+        let (q, k, v) = (self.q.forward(x)?, self.k.forward(x)?, self.v.forward(x)?);
+        self.out.forward(&ops::attention(&q, &k, &v, self.heads, causal)?)
     }
 }
 
@@ -113,8 +108,8 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        let x = (x + self.attention.forward(&self.layer_norm1.forward(x)?, mask)?)?;
+    fn forward(&self, x: &Tensor, causal: bool) -> Result<Tensor> {
+        let x = (x + self.attention.forward(&self.layer_norm1.forward(x)?, causal)?)?;
         let hidden = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
         let hidden = match self.activation {
             Activation::QuickGelu => ops::quick_gelu(&hidden)?,
@@ -140,8 +135,8 @@ impl Stack {
             .map(Self)
     }
 
-    /// x: (batch, tokens, width) → the same; `mask` as [`ops::attention`] takes it.
-    pub fn forward(&self, x: Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        self.0.iter().try_fold(x, |x, block| block.forward(&x, mask))
+    /// x: (batch, tokens, width) → the same; with `causal`, a token sees none behind it.
+    pub fn forward(&self, x: Tensor, causal: bool) -> Result<Tensor> {
+        self.0.iter().try_fold(x, |x, block| block.forward(&x, causal))
     }
 }

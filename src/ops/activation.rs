@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::simd::{self, vectorised};
 
 /// Numbers handled by one task.
 const BLOCK: usize = 1 << 14;
@@ -29,8 +30,24 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
 
 struct QuickGelu;
 
+#[inline(always)]
 fn sigmoid(x: f32) -> f32 {
-    (1.0 + (-x).exp()).recip()
+    (1.0 + simd::exp(-x)).recip()
+}
+
+vectorised! {
+    fn quick_gelu_block(x: &[f32], y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * sigmoid(1.702 * x));
+    }
+}
+
+vectorised! {
+    fn quick_gelu_block_bwd(x: &[f32], grad: &[f32], dx: &mut [f32]) {
+        for ((dx, x), g) in dx.iter_mut().zip(x).zip(grad) {
+            let s = sigmoid(1.702 * x);
+            *dx = g * s * (1.0 + 1.702 * x * (1.0 - s));
+        }
+    }
 }
 
 impl CustomOp1 for QuickGelu {
@@ -41,9 +58,7 @@ impl CustomOp1 for QuickGelu {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = cpu::slice(x, layout)?;
         let mut y = vec![0f32; x.len()];
-        y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(y, x)| {
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = x * sigmoid(1.702 * x));
-        });
+        y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(y, x)| quick_gelu_block(x, y));
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
@@ -51,12 +66,8 @@ impl CustomOp1 for QuickGelu {
         let mut dx = vec![0f32; x.elem_count()];
         cpu::with_slice(x, |x| {
             cpu::with_slice(grad, |g| {
-                dx.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).zip(g.par_chunks(BLOCK)).for_each(|((dx, x), g)| {
-                    for i in 0..x.len() {
-                        let s = sigmoid(1.702 * x[i]);
-                        dx[i] = g[i] * s * (1.0 + 1.702 * x[i] * (1.0 - s));
-                    }
-                });
+                let blocks = dx.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).zip(g.par_chunks(BLOCK));
+                blocks.for_each(|((dx, x), g)| quick_gelu_block_bwd(x, g, dx));
             })
         })??;
         Tensor::from_vec(dx, x.dims(), x.device()).map(Some)

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::simd::{self, vectorised};
 
 /// `(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension. x: (…, width), weight and bias: (width).
 ///
@@ -20,31 +21,40 @@ struct LayerNorm {
     eps: f32,
 }
 
-impl LayerNorm {
-    /// Mean and reciprocal standard deviation of one row.
-    fn statistics(&self, row: &[f32]) -> (f32, f32) {
-        let n = row.len() as f32;
-        let mean = row.iter().sum::<f32>() / n;
-        let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
-        (mean, (variance + self.eps).sqrt().recip())
-    }
+/// Mean and reciprocal standard deviation of one row.
+#[inline(always)]
+fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
+    let n = row.len() as f32;
+    let mean = simd::sum(row.len(), |i| row[i]) / n;
+    let variance = simd::sum(row.len(), |i| (row[i] - mean) * (row[i] - mean)) / n;
+    (mean, (variance + eps).sqrt().recip())
+}
 
-    /// dx into `dx`; adds this row's share of dweight and dbias.
-    fn row_bwd(&self, x: &[f32], w: &[f32], g: &[f32], dx: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
-        let (mean, rstd) = self.statistics(x);
-        let n = x.len() as f32;
-        let (mut sum_gw, mut sum_gwx) = (0f32, 0f32);
-        for i in 0..x.len() {
+vectorised! {
+    fn layer_norm_row(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+        let (mean, rstd) = statistics(x, eps);
+        for (((y, x), w), b) in y.iter_mut().zip(x).zip(w).zip(b) {
+            *y = (x - mean) * rstd * w + b;
+        }
+    }
+}
+
+vectorised! {
+    /// dx of one row; adds its share of dweight and dbias.
+    fn layer_norm_row_bwd(
+        x: &[f32], w: &[f32], g: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32], db: &mut [f32],
+    ) {
+        // One length for all, so that the loops need no bounds checks.
+        let n = x.len();
+        let (w, g, dx, dw, db) = (&w[..n], &g[..n], &mut dx[..n], &mut dw[..n], &mut db[..n]);
+        let (mean, rstd) = statistics(x, eps);
+        let mean_gw = simd::sum(n, |i| g[i] * w[i]) / n as f32;
+        let mean_gwx = simd::sum(n, |i| g[i] * w[i] * ((x[i] - mean) * rstd)) / n as f32;
+        for i in 0..n {
             let normed = (x[i] - mean) * rstd;
-            let gw = g[i] * w[i];
-            sum_gw += gw;
-            sum_gwx += gw * normed;
             dw[i] += g[i] * normed;
             db[i] += g[i];
-        }
-        for i in 0..x.len() {
-            let normed = (x[i] - mean) * rstd;
-            dx[i] = rstd * (g[i] * w[i] - sum_gw / n - normed * (sum_gwx / n));
+            dx[i] = rstd * (g[i] * w[i] - mean_gw - normed * mean_gwx);
         }
     }
 }
@@ -72,10 +82,7 @@ impl CustomOp3 for LayerNorm {
         let block = width * cpu::ROWS_PER_TASK;
         y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(y, x)| {
             for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let (mean, rstd) = self.statistics(x);
-                for i in 0..width {
-                    y[i] = (x[i] - mean) * rstd * w[i] + b[i];
-                }
+                layer_norm_row(x, w, b, self.eps, y);
             }
         });
         Ok((CpuStorage::F32(y), lx.shape().clone()))
@@ -105,7 +112,7 @@ impl CustomOp3 for LayerNorm {
                             let (mut dw, mut db) = (vec![0f32; width], vec![0f32; width]);
                             let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width));
                             for ((dx, x), g) in rows {
-                                self.row_bwd(x, ws, g, dx, &mut dw, &mut db);
+                                layer_norm_row_bwd(x, ws, g, self.eps, dx, &mut dw, &mut db);
                             }
                             (dw, db)
                         })

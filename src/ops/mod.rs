@@ -12,7 +12,9 @@ mod cpu;
 mod layer_norm;
 mod linear;
 mod normalize;
+mod product;
 pub mod reference;
+mod simd;
 mod softmax;
 
 pub use activation::{gelu, quick_gelu};

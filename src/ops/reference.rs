@@ -32,3 +32,21 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     x * candle_nn::ops::sigmoid(&(x * 1.702)?)?
 }
+
+/// Attention as [`super::attention`] describes it.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    let (batch, tokens, width) = q.dims3()?;
+    let head_width = width / heads;
+    // (batch, tokens, width) → (batch, heads, tokens, head_width)
+    let split = |x: &Tensor| x.reshape((batch, tokens, heads, head_width))?.transpose(1, 2)?.contiguous();
+    let scores = (split(q)?.matmul(&split(k)?.t()?)? * (head_width as f64).powf(-0.5))?;
+    let scores = if causal { scores.broadcast_add(&causal_mask(tokens, &scores)?)? } else { scores };
+    softmax(&scores)?.matmul(&split(v)?)?.transpose(1, 2)?.reshape((batch, tokens, width))
+}
+
+/// (tokens, tokens): 0 where a token may look, −∞ ahead of it; device and type of `like`.
+fn causal_mask(tokens: usize, like: &Tensor) -> Result<Tensor> {
+    let ahead = |row: usize, column: usize| if column > row { f32::NEG_INFINITY } else { 0.0 };
+    let mask: Vec<f32> = (0..tokens * tokens).map(|i| ahead(i / tokens, i % tokens)).collect();
+    Tensor::from_vec(mask, (tokens, tokens), like.device())?.to_dtype(like.dtype())
+}

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::simd::{self, vectorised};
 
 /// Softmax over the last dimension; entries of −∞ get 0. A row of nothing but −∞ gives NaN, as in PyTorch.
 ///
@@ -14,6 +15,25 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
         return super::reference::softmax(x);
     }
     x.contiguous()?.apply_op1(Softmax)
+}
+
+vectorised! {
+    /// One row in place.
+    fn softmax_row(row: &mut [f32]) {
+        let max = row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+        row.iter_mut().for_each(|v| *v = simd::exp(*v - max));
+        let scale = simd::sum(row.len(), |i| row[i]).recip();
+        row.iter_mut().for_each(|v| *v *= scale);
+    }
+}
+
+vectorised! {
+    /// The gradient of one row, in place of the gradient of its softmax `y`.
+    fn softmax_row_bwd(y: &[f32], grad: &mut [f32]) {
+        let grad = &mut grad[..y.len()];
+        let dot = simd::sum(y.len(), |i| y[i] * grad[i]);
+        grad.iter_mut().zip(y).for_each(|(g, y)| *g = y * (*g - dot));
+    }
 }
 
 struct Softmax;
@@ -29,12 +49,8 @@ impl CustomOp1 for Softmax {
         let mut y = vec![0f32; x.len()];
         let block = width * cpu::ROWS_PER_TASK;
         y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let max = x.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - max).exp());
-                let scale = y.iter().sum::<f32>().recip();
-                y.iter_mut().for_each(|y| *y *= scale);
-            }
+            y.copy_from_slice(x);
+            y.chunks_exact_mut(width).for_each(softmax_row);
         });
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
@@ -48,10 +64,8 @@ impl CustomOp1 for Softmax {
                 dx.par_chunks_mut(block).zip(y.par_chunks(block)).zip(g.par_chunks(block)).for_each(|((dx, y), g)| {
                     let rows = dx.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(g.chunks_exact(width));
                     for ((dx, y), g) in rows {
-                        let dot: f32 = y.iter().zip(g).map(|(y, g)| y * g).sum();
-                        for i in 0..width {
-                            dx[i] = y[i] * (g[i] - dot);
-                        }
+                        dx.copy_from_slice(g);
+                        softmax_row_bwd(y, dx);
                     }
                 });
             })

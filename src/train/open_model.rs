@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::{Config, ModelInit};
 use crate::data::{Preprocess, ReportTokenizer, Row, bpe, tokenize};
@@ -156,7 +156,10 @@ fn random(config: &Config, reports: &[Row], device: &Device) -> Result<Model> {
     );
     let folder = ModelFolder {
         config: clip,
-        config_json: Value::Null,
+        // Without these transformers warns of ids of OpenAI's vocabulary.
+        config_json: json!({"text_config": {
+            "bos_token_id": tokenizer.start_id(), "pad_token_id": tokenizer.pad_id(),
+        }}),
         preprocess: Preprocess::clip(image_size),
         tokenizer,
         origin: "Trained from scratch with reportclip.".into(),

@@ -146,7 +146,7 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
                 problems.push(format!("{}: and {} more rows", config.data.train.display(), bad - SHOWN));
             }
             problems.push(format!(
-                "{bad} rows cannot be used; mend them, or set data.on_error = \"skip\" to train without them"
+                "rows that cannot be used: {bad}; mend them, or set data.on_error = \"skip\" to train without them"
             ));
         }
         OnError::Skip if bad > config.data.max_skipped => problems.push(format!(

@@ -132,8 +132,12 @@ pub fn save_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()>
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let contiguous: Vec<(&str, Tensor)> =
         tensors.iter().map(|(name, t)| Ok((name.as_str(), t.contiguous()?))).collect::<Result<_>>()?;
-    safetensors::serialize_to_file(contiguous, Some(metadata), path)
-        .with_context(|| format!("writing {}", path.display()))?;
-    let file = std::fs::File::open(path).with_context(|| format!("reopening {}", path.display()))?;
-    file.sync_all().with_context(|| format!("writing {}", path.display()))
+    let write = || -> Result<()> {
+        // The library makes files that only their owner can read; a new file's own rights are what the user expects.
+        let rights = std::fs::File::create(path)?.metadata()?.permissions();
+        safetensors::serialize_to_file(contiguous, Some(metadata), path)?;
+        std::fs::set_permissions(path, rights)?;
+        Ok(std::fs::File::open(path)?.sync_all()?)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }

@@ -1,6 +1,6 @@
 //! CLIP's causal text transformer.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use crate::model::block::{LayerNorm, Stack, StackConfig};
 use crate::model::config::{EosRule, TextConfig};
@@ -61,7 +61,7 @@ impl ClipText {
             .index_select(&input_ids.flatten_all()?, 0)?
             .reshape((batch, tokens, width))?
             .broadcast_add(&self.position_embedding.narrow(0, 0, tokens)?)?;
-        let x = self.stack.forward(x, Some(&causal_mask(tokens, input_ids.device())?))?;
+        let x = self.stack.forward(x, true)?;
         let pooled: Vec<u32> =
             rows.iter().enumerate().map(|(i, row)| (i * tokens + self.pooled_position(row)) as u32).collect();
         let pooled = Tensor::from_vec(pooled, batch, input_ids.device())?;
@@ -77,11 +77,4 @@ impl ClipText {
         // transformers takes position 0 where there is no end of text: argmax over a row of zeros.
         ids.iter().position(|&id| id == wanted).unwrap_or(0)
     }
-}
-
-/// (tokens, tokens): 0 where a token may look, −∞ ahead of it.
-fn causal_mask(tokens: usize, device: &Device) -> Result<Tensor> {
-    let ahead = |row: usize, column: usize| if column > row { f32::NEG_INFINITY } else { 0.0 };
-    let mask: Vec<f32> = (0..tokens * tokens).map(|i| ahead(i / tokens, i % tokens)).collect();
-    Tensor::from_vec(mask, (tokens, tokens), device)
 }

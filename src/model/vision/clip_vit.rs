@@ -56,7 +56,7 @@ impl ClipVit {
         let (batch, _, width) = patches.dims3()?;
         let class = self.class_embedding.reshape((1, 1, width))?.broadcast_as((batch, 1, width))?;
         let x = Tensor::cat(&[&class.contiguous()?, &patches], 1)?.broadcast_add(&self.position_embedding)?;
-        let x = self.stack.forward(self.pre_norm.forward(&x)?, None)?; // (batch, 1 + grid², width)
+        let x = self.stack.forward(self.pre_norm.forward(&x)?, false)?; // (batch, 1 + grid², width)
         self.post_norm.forward(&x.narrow(1, 0, 1)?.contiguous()?.reshape((batch, width))?)
     }
 
