@@ -140,7 +140,7 @@ fn a_weight_that_is_not_finite_is_named() {
     var.set(&(var.as_tensor() * f64::NAN).unwrap()).unwrap();
     let result = train_step(&loaded.config, &loaded.params, &LOSS, &[batch("odd_widths", 0, 4)], &Device::Cpu);
     let message = reportclip::error::one_line(&result.err().unwrap());
-    assert_eq!(message, "the image features are not finite");
+    assert_eq!(message, "the image features are not finite; a lower optim.lr often helps");
 }
 
 #[test]

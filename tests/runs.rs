@@ -80,6 +80,12 @@ impl Place {
         output
     }
 
+    /// Trains without `--out`.
+    fn train_ok_in(&self, args: &[&str]) {
+        let output = self.run(&[&["train", "tiny.toml"], args].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+
     fn assert_same_run(&self, a: &str, b: &str) {
         for file in ["metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"] {
             let (x, y) = (fs::read(self.path(a).join(file)).unwrap(), fs::read(self.path(b).join(file)).unwrap());
@@ -282,11 +288,113 @@ fn a_truncated_image_stops_or_is_skipped_and_counted() {
     place.train_ok("skip", &args);
     let skipped = fs::read_to_string(place.path("skip/skipped.jsonl")).unwrap();
     assert_eq!(skipped.lines().count(), 1, "counted once, however often it is met: {skipped}");
-    assert!(skipped.contains(&format!("\"manifest_line\":{}", line + 1)), "{skipped}");
-    assert!(!skipped.contains(".png"), "no file names in a run folder: {skipped}");
+    assert_eq!(skipped.trim(), format!("{{\"manifest\":\"train\",\"line\":{}}}", line + 1), "no file names");
     let args = ["train", "tiny.toml", "--out", "few", "--set", "train.max_steps=30", "--set", "data.on_error=skip"];
     let errors = place.errors(&[&args[..], &["--set", "data.max_skipped=0"]].concat(), 1);
     assert!(errors[0].contains("data.max_skipped is 0"), "{errors:?}");
+}
+
+#[test]
+fn a_broken_validation_image_is_named_or_skipped() {
+    let place = Place::new();
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let (line, row) = manifest.lines().enumerate().find(|(_, l)| l.contains(",val,")).unwrap();
+    fs::write(place.path("phantom").join(row.split(',').next().unwrap()), "no image").unwrap();
+    let errors = place.errors(&["train", "tiny.toml", "--out", "stop"], 1);
+    assert!(errors[0].contains(&format!("phantom/manifest.csv:{}: image ", line + 1)), "{errors:?}");
+    place.train_ok("skip", &["--set", "data.on_error=skip"]);
+    let skipped = fs::read_to_string(place.path("skip/skipped.jsonl")).unwrap();
+    assert_eq!(skipped.trim(), format!("{{\"manifest\":\"val\",\"line\":{}}}", line + 1));
+    // Interrupted and resumed, it is skipped again and told once.
+    place.train_ok("half", &["--set", "data.on_error=skip", "--set", "train.stop_after=5"]);
+    place.train_ok("half", &["--set", "data.on_error=skip", "--resume", "latest"]);
+    place.assert_same_run("skip", "half");
+    assert_eq!(fs::read_to_string(place.path("half/skipped.jsonl")).unwrap(), skipped);
+}
+
+#[test]
+fn skipping_may_not_leave_less_than_a_step() {
+    let place = Place::new();
+    let good = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let mut few: Vec<&str> = good.lines().take(1).collect();
+    few.extend(good.lines().filter(|l| l.contains(",train,")).take(5));
+    fs::write(place.path("phantom/few.csv"), format!("{}\nnone.png,x,P,S,train,normal\n", few.join("\n"))).unwrap();
+    let args = ["train", "tiny.toml", "--set", "data.train=phantom/few.csv", "--set", "data.on_error=skip"];
+    let errors = place.errors(&args, 2);
+    assert!(errors[0].contains("is 8, but phantom/few.csv has 5 training pairs"), "{errors:?}");
+}
+
+#[test]
+fn going_back_to_an_earlier_checkpoint_forgets_the_later_ones() {
+    let place = Place::new();
+    place.train_ok("ten", &[]);
+    place.train_ok("run", &["--set", "train.stop_after=6"]);
+    place.train_ok_in(&["--resume", "run/checkpoints/step-00000004", "--set", "train.stop_after=5"]);
+    let mut names: Vec<String> = fs::read_dir(place.path("run/checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["step-00000004", "step-00000005"]);
+    place.train_ok("run", &["--resume", "latest"]);
+    place.assert_same_run("ten", "run");
+    // Checkpoints without a run are not a free place.
+    fs::create_dir_all(place.path("stale/checkpoints/step-00000005")).unwrap();
+    let errors = place.errors(&["train", "tiny.toml", "--out", "stale"], 1);
+    assert!(errors[0].contains("holds a run already"), "{errors:?}");
+    // A shortened record is noticed.
+    fs::write(place.path("run/metrics.jsonl"), "").unwrap();
+    let errors = place.errors(&["train", "tiny.toml", "--out", "run", "--resume", "latest"], 1);
+    assert!(errors[0].contains("has 0 bytes, the checkpoint noted"), "{errors:?}");
+}
+
+#[test]
+fn a_flat_schedule_may_be_made_longer() {
+    let place = Place::new();
+    let flat = ["--set", "optim.schedule=constant", "--set", "optim.warmup=3 steps"];
+    place.train_ok("long", &flat);
+    place.train_ok("grown", &[&flat[..], &["--set", "train.max_steps=8"]].concat());
+    let grow = [&flat[..], &["--resume", "latest"]].concat();
+    place.train_ok("grown", &grow);
+    let steps = |run: &str| -> Vec<String> {
+        let metrics = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
+        metrics.lines().filter(|l| l.contains("\"kind\":\"step\"")).map(str::to_string).collect()
+    };
+    assert_eq!(steps("long"), steps("grown"));
+    let short = ["train", "tiny.toml", "--out", "grown", "--resume", "latest", "--set", "train.max_steps=3"];
+    let errors = place.errors(&[&short[..], &flat[..]].concat(), 1);
+    assert!(errors[0].contains("the checkpoint is at step 10, and the run would end at step 3"), "{errors:?}");
+    // A warm-up in percent grows with the run: that is another schedule.
+    let percent = ["--set", "optim.schedule=constant", "--set", "optim.warmup=50%"];
+    place.train_ok("percent", &percent);
+    let more = ["train", "tiny.toml", "--out", "percent", "--resume", "latest", "--set", "train.max_steps=20"];
+    let errors = place.errors(&[&more[..], &percent[..]].concat(), 2);
+    assert!(errors[0].contains("another length would change every learning rate"), "{errors:?}");
+}
+
+#[test]
+fn phantoms_are_drawn_once_and_over_nothing() {
+    let place = Place::new();
+    place.train_ok("drawn", &["--set", "data.train=new/manifest.csv", "--set", "data.phantom=30"]);
+    assert!(place.path("new/manifest.csv").is_file());
+    fs::create_dir_all(place.path("mine/images")).unwrap();
+    let args = ["train", "tiny.toml", "--set", "data.phantom=30", "--set"];
+    let errors = place.errors(&[&args[..], &["data.train=mine/manifest.csv"]].concat(), 1);
+    assert!(errors[0].contains("exists already; nothing is overwritten"), "{errors:?}");
+    let errors = place.errors(&[&args[..], &["data.train=mine/other.csv"]].concat(), 2);
+    assert!(errors[0].contains("must be a file manifest.csv"), "{errors:?}");
+}
+
+#[test]
+fn cut_reports_and_shared_images_are_told() {
+    let place = Place::new();
+    let out = place.train_ok("cut", &["--set", "model.context_length=12"]);
+    assert!(text(&out.stderr).contains("of the training reports"), "{}", text(&out.stderr));
+    let args = ["train", "tiny.toml", "--set", "data.val=phantom/manifest.csv", "--set", "data.val_split=train"];
+    let errors = place.errors(&args, 2);
+    assert!(errors[0].contains("patients stand in both training and validation"), "{errors:?}");
+    let out = place.train_ok("none", &["--set", "data.val_split=valid"]);
+    assert!(text(&out.stderr).contains("the splits are "), "{}", text(&out.stderr));
 }
 
 #[test]

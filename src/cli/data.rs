@@ -56,7 +56,6 @@ pub(super) fn run(command: &Command) -> Result<()> {
     };
     ensure!(args.patients > 0, "--patients is 0; allowed is 1 and more");
     let manifest = args.out.join("manifest.csv");
-    ensure!(!manifest.exists(), "{}: exists already; name another folder with --out", manifest.display());
     let studies = synth::write(&args.out, &options).with_context(|| args.out.display().to_string())?;
     output::print(&format!("{}: {studies} phantom studies of {} patients", manifest.display(), args.patients))
 }

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::eval::OpenModel;
+use super::eval::{ColumnArgs, OpenModel};
 use super::output;
-use crate::data::{Columns, Manifest, Row};
+use crate::data::{Manifest, Row};
 use crate::eval::{embed_images, embed_texts};
 use crate::track::replace_with;
 
@@ -31,6 +31,8 @@ pub(super) struct Args {
     /// Only the rows of this split
     #[arg(long, requires = "data")]
     split: Option<String>,
+    #[command(flatten)]
+    columns: ColumnArgs,
     /// Image files
     #[arg(long, value_name = "FILE", num_args = 1..)]
     images: Vec<PathBuf>,
@@ -49,12 +51,13 @@ pub(super) struct Args {
 }
 
 /// What an index is of, kept in its header so that `search` can name its rows. Paths, no reports.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct IndexSource {
     pub model: String,
     pub manifest: Option<PathBuf>,
     pub image_root: Option<PathBuf>,
     pub split: Option<String>,
+    pub columns: ColumnArgs,
     pub images: Vec<PathBuf>,
     pub texts: Option<PathBuf>,
 }
@@ -63,7 +66,7 @@ impl IndexSource {
     /// The rows of the manifest that the index was made from.
     pub fn rows(&self) -> Result<Vec<Row>> {
         let Some(path) = &self.manifest else { return Ok(Vec::new()) };
-        let manifest = Manifest::open(path, &Columns::default(), self.image_root.as_deref())?;
+        let manifest = Manifest::open(path, &self.columns.columns(), self.image_root.as_deref())?;
         if let Some(problem) = manifest.problems.first() {
             bail!("{}", manifest.describe(problem));
         }
@@ -81,6 +84,9 @@ impl IndexSource {
     }
 }
 
+/// Largest logits_per_image that is written: 1 GiB. What is left out is one product of the two embeddings.
+const MAX_LOGITS: usize = 1 << 28;
+
 pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(args.batch_size > 0, "--batch-size is 0; allowed is 1 and more");
     ensure!(
@@ -97,6 +103,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         manifest: args.data.as_ref().map(absolute),
         image_root: args.image_root.as_ref().map(absolute),
         split: args.split.clone(),
+        columns: args.columns.clone(),
         images: args.images.iter().map(absolute).collect(),
         texts: args.texts.as_ref().map(absolute),
     };
@@ -120,7 +127,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let rows = embed_texts(&m.model, &m.folder.tokenizer, &texts, args.batch_size, &m.device)?;
         tensors.push(("text_embeds".into(), rows));
     }
-    if let [(_, images), (_, texts)] = tensors.as_slice() {
+    if images.len() * texts.len() > MAX_LOGITS {
+        tracing::warn!("logits_per_image is left out: {} × {} numbers are too many", images.len(), texts.len());
+    } else if let [(_, images), (_, texts)] = tensors.as_slice() {
         let scale = m.model.scale()?.to_device(&candle_core::Device::Cpu)?;
         let logits = images.matmul(&texts.t()?)?.broadcast_mul(&scale)?;
         tensors.push(("logits_per_image".into(), logits));

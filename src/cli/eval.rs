@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use candle_core::Device;
+use serde::{Deserialize, Serialize};
 
 use super::{output, table};
 use crate::config::EvalConfig;
@@ -28,8 +29,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 64)]
     batch_size: usize,
     /// Bootstrap resamples for 95 % intervals; 0 = none
-    #[arg(long, default_value_t = 1000)]
-    bootstrap: usize,
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    bootstrap: u32,
     /// Seed of the bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -53,12 +54,37 @@ pub(super) struct DataArgs {
     /// Folder that image paths start at; default the manifest's
     #[arg(long, value_name = "DIR")]
     pub image_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+}
+
+/// Names of a manifest's columns.
+#[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
+pub(super) struct ColumnArgs {
     /// Column of image paths
     #[arg(long, default_value = "image")]
     pub image_column: String,
     /// Column of reports
     #[arg(long, default_value = "report")]
     pub report_column: String,
+    /// Column of patients, used if there
+    #[arg(long, default_value = "patient_id")]
+    pub patient_id_column: String,
+    /// Column of splits, used if there
+    #[arg(long, default_value = "split")]
+    pub split_column: String,
+}
+
+impl ColumnArgs {
+    pub fn columns(&self) -> Columns {
+        Columns {
+            image: self.image_column.clone(),
+            report: self.report_column.clone(),
+            patient_id: self.patient_id_column.clone(),
+            split: self.split_column.clone(),
+            ..Columns::default()
+        }
+    }
 }
 
 impl DataArgs {
@@ -67,8 +93,7 @@ impl DataArgs {
     /// # Errors
     /// A manifest that cannot be read, a row that cannot be used, no row left.
     pub fn rows(&self) -> Result<Vec<Row>> {
-        let columns =
-            Columns { image: self.image_column.clone(), report: self.report_column.clone(), ..Columns::default() };
+        let columns = self.columns.columns();
         let manifest = Manifest::open(&self.data, &columns, self.image_root.as_deref())?;
         if let Some(problem) = manifest.problems.first() {
             let more = match manifest.problems.len() - 1 {
@@ -114,7 +139,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(args.batch_size > 0, "--batch-size is 0; allowed is 1 and more");
     let rows = args.data.rows()?;
     let m = OpenModel::open(&args.model, &args.device)?;
-    let options = EvalConfig { batch_size: args.batch_size, bootstrap: args.bootstrap };
+    let options = EvalConfig { batch_size: args.batch_size, bootstrap: args.bootstrap as usize };
     let (preprocess, tokenizer) = (&m.folder.preprocess, &m.folder.tokenizer);
     let report = evaluate(&m.model, preprocess, tokenizer, &rows, &options, args.batch_size, 2, args.seed, &m.device)?;
     match args.json {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 
 use super::{output, table};
-use crate::config::{self, Config};
+use crate::config::{self, Config, OnError};
 use crate::error::{Problem, Problems};
 use crate::model::ClipConfig;
 use crate::ops;
@@ -41,9 +41,13 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let config = config::load(&args.config, &args.set)?;
-    let (folder, resume) = match (&args.resume, args.dry_run) {
-        (None, _) => (None, Resume::No),
-        (Some(from), _) => {
+    let (folder, resume) = match &args.resume {
+        None => {
+            // Better told now than after data and model were read.
+            RunFolder::check_free(&fresh_path(&config, args))?;
+            (None, Resume::No)
+        }
+        Some(from) => {
             let (folder, resume) = find_run(&config, args.out.as_deref(), from)?;
             (Some(folder), resume)
         }
@@ -54,12 +58,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Some(warning) => tracing::warn!("{warning}"),
         None => tracing::info!("{note}"),
     });
+    check_memory(&plan)?;
     if args.dry_run {
         return dry_run(&config, &prepared, &plan);
     }
     let folder = match folder {
         Some(folder) => {
-            check_same_config(&config, &folder, &plan)?;
+            check_same_config(&config, &folder, &prepared, &plan)?;
             folder
         }
         None => RunFolder::create(&fresh_path(&config, args))?,
@@ -76,6 +81,24 @@ pub(super) fn run(args: &Args) -> Result<()> {
     report(&outcome, &folder, args.json)
 }
 
+/// Says when memory will not do; refuses what is far out of reach, because the system would end the process unasked.
+fn check_memory(plan: &Plan) -> Result<()> {
+    let (needed, Some(there)) = (plan.weights_mib + plan.activations_mib, ops::physical_memory_mib()) else {
+        return Ok(());
+    };
+    let text = format!(
+        "training needs about {needed} MiB, and this machine has {there} MiB; a smaller train.batch_size with a larger \
+         train.accum_freq gives the same loss in less memory"
+    );
+    if needed > 8 * there {
+        return Err(Problems(vec![Problem(text)]).into());
+    }
+    if needed > there {
+        tracing::warn!("{text}");
+    }
+    Ok(())
+}
+
 /// Where a fresh run goes. A default name is numbered on; a name that somebody chose is taken as it is.
 fn fresh_path(config: &Config, args: &Args) -> PathBuf {
     match &args.out {
@@ -87,7 +110,8 @@ fn fresh_path(config: &Config, args: &Args) -> PathBuf {
 
 fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolder, Resume)> {
     if from != "latest" {
-        let path = PathBuf::from(from);
+        anyhow::ensure!(out.is_none(), "--resume {from} names its run folder; leave --out away");
+        let path = std::path::absolute(from)?;
         if path.join("state.json").is_file() {
             let run =
                 path.parent().and_then(Path::parent).ok_or_else(|| anyhow!("{from}: is not inside a run folder"))?;
@@ -111,7 +135,7 @@ fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolde
 }
 
 /// A resumed run must be the run that was started: only keys that do not change the result may differ.
-fn check_same_config(config: &Config, folder: &RunFolder, plan: &Plan) -> Result<()> {
+fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, plan: &Plan) -> Result<()> {
     const FREE: [&str; 11] = [
         "output",
         "device",
@@ -127,12 +151,15 @@ fn check_same_config(config: &Config, folder: &RunFolder, plan: &Plan) -> Result
     ];
     const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
     let started = config::load(&folder.config_path(), &[])?;
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path().join("run.json"))?)?;
-    let planned = record["total_steps"].as_u64().unwrap_or(plan.total_steps);
+    let before = train::plan(&started, prepared.train.rows.len(), &prepared.folder.config, &prepared.params);
     let mut problems = Vec::new();
     for key in config::KEYS {
         let (was, is) = (started.value(key.name), config.value(key.name));
-        if was == is || FREE.contains(&key.name) || (LENGTH.contains(&key.name) && plan.continues(planned)) {
+        if was == is
+            || same_path(was, is)
+            || FREE.contains(&key.name)
+            || (LENGTH.contains(&key.name) && plan.continues(&before))
+        {
             continue;
         }
         let show = |v: Option<&toml::Value>| v.map_or("not set".into(), ToString::to_string);
@@ -152,13 +179,26 @@ fn check_same_config(config: &Config, folder: &RunFolder, plan: &Plan) -> Result
     if problems.is_empty() { Ok(()) } else { Err(Problems(problems).into()) }
 }
 
+/// Two spellings of one file or folder that is there.
+fn same_path(a: Option<&toml::Value>, b: Option<&toml::Value>) -> bool {
+    let real = |v: Option<&toml::Value>| std::fs::canonicalize(v?.as_str()?).ok();
+    real(a).is_some_and(|a| Some(a) == real(b))
+}
+
 fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
     let batches: Vec<_> = (0..config.train.accum_freq as u64)
         .map(|i| prepared.train.batch(&plan.sampler.batch(i), i * config.train.batch_size as u64))
         .collect::<Result<_>>()?;
-    if let Some(e) = batches.iter().flat_map(|b| &b.errors).next() {
-        anyhow::bail!("{}:{}: {}", config.data.train.display(), e.line, e.reason);
+    for e in batches.iter().flat_map(|b| &b.errors) {
+        let place = format!("{}:{}: {}", config.data.train.display(), e.line, e.reason);
+        anyhow::ensure!(config.data.on_error == OnError::Skip, "{place}");
+        tracing::warn!("{place}");
     }
+    let batches: Vec<_> = batches.into_iter().filter(|b| b.pairs > 0).collect();
+    anyhow::ensure!(
+        batches.iter().map(|b| b.pairs).sum::<usize>() >= 2,
+        "fewer than 2 rows of the first step can be read"
+    );
     let loss =
         crate::loss::ClipLoss { label_smoothing: config.loss.label_smoothing, direction: crate::loss::Direction::Both };
     let started = std::time::Instant::now();

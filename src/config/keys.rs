@@ -131,8 +131,8 @@ pub const KEYS: &[Key] = &[
         "Chunks a step: the loss is over batch_size × accum_freq pairs, in the memory of one chunk",
     ),
     key("train.epochs", Kind::Int(1, 1 << 20), "10", "Passes over the training pairs, unless max_steps or max_samples"),
-    key("train.max_steps", Kind::Int(1, MAX), "", "Optimizer steps in all"),
-    key("train.max_samples", Kind::Int(1, MAX), "", "Pairs seen in all"),
+    key("train.max_steps", Kind::Int(1, i32::MAX as i64), "", "Optimizer steps in all"),
+    key("train.max_samples", Kind::Int(1, i32::MAX as i64), "", "Pairs seen in all"),
     key(
         "train.stop_after",
         Kind::Int(1, MAX),

@@ -141,6 +141,13 @@ impl Config {
                 written.path.display()
             ));
         }
+        if self.data.phantom.is_some() && !self.data.train.ends_with("manifest.csv") {
+            problems.push(format!(
+                "{}: is set, so data.train must be a file manifest.csv in a folder of its own; it is {}",
+                written.place_of("data.phantom"),
+                self.data.train.display()
+            ));
+        }
         let train = Some(&self.data.train).filter(|_| self.data.phantom.is_none());
         for (key, path) in [("data.train", train), ("data.val", self.data.val.as_ref())] {
             if let Some(path) = path.filter(|p| !p.as_os_str().is_empty())

@@ -50,7 +50,9 @@ impl Written {
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
             let origin = Origin::Line(line_of(text, key.span().start));
             match value.get_ref() {
-                DeValue::Table(inner) if is_section(&name) || !is_key(&name) => self.walk(&name, inner, text),
+                DeValue::Table(inner) if is_section(&name) || (!is_key(&name) && !inner.is_empty()) => {
+                    self.walk(&name, inner, text);
+                }
                 leaf => self.insert(&name, plain(leaf), origin),
             }
         }
@@ -62,7 +64,12 @@ impl Written {
             return;
         };
         let (name, value) = (name.trim(), value.trim());
-        // Numbers and booleans as TOML reads them; anything else is text, so that no quotes are needed in a shell.
+        // Numbers and booleans as TOML reads them; anything else is text, so that no quotes are needed in a shell. For a
+        // key that takes text only, a number is text too.
+        let is_text = KEYS.iter().any(|k| k.name == name && matches!(k.kind, Kind::Text | Kind::Path | Kind::OneOf(_)));
+        if is_text && !value.starts_with('"') {
+            return self.insert(name, Some(Value::String(value.to_string())), Origin::Set);
+        }
         let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
         self.insert(name, Some(parsed.unwrap_or_else(|| Value::String(value.to_string()))), Origin::Set);
     }

@@ -26,6 +26,8 @@ struct State<T> {
     /// No index at or past this exists, or the reader is gone.
     end: u64,
     running: usize,
+    /// A worker panicked.
+    failed: bool,
 }
 
 impl<T: Send + 'static> Prefetch<T> {
@@ -37,7 +39,14 @@ impl<T: Send + 'static> Prefetch<T> {
         make: impl Fn(u64) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
         let workers = workers.max(1);
-        let state = State { claimed: first, wanted: first, ready: BTreeMap::new(), end: u64::MAX, running: workers };
+        let state = State {
+            claimed: first,
+            wanted: first,
+            ready: BTreeMap::new(),
+            end: u64::MAX,
+            running: workers,
+            failed: false,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let make = Arc::new(make);
         let workers = (0..workers)
@@ -84,7 +93,14 @@ struct Leaving<T>(Arc<Shared<T>>);
 
 impl<T> Drop for Leaving<T> {
     fn drop(&mut self) {
-        self.0.lock().running -= 1;
+        let mut state = self.0.lock();
+        state.running -= 1;
+        if std::thread::panicking() {
+            // The item that this worker claimed will never come: end the stream instead of waiting for it.
+            state.end = 0;
+            state.failed = true;
+        }
+        drop(state);
         self.0.changed.notify_all();
     }
 }
@@ -105,7 +121,7 @@ impl<T> Iterator for Prefetch<T> {
                 self.shared.changed.notify_all();
                 return item;
             }
-            if state.running == 0 {
+            if state.running == 0 || state.failed {
                 return None;
             }
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -157,8 +173,10 @@ mod tests {
 
     #[test]
     fn a_panicking_worker_ends_the_stream() {
-        let items: Vec<u64> =
-            Prefetch::start(0, 1, 2, |i| if i == 2 { panic!("on purpose") } else { Some(i) }).collect();
-        assert_eq!(items, [0, 1]);
+        for workers in [1, 2, 4] {
+            let make = |i: u64| if i == 5 { panic!("on purpose") } else { Some(i) };
+            let items: Vec<u64> = Prefetch::start(0, workers, 3, make).collect();
+            assert!(items.len() <= 5 && items.iter().copied().eq(0..items.len() as u64), "{items:?}");
+        }
     }
 }

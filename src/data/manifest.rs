@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::csv_file;
 use crate::config::DataConfig;
 use crate::error::did_you_mean;
 
@@ -108,7 +109,7 @@ impl Manifest {
     pub fn open(path: &Path, columns: &Columns, image_root: Option<&Path>) -> Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("manifest {}", path.display()))?;
         let text = decode(&bytes).with_context(|| format!("manifest {}", path.display()))?;
-        let records = if is_jsonl(path, text) { read_jsonl(text, columns) } else { read_csv(text, columns) };
+        let records = if is_jsonl(path, text) { read_jsonl(text, columns) } else { csv_file::read(text, columns) };
         let records = records.with_context(|| format!("manifest {}", path.display()))?;
         let root = image_root.or(path.parent()).unwrap_or(Path::new(""));
         let checked: Vec<Result<Row, RowProblem>> = records.into_par_iter().map(|r| r.check(root)).collect();
@@ -148,10 +149,10 @@ impl Manifest {
 }
 
 /// A row as read, before its image is looked for.
-struct Record {
-    line: u64,
+pub(super) struct Record {
+    pub line: u64,
     /// image, report, patient_id, study_id, split, label; empty ones are `None`.
-    fields: Result<[Option<String>; 6], String>,
+    pub fields: Result<[Option<String>; 6], String>,
 }
 
 impl Record {
@@ -199,12 +200,12 @@ fn is_jsonl(path: &Path, text: &str) -> bool {
     named || text.trim_start().starts_with('{')
 }
 
-fn filled(text: &str) -> Option<String> {
+pub(super) fn filled(text: &str) -> Option<String> {
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_string())
 }
 
-fn names(c: &Columns) -> [&str; 6] {
+pub(super) fn names(c: &Columns) -> [&str; 6] {
     [&c.image, &c.report, &c.patient_id, &c.study_id, &c.split, &c.label]
 }
 
@@ -239,111 +240,13 @@ fn json_fields(line: &str, columns: &Columns) -> Result<[Option<String>; 6], Str
     Ok(fields)
 }
 
-fn read_csv(text: &str, columns: &Columns) -> Result<Vec<Record>> {
-    let dialect = Dialect::sniff(text, columns);
-    let mut reader = dialect.reader(text);
-    let header: Vec<String> = reader.headers()?.iter().map(|h| h.trim().to_string()).collect();
-    let known: Vec<&str> = header.iter().map(String::as_str).collect();
-    let find = |name: &str| header.iter().position(|h| h == name);
-    for required in [&columns.image, &columns.report] {
-        if find(required).is_none() {
-            bail!("line 1, cut at {}: {}", dialect.separator_name(), missing_column(required, &known));
-        }
-    }
-    let positions = names(columns).map(find);
-    let mut records = Vec::new();
-    for record in reader.records() {
-        match record {
-            Ok(record) => {
-                let line = record.position().map_or(0, csv::Position::line);
-                let fields = positions.map(|p| p.and_then(|p| record.get(p)).and_then(filled));
-                records.push(Record { line, fields: Ok(fields) });
-            }
-            Err(e) => {
-                let line = e.position().map_or(0, csv::Position::line);
-                let reason = match e.kind() {
-                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                        format!("{len} columns where the header has {expected_len}; is a quote missing?")
-                    }
-                    _ => "cannot be read as CSV".to_string(),
-                };
-                records.push(Record { line, fields: Err(reason) });
-            }
-        }
-    }
-    if records.is_empty() {
-        bail!("has a header and no rows");
-    }
-    dialect.check_last_quote(text, records.last().map_or(1, |r| r.line))?;
-    Ok(records)
-}
-
-fn missing_column(name: &str, known: &[&str]) -> String {
+pub(super) fn missing_column(name: &str, known: &[&str]) -> String {
     let hint = match did_you_mean(name, known.iter().copied()) {
         Some(close) => format!("did you mean {close:?}?"),
         None => "name it with data.image_column or data.report_column, or pick the separator with data.separator"
             .to_string(),
     };
     format!("there is no column {name:?}, only {}; {hint}", known.join(", "))
-}
-
-/// How a CSV is written.
-struct Dialect {
-    separator: u8,
-    quote: u8,
-    escape: Option<u8>,
-}
-
-impl Dialect {
-    /// The separator under which the header has both columns, else the most columns; the quote and escape that the
-    /// first 64 KiB use.
-    fn sniff(text: &str, columns: &Columns) -> Self {
-        let sample = &text.as_bytes()[..text.len().min(1 << 16)];
-        let has = |pattern: &[u8]| sample.windows(pattern.len()).any(|w| w == pattern);
-        let first_line = text.lines().next().unwrap_or_default();
-        let quote = if !sample.contains(&b'"') && first_line.starts_with('\'') { b'\'' } else { b'"' };
-        let escape = (has(b"\\\"") && !has(b"\"\"")).then_some(b'\\');
-        let score = |separator: u8| {
-            let mut reader = Self { separator, quote, escape }.reader(first_line);
-            let header: Vec<String> =
-                reader.headers().map(|h| h.iter().map(|f| f.trim().to_string()).collect()).unwrap_or_default();
-            let required = [&columns.image, &columns.report].iter().filter(|c| header.contains(c)).count();
-            (required, header.len())
-        };
-        let separator = columns.separator.unwrap_or_else(|| {
-            // Earlier ones win ties.
-            [b',', b'\t', b';', b'|'].into_iter().rev().max_by_key(|&s| score(s)).unwrap_or(b',')
-        });
-        Self { separator, quote, escape }
-    }
-
-    fn reader<'a>(&self, text: &'a str) -> csv::Reader<&'a [u8]> {
-        csv::ReaderBuilder::new()
-            .delimiter(self.separator)
-            .quote(self.quote)
-            .escape(self.escape)
-            .double_quote(self.escape.is_none())
-            .from_reader(text.as_bytes())
-    }
-
-    fn separator_name(&self) -> &'static str {
-        match self.separator {
-            b'\t' => "tabs",
-            b';' => "semicolons",
-            b'|' => "bars",
-            _ => "commas",
-        }
-    }
-
-    /// A quote that is never closed swallows all rows after it without an error.
-    fn check_last_quote(&self, text: &str, last_line: u64) -> Result<()> {
-        let rest: Vec<&str> = text.lines().skip(last_line.saturating_sub(1) as usize).collect();
-        let quotes = rest.iter().flat_map(|l| l.bytes()).filter(|&b| b == self.quote).count();
-        if self.escape.is_none() && rest.len() > 1 && quotes % 2 == 1 {
-            bail!("line {last_line}: a quote opens here and is never closed");
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -395,6 +298,25 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_counted_whatever_ends_them() {
+        let text = b"image,report\r\na.png,\"two\r\nlines\"\r\n\r\n\r\nb.png,\r\na.png,a nodule 5\" wide\r\n\r\n";
+        let m = open("crlf.csv", text).unwrap();
+        assert_eq!(m.rows.iter().map(|r| r.line).collect::<Vec<_>>(), [2, 7]);
+        assert_eq!(m.rows[1].report, "a nodule 5\" wide");
+        assert_eq!(m.problems.iter().map(|p| p.line).collect::<Vec<_>>(), [6]);
+    }
+
+    #[test]
+    fn a_backslash_is_an_escape_only_where_it_must_be() {
+        let rows = |text: &[u8]| open("x.csv", text).unwrap().rows;
+        // A quoted field that ends in a backslash.
+        assert_eq!(rows(b"image,note,report\na.png,\"C:\\dir\\\",one\nb.png,\"\",two\n").len(), 2);
+        // Escapes beside an empty quoted field.
+        let escaped = rows(b"image,note,report\na.png,\"\",\"a \\\"sign\\\" here\"\n");
+        assert_eq!(escaped[0].report, "a \"sign\" here");
+    }
+
+    #[test]
     fn bad_rows_are_named_by_line() {
         let m = open("x.csv", b"image,report\na.png,fine\nb.png,\nmissing.png,text\na.png\n").unwrap();
         assert_eq!(m.rows.len(), 1);
@@ -418,7 +340,15 @@ mod tests {
         );
         assert_eq!(
             message("d.csv", b"image,report\na.png,\"open\nb.png,x\n"),
-            ": line 2: a quote opens here and is never closed"
+            ": line 2: a quote opens here and is never closed; double quotes that belong to the text"
+        );
+        assert_eq!(
+            message("g.csv", b"image,report\na.png,\"open\nb.png,two\na.png,\"closed\"\n"),
+            ": line 2: a quote opens here and is followed by text on line 4; double quotes that belong to the text"
+        );
+        assert_eq!(
+            message("h.csv", b"image,report,report\na.png,x,y\n"),
+            ": line 1: there are two columns \"report\"; rename one"
         );
         assert!(message("e.csv", b"\xff\xfei\0").contains("UTF-16"));
         assert!(message("f.csv", b"version https://git-lfs.github.com/spec/v1\n").contains("Git LFS pointer"));

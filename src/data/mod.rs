@@ -4,6 +4,7 @@
 
 pub mod augment;
 pub mod bpe;
+mod csv_file;
 mod dataset;
 pub mod image;
 mod loader;

@@ -52,7 +52,10 @@ impl Preprocess {
     /// A field of another type, a filter or size that is not known.
     pub fn from_json(json: &Value) -> Result<Self> {
         let clip = Self::clip(224);
-        let flag = |name: &str| json.get(name).and_then(Value::as_bool).unwrap_or(true);
+        let flag = |name: &str| match json.get(name) {
+            None | Some(Value::Null) => Ok(true),
+            Some(v) => v.as_bool().with_context(|| format!("{name} is {v}, not true or false")),
+        };
         let resize = match json.get("size") {
             Some(size) => read_size(size).context("size")?,
             None => Resize::ShortestEdge(224),
@@ -64,22 +67,31 @@ impl Preprocess {
             },
             None => (224, 224),
         };
-        let resample = json.get("resample").and_then(Value::as_u64).unwrap_or(3);
-        ensure!(resample <= 5, "resample is {resample}; known are 0 to 5");
+        let resample = match json.get("resample") {
+            None | Some(Value::Null) => 3,
+            Some(v) => v.as_u64().filter(|n| *n <= 5).with_context(|| format!("resample is {v}; known are 0 to 5"))?,
+        };
         let three = |name: &str, default: [f32; 3]| match json.get(name) {
             None | Some(Value::Null) => Ok(default),
             Some(list) => serde_json::from_value::<[f32; 3]>(list.clone())
                 .with_context(|| format!("{name} is {list}, not three numbers")),
         };
-        let normalise = flag("do_normalize");
+        let normalise = flag("do_normalize")?;
         let std = if normalise { three("image_std", clip.std)? } else { [1.0; 3] };
         ensure!(std.iter().all(|s| *s > 0.0), "image_std is {std:?}; allowed are numbers above 0");
         Ok(Self {
-            resize: flag("do_resize").then_some(resize),
+            resize: flag("do_resize")?.then_some(resize),
             resample,
-            crop: flag("do_center_crop").then_some(crop),
-            rescale: match flag("do_rescale") {
-                true => json.get("rescale_factor").and_then(Value::as_f64).unwrap_or(1.0 / 255.0) as f32,
+            crop: flag("do_center_crop")?.then_some(crop),
+            rescale: match flag("do_rescale")? {
+                true => {
+                    match json.get("rescale_factor") {
+                        None | Some(Value::Null) => 1.0 / 255.0,
+                        Some(v) => v.as_f64().filter(|x| *x > 0.0 && *x <= 1.0).with_context(|| {
+                            format!("rescale_factor is {v}; allowed is a number above 0 and at most 1")
+                        })? as f32,
+                    }
+                }
                 false => 1.0,
             },
             mean: if normalise { three("image_mean", clip.mean)? } else { [0.0; 3] },

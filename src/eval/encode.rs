@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 
 use crate::data::{Prefetch, Preprocess, ReportTokenizer, image};
+use crate::error::one_line;
 use crate::model::ClipModel;
+use crate::ops::squared_sum;
 
 /// L2-normalised rows, on the CPU.
 pub type Embeddings = Tensor;
@@ -34,15 +36,28 @@ pub fn embed_images(
         let pixel_values = Tensor::from_vec(batch?, shape, device)?;
         rows.push(model.image_embeds(&pixel_values)?.to_device(&Device::Cpu)?);
     }
-    concatenate(&rows)
+    let rows = concatenate(&rows)?;
+    ensure!(rows.dim(0)? == images.len(), "a data worker ended unexpectedly");
+    finite(rows, "image features")
 }
 
 fn pixels(preprocess: &Preprocess, paths: &[PathBuf]) -> Result<Vec<f32>> {
     let mut values = Vec::new();
     for path in paths {
-        values.extend(preprocess.apply(&image::read(path).context("image")?, None)?);
+        let planes = image::read(path).and_then(|pixels| preprocess.apply(&pixels, None));
+        values.extend(planes.map_err(|e| UnreadableImage { path: path.clone(), reason: one_line(&e) })?);
     }
     Ok(values)
+}
+
+/// An image that could not be turned into `pixel_values`.
+#[derive(Debug, thiserror::Error)]
+#[error("image {reason}")]
+pub struct UnreadableImage {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong, with the file's name.
+    pub reason: String,
 }
 
 /// Embeddings of texts, (texts, embed_dim), rows in the given order.
@@ -62,7 +77,13 @@ pub fn embed_texts(
         let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), device)?;
         rows.push(model.text_embeds(&input_ids)?.to_device(&Device::Cpu)?);
     }
-    concatenate(&rows)
+    finite(concatenate(&rows)?, "text features")
+}
+
+/// Figures of features that are not numbers would look like figures.
+fn finite(rows: Embeddings, what: &str) -> Result<Embeddings> {
+    ensure!(squared_sum(&rows)?.is_finite(), "the {what} are not finite: the weights or the config are broken");
+    Ok(rows)
 }
 
 fn concatenate(rows: &[Tensor]) -> Result<Tensor> {

@@ -3,5 +3,5 @@
 mod encode;
 mod retrieval;
 
-pub use encode::{Embeddings, embed_images, embed_texts};
+pub use encode::{Embeddings, UnreadableImage, embed_images, embed_texts};
 pub use retrieval::{Direction, RetrievalReport, evaluate, retrieval_report};

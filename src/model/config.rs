@@ -154,6 +154,12 @@ impl ClipConfig {
             v.patch_size,
             v.image_size
         );
+        for (name, eps) in [("vision_config", v.layer_norm_eps), ("text_config", self.text.layer_norm_eps)] {
+            ensure!(eps > 0.0 && eps < 1.0, "{name}: layer_norm_eps is {eps}; allowed is above 0 and below 1");
+        }
+        for (name, layers) in [("vision_config", v.layers), ("text_config", self.text.layers)] {
+            ensure!(layers <= 1024, "{name}: num_hidden_layers is {layers}; allowed is up to 1024");
+        }
         ensure!(v.channels == 3, "vision_config: num_channels is {}; images are given as 3 channels", v.channels);
         if let EosRule::FirstEqual(id) = self.text.eos {
             ensure!(

@@ -35,6 +35,19 @@ pub fn peak_rss_mib() -> u64 {
     0
 }
 
+/// Memory of this machine in MiB; `None` where the system does not tell.
+#[allow(unsafe_code)]
+pub fn physical_memory_mib() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: sysconf only reads system constants.
+        let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+        (pages > 0 && size > 0).then(|| (pages as u64) * (size as u64) >> 20)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -19,7 +19,7 @@ mod softmax;
 
 pub use activation::{gelu, quick_gelu};
 pub use adamw::{AdamwStep, adamw_step};
-pub use alloc::{keep_freed_memory, peak_rss_mib};
+pub use alloc::{keep_freed_memory, peak_rss_mib, physical_memory_mib};
 pub use attention::attention;
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_no_bias};

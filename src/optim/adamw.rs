@@ -61,7 +61,10 @@ impl AdamW {
         let mut total = 0.0;
         for (name, grad) in grads {
             let sum = squared_sum(grad)?;
-            ensure!(sum.is_finite(), "the gradient of {name} is not finite");
+            ensure!(
+                sum.is_finite(),
+                "the gradient of {name} is not finite; a lower optim.lr or a longer optim.warmup often helps"
+            );
             total += sum;
         }
         let norm = total.sqrt();

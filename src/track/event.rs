@@ -66,6 +66,8 @@ pub enum Event {
     },
     /// Rows that could not be read; only their lines are told.
     Skipped {
+        /// "train" or "val".
+        manifest: String,
         /// Lines of the manifest.
         lines: Vec<u64>,
         /// Skipped so far.

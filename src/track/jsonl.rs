@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::event::{Event, Sink};
@@ -13,6 +13,18 @@ use super::event::{Event, Sink};
 pub struct JsonlSink {
     metrics: Lines,
     timing: Lines,
+    skipped: Lines,
+}
+
+/// Lengths of the three files in bytes, as a checkpoint notes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lengths {
+    /// metrics.jsonl
+    pub metrics: u64,
+    /// timing.jsonl
+    pub timing: u64,
+    /// skipped.jsonl
+    pub skipped: u64,
 }
 
 struct Lines {
@@ -21,38 +33,43 @@ struct Lines {
 }
 
 impl JsonlSink {
-    /// Opens both files of a run folder and cuts them to the lengths that a checkpoint noted: what came after it will
-    /// be done again.
+    /// Opens the files of a run folder and cuts them to the lengths that a checkpoint noted: what came after it will be
+    /// done again.
     ///
     /// # Errors
-    /// The files cannot be opened.
-    pub fn open(folder: &Path, metrics_bytes: u64, timing_bytes: u64) -> Result<Self> {
+    /// A file cannot be opened, or is shorter than noted.
+    pub fn open(folder: &Path, lengths: Lengths) -> Result<Self> {
         Ok(Self {
-            metrics: Lines::open(folder.join("metrics.jsonl"), metrics_bytes)?,
-            timing: Lines::open(folder.join("timing.jsonl"), timing_bytes)?,
+            metrics: Lines::open(folder.join("metrics.jsonl"), lengths.metrics)?,
+            timing: Lines::open(folder.join("timing.jsonl"), lengths.timing)?,
+            skipped: Lines::open(folder.join("skipped.jsonl"), lengths.skipped)?,
         })
     }
 
-    /// Makes everything written so far safe on disk; returns the lengths of both files.
+    /// Makes everything written so far safe on disk; returns the files' lengths.
     ///
     /// # Errors
     /// They cannot be written.
-    pub fn sync(&mut self) -> Result<(u64, u64)> {
-        Ok((self.metrics.sync()?, self.timing.sync()?))
+    pub fn sync(&mut self) -> Result<Lengths> {
+        Ok(Lengths { metrics: self.metrics.sync()?, timing: self.timing.sync()?, skipped: self.skipped.sync()? })
     }
 }
 
 impl Lines {
     fn open(path: PathBuf, bytes: u64) -> Result<Self> {
-        let open = || -> std::io::Result<File> {
-            let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path)?;
-            // A file shorter than noted was changed by somebody; padding it with zeros would make it worse.
-            let length = file.metadata()?.len().min(bytes);
-            file.set_len(length)?;
-            file.seek(SeekFrom::End(0))?;
-            Ok(file)
+        let open = || -> std::io::Result<(File, u64)> {
+            let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path)?;
+            let length = file.metadata()?.len();
+            Ok((file, length))
         };
-        let file = open().with_context(|| path.display().to_string())?;
+        let (mut file, length) = open().with_context(|| path.display().to_string())?;
+        ensure!(
+            length >= bytes,
+            "{}: has {length} bytes, the checkpoint noted {bytes}; the run folder was changed since",
+            path.display()
+        );
+        let cut = |file: &mut File| file.set_len(bytes).and_then(|()| file.seek(SeekFrom::End(0)));
+        cut(&mut file).with_context(|| path.display().to_string())?;
         Ok(Self { path, file: BufWriter::new(file) })
     }
 
@@ -85,8 +102,8 @@ impl Sink for JsonlSink {
             Event::Eval { step, figures, best, .. } => {
                 self.metrics.write(&json!({"kind": "eval", "step": step, "best": best, "val": figures}))
             }
-            Event::Skipped { lines, total } => {
-                self.metrics.write(&json!({"kind": "skipped", "manifest_lines": lines, "total": total}))
+            Event::Skipped { manifest, lines, .. } => {
+                lines.iter().try_for_each(|line| self.skipped.write(&json!({"manifest": manifest, "line": line})))
             }
             Event::Timing { step, seconds, waiting, samples_per_s } => self
                 .timing

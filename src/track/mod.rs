@@ -6,6 +6,6 @@ mod progress;
 mod run_folder;
 
 pub use event::{Event, Sink, StepRecord};
-pub use jsonl::JsonlSink;
+pub use jsonl::{JsonlSink, Lengths};
 pub use progress::ProgressSink;
 pub use run_folder::{RunFolder, replace_file, replace_folder, replace_with};

@@ -87,9 +87,9 @@ impl Sink for ProgressSink {
                 let mark = if *best && *step > 0 { ", best so far" } else { "" };
                 self.line(&format!("step {step}/{}: validation: {line}{mark}", self.total));
             }
-            Event::Skipped { lines, total } => {
+            Event::Skipped { manifest, lines, total } => {
                 let list = lines.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-                self.line(&format!("warning: skipped manifest line {list} ({total} so far); see skipped.jsonl"));
+                self.line(&format!("warning: skipped line {list} of the {manifest} manifest ({total} rows so far)"));
             }
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::End => {

@@ -1,7 +1,6 @@
 //! The folder of a run, and how files and folders in it are replaced so that a kill at any moment leaves a whole one.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,16 +17,26 @@ impl RunFolder {
     /// # Errors
     /// It holds a run, or cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
+        Self::check_free(path)?;
         let folder = Self { path: path.to_path_buf() };
-        if folder.config_path().exists() {
+        fs::create_dir_all(folder.checkpoints()).with_context(|| format!("run folder {}", path.display()))?;
+        Ok(folder)
+    }
+
+    /// Whether a fresh run may go there, looked at before long work begins.
+    ///
+    /// # Errors
+    /// It is a file, or holds a run or checkpoints.
+    pub fn check_free(path: &Path) -> Result<()> {
+        ensure!(!path.is_file(), "run folder {}: is a file; name a folder with --out", path.display());
+        let folder = Self { path: path.to_path_buf() };
+        if folder.config_path().exists() || !folder.list_checkpoints().is_empty() {
             bail!(
                 "run folder {}: holds a run already; continue it with --resume latest, or name another with --out",
                 path.display()
             );
         }
-        ensure!(!path.is_file(), "run folder {}: is a file; name a folder with --out", path.display());
-        fs::create_dir_all(folder.checkpoints()).with_context(|| format!("run folder {}", path.display()))?;
-        Ok(folder)
+        Ok(())
     }
 
     /// The folder of a run that was started before.
@@ -41,6 +50,12 @@ impl RunFolder {
             "run folder {}: holds no run to resume; start one without --resume",
             path.display()
         );
+        // What a kill left of a checkpoint that was being written.
+        for entry in fs::read_dir(folder.checkpoints()).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".step-") {
+                drop(fs::remove_dir_all(entry.path()));
+            }
+        }
         Ok(folder)
     }
 
@@ -103,21 +118,6 @@ impl RunFolder {
     /// Where the checkpoint of `step` goes.
     pub fn checkpoint_path(&self, step: u64) -> PathBuf {
         self.checkpoints().join(format!("step-{step:08}"))
-    }
-
-    /// Adds lines to skipped.jsonl.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn note_skipped(&self, lines: impl Iterator<Item = String>) -> Result<()> {
-        let path = self.path.join("skipped.jsonl");
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(&path);
-        for line in lines {
-            if let Ok(file) = &mut file {
-                writeln!(file, "{line}").with_context(|| path.display().to_string())?;
-            }
-        }
-        file.map(drop).with_context(|| path.display().to_string())
     }
 }
 

@@ -9,23 +9,39 @@ use candle_core::Device;
 use super::records::TrainState;
 use crate::model::Params;
 use crate::model::checkpoint::save_safetensors;
+use crate::ops::squared_sum;
 use crate::optim::AdamW;
 use crate::track::{RunFolder, replace_folder};
 
-/// How many of the last checkpoints stay.
+/// How many of the last checkpoints stay, beside the best.
 const KEPT: usize = 2;
 
 /// Writes the checkpoint of `state.step` and removes all but the last ones.
 pub(super) fn save(run: &RunFolder, params: &Params, optimizer: &AdamW, state: &TrainState) -> Result<()> {
+    for param in params.iter() {
+        let finite = squared_sum(&param.var.as_detached_tensor())?.is_finite();
+        ensure!(finite, "weight {} is not finite; not saved, the checkpoint before is whole", param.spec.name);
+    }
     replace_folder(&run.checkpoint_path(state.step), |folder| {
         let weights: Vec<_> = params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect();
         save_safetensors(&folder.join("model.safetensors"), &weights)?;
         save_safetensors(&folder.join("optimizer.safetensors"), &optimizer.state())?;
         Ok(fs::write(folder.join("state.json"), serde_json::to_vec_pretty(state)?)?)
     })?;
+    let best = state.best.as_ref().map(|(step, _)| *step);
     let all = run.list_checkpoints();
-    for (_, old) in &all[..all.len().saturating_sub(KEPT)] {
+    let old = all[..all.len().saturating_sub(KEPT)].iter().filter(|(step, _)| Some(*step) != best);
+    for (_, old) in old {
         fs::remove_dir_all(old).with_context(|| format!("removing {}", old.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes the checkpoints past `step`: a run that goes on from an earlier one makes them anew, and until then `latest`
+/// must not mean them.
+pub(super) fn forget_after(run: &RunFolder, step: u64) -> Result<()> {
+    for (_, later) in run.list_checkpoints().into_iter().filter(|(s, _)| *s > step) {
+        fs::remove_dir_all(&later).with_context(|| format!("removing {}", later.display()))?;
     }
     Ok(())
 }

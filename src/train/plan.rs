@@ -60,21 +60,22 @@ pub fn plan(config: &Config, rows: usize, model: &ClipConfig, params: &Params) -
 }
 
 impl Plan {
-    /// Whether a run of this plan may go on where one of `total_steps` stopped: another length changes the learning
-    /// rate of every step, unless that is flat.
-    pub fn continues(&self, total_steps: u64) -> bool {
-        total_steps == self.total_steps || self.schedule.kind == ScheduleKind::Constant
+    /// Whether a run of this plan may go on where one of plan `before` stopped: another length changes the learning rate
+    /// of every step, unless that is flat after the same warm-up.
+    pub fn continues(&self, before: &Plan) -> bool {
+        let flat = |p: &Plan| (p.schedule.kind == ScheduleKind::Constant).then_some(p.schedule.warmup);
+        self.total_steps == before.total_steps || (flat(self).is_some() && flat(self) == flat(before))
     }
 }
 
 /// Numbers kept for the backward pass of one pair, about: per token and block, what the two norms, four projections,
-/// the feed-forward layer and attention keep; twice, since gradients of the same sizes come and go.
+/// and the feed-forward layer keep. Attention keeps nothing of its own.
 fn activations(c: &ClipConfig) -> usize {
-    let tower = |tokens: usize, width: usize, intermediate: usize, layers: usize, heads: usize| {
-        tokens * layers * (10 * width + 3 * intermediate + 3 * heads * tokens)
+    let tower = |tokens: usize, width: usize, intermediate: usize, layers: usize| {
+        tokens * layers * (10 * width + 3 * intermediate)
     };
     let (v, t) = (&c.vision, &c.text);
-    let image = tower(1 + v.grid() * v.grid(), v.width, v.intermediate, v.layers, v.heads);
-    let text = tower(t.context_length, t.width, t.intermediate, t.layers, t.heads);
+    let image = tower(1 + v.grid() * v.grid(), v.width, v.intermediate, v.layers);
+    let text = tower(t.context_length, t.width, t.intermediate, t.layers);
     image + text + 3 * v.image_size * v.image_size
 }

@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use sha2::{Digest, Sha256};
 
 use super::open_model::open_model;
+use super::records::SkippedRow;
 use crate::config::{Config, FreezeDepth, OnError};
 use crate::data::synth::{self, Language, SynthOptions};
-use crate::data::{Columns, Dataset, Manifest, Row, sides};
+use crate::data::{Columns, Dataset, Manifest, ReportTokenizer, Row, sides};
 use crate::error::ProblemList;
 use crate::export::ModelFolder;
 use crate::model::freeze::{Freeze, TowerFreeze};
@@ -32,8 +33,8 @@ pub struct Prepared {
     pub notes: Vec<String>,
     /// SHA-256 over the pairs of both splits.
     pub data_fingerprint: String,
-    /// Rows that were left out when the manifest was opened, as JSON lines without identifiers.
-    pub skipped: Vec<(u64, String)>,
+    /// Rows that were left out when the manifests were opened.
+    pub skipped: Vec<SkippedRow>,
 }
 
 /// Opens and checks everything that `config` names.
@@ -69,6 +70,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     let (Some(splits), Some(model)) = (splits, model) else {
         anyhow::bail!("data.train: {} holds no training pairs", config.data.train.display())
     };
+    notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
     freeze(config).apply(&mut params);
     Ok(Prepared {
@@ -89,12 +91,31 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     })
 }
 
+/// A warning where reports lose their ends, which is where the impression stands; looks at 2,000 rows at most.
+fn truncation(tokenizer: &ReportTokenizer, rows: &[Row]) -> Result<Option<String>> {
+    const LOOKED_AT: usize = 2000;
+    let every = rows.len().div_ceil(LOOKED_AT).max(1);
+    let (mut long, mut looked) = (0usize, 0usize);
+    for row in rows.iter().step_by(every) {
+        looked += 1;
+        long += usize::from(tokenizer.truncates(&row.report)?);
+    }
+    let share = 100.0 * long as f64 / looked.max(1) as f64;
+    Ok((share >= 1.0).then(|| {
+        format!(
+            "warning: {share:.0} % of the training reports ({long} of {looked} looked at) are longer than {} tokens and \
+             lose their ends; model.context_length makes room for more",
+            tokenizer.context_length()
+        )
+    }))
+}
+
 /// The demo's data, where the config asks for it and it is not there.
 fn draw_phantoms(config: &Config, notes: &mut Vec<String>) -> Result<()> {
     let Some(patients) = config.data.phantom.filter(|_| !config.data.train.exists()) else { return Ok(()) };
     let folder = config.data.train.parent().unwrap_or(Path::new("."));
     // Always the same set: figures of runs with other seeds then differ by the run alone.
-    let size = config.model.image_size.unwrap_or(64) as u32;
+    let size = config.model.image_size.unwrap_or(64).clamp(16, 2048) as u32;
     let options = SynthOptions { patients, seed: 0, size, language: Language::English };
     let studies = synth::write(folder, &options).with_context(|| format!("data.phantom: {}", folder.display()))?;
     notes.push(format!("drew {studies} phantom studies into {}, as data.phantom says", folder.display()));
@@ -104,12 +125,14 @@ fn draw_phantoms(config: &Config, notes: &mut Vec<String>) -> Result<()> {
 struct Splits {
     train: Vec<Row>,
     val: Vec<Row>,
-    skipped: Vec<(u64, String)>,
+    skipped: Vec<SkippedRow>,
     fingerprint: String,
     /// Messages about unusable rows, `file:line: reason`.
     problems: Vec<String>,
-    /// Where no training row was found: the splits that there are.
+    /// The splits that the training manifest names.
     known_splits: Vec<String>,
+    /// Its rows that name none, where others do.
+    without_split: usize,
 }
 
 fn open_splits(config: &Config) -> Result<Splits> {
@@ -117,23 +140,31 @@ fn open_splits(config: &Config) -> Result<Splits> {
     let root = config.data.image_root.as_deref();
     let train = Manifest::open(&config.data.train, &columns, root)?;
     let mut problems: Vec<String> = train.problems.iter().map(|p| train.describe(p)).collect();
-    let mut skipped: Vec<(u64, String)> = train.problems.iter().map(|p| (p.line, train.describe(p))).collect();
+    let mut skipped: Vec<SkippedRow> = train.problems.iter().map(|p| SkippedRow::new("train", p.line)).collect();
     let known_splits = train.splits().into_iter().map(str::to_string).collect();
     let val = match &config.data.val {
         Some(path) => {
             let val = Manifest::open(path, &columns, root)?;
             problems.extend(val.problems.iter().map(|p| val.describe(p)));
-            skipped.extend(val.problems.iter().map(|p| (p.line, val.describe(p))));
+            skipped.extend(val.problems.iter().map(|p| SkippedRow::new("val", p.line)));
+            let names = val.splits().join(", ");
             // A manifest of its own is validated on whole, unless it says which rows are meant.
-            let named = val.splits().contains(&config.data.val_split.as_str());
-            if named { val.only_split(&config.data.val_split).rows } else { val.rows }
+            let rows = val.only_split(&config.data.val_split).rows;
+            ensure!(
+                !rows.is_empty() || names.is_empty(),
+                "{}: no row has split {:?}; the splits are {names}; name one with data.val_split",
+                path.display(),
+                config.data.val_split
+            );
+            rows
         }
         None if train.has_splits() => train.clone().only_split(&config.data.val_split).rows,
         None => Vec::new(),
     };
+    let without_split = if train.has_splits() { train.rows.iter().filter(|r| r.split.is_none()).count() } else { 0 };
     let train = train.only_split(&config.data.train_split).rows;
     let fingerprint = fingerprint(train.iter().chain(&val));
-    Ok(Splits { train, val, skipped, fingerprint, problems, known_splits })
+    Ok(Splits { train, val, skipped, fingerprint, problems, known_splits, without_split })
 }
 
 fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, notes: &mut Vec<String>) {
@@ -157,13 +188,15 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
         _ => {}
     }
     let file = config.data.train.display();
-    if splits.train.is_empty() && bad == 0 {
+    // With "stop" the bad rows are the news; how many are left does not matter yet.
+    let told = bad > 0 && config.data.on_error == OnError::Stop;
+    if splits.train.is_empty() && !told {
         problems.push(format!(
             "{file}: no row has split {:?}; the splits are {}; name one with data.train_split",
             config.data.train_split,
             splits.known_splits.join(", ")
         ));
-    } else if splits.train.len() < config.samples_per_step() && bad == 0 {
+    } else if splits.train.len() < config.samples_per_step() && !told {
         problems.push(format!(
             "train.batch_size × train.accum_freq is {}, but {file} has {} training pairs; make the batch smaller",
             config.samples_per_step(),
@@ -171,18 +204,30 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
         ));
     }
     if splits.val.is_empty() {
-        notes.push(
-            "warning: no validation pairs, so no figures will be honest; add a split column with val rows, or data.val"
-                .into(),
-        );
+        let known = match splits.known_splits.as_slice() {
+            [] => "add a split column with val rows, or data.val".to_string(),
+            names => format!("the splits are {}; name one with data.val_split, or data.val", names.join(", ")),
+        };
+        notes.push(format!("warning: no validation pairs, so no figures will be honest; {known}"));
     }
-    let patients = |rows: &[Row]| rows.iter().filter_map(|r| r.patient_id.clone()).collect::<HashSet<_>>();
-    let both = patients(&splits.train).intersection(&patients(&splits.val)).count();
-    if both > 0 {
-        problems.push(format!(
-            "{file}: {both} patients stand in both training and validation, so figures would be too good; \
-             give all rows of a patient one split"
-        ));
+    if splits.without_split > 0 {
+        notes.push(format!("warning: rows of {file} without a split, which are not used: {}", splits.without_split));
+    }
+    let keys: [(&str, fn(&Row) -> Option<String>); 3] = [
+        ("patients", |r| r.patient_id.clone()),
+        ("studies", |r| r.study_id.clone()),
+        ("images", |r| Some(r.image.to_string_lossy().into_owned())),
+    ];
+    for (what, key) in keys {
+        let of = |rows: &[Row]| rows.iter().filter_map(key).collect::<HashSet<_>>();
+        let both = of(&splits.train).intersection(&of(&splits.val)).count();
+        if both > 0 {
+            problems.push(format!(
+                "{file}: {both} {what} stand in both training and validation, so figures would be too good; \
+                 give all rows of a patient one split"
+            ));
+            break;
+        }
     }
     if config.augment.horizontal_flip && !config.augment.force_flip {
         let named = splits.train.iter().filter(|r| sides::names_a_side(&r.report)).count();

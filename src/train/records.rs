@@ -25,6 +25,22 @@ pub struct RunRecord {
     pub total_steps: u64,
 }
 
+/// A row that could not be read, by where it stands: names of files may name patients, so none is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedRow {
+    /// "train" (data.train) or "val" (data.val).
+    pub manifest: String,
+    /// Line of that manifest.
+    pub line: u64,
+}
+
+impl SkippedRow {
+    /// A row of the manifest called `manifest`.
+    pub fn new(manifest: &str, line: u64) -> Self {
+        Self { manifest: manifest.into(), line }
+    }
+}
+
 /// state.json of a checkpoint: everything that is not a tensor.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TrainState {
@@ -42,8 +58,10 @@ pub struct TrainState {
     pub best: Option<(u64, RetrievalReport)>,
     /// Validations since then.
     pub evals_without_best: u64,
-    /// Rows that could not be read so far, by manifest line.
-    pub skipped: Vec<u64>,
+    /// Rows that could not be read so far.
+    pub skipped: Vec<SkippedRow>,
+    /// Length of skipped.jsonl.
+    pub skipped_bytes: u64,
     /// Length of metrics.jsonl.
     pub metrics_bytes: u64,
     /// Length of timing.jsonl.

@@ -12,7 +12,7 @@ use super::trainer::{Resume, Trainer};
 use crate::config::{Config, DirectionName, LossKind};
 use crate::loss::{ClipLoss, Direction};
 use crate::optim::{AdamW, AdamWOptions};
-use crate::track::{JsonlSink, ProgressSink, RunFolder, replace_file};
+use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, replace_file};
 
 impl<'a> Trainer<'a> {
     pub(super) fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
@@ -38,11 +38,18 @@ impl<'a> Trainer<'a> {
                     state.data_fingerprint == fresh.data_fingerprint,
                     "cannot resume: the pairs are not those that the run was started on; start a new run"
                 );
+                ensure!(
+                    state.step <= plan.total_steps,
+                    "cannot resume: the checkpoint is at step {}, and the run would end at step {}",
+                    state.step,
+                    plan.total_steps
+                );
                 state
             }
             Resume::No | Resume::From(None) => fresh,
         };
         state.total_steps = plan.total_steps;
+        let restored = matches!(resume, Resume::From(Some(_)));
         if *resume == Resume::No {
             let record = RunRecord {
                 version: env!("CARGO_PKG_VERSION").into(),
@@ -56,18 +63,17 @@ impl<'a> Trainer<'a> {
             };
             replace_file(&run.path().join("run.json"), &serde_json::to_vec_pretty(&record)?)?;
             replace_file(&run.config_path(), config.to_toml().as_bytes())?;
-            if !skipped.is_empty() {
-                run.note_skipped(skipped.iter().map(|(line, _)| skipped_line(*line, "left out at the start")))?;
-            }
         }
-        let jsonl = JsonlSink::open(run.path(), state.metrics_bytes, state.timing_bytes)?;
-        Ok(Self {
+        checkpoint::forget_after(&run, state.step)?;
+        let (metrics, timing) = (state.metrics_bytes, state.timing_bytes);
+        let jsonl = JsonlSink::open(run.path(), Lengths { metrics, timing, skipped: state.skipped_bytes })?;
+        let mut trainer = Self {
             config,
             plan,
             loss: loss_of(config),
             optimizer,
-            saved_at: matches!(resume, Resume::From(Some(_))).then_some(state.step),
-            unsaved: !matches!(resume, Resume::From(Some(_))),
+            saved_at: restored.then_some(state.step),
+            unsaved: !restored,
             steps_at_chance: 0,
             state,
             params,
@@ -78,13 +84,12 @@ impl<'a> Trainer<'a> {
             jsonl,
             progress: ProgressSink::new(config.train.log_every),
             run,
-        })
+        };
+        if !restored {
+            trainer.note_skipped(skipped)?;
+        }
+        Ok(trainer)
     }
-}
-
-/// No file name: a run folder is shown to others, and names of images may name patients.
-pub(super) fn skipped_line(line: u64, reason: &str) -> String {
-    serde_json::json!({"manifest_line": line, "reason": reason}).to_string()
 }
 
 /// The objective that `config` names.

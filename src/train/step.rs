@@ -106,7 +106,12 @@ fn checked(output: ClipLossOutput, image: &Tensor, text: &Tensor) -> Result<Clip
         return Ok(output);
     }
     for (name, features) in [("image features", image), ("text features", text)] {
-        ensure!(crate::ops::squared_sum(&features.detach())?.is_finite(), "the {name} are not finite");
+        ensure!(
+            crate::ops::squared_sum(&features.detach())?.is_finite(),
+            "the {name} are not finite; a lower optim.lr often helps"
+        );
     }
-    anyhow::bail!("the loss is not finite, although the features are: logit_scale has run away")
+    anyhow::bail!(
+        "the loss is not finite, although the features are: logit_scale has run away; a lower optim.lr often helps"
+    )
 }

@@ -4,18 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::checkpoint;
 use super::plan::Plan;
 use super::prepare::Prepared;
-use super::records::TrainState;
-use super::setup::skipped_line;
+use super::records::{SkippedRow, TrainState};
 use super::step::{StepOutput, train_step};
 use super::stop;
 use crate::config::{Config, OnError};
 use crate::data::{Batch, Dataset, Prefetch, Row};
-use crate::eval::{RetrievalReport, evaluate};
+use crate::eval::{RetrievalReport, UnreadableImage, evaluate};
 use crate::export::{ModelFolder, write_hugging_face};
 use crate::loss::ClipLoss;
 use crate::model::{Builder, ClipModel, Params};
@@ -152,24 +151,26 @@ impl Trainer<'_> {
     }
 
     fn take_errors(&mut self, batch: &Batch) -> Result<()> {
-        let file = self.config.data.train.display().to_string();
-        let data = &self.config.data;
-        let new: Vec<_> = batch.errors.iter().filter(|e| !self.state.skipped.contains(&e.line)).cloned().collect();
-        let Some(first) = new.first() else { return Ok(()) };
-        if data.on_error == OnError::Stop {
-            bail!("{file}:{}: {}; mend it, or set data.on_error = \"skip\"", first.line, first.reason);
+        let rows: Vec<SkippedRow> = batch.errors.iter().map(|e| SkippedRow::new("train", e.line)).collect();
+        let Some(first) = batch.errors.first() else { return Ok(()) };
+        let place = format!("{}:{}: {}", self.config.data.train.display(), first.line, first.reason);
+        ensure!(self.config.data.on_error == OnError::Skip, "{place}; mend it, or set data.on_error = \"skip\"");
+        self.note_skipped(rows).context(place)
+    }
+
+    /// Counts rows that could not be read and tells of those that are new.
+    pub(super) fn note_skipped(&mut self, rows: Vec<SkippedRow>) -> Result<()> {
+        let new: Vec<SkippedRow> = rows.into_iter().filter(|r| !self.state.skipped.contains(r)).collect();
+        self.state.skipped.extend(new.iter().cloned());
+        let total = self.state.skipped.len();
+        for manifest in ["train", "val"] {
+            let lines: Vec<u64> = new.iter().filter(|r| r.manifest == manifest).map(|r| r.line).collect();
+            if !lines.is_empty() {
+                self.emit(&Event::Skipped { manifest: manifest.into(), lines, total })?;
+            }
         }
-        self.run.note_skipped(new.iter().map(|e| skipped_line(e.line, "image cannot be read")))?;
-        self.state.skipped.extend(new.iter().map(|e| e.line));
-        let (lines, total) = (new.iter().map(|e| e.line).collect(), self.state.skipped.len());
-        self.emit(&Event::Skipped { lines, total })?;
-        ensure!(
-            total <= data.max_skipped,
-            "{file}:{}: {}; that makes {total} rows, and data.max_skipped is {}",
-            first.line,
-            first.reason,
-            data.max_skipped
-        );
+        let allowed = self.config.data.max_skipped;
+        ensure!(total <= allowed, "that makes {total} rows that cannot be used, and data.max_skipped is {allowed}");
         Ok(())
     }
 
@@ -182,7 +183,7 @@ impl Trainer<'_> {
             Some(step) => format!("the checkpoint of step {step} is whole"),
             None => "there is no checkpoint yet".into(),
         };
-        format!("step {} failed ({last}; a lower optim.lr or a longer optim.warmup often helps)", self.state.step + 1)
+        format!("step {} failed ({last})", self.state.step + 1)
     }
 
     fn logit_scale(&self) -> Result<f64> {
@@ -241,19 +242,7 @@ impl Trainer<'_> {
     }
 
     fn evaluate(&mut self) -> Result<()> {
-        let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
-        let report = evaluate(
-            &model,
-            &self.folder.preprocess,
-            &self.folder.tokenizer,
-            &self.val,
-            &self.config.eval,
-            self.config.samples_per_step(),
-            self.config.data.workers,
-            self.config.seed,
-            &self.device,
-        )
-        .context("validation")?;
+        let report = self.evaluate_readable()?;
         let step = self.state.step;
         let by_recall = self.config.train.best_by_recall;
         let better = |best: &RetrievalReport| match by_recall {
@@ -285,6 +274,39 @@ impl Trainer<'_> {
         if step > 0 { self.save() } else { Ok(()) }
     }
 
+    /// Figures over the validation pairs; with `on_error = "skip"`, without those that cannot be read.
+    fn evaluate_readable(&mut self) -> Result<RetrievalReport> {
+        loop {
+            let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
+            let result = evaluate(
+                &model,
+                &self.folder.preprocess,
+                &self.folder.tokenizer,
+                &self.val,
+                &self.config.eval,
+                self.config.samples_per_step(),
+                self.config.data.workers,
+                self.config.seed,
+                &self.device,
+            );
+            let error = match result {
+                Ok(report) => return Ok(report),
+                Err(e) => e,
+            };
+            let manifest = self.config.data.val.as_ref().unwrap_or(&self.config.data.train).display().to_string();
+            let bad = error.downcast_ref::<UnreadableImage>().map(|e| e.path.clone());
+            let rows: Vec<u64> = self.val.iter().filter(|r| Some(&r.image) == bad.as_ref()).map(|r| r.line).collect();
+            let Some(first) = rows.first() else { return Err(error.context("validation")) };
+            let place = format!("{manifest}:{first}");
+            let skip = self.config.data.on_error == OnError::Skip && rows.len() < self.val.len();
+            if !skip {
+                return Err(error.context(place));
+            }
+            self.val.retain(|r| Some(&r.image) != bad.as_ref());
+            self.note_skipped(rows.iter().map(|line| SkippedRow::new("val", *line)).collect()).context(place)?;
+        }
+    }
+
     fn reason_to_stop(&self) -> Option<String> {
         let (step, total) = (self.state.step, self.plan.total_steps);
         let patience = self.config.train.early_stopping;
@@ -305,8 +327,10 @@ impl Trainer<'_> {
         if !self.unsaved {
             return Ok(());
         }
-        let (metrics, timing) = self.jsonl.sync()?;
-        (self.state.metrics_bytes, self.state.timing_bytes) = (metrics, timing);
+        let lengths = self.jsonl.sync()?;
+        self.state.metrics_bytes = lengths.metrics;
+        self.state.timing_bytes = lengths.timing;
+        self.state.skipped_bytes = lengths.skipped;
         checkpoint::save(&self.run, &self.params, &self.optimizer, &self.state)
             .with_context(|| format!("saving step {}", self.state.step))?;
         (self.saved_at, self.unsaved) = (Some(self.state.step), false);

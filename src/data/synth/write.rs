@@ -2,34 +2,41 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use image::{ExtendedColorType, ImageFormat};
 
 use super::{SynthOptions, generate};
 
-/// Writes all studies of `options` into `folder`; returns how many. The manifest comes last: where it is, all is.
+/// Writes all studies of `options` into `folder`; returns how many. Pictures are drawn aside and renamed, and the
+/// manifest comes last: where it is, all is.
 ///
 /// # Errors
-/// The folder cannot be written.
+/// The folder holds a manifest or images already, or cannot be written.
 pub fn write(folder: &Path, options: &SynthOptions) -> Result<usize> {
-    let images = folder.join("images");
-    std::fs::create_dir_all(&images)?;
+    let (images, drawing, manifest) = (folder.join("images"), folder.join(".images.tmp"), folder.join("manifest.csv"));
+    for taken in [&images, &manifest] {
+        ensure!(!taken.exists(), "{}: exists already; nothing is overwritten, name another folder", taken.display());
+    }
+    // What a stopped drawing left.
+    drop(std::fs::remove_dir_all(&drawing));
+    std::fs::create_dir_all(&drawing)?;
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(["image", "report", "patient_id", "study_id", "split", "label"])?;
     let mut studies = 0;
     for study in generate(options) {
-        let name = format!("images/{}.png", study.study_id);
-        let (path, picture) = (folder.join(&name), &study.image);
+        let name = format!("{}.png", study.study_id);
+        let (path, picture) = (drawing.join(&name), &study.image);
         let (width, height) = (picture.width, picture.height);
         image::save_buffer_with_format(&path, &picture.pixels, width, height, ExtendedColorType::L8, ImageFormat::Png)
             .with_context(|| path.display().to_string())?;
+        let name = format!("images/{name}");
         csv.write_record([&name, &study.report, &study.patient_id, &study.study_id, study.split, study.label])?;
         studies += 1;
     }
     let bytes = csv.into_inner().context("a writer into memory does not fail")?;
-    let manifest = folder.join("manifest.csv");
     let temporary = folder.join(".manifest.csv.tmp");
     std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&drawing, &images)?;
     std::fs::rename(&temporary, &manifest)?;
     Ok(studies)
 }

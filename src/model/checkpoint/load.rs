@@ -10,6 +10,7 @@ use super::source::WeightFiles;
 use crate::error::ProblemList;
 use crate::hub::ModelFiles;
 use crate::model::{ClipConfig, ClipModel, ParamSpec, Params, interpolate};
+use crate::ops::physical_memory_mib;
 
 /// Tensors that files carry and the model does not need: name ending, reason.
 const IGNORED: &[(&str, &str)] = &[("embeddings.position_ids", "row numbers 0, 1, 2, …, not a weight")];
@@ -54,6 +55,7 @@ pub fn load(files: &ModelFiles, options: &LoadOptions, device: &Device) -> Resul
 
     let weights = WeightFiles::open(files)?;
     let specs = ClipModel::specs(&stored)?;
+    check_memory(&specs)?;
     let ignored = check(&weights, &specs).with_context(|| files.source().to_string())?;
     let shapes: std::collections::HashMap<String, candle_core::Shape> =
         ClipModel::specs(&config)?.into_iter().map(|s| (s.name, s.shape)).collect();
@@ -74,8 +76,21 @@ pub fn load(files: &ModelFiles, options: &LoadOptions, device: &Device) -> Resul
 pub fn random(config: &ClipConfig, seed: u64, device: &Device) -> Result<Params> {
     config.check()?;
     let specs = ClipModel::specs(config)?;
+    check_memory(&specs)?;
     let weights = specs.into_iter().map(|s| s.random(seed, device).map(|t| (s, t)));
     Ok(Params::new(weights.collect::<candle_core::Result<Vec<_>>>()?)?)
+}
+
+/// Refuses a model whose weights alone do not fit, before memory is taken: the system would end the process otherwise.
+fn check_memory(specs: &[ParamSpec]) -> Result<()> {
+    let numbers: u128 = specs.iter().map(|s| s.shape.dims().iter().map(|&d| d as u128).product::<u128>()).sum();
+    let (needed, there) = (numbers * 4 >> 20, physical_memory_mib().map(u128::from));
+    ensure!(
+        there.is_none_or(|there| needed < there),
+        "the model has {numbers} weights, which take {needed} MiB; this machine has {} MiB",
+        there.unwrap_or_default()
+    );
+    Ok(())
 }
 
 /// All differences between what the file holds and what the model declares.
