@@ -9,8 +9,8 @@ use candle_core::{DType, Tensor};
 use common::{assert_close, golden, load_golden, open, tensors};
 use reportclip::loss::{ClipLoss, Direction};
 use reportclip::model::checkpoint::{LoadOptions, load};
-use reportclip::model::{Builder, ClipModel, MAX_LOGIT_SCALE, Params};
-use reportclip::ops::{AdamwStep, adamw_step};
+use reportclip::model::{Builder, ClipModel, Params};
+use reportclip::optim::{AdamW, AdamWOptions};
 
 const CASES: [&str; 3] = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"];
 
@@ -78,26 +78,24 @@ fn ten_adamw_steps_agree_within_1e_4() {
 }
 
 fn adamw_losses(params: &Params, loss: impl Fn(&Params) -> Tensor) -> Vec<f32> {
-    let moments: Vec<_> = params
-        .iter()
-        .map(|p| {
-            let zeros = || candle_core::Var::from_tensor(&p.var.zeros_like().unwrap()).unwrap();
-            (zeros(), zeros())
-        })
-        .collect();
+    let options = AdamWOptions {
+        lr_image: 1e-3,
+        lr_text: 1e-3,
+        lr_heads: 1e-3,
+        beta1: 0.9,
+        beta2: 0.98,
+        eps: 1e-6,
+        weight_decay: 0.2,
+        clip_grad_norm: 0.0,
+    };
+    let mut optimizer = AdamW::new(params, options).unwrap();
     let mut losses = Vec::new();
-    for t in 1..=10 {
+    for _ in 0..10 {
         let loss = loss(params);
         losses.push(loss.to_scalar().unwrap());
         let grads = loss.backward().unwrap();
-        for (param, (m, v)) in params.iter().zip(&moments) {
-            let weight_decay = if param.spec.decay { 0.2 } else { 0.0 };
-            let step = AdamwStep { lr: 1e-3, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay, t, grad_scale: 1.0 };
-            adamw_step(&param.var, grads.get(&param.var).unwrap(), m, v, &step).unwrap();
-            if param.spec.name == "logit_scale" {
-                param.var.set(&param.var.minimum(MAX_LOGIT_SCALE).unwrap()).unwrap();
-            }
-        }
+        let grads = params.iter().map(|p| (p.spec.name.clone(), grads.get(&p.var).unwrap().clone())).collect();
+        optimizer.step(params, &grads, 1.0).unwrap();
     }
     losses
 }

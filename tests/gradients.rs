@@ -156,3 +156,30 @@ fn logit_scale_stays_at_or_below_ln_100() {
     optimizer.step(&loaded.params, &grads, 1.0).unwrap();
     assert!((scale.to_scalar::<f32>().unwrap() - 100f32.ln()).abs() < 1e-6);
 }
+
+#[test]
+fn each_part_has_its_learning_rate_and_clipping_scales_the_moments() {
+    let loaded = load_golden("clip/odd_widths");
+    let before = loaded.params.snapshot().unwrap();
+    let options = AdamWOptions { lr_image: 1e-3, lr_text: 2e-3, lr_heads: 4e-3, clip_grad_norm: 0.5, ..OPTIONS };
+    let mut optimizer = AdamW::new(&loaded.params, options).unwrap();
+    let grads: reportclip::optim::Gradients =
+        loaded.params.iter().map(|p| (p.spec.name.clone(), p.var.ones_like().unwrap())).collect();
+    let count = loaded.params.count().0 as f64;
+    let norm = optimizer.step(&loaded.params, &grads, 0.5).unwrap();
+    assert!((norm - count.sqrt()).abs() < 1e-9 * count);
+    for (name, old) in before {
+        let rate = match name.split('.').next().unwrap() {
+            "vision_model" => 1e-3,
+            "text_model" => 2e-3,
+            _ => 4e-3,
+        };
+        // The first step moves by the rate against the gradient's sign, whatever its size (but for AdamW's epsilon).
+        let param = loaded.params.get(&name).unwrap();
+        let expected = (old - 0.5 * rate).unwrap();
+        assert_close(&name, &param.var, &expected, 0.0, 2e-3 * rate);
+    }
+    let state: std::collections::HashMap<String, Tensor> = optimizer.state().into_iter().collect();
+    let m = common::numbers(&state["m.logit_scale"])[0];
+    assert!((m - 0.1 * 0.5 / (norm + 1e-6)).abs() < 1e-9, "{m}");
+}

@@ -51,6 +51,11 @@ fn no_arrow_between_modules_runs_back() {
         let source = fs::read_to_string(&path).unwrap();
         // Unit tests may reach anywhere.
         let source = source.split("#[cfg(test)]").next().unwrap();
+        assert!(
+            !source.contains("crate::{"),
+            "{}: one use a module, so that this test can read them",
+            relative.display()
+        );
         for (_, rest) in source.match_indices("crate::").map(|(i, m)| source.split_at(i + m.len())) {
             let used: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             if used == module || used.is_empty() || !LAYERS.concat().contains(&used.as_str()) {
@@ -71,7 +76,7 @@ fn only_cli_and_sinks_print_and_only_ops_is_unsafe() {
         let source = fs::read_to_string(&path).unwrap();
         let prints = source.contains("io::stdout") || source.contains("println!");
         assert!(!prints || relative.starts_with("cli/"), "{relative} prints");
-        let is_unsafe = source.contains("unsafe {");
+        let is_unsafe = source.contains("allow(unsafe_code");
         let allowed = relative.starts_with("ops/") || relative == "model/checkpoint/source.rs";
         assert!(!is_unsafe || allowed, "{relative} is unsafe");
         assert!(!source.contains("_no_bwd") || relative.starts_with("ops/"), "{relative} cuts the graph");

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::output;
 use crate::data::synth::{self, Language, SynthOptions};
 
-/// Make and look at data.
+/// Make data.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Draw phantom chest radiographs with reports, to try the program without data

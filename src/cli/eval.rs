@@ -25,9 +25,12 @@ pub(super) struct Args {
     model: String,
     #[command(flatten)]
     data: DataArgs,
-    /// Pairs at once
+    /// Pairs at once; does not change the figures
     #[arg(long, default_value_t = 64)]
     batch_size: usize,
+    /// Pairs over which each loss is taken
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    loss_batch_size: u32,
     /// Bootstrap resamples for 95 % intervals; 0 = none
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     bootstrap: u32,
@@ -141,7 +144,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let m = OpenModel::open(&args.model, &args.device)?;
     let options = EvalConfig { batch_size: args.batch_size, bootstrap: args.bootstrap as usize };
     let (preprocess, tokenizer) = (&m.folder.preprocess, &m.folder.tokenizer);
-    let report = evaluate(&m.model, preprocess, tokenizer, &rows, &options, args.batch_size, 2, args.seed, &m.device)?;
+    let report = evaluate(
+        &m.model,
+        preprocess,
+        tokenizer,
+        &rows,
+        &options,
+        args.loss_batch_size as usize,
+        2,
+        args.seed,
+        &m.device,
+    )?;
     match args.json {
         true => output::print_json(&serde_json::to_value(&report)?),
         false => output::print(&table::retrieval(&[("model", &report)])),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::output;
-use crate::loss::explain::{Explanation, Input, explain};
+use crate::loss::explain::{Explanation, Input, InputTargets, explain};
 use crate::loss::smoothing;
 
 /// What a label-smoothed cross-entropy does.
@@ -94,23 +94,35 @@ fn describe(input: &Input, e: &Explanation) -> String {
         false => String::new(),
     };
     let samples: String = e.per_sample.iter().map(|v| format!("{v:>9.4}")).collect();
+    let plain = matches!(input.targets, InputTargets::Indices(_)) && input.class_weights.is_none();
+    let rule = match input.targets {
+        InputTargets::Indices(_) => {
+            format!(
+                "the target gets 1 - ε + ε/{classes} = {on:.4}, each other class ε/{classes} = {:.4}",
+                eps / classes as f64
+            )
+        }
+        InputTargets::Probabilities(_) => format!("(1 - ε) · target + ε/{classes}"),
+    };
+    let floor = match plain {
+        true => format!("floor {:.4} (no model gets below{gap}); ", e.floor),
+        false => String::new(),
+    };
     format!(
         "logits ({} × {classes})\n{}\n\n1. softmax\n{}\n\n\
-         2. smoothed targets: ε = {eps}, the target gets 1 - ε + ε/{classes} = {on:.4}, each other class ε/{classes} = {:.4}\n{}\n\n\
+         2. smoothed targets: ε = {eps}, {rule}\n{}\n\n\
          3. loss of each sample, -Σ target · ln softmax\n{samples}\n\n\
          4. mean\n{:>9.4}   loss = {:.10}\n\n\
          gradient of the mean\n{}\n\n\
-         without smoothing {:.4}; floor {:.4} (no model gets below{gap}); chance ln {classes} = {:.4}",
+         without smoothing {:.4}; {floor}chance ln {classes} = {:.4}",
         input.logits.len(),
         rows(&input.logits),
         rows(&e.probabilities),
-        eps / classes as f64,
         rows(&e.smoothed_targets),
         e.loss,
         e.loss,
         rows(&e.grad),
         e.loss_hard,
-        e.floor,
         e.chance,
     )
 }

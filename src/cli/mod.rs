@@ -50,10 +50,10 @@ enum Command {
     /// What a label-smoothed cross-entropy does
     #[command(subcommand)]
     Loss(loss::Command),
-    /// Make and look at data
+    /// Make data
     #[command(subcommand)]
     Data(data::Command),
-    /// Fetch and look at models
+    /// Fetch models
     #[command(subcommand)]
     Model(model::Command),
     /// Show and check config files

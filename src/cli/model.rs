@@ -6,7 +6,7 @@ use super::output;
 use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::LoadOptions;
 
-/// Fetch and look at models.
+/// Fetch models.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Fetch a model into the cache, so that it can be used offline

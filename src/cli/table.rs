@@ -1,6 +1,6 @@
 //! Retrieval figures as a table for people.
 
-use crate::eval::{Direction, RetrievalReport};
+use crate::eval::{DirectionFigures, RetrievalReport};
 
 /// One row a figure and direction; one column a model, then chance.
 pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
@@ -27,19 +27,19 @@ pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
     line.push_str(&format!("{:.3}", first.loss_chance));
     lines.push(line);
     lines.push(format!(
-        "gallery: {} reports, {} images; [95 % interval, bootstrap by patient where patients are named]",
+        "gallery: {} reports, {} images; [95 % interval, bootstrap by patient where every row names one]",
         first.image_to_text.gallery, first.text_to_image.gallery
     ));
     lines.join("\n")
 }
 
-type Pick = fn(&RetrievalReport) -> &Direction;
+type Pick = fn(&RetrievalReport) -> &DirectionFigures;
 
-fn image_to_text(report: &RetrievalReport) -> &Direction {
+fn image_to_text(report: &RetrievalReport) -> &DirectionFigures {
     &report.image_to_text
 }
 
-fn text_to_image(report: &RetrievalReport) -> &Direction {
+fn text_to_image(report: &RetrievalReport) -> &DirectionFigures {
     &report.text_to_image
 }
 

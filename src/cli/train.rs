@@ -134,7 +134,7 @@ fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolde
     Ok((run, Resume::From(last)))
 }
 
-/// A resumed run must be the run that was started: only keys that do not change the result may differ.
+/// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ.
 fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, plan: &Plan) -> Result<()> {
     const FREE: [&str; 11] = [
         "output",
@@ -199,8 +199,7 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
         batches.iter().map(|b| b.pairs).sum::<usize>() >= 2,
         "fewer than 2 rows of the first step can be read"
     );
-    let loss =
-        crate::loss::ClipLoss { label_smoothing: config.loss.label_smoothing, direction: crate::loss::Direction::Both };
+    let loss = train::loss_of(config);
     let started = std::time::Instant::now();
     let step = train::train_step(&prepared.folder.config, &prepared.params, &loss, &batches, &prepared.device)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -239,7 +238,7 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
             ops::peak_rss_mib()
         ),
         format!(
-            "one step: loss {:.4} (chance {:.4}), {seconds:.2} s without AdamW; {:.1} h in all at that speed",
+            "one step: loss {:.4} without smoothing (chance {:.4}), {seconds:.2} s without AdamW; {:.1} h in all at that speed",
             step.loss.loss_hard,
             step.loss.chance,
             seconds * plan.total_steps as f64 / 3600.0
@@ -264,6 +263,9 @@ fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
     if let (Some(untuned), Some((step, best))) = (&outcome.untuned, &outcome.best) {
         let tuned = format!("tuned (step {step})");
         output::print(&table::retrieval(&[("untuned", untuned), (&tuned, best)]))?;
+        output::print(
+            "the tuned step was chosen on these same pairs, so its figures lean high; a test split gives free ones",
+        )?;
         if best.mean_recall < untuned.mean_recall {
             tracing::warn!("tuning made retrieval worse; a lower optim.lr, or more of the towers frozen, may help");
         }

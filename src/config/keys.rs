@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = &[
     key("data.patient_id_column", Kind::Text, "\"patient_id\"", "Column of patients; used if there"),
     key("data.study_id_column", Kind::Text, "\"study_id\"", "Column of studies; used if there"),
     key("data.split_column", Kind::Text, "\"split\"", "Column of splits; used if there"),
-    key("data.label_column", Kind::Text, "\"label\"", "Column of labels; used if there"),
+    key("data.label_column", Kind::Text, "\"label\"", "Column of labels; read, not used yet"),
     key("data.train_split", Kind::Text, "\"train\"", "Value of split_column to train on"),
     key("data.val_split", Kind::Text, "\"val\"", "Value of split_column to validate on"),
     key(

@@ -10,14 +10,14 @@ mod span;
 mod values;
 mod written;
 
-pub use keys::{KEYS, Key, Kind, keys_as_markdown};
+pub use keys::{KEYS, keys_as_markdown};
 pub use resolved::Config;
 pub use sections::{
     AugmentConfig, DataConfig, DirectionName, EvalConfig, FreezeConfig, FreezeDepth, LossConfig, LossKind, ModelConfig,
     ModelInit, OnError, OptimConfig, RandomModelConfig, ScheduleKind, TrainConfig,
 };
 pub use span::Span;
-pub use written::{Origin, Written};
+pub use written::Written;
 
 use std::path::Path;
 

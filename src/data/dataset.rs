@@ -1,7 +1,5 @@
 //! Rows to batches: decode, augment, preprocess, tokenize.
 
-use rand::Rng;
-
 use super::augment::Augmented;
 use super::{Preprocess, ReportTokenizer, Row, image};
 use crate::config::AugmentConfig;
@@ -59,7 +57,11 @@ impl Dataset {
         for (i, &index) in rows.iter().enumerate() {
             let row = &self.rows[index];
             let mut rng = stream(self.seed, Purpose::Augment, first_sample + i as u64);
-            match self.pixels(row, Some(&mut rng)) {
+            let planes = image::read(&row.image).and_then(|pixels| {
+                let augmented = Augmented::draw(&self.augment, &mut rng);
+                self.preprocess.apply(&pixels, augmented.as_ref())
+            });
+            match planes {
                 Ok(planes) => {
                     pixel_values.extend(planes);
                     texts.push(row.report.as_str());
@@ -69,15 +71,5 @@ impl Dataset {
         }
         let (input_ids, tokens) = self.tokenizer.encode_batch(texts.iter().copied())?;
         Ok(Batch { pixel_values, input_ids, pairs: texts.len(), tokens, errors })
-    }
-
-    /// `pixel_values` of one row's image, (3, image_size, image_size); changed at random where `rng` is given.
-    ///
-    /// # Errors
-    /// The image cannot be read; the message names the file.
-    pub fn pixels(&self, row: &Row, rng: Option<&mut dyn Rng>) -> anyhow::Result<Vec<f32>> {
-        let pixels = image::read(&row.image)?;
-        let augmented = rng.and_then(|mut rng| Augmented::draw(&self.augment, &mut rng));
-        self.preprocess.apply(&pixels, augmented.as_ref())
     }
 }

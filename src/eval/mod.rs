@@ -4,4 +4,4 @@ mod encode;
 mod retrieval;
 
 pub use encode::{Embeddings, UnreadableImage, embed_images, embed_texts};
-pub use retrieval::{Direction, RetrievalReport, evaluate, retrieval_report};
+pub use retrieval::{DirectionFigures, RetrievalReport, evaluate, retrieval_report};

@@ -1,4 +1,4 @@
-//! Image–text retrieval over a split, many-to-many: identical reports are one target, identical image files one query.
+//! Image–text retrieval over a split, many-to-many: identical reports are one target, rows with the same image path one query.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::seed::{Purpose, stream};
 
 /// One direction's figures with what they must be read against.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Direction {
+pub struct DirectionFigures {
     /// Queries asked.
     pub queries: usize,
     /// Items searched.
@@ -36,9 +36,9 @@ pub struct Direction {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetrievalReport {
     /// Image → text.
-    pub image_to_text: Direction,
+    pub image_to_text: DirectionFigures,
     /// Text → image.
-    pub text_to_image: Direction,
+    pub text_to_image: DirectionFigures,
     /// Mean of the six recalls.
     pub mean_recall: f64,
     /// Unsmoothed loss over batches of `loss_batch_size` pairs in the manifest's order.
@@ -89,7 +89,7 @@ pub fn retrieval_report(
     let pairs = Pairs::new(rows);
     let image_to_text = direction(images, texts, &pairs.texts_of_image, &pairs.image_groups, resamples, seed)?;
     let text_to_image = direction(texts, images, &pairs.images_of_text, &pairs.text_groups, resamples, seed)?;
-    let recalls = |d: &Direction| d.figures.recall_at_1 + d.figures.recall_at_5 + d.figures.recall_at_10;
+    let recalls = |d: &DirectionFigures| d.figures.recall_at_1 + d.figures.recall_at_5 + d.figures.recall_at_10;
     let mean_recall = (recalls(&image_to_text) + recalls(&text_to_image)) / 6.0;
     let loss_batch_size = loss_batch_size.min(rows.len());
     let loss = batch_loss(&pairs, images, texts, scale, loss_batch_size)?;
@@ -161,7 +161,7 @@ fn direction(
     groups: &[usize],
     resamples: usize,
     seed: u64,
-) -> Result<Direction> {
+) -> Result<DirectionFigures> {
     let size = gallery.dim(0)?;
     let gallery_t = gallery.t()?.contiguous()?;
     let mut outcomes = Vec::with_capacity(relevant.len());
@@ -183,7 +183,7 @@ fn direction(
     let values = |q: &[Query]| summarise(q).figures().map(|(_, v)| v);
     let interval = bootstrap::interval(&outcomes, groups, resamples, rng, values)
         .map(|bounds| (Retrieval::from_figures(bounds.map(|b| b.0)), Retrieval::from_figures(bounds.map(|b| b.1))));
-    Ok(Direction {
+    Ok(DirectionFigures {
         queries: outcomes.len(),
         gallery: size,
         figures,

@@ -46,6 +46,10 @@ pub fn write_hugging_face(folder: &Path, model: &ModelFolder, weights: &[(String
         };
         write(name, bytes)?;
     }
+    if !model.tokenizer.files().iter().any(|(name, _)| name == "tokenizer_config.json") {
+        let config = with_length(br#"{"tokenizer_class": "CLIPTokenizer"}"#, model.tokenizer.context_length())?;
+        write("tokenizer_config.json", &pretty(&config)?)?;
+    }
     write("README.md", card(&model.origin).as_bytes())?;
     save_safetensors(&folder.join("model.safetensors"), weights)
 }

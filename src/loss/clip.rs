@@ -16,7 +16,7 @@ pub enum Direction {
     Both,
 }
 
-/// `(CE(sim_i2t) + CE(sim_t2i)) / 2` with label smoothing, as CLIP and BLIP-2 train.
+/// `(CE(sim_i2t) + CE(sim_t2i)) / 2` CLIP's objective, with label smoothing as in BLIP-2.
 #[derive(Clone, Copy, Debug)]
 pub struct ClipLoss {
     /// ε of the smoothed targets.

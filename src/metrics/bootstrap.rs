@@ -11,13 +11,14 @@ pub fn interval<T: Copy, const N: usize>(
     mut rng: impl FnMut(u64) -> rand_chacha::ChaCha8Rng,
     figures: impl Fn(&[T]) -> [f64; N],
 ) -> Option<[(f64, f64); N]> {
-    let count = groups.iter().max().map_or(0, |g| g + 1);
-    if count < 2 || resamples == 0 {
-        return None;
-    }
-    let mut members: Vec<Vec<T>> = vec![Vec::new(); count];
+    let mut members: Vec<Vec<T>> = vec![Vec::new(); groups.iter().max().map_or(0, |g| g + 1)];
     for (item, &group) in items.iter().zip(groups) {
         members[group].push(*item);
+    }
+    // A patient all of whose reports count for another has none.
+    members.retain(|m| !m.is_empty());
+    if members.len() < 2 || resamples == 0 {
+        return None;
     }
     let mut draws: Vec<[f64; N]> = Vec::with_capacity(resamples);
     for i in 0..resamples {

@@ -146,11 +146,6 @@ impl Params {
         (self.iter().map(count).sum(), self.trainable().map(count).sum())
     }
 
-    /// Device of the weights.
-    pub fn device(&self) -> Device {
-        self.list.first().map_or(Device::Cpu, |p| p.var.device().clone())
-    }
-
     /// A copy of all numbers that later training does not change.
     ///
     /// # Errors

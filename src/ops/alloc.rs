@@ -5,8 +5,8 @@
 #[allow(unsafe_code)]
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt only sets allocator parameters; it is called with documented constants before threads exist.
-    // A refused value returns 0 and leaves the default, which is slower but right.
+    // SAFETY: mallopt takes the allocator's own lock and only sets its parameters, here to documented constants; a late
+    // call is less effective, a refused value returns 0 and leaves the default.
     unsafe {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
@@ -52,7 +52,6 @@ pub fn physical_memory_mib() -> Option<u64> {
 mod tests {
     #[test]
     fn peak_grows_with_what_is_touched() {
-        super::keep_freed_memory();
         let before = super::peak_rss_mib();
         let block = vec![1u8; 256 << 20];
         assert!(block.iter().map(|&b| u64::from(b)).sum::<u64>() == 256 << 20);

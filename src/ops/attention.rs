@@ -44,7 +44,7 @@ impl Attention {
     /// softmax(q · kᵀ · scale) of one head into `p`, (tokens, tokens).
     fn probabilities(&self, q: &[f32], k: &[f32], head: Matrix, p: &mut [f32]) {
         let tokens = head.rows;
-        product(p, Matrix::plain(tokens, tokens), 0.0, self.scale, q, head, k, head.transposed());
+        product(p, Matrix::plain(tokens, tokens), self.scale, q, head, k, head.transposed());
         for (i, row) in p.chunks_exact_mut(tokens).enumerate() {
             if self.causal {
                 row[i + 1..].fill(f32::NEG_INFINITY);
@@ -79,7 +79,7 @@ impl CustomOp3 for Attention {
                 for h in 0..self.heads {
                     let head = self.head(h, tokens, width);
                     self.probabilities(q, k, head, p);
-                    product(out, head, 0.0, 1.0, p, Matrix::plain(tokens, tokens), v, head);
+                    product(out, head, 1.0, p, Matrix::plain(tokens, tokens), v, head);
                 }
             },
         );
@@ -112,12 +112,12 @@ impl CustomOp3 for Attention {
                                 for h in 0..self.heads {
                                     let head = self.head(h, tokens, width);
                                     self.probabilities(q, k, head, p);
-                                    product(dv, head, 0.0, 1.0, p, square.transposed(), grad, head);
-                                    product(ds, square, 0.0, 1.0, grad, head, v, head.transposed());
+                                    product(dv, head, 1.0, p, square.transposed(), grad, head);
+                                    product(ds, square, 1.0, grad, head, v, head.transposed());
                                     let rows = p.chunks_exact(tokens).zip(ds.chunks_exact_mut(tokens));
                                     rows.for_each(|(p, ds)| softmax_row_bwd(p, ds));
-                                    product(dq, head, 0.0, self.scale, ds, square, k, head);
-                                    product(dk, head, 0.0, self.scale, ds, square.transposed(), q, head);
+                                    product(dq, head, self.scale, ds, square, k, head);
+                                    product(dk, head, self.scale, ds, square.transposed(), q, head);
                                 }
                             },
                         );

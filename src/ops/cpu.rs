@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 
-/// Rows handled by one task. Fixed, so that reductions add in the same order whatever the number of threads.
+/// Rows handled by one task.
 pub(super) const ROWS_PER_TASK: usize = 16;
 
 /// Whether the fused kernels can take this tensor; other devices and types go through [`super::reference`].

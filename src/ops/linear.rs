@@ -94,6 +94,9 @@ impl CustomOp3 for Linear {
     ) -> Result<(CpuStorage, Shape)> {
         let (y, rows, out) = product(x, lx, w, lw)?;
         let bias = cpu::slice(b, lb)?;
+        if bias.len() != out {
+            candle_core::bail!("linear: bias has {} numbers, the weight {out} rows", bias.len());
+        }
         let CpuStorage::F32(mut y) = y else { candle_core::bail!("linear: a product of f32 is not f32") };
         y.par_chunks_mut(out * cpu::ROWS_PER_TASK).for_each(|block| {
             for row in block.chunks_exact_mut(out) {

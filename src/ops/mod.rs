@@ -1,7 +1,7 @@
 //! The differentiable operations that models and losses are made of. Code above trusts that every one of them has a
 //! right gradient: candle's own fused `LayerNorm`, `softmax_last_dim` and others cut the graph without a word.
 //!
-//! Owns every `CustomOp` and every `unsafe` of the crate, and how each runs on a device: a fused kernel on the CPU,
+//! Owns every `CustomOp` and every `unsafe` but the memory map of weights (model/checkpoint), and how each runs on a device: a fused kernel on the CPU,
 //! composed candle operations elsewhere. Knows no model.
 
 mod activation;

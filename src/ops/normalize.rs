@@ -11,7 +11,7 @@ use super::cpu;
 /// # Errors
 /// Whatever the device reports.
 pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
-    // The bound is put under the root: the root's own gradient at 0 is infinite. 1e-12² is below f32's normal range.
+    // The bound is put under the root: the root's own gradient at 0 is infinite.
     let norm = x.sqr()?.sum_keepdim(D::Minus1)?.maximum(1e-24)?.sqrt()?;
     x.broadcast_div(&norm)
 }

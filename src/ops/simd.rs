@@ -38,7 +38,7 @@ pub(super) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
-/// eˣ within 3e-7 of the true value, relative; 0 below −87 and f32's largest power above 88. The standard library's is
+/// eˣ within 3e-7 of the true value, relative; 0 below −87, e⁸⁸ above 88. The standard library's is
 /// a call for each number.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {

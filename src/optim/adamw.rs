@@ -117,7 +117,7 @@ impl AdamW {
         for (name, (m, v)) in &self.moments {
             for (key, var) in [(format!("m.{name}"), m), (format!("v.{name}"), v)] {
                 let saved = tensors.get(&key).with_context(|| format!("the checkpoint has no {key}"))?;
-                var.set(saved).with_context(|| key)?;
+                var.set(&saved.to_device(var.device())?).with_context(|| key)?;
             }
         }
         self.t = i32::try_from(t).context("too many updates")?;

@@ -8,7 +8,7 @@ use serde_json::Value;
 pub struct StepRecord {
     /// Steps done, this one included.
     pub step: u64,
-    /// Pairs seen, this step's included.
+    /// Pairs drawn, this step's included; those that could not be read count.
     pub samples: u64,
     /// The smoothed loss that is trained.
     pub loss: f64,

@@ -50,10 +50,14 @@ impl RunFolder {
             "run folder {}: holds no run to resume; start one without --resume",
             path.display()
         );
-        // What a kill left of a checkpoint that was being written.
+        recover_folder(&folder.model());
         for entry in fs::read_dir(folder.checkpoints()).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".step-") {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".tmp") {
+                // What a kill left of a checkpoint that was being written.
                 drop(fs::remove_dir_all(entry.path()));
+            } else if let Some(target) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".old")) {
+                recover_folder(&folder.checkpoints().join(target));
             }
         }
         Ok(folder)

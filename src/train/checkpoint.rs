@@ -68,7 +68,10 @@ pub(super) fn restore(folder: &Path, params: &Params, optimizer: &mut AdamW) -> 
     for param in params.iter() {
         let name = &param.spec.name;
         let Some(saved) = weights.get(name) else { bail!("{}: has no weight {name}", folder.display()) };
-        param.var.set(saved).with_context(|| format!("{}: {name}", folder.display()))?;
+        param
+            .var
+            .set(&saved.to_device(param.var.device())?)
+            .with_context(|| format!("{}: {name}", folder.display()))?;
     }
     optimizer.restore(&read("optimizer.safetensors")?, state.step)?;
     Ok(state)

@@ -27,8 +27,10 @@ pub struct Prepared {
     pub train: Dataset,
     /// Validation pairs; empty where there are none.
     pub val: Vec<Row>,
-    /// Device and why.
+    /// Where tensors live.
     pub device: Device,
+    /// Which device, and why that one.
+    pub device_reason: String,
     /// Lines to tell once: automatic choices with their reasons, warnings.
     pub notes: Vec<String>,
     /// SHA-256 over the pairs of both splits.
@@ -49,6 +51,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
         None => (Device::Cpu, String::new()),
     };
     notes.push(format!("device: {reason}"));
+    let device_reason = reason;
     if config.loss.label_smoothing > 0.2 {
         notes.push(format!(
             "warning: label_smoothing is {}; above 0.2 most of the loss is its floor",
@@ -86,6 +89,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
         data_fingerprint: splits.fingerprint,
         val: splits.val,
         device,
+        device_reason,
         notes,
         skipped: splits.skipped,
     })
@@ -133,6 +137,8 @@ struct Splits {
     known_splits: Vec<String>,
     /// Its rows that name none, where others do.
     without_split: usize,
+    /// All rows that are not to be trained on: validation and, for example, test.
+    others: Vec<Row>,
 }
 
 fn open_splits(config: &Config) -> Result<Splits> {
@@ -162,9 +168,11 @@ fn open_splits(config: &Config) -> Result<Splits> {
         None => Vec::new(),
     };
     let without_split = if train.has_splits() { train.rows.iter().filter(|r| r.split.is_none()).count() } else { 0 };
+    let others = train.rows.iter().filter(|r| r.split.is_some() && r.split.as_ref() != Some(&config.data.train_split));
+    let others: Vec<Row> = others.chain(&val).cloned().collect();
     let train = train.only_split(&config.data.train_split).rows;
     let fingerprint = fingerprint(train.iter().chain(&val));
-    Ok(Splits { train, val, skipped, fingerprint, problems, known_splits, without_split })
+    Ok(Splits { train, val, skipped, fingerprint, problems, known_splits, without_split, others })
 }
 
 fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, notes: &mut Vec<String>) {
@@ -220,10 +228,10 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
     ];
     for (what, key) in keys {
         let of = |rows: &[Row]| rows.iter().filter_map(key).collect::<HashSet<_>>();
-        let both = of(&splits.train).intersection(&of(&splits.val)).count();
+        let both = of(&splits.train).intersection(&of(&splits.others)).count();
         if both > 0 {
             problems.push(format!(
-                "{file}: {both} {what} stand in both training and validation, so figures would be too good; \
+                "{file}: {both} {what} stand in training and in another split, so figures would be too good; \
                  give all rows of a patient one split"
             ));
             break;

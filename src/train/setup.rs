@@ -16,7 +16,7 @@ use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, replace_file};
 
 impl<'a> Trainer<'a> {
     pub(super) fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
-        let Prepared { params, folder, train, val, device, data_fingerprint, skipped, notes } = prepared;
+        let Prepared { params, folder, train, val, device, data_fingerprint, skipped, device_reason, .. } = prepared;
         let plan = plan(config, train.rows.len(), &folder.config, &params);
         let o = &config.optim;
         let options = AdamWOptions {
@@ -50,20 +50,18 @@ impl<'a> Trainer<'a> {
         };
         state.total_steps = plan.total_steps;
         let restored = matches!(resume, Resume::From(Some(_)));
-        if *resume == Resume::No {
-            let record = RunRecord {
-                version: env!("CARGO_PKG_VERSION").into(),
-                revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
-                seed: config.seed,
-                device: notes.first().cloned().unwrap_or_default(),
-                data_fingerprint: state.data_fingerprint.clone(),
-                pairs: (train.rows.len(), val.len()),
-                parameters: params.count(),
-                total_steps: plan.total_steps,
-            };
-            replace_file(&run.path().join("run.json"), &serde_json::to_vec_pretty(&record)?)?;
-            replace_file(&run.config_path(), config.to_toml().as_bytes())?;
-        }
+        let record = RunRecord {
+            version: env!("CARGO_PKG_VERSION").into(),
+            revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
+            seed: config.seed,
+            device: device_reason,
+            data_fingerprint: state.data_fingerprint.clone(),
+            pairs: (train.rows.len(), val.len()),
+            parameters: params.count(),
+            total_steps: plan.total_steps,
+        };
+        replace_file(&run.path().join("run.json"), &serde_json::to_vec_pretty(&record)?)?;
+        replace_file(&run.config_path(), config.to_toml().as_bytes())?;
         checkpoint::forget_after(&run, state.step)?;
         let (metrics, timing) = (state.metrics_bytes, state.timing_bytes);
         let jsonl = JsonlSink::open(run.path(), Lengths { metrics, timing, skipped: state.skipped_bytes })?;
@@ -85,7 +83,9 @@ impl<'a> Trainer<'a> {
             progress: ProgressSink::new(config.train.log_every),
             run,
         };
-        if !restored {
+        if restored {
+            trainer.restore_best()?;
+        } else {
             trainer.note_skipped(skipped)?;
         }
         Ok(trainer)

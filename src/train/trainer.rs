@@ -337,6 +337,23 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// After going back to an earlier checkpoint, model/ may hold a later step's weights: puts the best one's back, as
+    /// far as its checkpoint is still there.
+    pub(super) fn restore_best(&mut self) -> Result<()> {
+        let Some((step, _)) = self.state.best else { return Ok(()) };
+        let path = self.run.checkpoint_path(step).join("model.safetensors");
+        if !path.is_file() {
+            self.state.best = None;
+            return self.emit(&Event::Warning(format!(
+                "the checkpoint of the best step, {step}, is gone: the search starts anew"
+            )));
+        }
+        let tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu)?;
+        let mut weights: Vec<_> = tensors.into_iter().collect();
+        weights.sort_by(|a, b| a.0.cmp(&b.0));
+        replace_folder(&self.run.model(), |folder| write_hugging_face(folder, &self.folder, &weights))
+    }
+
     /// Without a validation there is no best model: the last one is handed over.
     fn leave_model(&self) -> Result<()> {
         if self.state.best.is_none() { self.write_model() } else { Ok(()) }

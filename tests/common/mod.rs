@@ -34,7 +34,7 @@ pub fn assert_close(what: &str, ours: &Tensor, expected: &Tensor, relative: f64,
     let (a, b) = (numbers(ours), numbers(expected));
     let scale = b.iter().fold(0f64, |m, v| m.max(v.abs()));
     let worst = a.iter().zip(&b).fold(0f64, |m, (a, b)| {
-        assert!(a.is_finite(), "{what}: {a} is not finite");
+        assert!(a.is_finite() && b.is_finite(), "{what}: {a} or {b} is not finite");
         m.max((a - b).abs())
     });
     let allowed = relative * scale + absolute;
