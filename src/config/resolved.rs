@@ -162,6 +162,11 @@ impl Config {
                 problems.push(format!("{}: {}: there is no such folder", written.place_of(key), path.display()));
             }
         }
+        self.check_lengths(written, problems);
+        self.check_shapes(written, problems);
+    }
+
+    fn check_lengths(&self, written: &Written, problems: &mut ProblemList) {
         if self.samples_per_step() < 2 {
             problems.push(format!(
                 "{}: is 1; a contrastive loss needs at least 2 pairs in a step, and gets better with more",
@@ -181,6 +186,9 @@ impl Config {
                 problems.push(format!("{}: is {span}; allowed is more than 0", written.place_of(key)));
             }
         }
+    }
+
+    fn check_shapes(&self, written: &Written, problems: &mut ProblemList) {
         if let Some(size) = self.model.image_size
             && self.model.init == ModelInit::Random
             && self.model.random.patch_size > size

@@ -42,7 +42,7 @@ pub fn physical_memory_mib() -> Option<u64> {
     {
         // SAFETY: sysconf only reads system constants.
         let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-        (pages > 0 && size > 0).then(|| (pages as u64) * (size as u64) >> 20)
+        (pages > 0 && size > 0).then(|| ((pages as u64) * (size as u64)) >> 20)
     }
     #[cfg(not(target_os = "linux"))]
     None

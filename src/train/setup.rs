@@ -18,18 +18,7 @@ impl<'a> Trainer<'a> {
     pub(super) fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
         let Prepared { params, folder, train, val, device, data_fingerprint, skipped, device_reason, .. } = prepared;
         let plan = plan(config, train.rows.len(), &folder.config, &params);
-        let o = &config.optim;
-        let options = AdamWOptions {
-            lr_image: o.lr_image,
-            lr_text: o.lr_text,
-            lr_heads: o.lr_heads,
-            beta1: o.beta1,
-            beta2: o.beta2,
-            eps: o.eps,
-            weight_decay: o.weight_decay,
-            clip_grad_norm: config.train.clip_grad_norm,
-        };
-        let mut optimizer = AdamW::new(&params, options)?;
+        let mut optimizer = AdamW::new(&params, optimizer_options(config))?;
         let fresh = TrainState { total_steps: plan.total_steps, data_fingerprint, ..TrainState::default() };
         let mut state = match resume {
             Resume::From(Some(checkpoint)) => {
@@ -103,5 +92,19 @@ pub fn loss_of(config: &Config) -> ClipLoss {
                 DirectionName::TextToImage => Direction::TextToImage,
             },
         },
+    }
+}
+
+fn optimizer_options(config: &Config) -> AdamWOptions {
+    let o = &config.optim;
+    AdamWOptions {
+        lr_image: o.lr_image,
+        lr_text: o.lr_text,
+        lr_heads: o.lr_heads,
+        beta1: o.beta1,
+        beta2: o.beta2,
+        eps: o.eps,
+        weight_decay: o.weight_decay,
+        clip_grad_norm: config.train.clip_grad_norm,
     }
 }

@@ -84,7 +84,7 @@ pub fn random(config: &ClipConfig, seed: u64, device: &Device) -> Result<Params>
 /// Refuses a model whose weights alone do not fit, before memory is taken: the system would end the process otherwise.
 fn check_memory(specs: &[ParamSpec]) -> Result<()> {
     let numbers: u128 = specs.iter().map(|s| s.shape.dims().iter().map(|&d| d as u128).product::<u128>()).sum();
-    let (needed, there) = (numbers * 4 >> 20, physical_memory_mib().map(u128::from));
+    let (needed, there) = ((numbers * 4) >> 20, physical_memory_mib().map(u128::from));
     ensure!(
         there.is_none_or(|there| needed < there),
         "the model has {numbers} weights, which take {needed} MiB; this machine has {} MiB",
