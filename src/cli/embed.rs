@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::eval::{ColumnArgs, OpenModel};
 use super::output;
 use crate::data::{Manifest, Row};
-use crate::eval::{embed_images, embed_texts};
 use crate::track::replace_with;
 
 /// Examples:
@@ -118,13 +117,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     ensure!(!images.is_empty() || !texts.is_empty(), "nothing to embed: there are no rows");
     let m = OpenModel::open(&args.model, &args.device)?;
+    let encoder = m.encoder(args.batch_size);
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
     if !images.is_empty() {
-        let rows = embed_images(&m.model, &m.folder.preprocess, &images, args.batch_size, 2, &m.device)?;
+        let rows = encoder.images(&images)?;
         tensors.push(("image_embeds".into(), rows));
     }
     if !texts.is_empty() {
-        let rows = embed_texts(&m.model, &m.folder.tokenizer, &texts, args.batch_size, &m.device)?;
+        let rows = encoder.texts(&texts)?;
         tensors.push(("text_embeds".into(), rows));
     }
     if images.len() * texts.len() > MAX_LOGITS {

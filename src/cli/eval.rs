@@ -7,9 +7,8 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{output, table};
-use crate::config::EvalConfig;
 use crate::data::{Columns, Manifest, Row};
-use crate::eval::evaluate;
+use crate::eval::{Encoder, RetrievalOptions, evaluate};
 use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::LoadOptions;
 use crate::model::{Builder, ClipModel, Params};
@@ -136,25 +135,30 @@ impl OpenModel {
         let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params))?;
         Ok(Self { model, folder, device, _params: loaded.params })
     }
+
+    /// To encode `batch_size` items at once, with two decoding threads.
+    pub fn encoder(&self, batch_size: usize) -> Encoder<'_> {
+        Encoder {
+            model: &self.model,
+            preprocess: &self.folder.preprocess,
+            tokenizer: &self.folder.tokenizer,
+            device: &self.device,
+            batch_size,
+            workers: 2,
+        }
+    }
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(args.batch_size > 0, "--batch-size is 0; allowed is 1 and more");
     let rows = args.data.rows()?;
     let m = OpenModel::open(&args.model, &args.device)?;
-    let options = EvalConfig { batch_size: args.batch_size, bootstrap: args.bootstrap as usize };
-    let (preprocess, tokenizer) = (&m.folder.preprocess, &m.folder.tokenizer);
-    let report = evaluate(
-        &m.model,
-        preprocess,
-        tokenizer,
-        &rows,
-        &options,
-        args.loss_batch_size as usize,
-        2,
-        args.seed,
-        &m.device,
-    )?;
+    let options = RetrievalOptions {
+        bootstrap: args.bootstrap as usize,
+        loss_batch_size: args.loss_batch_size as usize,
+        seed: args.seed,
+    };
+    let report = evaluate(&m.encoder(args.batch_size), &rows, &options)?;
     match args.json {
         true => output::print_json(&serde_json::to_value(&report)?),
         false => output::print(&table::retrieval(&[("model", &report)])),

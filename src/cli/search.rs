@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::embed::IndexSource;
 use super::eval::OpenModel;
 use super::output;
-use crate::eval::{embed_images, embed_texts};
 
 /// Examples:
 ///   reportclip search --index all.safetensors --text "left pleural effusion" -k 5
@@ -53,10 +52,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
     let m = OpenModel::open(args.model.as_deref().unwrap_or(&source.model), &args.device)?;
     let query = match (&args.text, &args.image) {
-        (Some(text), _) => embed_texts(&m.model, &m.folder.tokenizer, &[text], 1, &m.device)?,
-        (None, Some(image)) => {
-            embed_images(&m.model, &m.folder.preprocess, std::slice::from_ref(image), 1, 1, &m.device)?
-        }
+        (Some(text), _) => m.encoder(1).texts(&[text])?,
+        (None, Some(image)) => m.encoder(1).images(std::slice::from_ref(image))?,
         (None, None) => bail!("name --text or --image"),
     };
     if gallery.dim(1)? != query.dim(1)? {

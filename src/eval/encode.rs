@@ -14,31 +14,59 @@ use crate::ops::squared_sum;
 /// L2-normalised rows, on the CPU.
 pub type Embeddings = Tensor;
 
-/// Embeddings of image files, (images, embed_dim), rows in the given order. Decoding runs on `workers` threads.
-///
-/// # Errors
-/// An image that cannot be read; the message names the file.
-pub fn embed_images(
-    model: &ClipModel,
-    preprocess: &Preprocess,
-    images: &[PathBuf],
-    batch_size: usize,
-    workers: usize,
-    device: &Device,
-) -> Result<Embeddings> {
-    let (height, width) = preprocess.output_size().context("the preprocessing gives images of various sizes")?;
-    let batches: Arc<Vec<Vec<PathBuf>>> = Arc::new(images.chunks(batch_size).map(<[_]>::to_vec).collect());
-    let preprocess = preprocess.clone();
-    let make = move |i: u64| batches.get(i as usize).map(|paths| pixels(&preprocess, paths));
-    let mut rows = Vec::new();
-    for (batch, chunk) in Prefetch::start(0, workers, 2 * workers, make).zip(images.chunks(batch_size)) {
-        let shape = (chunk.len(), 3, height as usize, width as usize);
-        let pixel_values = Tensor::from_vec(batch?, shape, device)?;
-        rows.push(model.image_embeds(&pixel_values)?.to_device(&Device::Cpu)?);
+/// A model with all that turns files and texts into its input.
+#[derive(Clone, Copy)]
+pub struct Encoder<'a> {
+    /// The towers.
+    pub model: &'a ClipModel,
+    /// Steps from pixels to input.
+    pub preprocess: &'a Preprocess,
+    /// Steps from text to token ids.
+    pub tokenizer: &'a ReportTokenizer,
+    /// Where the model is.
+    pub device: &'a Device,
+    /// Items at once.
+    pub batch_size: usize,
+    /// Threads that decode images.
+    pub workers: usize,
+}
+
+impl Encoder<'_> {
+    /// Embeddings of image files, (images, embed_dim), rows in the given order.
+    ///
+    /// # Errors
+    /// [`UnreadableImage`]; features that are not finite.
+    pub fn images(&self, images: &[PathBuf]) -> Result<Embeddings> {
+        let size = self.preprocess.output_size();
+        let (height, width) = size.context("the preprocessing gives images of various sizes")?;
+        let batches: Arc<Vec<Vec<PathBuf>>> = Arc::new(images.chunks(self.batch_size).map(<[_]>::to_vec).collect());
+        let preprocess = self.preprocess.clone();
+        let make = move |i: u64| batches.get(i as usize).map(|paths| pixels(&preprocess, paths));
+        let mut rows = Vec::new();
+        let decoded = Prefetch::start(0, self.workers, 2 * self.workers, make);
+        for (batch, chunk) in decoded.zip(images.chunks(self.batch_size)) {
+            let shape = (chunk.len(), 3, height as usize, width as usize);
+            let pixel_values = Tensor::from_vec(batch?, shape, self.device)?;
+            rows.push(self.model.image_embeds(&pixel_values)?.to_device(&Device::Cpu)?);
+        }
+        let rows = concatenate(&rows)?;
+        ensure!(rows.dim(0)? == images.len(), "a data worker ended unexpectedly");
+        finite(rows, "image features")
     }
-    let rows = concatenate(&rows)?;
-    ensure!(rows.dim(0)? == images.len(), "a data worker ended unexpectedly");
-    finite(rows, "image features")
+
+    /// Embeddings of texts, (texts, embed_dim), rows in the given order.
+    ///
+    /// # Errors
+    /// Whatever tokenizer or model report; features that are not finite.
+    pub fn texts(&self, texts: &[&str]) -> Result<Embeddings> {
+        let mut rows = Vec::new();
+        for chunk in texts.chunks(self.batch_size) {
+            let (ids, tokens) = self.tokenizer.encode_batch(chunk.iter().copied())?;
+            let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), self.device)?;
+            rows.push(self.model.text_embeds(&input_ids)?.to_device(&Device::Cpu)?);
+        }
+        finite(concatenate(&rows)?, "text features")
+    }
 }
 
 fn pixels(preprocess: &Preprocess, paths: &[PathBuf]) -> Result<Vec<f32>> {
@@ -58,26 +86,6 @@ pub struct UnreadableImage {
     pub path: PathBuf,
     /// What is wrong, with the file's name.
     pub reason: String,
-}
-
-/// Embeddings of texts, (texts, embed_dim), rows in the given order.
-///
-/// # Errors
-/// Whatever tokenizer or model report.
-pub fn embed_texts(
-    model: &ClipModel,
-    tokenizer: &ReportTokenizer,
-    texts: &[&str],
-    batch_size: usize,
-    device: &Device,
-) -> Result<Embeddings> {
-    let mut rows = Vec::new();
-    for chunk in texts.chunks(batch_size) {
-        let (ids, tokens) = tokenizer.encode_batch(chunk.iter().copied())?;
-        let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), device)?;
-        rows.push(model.text_embeds(&input_ids)?.to_device(&Device::Cpu)?);
-    }
-    finite(concatenate(&rows)?, "text features")
 }
 
 /// Figures of features that are not numbers would look like figures.

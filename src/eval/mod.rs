@@ -3,5 +3,5 @@
 mod encode;
 mod retrieval;
 
-pub use encode::{Embeddings, UnreadableImage, embed_images, embed_texts};
-pub use retrieval::{DirectionFigures, RetrievalReport, evaluate, retrieval_report};
+pub use encode::{Embeddings, Encoder, UnreadableImage};
+pub use retrieval::{DirectionFigures, RetrievalOptions, RetrievalReport, evaluate};

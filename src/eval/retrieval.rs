@@ -8,12 +8,10 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::encode::{Embeddings, embed_images, embed_texts};
-use crate::config::EvalConfig;
-use crate::data::{Preprocess, ReportTokenizer, Row};
+use super::encode::{Embeddings, Encoder};
+use crate::data::Row;
 use crate::loss::{CrossEntropy, Targets, cross_entropy, smoothing};
 use crate::metrics::{Query, Retrieval, bootstrap, rank_of_best, retrieval, summarise};
-use crate::model::ClipModel;
 use crate::seed::{Purpose, stream};
 
 /// One direction's figures with what they must be read against.
@@ -49,50 +47,32 @@ pub struct RetrievalReport {
     pub loss_chance: f64,
 }
 
-/// Encodes `rows` and computes all figures. `loss_batch_size` is the batch over which the loss is taken.
-///
-/// # Errors
-/// No rows; an image that cannot be read.
-#[allow(clippy::too_many_arguments)] // Each is a different thing; a struct for one call would only rename them.
-pub fn evaluate(
-    model: &ClipModel,
-    preprocess: &Preprocess,
-    tokenizer: &ReportTokenizer,
-    rows: &[Row],
-    options: &EvalConfig,
-    loss_batch_size: usize,
-    workers: usize,
-    seed: u64,
-    device: &Device,
-) -> Result<RetrievalReport> {
-    ensure!(!rows.is_empty(), "there are no pairs to evaluate on");
-    let pairs = Pairs::new(rows);
-    let images = embed_images(model, preprocess, &pairs.images, options.batch_size, workers, device)?;
-    let texts = embed_texts(model, tokenizer, &pairs.texts, options.batch_size, device)?;
-    let scale = f64::from(model.scale()?.to_scalar::<f32>()?);
-    retrieval_report(rows, &images, &texts, scale, options.bootstrap, loss_batch_size, seed)
+/// How figures are worked out.
+#[derive(Clone, Copy, Debug)]
+pub struct RetrievalOptions {
+    /// Resamples for intervals; 0 = none.
+    pub bootstrap: usize,
+    /// Pairs over which each loss is taken.
+    pub loss_batch_size: usize,
+    /// Seed of the resamples.
+    pub seed: u64,
 }
 
-/// The figures of embeddings of the distinct images and texts of `rows`, both in the order of their first row.
+/// Encodes the distinct images and reports of `rows` and computes all figures.
 ///
 /// # Errors
-/// Shapes that do not fit.
-pub fn retrieval_report(
-    rows: &[Row],
-    images: &Embeddings,
-    texts: &Embeddings,
-    scale: f64,
-    resamples: usize,
-    loss_batch_size: usize,
-    seed: u64,
-) -> Result<RetrievalReport> {
+/// No rows; [`super::UnreadableImage`].
+pub fn evaluate(encoder: &Encoder, rows: &[Row], options: &RetrievalOptions) -> Result<RetrievalReport> {
+    ensure!(!rows.is_empty(), "there are no pairs to evaluate on");
     let pairs = Pairs::new(rows);
-    let image_to_text = direction(images, texts, &pairs.texts_of_image, &pairs.image_groups, resamples, seed)?;
-    let text_to_image = direction(texts, images, &pairs.images_of_text, &pairs.text_groups, resamples, seed)?;
+    let (images, texts) = (encoder.images(&pairs.images)?, encoder.texts(&pairs.texts)?);
+    let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
+    let image_to_text = direction(&images, &texts, &pairs.texts_of_image, &pairs.image_groups, options)?;
+    let text_to_image = direction(&texts, &images, &pairs.images_of_text, &pairs.text_groups, options)?;
     let recalls = |d: &DirectionFigures| d.figures.recall_at_1 + d.figures.recall_at_5 + d.figures.recall_at_10;
     let mean_recall = (recalls(&image_to_text) + recalls(&text_to_image)) / 6.0;
-    let loss_batch_size = loss_batch_size.min(rows.len());
-    let loss = batch_loss(&pairs, images, texts, scale, loss_batch_size)?;
+    let loss_batch_size = options.loss_batch_size.min(rows.len());
+    let loss = batch_loss(&pairs, &images, &texts, scale, loss_batch_size)?;
     let loss_chance = smoothing::chance(loss_batch_size);
     Ok(RetrievalReport { image_to_text, text_to_image, mean_recall, loss, loss_batch_size, loss_chance })
 }
@@ -159,8 +139,7 @@ fn direction(
     gallery: &Embeddings,
     relevant: &[Vec<usize>],
     groups: &[usize],
-    resamples: usize,
-    seed: u64,
+    options: &RetrievalOptions,
 ) -> Result<DirectionFigures> {
     let size = gallery.dim(0)?;
     let gallery_t = gallery.t()?.contiguous()?;
@@ -179,9 +158,9 @@ fn direction(
         );
     }
     let figures = summarise(&outcomes);
-    let rng = |i: u64| stream(seed, Purpose::Bootstrap, i);
+    let rng = |i: u64| stream(options.seed, Purpose::Bootstrap, i);
     let values = |q: &[Query]| summarise(q).figures().map(|(_, v)| v);
-    let interval = bootstrap::interval(&outcomes, groups, resamples, rng, values)
+    let interval = bootstrap::interval(&outcomes, groups, options.bootstrap, rng, values)
         .map(|bounds| (Retrieval::from_figures(bounds.map(|b| b.0)), Retrieval::from_figures(bounds.map(|b| b.1))));
     Ok(DirectionFigures {
         queries: outcomes.len(),

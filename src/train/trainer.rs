@@ -14,7 +14,7 @@ use super::step::{StepOutput, train_step};
 use super::stop;
 use crate::config::{Config, OnError};
 use crate::data::{Batch, Dataset, Prefetch, Row};
-use crate::eval::{RetrievalReport, UnreadableImage, evaluate};
+use crate::eval::{Encoder, RetrievalOptions, RetrievalReport, UnreadableImage, evaluate};
 use crate::export::{ModelFolder, write_hugging_face};
 use crate::loss::ClipLoss;
 use crate::model::{Builder, ClipModel, Params};
@@ -278,17 +278,20 @@ impl Trainer<'_> {
     fn evaluate_readable(&mut self) -> Result<RetrievalReport> {
         loop {
             let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
-            let result = evaluate(
-                &model,
-                &self.folder.preprocess,
-                &self.folder.tokenizer,
-                &self.val,
-                &self.config.eval,
-                self.config.samples_per_step(),
-                self.config.data.workers,
-                self.config.seed,
-                &self.device,
-            );
+            let encoder = Encoder {
+                model: &model,
+                preprocess: &self.folder.preprocess,
+                tokenizer: &self.folder.tokenizer,
+                device: &self.device,
+                batch_size: self.config.eval.batch_size,
+                workers: self.config.data.workers,
+            };
+            let options = RetrievalOptions {
+                bootstrap: self.config.eval.bootstrap,
+                loss_batch_size: self.config.samples_per_step(),
+                seed: self.config.seed,
+            };
+            let result = evaluate(&encoder, &self.val, &options);
             let error = match result {
                 Ok(report) => return Ok(report),
                 Err(e) => e,
