@@ -78,16 +78,7 @@ fn ten_adamw_steps_agree_within_1e_4() {
 }
 
 fn adamw_losses(params: &Params, loss: impl Fn(&Params) -> Tensor) -> Vec<f32> {
-    let options = AdamWOptions {
-        lr_image: 1e-3,
-        lr_text: 1e-3,
-        lr_heads: 1e-3,
-        beta1: 0.9,
-        beta2: 0.98,
-        eps: 1e-6,
-        weight_decay: 0.2,
-        clip_grad_norm: 0.0,
-    };
+    let options = AdamWOptions { weight_decay: 0.2, clip_grad_norm: 0.0, ..common::ADAMW };
     let mut optimizer = AdamW::new(params, options).unwrap();
     let mut losses = Vec::new();
     for _ in 0..10 {

@@ -5,10 +5,10 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{assert_close, load_golden};
+use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::Batch;
 use reportclip::loss::{ClipLoss, Direction};
-use reportclip::model::freeze::{Freeze, TowerFreeze};
-use reportclip::model::{Builder, ClipModel};
+use reportclip::model::{Builder, ClipModel, freeze};
 use reportclip::optim::{AdamW, AdamWOptions};
 use reportclip::train::train_step;
 
@@ -28,27 +28,18 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
     }
 }
 
-const OPTIONS: AdamWOptions = AdamWOptions {
-    lr_image: 1e-3,
-    lr_text: 1e-3,
-    lr_heads: 1e-3,
-    beta1: 0.9,
-    beta2: 0.98,
-    eps: 1e-6,
-    weight_decay: 0.0,
-    clip_grad_norm: 1.0,
-};
+const OPTIONS: AdamWOptions = common::ADAMW;
 
 #[test]
 fn every_trainable_weight_moves_and_every_frozen_one_stays() {
     // (freeze, what must stay, by beginning of the name)
-    let tower = |image, text| Freeze { image, text, ..Freeze::NONE };
-    let cases: [(Freeze, &[&str]); 6] = [
-        (Freeze::NONE, &[]),
-        (tower(TowerFreeze::All, TowerFreeze::None), &["vision_model."]),
-        (tower(TowerFreeze::None, TowerFreeze::All), &["text_model."]),
+    let tower = |image, text| FreezeConfig { image, text, ..FreezeConfig::NONE };
+    let cases: [(FreezeConfig, &[&str]); 6] = [
+        (FreezeConfig::NONE, &[]),
+        (tower(FreezeDepth::All, FreezeDepth::None), &["vision_model."]),
+        (tower(FreezeDepth::None, FreezeDepth::All), &["text_model."]),
         (
-            tower(TowerFreeze::Blocks(1), TowerFreeze::Blocks(0)),
+            tower(FreezeDepth::Blocks(1), FreezeDepth::Blocks(0)),
             &[
                 "vision_model.embeddings",
                 "vision_model.pre_layrnorm",
@@ -56,13 +47,13 @@ fn every_trainable_weight_moves_and_every_frozen_one_stays() {
                 "text_model.embeddings",
             ],
         ),
-        (Freeze { projections: true, ..Freeze::NONE }, &["visual_projection", "text_projection"]),
-        (Freeze { logit_scale: true, ..Freeze::NONE }, &["logit_scale"]),
+        (FreezeConfig { projections: true, ..FreezeConfig::NONE }, &["visual_projection", "text_projection"]),
+        (FreezeConfig { logit_scale: true, ..FreezeConfig::NONE }, &["logit_scale"]),
     ];
     for case in CASES {
-        for (freeze, frozen) in &cases {
+        for (config, frozen) in &cases {
             let mut loaded = load_golden(&format!("clip/{case}"));
-            freeze.apply(&mut loaded.params);
+            freeze::apply(config, &mut loaded.params);
             let before = loaded.params.snapshot().unwrap();
             let step = train_step(&loaded.config, &loaded.params, &LOSS, &[batch(case, 0, 4)], &Device::Cpu).unwrap();
             for (name, grad) in &step.grads {
@@ -74,9 +65,9 @@ fn every_trainable_weight_moves_and_every_frozen_one_stays() {
                 let param = loaded.params.get(&name).unwrap();
                 let moved = common::numbers(&param.var) != common::numbers(&old);
                 let expected = !frozen.iter().any(|f| name.starts_with(f));
-                assert_eq!(moved, expected, "{case}: {name} under {freeze:?}");
+                assert_eq!(moved, expected, "{case}: {name} under {config:?}");
                 assert_eq!(param.trainable, expected, "{name}");
-                assert_eq!(step.grads.contains_key(&name), expected, "{case}: gradient of {name} under {freeze:?}");
+                assert_eq!(step.grads.contains_key(&name), expected, "{case}: gradient of {name} under {config:?}");
             }
         }
     }
@@ -88,18 +79,19 @@ fn what_is_frozen_is_no_part_of_the_graph() {
     let b = batch(case, 0, 4);
     let pixels = Tensor::from_vec(b.pixel_values, (4, 3, 32, 32), &Device::Cpu).unwrap();
     let ids = Tensor::from_vec(b.input_ids, (4, b.tokens), &Device::Cpu).unwrap();
-    let tracked = |freeze: Freeze| {
+    let tracked = |config: FreezeConfig| {
         let mut loaded = load_golden(&format!("clip/{case}"));
-        freeze.apply(&mut loaded.params);
+        freeze::apply(&config, &mut loaded.params);
         let model = ClipModel::new(&loaded.config, &Builder::train(&loaded.params)).unwrap();
         // How many nodes a backward pass visits: those that depend on a trained weight.
         let nodes = |t: &Tensor| t.sorted_nodes().len();
         (nodes(&model.image_features(&pixels).unwrap()), nodes(&model.text_features(&ids).unwrap()))
     };
-    let whole = tracked(Freeze::NONE);
-    let towers = tracked(Freeze { image: TowerFreeze::All, text: TowerFreeze::All, ..Freeze::NONE });
-    let half = tracked(Freeze { image: TowerFreeze::Blocks(1), text: TowerFreeze::Blocks(1), ..Freeze::NONE });
-    let all = Freeze { image: TowerFreeze::All, text: TowerFreeze::All, projections: true, logit_scale: true };
+    let whole = tracked(FreezeConfig::NONE);
+    let towers = tracked(FreezeConfig { image: FreezeDepth::All, text: FreezeDepth::All, ..FreezeConfig::NONE });
+    let half =
+        tracked(FreezeConfig { image: FreezeDepth::Blocks(1), text: FreezeDepth::Blocks(1), ..FreezeConfig::NONE });
+    let all = FreezeConfig { image: FreezeDepth::All, text: FreezeDepth::All, projections: true, logit_scale: true };
     assert!(whole.0 > 60 && whole.1 > 60, "{whole:?}");
     assert!(towers.0 <= 4 && towers.1 <= 4, "projection, its copy, product: {towers:?} of {whole:?}");
     assert!(half.0 < whole.0 * 2 / 3 && half.1 < whole.1 * 2 / 3, "{half:?} of {whole:?}");

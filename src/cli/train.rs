@@ -109,23 +109,17 @@ fn fresh_path(config: &Config, args: &Args) -> PathBuf {
 }
 
 fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolder, Resume)> {
-    if from != "latest" {
-        anyhow::ensure!(out.is_none(), "--resume {from} names its run folder; leave --out away");
-        let path = std::path::absolute(from)?;
-        if path.join("state.json").is_file() {
-            let run =
-                path.parent().and_then(Path::parent).ok_or_else(|| anyhow!("{from}: is not inside a run folder"))?;
-            return Ok((RunFolder::open(run)?, Resume::From(Some(path))));
-        }
-        let run = RunFolder::open(&path)?;
-        let last = run.list_checkpoints().pop().map(|(_, path)| path);
-        return Ok((run, Resume::From(last)));
-    }
-    let path = match out {
-        Some(out) => out.to_path_buf(),
-        None if config.output_is_default => RunFolder::last_used(&config.output),
-        None => config.output.clone(),
+    let path = match (from, out) {
+        ("latest", Some(out)) => out.to_path_buf(),
+        ("latest", None) if config.output_is_default => RunFolder::last_used(&config.output),
+        ("latest", None) => config.output.clone(),
+        (_, Some(_)) => anyhow::bail!("--resume {from} names its run folder; leave --out away"),
+        (_, None) => std::path::absolute(from)?,
     };
+    if from != "latest" && path.join("state.json").is_file() {
+        let run = path.parent().and_then(Path::parent).ok_or_else(|| anyhow!("{from}: is not inside a run folder"))?;
+        return Ok((RunFolder::open(run)?, Resume::From(Some(path))));
+    }
     let run = RunFolder::open(&path)?;
     let last = run.list_checkpoints().pop().map(|(_, path)| path);
     if last.is_none() {
@@ -206,10 +200,7 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
     let (all, trainable) = prepared.params.count();
     let c: &ClipConfig = &prepared.folder.config;
     let reports: Vec<&str> = prepared.train.rows.iter().map(|r| r.report.as_str()).collect();
-    let mut truncated = 0;
-    for report in &reports {
-        truncated += usize::from(prepared.train.tokenizer.truncates(report)?);
-    }
+    let truncated = prepared.train.tokenizer.count_truncated(reports.iter().copied())?;
     let lines = [
         format!(
             "model: {all} weights, {trainable} trained; images {0}×{0}, {1} tokens",

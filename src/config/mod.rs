@@ -13,7 +13,7 @@ mod written;
 pub use keys::{KEYS, keys_as_markdown};
 pub use resolved::Config;
 pub use sections::{
-    AugmentConfig, DataConfig, DirectionName, EvalConfig, FreezeConfig, FreezeDepth, LossConfig, LossKind, ModelConfig,
+    AugmentConfig, DataConfig, Direction, EvalConfig, FreezeConfig, FreezeDepth, LossConfig, LossKind, ModelConfig,
     ModelInit, OnError, OptimConfig, RandomModelConfig, ScheduleKind, TrainConfig,
 };
 pub use span::Span;

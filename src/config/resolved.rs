@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use super::sections::{
-    AugmentConfig, DataConfig, DirectionName, EvalConfig, FreezeConfig, LossConfig, LossKind, ModelConfig, ModelInit,
+    AugmentConfig, DataConfig, Direction, EvalConfig, FreezeConfig, LossConfig, LossKind, ModelConfig, ModelInit,
     OptimConfig, ScheduleKind, TrainConfig,
 };
 use super::values::Values;
@@ -62,7 +62,7 @@ impl Config {
             loss: LossConfig {
                 kind: LossKind::from_word(&v.text("loss.kind")),
                 label_smoothing: v.float("loss.label_smoothing"),
-                direction: DirectionName::from_word(&v.text("loss.direction")),
+                direction: Direction::from_word(&v.text("loss.direction")),
             },
             train: TrainConfig {
                 batch_size: v.size("train.batch_size"),

@@ -48,7 +48,7 @@ words!(
 );
 words!(
     /// Which cross-entropies count.
-    DirectionName {
+    Direction {
         /// Both.
         Both = "both",
         /// Image to text.
@@ -74,9 +74,9 @@ words!(
 pub enum FreezeDepth {
     /// Nothing.
     None,
-    /// Embeddings and this many blocks.
+    /// Embeddings and this many blocks, from the input up.
     Blocks(usize),
-    /// The whole tower.
+    /// The whole tower; its projection is a head and has its own switch.
     All,
 }
 
@@ -150,7 +150,7 @@ pub struct AugmentConfig {
 pub struct LossConfig {
     pub kind: LossKind,
     pub label_smoothing: f64,
-    pub direction: DirectionName,
+    pub direction: Direction,
 }
 
 /// Length and rhythm of training.
@@ -189,13 +189,19 @@ pub struct OptimConfig {
 }
 
 /// What training leaves as it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct FreezeConfig {
     pub image: FreezeDepth,
     pub text: FreezeDepth,
     pub projections: bool,
     pub logit_scale: bool,
+}
+
+impl FreezeConfig {
+    /// Nothing frozen.
+    pub const NONE: Self =
+        Self { image: FreezeDepth::None, text: FreezeDepth::None, projections: false, logit_scale: false };
 }
 
 /// How validation is done.

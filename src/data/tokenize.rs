@@ -79,14 +79,19 @@ impl ReportTokenizer {
     /// # Errors
     /// Whatever the tokenizer reports.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode(text, true).map_err(|e| anyhow!("tokenizing: {e}"))?;
-        let mut ids = encoding.get_ids().to_vec();
+        let mut ids = self.all_ids(text)?;
         if ids.len() > self.context_length {
             let end = ids[ids.len() - 1];
             ids.truncate(self.context_length);
             ids[self.context_length - 1] = end;
         }
         Ok(ids)
+    }
+
+    /// Ids with both marks, however many.
+    fn all_ids(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode(text, true).map_err(|e| anyhow!("tokenizing: {e}"))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// Ids of several texts, padded on the right to the longest of them: (texts · tokens) and tokens.
@@ -104,13 +109,16 @@ impl ReportTokenizer {
         Ok((ids, tokens))
     }
 
-    /// Whether `text` has more tokens than fit.
+    /// How many of `texts` have more tokens than fit.
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub fn truncates(&self, text: &str) -> Result<bool> {
-        let encoding = self.inner.encode(text, true).map_err(|e| anyhow!("tokenizing: {e}"))?;
-        Ok(encoding.len() > self.context_length)
+    pub fn count_truncated<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<usize> {
+        let mut count = 0;
+        for text in texts {
+            count += usize::from(self.all_ids(text)?.len() > self.context_length);
+        }
+        Ok(count)
     }
 
     /// Highest id + 1: what the model's vocabulary must hold.

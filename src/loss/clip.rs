@@ -4,17 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::cross_entropy::{self, CrossEntropy, Targets, cross_entropy};
 use super::smoothing;
-
-/// Which of the two cross-entropies count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Rows are images: `CE(sim_i2t)`.
-    ImageToText,
-    /// Rows are reports: `CE(sim_t2i)`.
-    TextToImage,
-    /// The mean of both.
-    Both,
-}
+use crate::config::Direction;
 
 /// `(CE(sim_i2t) + CE(sim_t2i)) / 2` CLIP's objective, with label smoothing as in BLIP-2.
 #[derive(Clone, Copy, Debug)]

@@ -7,5 +7,6 @@ pub mod cross_entropy;
 pub mod explain;
 pub mod smoothing;
 
-pub use clip::{ClipLoss, ClipLossOutput, Direction};
+pub use crate::config::Direction;
+pub use clip::{ClipLoss, ClipLossOutput};
 pub use cross_entropy::{CrossEntropy, Reduction, Targets, cross_entropy};

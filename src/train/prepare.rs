@@ -14,8 +14,7 @@ use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, ReportTokenizer, Row, sides};
 use crate::error::ProblemList;
 use crate::export::ModelFolder;
-use crate::model::freeze::{Freeze, TowerFreeze};
-use crate::model::{ClipConfig, Params};
+use crate::model::{ClipConfig, Params, freeze};
 
 /// Ready to train.
 pub struct Prepared {
@@ -75,7 +74,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     };
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
-    freeze(config).apply(&mut params);
+    freeze::apply(&config.freeze, &mut params);
     Ok(Prepared {
         params,
         train: Dataset {
@@ -99,11 +98,8 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
 fn truncation(tokenizer: &ReportTokenizer, rows: &[Row]) -> Result<Option<String>> {
     const LOOKED_AT: usize = 2000;
     let every = rows.len().div_ceil(LOOKED_AT).max(1);
-    let (mut long, mut looked) = (0usize, 0usize);
-    for row in rows.iter().step_by(every) {
-        looked += 1;
-        long += usize::from(tokenizer.truncates(&row.report)?);
-    }
+    let sample = || rows.iter().step_by(every).map(|r| r.report.as_str());
+    let (long, looked) = (tokenizer.count_truncated(sample())?, sample().count());
     let share = 100.0 * long as f64 / looked.max(1) as f64;
     Ok((share >= 1.0).then(|| {
         format!(
@@ -276,16 +272,6 @@ fn check_freeze(config: &Config, model: &ClipConfig, problems: &mut ProblemList)
     if f.image == FreezeDepth::All && f.text == FreezeDepth::All && f.projections && f.logit_scale {
         problems.push("freeze: everything is frozen, so there is nothing to train".to_string());
     }
-}
-
-fn freeze(config: &Config) -> Freeze {
-    let depth = |d: FreezeDepth| match d {
-        FreezeDepth::None => TowerFreeze::None,
-        FreezeDepth::Blocks(n) => TowerFreeze::Blocks(n),
-        FreezeDepth::All => TowerFreeze::All,
-    };
-    let f = config.freeze;
-    Freeze { image: depth(f.image), text: depth(f.text), projections: f.projections, logit_scale: f.logit_scale }
 }
 
 /// Over image file names, reports and splits; says whether a resumed run sees the same pairs.

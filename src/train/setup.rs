@@ -9,8 +9,8 @@ use super::plan::plan;
 use super::prepare::Prepared;
 use super::records::{RunRecord, TrainState};
 use super::trainer::{Resume, Trainer};
-use crate::config::{Config, DirectionName, LossKind};
-use crate::loss::{ClipLoss, Direction};
+use crate::config::{Config, LossKind};
+use crate::loss::ClipLoss;
 use crate::optim::{AdamW, AdamWOptions};
 use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, replace_file};
 
@@ -84,14 +84,7 @@ impl<'a> Trainer<'a> {
 /// The objective that `config` names.
 pub fn loss_of(config: &Config) -> ClipLoss {
     match config.loss.kind {
-        LossKind::Clip => ClipLoss {
-            label_smoothing: config.loss.label_smoothing,
-            direction: match config.loss.direction {
-                DirectionName::Both => Direction::Both,
-                DirectionName::ImageToText => Direction::ImageToText,
-                DirectionName::TextToImage => Direction::TextToImage,
-            },
-        },
+        LossKind::Clip => ClipLoss { label_smoothing: config.loss.label_smoothing, direction: config.loss.direction },
     }
 }
 

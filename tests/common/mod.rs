@@ -7,6 +7,19 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use reportclip::hub::{ModelFiles, Source};
 use reportclip::model::checkpoint::{LoadOptions, Loaded, load};
+use reportclip::optim::AdamWOptions;
+
+/// What scripts/golden/clip.py trains with, but for decay and clipping.
+pub const ADAMW: AdamWOptions = AdamWOptions {
+    lr_image: 1e-3,
+    lr_text: 1e-3,
+    lr_heads: 1e-3,
+    beta1: 0.9,
+    beta2: 0.98,
+    eps: 1e-6,
+    weight_decay: 0.0,
+    clip_grad_norm: 1.0,
+};
 
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
