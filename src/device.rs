@@ -36,3 +36,13 @@ pub fn choose(wanted: &str) -> anyhow::Result<(Device, String)> {
 fn first_line(e: &candle_core::Error) -> String {
     e.to_string().lines().next().unwrap_or_default().to_string()
 }
+
+/// Makes the CPU's kernels use this many threads. Call it before anything else does: the first use fixes the number.
+///
+/// # Errors
+/// It is fixed already, or 0.
+pub fn use_threads(threads: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(threads > 0, "threads start at 1");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.map_err(|e| anyhow::anyhow!("cannot use {threads} threads: {e}"))
+}

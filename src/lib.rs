@@ -1,8 +1,9 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error ops metrics` ← `config track hub` ← `data model loss optim` ← `export eval` ← `train` ← `cli`.
+//! `error ops metrics` ← `config track hub` ← `data model loss optim` ← `export eval` ← `train` ← `bench` ← `cli`.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod data;

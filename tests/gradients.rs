@@ -8,9 +8,11 @@ use common::{assert_close, load_golden};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::Batch;
 use reportclip::loss::{ClipLoss, Direction};
+use reportclip::model::checkpoint::Loaded;
 use reportclip::model::{Builder, ClipModel, freeze};
+use reportclip::ops::{Gradient, Tape};
 use reportclip::optim::{AdamW, AdamWOptions};
-use reportclip::train::train_step;
+use reportclip::train::TrainStep;
 
 const LOSS: ClipLoss = ClipLoss { label_smoothing: 0.1, direction: Direction::Both };
 const CASES: [&str; 3] = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"];
@@ -29,6 +31,16 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
 }
 
 const OPTIONS: AdamWOptions = common::ADAMW;
+
+fn step_of<'a>(loaded: &'a Loaded, loss: &'a ClipLoss) -> TrainStep<'a> {
+    TrainStep {
+        config: &loaded.config,
+        params: &loaded.params,
+        loss,
+        device: &Device::Cpu,
+        checkpoint_activations: false,
+    }
+}
 
 #[test]
 fn every_trainable_weight_moves_and_every_frozen_one_stays() {
@@ -55,19 +67,19 @@ fn every_trainable_weight_moves_and_every_frozen_one_stays() {
             let mut loaded = load_golden(&format!("clip/{case}"));
             freeze::apply(config, &mut loaded.params);
             let before = loaded.params.snapshot().unwrap();
-            let step = train_step(&loaded.config, &loaded.params, &LOSS, &[batch(case, 0, 4)], &Device::Cpu).unwrap();
-            for (name, grad) in &step.grads {
-                let sum = reportclip::ops::squared_sum(grad).unwrap();
+            let (grads, _) = step_of(&loaded, &LOSS).gradients(&[batch(case, 0, 4)]).unwrap();
+            for (name, grad) in &grads {
+                let sum = grad.squared_sum().unwrap();
                 assert!(sum.is_finite() && sum > 0.0, "{case}: the gradient of {name} is {sum}");
             }
-            AdamW::new(&loaded.params, OPTIONS).unwrap().step(&loaded.params, &step.grads, 1.0).unwrap();
+            AdamW::new(&loaded.params, OPTIONS).unwrap().step(&loaded.params, &grads, 1.0).unwrap();
             for (name, old) in before {
                 let param = loaded.params.get(&name).unwrap();
                 let moved = common::numbers(&param.var) != common::numbers(&old);
                 let expected = !frozen.iter().any(|f| name.starts_with(f));
                 assert_eq!(moved, expected, "{case}: {name} under {config:?}");
                 assert_eq!(param.trainable, expected, "{name}");
-                assert_eq!(step.grads.contains_key(&name), expected, "{case}: gradient of {name} under {config:?}");
+                assert_eq!(grads.contains_key(&name), expected, "{case}: gradient of {name} under {config:?}");
             }
         }
     }
@@ -82,18 +94,21 @@ fn what_is_frozen_is_no_part_of_the_graph() {
     let tracked = |config: FreezeConfig| {
         let mut loaded = load_golden(&format!("clip/{case}"));
         freeze::apply(&config, &mut loaded.params);
-        let model = ClipModel::new(&loaded.config, &Builder::train(&loaded.params)).unwrap();
-        // How many nodes a backward pass visits: those that depend on a trained weight.
-        let nodes = |t: &Tensor| t.sorted_nodes().len();
-        (nodes(&model.image_features(&pixels).unwrap()), nodes(&model.text_features(&ids).unwrap()))
+        let tape = Tape::new(loaded.params.len());
+        let model = ClipModel::new(&loaded.config, &Builder::train(&loaded.params, &tape)).unwrap();
+        // How many steps a backward pass runs through: those that depend on a trained weight.
+        let _image = model.image_features(&pixels).unwrap();
+        let image = tape.steps();
+        let _text = model.text_features(&ids).unwrap();
+        (image, tape.steps() - image)
     };
     let whole = tracked(FreezeConfig::NONE);
     let towers = tracked(FreezeConfig { image: FreezeDepth::All, text: FreezeDepth::All, ..FreezeConfig::NONE });
     let half =
         tracked(FreezeConfig { image: FreezeDepth::Blocks(1), text: FreezeDepth::Blocks(1), ..FreezeConfig::NONE });
     let all = FreezeConfig { image: FreezeDepth::All, text: FreezeDepth::All, projections: true, logit_scale: true };
-    assert!(whole.0 > 60 && whole.1 > 60, "{whole:?}");
-    assert!(towers.0 <= 4 && towers.1 <= 4, "projection, its copy, product: {towers:?} of {whole:?}");
+    assert!(whole.0 > 20 && whole.1 > 20, "{whole:?}");
+    assert_eq!(towers, (1, 1), "the projections of {whole:?}");
     assert!(half.0 < whole.0 * 2 / 3 && half.1 < whole.1 * 2 / 3, "{half:?} of {whole:?}");
     assert_eq!(tracked(all), (0, 0));
 }
@@ -102,14 +117,43 @@ fn what_is_frozen_is_no_part_of_the_graph() {
 fn chunks_give_the_gradients_of_the_whole_batch() {
     for case in CASES {
         let loaded = load_golden(&format!("clip/{case}"));
-        let step =
-            |batches: &[Batch]| train_step(&loaded.config, &loaded.params, &LOSS, batches, &Device::Cpu).unwrap();
-        let whole = step(&[batch(case, 0, 4)]);
-        let chunks = step(&[batch(case, 0, 1), batch(case, 1, 3), batch(case, 3, 4)]);
-        assert_close(case, &chunks.loss.loss, &whole.loss.loss, 1e-6, 0.0);
-        for (name, grad) in &whole.grads {
+        let step = |batches: &[Batch]| step_of(&loaded, &LOSS).gradients(batches).unwrap();
+        let (whole, whole_loss) = step(&[batch(case, 0, 4)]);
+        let (chunks, loss) = step(&[batch(case, 0, 1), batch(case, 1, 3), batch(case, 3, 4)]);
+        assert_close(case, &loss.loss, &whole_loss.loss, 1e-6, 0.0);
+        for (name, grad) in &whole {
             let absolute = if name.ends_with("k_proj.bias") { 2e-6 } else { 1e-8 };
-            assert_close(&format!("{case} {name}"), &chunks.grads[name], grad, 1e-5, absolute);
+            let dense = |grad: &Gradient| grad.clone().into_dense().unwrap();
+            assert_close(&format!("{case} {name}"), &dense(&chunks[name]), &dense(grad), 1e-5, absolute);
+        }
+    }
+}
+
+#[test]
+fn recomputed_blocks_and_early_updates_change_nothing() {
+    for case in CASES {
+        let run = |checkpoint_activations: bool, early: bool, chunked: bool| {
+            let loaded = load_golden(&format!("clip/{case}"));
+            let step = TrainStep { checkpoint_activations, ..step_of(&loaded, &LOSS) };
+            let batches = if chunked { vec![batch(case, 0, 2), batch(case, 2, 4)] } else { vec![batch(case, 0, 4)] };
+            let options = AdamWOptions { clip_grad_norm: 0.0, ..OPTIONS };
+            let mut optimizer = AdamW::new(&loaded.params, options).unwrap();
+            let norm = if early {
+                step.run(&batches, &mut optimizer, 1.0).unwrap().1
+            } else {
+                let (grads, _) = step.gradients(&batches).unwrap();
+                optimizer.step(&loaded.params, &grads, 1.0).unwrap()
+            };
+            let weights: Vec<Vec<f64>> = loaded.params.iter().map(|p| common::numbers(&p.var)).collect();
+            (norm, weights)
+        };
+        for chunked in [false, true] {
+            let (norm, weights) = run(false, false, chunked);
+            for (recompute, early) in [(true, false), (false, true), (true, true)] {
+                let (other_norm, others) = run(recompute, early, chunked);
+                assert!((norm - other_norm).abs() <= 1e-12 * norm, "{case}: sums are added in another order at most");
+                assert!(weights == others, "{case}: weights differ ({recompute}, {early}, {chunked})");
+            }
         }
     }
 }
@@ -119,9 +163,8 @@ fn one_direction_reaches_every_weight_too() {
     for direction in [Direction::ImageToText, Direction::TextToImage] {
         let loaded = load_golden("clip/odd_widths");
         let loss = ClipLoss { label_smoothing: 0.0, direction };
-        let step =
-            train_step(&loaded.config, &loaded.params, &loss, &[batch("odd_widths", 0, 4)], &Device::Cpu).unwrap();
-        assert_eq!(step.grads.len(), loaded.params.iter().count());
+        let (grads, _) = step_of(&loaded, &loss).gradients(&[batch("odd_widths", 0, 4)]).unwrap();
+        assert_eq!(grads.len(), loaded.params.len());
     }
 }
 
@@ -130,7 +173,7 @@ fn a_weight_that_is_not_finite_is_named() {
     let loaded = load_golden("clip/odd_widths");
     let var = &loaded.params.get("visual_projection.weight").unwrap().var;
     var.set(&(var.as_tensor() * f64::NAN).unwrap()).unwrap();
-    let result = train_step(&loaded.config, &loaded.params, &LOSS, &[batch("odd_widths", 0, 4)], &Device::Cpu);
+    let result = step_of(&loaded, &LOSS).gradients(&[batch("odd_widths", 0, 4)]);
     let message = reportclip::error::one_line(&result.err().unwrap());
     assert_eq!(message, "the image features are not finite; a lower optim.lr often helps");
 }
@@ -142,7 +185,7 @@ fn logit_scale_stays_at_or_below_ln_100() {
     scale.set(&Tensor::new(4.6f32, &Device::Cpu).unwrap()).unwrap();
     let mut grads = reportclip::optim::Gradients::new();
     for param in loaded.params.iter() {
-        grads.insert(param.spec.name.clone(), (param.var.ones_like().unwrap() * -1.0).unwrap());
+        grads.insert(param.spec.name.clone(), Gradient::Dense((param.var.ones_like().unwrap() * -1.0).unwrap()));
     }
     let mut optimizer = AdamW::new(&loaded.params, AdamWOptions { lr_heads: 0.5, ..OPTIONS }).unwrap();
     optimizer.step(&loaded.params, &grads, 1.0).unwrap();
@@ -156,7 +199,7 @@ fn each_part_has_its_learning_rate_and_clipping_scales_the_moments() {
     let options = AdamWOptions { lr_image: 1e-3, lr_text: 2e-3, lr_heads: 4e-3, clip_grad_norm: 0.5, ..OPTIONS };
     let mut optimizer = AdamW::new(&loaded.params, options).unwrap();
     let grads: reportclip::optim::Gradients =
-        loaded.params.iter().map(|p| (p.spec.name.clone(), p.var.ones_like().unwrap())).collect();
+        loaded.params.iter().map(|p| (p.spec.name.clone(), Gradient::Dense(p.var.ones_like().unwrap()))).collect();
     let count = loaded.params.count().0 as f64;
     let norm = optimizer.step(&loaded.params, &grads, 0.5).unwrap();
     assert!((norm - count.sqrt()).abs() < 1e-9 * count);

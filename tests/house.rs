@@ -25,12 +25,13 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 /// From the ground up; a module may know those of lower layers, and within a layer only what is listed.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["error", "ops", "metrics", "seed", "device"],
     &["config", "track", "hub"],
     &["data", "model", "loss", "optim"],
     &["export", "eval"],
     &["train"],
+    &["bench"],
     &["cli"],
     &["main", "lib"],
 ];

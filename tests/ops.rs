@@ -1,11 +1,12 @@
-//! Fused kernels against their plain twins: values, gradients, and gradients against f64, over odd shapes.
+//! Fused kernels against their plain twins: values, gradients, and gradients against f64, over odd shapes; and the same
+//! operations without kernels (f64 takes the way that CUDA takes).
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use common::{assert_close, numbers};
-use reportclip::ops::{self, reference};
+use reportclip::ops::{self, Activation, Attention, Contrastive, Gradient, Segments, Tape, Value, reference};
 
 const SHAPES: [(usize, usize); 8] = [(1, 1), (1, 7), (3, 1), (5, 13), (17, 64), (33, 31), (130, 48), (257, 65)];
 
@@ -14,51 +15,85 @@ fn wave(count: usize, phase: f64) -> Vec<f32> {
     (0..count).map(|i| ((i as f64 * 0.7 + phase).sin() * (i as f64 * 0.13 + phase).cos()) as f32).collect()
 }
 
-fn var(shape: &[usize], phase: f64, dtype: DType) -> Var {
+fn tensor(shape: &[usize], phase: f64, dtype: DType) -> Tensor {
     let count = shape.iter().product();
-    let t = Tensor::from_vec(wave(count, phase), shape, &Device::Cpu).unwrap();
-    Var::from_tensor(&t.to_dtype(dtype).unwrap()).unwrap()
+    Tensor::from_vec(wave(count, phase), shape, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
 }
 
-/// Output and gradients of `f` at f32 and of `twin` at f32 and f64, compared. The loss is a fixed weighting of outputs.
+fn var(shape: &[usize], phase: f64, dtype: DType) -> Var {
+    Var::from_tensor(&tensor(shape, phase, dtype)).unwrap()
+}
+
+fn inputs(shapes: &[&[usize]], dtype: DType) -> Vec<Tensor> {
+    shapes.iter().enumerate().map(|(i, s)| tensor(s, i as f64 + 0.3, dtype)).collect()
+}
+
+/// Output and gradients on the tape; the loss is a fixed weighting of outputs.
+fn on_tape(shapes: &[&[usize]], dtype: DType, f: impl Fn(&[&Value]) -> Result<Value>) -> (Tensor, Vec<Tensor>) {
+    let tape = Tape::new(shapes.len());
+    let leaves: Vec<Value> = inputs(shapes, dtype).into_iter().enumerate().map(|(i, t)| tape.leaf(i, t)).collect();
+    let y = f(&leaves.iter().collect::<Vec<_>>()).unwrap();
+    let weights = tensor(y.tensor().dims(), 5.1, dtype);
+    let mut finished = Vec::new();
+    let mut note = |leaf| {
+        finished.push(leaf);
+        Ok(())
+    };
+    tape.backward([(&y, weights)], &mut note).unwrap();
+    finished.sort_unstable();
+    assert_eq!(finished, (0..shapes.len()).collect::<Vec<_>>(), "every leaf is told of once");
+    let grad = |i| tape.take_grad(i).unwrap_or_else(|| panic!("no gradient for input {i}")).into_dense().unwrap();
+    (y.tensor().clone(), (0..shapes.len()).map(grad).collect())
+}
+
+/// The same by candle's own differentiation.
+fn by_candle(shapes: &[&[usize]], dtype: DType, f: impl Fn(&[&Tensor]) -> Result<Tensor>) -> (Tensor, Vec<Tensor>) {
+    let vars: Vec<Var> = inputs(shapes, dtype).iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+    let y = f(&vars.iter().map(|v| v.as_tensor()).collect::<Vec<_>>()).unwrap();
+    let weights = tensor(y.dims(), 5.1, dtype);
+    let grads = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+    (y.clone(), vars.iter().map(|v| grads.get(v).unwrap().clone()).collect())
+}
+
 fn compare(
     name: &str,
     shapes: &[&[usize]],
-    f: impl Fn(&[&Tensor]) -> Result<Tensor>,
+    f: impl Fn(&[&Value]) -> Result<Value>,
     twin: impl Fn(&[&Tensor]) -> Result<Tensor>,
 ) {
-    let run = |dtype: DType, f: &dyn Fn(&[&Tensor]) -> Result<Tensor>| -> (Tensor, Vec<Tensor>) {
-        let vars: Vec<Var> = shapes.iter().enumerate().map(|(i, s)| var(s, i as f64 + 0.3, dtype)).collect();
-        let tensors: Vec<&Tensor> = vars.iter().map(|v| v.as_tensor()).collect();
-        let y = f(&tensors).unwrap();
-        let weights = var(y.dims(), 5.1, dtype);
-        let grads = (&y * weights.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
-        let grads = vars.iter().map(|v| grads.get(v).unwrap_or_else(|| panic!("{name}: no gradient")).clone());
-        (y.clone(), grads.collect())
-    };
-    let fused = run(DType::F32, &f);
-    for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F64, 1e-5)] {
-        let plain = run(dtype, &twin);
-        assert_close(&format!("{name} {shapes:?} {dtype:?}"), &fused.0, &plain.0, tolerance, 1e-6);
-        for (i, (a, b)) in fused.1.iter().zip(&plain.1).enumerate() {
-            assert_close(&format!("{name} {shapes:?} gradient {i} {dtype:?}"), a, b, tolerance, 1e-6);
-        }
-    }
+    let exact = by_candle(shapes, DType::F64, &twin);
+    let check =
+        |way: &str, ours: (Tensor, Vec<Tensor>), theirs: &(Tensor, Vec<Tensor>), relative: f64, absolute: f64| {
+            assert_close(&format!("{name} {shapes:?} {way}"), &ours.0, &theirs.0, relative, absolute);
+            for (i, (a, b)) in ours.1.iter().zip(&theirs.1).enumerate() {
+                assert_close(&format!("{name} {shapes:?} gradient {i} {way}"), a, b, relative, absolute);
+            }
+        };
+    check("f32 and the twin", on_tape(shapes, DType::F32, &f), &by_candle(shapes, DType::F32, &twin), 1e-5, 1e-6);
+    check("f32 and f64", on_tape(shapes, DType::F32, &f), &exact, 1e-5, 1e-6);
+    check("without kernels", on_tape(shapes, DType::F64, &f), &exact, 1e-13, 1e-13);
 }
 
 #[test]
-fn linear() {
+fn linear_in_all_its_forms() {
     for (rows, inner) in SHAPES {
         for out in [1, 9, 40] {
-            let shapes: [&[usize]; 3] = [&[rows, inner], &[out, inner], &[out]];
-            let twin = |t: &[&Tensor]| reference::linear(t[0], t[1], t.get(2).copied());
-            compare("linear", &shapes, |t| ops::linear(t[0], t[1], t[2]), twin);
-            compare("linear_no_bias", &shapes[..2], |t| ops::linear_no_bias(t[0], t[1]), twin);
+            let shapes: [&[usize]; 4] = [&[rows, inner], &[out, inner], &[out], &[rows, out]];
+            let plain = |t: &[&Tensor]| reference::linear(t[0], t[1], t.get(2).copied());
+            compare("linear", &shapes[..3], |t| ops::linear(t[0], t[1], t[2]), plain);
+            compare("linear_no_bias", &shapes[..2], |t| ops::linear_no_bias(t[0], t[1]), plain);
+            compare("linear_residual", &shapes, |t| ops::linear_residual(t[0], t[1], t[2], t[3]), |t| plain(t)? + t[3]);
+            for kind in [Activation::QuickGelu, Activation::Gelu] {
+                let active = |t: &[&Tensor]| reference::activation(t[0], kind);
+                compare(
+                    "activated_linear_residual",
+                    &shapes,
+                    |t| ops::activated_linear_residual(t[0], kind, t[1], t[2], t[3]),
+                    |t| reference::linear(&active(t)?, t[1], Some(t[2]))? + t[3],
+                );
+            }
         }
     }
-    let shapes: [&[usize]; 3] = [&[2, 3, 5], &[4, 5], &[4]];
-    let twin = |t: &[&Tensor]| reference::linear(t[0], t[1], Some(t[2]));
-    compare("linear over three dimensions", &shapes, |t| ops::linear(t[0], t[1], t[2]), twin);
 }
 
 #[test]
@@ -74,57 +109,217 @@ fn layer_norm() {
 }
 
 #[test]
-fn softmax() {
-    for (rows, width) in SHAPES {
-        compare("softmax", &[&[rows, width]], |t| ops::softmax(t[0]), |t| reference::softmax(t[0]));
+fn activations() {
+    for kind in [Activation::QuickGelu, Activation::Gelu] {
+        for (rows, width) in SHAPES {
+            let twin = |t: &[&Tensor]| reference::activation(t[0], kind);
+            compare(&format!("{kind:?}"), &[&[rows, width]], |t| kind.apply(t[0]), twin);
+        }
+        let far = Value::from(Tensor::new(&[-200f32, 200.0], &Device::Cpu).unwrap());
+        let y = numbers(kind.apply(&far).unwrap().tensor());
+        assert!(y[0].abs() < 1e-4 && y[1] == 200.0, "{kind:?}: {y:?}");
     }
-    let masked = Tensor::new(&[[0f32, f32::NEG_INFINITY, 1.0]], &Device::Cpu).unwrap();
-    let y: Vec<Vec<f32>> = ops::softmax(&masked).unwrap().to_vec2().unwrap();
-    assert_eq!(y[0][1], 0.0);
-    assert!((y[0][0] + y[0][2] - 1.0).abs() < 1e-6);
-    let large = Tensor::new(&[[1000f32, 999.0]], &Device::Cpu).unwrap();
-    assert!(numbers(&ops::softmax(&large).unwrap()).iter().all(|v| v.is_finite()));
 }
 
 #[test]
-fn quick_gelu() {
-    for (rows, width) in SHAPES {
-        compare("quick_gelu", &[&[rows, width]], |t| ops::quick_gelu(t[0]), |t| reference::quick_gelu(t[0]));
-    }
-    let far = Tensor::new(&[-200f32, 200.0], &Device::Cpu).unwrap();
-    let y = numbers(&ops::quick_gelu(&far).unwrap());
-    assert!(y[0].abs() < 1e-30 && y[1] == 200.0, "{y:?}");
-}
-
-#[test]
-fn attention_takes_the_gradient_of_all_three() {
-    for (batch, tokens, heads, head_width) in [(1, 1, 1, 3), (3, 5, 2, 4), (2, 17, 3, 5), (1, 33, 1, 8), (5, 7, 4, 1)] {
-        for causal in [false, true] {
-            let shape: &[usize] = &[batch, tokens, heads * head_width];
+fn attention_over_items_of_various_lengths() {
+    // (heads, width of a head, rows of each item)
+    let cases: [(usize, usize, &[usize]); 6] = [
+        (1, 3, &[1]),
+        (2, 4, &[5, 5, 5]),
+        (3, 5, &[17, 1, 9]),
+        (1, 8, &[33]),
+        (4, 1, &[2, 7, 1, 3]),
+        (2, 64, &[50, 77]),
+    ];
+    for (heads, head_width, lengths) in cases {
+        let segments = Segments::of_lengths(lengths.iter().copied());
+        let (rows, width) = (segments.rows(), heads * head_width);
+        let ones = Segments::even(segments.items(), 1);
+        let forms = [
+            Attention::within(&segments, heads, false),
+            Attention::within(&segments, heads, true),
+            Attention { heads, queries: ones.clone(), keys: segments.clone(), causal: false },
+            Attention { heads, queries: ones, keys: segments, causal: true },
+        ];
+        for form in forms {
+            let queries: &[usize] = &[form.queries.rows(), width];
+            let keys: &[usize] = &[rows, width];
             compare(
-                "attention",
-                &[shape, shape, shape],
-                |t| ops::attention(t[0], t[1], t[2], heads, causal),
-                |t| reference::attention(t[0], t[1], t[2], heads, causal),
+                &format!("{form:?}"),
+                &[queries, keys, keys],
+                |t| form.apply(t[0], t[1], t[2]),
+                |t| reference::attention(t[0], t[1], t[2], &form),
             );
         }
     }
 }
 
 #[test]
-fn frozen_operands_get_no_gradient_and_cost_none() {
-    let (x, w, b) = (var(&[4, 6], 0.1, DType::F32), var(&[3, 6], 0.2, DType::F32), var(&[3], 0.3, DType::F32));
-    let grads = ops::linear(&x, &w.detach(), &b.detach()).unwrap().sum_all().unwrap().backward().unwrap();
-    assert!(grads.get(&x).is_some() && grads.get_ids().count() == 1, "only x");
-    let frozen_input = x.detach();
-    let grads = ops::linear(&frozen_input, &w, &b.detach()).unwrap().sum_all().unwrap().backward().unwrap();
-    assert!(grads.get(&w).is_some() && grads.get(&frozen_input).is_none() && grads.get(&b).is_none());
+fn attention_refuses_what_does_not_fit() {
+    let value = |rows: usize| Value::from(tensor(&[rows, 6], 0.1, DType::F32));
+    let five = Segments::even(1, 5);
+    let apply = |form: &Attention, q, k, v| form.apply(&value(q), &value(k), &value(v)).err().map(|e| e.to_string());
+    assert!(apply(&Attention::within(&five, 4, false), 5, 5, 5).unwrap().contains("4 heads do not divide"));
+    assert!(apply(&Attention::within(&five, 2, false), 5, 4, 4).unwrap().contains("for 5 query and 5 key rows"));
+    let longer = Attention { heads: 2, queries: five.clone(), keys: Segments::even(1, 4), causal: true };
+    assert!(apply(&longer, 5, 4, 4).unwrap().contains("do not fit"));
+    assert!(apply(&Attention::within(&five, 2, true), 5, 5, 5).is_none());
+}
+
+#[test]
+fn rows_are_looked_up_added_and_chosen() {
+    let rows: [u32; 7] = [3, 0, 3, 4, 1, 3, 0];
+    let twin = |t: &Tensor| reference::select_rows(t, &rows);
+    for width in [1, 5, 16] {
+        let (table, x): (&[usize], &[usize]) = (&[6, width], &[7, width]);
+        compare("embedding", &[table], |t| ops::embedding(t[0], &rows), |t| twin(t[0]));
+        compare("add_embedding", &[x, table], |t| ops::add_embedding(t[0], t[1], &rows), |t| t[0] + twin(t[1])?);
+        compare("select_rows", &[table], |t| ops::select_rows(t[0], &rows), |t| twin(t[0]));
+        let items: &[usize] = &[6, width];
+        let prepended = |t: &[&Tensor]| {
+            let token = t[0].reshape((1, 1, width))?.broadcast_as((3, 1, width))?.contiguous()?;
+            Tensor::cat(&[token, t[1].reshape((3, 2, width))?], 1)?.reshape((9, width))
+        };
+        compare("prepend", &[&[width], items], |t| ops::prepend(t[0], t[1], 3), prepended);
+        compare("reshape", &[items], |t| t[0].reshape((2, 3 * width)), |t| t[0].reshape((2, 3 * width)));
+    }
+    let table = Value::from(tensor(&[3, 2], 0.0, DType::F32));
+    assert!(ops::embedding(&table, &[0, 3]).unwrap_err().to_string().contains("row 3 of a table of 3"));
+}
+
+#[test]
+fn a_table_looked_up_twice_gets_both_gradients_and_stays_sparse() {
+    let tape = Tape::new(1);
+    let table = tape.leaf(0, tensor(&[1000, 3], 0.2, DType::F32));
+    let (a, b) = (ops::embedding(&table, &[5, 7]).unwrap(), ops::embedding(&table, &[7, 999]).unwrap());
+    let ones = |v: &Value| v.tensor().ones_like().unwrap();
+    tape.backward([(&a, ones(&a)), (&b, ones(&b))], &mut |_| Ok(())).unwrap();
+    let grad = tape.take_grad(0).unwrap();
+    assert!(matches!(grad, Gradient::Rows(_)));
+    assert_eq!(grad.squared_sum().unwrap(), 3.0 * (1.0 + 4.0 + 1.0));
+    let dense: Vec<Vec<f32>> = grad.into_dense().unwrap().to_vec2().unwrap();
+    let row = |i: usize| dense[i][0];
+    assert_eq!((row(5), row(7), row(999), row(0), dense.len()), (1.0, 2.0, 1.0, 0.0, 1000));
+}
+
+#[test]
+fn a_value_used_many_times_gets_the_sum() {
+    // Residuals, shared inputs and a weight used twice, as one function; dense gradients are added in place.
+    let f = |t: &[&Value]| {
+        let a = ops::linear_no_bias(t[0], t[1])?;
+        let b = ops::linear_residual(&a, t[1], t[2], t[0])?;
+        let c = ops::layer_norm(&b, t[2], t[2], 1e-5)?;
+        ops::linear_residual(&c, t[1], t[2], &b)
+    };
+    let twin = |t: &[&Tensor]| {
+        let a = reference::linear(t[0], t[1], None)?;
+        let b = (reference::linear(&a, t[1], Some(t[2]))? + t[0])?;
+        let c = reference::layer_norm(&b, t[2], t[2], 1e-5)?;
+        reference::linear(&c, t[1], Some(t[2]))? + b
+    };
+    compare("shared", &[&[7, 6], &[6, 6], &[6]], f, twin);
+}
+
+#[test]
+fn recomputed_steps_give_the_same_gradients_and_keep_less() {
+    let inner = |x: &Value, w: &Value, b: &Value| ops::linear_residual(&Activation::Gelu.apply(x)?, w, b, x);
+    let plain = |t: &[&Value]| inner(&inner(t[0], t[1], t[2])?, t[1], t[2]);
+    let recomputed = |t: &[&Value]| {
+        let once = |x: &Value| {
+            let (w, b) = (t[1].clone(), t[2].clone());
+            ops::recomputed(x, &[t[1], t[2]], move |x| inner(x, &w, &b))
+        };
+        once(&once(t[0])?)
+    };
+    let shapes: [&[usize]; 3] = [&[9, 4], &[4, 4], &[4]];
+    let (a, b) = (on_tape(&shapes, DType::F32, plain), on_tape(&shapes, DType::F32, recomputed));
+    assert_eq!(numbers(&a.0), numbers(&b.0));
+    for (a, b) in a.1.iter().zip(&b.1) {
+        assert_eq!(numbers(a), numbers(b), "bit for bit");
+    }
+    let tape = Tape::new(3);
+    let leaves: Vec<Value> =
+        inputs(&shapes, DType::F32).into_iter().enumerate().map(|(i, t)| tape.leaf(i, t)).collect();
+    let leaves: Vec<&Value> = leaves.iter().collect();
+    recomputed(&leaves).unwrap();
+    assert_eq!(tape.steps(), 2, "one step for each part, whatever it holds");
+}
+
+#[test]
+fn frozen_operands_get_no_gradient_and_what_is_paused_is_not_recorded() {
+    let shapes: [&[usize]; 3] = [&[4, 6], &[3, 6], &[3]];
+    let numbers = || inputs(&shapes, DType::F32);
+    for kept in 0..3 {
+        let tape = Tape::new(3);
+        let values: Vec<Value> = numbers()
+            .into_iter()
+            .enumerate()
+            .map(|(i, t)| if i == kept { tape.leaf(i, t) } else { t.into() })
+            .collect();
+        let y = ops::linear(&values[0], &values[1], &values[2]).unwrap();
+        tape.backward([(&y, y.tensor().ones_like().unwrap())], &mut |_| Ok(())).unwrap();
+        for i in 0..3 {
+            assert_eq!(tape.take_grad(i).is_some(), i == kept);
+        }
+    }
+    let tape = Tape::new(3);
+    let values: Vec<Value> = numbers().into_iter().enumerate().map(|(i, t)| tape.leaf(i, t)).collect();
+    let y = tape.paused(|| ops::linear(&values[0], &values[1], &values[2])).unwrap();
+    assert!(tape.steps() == 0 && !y.wants_grad());
+    assert!(ops::linear(&values[0], &values[1], &values[2]).unwrap().wants_grad());
+}
+
+#[test]
+fn contrastive_agrees_with_its_parts() {
+    for (batch, width) in [(2, 3), (1, 5), (7, 16), (33, 20)] {
+        for (image_to_text, text_to_image) in [(true, true), (true, false), (false, true)] {
+            for label_smoothing in [0.0, 0.1, 1.0] {
+                let options = Contrastive { label_smoothing, image_to_text, text_to_image };
+                let run = |dtype: DType, plain: bool| {
+                    let (image, text) = (var(&[batch, width], 0.3, dtype), var(&[batch, width], 1.7, dtype));
+                    let scale = Var::from_tensor(&Tensor::new(14f32, &Device::Cpu).unwrap().to_dtype(dtype).unwrap());
+                    let scale = scale.unwrap();
+                    let f = if plain { reference::contrastive } else { ops::contrastive };
+                    let output = f(&image, &text, &scale, &options).unwrap();
+                    let grads = (&output.loss * 3.0).unwrap().backward().unwrap();
+                    let grads = [&image, &text, &scale].map(|v| grads.get(v).unwrap().clone());
+                    (output, grads)
+                };
+                let fused = run(DType::F32, false);
+                for exact in [run(DType::F32, true), run(DType::F64, true), run(DType::F64, false)] {
+                    let what = format!("{batch}×{width} {options:?}");
+                    assert_close(&what, &fused.0.loss, &exact.0.loss, 1e-5, 1e-6);
+                    assert!((fused.0.loss_hard - exact.0.loss_hard).abs() < 2e-5, "{what}");
+                    assert_eq!(fused.0.accuracy, exact.0.accuracy, "{what}");
+                    for (a, b) in fused.1.iter().zip(&exact.1) {
+                        assert_close(&what, a, b, 2e-5, 3e-6);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn contrastive_is_finite_at_zero_features_and_refuses_no_direction() {
+    let (zero, text) = (var(&[2, 4], 0.0, DType::F32), var(&[2, 4], 0.5, DType::F32));
+    zero.set(&zero.zeros_like().unwrap()).unwrap();
+    let scale = Tensor::new(10f32, &Device::Cpu).unwrap();
+    let options = Contrastive { label_smoothing: 0.1, image_to_text: true, text_to_image: true };
+    let output = ops::contrastive(&zero, &text, &scale, &options).unwrap();
+    let grads = output.loss.backward().unwrap();
+    assert!(numbers(grads.get(&zero).unwrap()).iter().all(|g| g.is_finite()));
+    assert!((f64::from(output.loss.to_scalar::<f32>().unwrap()) - 2f64.ln()).abs() < 1e-6);
+    assert_eq!(output.accuracy, 0.0, "ties are wrong");
+    let none = Contrastive { image_to_text: false, text_to_image: false, ..options };
+    assert!(ops::contrastive(&zero, &text, &scale, &none).is_err());
 }
 
 #[test]
 fn l2_normalize_is_finite_at_zero() {
     let x = Var::from_tensor(&Tensor::new(&[[3f32, 4.0], [0.0, 0.0]], &Device::Cpu).unwrap()).unwrap();
-    let y = ops::l2_normalize(&x).unwrap();
+    let y = reference::l2_normalize(&x).unwrap();
     assert_eq!(numbers(&y), [0.6000000238418579, 0.800000011920929, 0.0, 0.0]);
     let grads = y.sum_all().unwrap().backward().unwrap();
     let grad = numbers(grads.get(&x).unwrap());
@@ -135,19 +330,63 @@ fn l2_normalize_is_finite_at_zero() {
 
 #[test]
 fn squared_sum_and_composed_adamw_agree_with_the_kernels() {
-    let x = var(&[257, 301], 0.4, DType::F32);
+    let x = tensor(&[257, 301], 0.4, DType::F32);
     let plain: f64 = numbers(&x).iter().map(|v| v * v).sum();
     assert!((ops::squared_sum(&x).unwrap() - plain).abs() < 1e-9 * plain);
     // The kernel in f32 against the composed form, which f64 takes.
     let step =
         ops::AdamwStep { lr: 0.01, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, t: 3, grad_scale: 0.5 };
-    let run = |dtype: DType| {
-        let [p, g, m] = [0.1, 0.2, 0.3].map(|phase| var(&[37, 3], phase, dtype));
+    for shape in [&[37, 3][..], &[20_000], &[130, 129], &[]] {
+        let run = |dtype: DType| {
+            let [p, g, m] = [0.1, 0.2, 0.3].map(|phase| var(shape, phase, dtype));
+            let v = Var::from_tensor(&m.sqr().unwrap()).unwrap();
+            ops::adamw_step(&p, &Gradient::Dense(g.as_detached_tensor()), &m, &v, &step).unwrap();
+            [p, m, v]
+        };
+        for (fused, plain) in run(DType::F32).iter().zip(run(DType::F64)) {
+            assert_close(&format!("adamw {shape:?}"), fused, &plain, 1e-6, 0.0);
+        }
+    }
+}
+
+#[test]
+fn adamw_moves_a_table_as_if_its_gradient_were_dense() {
+    let step =
+        ops::AdamwStep { lr: 0.01, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, t: 3, grad_scale: 0.5 };
+    let tape = Tape::new(1);
+    let table = tape.leaf(0, tensor(&[50, 7], 0.2, DType::F32));
+    let y = ops::embedding(&table, &[3, 49, 3, 0]).unwrap();
+    tape.backward([(&y, tensor(&[4, 7], 0.8, DType::F32))], &mut |_| Ok(())).unwrap();
+    let sparse = tape.take_grad(0).unwrap();
+    let dense = Gradient::Dense(sparse.clone().into_dense().unwrap());
+    let run = |grad: &Gradient| {
+        let [p, m] = [0.1, 0.3].map(|phase| var(&[50, 7], phase, DType::F32));
         let v = Var::from_tensor(&m.sqr().unwrap()).unwrap();
-        ops::adamw_step(&p, &g, &m, &v, &step).unwrap();
-        [p, m, v]
+        ops::adamw_step(&p, grad, &m, &v, &step).unwrap();
+        [p, m, v].map(|t| numbers(&t))
     };
-    for (fused, plain) in run(DType::F32).iter().zip(run(DType::F64)) {
-        assert_close("adamw", fused, &plain, 1e-6, 0.0);
+    assert_eq!(run(&sparse), run(&dense), "bit for bit");
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let segments = Segments::of_lengths([50, 77, 3, 61]);
+    let run = || {
+        let (rows, width) = (segments.rows(), 96);
+        let shapes: [&[usize]; 4] = [&[rows, width], &[width, width], &[width], &[width]];
+        let (y, grads) = on_tape(&shapes, DType::F32, |t| {
+            let normed = ops::layer_norm(t[0], t[2], t[3], 1e-5)?;
+            let x = ops::linear(&normed, t[1], t[2])?;
+            let attended = Attention::within(&segments, 3, true).apply(&x, &normed, &x)?;
+            ops::activated_linear_residual(&attended, Activation::Gelu, t[1], t[3], t[0])
+        });
+        let mut all = numbers(&y);
+        grads.iter().for_each(|g| all.extend(numbers(g)));
+        all
+    };
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let one = pool(1).install(run);
+    for threads in [2, 3, 5] {
+        assert_eq!(pool(threads).install(run), one, "{threads} threads");
     }
 }

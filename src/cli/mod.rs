@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 2 bad usage or config, 1 any other failure.
 
+mod bench;
 mod config;
 mod data;
 mod embed;
@@ -59,6 +60,9 @@ enum Command {
     /// Show and check config files
     #[command(subcommand)]
     Config(config::Command),
+    /// Measure speed and memory on this machine
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 /// Runs the program with the given arguments, the program's name first.
@@ -82,6 +86,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Data(command) => data::run(&command),
         Command::Model(command) => model::run(&command),
         Command::Config(command) => config::run(&command),
+        Command::Bench(command) => bench::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

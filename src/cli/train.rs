@@ -10,7 +10,7 @@ use crate::error::{Problem, Problems};
 use crate::model::ClipConfig;
 use crate::ops;
 use crate::track::RunFolder;
-use crate::train::{self, Outcome, Plan, Prepared, Resume};
+use crate::train::{self, Outcome, Plan, Prepared, Resume, TrainStep};
 
 /// Examples:
 ///   reportclip train configs/demo.toml
@@ -195,7 +195,14 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
     );
     let loss = train::loss_of(config);
     let started = std::time::Instant::now();
-    let step = train::train_step(&prepared.folder.config, &prepared.params, &loss, &batches, &prepared.device)?;
+    let step = TrainStep {
+        config: &prepared.folder.config,
+        params: &prepared.params,
+        loss: &loss,
+        device: &prepared.device,
+        checkpoint_activations: config.train.checkpoint_activations,
+    };
+    let (_, step_loss) = step.gradients(&batches)?;
     let seconds = started.elapsed().as_secs_f64();
     let (all, trainable) = prepared.params.count();
     let c: &ClipConfig = &prepared.folder.config;
@@ -230,8 +237,8 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
         ),
         format!(
             "one step: loss {:.4} without smoothing (chance {:.4}), {seconds:.2} s without AdamW; {:.1} h in all at that speed",
-            step.loss.loss_hard,
-            step.loss.chance,
+            step_loss.loss_hard,
+            step_loss.chance,
             seconds * plan.total_steps as f64 / 3600.0
         ),
         "dry run: no run folder was made".to_string(),

@@ -159,6 +159,12 @@ pub const KEYS: &[Key] = &[
         "Stop after this many validations without a new best; 0 = never",
     ),
     key("train.clip_grad_norm", Kind::Float(0.0, INF), "1.0", "Largest norm of the whole gradient; 0 = no clipping"),
+    key(
+        "train.checkpoint_activations",
+        Kind::OneOf(&["off", "on"]),
+        "\"off\"",
+        "Keep only each block's input for the backward pass: less memory, about a quarter more time",
+    ),
     key("train.log_every", Kind::Int(1, MAX), "10", "Steps between lines where there is no terminal"),
     key("optim.lr", Kind::Float(0.0, 10.0), "1e-5", "Learning rate"),
     key("optim.lr_image", Kind::Float(0.0, 10.0), "", "Learning rate of the image tower; default lr"),

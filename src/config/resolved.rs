@@ -76,6 +76,7 @@ impl Config {
                 best_by_recall: v.text("train.best_metric") == "mean_recall",
                 early_stopping: v.int("train.early_stopping"),
                 clip_grad_norm: v.float("train.clip_grad_norm"),
+                checkpoint_activations: v.text("train.checkpoint_activations") == "on",
                 log_every: v.int("train.log_every"),
             },
             optim: OptimConfig {

@@ -169,6 +169,8 @@ pub struct TrainConfig {
     pub best_by_recall: bool,
     pub early_stopping: u64,
     pub clip_grad_norm: f64,
+    /// Keep only each block's input for the backward pass.
+    pub checkpoint_activations: bool,
     pub log_every: u64,
 }
 

@@ -1,6 +1,6 @@
 //! `torch.nn.functional.cross_entropy` with everything it has.
 
-use candle_core::{D, DType, Result, Tensor, bail};
+use candle_core::{D, Result, Tensor, bail};
 use candle_nn::ops::log_softmax;
 
 /// What each row should be.
@@ -113,18 +113,4 @@ fn index_masks(y: &[i64], weight: &[f64], ignore_index: i64) -> Result<(Vec<f64>
         total += weight[target];
     }
     Ok((hard, smooth, total))
-}
-
-/// Share of rows whose largest logit is the target's; ties count as wrong. logits: (batch, classes).
-///
-/// # Errors
-/// Shapes that do not fit.
-pub fn accuracy(logits: &Tensor, targets: &[i64]) -> Result<f64> {
-    let rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
-    let right = rows.iter().zip(targets).filter(|(row, target)| {
-        let target = **target as usize;
-        let mut others = row.iter().enumerate().filter(|(k, _)| *k != target);
-        target < row.len() && others.all(|(_, &v)| v < row[target])
-    });
-    Ok(right.count() as f64 / targets.len().max(1) as f64)
 }

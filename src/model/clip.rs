@@ -8,7 +8,7 @@ use super::config::ClipConfig;
 use super::params::{Builder, Init, ParamSpec, Part};
 use super::text::ClipText;
 use super::vision::ClipVit;
-use crate::ops;
+use crate::ops::{self, Value, reference};
 
 /// `logit_scale` is kept at or below this, ln 100, as CLIP does.
 pub const MAX_LOGIT_SCALE: f64 = 4.605_170_185_988_092;
@@ -17,9 +17,9 @@ pub const MAX_LOGIT_SCALE: f64 = 4.605_170_185_988_092;
 pub struct ClipModel {
     vision: ClipVit,
     text: ClipText,
-    visual_projection: Tensor, // (embed_dim, vision width)
-    text_projection: Tensor,   // (embed_dim, text width)
-    logit_scale: Tensor,       // ()
+    visual_projection: Value, // (embed_dim, vision width)
+    text_projection: Value,   // (embed_dim, text width)
+    logit_scale: Value,       // ()
 }
 
 impl ClipModel {
@@ -55,7 +55,7 @@ impl ClipModel {
     ///
     /// # Errors
     /// Images of another size.
-    pub fn image_features(&self, pixel_values: &Tensor) -> Result<Tensor> {
+    pub fn image_features(&self, pixel_values: &Tensor) -> Result<Value> {
         ops::linear_no_bias(&self.vision.forward(pixel_values)?, &self.visual_projection)
     }
 
@@ -63,31 +63,36 @@ impl ClipModel {
     ///
     /// # Errors
     /// Longer texts than `context_length`, ids outside the vocabulary.
-    pub fn text_features(&self, input_ids: &Tensor) -> Result<Tensor> {
+    pub fn text_features(&self, input_ids: &Tensor) -> Result<Value> {
         ops::linear_no_bias(&self.text.forward(input_ids)?, &self.text_projection)
     }
 
-    /// [`Self::image_features`], rows L2-normalised.
+    /// [`Self::image_features`], rows L2-normalised, without gradient.
     ///
     /// # Errors
     /// As there.
     pub fn image_embeds(&self, pixel_values: &Tensor) -> Result<Tensor> {
-        ops::l2_normalize(&self.image_features(pixel_values)?)
+        reference::l2_normalize(self.image_features(pixel_values)?.tensor())
     }
 
-    /// [`Self::text_features`], rows L2-normalised.
+    /// [`Self::text_features`], rows L2-normalised, without gradient.
     ///
     /// # Errors
     /// As there.
     pub fn text_embeds(&self, input_ids: &Tensor) -> Result<Tensor> {
-        ops::l2_normalize(&self.text_features(input_ids)?)
+        reference::l2_normalize(self.text_features(input_ids)?.tensor())
     }
 
-    /// `logit_scale.exp()`, a scalar: what similarities are multiplied by.
+    /// The logarithm of what similarities are multiplied by, a scalar.
+    pub fn logit_scale(&self) -> &Value {
+        &self.logit_scale
+    }
+
+    /// `logit_scale.exp()`, without gradient.
     ///
     /// # Errors
     /// Whatever the device reports.
     pub fn scale(&self) -> Result<Tensor> {
-        self.logit_scale.exp()
+        self.logit_scale.tensor().exp()
     }
 }

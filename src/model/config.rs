@@ -3,14 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-/// Activation of the feed-forward layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x · sigmoid(1.702 x)`, OpenAI's.
-    QuickGelu,
-    /// GELU with the error function, LAION's.
-    Gelu,
-}
+pub use crate::ops::Activation;
 
 /// Which token's state stands for the whole text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +81,57 @@ pub struct ClipConfig {
 }
 
 impl ClipConfig {
+    /// Published architectures by name, for measurements: (name, image size, patch, vision width, layers, text width,
+    /// embed_dim); from the `config.json` of OpenAI's repositories of these names.
+    const BUILTIN: [(&str, [usize; 6]); 4] = [
+        ("clip-vit-base-patch32", [224, 32, 768, 12, 512, 512]),
+        ("clip-vit-base-patch16", [224, 16, 768, 12, 512, 512]),
+        ("clip-vit-large-patch14", [224, 14, 1024, 24, 768, 768]),
+        ("clip-vit-large-patch14-336", [336, 14, 1024, 24, 768, 768]),
+    ];
+
+    /// The published architecture of this name.
+    ///
+    /// # Errors
+    /// A name that is not known.
+    pub fn builtin(name: &str) -> Result<Self> {
+        let found = Self::BUILTIN.iter().find(|(known, _)| *known == name);
+        let [image_size, patch_size, vision_width, layers, text_width, embed_dim] = match found {
+            Some((_, numbers)) => *numbers,
+            None => {
+                let known: Vec<&str> = Self::BUILTIN.iter().map(|(known, _)| *known).collect();
+                bail!("model {name:?}: built in are {}", known.join(", "))
+            }
+        };
+        // Heads are 64 wide and feed-forward layers four times the width in all of them.
+        Ok(Self {
+            vision: VisionConfig {
+                width: vision_width,
+                intermediate: 4 * vision_width,
+                layers,
+                heads: vision_width / 64,
+                image_size,
+                patch_size,
+                channels: 3,
+                activation: Activation::QuickGelu,
+                layer_norm_eps: 1e-5,
+            },
+            text: TextConfig {
+                width: text_width,
+                intermediate: 4 * text_width,
+                layers: 12,
+                heads: text_width / 64,
+                vocab_size: 49408,
+                context_length: 77,
+                activation: Activation::QuickGelu,
+                layer_norm_eps: 1e-5,
+                eos: EosRule::FirstEqual(49407),
+            },
+            embed_dim,
+            logit_scale_init: (1.0f64 / 0.07).ln(),
+        })
+    }
+
     /// Reads a `config.json`. Fields that are absent have transformers' defaults.
     ///
     /// # Errors

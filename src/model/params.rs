@@ -6,11 +6,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 
 use rand::RngExt;
 
+use crate::ops::{Tape, Value};
 use crate::seed;
 
 /// Which part of the model a weight belongs to. Learning rates and freezing go by it.
@@ -140,6 +142,26 @@ impl Params {
         self.index.get(name).map(|&i| &self.list[i])
     }
 
+    /// The weights with their numbers, by name: a tape's leaves.
+    pub fn numbered(&self) -> impl Iterator<Item = (usize, &Param)> {
+        self.list.iter().enumerate()
+    }
+
+    /// The weight of this number.
+    pub fn numbered_param(&self, number: usize) -> &Param {
+        &self.list[number]
+    }
+
+    /// How many weights there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// How many numbers there are in all, and in the trainable weights.
     pub fn count(&self) -> (usize, usize) {
         let count = |p: &Param| p.spec.shape.elem_count();
@@ -158,7 +180,7 @@ impl Params {
 #[derive(Clone, Copy)]
 enum Mode<'a> {
     Declare(&'a RefCell<Vec<ParamSpec>>),
-    Train(&'a Params),
+    Train(&'a Params, &'a Rc<Tape>),
     Eval(&'a Params),
 }
 
@@ -169,11 +191,22 @@ pub struct Builder<'a> {
     prefix: String,
     part: Part,
     depth: Depth,
+    recomputes: bool,
 }
 
 impl<'a> Builder<'a> {
     fn new(mode: Mode<'a>) -> Self {
-        Self { mode, prefix: String::new(), part: Part::Heads, depth: Depth::Final }
+        Self { mode, prefix: String::new(), part: Part::Heads, depth: Depth::Final, recomputes: false }
+    }
+
+    /// Whether blocks keep only their input for the backward pass and compute the rest again then.
+    pub fn recompute(&self, recomputes: bool) -> Self {
+        Self { recomputes, ..self.clone() }
+    }
+
+    /// What [`Builder::recompute`] was told.
+    pub fn recomputes(&self) -> bool {
+        self.recomputes
     }
 
     /// Collects the specs of everything that is asked for; the tensors handed out are placeholders.
@@ -181,12 +214,12 @@ impl<'a> Builder<'a> {
         Self::new(Mode::Declare(specs))
     }
 
-    /// Weights for training: trainable ones are variables, frozen ones plain tensors outside the graph.
-    pub fn train(params: &'a Params) -> Self {
-        Self::new(Mode::Train(params))
+    /// Weights for training: trainable ones are leaves of `tape`, by their number in `params`; frozen ones constants.
+    pub fn train(params: &'a Params, tape: &'a Rc<Tape>) -> Self {
+        Self::new(Mode::Train(params, tape))
     }
 
-    /// The same numbers (shared, so always up to date) outside the graph: candle has no `no_grad`.
+    /// The same numbers (shared, so always up to date) as constants.
     pub fn eval(params: &'a Params) -> Self {
         Self::new(Mode::Eval(params))
     }
@@ -211,7 +244,7 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// No weight of this name (a loader's fault: it checks all names first).
-    pub fn matrix(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
+    pub fn matrix(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Value> {
         self.param(name, shape.into(), init, true)
     }
 
@@ -219,27 +252,27 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// As [`Builder::matrix`].
-    pub fn vector(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
+    pub fn vector(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Value> {
         self.param(name, shape.into(), init, false)
     }
 
-    fn param(&self, name: &str, shape: Shape, init: Init, decay: bool) -> Result<Tensor> {
+    fn param(&self, name: &str, shape: Shape, init: Init, decay: bool) -> Result<Value> {
         let name = self.enter(name).prefix;
-        let find = |params: &'a Params| match params.get(&name) {
-            Some(param) => Ok(param),
+        let find = |params: &'a Params| match params.index.get(&name) {
+            Some(&number) => Ok((number, &params.list[number])),
             None => bail!("no weight {name} was loaded"),
         };
         match self.mode {
             Mode::Declare(specs) => {
                 let placeholder = Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape.clone())?;
                 specs.borrow_mut().push(ParamSpec { name, shape, init, part: self.part, depth: self.depth, decay });
-                Ok(placeholder)
+                Ok(placeholder.into())
             }
-            Mode::Train(params) => find(params).map(|p| match p.trainable {
-                true => p.var.as_tensor().clone(),
-                false => p.var.as_tensor().detach(),
+            Mode::Train(params, tape) => find(params).map(|(number, p)| match p.trainable {
+                true => tape.leaf(number, p.var.as_detached_tensor()),
+                false => p.var.as_detached_tensor().into(),
             }),
-            Mode::Eval(params) => find(params).map(|p| p.var.as_tensor().detach()),
+            Mode::Eval(params) => find(params).map(|(_, p)| p.var.as_detached_tensor().into()),
         }
     }
 }

@@ -1,34 +1,35 @@
 //! Activations of the feed-forward layers.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::reference;
 use super::simd::{self, vectorised};
+use super::tape::{Value, composed};
 
-/// Numbers handled by one task.
-const BLOCK: usize = 1 << 14;
-
-/// GELU with the error function, `torch.nn.GELU()`.
-///
-/// # Errors
-/// Whatever the device reports.
-pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.gelu_erf()
+/// An activation, applied to each number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · sigmoid(1.702 x)`, OpenAI's.
+    QuickGelu,
+    /// GELU with the error function, `torch.nn.GELU()`: LAION's, BERT's.
+    Gelu,
 }
 
-/// OpenAI CLIP's `x · sigmoid(1.702 x)`.
-///
-/// # Errors
-/// Whatever the device reports.
-pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    if !cpu::is_cpu_f32(x) {
-        return super::reference::quick_gelu(x);
+impl Activation {
+    /// Activated numbers, in the shape of `x`.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn apply(self, x: &Value) -> Result<Value> {
+        if !cpu::has_kernels(x.tensor()) {
+            return composed(&[x], move |t| reference::activation(t[0], self));
+        }
+        let (y, input) = (forward(x.tensor(), self)?, x.clone());
+        Ok(Value::record(y, &[x], move |grad| input.add_grad(backward(input.tensor(), grad, self)?)))
     }
-    x.contiguous()?.apply_op1(QuickGelu)
 }
-
-struct QuickGelu;
 
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
@@ -42,34 +43,57 @@ vectorised! {
 }
 
 vectorised! {
-    fn quick_gelu_block_bwd(x: &[f32], grad: &[f32], dx: &mut [f32]) {
-        for ((dx, x), g) in dx.iter_mut().zip(x).zip(grad) {
+    fn quick_gelu_block_bwd(x: &[f32], grad: &mut [f32]) {
+        for (g, x) in grad.iter_mut().zip(x) {
             let s = sigmoid(1.702 * x);
-            *dx = g * s * (1.0 + 1.702 * x * (1.0 - s));
+            *g *= s * (1.0 + 1.702 * x * (1.0 - s));
         }
     }
 }
 
-impl CustomOp1 for QuickGelu {
-    fn name(&self) -> &'static str {
-        "quick-gelu"
-    }
+/// The standard normal distribution's share below x.
+#[inline(always)]
+fn normal_cdf(x: f32) -> f32 {
+    0.5 + 0.5 * simd::erf(x * std::f32::consts::FRAC_1_SQRT_2)
+}
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = cpu::slice(x, layout)?;
-        let mut y = vec![0f32; x.len()];
-        y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(y, x)| quick_gelu_block(x, y));
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
+vectorised! {
+    fn gelu_block(x: &[f32], y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * normal_cdf(*x));
     }
+}
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let mut dx = vec![0f32; x.elem_count()];
-        cpu::with_slice(x, |x| {
-            cpu::with_slice(grad, |g| {
-                let blocks = dx.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).zip(g.par_chunks(BLOCK));
-                blocks.for_each(|((dx, x), g)| quick_gelu_block_bwd(x, g, dx));
-            })
-        })??;
-        Tensor::from_vec(dx, x.dims(), x.device()).map(Some)
+vectorised! {
+    fn gelu_block_bwd(x: &[f32], grad: &mut [f32]) {
+        const DENSITY_AT_0: f32 = 0.398_942_3; // 1 / √(2π)
+        for (g, x) in grad.iter_mut().zip(x) {
+            *g *= normal_cdf(*x) + x * DENSITY_AT_0 * simd::exp(-0.5 * x * x);
+        }
     }
+}
+
+/// Activated numbers of a CPU tensor.
+pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let mut y = vec![0f32; x.elem_count()];
+    let block = match kind {
+        Activation::QuickGelu => quick_gelu_block,
+        Activation::Gelu => gelu_block,
+    };
+    y.par_chunks_mut(cpu::BLOCK).zip(cpu::read(&x)?.par_chunks(cpu::BLOCK)).for_each(|(y, x)| block(x, y));
+    Tensor::from_vec(y, x.dims(), x.device())
+}
+
+/// The gradient of `x`, worked out in place of that of its activation, whose storage nobody else may hold.
+pub(super) fn backward(x: &Tensor, grad: Tensor, kind: Activation) -> Result<Tensor> {
+    let (x, grad) = (x.contiguous()?, grad.contiguous()?);
+    let numbers = cpu::read(&x)?;
+    let block = match kind {
+        Activation::QuickGelu => quick_gelu_block_bwd,
+        Activation::Gelu => gelu_block_bwd,
+    };
+    cpu::write(&grad, |grad| {
+        grad.par_chunks_mut(cpu::BLOCK).zip(numbers.par_chunks(cpu::BLOCK)).for_each(|(g, x)| block(x, g));
+    })?;
+    Ok(grad)
 }

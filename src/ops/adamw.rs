@@ -1,12 +1,11 @@
 //! One AdamW update in place, as `torch.optim.AdamW` does it.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, Var, bail};
 use rayon::prelude::*;
 
 use super::cpu;
-
-/// Numbers handled by one task.
-const BLOCK: usize = 1 << 14;
+use super::gradient::Gradient;
+use super::simd::vectorised;
 
 /// The numbers of one update of one parameter.
 #[derive(Clone, Copy, Debug)]
@@ -27,18 +26,97 @@ pub struct AdamwStep {
     pub grad_scale: f64,
 }
 
-/// Updates `param` and both moments in place. All tensors have one shape.
+/// Updates `param` and both moments in place, in one pass over them. All tensors have one shape.
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn adamw_step(param: &Var, grad: &Tensor, m: &Var, v: &Var, step: &AdamwStep) -> Result<()> {
-    let grad = grad.contiguous()?;
-    if !cpu::is_cpu_f32(&grad) {
-        return composed(param, &grad, m, v, step);
+pub fn adamw_step(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwStep) -> Result<()> {
+    if param.shape() != &grad.shape() || param.shape() != m.shape() || param.shape() != v.shape() {
+        bail!("adamw: shapes {:?}, {:?}, {:?}, {:?} differ", param.dims(), grad.shape(), m.dims(), v.dims());
     }
-    m.inplace_op2(&grad, &Moment { decay: step.beta1, grad_scale: step.grad_scale, squared: false })?;
-    v.inplace_op2(&grad, &Moment { decay: step.beta2, grad_scale: step.grad_scale, squared: true })?;
-    param.inplace_op3(m, v, &Update(*step))
+    if !cpu::has_kernels(param) {
+        return composed(param, &grad.clone().into_dense()?, m, v, step);
+    }
+    let factors = Factors::new(step);
+    match grad {
+        Gradient::Dense(grad) => {
+            let grad = grad.contiguous()?;
+            let grad = cpu::read(&grad)?;
+            update(param, m, v, cpu::BLOCK, |block, p, m, v| {
+                adamw_block(p, m, v, &grad[block * cpu::BLOCK..][..p.len()], factors);
+            })
+        }
+        Gradient::Rows(rows) => {
+            let width = param.dim(1)?;
+            let zeros = vec![0f32; width];
+            update(param, m, v, width, |row, p, m, v| {
+                adamw_block(p, m, v, rows.row(row).unwrap_or(&zeros), factors);
+            })
+        }
+    }
+}
+
+/// Calls `change` with the number of each block and its part of the three tensors.
+fn update(
+    param: &Var,
+    m: &Var,
+    v: &Var,
+    block: usize,
+    change: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Sync,
+) -> Result<()> {
+    cpu::write(param, |p| {
+        cpu::write(m, |m| {
+            cpu::write(v, |v| {
+                let blocks = p.par_chunks_mut(block).zip(m.par_chunks_mut(block)).zip(v.par_chunks_mut(block));
+                blocks.enumerate().for_each(|(i, ((p, m), v))| change(i, p, m, v));
+            })
+        })
+    })??
+}
+
+/// What the numbers of an update come to in f32.
+#[derive(Clone, Copy)]
+pub(super) struct Factors {
+    grad_scale: f32,
+    decay1: f32,
+    decay2: f32,
+    fresh1: f32,
+    fresh2: f32,
+    keep: f32,
+    rate: f32,
+    root_c2: f32,
+    eps: f32,
+}
+
+impl Factors {
+    fn new(s: &AdamwStep) -> Self {
+        let (c1, c2) = corrections(s);
+        Self {
+            grad_scale: s.grad_scale as f32,
+            decay1: s.beta1 as f32,
+            decay2: s.beta2 as f32,
+            fresh1: (1.0 - s.beta1) as f32,
+            fresh2: (1.0 - s.beta2) as f32,
+            keep: (1.0 - s.lr * s.weight_decay) as f32,
+            rate: (s.lr / c1) as f32,
+            root_c2: c2.sqrt() as f32,
+            eps: s.eps as f32,
+        }
+    }
+}
+
+vectorised! {
+    fn adamw_block(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], f: Factors) {
+        // One length for all, so that the loop needs no bounds checks.
+        let n = p.len();
+        let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);
+        for i in 0..n {
+            let g = g[i] * f.grad_scale;
+            m[i] = f.decay1 * m[i] + f.fresh1 * g;
+            v[i] = f.decay2 * v[i] + f.fresh2 * g * g;
+            p[i] = f.keep * p[i] - f.rate * m[i] / (v[i].sqrt() / f.root_c2 + f.eps);
+        }
+    }
 }
 
 fn composed(param: &Var, grad: &Tensor, m: &Var, v: &Var, s: &AdamwStep) -> Result<()> {
@@ -53,65 +131,4 @@ fn composed(param: &Var, grad: &Tensor, m: &Var, v: &Var, s: &AdamwStep) -> Resu
 
 fn corrections(s: &AdamwStep) -> (f64, f64) {
     (1.0 - s.beta1.powi(s.t), 1.0 - s.beta2.powi(s.t))
-}
-
-fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(v), Some((start, end))) => Ok(&mut v[start..end]),
-        _ => bail!("adamw: parameters are contiguous f32"),
-    }
-}
-
-struct Moment {
-    decay: f64,
-    grad_scale: f64,
-    squared: bool,
-}
-
-impl InplaceOp2 for Moment {
-    fn name(&self) -> &'static str {
-        "adamw-moment"
-    }
-
-    fn cpu_fwd(&self, m: &mut CpuStorage, lm: &Layout, g: &CpuStorage, lg: &Layout) -> Result<()> {
-        let (m, g) = (slice_mut(m, lm)?, cpu::slice(g, lg)?);
-        let (decay, fresh, scale) = (self.decay as f32, (1.0 - self.decay) as f32, self.grad_scale as f32);
-        m.par_chunks_mut(BLOCK).zip(g.par_chunks(BLOCK)).for_each(|(m, g)| {
-            if self.squared {
-                m.iter_mut().zip(g).for_each(|(m, g)| *m = decay * *m + fresh * (g * scale) * (g * scale));
-            } else {
-                m.iter_mut().zip(g).for_each(|(m, g)| *m = decay * *m + fresh * (g * scale));
-            }
-        });
-        Ok(())
-    }
-}
-
-struct Update(AdamwStep);
-
-impl InplaceOp3 for Update {
-    fn name(&self) -> &'static str {
-        "adamw-update"
-    }
-
-    fn cpu_fwd(
-        &self,
-        p: &mut CpuStorage,
-        lp: &Layout,
-        m: &CpuStorage,
-        lm: &Layout,
-        v: &CpuStorage,
-        lv: &Layout,
-    ) -> Result<()> {
-        let (p, m, v) = (slice_mut(p, lp)?, cpu::slice(m, lm)?, cpu::slice(v, lv)?);
-        let (c1, c2) = corrections(&self.0);
-        let keep = (1.0 - self.0.lr * self.0.weight_decay) as f32;
-        let (rate, root_c2, eps) = ((self.0.lr / c1) as f32, c2.sqrt() as f32, self.0.eps as f32);
-        p.par_chunks_mut(BLOCK).zip(m.par_chunks(BLOCK)).zip(v.par_chunks(BLOCK)).for_each(|((p, m), v)| {
-            for i in 0..p.len() {
-                p[i] = keep * p[i] - rate * m[i] / (v[i].sqrt() / root_c2 + eps);
-            }
-        });
-        Ok(())
-    }
 }

@@ -1,29 +1,82 @@
-//! Plain access to the numbers of CPU tensors, shared by the fused kernels.
+//! Plain access to the numbers of CPU tensors, shared by the kernels.
 
-use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+use std::cell::RefCell;
+use std::ops::Deref;
+
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 
 /// Rows handled by one task.
 pub(super) const ROWS_PER_TASK: usize = 16;
+/// Numbers handled by one task of an element-wise loop.
+pub(super) const BLOCK: usize = 1 << 14;
 
-/// Whether the fused kernels can take this tensor; other devices and types go through [`super::reference`].
-pub(super) fn is_cpu_f32(x: &Tensor) -> bool {
+/// Whether the kernels can take this tensor; other devices and types go through [`super::reference`].
+pub(super) fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 
-/// The contiguous numbers behind a storage.
-pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => bail!("a fused kernel got a tensor that is not contiguous: {layout:?}"),
+/// The numbers of a contiguous CPU tensor, readable while this lives.
+struct Numbers<S> {
+    storage: S,
+    start: usize,
+    end: usize,
+}
+
+impl<S: Deref<Target = Storage>> Deref for Numbers<S> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(all)) => &all[self.start..self.end],
+            // `read` has looked.
+            _ => &[],
+        }
     }
 }
 
-/// Calls `f` with the contiguous numbers of `x`.
-pub(super) fn with_slice<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
-    let x = x.contiguous()?;
+/// The numbers of `x`, which must be contiguous f32 on the CPU.
+pub(super) fn read(x: &Tensor) -> Result<impl Deref<Target = [f32]> + '_> {
     let (storage, layout) = x.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(cpu) => Ok(f(slice(cpu, layout)?)),
-        _ => bail!("a CPU kernel got a tensor of another device"),
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(Numbers { storage, start, end }),
+        _ => bail!("a kernel got a tensor that is not contiguous f32 on the CPU: {:?} {layout:?}", x.dtype()),
+    }
+}
+
+/// Changes the numbers of `x` in place: every tensor that shares its storage sees it. Returns what `change` does.
+pub(super) fn write<T>(x: &Tensor, change: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
+    let call = Write { change: RefCell::new(Some(change)), result: RefCell::new(None) };
+    x.inplace_op1(&call)?;
+    match call.result.into_inner() {
+        Some(result) => Ok(result),
+        None => bail!("a kernel changes only contiguous f32 tensors on the CPU"),
+    }
+}
+
+/// candle lends a tensor's numbers for writing only to an operation of its own kind, by shared reference.
+struct Write<F, T> {
+    change: RefCell<Option<F>>,
+    result: RefCell<Option<T>>,
+}
+
+impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Write<F, T> {
+    fn name(&self) -> &'static str {
+        "write"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        if let (CpuStorage::F32(all), Some((start, end))) = (storage, layout.contiguous_offsets()) {
+            let change = self.change.borrow_mut().take();
+            *self.result.borrow_mut() = change.map(|change| change(&mut all[start..end]));
+        }
+        Ok(())
+    }
+}
+
+/// The contiguous numbers behind a storage, as candle lends them to its operations.
+pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => bail!("a kernel got a tensor that is not contiguous: {layout:?}"),
     }
 }

@@ -1,24 +1,26 @@
-//! Layer normalisation with a gradient (candle's fused one has none).
+//! Layer normalisation.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::gradient::Gradient;
+use super::reference;
 use super::simd::{self, vectorised};
+use super::tape::{Value, composed};
 
 /// `(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension. x: (…, width), weight and bias: (width).
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    if !cpu::is_cpu_f32(x) {
-        return super::reference::layer_norm(x, weight, bias, eps);
+pub fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> Result<Value> {
+    if !cpu::has_kernels(x.tensor()) {
+        return composed(&[x, weight, bias], move |t| reference::layer_norm(t[0], t[1], t[2], eps));
     }
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, LayerNorm { eps: eps as f32 })
-}
-
-struct LayerNorm {
-    eps: f32,
+    let y = forward(x.tensor(), weight.tensor(), bias.tensor(), eps as f32)?;
+    let inputs = [x, weight, bias];
+    let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
+    Ok(Value::record(y, &inputs, move |grad| backward(&x, &weight, &bias, eps as f32, &grad)))
 }
 
 /// Mean and reciprocal standard deviation of one row.
@@ -40,7 +42,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// dx of one row; adds its share of dweight and dbias.
+    /// Adds what one row gives to dx, dweight and dbias.
     fn layer_norm_row_bwd(
         x: &[f32], w: &[f32], g: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32], db: &mut [f32],
     ) {
@@ -54,80 +56,70 @@ vectorised! {
             let normed = (x[i] - mean) * rstd;
             dw[i] += g[i] * normed;
             db[i] += g[i];
-            dx[i] = rstd * (g[i] * w[i] - mean_gw - normed * mean_gwx);
+            dx[i] += rstd * (g[i] * w[i] - mean_gw - normed * mean_gwx);
         }
     }
 }
 
-impl CustomOp3 for LayerNorm {
-    fn name(&self) -> &'static str {
-        "layer-norm"
+fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    let (xs, w, b) = (cpu::read(x)?, cpu::read(weight)?, cpu::read(bias)?);
+    if w.len() != width || b.len() != width {
+        bail!("layer_norm: width {width}, but weight has {} and bias {}", w.len(), b.len());
     }
+    let mut y = vec![0f32; xs.len()];
+    let block = width * cpu::ROWS_PER_TASK;
+    y.par_chunks_mut(block).zip(xs.par_chunks(block)).for_each(|(y, x)| {
+        y.chunks_exact_mut(width).zip(x.chunks_exact(width)).for_each(|(y, x)| layer_norm_row(x, &w, &b, eps, y));
+    });
+    Tensor::from_vec(y, x.dims(), x.device())
+}
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, w, b) = (cpu::slice(x, lx)?, cpu::slice(w, lw)?, cpu::slice(b, lb)?);
-        let width = lx.dims().last().copied().unwrap_or(1);
-        if w.len() != width || b.len() != width {
-            candle_core::bail!("layer_norm: width {width}, but weight has {} and bias {}", w.len(), b.len());
+fn backward(x: &Value, weight: &Value, bias: &Value, eps: f32, grad: &Tensor) -> Result<()> {
+    let width = x.tensor().dim(D::Minus1)?;
+    let (xs, ws, gs) = (cpu::read(x.tensor())?, cpu::read(weight.tensor())?, cpu::read(grad)?);
+    let sums = std::cell::Cell::new((Vec::new(), Vec::new()));
+    let add_to = |dx: &mut [f32]| sums.set(add_gradients(&xs, &ws, &gs, eps, dx));
+    if x.wants_grad() {
+        // A block's residual has left its gradient there: one pass adds to it.
+        x.update_grad(|before| {
+            let dx = match before {
+                Some(before) => before.into_dense()?,
+                None => x.tensor().zeros_like()?,
+            };
+            cpu::write(&dx, add_to)?;
+            Ok(Gradient::Dense(dx))
+        })?;
+    } else {
+        add_to(&mut vec![0f32; xs.len()]);
+    }
+    let (dw, db) = sums.into_inner();
+    for (value, sums) in [(weight, dw), (bias, db)] {
+        if value.wants_grad() {
+            value.add_grad(Tensor::from_vec(sums, width, grad.device())?)?;
         }
-        let mut y = vec![0f32; x.len()];
-        let block = width * cpu::ROWS_PER_TASK;
-        y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                layer_norm_row(x, w, b, self.eps, y);
-            }
-        });
-        Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
+    Ok(())
+}
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        const ROWS_PER_PARTIAL: usize = 64;
-        let width = x.dim(D::Minus1)?;
-        let mut dx = vec![0f32; x.elem_count()];
-        let (mut dw, mut db) = (vec![0f32; width], vec![0f32; width]);
-        cpu::with_slice(x, |xs| {
-            cpu::with_slice(w, |ws| {
-                cpu::with_slice(grad, |gs| {
-                    let block = width * ROWS_PER_PARTIAL;
-                    let partials: Vec<(Vec<f32>, Vec<f32>)> = dx
-                        .par_chunks_mut(block)
-                        .zip(xs.par_chunks(block))
-                        .zip(gs.par_chunks(block))
-                        .map(|((dx, x), g)| {
-                            let (mut dw, mut db) = (vec![0f32; width], vec![0f32; width]);
-                            let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width));
-                            for ((dx, x), g) in rows {
-                                layer_norm_row_bwd(x, ws, g, self.eps, dx, &mut dw, &mut db);
-                            }
-                            (dw, db)
-                        })
-                        .collect();
-                    for (pw, pb) in &partials {
-                        dw.iter_mut().zip(pw).for_each(|(s, p)| *s += p);
-                        db.iter_mut().zip(pb).for_each(|(s, p)| *s += p);
-                    }
-                })
-            })
-        })???;
-        let device = x.device();
-        let wanted = |t: &Tensor, v: Vec<f32>| -> Result<Option<Tensor>> {
-            if t.track_op() { Tensor::from_vec(v, t.dims(), device).map(Some) } else { Ok(None) }
-        };
-        Ok((wanted(x, dx)?, wanted(w, dw)?, wanted(b, db)?))
+/// Adds to dx; returns dweight and dbias, added up in blocks whose size does not depend on the number of threads.
+fn add_gradients(x: &[f32], w: &[f32], g: &[f32], eps: f32, dx: &mut [f32]) -> (Vec<f32>, Vec<f32>) {
+    const ROWS_PER_PARTIAL: usize = 64;
+    let width = w.len();
+    let block = width * ROWS_PER_PARTIAL;
+    let blocks = dx.par_chunks_mut(block).zip(x.par_chunks(block)).zip(g.par_chunks(block));
+    let partials: Vec<(Vec<f32>, Vec<f32>)> = blocks
+        .map(|((dx, x), g)| {
+            let (mut dw, mut db) = (vec![0f32; width], vec![0f32; width]);
+            let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width));
+            rows.for_each(|((dx, x), g)| layer_norm_row_bwd(x, w, g, eps, dx, &mut dw, &mut db));
+            (dw, db)
+        })
+        .collect();
+    let (mut dw, mut db) = (vec![0f32; width], vec![0f32; width]);
+    for (pw, pb) in &partials {
+        dw.iter_mut().zip(pw).for_each(|(s, p)| *s += p);
+        db.iter_mut().zip(pb).for_each(|(s, p)| *s += p);
     }
+    (dw, db)
 }

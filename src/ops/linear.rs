@@ -1,136 +1,189 @@
-//! Matrix product with a weight, as one node of the graph: candle's own product computes the gradient of both operands
-//! even where nobody asks for one, so a frozen weight would cost as much as a trained one.
+//! Matrix product with a weight, as in `torch.nn.functional.linear`.
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::activation::{self, Activation};
 use super::cpu;
+use super::gemm::{Into, Layout, Matrix, Threads, product};
+use super::gradient::Gradient;
+use super::reference;
+use super::tape::{Value, composed};
 
-/// `x · weightᵀ + bias`, as `torch.nn.functional.linear`. x: (…, in), weight: (out, in), bias: (out) → (…, out).
+/// `x · weightᵀ + bias`. x: (rows, in), weight: (out, in), bias: (out) → (rows, out).
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    if !cpu::is_cpu_f32(x) {
-        return super::reference::linear(x, weight, Some(bias));
-    }
-    let rows = as_rows(x)?;
-    rows.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Linear)?.reshape(output_shape(x, weight)?)
+pub fn linear(x: &Value, weight: &Value, bias: &Value) -> Result<Value> {
+    affine(x, weight, Some(bias), None)
 }
 
-/// `x · weightᵀ`. x: (…, in), weight: (out, in) → (…, out).
+/// `x · weightᵀ`. x: (rows, in), weight: (out, in) → (rows, out).
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn linear_no_bias(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    if !cpu::is_cpu_f32(x) {
-        return super::reference::linear(x, weight, None);
-    }
-    let rows = as_rows(x)?;
-    rows.apply_op2(&weight.contiguous()?, LinearNoBias)?.reshape(output_shape(x, weight)?)
+pub fn linear_no_bias(x: &Value, weight: &Value) -> Result<Value> {
+    affine(x, weight, None, None)
 }
 
-fn as_rows(x: &Tensor) -> Result<Tensor> {
-    let inner = x.dim(D::Minus1)?;
-    x.contiguous()?.reshape((x.elem_count() / inner.max(1), inner))
+/// `residual + x · weightᵀ + bias`, the end of a block's branch. residual: (rows, out), the others as in [`linear`].
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn linear_residual(x: &Value, weight: &Value, bias: &Value, residual: &Value) -> Result<Value> {
+    affine(x, weight, Some(bias), Some(residual))
 }
 
-fn output_shape(x: &Tensor, weight: &Tensor) -> Result<Vec<usize>> {
-    let mut shape = x.dims()[..x.rank() - 1].to_vec();
-    shape.push(weight.dim(0)?);
-    Ok(shape)
-}
-
-/// (rows, in) · (out, in)ᵀ
-fn product(x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, usize, usize)> {
-    let (rows, inner) = lx.shape().dims2()?;
-    let (out, w_inner) = lw.shape().dims2()?;
-    if inner != w_inner {
-        candle_core::bail!("linear: input width {inner}, but the weight is ({out}, {w_inner})");
-    }
-    Ok((x.matmul(w, (1, rows, out, inner), lx, &lw.transpose(0, 1)?)?, rows, out))
-}
-
-/// Gradients for input and weight, each only where somebody asks for it.
-fn product_bwd(x: &Tensor, w: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-    let dx = if x.track_op() { Some(grad.matmul(&w.detach())?) } else { None };
-    let dw = if w.track_op() { Some(grad.t()?.matmul(&x.detach())?) } else { None };
-    Ok((dx, dw))
-}
-
-struct LinearNoBias;
-
-impl CustomOp2 for LinearNoBias {
-    fn name(&self) -> &'static str {
-        "linear-no-bias"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (y, rows, out) = product(x, lx, w, lw)?;
-        Ok((y, (rows, out).into()))
-    }
-
-    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        product_bwd(x, w, grad)
-    }
-}
-
-struct Linear;
-
-impl CustomOp3 for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (y, rows, out) = product(x, lx, w, lw)?;
-        let bias = cpu::slice(b, lb)?;
-        if bias.len() != out {
-            candle_core::bail!("linear: bias has {} numbers, the weight {out} rows", bias.len());
-        }
-        let CpuStorage::F32(mut y) = y else { candle_core::bail!("linear: a product of f32 is not f32") };
-        y.par_chunks_mut(out * cpu::ROWS_PER_TASK).for_each(|block| {
-            for row in block.chunks_exact_mut(out) {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-            }
+fn affine(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
+    let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
+    if !cpu::has_kernels(x.tensor()) {
+        let biased = bias.is_some();
+        return composed(&inputs, move |t| {
+            let y = reference::linear(t[0], t[1], biased.then(|| t[2]))?;
+            if t.len() > 3 { y + t[3] } else { Ok(y) }
         });
-        Ok((CpuStorage::F32(y), (rows, out).into()))
     }
+    let y = forward(x.tensor(), weight.tensor(), bias.map(Value::tensor), residual.map(Value::tensor))?;
+    let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.cloned());
+    Ok(Value::record(y, &inputs, move |grad| {
+        if let Some(bias) = &bias {
+            add_bias_grad(bias, &grad)?;
+        }
+        add_weight_grad(&weight, &grad, x.tensor())?;
+        add_input_grad(&x, &grad, weight.tensor())?;
+        residual.map_or(Ok(()), |residual| residual.add_grad(grad))
+    }))
+}
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw) = product_bwd(x, w, grad)?;
-        let db = if b.track_op() { Some(column_sum(grad)?) } else { None };
-        Ok((dx, dw, db))
+/// `residual + activation(x) · weightᵀ + bias`, the second half of a feed-forward layer. Keeps `x` alone: what the
+/// activation makes of it is worked out again in the backward pass, where its derivative is needed anyway.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn activated_linear_residual(
+    x: &Value,
+    kind: Activation,
+    weight: &Value,
+    bias: &Value,
+    residual: &Value,
+) -> Result<Value> {
+    if !cpu::has_kernels(x.tensor()) {
+        return composed(&[x, weight, bias, residual], move |t| {
+            reference::linear(&reference::activation(t[0], kind)?, t[1], Some(t[2]))? + t[3]
+        });
     }
+    let active = activation::forward(x.tensor(), kind)?;
+    let y = forward(&active, weight.tensor(), Some(bias.tensor()), Some(residual.tensor()))?;
+    let inputs = [x, weight, bias, residual];
+    let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.clone(), residual.clone());
+    Ok(Value::record(y, &inputs, move |grad| {
+        add_bias_grad(&bias, &grad)?;
+        if weight.wants_grad() {
+            add_weight_grad(&weight, &grad, &activation::forward(x.tensor(), kind)?)?;
+        }
+        if x.wants_grad() {
+            let d_active = matmul(&grad, weight.tensor())?;
+            x.add_grad(activation::backward(x.tensor(), d_active, kind)?)?;
+        }
+        residual.add_grad(grad)
+    }))
+}
+
+/// (rows, columns) of a matrix.
+fn plain(x: &Tensor) -> Result<Layout> {
+    let (rows, columns) = x.dims2()?;
+    Ok(Layout::plain(rows, columns))
+}
+
+fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
+    let ((rows, inner), (out, w_inner)) = (x.dims2()?, weight.dims2()?);
+    if inner != w_inner {
+        bail!("linear: input width {inner}, but the weight is ({out}, {w_inner})");
+    }
+    if let Some(bias) = bias
+        && bias.elem_count() != out
+    {
+        bail!("linear: bias has {} numbers, the weight {out} rows", bias.elem_count());
+    }
+    if let Some(residual) = residual
+        && residual.dims() != [rows, out]
+    {
+        bail!("linear: the residual is {:?}, the output ({rows}, {out})", residual.dims());
+    }
+    let bias = bias.map(cpu::read).transpose()?;
+    let residual = residual.map(cpu::read).transpose()?;
+    let mut y = match &residual {
+        Some(residual) => residual.to_vec(),
+        None => vec![0f32; rows * out],
+    };
+    if let Some(bias) = &bias {
+        y.par_chunks_mut(out * cpu::ROWS_PER_TASK).for_each(|block| {
+            block.chunks_exact_mut(out).for_each(|row| row.iter_mut().zip(bias.iter()).for_each(|(y, b)| *y += b));
+        });
+    }
+    let into = if bias.is_some() || residual.is_some() { Into::Onto } else { Into::Over };
+    let (xs, ws) = (cpu::read(x)?, cpu::read(weight)?);
+    let w = plain(weight)?.of(&ws).transposed();
+    product((&mut y, Layout::plain(rows, out), into), 1.0, plain(x)?.of(&xs), w, Threads::All);
+    Tensor::from_vec(y, (rows, out), x.device())
+}
+
+/// a · b
+fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (la, lb) = (plain(a)?, plain(b)?);
+    let (an, bn) = (cpu::read(a)?, cpu::read(b)?);
+    let mut y = vec![0f32; la.rows * lb.columns];
+    product((&mut y, Layout::plain(la.rows, lb.columns), Into::Over), 1.0, la.of(&an), lb.of(&bn), Threads::All);
+    Tensor::from_vec(y, (la.rows, lb.columns), a.device())
+}
+
+/// Adds `a · b` to the gradient of `value`: straight into it where there is one.
+fn add_product(value: &Value, a: Matrix, b: Matrix) -> Result<()> {
+    let layout = Layout::plain(a.layout.rows, b.layout.columns);
+    value.update_grad(|before| match before {
+        Some(before) => {
+            let sum = before.into_dense()?;
+            cpu::write(&sum, |sum| product((sum, layout, Into::Onto), 1.0, a, b, Threads::All))?;
+            Ok(Gradient::Dense(sum))
+        }
+        None => {
+            let mut fresh = vec![0f32; layout.rows * layout.columns];
+            product((&mut fresh, layout, Into::Over), 1.0, a, b, Threads::All);
+            Tensor::from_vec(fresh, (layout.rows, layout.columns), value.tensor().device()).map(Gradient::Dense)
+        }
+    })
+}
+
+fn add_input_grad(x: &Value, grad: &Tensor, weight: &Tensor) -> Result<()> {
+    if !x.wants_grad() {
+        return Ok(());
+    }
+    add_product(x, plain(grad)?.of(&cpu::read(grad)?), plain(weight)?.of(&cpu::read(weight)?))
+}
+
+fn add_weight_grad(weight: &Value, grad: &Tensor, x: &Tensor) -> Result<()> {
+    if !weight.wants_grad() {
+        return Ok(());
+    }
+    add_product(weight, plain(grad)?.of(&cpu::read(grad)?).transposed(), plain(x)?.of(&cpu::read(x)?))
+}
+
+fn add_bias_grad(bias: &Value, grad: &Tensor) -> Result<()> {
+    if !bias.wants_grad() {
+        return Ok(());
+    }
+    let width = grad.dim(1)?;
+    let sums = column_sum(&cpu::read(grad)?, width);
+    bias.add_grad(Tensor::from_vec(sums, width, grad.device())?)
 }
 
 /// Sum over rows: (rows, width) → (width), in blocks whose size does not depend on the number of threads. candle's own
 /// sum over a leading dimension is 60 times slower.
-fn column_sum(x: &Tensor) -> Result<Tensor> {
+fn column_sum(x: &[f32], width: usize) -> Vec<f32> {
     const ROWS_PER_PARTIAL: usize = 128;
-    let width = x.dim(1)?;
-    let sums = cpu::with_slice(x, |x| {
-        let partials: Vec<Vec<f32>> =
-            x.par_chunks(width * ROWS_PER_PARTIAL).map(|block| sum_of(block.chunks_exact(width), width)).collect();
-        sum_of(partials.iter().map(Vec::as_slice), width)
-    })?;
-    Tensor::from_vec(sums, width, x.device())
+    let partials: Vec<Vec<f32>> =
+        x.par_chunks(width * ROWS_PER_PARTIAL).map(|block| sum_of(block.chunks_exact(width), width)).collect();
+    sum_of(partials.iter().map(Vec::as_slice), width)
 }
 
 fn sum_of<'a>(rows: impl Iterator<Item = &'a [f32]>, width: usize) -> Vec<f32> {

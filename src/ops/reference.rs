@@ -1,7 +1,11 @@
 //! The plain twins of the fused kernels, composed from candle operations whose gradients are right. They run on every
 //! device and in every float type; the kernels are tested against them.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor, bail};
+
+use super::activation::Activation;
+use super::attention::Attention;
+use super::contrastive::{Contrastive, ContrastiveOutput};
 
 /// `x · weightᵀ + bias`. x: (…, in), weight: (out, in), bias: (out).
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -28,25 +32,85 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     candle_nn::ops::softmax(x, D::Minus1)
 }
 
-/// OpenAI's `x · sigmoid(1.702 x)`.
-pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    x * candle_nn::ops::sigmoid(&(x * 1.702)?)?
+/// An activation of feed-forward layers.
+pub fn activation(x: &Tensor, kind: Activation) -> Result<Tensor> {
+    match kind {
+        Activation::QuickGelu => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+        Activation::Gelu => x.gelu_erf(),
+    }
 }
 
-/// Attention as [`super::attention`] describes it.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
-    let (batch, tokens, width) = q.dims3()?;
+/// Attention as [`Attention::apply`] describes it.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, shape: &Attention) -> Result<Tensor> {
+    let spans = shape.queries.spans().zip(shape.keys.spans());
+    let items = spans.map(|((q_at, queries), (k_at, keys))| {
+        let (q, k, v) = (q.narrow(0, q_at, queries)?, k.narrow(0, k_at, keys)?, v.narrow(0, k_at, keys)?);
+        attention_of_item(&q, &k, &v, shape.heads, shape.causal)
+    });
+    Tensor::cat(&items.collect::<Result<Vec<_>>>()?, 0)
+}
+
+fn attention_of_item(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    let (queries, width) = q.dims2()?;
     let head_width = width / heads;
-    // (batch, tokens, width) → (batch, heads, tokens, head_width)
-    let split = |x: &Tensor| x.reshape((batch, tokens, heads, head_width))?.transpose(1, 2)?.contiguous();
+    // (tokens, width) → (heads, tokens, head_width)
+    let split = |x: &Tensor| x.reshape(((), heads, head_width))?.transpose(0, 1)?.contiguous();
     let scores = (split(q)?.matmul(&split(k)?.t()?)? * (head_width as f64).powf(-0.5))?;
-    let scores = if causal { scores.broadcast_add(&causal_mask(tokens, &scores)?)? } else { scores };
-    softmax(&scores)?.matmul(&split(v)?)?.transpose(1, 2)?.reshape((batch, tokens, width))
+    let scores = if causal { scores.broadcast_add(&causal_mask(queries, k.dim(0)?, &scores)?)? } else { scores };
+    softmax(&scores)?.matmul(&split(v)?)?.transpose(0, 1)?.reshape((queries, width))
 }
 
-/// (tokens, tokens): 0 where a token may look, −∞ ahead of it; device and type of `like`.
-fn causal_mask(tokens: usize, like: &Tensor) -> Result<Tensor> {
-    let ahead = |row: usize, column: usize| if column > row { f32::NEG_INFINITY } else { 0.0 };
-    let mask: Vec<f32> = (0..tokens * tokens).map(|i| ahead(i / tokens, i % tokens)).collect();
-    Tensor::from_vec(mask, (tokens, tokens), like.device())?.to_dtype(like.dtype())
+/// (queries, keys): 0 where a query may look, −∞ behind it; the last query stands at the last key. Device and type of
+/// `like`.
+fn causal_mask(queries: usize, keys: usize, like: &Tensor) -> Result<Tensor> {
+    let behind = |query: usize, key: usize| if key > query + keys - queries { f32::NEG_INFINITY } else { 0.0 };
+    let mask: Vec<f32> = (0..queries * keys).map(|i| behind(i / keys, i % keys)).collect();
+    Tensor::from_vec(mask, (queries, keys), like.device())?.to_dtype(like.dtype())
+}
+
+/// Rows of `x`, (count, width), in the order of `rows`.
+pub fn select_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    x.index_select(&Tensor::from_slice(rows, rows.len(), x.device())?, 0)
+}
+
+/// The Euclidean norm of a row is taken as at least this.
+pub(super) const SHORTEST: f32 = 1e-12;
+
+/// Rows divided by their Euclidean norm, which is taken as at least 1e-12 (`torch.nn.functional.normalize`), so that a
+/// zero row stays zero with a finite gradient. x: (…, width).
+pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
+    // The bound is put under the root: the root's own gradient at 0 is infinite.
+    let norm = x.sqr()?.sum_keepdim(D::Minus1)?.maximum(f64::from(SHORTEST).powi(2))?.sqrt()?;
+    x.broadcast_div(&norm)
+}
+
+/// [`super::contrastive`].
+pub fn contrastive(image: &Tensor, text: &Tensor, scale: &Tensor, options: &Contrastive) -> Result<ContrastiveOutput> {
+    let sims = l2_normalize(image)?.matmul(&l2_normalize(text)?.t()?)?.broadcast_mul(scale)?; // (batch, batch)
+    let batch = sims.dim(0)?;
+    let own = Tensor::eye(batch, sims.dtype(), sims.device())?;
+    let eps = options.label_smoothing;
+    let targets = ((&own * (1.0 - eps))? + eps / batch as f64)?;
+    let mut total: Option<Tensor> = None;
+    let (mut hard, mut right, mut directions) = (0.0, 0, 0);
+    for (asked, sims) in [(options.image_to_text, sims.clone()), (options.text_to_image, sims.t()?.contiguous()?)] {
+        if !asked {
+            continue;
+        }
+        let log_q = candle_nn::ops::log_softmax(&sims, D::Minus1)?;
+        let loss = ((&log_q * &targets)?.sum_all()?.neg()? / batch as f64)?;
+        hard -= (log_q.detach() * &own)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? / batch as f64;
+        let rows: Vec<Vec<f64>> = sims.to_dtype(DType::F64)?.to_vec2()?;
+        let best = |(i, row): &(usize, &Vec<f64>)| row.iter().enumerate().all(|(k, v)| k == *i || *v < row[*i]);
+        right += rows.iter().enumerate().filter(best).count();
+        directions += 1;
+        total = Some(match total {
+            Some(sum) => (sum + loss)?,
+            None => loss,
+        });
+    }
+    let Some(total) = total else { bail!("contrastive: no direction is asked for") };
+    let n = f64::from(directions);
+    let accuracy = right as f64 / (batch as f64 * n);
+    Ok(ContrastiveOutput { loss: (total / n)?, loss_hard: hard / n, accuracy })
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Tensor, Var};
 
-use crate::model::{MAX_LOGIT_SCALE, Params, Part};
-use crate::ops::{AdamwStep, adamw_step, squared_sum};
+use crate::model::{MAX_LOGIT_SCALE, Param, Params, Part};
+use crate::ops::{AdamwStep, Gradient, adamw_step};
 
 /// Gradients by weight name.
-pub type Gradients = BTreeMap<String, Tensor>;
+pub type Gradients = BTreeMap<String, Gradient>;
 
 /// What does not change during training.
 #[derive(Clone, Copy, Debug)]
@@ -52,51 +52,71 @@ impl AdamW {
         Ok(Self { options, t: 0, moments: moments.collect::<Result<_>>()? })
     }
 
-    /// One update; `lr_factor` is the schedule's. Keeps `logit_scale` at or below ln 100. Returns the gradient's norm
-    /// before clipping.
+    /// Whether gradients are clipped by the norm of all together.
+    pub fn clips(&self) -> bool {
+        self.options.clip_grad_norm > 0.0
+    }
+
+    /// One update of all weights; `lr_factor` is the schedule's. Keeps `logit_scale` at or below ln 100. Returns the
+    /// gradient's norm before clipping.
     ///
     /// # Errors
     /// A gradient that is not finite: names the first such weight. Nothing is changed then.
     pub fn step(&mut self, params: &Params, grads: &Gradients, lr_factor: f64) -> Result<f64> {
         let mut total = 0.0;
         for (name, grad) in grads {
-            let sum = squared_sum(grad)?;
-            ensure!(
-                sum.is_finite(),
-                "the gradient of {name} is not finite; a lower optim.lr or a longer optim.warmup often helps"
-            );
-            total += sum;
+            total += finite_squared_sum(name, grad)?;
         }
         let norm = total.sqrt();
-        let o = self.options;
-        let clip = o.clip_grad_norm;
+        let clip = self.options.clip_grad_norm;
         // As torch.nn.utils.clip_grad_norm_, which adds 1e-6.
         let grad_scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        self.t += 1;
+        self.start();
         for param in params.trainable() {
             let name = &param.spec.name;
             let grad = grads.get(name).with_context(|| format!("{name} has no gradient"))?;
-            let (m, v) = self.moments.get(name).with_context(|| format!("{name} has no optimizer state"))?;
-            let lr = match param.spec.part {
-                Part::Image => o.lr_image,
-                Part::Text => o.lr_text,
-                Part::Heads => o.lr_heads,
-            };
-            let step = AdamwStep {
-                lr: lr * lr_factor,
-                beta1: o.beta1,
-                beta2: o.beta2,
-                eps: o.eps,
-                weight_decay: if param.spec.decay { o.weight_decay } else { 0.0 },
-                t: self.t,
-                grad_scale,
-            };
-            adamw_step(&param.var, grad, m, v, &step)?;
-            if name == "logit_scale" {
-                param.var.set(&param.var.minimum(MAX_LOGIT_SCALE)?)?;
-            }
+            self.update(param, grad, lr_factor, grad_scale)?;
         }
         Ok(norm)
+    }
+
+    /// Begins an update whose weights come one by one through [`Self::apply`].
+    pub fn start(&mut self) {
+        self.t += 1;
+    }
+
+    /// Updates one weight, without clipping; returns the sum of squares of its gradient.
+    ///
+    /// # Errors
+    /// A gradient that is not finite; the weight is unchanged then, those before it are not.
+    pub fn apply(&self, param: &Param, grad: &Gradient, lr_factor: f64) -> Result<f64> {
+        let squares = finite_squared_sum(&param.spec.name, grad)?;
+        self.update(param, grad, lr_factor, 1.0)?;
+        Ok(squares)
+    }
+
+    fn update(&self, param: &Param, grad: &Gradient, lr_factor: f64, grad_scale: f64) -> Result<()> {
+        let (name, o) = (&param.spec.name, &self.options);
+        let (m, v) = self.moments.get(name).with_context(|| format!("{name} has no optimizer state"))?;
+        let lr = match param.spec.part {
+            Part::Image => o.lr_image,
+            Part::Text => o.lr_text,
+            Part::Heads => o.lr_heads,
+        };
+        let step = AdamwStep {
+            lr: lr * lr_factor,
+            beta1: o.beta1,
+            beta2: o.beta2,
+            eps: o.eps,
+            weight_decay: if param.spec.decay { o.weight_decay } else { 0.0 },
+            t: self.t,
+            grad_scale,
+        };
+        adamw_step(&param.var, grad, m, v, &step)?;
+        if name == "logit_scale" {
+            param.var.set(&param.var.minimum(MAX_LOGIT_SCALE)?)?;
+        }
+        Ok(())
     }
 
     /// All moments, `m.<weight>` and `v.<weight>`, for a checkpoint.
@@ -123,4 +143,13 @@ impl AdamW {
         self.t = i32::try_from(t).context("too many updates")?;
         Ok(())
     }
+}
+
+fn finite_squared_sum(name: &str, grad: &Gradient) -> Result<f64> {
+    let sum = grad.squared_sum()?;
+    ensure!(
+        sum.is_finite(),
+        "the gradient of {name} is not finite; a lower optim.lr or a longer optim.warmup often helps"
+    );
+    Ok(sum)
 }

@@ -14,5 +14,5 @@ pub use open_model::open_pretrained;
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
 pub use setup::loss_of;
-pub use step::{StepOutput, train_step};
+pub use step::TrainStep;
 pub use trainer::{Outcome, Resume, train};

@@ -1,19 +1,29 @@
-//! One optimizer step's forward and backward: the loss over the whole batch, in the memory of one chunk.
+//! One optimizer step: the loss over the whole batch, its gradients in the memory of one chunk, the update.
+
+use std::cell::Cell;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor, Var, backprop::GradStore};
+use candle_core::{Device, Tensor, Var};
 
 use crate::data::Batch;
 use crate::loss::{ClipLoss, ClipLossOutput};
 use crate::model::{Builder, ClipConfig, ClipModel, Params};
-use crate::optim::Gradients;
+use crate::ops::{Gradient, Tape, squared_sum};
+use crate::optim::{AdamW, Gradients};
 
-/// What a step gives.
-pub struct StepOutput {
-    /// Gradient of every trainable weight.
-    pub grads: Gradients,
-    /// Loss and what is logged beside it.
-    pub loss: ClipLossOutput,
+/// What is trained, and how.
+#[derive(Clone, Copy)]
+pub struct TrainStep<'a> {
+    /// Shape of the model.
+    pub config: &'a ClipConfig,
+    /// Its weights.
+    pub params: &'a Params,
+    /// The objective.
+    pub loss: &'a ClipLoss,
+    /// Where tensors live.
+    pub device: &'a Device,
+    /// Whether blocks keep only their input for the backward pass.
+    pub checkpoint_activations: bool,
 }
 
 struct Chunk {
@@ -21,83 +31,144 @@ struct Chunk {
     input_ids: Tensor,    // (pairs, tokens)
 }
 
-/// Loss and gradients over all `batches` together: every pair of the step is a negative of every other.
-///
-/// With one batch, plain back-propagation. With more, in two passes (GradCache, arXiv 2101.06983): features of all
-/// chunks without a graph, the loss's gradient on the features, then each chunk again with its features' gradient.
-///
-/// # Errors
-/// A loss that is not finite; a trainable weight that gets no gradient.
-pub fn train_step(
-    config: &ClipConfig,
-    params: &Params,
-    loss: &ClipLoss,
-    batches: &[Batch],
-    device: &Device,
-) -> Result<StepOutput> {
-    let chunks: Vec<Chunk> = batches.iter().map(|b| chunk(b, config, device)).collect::<Result<_>>()?;
-    let model = ClipModel::new(config, &Builder::train(params))?;
-    let mut grads = Gradients::new();
-    let output = match chunks.as_slice() {
-        [only] => {
-            let (image, text) = (model.image_embeds(&only.pixel_values)?, model.text_embeds(&only.input_ids)?);
-            let output = checked(loss.forward(&image, &text, &model.scale()?)?, &image, &text)?;
-            add_grads(&mut grads, params, &mut output.loss.backward()?)?;
-            output
+impl TrainStep<'_> {
+    /// Forward, backward and one update of the weights. Returns the loss and the norm of the gradient before clipping.
+    ///
+    /// Without clipping each weight is updated as soon as its gradient is known, which is then freed; the norm of the
+    /// whole gradient is known only at the end, so with clipping all gradients wait for it.
+    ///
+    /// # Errors
+    /// A loss or gradient that is not finite; a trainable weight that gets no gradient.
+    pub fn run(&self, batches: &[Batch], optimizer: &mut AdamW, lr_factor: f64) -> Result<(ClipLossOutput, f64)> {
+        if optimizer.clips() {
+            let (grads, loss) = self.gradients(batches)?;
+            let norm = optimizer.step(self.params, &grads, lr_factor)?;
+            return Ok((loss, norm));
         }
-        chunks => {
-            let (images, texts) = features_without_graph(config, params, chunks)?;
-            let (images, texts) = (Var::from_tensor(&images)?, Var::from_tensor(&texts)?);
-            let output = checked(loss.forward(&images, &texts, &model.scale()?)?, &images, &texts)?;
-            let mut of_features = output.loss.backward()?;
-            let image_grad = of_features.remove(&images).context("image features get no gradient")?;
-            let text_grad = of_features.remove(&texts).context("text features get no gradient")?;
-            add_grads(&mut grads, params, &mut of_features)?;
-            let mut start = 0;
-            for chunk in chunks {
-                let pairs = chunk.input_ids.dim(0)?;
-                let part = |grad: &Tensor| grad.narrow(0, start, pairs);
-                // The gradient of this product is the chunk's share of the whole loss's.
-                let image = (model.image_embeds(&chunk.pixel_values)? * part(&image_grad)?)?.sum_all()?;
-                let text = (model.text_embeds(&chunk.input_ids)? * part(&text_grad)?)?.sum_all()?;
-                add_grads(&mut grads, params, &mut (image + text)?.backward()?)?;
-                start += pairs;
+        optimizer.start();
+        let mut squares = 0.0;
+        let loss = self.backward(batches, &mut |number, grad| {
+            squares += optimizer.apply(self.params.numbered_param(number), &grad, lr_factor)?;
+            Ok(())
+        })?;
+        Ok((loss, squares.sqrt()))
+    }
+
+    /// Loss and gradients, by name, over all `batches` together.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn gradients(&self, batches: &[Batch]) -> Result<(Gradients, ClipLossOutput)> {
+        let mut grads = Gradients::new();
+        let loss = self.backward(batches, &mut |number, grad| {
+            grads.insert(self.params.numbered_param(number).spec.name.clone(), grad);
+            Ok(())
+        })?;
+        Ok((grads, loss))
+    }
+
+    /// Every pair of `batches` is a negative of every other. `on_grad` gets the number of each trainable weight with its
+    /// gradient, once no step needs the weight any more.
+    ///
+    /// With one batch, plain back-propagation. With more, in two passes (GradCache, arXiv 2101.06983): features of all
+    /// chunks without a tape, the loss's gradient on the features, then each chunk again with its features' gradient.
+    fn backward(
+        &self,
+        batches: &[Batch],
+        on_grad: &mut dyn FnMut(usize, Gradient) -> Result<()>,
+    ) -> Result<ClipLossOutput> {
+        let tape = Tape::new(self.params.len());
+        let builder = Builder::train(self.params, &tape).recompute(self.checkpoint_activations);
+        let model = ClipModel::new(self.config, &builder)?;
+        let told = vec![Cell::new(false); self.params.len()];
+        let mut tell = |leaf: usize| -> Result<()> {
+            match tape.take_grad(leaf) {
+                Some(grad) => {
+                    told[leaf].set(true);
+                    on_grad(leaf, grad)
+                }
+                None => Ok(()),
             }
-            output
-        }
-    };
-    for param in params.trainable() {
-        let name = &param.spec.name;
-        ensure!(grads.contains_key(name), "{name} is trainable and got no gradient; please report this as a bug");
-    }
-    Ok(StepOutput { grads, loss: output })
-}
-
-fn chunk(batch: &Batch, config: &ClipConfig, device: &Device) -> Result<Chunk> {
-    let size = config.vision.image_size;
-    Ok(Chunk {
-        pixel_values: Tensor::from_slice(&batch.pixel_values, (batch.pairs, 3, size, size), device)?,
-        input_ids: Tensor::from_slice(&batch.input_ids, (batch.pairs, batch.tokens), device)?,
-    })
-}
-
-fn features_without_graph(config: &ClipConfig, params: &Params, chunks: &[Chunk]) -> Result<(Tensor, Tensor)> {
-    let model = ClipModel::new(config, &Builder::eval(params))?;
-    let images = chunks.iter().map(|c| model.image_embeds(&c.pixel_values)).collect::<candle_core::Result<Vec<_>>>()?;
-    let texts = chunks.iter().map(|c| model.text_embeds(&c.input_ids)).collect::<candle_core::Result<Vec<_>>>()?;
-    Ok((Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?))
-}
-
-fn add_grads(sum: &mut Gradients, params: &Params, grads: &mut GradStore) -> Result<()> {
-    for param in params.trainable() {
-        let Some(grad) = grads.remove(&param.var) else { continue };
-        let total = match sum.remove(&param.spec.name) {
-            Some(before) => (before + grad)?,
-            None => grad,
         };
-        sum.insert(param.spec.name.clone(), total);
+        let output = if let [only] = batches {
+            let chunk = self.chunk(only)?;
+            let (image, text) = (model.image_features(&chunk.pixel_values)?, model.text_features(&chunk.input_ids)?);
+            drop(chunk);
+            let (output, grads) = self.loss(image.tensor(), text.tensor(), model.logit_scale().tensor())?;
+            let outputs = [(&image, grads.image), (&text, grads.text), (model.logit_scale(), grads.logit_scale)];
+            tape.backward(outputs, &mut |leaf| tell(leaf).map_err(wrapped))?;
+            output
+        } else {
+            let (images, texts) = tape.paused(|| self.features(&model, batches))?;
+            let (output, grads) = self.loss(&images, &texts, model.logit_scale().tensor())?;
+            let mut start = 0;
+            for (i, batch) in batches.iter().enumerate() {
+                let part = |grad: &Tensor| grad.narrow(0, start, batch.pairs)?.copy();
+                let (of_image, of_text) = (part(&grads.image)?, part(&grads.text)?);
+                let chunk = self.chunk(batch)?;
+                let (image, text) =
+                    (model.image_features(&chunk.pixel_values)?, model.text_features(&chunk.input_ids)?);
+                drop(chunk);
+                let last = i + 1 == batches.len();
+                let mut finished = |leaf| if last { tell(leaf).map_err(wrapped) } else { Ok(()) };
+                tape.backward([(&image, of_image), (&text, of_text)], &mut finished)?;
+                start += batch.pairs;
+            }
+            tape.backward([(model.logit_scale(), grads.logit_scale)], &mut |_| Ok(()))?;
+            output
+        };
+        for (number, param) in self.params.numbered().filter(|(_, p)| p.trainable) {
+            // logit_scale is no part of the tape's steps, and weights that no chunk used last are told of here.
+            tell(number)?;
+            let name = &param.spec.name;
+            ensure!(told[number].get(), "{name} is trainable and got no gradient; please report this as a bug");
+        }
+        Ok(output)
     }
-    Ok(())
+
+    fn chunk(&self, batch: &Batch) -> Result<Chunk> {
+        let size = self.config.vision.image_size;
+        Ok(Chunk {
+            pixel_values: Tensor::from_slice(&batch.pixel_values, (batch.pairs, 3, size, size), self.device)?,
+            input_ids: Tensor::from_slice(&batch.input_ids, (batch.pairs, batch.tokens), self.device)?,
+        })
+    }
+
+    fn features(&self, model: &ClipModel, batches: &[Batch]) -> Result<(Tensor, Tensor)> {
+        let (mut images, mut texts) = (Vec::new(), Vec::new());
+        for batch in batches {
+            let chunk = self.chunk(batch)?;
+            images.push(model.image_features(&chunk.pixel_values)?.tensor().clone());
+            texts.push(model.text_features(&chunk.input_ids)?.tensor().clone());
+        }
+        Ok((Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?))
+    }
+
+    /// The loss, and its gradient on what it was made of.
+    fn loss(&self, image: &Tensor, text: &Tensor, logit_scale: &Tensor) -> Result<(ClipLossOutput, LossGradients)> {
+        let (image, text) = (Var::from_tensor(image)?, Var::from_tensor(text)?);
+        let logit_scale = Var::from_tensor(logit_scale)?;
+        let output = checked(self.loss.forward(&image, &text, &logit_scale.exp()?)?, &image, &text)?;
+        let mut grads = output.loss.backward()?;
+        let mut take = |var: &Var, what: &str| grads.remove(var).with_context(|| format!("{what} get no gradient"));
+        let grads = LossGradients {
+            image: take(&image, "image features")?,
+            text: take(&text, "text features")?,
+            logit_scale: take(&logit_scale, "logit_scale")?,
+        };
+        Ok((output, grads))
+    }
+}
+
+struct LossGradients {
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor,
+}
+
+/// The tape knows candle's errors only.
+fn wrapped(error: anyhow::Error) -> candle_core::Error {
+    candle_core::Error::wrap(crate::error::one_line(&error))
 }
 
 /// The output, or which tensor was the first that is not finite.
@@ -107,7 +178,7 @@ fn checked(output: ClipLossOutput, image: &Tensor, text: &Tensor) -> Result<Clip
     }
     for (name, features) in [("image features", image), ("text features", text)] {
         ensure!(
-            crate::ops::squared_sum(&features.detach())?.is_finite(),
+            squared_sum(&features.detach())?.is_finite(),
             "the {name} are not finite; a lower optim.lr often helps"
         );
     }

@@ -10,13 +10,13 @@ use super::checkpoint;
 use super::plan::Plan;
 use super::prepare::Prepared;
 use super::records::{SkippedRow, TrainState};
-use super::step::{StepOutput, train_step};
+use super::step::TrainStep;
 use super::stop;
 use crate::config::{Config, OnError};
 use crate::data::{Batch, Dataset, Prefetch, Row};
 use crate::eval::{Encoder, RetrievalOptions, RetrievalReport, UnreadableImage, evaluate};
 use crate::export::{ModelFolder, write_hugging_face};
-use crate::loss::ClipLoss;
+use crate::loss::{ClipLoss, ClipLossOutput};
 use crate::model::{Builder, ClipModel, Params};
 use crate::optim::AdamW;
 use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, replace_folder};
@@ -108,14 +108,12 @@ impl Trainer<'_> {
             let started = Instant::now();
             let chunks = self.next_chunks(&mut batches)?;
             let waiting = started.elapsed().as_secs_f64();
-            let output = self.forward_backward(&chunks).with_context(|| self.failed_step())?;
             let lr_factor = self.plan.schedule.factor(step);
             let logit_scale = self.logit_scale()?;
-            let norm = self.optimizer.step(&self.params, &output.grads, lr_factor);
-            let grad_norm = norm.with_context(|| self.failed_step())?;
+            let (loss, grad_norm) = self.step(&chunks, lr_factor).with_context(|| self.failed_step())?;
             self.state.step += 1;
             self.unsaved = true;
-            self.log(&output, logit_scale, grad_norm, lr_factor)?;
+            self.log(&loss, logit_scale, grad_norm, lr_factor)?;
             self.log_time(&chunks, started.elapsed().as_secs_f64(), waiting)?;
         }
     }
@@ -174,8 +172,15 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn forward_backward(&self, chunks: &[Batch]) -> Result<StepOutput> {
-        train_step(&self.folder.config, &self.params, &self.loss, chunks, &self.device)
+    fn step(&mut self, chunks: &[Batch], lr_factor: f64) -> Result<(ClipLossOutput, f64)> {
+        let step = TrainStep {
+            config: &self.folder.config,
+            params: &self.params,
+            loss: &self.loss,
+            device: &self.device,
+            checkpoint_activations: self.config.train.checkpoint_activations,
+        };
+        step.run(chunks, &mut self.optimizer, lr_factor)
     }
 
     fn failed_step(&self) -> String {
@@ -191,8 +196,7 @@ impl Trainer<'_> {
         Ok(f64::from(param.var.to_scalar::<f32>()?))
     }
 
-    fn log(&mut self, output: &StepOutput, logit_scale: f64, grad_norm: f64, lr_factor: f64) -> Result<()> {
-        let loss = &output.loss;
+    fn log(&mut self, loss: &ClipLossOutput, logit_scale: f64, grad_norm: f64, lr_factor: f64) -> Result<()> {
         let record = StepRecord {
             step: self.state.step,
             samples: self.state.step * self.config.samples_per_step() as u64,

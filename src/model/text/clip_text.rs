@@ -5,10 +5,11 @@ use candle_core::{Result, Tensor, bail};
 use crate::model::block::{LayerNorm, Stack, StackConfig};
 use crate::model::config::{EosRule, TextConfig};
 use crate::model::params::{Builder, Depth, Init, Part};
+use crate::ops::{self, Segments, Value};
 
 pub(in crate::model) struct ClipText {
-    token_embedding: Tensor,    // (vocab_size, width)
-    position_embedding: Tensor, // (context_length, width)
+    token_embedding: Value,    // (vocab_size, width)
+    position_embedding: Value, // (context_length, width)
     stack: Stack,
     final_norm: LayerNorm,
     config: TextConfig,
@@ -25,6 +26,7 @@ impl ClipText {
             heads: c.heads,
             activation: c.activation,
             layer_norm_eps: c.layer_norm_eps,
+            causal: true,
         };
         Ok(Self {
             token_embedding: embeddings.matrix(
@@ -45,9 +47,10 @@ impl ClipText {
 
     /// input_ids: (batch, tokens) u32, padded on the right → (batch, width), the end-of-text token's state.
     ///
-    /// No padding mask: attention is causal and the pooled token stands before all padding.
-    pub fn forward(&self, input_ids: &Tensor) -> Result<Tensor> {
-        let (batch, tokens) = input_ids.dims2()?;
+    /// Attention is causal, so nothing behind a text's pooled token can reach it: each text is cut there, and the texts
+    /// lie one after the other without padding.
+    pub fn forward(&self, input_ids: &Tensor) -> Result<Value> {
+        let (_, tokens) = input_ids.dims2()?;
         if tokens > self.config.context_length {
             bail!("texts have {tokens} tokens, the model takes {}", self.config.context_length);
         }
@@ -55,18 +58,14 @@ impl ClipText {
         if let Some(id) = rows.iter().flatten().find(|&&id| id as usize >= self.config.vocab_size) {
             bail!("token id {id} is outside the vocabulary of {}; is it the right tokenizer?", self.config.vocab_size);
         }
-        let width = self.config.width;
-        let x = self
-            .token_embedding
-            .index_select(&input_ids.flatten_all()?, 0)?
-            .reshape((batch, tokens, width))?
-            .broadcast_add(&self.position_embedding.narrow(0, 0, tokens)?)?;
-        let x = self.stack.forward(x, true)?;
-        let pooled: Vec<u32> =
-            rows.iter().enumerate().map(|(i, row)| (i * tokens + self.pooled_position(row)) as u32).collect();
-        let pooled = Tensor::from_vec(pooled, batch, input_ids.device())?;
+        let texts: Vec<&[u32]> = rows.iter().map(|row| &row[..=self.pooled_position(row)]).collect();
+        let segments = Segments::of_lengths(texts.iter().map(|t| t.len()));
+        let positions: Vec<u32> = texts.iter().flat_map(|t| 0..t.len() as u32).collect();
+        let ends: Vec<u32> = segments.spans().map(|(start, length)| (start + length - 1) as u32).collect();
+        let x = ops::embedding(&self.token_embedding, &texts.concat())?; // (rows, width)
+        let x = ops::add_embedding(&x, &self.position_embedding, &positions)?;
         // The norm works on each token alone: only the pooled ones need it.
-        self.final_norm.forward(&x.reshape((batch * tokens, width))?.index_select(&pooled, 0)?)
+        self.final_norm.forward(&self.stack.forward_pooled(x, &segments, &ends)?)
     }
 
     fn pooled_position(&self, ids: &[u32]) -> usize {

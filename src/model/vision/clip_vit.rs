@@ -5,12 +5,12 @@ use candle_core::{Result, Tensor, bail};
 use crate::model::block::{LayerNorm, Stack, StackConfig};
 use crate::model::config::VisionConfig;
 use crate::model::params::{Builder, Depth, Init, Part};
-use crate::ops;
+use crate::ops::{self, Segments, Value};
 
 pub(in crate::model) struct ClipVit {
-    class_embedding: Tensor,    // (width)
-    patch_embedding: Tensor,    // (width, channels, patch, patch)
-    position_embedding: Tensor, // (1 + grid², width)
+    class_embedding: Value,    // (width)
+    patch_embedding: Value,    // (width, channels, patch, patch)
+    position_embedding: Value, // (1 + grid², width)
     pre_norm: LayerNorm,
     stack: Stack,
     post_norm: LayerNorm,
@@ -29,6 +29,7 @@ impl ClipVit {
             heads: c.heads,
             activation: c.activation,
             layer_norm_eps: c.layer_norm_eps,
+            causal: false,
         };
         Ok(Self {
             class_embedding: embeddings.vector(
@@ -51,18 +52,19 @@ impl ClipVit {
     }
 
     /// pixel_values: (batch, channels, image_size, image_size) → (batch, width), the class token's state.
-    pub fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
-        let patches = self.patches(pixel_values)?;
-        let (batch, _, width) = patches.dims3()?;
-        let class = self.class_embedding.reshape((1, 1, width))?.broadcast_as((batch, 1, width))?;
-        let x = Tensor::cat(&[&class.contiguous()?, &patches], 1)?.broadcast_add(&self.position_embedding)?;
-        let x = self.stack.forward(self.pre_norm.forward(&x)?, false)?; // (batch, 1 + grid², width)
-        self.post_norm.forward(&x.narrow(1, 0, 1)?.contiguous()?.reshape((batch, width))?)
+    pub fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+        let batch = pixel_values.dim(0)?;
+        let tokens = 1 + self.config.grid() * self.config.grid();
+        let x = ops::prepend(&self.class_embedding, &self.patches(pixel_values)?, batch)?; // (batch · tokens, width)
+        let positions: Vec<u32> = (0..batch).flat_map(|_| 0..tokens as u32).collect();
+        let x = self.pre_norm.forward(&ops::add_embedding(&x, &self.position_embedding, &positions)?)?;
+        let classes: Vec<u32> = (0..batch).map(|i| (i * tokens) as u32).collect();
+        self.post_norm.forward(&self.stack.forward_pooled(x, &Segments::even(batch, tokens), &classes)?)
     }
 
     /// A convolution whose stride is its kernel is a product over flattened patches; candle's conv2d would also compute
     /// the gradient of the pixels, which costs more than this whole layer.
-    fn patches(&self, pixel_values: &Tensor) -> Result<Tensor> {
+    fn patches(&self, pixel_values: &Tensor) -> Result<Value> {
         let c = &self.config;
         let (batch, channels, height, width) = pixel_values.dims4()?;
         if (channels, height, width) != (c.channels, c.image_size, c.image_size) {
@@ -78,7 +80,8 @@ impl ClipVit {
             .narrow(3, 0, grid * patch)?
             .reshape((batch, channels, grid, patch, grid, patch))?
             .permute((0, 2, 4, 1, 3, 5))?
-            .reshape((batch, grid * grid, channels * patch * patch))?;
-        ops::linear_no_bias(&flat, &self.patch_embedding.flatten_from(1)?) // (batch, grid², width)
+            .reshape((batch * grid * grid, channels * patch * patch))?;
+        let weight = self.patch_embedding.reshape((c.width, channels * patch * patch))?;
+        ops::linear_no_bias(&flat.into(), &weight) // (batch · grid², width)
     }
 }

@@ -1,0 +1,152 @@
+//! Training steps of a model with random weights on random input.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::Device;
+use rand::RngExt;
+use serde::Serialize;
+
+use crate::config::Direction;
+use crate::data::Batch;
+use crate::loss::ClipLoss;
+use crate::model::{ClipConfig, EosRule, Part, checkpoint};
+use crate::ops::peak_rss_mib;
+use crate::optim::{AdamW, AdamWOptions};
+use crate::seed::{Purpose, stream};
+use crate::train::TrainStep;
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct TrainStepBench {
+    /// Shape of the model.
+    pub config: ClipConfig,
+    /// Pairs that pass through the towers at once.
+    pub batch_size: usize,
+    /// Chunks a step.
+    pub accum_freq: usize,
+    /// Steps, the first one apart.
+    pub steps: usize,
+    /// Tokens of each text, over and over.
+    pub text_lengths: Vec<usize>,
+    /// Whether the image tower is left as it is.
+    pub freeze_image: bool,
+    /// Whether blocks keep only their input for the backward pass.
+    pub checkpoint_activations: bool,
+}
+
+/// What came of it. Seconds, but for the last three.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainStepFigures {
+    /// The first step, in which memory is taken from the system.
+    pub first_step_s: f64,
+    /// Middle of the others.
+    pub median_step_s: f64,
+    /// Fastest of the others.
+    pub min_step_s: f64,
+    /// Slowest of the others.
+    pub max_step_s: f64,
+    /// From the process's start to the end of the first step, random weights included.
+    pub start_to_first_step_s: f64,
+    /// Pairs over the median.
+    pub samples_per_s: f64,
+    /// Largest resident size of the process.
+    pub peak_rss_mib: u64,
+    /// Loss of the last step, so that nobody measures nothing.
+    pub loss: f64,
+}
+
+/// Runs the steps.
+///
+/// # Errors
+/// A batch of nothing, texts longer than the model's.
+pub fn train_step(bench: &TrainStepBench, device: &Device, started: Instant) -> Result<TrainStepFigures> {
+    let longest = bench.text_lengths.iter().max().copied().unwrap_or(0);
+    ensure!(bench.steps > 0 && bench.batch_size > 0 && bench.accum_freq > 0, "steps and batch size start at 1");
+    ensure!(
+        longest >= 1 && longest <= bench.config.text.context_length,
+        "texts of {longest} tokens; allowed are 1 to {}",
+        bench.config.text.context_length
+    );
+    let mut params = checkpoint::random(&bench.config, 0, device)?;
+    let frozen = |part: Part| bench.freeze_image && part == Part::Image;
+    params.iter_mut().for_each(|p| p.trainable = !frozen(p.spec.part));
+    let mut optimizer = AdamW::new(&params, OPTIONS)?;
+    let loss = ClipLoss { label_smoothing: 0.1, direction: Direction::Both };
+    let step = TrainStep {
+        config: &bench.config,
+        params: &params,
+        loss: &loss,
+        device,
+        checkpoint_activations: bench.checkpoint_activations,
+    };
+    let batches: Vec<Batch> = (0..bench.accum_freq).map(|i| random_batch(bench, i)).collect();
+    run(&step, &batches, &mut optimizer, bench.steps, started)
+}
+
+/// As the peer's script has them.
+const OPTIONS: AdamWOptions = AdamWOptions {
+    lr_image: 1e-5,
+    lr_text: 1e-5,
+    lr_heads: 1e-5,
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: 1e-8,
+    weight_decay: 0.2,
+    clip_grad_norm: 0.0,
+};
+
+fn run(
+    step: &TrainStep,
+    batches: &[Batch],
+    optimizer: &mut AdamW,
+    steps: usize,
+    started: Instant,
+) -> Result<TrainStepFigures> {
+    let (mut seconds, mut loss, mut start_to_first_step_s) = (Vec::new(), 0.0, 0.0);
+    for i in 0..steps {
+        let begun = Instant::now();
+        let (output, _) = step.run(batches, optimizer, 1.0)?;
+        seconds.push(begun.elapsed().as_secs_f64());
+        loss = f64::from(output.loss.to_scalar::<f32>()?);
+        if i == 0 {
+            start_to_first_step_s = started.elapsed().as_secs_f64();
+        }
+    }
+    let mut rest = if seconds.len() > 1 { seconds[1..].to_vec() } else { seconds.clone() };
+    rest.sort_by(f64::total_cmp);
+    let (middle, pairs) = (rest.len() / 2, batches.iter().map(|b| b.pairs).sum::<usize>());
+    let median = if rest.len() % 2 == 1 { rest[middle] } else { (rest[middle - 1] + rest[middle]) / 2.0 };
+    Ok(TrainStepFigures {
+        first_step_s: seconds[0],
+        median_step_s: median,
+        min_step_s: rest[0],
+        max_step_s: *rest.last().context("one step at least")?,
+        start_to_first_step_s,
+        samples_per_s: pairs as f64 / median,
+        peak_rss_mib: peak_rss_mib(),
+        loss,
+    })
+}
+
+/// Uniform pixels and token ids, an end mark at each text's end.
+fn random_batch(bench: &TrainStepBench, number: usize) -> Batch {
+    let (vision, text) = (&bench.config.vision, &bench.config.text);
+    let mut rng = stream(0, Purpose::Augment, number as u64);
+    let count = bench.batch_size * vision.channels * vision.image_size * vision.image_size;
+    let pixel_values = (0..count).map(|_| 4.0 * rng.random::<f32>() - 2.0).collect();
+    let first = number * bench.batch_size;
+    let lengths: Vec<usize> =
+        (first..first + bench.batch_size).map(|i| bench.text_lengths[i % bench.text_lengths.len()]).collect();
+    let tokens = lengths.iter().max().copied().unwrap_or(1);
+    let end = match text.eos {
+        EosRule::FirstEqual(id) => id,
+        EosRule::HighestId => text.vocab_size as u32 - 1,
+    };
+    let mut input_ids = Vec::with_capacity(bench.batch_size * tokens);
+    for &length in &lengths {
+        input_ids.extend((1..length).map(|_| rng.random_range(1..text.vocab_size.min(end as usize) as u32)));
+        input_ids.extend(std::iter::repeat_n(end, 1 + tokens - length));
+    }
+    Batch { pixel_values, input_ids, pairs: bench.batch_size, tokens, errors: Vec::new() }
+}

@@ -1,0 +1,148 @@
+//! Matrix products over parts of slices.
+
+/// A matrix that lies in a slice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matrix<'a> {
+    pub numbers: &'a [f32],
+    pub layout: Layout,
+}
+
+/// How a matrix lies in a slice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    pub rows: usize,
+    pub columns: usize,
+    /// Distance between the starts of neighbouring rows.
+    pub row_stride: usize,
+    /// Distance between neighbouring numbers of a row.
+    pub column_stride: usize,
+}
+
+impl Layout {
+    /// Row after row.
+    pub fn plain(rows: usize, columns: usize) -> Self {
+        Self { rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// `columns` neighbouring columns of a matrix that is `width` wide.
+    pub fn part(rows: usize, columns: usize, width: usize) -> Self {
+        Self { rows, columns, row_stride: width, column_stride: 1 }
+    }
+
+    pub fn transposed(self) -> Self {
+        Self { rows: self.columns, columns: self.rows, row_stride: self.column_stride, column_stride: self.row_stride }
+    }
+
+    /// How many numbers of the slice it spans.
+    fn span(&self) -> usize {
+        if self.rows == 0 || self.columns == 0 {
+            return 0;
+        }
+        (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride + 1
+    }
+
+    pub fn of(self, numbers: &[f32]) -> Matrix<'_> {
+        assert!(self.span() <= numbers.len(), "{self:?} does not lie in {} numbers", numbers.len());
+        Matrix { numbers, layout: self }
+    }
+}
+
+impl Matrix<'_> {
+    pub fn transposed(self) -> Self {
+        Self { layout: self.layout.transposed(), ..self }
+    }
+}
+
+/// What a product does with what was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Into {
+    /// It is lost.
+    Over,
+    /// The product is added.
+    Onto,
+}
+
+/// Who works on a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Threads {
+    /// The calling thread: many small products run side by side.
+    One,
+    /// All of rayon's.
+    All,
+}
+
+/// `dst = scale · a · b`, or with [`Into::Onto`] `dst += …`; `layout` says where in `dst`.
+#[allow(unsafe_code)]
+pub(super) fn product(
+    (dst, layout, into): (&mut [f32], Layout, Into),
+    scale: f32,
+    a: Matrix,
+    b: Matrix,
+    threads: Threads,
+) {
+    let (la, lb) = (a.layout, b.layout);
+    assert!(la.columns == lb.rows && layout.rows == la.rows && layout.columns == lb.columns, "shapes fit");
+    assert!(layout.span() <= dst.len(), "{layout:?} does not lie in {} numbers", dst.len());
+    let stride = |s: usize| s as isize;
+    let parallelism = match threads {
+        Threads::One => gemm::Parallelism::None,
+        Threads::All => gemm::Parallelism::Rayon(rayon::current_num_threads()),
+    };
+    // SAFETY: every index that gemm touches lies within the span of its layout, which was checked against its slice when
+    // the matrix was made, and just now for dst; dst is borrowed mutably, so it overlaps neither a nor b.
+    unsafe {
+        gemm::gemm(
+            layout.rows,
+            layout.columns,
+            la.columns,
+            dst.as_mut_ptr(),
+            stride(layout.column_stride),
+            stride(layout.row_stride),
+            into == Into::Onto,
+            a.numbers.as_ptr(),
+            stride(la.column_stride),
+            stride(la.row_stride),
+            b.numbers.as_ptr(),
+            stride(lb.column_stride),
+            stride(lb.row_stride),
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_of_parts_and_transposes() {
+        // a: columns 1 and 2 of a 2 × 4; b: the transpose of a plain 3 × 2; dst: the right part of a 2 × 5.
+        let a = [9.0, 1.0, 2.0, 9.0, 9.0, 3.0, 4.0, 9.0];
+        let b = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let mut dst = [7.0; 10];
+        let l_dst = Layout::part(2, 3, 5);
+        let (a, b) = (Layout::part(2, 2, 4).of(&a[1..]), Layout::plain(3, 2).of(&b).transposed());
+        product((&mut dst[2..], l_dst, Into::Over), 2.0, a, b, Threads::One);
+        assert_eq!(dst, [7.0, 7.0, 10.0, 22.0, 34.0, 7.0, 7.0, 22.0, 50.0, 78.0]);
+        product((&mut dst[2..], l_dst, Into::Onto), 1.0, a, b, Threads::One);
+        assert_eq!(dst, [7.0, 7.0, 15.0, 33.0, 51.0, 7.0, 7.0, 33.0, 75.0, 117.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "does not lie in")]
+    fn a_matrix_past_its_slice_is_refused() {
+        Layout::part(2, 2, 5).of(&[0.0; 6]);
+    }
+
+    #[test]
+    #[should_panic(expected = "does not lie in")]
+    fn a_product_past_its_slice_is_refused() {
+        let square = Layout::plain(2, 2).of(&[0.0; 4]);
+        product((&mut [0.0; 3], Layout::plain(2, 2), Into::Over), 1.0, square, square, Threads::One);
+    }
+}

@@ -1,0 +1,136 @@
+//! The gradient of one weight.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::cpu;
+
+/// The gradient of a weight.
+#[derive(Clone, Debug)]
+pub enum Gradient {
+    /// A number for each of the weight's.
+    Dense(Tensor),
+    /// Of a table of which only some rows were looked up: the others' gradient is 0.
+    Rows(RowGradient),
+}
+
+/// The rows of a (rows, width) table that have a gradient.
+#[derive(Clone, Debug)]
+pub struct RowGradient {
+    /// Where in `values` the gradient of a row stands.
+    at: BTreeMap<u32, usize>,
+    values: Vec<f32>,
+    shape: (usize, usize),
+    device: Device,
+}
+
+impl RowGradient {
+    /// 0 for a table of this shape.
+    pub(super) fn zero(shape: (usize, usize), device: &Device) -> Self {
+        Self { at: BTreeMap::new(), values: Vec::new(), shape, device: device.clone() }
+    }
+
+    /// Adds row i of `grads` to that of `rows[i]`, in the order given.
+    pub(super) fn add(&mut self, rows: &[u32], grads: &[f32]) {
+        let width = self.shape.1;
+        for (row, grad) in rows.iter().zip(grads.chunks_exact(width)) {
+            let next = self.values.len();
+            let start = *self.at.entry(*row).or_insert(next);
+            if start == next {
+                self.values.extend_from_slice(grad);
+            } else {
+                self.values[start..start + width].iter_mut().zip(grad).for_each(|(v, g)| *v += g);
+            }
+        }
+    }
+
+    /// The gradient of this row; `None` where it is 0.
+    pub(super) fn row(&self, row: usize) -> Option<&[f32]> {
+        let start = *self.at.get(&u32::try_from(row).ok()?)?;
+        Some(&self.values[start..start + self.shape.1])
+    }
+
+    fn to_dense(&self) -> Result<Tensor> {
+        let (rows, width) = self.shape;
+        let mut all = vec![0f32; rows * width];
+        for (&row, &start) in &self.at {
+            all[row as usize * width..][..width].copy_from_slice(&self.values[start..start + width]);
+        }
+        Tensor::from_vec(all, self.shape, &self.device)
+    }
+}
+
+impl Gradient {
+    /// A number for each of the weight's.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn into_dense(self) -> Result<Tensor> {
+        match self {
+            Self::Dense(grad) => Ok(grad),
+            Self::Rows(rows) => rows.to_dense(),
+        }
+    }
+
+    /// Shape of the weight.
+    pub fn shape(&self) -> Shape {
+        match self {
+            Self::Dense(grad) => grad.shape().clone(),
+            Self::Rows(rows) => rows.shape.into(),
+        }
+    }
+
+    /// The sum with `other`, in place where the device can.
+    pub(super) fn plus(self, other: Tensor) -> Result<Self> {
+        let sum = self.into_dense()?;
+        if !cpu::has_kernels(&sum) || !sum.is_contiguous() {
+            return (sum + other).map(Self::Dense);
+        }
+        let other = other.contiguous()?;
+        let addend = cpu::read(&other)?;
+        cpu::write(&sum, |sum| {
+            let blocks = sum.par_chunks_mut(cpu::BLOCK).zip(addend.par_chunks(cpu::BLOCK));
+            blocks.for_each(|(sum, addend)| sum.iter_mut().zip(addend).for_each(|(s, a)| *s += a));
+        })?;
+        Ok(Self::Dense(sum))
+    }
+
+    /// Sum of squares, added in f64 in an order that does not depend on the number of threads.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn squared_sum(&self) -> Result<f64> {
+        match self {
+            Self::Dense(grad) => squared_sum(grad),
+            Self::Rows(rows) => Ok(squared_sum_of(&rows.values)),
+        }
+    }
+}
+
+/// Sum of squares of all numbers, added in f64 in an order that does not depend on the number of threads.
+///
+/// # Errors
+/// Whatever the device reports.
+pub fn squared_sum(x: &Tensor) -> Result<f64> {
+    if !cpu::has_kernels(x) {
+        return x.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar();
+    }
+    let x = x.contiguous()?;
+    Ok(squared_sum_of(&cpu::read(&x)?))
+}
+
+fn squared_sum_of(x: &[f32]) -> f64 {
+    const BLOCK: usize = 1 << 16;
+    // Eight running sums: a single one would wait for each addition.
+    let sum_block = |block: &[f32]| {
+        let mut lanes = [0f64; 8];
+        let (eights, rest) = block.as_chunks::<8>();
+        for eight in eights {
+            lanes.iter_mut().zip(eight).for_each(|(l, &v)| *l += f64::from(v) * f64::from(v));
+        }
+        lanes.iter().sum::<f64>() + rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()
+    };
+    x.par_chunks(BLOCK).map(sum_block).collect::<Vec<f64>>().iter().sum()
+}

@@ -1,0 +1,239 @@
+//! Reverse-mode differentiation for the towers.
+//!
+//! candle's own keeps every activation until the whole backward pass is over, clears and adds on each edge of the graph,
+//! and works out gradients of frozen operands. This one runs the steps back in the order in which they were recorded,
+//! frees each as it passes, lets products add straight into a gradient, and skips what nobody asks for. Losses stay with
+//! candle's: they are small.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use candle_core::{Result, Shape, Tensor, Var};
+
+use super::gradient::Gradient;
+
+/// A tensor, and on which tape a gradient is wanted for it; none for constants and frozen weights.
+#[derive(Clone, Debug)]
+pub struct Value {
+    tensor: Tensor,
+    tracked: Option<Tracked>,
+}
+
+#[derive(Clone, Debug)]
+struct Tracked {
+    // Weak: the tape's steps hold values.
+    tape: Weak<Tape>,
+    slot: usize,
+}
+
+struct Step {
+    output: usize,
+    /// The leaves among the inputs.
+    leaves: Vec<usize>,
+    backward: Box<dyn FnOnce(Tensor) -> Result<()>>,
+}
+
+/// The steps of a computation, and the gradients found so far.
+pub struct Tape {
+    /// Slots below this are leaves: weights, numbered by the caller.
+    leaves: usize,
+    steps: RefCell<Vec<Step>>,
+    grads: RefCell<Vec<Option<Gradient>>>,
+    recording: Cell<bool>,
+}
+
+impl std::fmt::Debug for Tape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tape({} leaves, {} steps)", self.leaves, self.steps())
+    }
+}
+
+impl Tape {
+    /// An empty tape over `leaves` weights.
+    pub fn new(leaves: usize) -> Rc<Self> {
+        let grads = RefCell::new((0..leaves).map(|_| None).collect());
+        Rc::new(Self { leaves, steps: RefCell::default(), grads, recording: Cell::new(true) })
+    }
+
+    /// The weight of this number, below the tape's count of leaves.
+    pub fn leaf(self: &Rc<Self>, number: usize, tensor: Tensor) -> Value {
+        assert!(number < self.leaves, "the tape has {} leaves", self.leaves);
+        self.value(number, tensor)
+    }
+
+    fn value(self: &Rc<Self>, slot: usize, tensor: Tensor) -> Value {
+        Value { tensor, tracked: Some(Tracked { tape: Rc::downgrade(self), slot }) }
+    }
+
+    fn fresh(self: &Rc<Self>, tensor: Tensor) -> Value {
+        let mut grads = self.grads.borrow_mut();
+        grads.push(None);
+        self.value(grads.len() - 1, tensor)
+    }
+
+    /// Runs `f` without recording: what it makes are constants.
+    pub fn paused<T>(&self, f: impl FnOnce() -> T) -> T {
+        let before = self.recording.replace(false);
+        let result = f();
+        self.recording.set(before);
+        result
+    }
+
+    /// How many steps are recorded and not yet run back.
+    pub fn steps(&self) -> usize {
+        self.steps.borrow().len()
+    }
+
+    /// Runs all steps back from `outputs`, each with the gradient of the loss on it. A leaf's gradient adds to what
+    /// earlier calls left.
+    ///
+    /// `finished` is told of each leaf as soon as no step that remains uses it, and may take its gradient with
+    /// [`Tape::take_grad`].
+    ///
+    /// # Errors
+    /// Whatever the device or `finished` reports.
+    pub fn backward<'a>(
+        &self,
+        outputs: impl IntoIterator<Item = (&'a Value, Tensor)>,
+        finished: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let mut first_use = vec![usize::MAX; self.leaves];
+        for (at, step) in self.steps.borrow().iter().enumerate() {
+            step.leaves.iter().for_each(|&leaf| first_use[leaf] = first_use[leaf].min(at));
+        }
+        for (output, grad) in outputs {
+            output.add_grad(grad)?;
+        }
+        let result = self.run_back(0, &mut |at, leaves| {
+            leaves.iter().filter(|&&leaf| first_use[leaf] == at).try_for_each(|&leaf| finished(leaf))
+        });
+        self.grads.borrow_mut().truncate(self.leaves);
+        result
+    }
+
+    /// Runs back all steps but the first `mark`; `passed` gets the number and the leaves of each.
+    fn run_back(&self, mark: usize, passed: &mut dyn FnMut(usize, &[usize]) -> Result<()>) -> Result<()> {
+        while self.steps() > mark {
+            let Some(step) = self.steps.borrow_mut().pop() else { break };
+            if let Some(grad) = self.take_grad(step.output) {
+                (step.backward)(grad.into_dense()?)?;
+            }
+            passed(self.steps(), &step.leaves)?;
+        }
+        Ok(())
+    }
+
+    /// The gradient that has reached this leaf; the tape keeps none.
+    pub fn take_grad(&self, slot: usize) -> Option<Gradient> {
+        self.grads.borrow_mut().get_mut(slot).and_then(Option::take)
+    }
+}
+
+impl From<Tensor> for Value {
+    /// A constant.
+    fn from(tensor: Tensor) -> Self {
+        Self { tensor, tracked: None }
+    }
+}
+
+impl Value {
+    /// Its numbers.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// Whether a gradient will be worked out for it.
+    pub fn wants_grad(&self) -> bool {
+        self.tape().is_some_and(|tape| tape.recording.get())
+    }
+
+    fn tape(&self) -> Option<Rc<Tape>> {
+        self.tracked.as_ref().and_then(|t| t.tape.upgrade())
+    }
+
+    /// The output of an operation on `inputs`. `backward` gets the gradient of the output and adds to those of inputs.
+    pub(super) fn record(
+        tensor: Tensor,
+        inputs: &[&Value],
+        backward: impl FnOnce(Tensor) -> Result<()> + 'static,
+    ) -> Value {
+        let Some(tape) = inputs.iter().find(|v| v.wants_grad()).and_then(|v| v.tape()) else {
+            return tensor.into();
+        };
+        let slots = inputs.iter().filter_map(|v| v.tracked.as_ref()).map(|t| t.slot);
+        let leaves = slots.filter(|&slot| slot < tape.leaves).collect();
+        let output = tape.fresh(tensor);
+        let slot = output.tracked.as_ref().map_or(usize::MAX, |t| t.slot);
+        tape.steps.borrow_mut().push(Step { output: slot, leaves, backward: Box::new(backward) });
+        output
+    }
+
+    /// Changes this value's gradient: `update` gets what is there and gives what shall be. Nothing where none is wanted.
+    pub(super) fn update_grad(&self, update: impl FnOnce(Option<Gradient>) -> Result<Gradient>) -> Result<()> {
+        let (Some(tape), Some(tracked)) = (self.tape(), &self.tracked) else { return Ok(()) };
+        let updated = update(tape.take_grad(tracked.slot))?;
+        tape.grads.borrow_mut()[tracked.slot] = Some(updated);
+        Ok(())
+    }
+
+    /// Adds to this value's gradient. The caller must hold no other tensor on the storage of `grad`.
+    pub(super) fn add_grad(&self, grad: Tensor) -> Result<()> {
+        self.update_grad(|before| match before {
+            None => Ok(Gradient::Dense(grad)),
+            Some(before) => before.plus(grad),
+        })
+    }
+
+    /// The same numbers in another shape.
+    ///
+    /// # Errors
+    /// Another count of numbers.
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Value> {
+        let (input, before) = (self.clone(), self.tensor.shape().clone());
+        let y = self.tensor.reshape(shape.into())?;
+        Ok(Value::record(y, &[self], move |grad| input.add_grad(grad.reshape(before)?)))
+    }
+}
+
+/// What `f` makes of `x`, keeping only `x` for the backward pass: all between is computed again then. `weights` are
+/// those that `f` uses.
+///
+/// # Errors
+/// Those of `f`.
+pub fn recomputed(x: &Value, weights: &[&Value], f: impl Fn(&Value) -> Result<Value> + 'static) -> Result<Value> {
+    let inputs: Vec<&Value> = std::iter::once(x).chain(weights.iter().copied()).collect();
+    let Some(tape) = inputs.iter().find(|v| v.wants_grad()).and_then(|v| v.tape()) else { return f(x) };
+    let y = tape.paused(|| f(x))?.tensor;
+    let (input, weak) = (x.clone(), Rc::downgrade(&tape));
+    Ok(Value::record(y, &inputs, move |grad| {
+        let Some(tape) = weak.upgrade() else { return Ok(()) };
+        let mark = tape.steps();
+        let again = tape.fresh(input.tensor.clone());
+        f(&again)?.add_grad(grad)?;
+        tape.run_back(mark, &mut |_, _| Ok(()))?;
+        let slot = again.tracked.as_ref().map_or(usize::MAX, |t| t.slot);
+        match tape.take_grad(slot) {
+            Some(grad) => input.add_grad(grad.into_dense()?),
+            None => Ok(()),
+        }
+    }))
+}
+
+/// An operation where there is no kernel for it: its plain `twin`, which is run again for the backward pass and
+/// differentiated by candle.
+pub(super) fn composed(inputs: &[&Value], twin: impl Fn(&[&Tensor]) -> Result<Tensor> + 'static) -> Result<Value> {
+    let tensors: Vec<&Tensor> = inputs.iter().map(|v| &v.tensor).collect();
+    let y = twin(&tensors)?;
+    let kept: Vec<Value> = inputs.iter().map(|&v| v.clone()).collect();
+    Ok(Value::record(y, inputs, move |grad| {
+        let vars = kept.iter().map(|v| Var::from_tensor(&v.tensor)).collect::<Result<Vec<_>>>()?;
+        let tensors: Vec<&Tensor> = vars.iter().map(|v| v.as_tensor()).collect();
+        let mut grads = (twin(&tensors)? * grad)?.sum_all()?.backward()?;
+        for (value, var) in kept.iter().zip(&vars) {
+            if let Some(grad) = grads.remove(var).filter(|_| value.wants_grad()) {
+                value.add_grad(grad)?;
+            }
+        }
+        Ok(())
+    }))
+}
