@@ -11,6 +11,8 @@ pub fn keep_freed_memory() {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+        // One pool for all threads: what one frees, another can have.
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::source::WeightFiles;
@@ -77,7 +78,7 @@ pub fn random(config: &ClipConfig, seed: u64, device: &Device) -> Result<Params>
     config.check()?;
     let specs = ClipModel::specs(config)?;
     check_memory(&specs)?;
-    let weights = specs.into_iter().map(|s| s.random(seed, device).map(|t| (s, t)));
+    let weights = specs.into_par_iter().map(|s| s.random(seed, device).map(|t| (s, t)));
     Ok(Params::new(weights.collect::<candle_core::Result<Vec<_>>>()?)?)
 }
 

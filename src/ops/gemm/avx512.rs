@@ -192,7 +192,11 @@ impl Tile {
             return unsafe { self.scatter(&sums) };
         }
         let scale = _mm512_set1_ps(self.scale);
-        for (i, sums) in sums.iter().enumerate().take(self.height) {
+        for (i, sums) in sums.iter().enumerate() {
+            // Not `take`: with all eight turns written out, the sums stay in registers.
+            if i >= self.height {
+                break;
+            }
             for (v, sum) in sums.iter().enumerate() {
                 let left = self.width - v * LANES;
                 let mask: u16 = if left >= LANES { u16::MAX } else { (1 << left) - 1 };
@@ -238,8 +242,13 @@ fn pack<const WIDTH: usize>(
 ) {
     if line == 1 {
         for (k, group) in packed.chunks_exact_mut(WIDTH).enumerate() {
-            group[..count].copy_from_slice(&src[k * along..k * along + count]);
-            group[count..].fill(0.0);
+            if count == WIDTH {
+                // A length that the compiler knows: no call.
+                group.copy_from_slice(&src[k * along..k * along + WIDTH]);
+            } else {
+                group[..count].copy_from_slice(&src[k * along..k * along + count]);
+                group[count..].fill(0.0);
+            }
         }
         return;
     }
