@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, golden, load_golden, open, tensors};
-use reportclip::data::Batch;
+use reportclip::config::FreezeDepth;
+use reportclip::data::{Batch, Images};
 use reportclip::loss::{ClipLoss, Direction};
 use reportclip::model::checkpoint::{LoadOptions, Loaded, load};
 use reportclip::model::{Builder, ClipModel};
@@ -24,7 +25,7 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
     let (pairs, tokens) = expected["input_ids"].dims2().unwrap();
     let flat = |name: &str| expected[name].flatten_all().unwrap();
     let batch = Batch {
-        pixel_values: flat("pixel_values").to_vec1().unwrap(),
+        images: Images::Pixels(flat("pixel_values").to_vec1().unwrap()),
         input_ids: flat("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
         pairs,
         tokens,
@@ -36,6 +37,7 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
         loss: &LOSS,
         device: &Device::Cpu,
         checkpoint_activations: false,
+        frozen_image: FreezeDepth::None,
     };
     (step, [batch])
 }

@@ -6,7 +6,7 @@ mod common;
 use candle_core::{Device, Tensor};
 use common::{assert_close, load_golden};
 use reportclip::config::{FreezeConfig, FreezeDepth};
-use reportclip::data::Batch;
+use reportclip::data::{Batch, Images};
 use reportclip::loss::{ClipLoss, Direction};
 use reportclip::model::checkpoint::Loaded;
 use reportclip::model::{Builder, ClipModel, freeze};
@@ -22,7 +22,7 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
     let take = |name: &str| expected[name].narrow(0, from, to - from).unwrap().flatten_all().unwrap();
     let ids = take("input_ids").to_dtype(candle_core::DType::U32).unwrap();
     Batch {
-        pixel_values: take("pixel_values").to_vec1().unwrap(),
+        images: Images::Pixels(take("pixel_values").to_vec1().unwrap()),
         tokens: expected["input_ids"].dim(1).unwrap(),
         input_ids: ids.to_vec1().unwrap(),
         pairs: to - from,
@@ -39,6 +39,7 @@ fn step_of<'a>(loaded: &'a Loaded, loss: &'a ClipLoss) -> TrainStep<'a> {
         loss,
         device: &Device::Cpu,
         checkpoint_activations: false,
+        frozen_image: FreezeDepth::None,
     }
 }
 
@@ -89,7 +90,7 @@ fn every_trainable_weight_moves_and_every_frozen_one_stays() {
 fn what_is_frozen_is_no_part_of_the_graph() {
     let case = "quick_gelu_legacy_eos";
     let b = batch(case, 0, 4);
-    let pixels = Tensor::from_vec(b.pixel_values, (4, 3, 32, 32), &Device::Cpu).unwrap();
+    let pixels = Tensor::from_vec(b.images.numbers(), (4, 3, 32, 32), &Device::Cpu).unwrap();
     let ids = Tensor::from_vec(b.input_ids, (4, b.tokens), &Device::Cpu).unwrap();
     let tracked = |config: FreezeConfig| {
         let mut loaded = load_golden(&format!("clip/{case}"));
@@ -217,4 +218,32 @@ fn each_part_has_its_learning_rate_and_clipping_scales_the_moments() {
     let state: std::collections::HashMap<String, Tensor> = optimizer.state().into_iter().collect();
     let m = common::numbers(&state["m.logit_scale"])[0];
     assert!((m - 0.1 * 0.5 / (norm + 1e-6)).abs() < 1e-9, "{m}");
+}
+
+#[test]
+fn a_step_on_kept_features_is_the_step_on_pixels() {
+    for case in CASES {
+        for frozen in [FreezeDepth::Blocks(0), FreezeDepth::Blocks(1), FreezeDepth::Blocks(2), FreezeDepth::All] {
+            let mut loaded = load_golden(&format!("clip/{case}"));
+            freeze::apply(&FreezeConfig { image: frozen, ..FreezeConfig::NONE }, &mut loaded.params);
+            let vision = &loaded.config.vision;
+            let pixels = batch(case, 0, 4);
+            let shape = (4, 3, vision.image_size, vision.image_size);
+            let values = Tensor::from_vec(pixels.images.numbers(), shape, &Device::Cpu).unwrap();
+            let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params)).unwrap();
+            let features = model.frozen_image_features(&values, frozen).unwrap();
+            let features: Vec<f32> = features.flatten_all().unwrap().to_vec1().unwrap();
+            assert_eq!(features.len(), 4 * vision.frozen_numbers(frozen));
+            let kept = Batch { images: Images::Features(features), ..pixels.clone() };
+            let step = TrainStep { frozen_image: frozen, ..step_of(&loaded, &LOSS) };
+            let (a, loss_a) = step.gradients(&[pixels]).unwrap();
+            let (b, loss_b) = step.gradients(&[kept]).unwrap();
+            assert_close(case, &loss_b.loss, &loss_a.loss, 1e-6, 0.0);
+            assert!(a.keys().eq(b.keys()), "{case} {frozen:?}: the same weights get gradients");
+            for (name, grad) in a {
+                let dense = |grad: Gradient| grad.into_dense().unwrap();
+                assert_close(&format!("{case} {frozen:?} {name}"), &dense(b[&name].clone()), &dense(grad), 1e-5, 2e-6);
+            }
+        }
+    }
 }

@@ -551,3 +551,47 @@ fn unknown_models_say_what_to_do() {
     let errors = place.errors(&["eval", "--model", &empty.display().to_string(), "--data", "phantom/manifest.csv"], 1);
     assert!(errors[0].contains("config.json"), "{errors:?}");
 }
+
+#[test]
+fn features_of_frozen_images_are_kept_and_change_nothing() {
+    let place = Place::new();
+    let still = ["augment.rotation=0", "augment.brightness=0", "freeze.image=\"all\"", "train.max_steps=12"];
+    let sets = |more: &[&'static str]| -> Vec<&str> { still.iter().chain(more).flat_map(|s| ["--set", *s]).collect() };
+    let with = text(&place.train_ok("runs/with", &sets(&[])).stderr);
+    let (_, kept) = with.split_once("image features are kept in ").unwrap_or_else(|| panic!("{with}"));
+    let rows = kept.split(" MiB, ").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(kept.contains(&format!("{rows} of {rows} rows to work out")), "{with}");
+    let without = text(&place.train_ok("runs/without", &sets(&["data.cache_features=false"])).stderr);
+    assert!(without.contains("image features are worked out at each step: data.cache_features is false"), "{without}");
+    let losses = |run: &str| -> Vec<f64> {
+        let lines = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
+        let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64();
+        lines.lines().filter_map(of).collect()
+    };
+    let (a, b) = (losses("runs/with"), losses("runs/without"));
+    assert!(a.len() == 12 && b.len() == 12);
+    for (a, b) in a.iter().zip(&b) {
+        assert!((a - b).abs() < 1e-5, "{a} with kept features, {b} without");
+    }
+    // The same weights and images: nothing is worked out again, and the run is the same to the last bit.
+    let again = text(&place.train_ok("runs/again", &sets(&[])).stderr);
+    assert!(again.contains(&format!("0 of {rows} rows to work out")), "{again}");
+    place.assert_same_run("runs/with", "runs/again");
+    // Another image file is seen by its time and size, other weights by their numbers.
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let image = manifest.lines().find(|l| l.contains("train")).unwrap().split(',').next().unwrap().to_string();
+    let bytes = fs::read(place.path("phantom").join(&image)).unwrap();
+    fs::write(place.path("phantom").join(&image), bytes).unwrap();
+    let changed = text(&place.train_ok("runs/changed", &sets(&[])).stderr);
+    assert!(changed.contains(&format!("{rows} of {rows} rows to work out")), "{changed}");
+    let seeded = text(&place.train_ok("runs/seeded", &sets(&["seed=4"])).stderr);
+    assert!(seeded.contains(&format!("{rows} of {rows} rows to work out")), "{seeded}");
+    // Where images change at each step, it says why nothing is kept.
+    let augmented = text(&place.train_ok("runs/augmented", &["--set", "freeze.image=\"all\""]).stderr);
+    assert!(augmented.contains("worked out at each step: augmentation changes the images"), "{augmented}");
+    let stop = text(&place.train_ok("runs/stop", &sets(&["seed=4", "train.stop_after=5"])).stderr);
+    assert!(stop.contains("stopped at step 5"), "{stop}");
+    let resume = [&sets(&["seed=4", "train.stop_after=99"])[..], &["--resume", "latest"]].concat();
+    place.train_ok("runs/stop", &resume);
+    place.assert_same_run("runs/stop", "runs/seeded");
+}

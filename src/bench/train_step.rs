@@ -7,8 +7,8 @@ use candle_core::Device;
 use rand::RngExt;
 use serde::Serialize;
 
-use crate::config::Direction;
-use crate::data::Batch;
+use crate::config::{Direction, FreezeDepth};
+use crate::data::{Batch, Images, Preprocess, image::Picture};
 use crate::loss::ClipLoss;
 use crate::model::{ClipConfig, EosRule, Part, checkpoint};
 use crate::ops::peak_rss_mib;
@@ -31,6 +31,8 @@ pub struct TrainStepBench {
     pub text_lengths: Vec<usize>,
     /// Whether the image tower is left as it is.
     pub freeze_image: bool,
+    /// With a frozen image tower: take its output as given, as from the second epoch on.
+    pub cached_features: bool,
     /// Whether blocks keep only their input for the backward pass.
     pub checkpoint_activations: bool,
 }
@@ -79,8 +81,9 @@ pub fn train_step(bench: &TrainStepBench, device: &Device, started: Instant) -> 
         loss: &loss,
         device,
         checkpoint_activations: bench.checkpoint_activations,
+        frozen_image: if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None },
     };
-    let batches: Vec<Batch> = (0..bench.accum_freq).map(|i| random_batch(bench, i)).collect();
+    let batches: Vec<Batch> = (0..bench.accum_freq).map(|i| random_batch(bench, i)).collect::<Result<_>>()?;
     run(&step, &batches, &mut optimizer, bench.steps, started)
 }
 
@@ -129,12 +132,21 @@ fn run(
     })
 }
 
-/// Uniform pixels and token ids, an end mark at each text's end.
-fn random_batch(bench: &TrainStepBench, number: usize) -> Batch {
+/// Random pixels and token ids, an end mark at each text's end.
+fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batch> {
     let (vision, text) = (&bench.config.vision, &bench.config.text);
     let mut rng = stream(0, Purpose::Augment, number as u64);
-    let count = bench.batch_size * vision.channels * vision.image_size * vision.image_size;
-    let pixel_values = (0..count).map(|_| 4.0 * rng.random::<f32>() - 2.0).collect();
+    let images = if bench.freeze_image && bench.cached_features {
+        Images::Features((0..bench.batch_size * vision.width).map(|_| 4.0 * rng.random::<f32>() - 2.0).collect())
+    } else {
+        // As the loader hands them over: bytes of the model's size.
+        let (side, preprocess) = (vision.image_size, Preprocess::clip(vision.image_size));
+        let mut one = || {
+            let bytes = (0..3 * side * side).map(|_| rng.random::<u8>()).collect();
+            preprocess.prepare(&Picture { width: side as u32, height: side as u32, channels: 3, bytes }, None)
+        };
+        Images::Prepared((0..bench.batch_size).map(|_| one()).collect::<Result<_>>()?)
+    };
     let first = number * bench.batch_size;
     let lengths: Vec<usize> =
         (first..first + bench.batch_size).map(|i| bench.text_lengths[i % bench.text_lengths.len()]).collect();
@@ -148,5 +160,5 @@ fn random_batch(bench: &TrainStepBench, number: usize) -> Batch {
         input_ids.extend((1..length).map(|_| rng.random_range(1..text.vocab_size.min(end as usize) as u32)));
         input_ids.extend(std::iter::repeat_n(end, 1 + tokens - length));
     }
-    Batch { pixel_values, input_ids, pairs: bench.batch_size, tokens, errors: Vec::new() }
+    Ok(Batch { images, input_ids, pairs: bench.batch_size, tokens, errors: Vec::new() })
 }

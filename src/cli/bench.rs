@@ -50,6 +50,9 @@ pub(super) struct TrainStepArgs {
     /// Leave the image tower as it is
     #[arg(long)]
     freeze_image: bool,
+    /// With --freeze-image: take the tower's output as cached, as training does from the second epoch on
+    #[arg(long, requires = "freeze_image")]
+    cached_features: bool,
     /// Keep only each block's input for the backward pass
     #[arg(long)]
     checkpoint_activations: bool,
@@ -97,6 +100,7 @@ fn train_step(args: &TrainStepArgs, started: Instant) -> Result<()> {
         steps: args.steps,
         text_lengths,
         freeze_image: args.freeze_image,
+        cached_features: args.cached_features,
         checkpoint_activations: args.checkpoint_activations,
     };
     let figures = bench::train_step(&bench, &device, started)?;

@@ -201,6 +201,7 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
         loss: &loss,
         device: &prepared.device,
         checkpoint_activations: config.train.checkpoint_activations,
+        frozen_image: config.freeze.image,
     };
     let (_, step_loss) = step.gradients(&batches)?;
     let seconds = started.elapsed().as_secs_f64();

@@ -76,7 +76,7 @@ impl Config {
                 best_by_recall: v.text("train.best_metric") == "mean_recall",
                 early_stopping: v.int("train.early_stopping"),
                 clip_grad_norm: v.float("train.clip_grad_norm"),
-                checkpoint_activations: v.text("train.checkpoint_activations") == "on",
+                checkpoint_activations: v.truth("train.checkpoint_activations"),
                 log_every: v.int("train.log_every"),
             },
             optim: OptimConfig {
@@ -94,8 +94,8 @@ impl Config {
             freeze: FreezeConfig {
                 image: v.freeze("freeze.image"),
                 text: v.freeze("freeze.text"),
-                projections: v.get("freeze.projections").and_then(|b| b.as_bool()).unwrap_or(false),
-                logit_scale: v.get("freeze.logit_scale").and_then(|b| b.as_bool()).unwrap_or(false),
+                projections: v.truth("freeze.projections"),
+                logit_scale: v.truth("freeze.logit_scale"),
             },
             eval: EvalConfig { batch_size: v.size("eval.batch_size"), bootstrap: v.size("eval.bootstrap") },
             resolved: v.table(),

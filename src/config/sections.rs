@@ -129,6 +129,10 @@ pub struct DataConfig {
     pub max_skipped: usize,
     pub workers: usize,
     pub prefetch: usize,
+    /// Work out once what frozen image layers make of each image.
+    pub cache_features: bool,
+    /// Folder for that; `None` = beside the run folder.
+    pub feature_cache: Option<PathBuf>,
 }
 
 /// Random changes to training images.
@@ -142,6 +146,14 @@ pub struct AugmentConfig {
     pub horizontal_flip: bool,
     /// Flip although reports name sides.
     pub force_flip: bool,
+}
+
+impl AugmentConfig {
+    /// Whether images stay as they are.
+    pub fn is_off(&self) -> bool {
+        let Self { rotation, crop, brightness, contrast, horizontal_flip, force_flip: _ } = *self;
+        rotation == 0.0 && crop >= 1.0 && brightness == 0.0 && contrast == 0.0 && !horizontal_flip
+    }
 }
 
 /// The objective.

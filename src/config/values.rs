@@ -47,6 +47,10 @@ impl Values<'_> {
         self.optional_float(name).unwrap_or_default()
     }
 
+    pub fn truth(&self, name: &str) -> bool {
+        self.get(name).and_then(|b| b.as_bool()).unwrap_or_default()
+    }
+
     pub fn text(&self, name: &str) -> String {
         self.get(name).and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default()
     }
@@ -140,6 +144,8 @@ impl Values<'_> {
             max_skipped: self.size("data.max_skipped"),
             workers: self.size("data.workers"),
             prefetch: self.size("data.prefetch"),
+            cache_features: self.truth("data.cache_features"),
+            feature_cache: self.path("data.feature_cache"),
         }
     }
 

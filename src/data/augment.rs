@@ -2,9 +2,9 @@
 //! contrast. A horizontal flip moves the heart to the right and makes "left" in a report wrong, so it is off unless
 //! forced or the reports name no side.
 
-use image::RgbImage;
 use rand::{Rng, RngExt};
 
+use super::image::Picture;
 use crate::config::AugmentConfig;
 
 /// The changes drawn for one image.
@@ -25,15 +25,7 @@ pub struct Augmented {
 impl Augmented {
     /// Draws changes; `None` where the config asks for none.
     pub fn draw(config: &AugmentConfig, rng: &mut impl Rng) -> Option<Self> {
-        let none = AugmentConfig {
-            rotation: 0.0,
-            crop: 1.0,
-            brightness: 0.0,
-            contrast: 0.0,
-            horizontal_flip: false,
-            force_flip: config.force_flip,
-        };
-        if *config == none {
+        if config.is_off() {
             return None;
         }
         let mut unit = || rng.random::<f64>();
@@ -53,19 +45,27 @@ impl Augmented {
     }
 
     /// The part of the image to take: (x, y, width, height) in pixels.
-    pub(super) fn region(&self, image: &RgbImage) -> Option<[f64; 4]> {
+    pub(super) fn region(&self, image: &Picture) -> Option<[f64; 4]> {
         if self.keep >= 1.0 {
             return None;
         }
-        let (w, h) = (f64::from(image.width()), f64::from(image.height()));
+        let (w, h) = (f64::from(image.width), f64::from(image.height));
         let (kept_w, kept_h) = ((w * self.keep).max(1.0), (h * self.keep).max(1.0));
         Some([(w - kept_w) * self.start.0, (h - kept_h) * self.start.1, kept_w, kept_h])
     }
 
     /// Rotation about the centre (bilinear, black outside) and flip.
-    pub(super) fn geometry(&self, image: RgbImage) -> RgbImage {
-        let image = if self.angle == 0.0 { image } else { rotate(&image, self.angle) };
-        if self.flip { image::imageops::flip_horizontal(&image) } else { image }
+    pub(super) fn geometry(&self, image: Picture) -> Picture {
+        let mut image = if self.angle == 0.0 { image } else { rotate(&image, self.angle) };
+        if self.flip {
+            let (line, channels) = (image.width as usize * image.channels, image.channels);
+            for row in image.bytes.chunks_exact_mut(line) {
+                row.reverse();
+                // Colours of a pixel keep their order.
+                row.chunks_exact_mut(channels).for_each(<[u8]>::reverse);
+            }
+        }
+        image
     }
 
     /// One pixel value, 0 to 255, changed and kept in range.
@@ -74,26 +74,28 @@ impl Augmented {
     }
 }
 
-fn rotate(image: &RgbImage, angle: f64) -> RgbImage {
-    let (width, height) = image.dimensions();
+fn rotate(image: &Picture, angle: f64) -> Picture {
+    let (width, height, channels) = (image.width, image.height, image.channels);
     let (cx, cy) = ((f64::from(width) - 1.0) / 2.0, (f64::from(height) - 1.0) / 2.0);
     let (sin, cos) = angle.sin_cos();
     let at = |x: i64, y: i64, c: usize| {
         let inside = x >= 0 && y >= 0 && x < i64::from(width) && y < i64::from(height);
-        if inside { f64::from(image.get_pixel(x as u32, y as u32).0[c]) } else { 0.0 }
+        if inside { f64::from(image.bytes[(y as usize * width as usize + x as usize) * channels + c]) } else { 0.0 }
     };
-    RgbImage::from_fn(width, height, |x, y| {
+    let mut bytes = Vec::with_capacity(image.bytes.len());
+    for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
         let (dx, dy) = (f64::from(x) - cx, f64::from(y) - cy);
         let (sx, sy) = (cx + dx * cos - dy * sin, cy + dx * sin + dy * cos);
         let (x0, y0) = (sx.floor(), sy.floor());
         let (fx, fy) = (sx - x0, sy - y0);
         let (x0, y0) = (x0 as i64, y0 as i64);
-        image::Rgb(std::array::from_fn(|c| {
+        bytes.extend((0..channels).map(|c| {
             let top = at(x0, y0, c) * (1.0 - fx) + at(x0 + 1, y0, c) * fx;
             let bottom = at(x0, y0 + 1, c) * (1.0 - fx) + at(x0 + 1, y0 + 1, c) * fx;
             (top * (1.0 - fy) + bottom * fy).round() as u8
-        }))
-    })
+        }));
+    }
+    Picture { width, height, channels, bytes }
 }
 
 #[cfg(test)]
@@ -120,11 +122,23 @@ mod tests {
 
     #[test]
     fn a_quarter_turn_moves_the_corner() {
-        let mut image = RgbImage::new(5, 5);
-        image.put_pixel(0, 0, image::Rgb([200, 200, 200]));
-        let turned = rotate(&image, std::f64::consts::FRAC_PI_2);
-        assert_eq!(turned.get_pixel(0, 4).0, [200; 3], "counter-clockwise: top left to bottom left");
-        assert_eq!(turned.pixels().map(|p| u32::from(p.0[0])).sum::<u32>(), 200);
+        for channels in [1, 3] {
+            let mut image = Picture { width: 5, height: 5, channels, bytes: vec![0; 25 * channels] };
+            image.bytes[..channels].fill(200);
+            let turned = rotate(&image, std::f64::consts::FRAC_PI_2);
+            let bottom_left = 4 * 5 * channels;
+            assert_eq!(turned.bytes[bottom_left..bottom_left + channels], [200, 200, 200][..channels], "left turn");
+            assert_eq!(turned.bytes.iter().map(|&b| usize::from(b)).sum::<usize>(), 200 * channels);
+        }
+    }
+
+    #[test]
+    fn a_flip_keeps_colours() {
+        let config = AugmentConfig { horizontal_flip: true, ..config() };
+        let draw = |i| Augmented::draw(&config, &mut stream(1, Purpose::Augment, i)).unwrap();
+        let flip = (0..50).map(draw).find(|a| a.flip).unwrap();
+        let image = Picture { width: 2, height: 1, channels: 3, bytes: vec![1, 2, 3, 4, 5, 6] };
+        assert_eq!(flip.geometry(image).bytes, [4, 5, 6, 1, 2, 3]);
     }
 
     #[test]
@@ -132,7 +146,7 @@ mod tests {
         let config = AugmentConfig { rotation: 10.0, crop: 0.8, brightness: 0.2, contrast: 0.1, ..config() };
         let draws: Vec<Augmented> =
             (0..200).map(|i| Augmented::draw(&config, &mut stream(7, Purpose::Augment, i)).unwrap()).collect();
-        let image = RgbImage::new(100, 50);
+        let image = Picture { width: 100, height: 50, channels: 1, bytes: vec![0; 5000] };
         for d in &draws {
             assert!(
                 d.angle.abs() <= 10f64.to_radians() && d.brightness.abs() <= 51.0 && (d.contrast - 1.0).abs() <= 0.1

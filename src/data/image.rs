@@ -1,15 +1,36 @@
-//! Image files to 8-bit RGB pixels.
+//! Image files to 8-bit pixels, gray or RGB.
 
 use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 /// No radiograph or slide thumbnail is wider; a header that claims more is broken or hostile.
 const MAX_SIDE: u32 = 30_000;
 /// Bytes that decoding one image may take.
 const MAX_BYTES: u64 = 2 << 30;
+
+/// Pixels of one image, row after row. A radiograph stays gray: a third of the work of resizing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// 1 for gray, 3 for red, green and blue side by side.
+    pub channels: usize,
+    /// height × width × channels numbers.
+    pub bytes: Vec<u8>,
+}
+
+impl Picture {
+    /// Values of one of the three colours, which in a gray image are the same.
+    pub fn colour(&self, channel: usize) -> impl Iterator<Item = u8> + '_ {
+        let offset = channel.min(self.channels - 1);
+        self.bytes.iter().skip(offset).step_by(self.channels).copied()
+    }
+}
 
 /// Reads PNG or JPEG: gray, palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are
 /// scaled to 8, both as transformers 5 does (16-bit gray, which Pillow would clip, as `round(v / 257)`). The camera's
@@ -17,7 +38,7 @@ const MAX_BYTES: u64 = 2 << 30;
 ///
 /// # Errors
 /// Not an image, truncated, or claiming more than 30,000 pixels a side.
-pub fn read(path: &Path) -> Result<RgbImage> {
+pub fn read(path: &Path) -> Result<Picture> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     decode(&bytes).with_context(|| path.display().to_string())
 }
@@ -26,7 +47,7 @@ pub fn read(path: &Path) -> Result<RgbImage> {
 ///
 /// # Errors
 /// As there.
-pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
+pub fn decode(bytes: &[u8]) -> Result<Picture> {
     ensure!(!bytes.is_empty(), "is empty");
     ensure!(!bytes.starts_with(b"version https://git-lfs"), "is a Git LFS pointer, not an image; run `git lfs pull`");
     let mut reader = ImageReader::new(BufReader::new(Cursor::new(bytes))).with_guessed_format()?;
@@ -45,7 +66,13 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).context("cannot be decoded; is it truncated?")?;
     image.apply_orientation(orientation);
-    Ok(if image.color().has_alpha() { over_white(&image) } else { image.into_rgb8() })
+    let (width, height) = (image.width(), image.height());
+    let (channels, bytes) = match image.color() {
+        ColorType::L8 | ColorType::L16 => (1, image.into_luma8().into_raw()),
+        color if color.has_alpha() => (3, over_white(&image)),
+        _ => (3, image.into_rgb8().into_raw()),
+    };
+    Ok(Picture { width, height, channels, bytes })
 }
 
 /// Whether an end-of-image mark follows the picture's own data: the decoder fills what is missing with gray and says
@@ -63,14 +90,11 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     true
 }
 
-fn over_white(image: &DynamicImage) -> RgbImage {
+fn over_white(image: &DynamicImage) -> Vec<u8> {
+    let blend = |c: u8, a: u8| {
+        let (c, a) = (u32::from(c), u32::from(a));
+        ((c * a + 255 * (255 - a) + 127) / 255) as u8
+    };
     let rgba = image.to_rgba8();
-    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-        let [r, g, b, a] = rgba.get_pixel(x, y).0;
-        let blend = |c: u8| {
-            let (c, a) = (u32::from(c), u32::from(a));
-            ((c * a + 255 * (255 - a) + 127) / 255) as u8
-        };
-        image::Rgb([blend(r), blend(g), blend(b)])
-    })
+    rgba.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(|c| blend(c, p.0[3]))).collect()
 }

@@ -1,6 +1,7 @@
 //! The pre-norm transformer block that both CLIP towers are made of. Activations are (rows, width), the rows of a batch's
 //! items one after the other ([`Segments`]).
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use candle_core::Result;
@@ -143,14 +144,24 @@ impl Stack {
     /// x: (rows, width) → row `pooled[i]` of each item, (items, width). With causal blocks, the pooled row is its item's
     /// last: what stands behind it cannot reach it and is left out.
     pub fn forward_pooled(&self, x: Value, segments: &Segments, pooled: &[u32]) -> Result<Value> {
-        let Some((last, rest)) = self.blocks.split_last() else { return ops::select_rows(&x, pooled) };
-        let x = rest.iter().try_fold(x, |x, block| {
+        self.forward_pooled_from(0, x, segments, pooled)
+    }
+
+    /// [`Self::forward_pooled`] where `x` has passed the first `from` blocks.
+    pub fn forward_pooled_from(&self, from: usize, x: Value, segments: &Segments, pooled: &[u32]) -> Result<Value> {
+        let Some(last) = self.blocks.last() else { return ops::select_rows(&x, pooled) };
+        let x = self.forward(from..self.blocks.len() - 1, x, segments)?;
+        last.forward_pooled(&x, segments, pooled)
+    }
+
+    /// x: (rows, width) → the same, through these blocks.
+    pub fn forward(&self, blocks: Range<usize>, x: Value, segments: &Segments) -> Result<Value> {
+        self.blocks[blocks].iter().try_fold(x, |x, block| {
             if !self.recompute {
                 return block.forward(&x, segments);
             }
             let (again, segments) = (Rc::clone(block), segments.clone());
             ops::recomputed(&x, &block.weights(), move |x| again.forward(x, &segments))
-        })?;
-        last.forward_pooled(&x, segments, pooled)
+        })
     }
 }

@@ -8,6 +8,7 @@ use super::config::ClipConfig;
 use super::params::{Builder, Init, ParamSpec, Part};
 use super::text::ClipText;
 use super::vision::ClipVit;
+use crate::config::FreezeDepth;
 use crate::ops::{self, Value, reference};
 
 /// `logit_scale` is kept at or below this, ln 100, as CLIP does.
@@ -57,6 +58,24 @@ impl ClipModel {
     /// Images of another size.
     pub fn image_features(&self, pixel_values: &Tensor) -> Result<Value> {
         ops::linear_no_bias(&self.vision.forward(pixel_values)?, &self.visual_projection)
+    }
+
+    /// What the image layers that `frozen` names make of pixel_values: [`VisionConfig::frozen_numbers`] an image.
+    ///
+    /// [`VisionConfig::frozen_numbers`]: super::VisionConfig::frozen_numbers
+    ///
+    /// # Errors
+    /// As [`Self::image_features`].
+    pub fn frozen_image_features(&self, pixel_values: &Tensor, frozen: FreezeDepth) -> Result<Tensor> {
+        Ok(self.vision.below(pixel_values, frozen)?.tensor().clone())
+    }
+
+    /// [`Self::image_features`] from what [`Self::frozen_image_features`] gave; (rows, width) as there.
+    ///
+    /// # Errors
+    /// Another shape.
+    pub fn image_features_above(&self, x: Tensor, frozen: FreezeDepth) -> Result<Value> {
+        ops::linear_no_bias(&self.vision.above(x.into(), frozen)?, &self.visual_projection)
     }
 
     /// input_ids: (batch, tokens) u32, padded on the right → text_features (batch, embed_dim), not normalised.

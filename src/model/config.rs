@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::config::FreezeDepth;
 pub use crate::ops::Activation;
 
 /// Which token's state stands for the whole text.
@@ -38,6 +39,20 @@ pub struct VisionConfig {
 }
 
 impl VisionConfig {
+    /// The class token and the patches.
+    pub fn tokens(&self) -> usize {
+        1 + self.grid() * self.grid()
+    }
+
+    /// Numbers that the layers frozen by `frozen` give for one image.
+    pub fn frozen_numbers(&self, frozen: FreezeDepth) -> usize {
+        match frozen {
+            FreezeDepth::All => self.width,
+            FreezeDepth::None | FreezeDepth::Blocks(_) => self.tokens() * self.width,
+        }
+    }
+
+    /// Patches a side; pixels past the last whole patch are not seen.
     /// Patches a side; pixels past the last whole patch are not seen.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size

@@ -73,6 +73,15 @@ pub enum Event {
         /// Skipped so far.
         total: usize,
     },
+    /// An automatic choice with its reason.
+    Note(String),
+    /// Image features of frozen layers are worked out.
+    Preparing {
+        /// Rows done.
+        done: usize,
+        /// Rows to do.
+        total: usize,
+    },
     /// Something a person should know.
     Warning(String),
     /// Training ended or stopped.

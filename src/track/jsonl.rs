@@ -108,8 +108,9 @@ impl Sink for JsonlSink {
             Event::Timing { step, seconds, waiting, samples_per_s } => self
                 .timing
                 .write(&json!({"step": step, "seconds": seconds, "waiting": waiting, "samples_per_s": samples_per_s})),
+            Event::Note(text) => self.timing.write(&json!({"note": text})),
             Event::Warning(text) => self.timing.write(&json!({"warning": text})),
-            Event::Start { .. } | Event::End => Ok(()),
+            Event::Start { .. } | Event::Preparing { .. } | Event::End => Ok(()),
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct ProgressSink {
     total: u64,
     last: Option<StepRecord>,
     samples_per_s: f64,
+    /// Rows of which the last line about image features told.
+    prepared: usize,
 }
 
 impl ProgressSink {
@@ -27,7 +29,7 @@ impl ProgressSink {
             bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Self { bar, log_every, total: 0, last: None, samples_per_s: 0.0 }
+        Self { bar, log_every, total: 0, last: None, samples_per_s: 0.0, prepared: 0 }
     }
 
     fn line(&self, text: &str) {
@@ -91,6 +93,20 @@ impl Sink for ProgressSink {
                 let list = lines.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
                 self.line(&format!("warning: skipped line {list} of the {manifest} manifest ({total} rows so far)"));
             }
+            Event::Note(text) => self.line(text),
+            Event::Preparing { done, total } => match &self.bar {
+                Some(bar) => {
+                    bar.set_length(*total as u64);
+                    bar.set_position(*done as u64);
+                    bar.set_message("image features");
+                }
+                // A line at each tenth.
+                None if 10 * done / total != 10 * self.prepared / total => {
+                    self.line(&format!("image features: {done} of {total} rows"));
+                    self.prepared = *done;
+                }
+                None => {}
+            },
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::End => {
                 if let Some(bar) = &self.bar {

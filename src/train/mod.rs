@@ -1,6 +1,7 @@
 //! Training: from a resolved config to a run folder with the best model in it.
 
 mod checkpoint;
+mod keep_features;
 mod open_model;
 mod plan;
 mod prepare;

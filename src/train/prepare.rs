@@ -83,6 +83,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
             tokenizer: model.folder.tokenizer.clone(),
             augment: config.augment,
             seed: config.seed,
+            features: None,
         },
         folder: model.folder,
         data_fingerprint: splits.fingerprint,

@@ -5,10 +5,11 @@ use std::cell::Cell;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 
-use crate::data::Batch;
+use crate::config::FreezeDepth;
+use crate::data::{Batch, Images};
 use crate::loss::{ClipLoss, ClipLossOutput};
 use crate::model::{Builder, ClipConfig, ClipModel, Params};
-use crate::ops::{Gradient, Tape, squared_sum};
+use crate::ops::{Gradient, Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};
 
 /// What is trained, and how.
@@ -24,11 +25,8 @@ pub struct TrainStep<'a> {
     pub device: &'a Device,
     /// Whether blocks keep only their input for the backward pass.
     pub checkpoint_activations: bool,
-}
-
-struct Chunk {
-    pixel_values: Tensor, // (pairs, 3, size, size)
-    input_ids: Tensor,    // (pairs, tokens)
+    /// The image layers whose output [`Images::Features`] hold.
+    pub frozen_image: FreezeDepth,
 }
 
 impl TrainStep<'_> {
@@ -91,9 +89,7 @@ impl TrainStep<'_> {
             }
         };
         let output = if let [only] = batches {
-            let chunk = self.chunk(only)?;
-            let (image, text) = (model.image_features(&chunk.pixel_values)?, model.text_features(&chunk.input_ids)?);
-            drop(chunk);
+            let (image, text) = (self.images(&model, only)?, self.texts(&model, only)?);
             let (output, grads) = self.loss(image.tensor(), text.tensor(), model.logit_scale().tensor())?;
             let outputs = [(&image, grads.image), (&text, grads.text), (model.logit_scale(), grads.logit_scale)];
             tape.backward(outputs, &mut |leaf| tell(leaf).map_err(wrapped))?;
@@ -105,10 +101,7 @@ impl TrainStep<'_> {
             for (i, batch) in batches.iter().enumerate() {
                 let part = |grad: &Tensor| grad.narrow(0, start, batch.pairs)?.copy();
                 let (of_image, of_text) = (part(&grads.image)?, part(&grads.text)?);
-                let chunk = self.chunk(batch)?;
-                let (image, text) =
-                    (model.image_features(&chunk.pixel_values)?, model.text_features(&chunk.input_ids)?);
-                drop(chunk);
+                let (image, text) = (self.images(&model, batch)?, self.texts(&model, batch)?);
                 let last = i + 1 == batches.len();
                 let mut finished = |leaf| if last { tell(leaf).map_err(wrapped) } else { Ok(()) };
                 tape.backward([(&image, of_image), (&text, of_text)], &mut finished)?;
@@ -126,20 +119,30 @@ impl TrainStep<'_> {
         Ok(output)
     }
 
-    fn chunk(&self, batch: &Batch) -> Result<Chunk> {
+    /// image_features of a batch, (pairs, embed_dim).
+    fn images(&self, model: &ClipModel, batch: &Batch) -> Result<Value> {
+        let numbers = batch.images.numbers();
+        if let Images::Features(_) = batch.images {
+            let width = self.config.vision.width;
+            let x = Tensor::from_vec(numbers, ((), width), self.device)?;
+            return Ok(model.image_features_above(x, self.frozen_image)?);
+        }
         let size = self.config.vision.image_size;
-        Ok(Chunk {
-            pixel_values: Tensor::from_slice(&batch.pixel_values, (batch.pairs, 3, size, size), self.device)?,
-            input_ids: Tensor::from_slice(&batch.input_ids, (batch.pairs, batch.tokens), self.device)?,
-        })
+        let pixel_values = Tensor::from_vec(numbers, (batch.pairs, 3, size, size), self.device)?;
+        Ok(model.image_features(&pixel_values)?)
+    }
+
+    /// text_features of a batch, (pairs, embed_dim).
+    fn texts(&self, model: &ClipModel, batch: &Batch) -> Result<Value> {
+        let input_ids = Tensor::from_slice(&batch.input_ids, (batch.pairs, batch.tokens), self.device)?;
+        Ok(model.text_features(&input_ids)?)
     }
 
     fn features(&self, model: &ClipModel, batches: &[Batch]) -> Result<(Tensor, Tensor)> {
         let (mut images, mut texts) = (Vec::new(), Vec::new());
         for batch in batches {
-            let chunk = self.chunk(batch)?;
-            images.push(model.image_features(&chunk.pixel_values)?.tensor().clone());
-            texts.push(model.text_features(&chunk.input_ids)?.tensor().clone());
+            images.push(self.images(model, batch)?.tensor().clone());
+            texts.push(self.texts(model, batch)?.tensor().clone());
         }
         Ok((Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?))
     }

@@ -73,7 +73,10 @@ pub(super) struct Trainer<'a> {
 pub fn train(config: &Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Outcome> {
     let started = Instant::now();
     let mut trainer = Trainer::new(config, prepared, run, resume)?;
-    let result = trainer.run();
+    let result = trainer.keep_features().and_then(|reason| match reason {
+        Some(reason) => Ok(Some(reason)),
+        None => trainer.run(),
+    });
     trainer.emit(&Event::End)?;
     let stopped = result?;
     Ok(Outcome {
@@ -118,7 +121,7 @@ impl Trainer<'_> {
         }
     }
 
-    fn emit(&mut self, event: &Event) -> Result<()> {
+    pub(super) fn emit(&mut self, event: &Event) -> Result<()> {
         self.jsonl.on(event)?;
         self.progress.on(event)
     }
@@ -179,6 +182,7 @@ impl Trainer<'_> {
             loss: &self.loss,
             device: &self.device,
             checkpoint_activations: self.config.train.checkpoint_activations,
+            frozen_image: self.config.freeze.image,
         };
         step.run(chunks, &mut self.optimizer, lr_factor)
     }

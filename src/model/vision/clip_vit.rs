@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use crate::config::FreezeDepth;
 use crate::model::block::{LayerNorm, Stack, StackConfig};
 use crate::model::config::VisionConfig;
 use crate::model::params::{Builder, Depth, Init, Part};
@@ -53,13 +54,53 @@ impl ClipVit {
 
     /// pixel_values: (batch, channels, image_size, image_size) → (batch, width), the class token's state.
     pub fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+        self.upper(self.embed(pixel_values)?, 0)
+    }
+
+    /// What the layers that `frozen` names make of pixel_values; [`Self::above`] goes on from there.
+    pub fn below(&self, pixel_values: &Tensor, frozen: FreezeDepth) -> Result<Value> {
+        match self.blocks_below(frozen) {
+            Some(blocks) => {
+                let x = self.embed(pixel_values)?;
+                let segments = Segments::even(pixel_values.dim(0)?, self.config.tokens());
+                self.stack.forward(0..blocks, x, &segments)
+            }
+            None => self.forward(pixel_values),
+        }
+    }
+
+    /// [`Self::below`]'s output → (batch, width), the class token's state.
+    pub fn above(&self, x: Value, frozen: FreezeDepth) -> Result<Value> {
+        match self.blocks_below(frozen) {
+            Some(blocks) => self.upper(x, blocks),
+            None => Ok(x),
+        }
+    }
+
+    /// How many blocks stand below the lowest trained weight, never counting the last, of which only one token is
+    /// worked out; `None` where the whole tower is frozen.
+    fn blocks_below(&self, frozen: FreezeDepth) -> Option<usize> {
+        match frozen {
+            FreezeDepth::None => Some(0),
+            FreezeDepth::Blocks(n) => Some(n.min(self.config.layers.saturating_sub(1))),
+            FreezeDepth::All => None,
+        }
+    }
+
+    /// → (batch · tokens, width)
+    fn embed(&self, pixel_values: &Tensor) -> Result<Value> {
         let batch = pixel_values.dim(0)?;
-        let tokens = 1 + self.config.grid() * self.config.grid();
-        let x = ops::prepend(&self.class_embedding, &self.patches(pixel_values)?, batch)?; // (batch · tokens, width)
-        let positions: Vec<u32> = (0..batch).flat_map(|_| 0..tokens as u32).collect();
-        let x = self.pre_norm.forward(&ops::add_embedding(&x, &self.position_embedding, &positions)?)?;
+        let x = ops::prepend(&self.class_embedding, &self.patches(pixel_values)?, batch)?;
+        let positions: Vec<u32> = (0..batch).flat_map(|_| 0..self.config.tokens() as u32).collect();
+        self.pre_norm.forward(&ops::add_embedding(&x, &self.position_embedding, &positions)?)
+    }
+
+    /// The blocks from `from` up, for the class token alone.
+    fn upper(&self, x: Value, from: usize) -> Result<Value> {
+        let tokens = self.config.tokens();
+        let batch = x.tensor().dim(0)? / tokens;
         let classes: Vec<u32> = (0..batch).map(|i| (i * tokens) as u32).collect();
-        self.post_norm.forward(&self.stack.forward_pooled(x, &Segments::even(batch, tokens), &classes)?)
+        self.post_norm.forward(&self.stack.forward_pooled_from(from, x, &Segments::even(batch, tokens), &classes)?)
     }
 
     /// A convolution whose stride is its kernel is a product over flattened patches; candle's conv2d would also compute

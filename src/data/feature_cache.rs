@@ -1,0 +1,157 @@
+//! What the frozen layers make of each training image, kept on disk so that it is worked out once.
+//!
+//! The file: a header that names what the numbers were made of, one byte a row that says whether it is there, the rows
+//! as little-endian f32. It grows by whole rows, so an interrupted run goes on where it was.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+
+const MAGIC: &[u8; 8] = b"rc-feat1";
+const KEY_BYTES: usize = 64;
+const HEADER: u64 = (MAGIC.len() + KEY_BYTES + 16) as u64;
+
+/// An open cache; threads share it.
+#[derive(Debug)]
+pub struct FeatureCache {
+    inner: Mutex<Inner>,
+    /// Numbers a row.
+    width: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    present: Vec<u8>,
+}
+
+impl FeatureCache {
+    /// Opens the file, or makes it where there is none or one of another `key` (64 hexadecimal digits), `rows` or
+    /// `width`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn open(path: &Path, key: &str, rows: usize, width: usize) -> Result<Self> {
+        ensure!(key.len() == KEY_BYTES, "a key has {KEY_BYTES} characters");
+        let place = || path.display().to_string();
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).with_context(place)?;
+        }
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(place)?;
+        let mut header = MAGIC.to_vec();
+        header.extend(key.as_bytes());
+        header.extend((rows as u64).to_le_bytes());
+        header.extend((width as u64).to_le_bytes());
+        let length = HEADER + rows as u64 + (rows * width * 4) as u64;
+        let mut found = vec![0; header.len()];
+        let same = file.metadata()?.len() == length && file.read_exact(&mut found).is_ok() && found == header;
+        let mut present = vec![0; rows];
+        if same {
+            file.read_exact(&mut present).with_context(place)?;
+        } else {
+            file.set_len(0).with_context(place)?;
+            file.set_len(length).with_context(place)?;
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&header).with_context(place)?;
+        }
+        Ok(Self { inner: Mutex::new(Inner { file, present }), width })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A thread that died left whole rows at worst unmarked.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rows that are not there yet.
+    pub fn missing(&self) -> Vec<usize> {
+        let inner = self.lock();
+        (0..inner.present.len()).filter(|&row| inner.present[row] != 1).collect()
+    }
+
+    /// Stores rows: number and `width` numbers of each. They count as there only once they are on the disk.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn write<'a>(&self, rows: impl Iterator<Item = (usize, &'a [f32])> + Clone) -> Result<()> {
+        let mut inner = self.lock();
+        let count = inner.present.len();
+        for (row, numbers) in rows.clone() {
+            ensure!(row < count && numbers.len() == self.width, "row {row} of {count}, {} numbers", numbers.len());
+            let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let at = self.start(count, row);
+            inner.file.seek(SeekFrom::Start(at))?;
+            inner.file.write_all(&bytes)?;
+        }
+        inner.file.sync_data()?;
+        for (row, _) in rows {
+            inner.file.seek(SeekFrom::Start(HEADER + row as u64))?;
+            inner.file.write_all(&[1])?;
+            inner.present[row] = 1;
+        }
+        Ok(())
+    }
+
+    /// Appends a row to `numbers`; says whether it is there.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self, row: usize, numbers: &mut Vec<f32>) -> Result<bool> {
+        let mut bytes = vec![0; 4 * self.width];
+        {
+            let mut inner = self.lock();
+            if inner.present.get(row) != Some(&1) {
+                return Ok(false);
+            }
+            let at = self.start(inner.present.len(), row);
+            inner.file.seek(SeekFrom::Start(at))?;
+            inner.file.read_exact(&mut bytes)?;
+        }
+        let (fours, _) = bytes.as_chunks::<4>();
+        numbers.extend(fours.iter().map(|&four| f32::from_le_bytes(four)));
+        Ok(true)
+    }
+
+    fn start(&self, rows: usize, row: usize) -> u64 {
+        HEADER + rows as u64 + (row * self.width * 4) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_and_another_key_starts_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b.f32");
+        let (key, other) = ("0".repeat(64), "1".repeat(64));
+        let cache = FeatureCache::open(&path, &key, 3, 2).unwrap();
+        assert_eq!(cache.missing(), [0, 1, 2]);
+        cache.write([(2, [1.5f32, -2.0].as_slice()), (0, [0.1, 7.0].as_slice())].into_iter()).unwrap();
+        drop(cache);
+        let cache = FeatureCache::open(&path, &key, 3, 2).unwrap();
+        assert_eq!(cache.missing(), [1]);
+        let mut numbers = vec![9.0];
+        assert!(cache.read(2, &mut numbers).unwrap() && !cache.read(1, &mut numbers).unwrap());
+        assert!(cache.read(0, &mut numbers).unwrap() && !cache.read(3, &mut numbers).unwrap());
+        assert_eq!(numbers, [9.0, 1.5, -2.0, 0.1, 7.0]);
+        drop(cache);
+        assert_eq!(FeatureCache::open(&path, &other, 3, 2).unwrap().missing(), [0, 1, 2]);
+        assert_eq!(FeatureCache::open(&path, &other, 4, 2).unwrap().missing().len(), 4);
+        std::fs::write(&path, b"short").unwrap();
+        assert_eq!(FeatureCache::open(&path, &other, 4, 2).unwrap().missing().len(), 4);
+    }
+
+    #[test]
+    fn a_row_of_another_width_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = FeatureCache::open(&dir.path().join("c"), &"0".repeat(64), 2, 2).unwrap();
+        assert!(cache.write([(0, [1f32].as_slice())].into_iter()).is_err());
+        assert!(cache.write([(2, [1f32, 2.0].as_slice())].into_iter()).is_err());
+        assert_eq!(cache.missing(), [0, 1]);
+    }
+}

@@ -1,0 +1,136 @@
+//! Where image layers are frozen, what they make of each training image is worked out once, before the first step.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+use sha2::{Digest, Sha256};
+
+use super::stop;
+use super::trainer::Trainer;
+use crate::config::{Config, FreezeDepth};
+use crate::data::{Dataset, FeatureCache, Prefetch, Prepared, Row, image};
+use crate::model::{Builder, ClipModel, Param, Params, Part};
+use crate::track::Event;
+
+/// Whether features are kept, and why.
+pub(super) fn choose(config: &Config, epochs: f64) -> (bool, &'static str) {
+    if config.freeze.image == FreezeDepth::None {
+        (false, "no image layer is frozen")
+    } else if !config.data.cache_features {
+        (false, "data.cache_features is false")
+    } else if !config.augment.is_off() {
+        (false, "augmentation changes the images at each step")
+    } else if epochs <= 1.0 {
+        (false, "no image is seen twice")
+    } else {
+        (true, "the frozen image layers give the same at each epoch")
+    }
+}
+
+impl Trainer<'_> {
+    /// Fills the cache of features and makes the data set read it. Returns why training shall not begin, if it shall not.
+    pub(super) fn keep_features(&mut self) -> Result<Option<String>> {
+        let frozen = self.config.freeze.image;
+        let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
+        let (kept, reason) = choose(self.config, epochs);
+        if !kept {
+            if frozen != FreezeDepth::None {
+                self.emit(&Event::Note(format!("image features are worked out at each step: {reason}")))?;
+            }
+            return Ok(None);
+        }
+        let key = key(self.config, &self.params, &self.train);
+        let path = path(self.config, self.run.path(), &key);
+        let width = self.folder.config.vision.frozen_numbers(frozen);
+        let cache = FeatureCache::open(&path, &key, self.train.rows.len(), width).context("data.feature_cache")?;
+        let missing = cache.missing();
+        let size = (self.train.rows.len() * width * 4) >> 20;
+        self.emit(&Event::Note(format!(
+            "image features are kept in {} ({size} MiB, {} of {} rows to work out): {reason}",
+            path.display(),
+            missing.len(),
+            self.train.rows.len()
+        )))?;
+        if let Some(reason) = self.fill(&cache, missing)? {
+            return Ok(Some(reason));
+        }
+        let dataset = Dataset { features: Some(Arc::new(cache)), ..(*self.train).clone() };
+        self.train = Arc::new(dataset);
+        Ok(None)
+    }
+
+    /// Rows whose image cannot be read stay missing: the step that needs one tells of it.
+    fn fill(&mut self, cache: &FeatureCache, missing: Vec<usize>) -> Result<Option<String>> {
+        let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
+        let size = self.folder.config.vision.image_size;
+        let (dataset, rows) = (Arc::clone(&self.train), Arc::new(missing));
+        let (all, each) = (Arc::clone(&rows), self.config.eval.batch_size);
+        let decode = move |i: u64| -> Option<Vec<(usize, Prepared)>> {
+            let rows = all.chunks(each).nth(i as usize)?;
+            let one = |&row: &usize| Some((row, read(&dataset, &dataset.rows[row])?));
+            Some(rows.iter().filter_map(one).collect())
+        };
+        let data = &self.config.data;
+        let mut done = 0;
+        for images in Prefetch::start(0, data.workers, data.prefetch, decode) {
+            if stop::asked() {
+                return Ok(Some("stopped while image features were worked out; go on with --resume latest".into()));
+            }
+            done += each;
+            if !images.is_empty() {
+                let mut numbers = vec![0.0; images.iter().map(|(_, image)| image.len()).sum()];
+                let each = numbers.len() / images.len();
+                numbers.chunks_exact_mut(each).zip(&images).for_each(|(numbers, (_, image))| image.write(numbers));
+                let pixel_values = Tensor::from_vec(numbers, (images.len(), 3, size, size), &self.device)?;
+                let features = model.frozen_image_features(&pixel_values, self.config.freeze.image)?;
+                let features: Vec<f32> = features.flatten_all()?.to_vec1()?;
+                let width = features.len() / images.len();
+                cache.write(images.iter().map(|(row, _)| *row).zip(features.chunks_exact(width)))?;
+            }
+            self.emit(&Event::Preparing { done: done.min(rows.len()), total: rows.len() })?;
+        }
+        Ok(None)
+    }
+}
+
+fn read(dataset: &Dataset, row: &Row) -> Option<Prepared> {
+    image::read(&row.image).and_then(|picture| dataset.preprocess.prepare(&picture, None)).ok()
+}
+
+/// Beside the run folders, so that the members of a sweep share it, unless the config names a folder.
+fn path(config: &Config, run: &Path, key: &str) -> PathBuf {
+    let folder = match &config.data.feature_cache {
+        Some(folder) => folder.clone(),
+        None => run.parent().unwrap_or(Path::new(".")).join("feature-cache"),
+    };
+    folder.join(format!("{}.f32", &key[..16]))
+}
+
+/// Over all that the features depend on: frozen weights, preprocessing, and the images by name, size and time.
+fn key(config: &Config, params: &Params, dataset: &Dataset) -> String {
+    let mut hash = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    field(env!("CARGO_PKG_VERSION").as_bytes());
+    field(format!("{:?}", config.freeze.image).as_bytes());
+    field(dataset.preprocess.to_json().to_string().as_bytes());
+    let below = |p: &&Param| p.spec.part == Part::Image && !p.trainable;
+    for param in params.iter().filter(below) {
+        field(param.spec.name.as_bytes());
+        let numbers: Vec<f32> = param.var.flatten_all().and_then(|t| t.to_vec1()).unwrap_or_default();
+        numbers.chunks(1 << 16).for_each(|part| field(&part.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()));
+    }
+    for row in &dataset.rows {
+        field(row.image.to_string_lossy().as_bytes());
+        let meta = std::fs::metadata(&row.image).ok();
+        let time =
+            meta.as_ref().and_then(|m| m.modified().ok()).and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        field(&meta.map_or(0, |m| m.len()).to_le_bytes());
+        field(&time.map_or(0, |t| t.as_nanos()).to_le_bytes());
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
