@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use candle_core::Device;
 use rand::RngExt;
 use serde::Serialize;
 
+use super::Spread;
 use crate::config::{Direction, FreezeDepth};
 use crate::data::{Batch, Images, Preprocess, image::Picture};
 use crate::loss::ClipLoss;
@@ -116,24 +117,22 @@ fn run(
             start_to_first_step_s = started.elapsed().as_secs_f64();
         }
     }
-    let mut rest = if seconds.len() > 1 { seconds[1..].to_vec() } else { seconds.clone() };
-    rest.sort_by(f64::total_cmp);
-    let (middle, pairs) = (rest.len() / 2, batches.iter().map(|b| b.pairs).sum::<usize>());
-    let median = if rest.len() % 2 == 1 { rest[middle] } else { (rest[middle - 1] + rest[middle]) / 2.0 };
+    let rest = Spread::of(if seconds.len() > 1 { &seconds[1..] } else { &seconds });
+    let pairs = batches.iter().map(|b| b.pairs).sum::<usize>();
     Ok(TrainStepFigures {
         first_step_s: seconds[0],
-        median_step_s: median,
-        min_step_s: rest[0],
-        max_step_s: *rest.last().context("one step at least")?,
+        median_step_s: rest.median,
+        min_step_s: rest.min,
+        max_step_s: rest.max,
         start_to_first_step_s,
-        samples_per_s: pairs as f64 / median,
+        samples_per_s: pairs as f64 / rest.median,
         peak_rss_mib: peak_rss_mib(),
         loss,
     })
 }
 
 /// Random pixels and token ids, an end mark at each text's end.
-fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batch> {
+pub(super) fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batch> {
     let (vision, text) = (&bench.config.vision, &bench.config.text);
     let mut rng = stream(0, Purpose::Augment, number as u64);
     let images = if bench.freeze_image && bench.cached_features {

@@ -1,28 +1,36 @@
 //! `reportclip bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::output;
-use crate::bench::{self, TrainStepBench};
+use crate::bench::{self, DataBench, Spread, TrainStepBench};
+use crate::data::ReportTokenizer;
 use crate::device;
 use crate::model::ClipConfig;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Time and memory of training steps, random weights on random input
-    TrainStep(TrainStepArgs),
+    TrainStep(ModelArgs),
+    /// Images and texts a second through the towers, random weights on random input
+    Encode(ModelArgs),
+    /// Image files to model input and texts to token ids, on one core
+    Data(DataArgs),
+    /// Floating-point operations a second of a large matrix product: what steps are measured against
+    Matmul(MatmulArgs),
 }
 
 /// Examples:
 ///   reportclip bench train-step --batch-size 8 --steps 5 --threads 2 --json
 ///   reportclip bench train-step --batch-size 64 --accum-freq 8 --steps 2
 ///   reportclip bench train-step --text-lengths lengths.txt
+///   reportclip bench encode --batch-size 64
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
-pub(super) struct TrainStepArgs {
+pub(super) struct ModelArgs {
     /// Built-in architecture
     #[arg(long, default_value = "clip-vit-base-patch32")]
     model: String,
@@ -64,36 +72,75 @@ pub(super) struct TrainStepArgs {
     json: bool,
 }
 
+/// Examples:
+///   reportclip bench data --images images/
+///   reportclip bench data --images images/ --texts lines.txt --tokenizer runs/demo/model
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct DataArgs {
+    /// Folder of PNG and JPEG files
+    #[arg(long, value_name = "DIR")]
+    images: PathBuf,
+    /// Side of the model's images
+    #[arg(long, default_value_t = 224)]
+    image_size: usize,
+    /// Text file, one text a line
+    #[arg(long, value_name = "FILE", requires = "tokenizer")]
+    texts: Option<PathBuf>,
+    /// Folder with the tokenizer's files
+    #[arg(long, value_name = "DIR", requires = "texts")]
+    tokenizer: Option<PathBuf>,
+    /// How often all is done
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MatmulArgs {
+    /// Threads; default: as many as the machine has cores
+    #[arg(long)]
+    threads: Option<usize>,
+    /// "auto", "cpu", "cuda" or "cuda:N"
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
 pub(super) fn run(command: &Command) -> Result<()> {
     let started = Instant::now();
     match command {
         Command::TrainStep(args) => train_step(args, started),
+        Command::Encode(args) => encode(args),
+        Command::Data(args) => data(args),
+        Command::Matmul(args) => matmul(args),
     }
 }
 
-fn train_step(args: &TrainStepArgs, started: Instant) -> Result<()> {
-    if let Some(threads) = args.threads {
+fn choose_device(name: &str, threads: Option<usize>) -> Result<candle_core::Device> {
+    if let Some(threads) = threads {
         device::use_threads(threads)?;
     }
-    let (device, reason) = device::choose(&args.device)?;
-    tracing::info!("device: {reason}");
+    let (device, reason) = device::choose(name)?;
+    tracing::debug!("device: {reason}");
+    Ok(device)
+}
+
+fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
     let mut config = ClipConfig::builtin(&args.model)?;
     if let Some(size) = args.image_size {
         config.vision.image_size = size;
     }
+    let longest = config.text.context_length;
     let text_lengths = match &args.text_lengths {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            let parse = |(i, line): (usize, &str)| {
-                let length = line.trim().parse::<usize>();
-                let place = || format!("{}:{}: {line:?} is not a number of tokens", path.display(), i + 1);
-                length.with_context(place).map(|n| n.min(config.text.context_length))
-            };
-            text.lines().enumerate().map(parse).collect::<Result<Vec<_>>>()?
-        }
-        None => vec![args.tokens.unwrap_or(config.text.context_length)],
+        Some(path) => read_lengths(path)?.into_iter().map(|n| n.min(longest)).collect(),
+        None => vec![args.tokens.unwrap_or(longest)],
     };
-    let bench = TrainStepBench {
+    Ok(TrainStepBench {
         config,
         batch_size: args.batch_size,
         accum_freq: args.accum_freq,
@@ -102,8 +149,23 @@ fn train_step(args: &TrainStepArgs, started: Instant) -> Result<()> {
         freeze_image: args.freeze_image,
         cached_features: args.cached_features,
         checkpoint_activations: args.checkpoint_activations,
+    })
+}
+
+fn read_lengths(path: &Path) -> Result<Vec<usize>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let parse = |(i, line): (usize, &str)| {
+        let length = line.trim().parse::<usize>();
+        length.with_context(|| format!("{}:{}: {line:?} is not a number of tokens", path.display(), i + 1))
     };
-    let figures = bench::train_step(&bench, &device, started)?;
+    let lengths = text.lines().enumerate().map(parse).collect::<Result<Vec<_>>>()?;
+    ensure!(!lengths.is_empty(), "{}: is empty; one number of tokens a line is wanted", path.display());
+    Ok(lengths)
+}
+
+fn train_step(args: &ModelArgs, started: Instant) -> Result<()> {
+    let device = choose_device(&args.device, args.threads)?;
+    let figures = bench::train_step(&model_bench(args)?, &device, started)?;
     if args.json {
         return output::print_json(&serde_json::to_value(figures)?);
     }
@@ -116,4 +178,64 @@ fn train_step(args: &TrainStepArgs, started: Instant) -> Result<()> {
         figures.samples_per_s,
         figures.peak_rss_mib
     ))
+}
+
+fn spread(s: &Spread) -> String {
+    format!("{:.1} a second (slowest {:.1}, fastest {:.1})", s.median, s.min, s.max)
+}
+
+fn encode(args: &ModelArgs) -> Result<()> {
+    let device = choose_device(&args.device, args.threads)?;
+    let figures = bench::encode(&model_bench(args)?, &device)?;
+    if args.json {
+        return output::print_json(&serde_json::to_value(figures)?);
+    }
+    output::print(&format!(
+        "images: {}\ntexts: {}\n{} MiB at most",
+        spread(&figures.images_per_s),
+        spread(&figures.texts_per_s),
+        figures.peak_rss_mib
+    ))
+}
+
+fn data(args: &DataArgs) -> Result<()> {
+    let place = || args.images.display().to_string();
+    let entries = std::fs::read_dir(&args.images).with_context(place)?;
+    let mut images = entries.map(|e| Ok(e?.path())).collect::<Result<Vec<_>>>().with_context(place)?;
+    let known = |path: &PathBuf| {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
+    };
+    images.retain(known);
+    images.sort();
+    ensure!(!images.is_empty(), "{}: holds no PNG or JPEG file", args.images.display());
+    let texts = match (&args.texts, &args.tokenizer) {
+        (Some(path), Some(folder)) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            Some((text.lines().map(str::to_string).collect(), ReportTokenizer::from_folder(folder, 77)?))
+        }
+        _ => None,
+    };
+    // Whatever runs in parallel elsewhere: figures are for one core.
+    device::use_threads(1)?;
+    let figures = bench::data(&DataBench { images, image_size: args.image_size, texts, rounds: args.rounds })?;
+    if args.json {
+        return output::print_json(&serde_json::to_value(figures)?);
+    }
+    let texts = figures.texts_per_s.as_ref().map(|s| format!("\ntexts: {}", spread(s))).unwrap_or_default();
+    output::print(&format!(
+        "images: {}, {:.0} % of it decoding, {:.0} % resizing{texts}",
+        spread(&figures.images_per_s),
+        100.0 * figures.decode_share,
+        100.0 * figures.resize_share
+    ))
+}
+
+fn matmul(args: &MatmulArgs) -> Result<()> {
+    let device = choose_device(&args.device, args.threads)?;
+    let gflops = bench::matmul_gflops(&device)?;
+    if args.json {
+        return output::print_json(&serde_json::json!({ "gflops": gflops }));
+    }
+    output::print(&format!("{gflops:.1} GFLOP/s"))
 }

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""What reportclip is measured against: the same work in PyTorch, as a practitioner would write it.
+
+  torch_peer.py train-step --batch-size 8 --steps 5 --threads 2 [--tokens 77] [--freeze-image] [--image-size 224]
+  torch_peer.py encode --batch-size 32 --steps 5 --threads 2
+  torch_peer.py data --images DIR
+  torch_peer.py start --model DIR --batch-size 8
+Each prints one JSON line with the keys of `reportclip bench`. Random weights of CLIP ViT-B/32's size (151.3 M), f32,
+symmetric label-smoothed cross-entropy, AdamW over all parameters, texts padded to 77 tokens as transformers' CLIPProcessor
+does in most recipes. Needs torch, transformers, torchvision and pillow; the environment decides the versions, and every
+line names them.
+"""
+import argparse
+import json
+import os
+import resource
+import statistics
+import time
+
+START = time.perf_counter()
+
+
+def peak_rss_mib():
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def process_age():
+    """Seconds since this process was started, the interpreter's own start included."""
+    ticks = int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19])
+    uptime = float(open("/proc/uptime").read().split()[0])
+    return uptime - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def spread(values):
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def clip(arguments):
+    from transformers import CLIPConfig, CLIPModel
+
+    config = CLIPConfig()
+    config.vision_config.image_size = arguments.image_size
+    return CLIPModel._from_config(config, attn_implementation="sdpa")
+
+
+def inputs(arguments):
+    import torch
+
+    pixel_values = torch.randn(arguments.batch_size, 3, arguments.image_size, arguments.image_size)
+    input_ids = torch.randint(1, 49000, (arguments.batch_size, arguments.tokens))
+    input_ids[:, -1] = 49407
+    return pixel_values, input_ids
+
+
+def train(model, batches, steps):
+    """Seconds of each step, and seconds from the process's start to the end of the first."""
+    import torch
+    import torch.nn.functional as F
+
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, weight_decay=0.2)
+    seconds, first = [], 0.0
+    for step in range(steps):
+        pixel_values, input_ids = batches[step % len(batches)]
+        targets = torch.arange(len(input_ids))
+        started = time.perf_counter()
+        out = model(input_ids=input_ids, pixel_values=pixel_values)
+        loss = (
+            F.cross_entropy(out.logits_per_image, targets, label_smoothing=0.1)
+            + F.cross_entropy(out.logits_per_text, targets, label_smoothing=0.1)
+        ) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - started)
+        if step == 0:
+            first = process_age()
+    return seconds, first, loss.item()
+
+
+def train_step(arguments):
+    model = clip(arguments).train()
+    if arguments.freeze_image:
+        model.vision_model.requires_grad_(False)
+    if arguments.checkpoint_activations:
+        model.gradient_checkpointing_enable()
+    seconds, first, loss = train(model, [inputs(arguments)], arguments.steps)
+    rest = seconds[1:] or seconds
+    median = statistics.median(rest)
+    return {
+        "first_step_s": seconds[0], "median_step_s": median, "min_step_s": min(rest), "max_step_s": max(rest),
+        "start_to_first_step_s": first, "samples_per_s": arguments.batch_size / median, "loss": loss,
+    }
+
+
+def encode(arguments):
+    import torch
+
+    model = clip(arguments).eval()
+    pixel_values, input_ids = inputs(arguments)
+    images, texts = [], []
+    with torch.inference_mode():
+        for step in range(arguments.steps + 1):
+            started = time.perf_counter()
+            model.get_image_features(pixel_values=pixel_values)
+            between = time.perf_counter()
+            model.get_text_features(input_ids=input_ids)
+            if step > 0:
+                images.append(len(input_ids) / (between - started))
+                texts.append(len(input_ids) / (time.perf_counter() - between))
+    return {"images_per_s": spread(images), "texts_per_s": spread(texts)}
+
+
+def data(arguments):
+    """torchvision's transforms over PIL images, on one core."""
+    import torch
+    from PIL import Image
+    from torchvision import transforms
+
+    torch.set_num_threads(1)
+    size = arguments.image_size
+    transform = transforms.Compose([
+        transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
+        transforms.CenterCrop(size),
+        transforms.ToTensor(),
+        transforms.Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    ])
+    names = sorted(n for n in os.listdir(arguments.images) if n.lower().endswith((".png", ".jpg", ".jpeg")))
+    paths = [os.path.join(arguments.images, n) for n in names]
+    rates = []
+    for step in range(arguments.steps + 1):
+        started = time.perf_counter()
+        for path in paths:
+            transform(Image.open(path).convert("RGB"))
+        if step > 0:
+            rates.append(len(paths) / (time.perf_counter() - started))
+    return {"images": len(paths), "images_per_s": spread(rates)}
+
+
+def start(arguments):
+    """From the start of the process to the end of the first step on real files, as a script of a few lines does it."""
+    import csv
+
+    from PIL import Image
+    from transformers import CLIPModel, CLIPProcessor
+
+    model = CLIPModel.from_pretrained(arguments.model).train()
+    processor = CLIPProcessor.from_pretrained(arguments.model)
+    folder = os.path.dirname(arguments.manifest)
+    rows = list(csv.DictReader(open(arguments.manifest, newline="")))[: arguments.batch_size]
+    images = [Image.open(os.path.join(folder, r["image"])).convert("RGB") for r in rows]
+    batch = processor(
+        text=[r["report"] for r in rows], images=images, return_tensors="pt", padding="max_length", truncation=True
+    )
+    _, first, loss = train(model, [(batch["pixel_values"], batch["input_ids"])], 1)
+    return {"start_to_first_step_s": first, "loss": loss}
+
+
+def save(arguments):
+    """A random CLIP ViT-B/32 with open_clip's vocabulary, as a folder that both sides load."""
+    import open_clip
+    from transformers import CLIPImageProcessor, CLIPTokenizer
+
+    model = clip(arguments)
+    model.save_pretrained(arguments.model)
+    CLIPImageProcessor().save_pretrained(arguments.model)
+    tokenizer = open_clip.tokenizer.SimpleTokenizer()
+    unicode_bytes = tokenizer.encoder
+    merges = [" ".join(pair) for pair, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda kv: kv[1])]
+    vocab = {token.replace("<start_of_text>", "<|startoftext|>").replace("<end_of_text>", "<|endoftext|>"): i
+             for token, i in unicode_bytes.items()}
+    json.dump(vocab, open(os.path.join(arguments.model, "vocab.json"), "w"))
+    open(os.path.join(arguments.model, "merges.txt"), "w").write("#version: 0.2\n" + "\n".join(merges) + "\n")
+    CLIPTokenizer.from_pretrained(arguments.model).save_pretrained(arguments.model)
+    return {"saved": arguments.model}
+
+
+COMMANDS = {"train-step": train_step, "encode": encode, "data": data, "start": start, "save": save}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=77, help="length that texts are padded to")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--freeze-image", action="store_true")
+    parser.add_argument("--checkpoint-activations", action="store_true")
+    parser.add_argument("--images", help="folder of image files")
+    parser.add_argument("--model", help="folder of a model")
+    parser.add_argument("--manifest", help="CSV with the columns image and report")
+    arguments = parser.parse_args()
+    import torch
+    import transformers
+
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    figures = COMMANDS[arguments.command](arguments)
+    figures |= {"peak_rss_mib": peak_rss_mib(), "torch": torch.__version__, "transformers": transformers.__version__}
+    print(json.dumps(figures))

@@ -1,0 +1,87 @@
+//! Image files to model input, and texts to token ids, on one thread.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::Spread;
+use crate::data::{Preprocess, ReportTokenizer, image};
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct DataBench {
+    /// Image files.
+    pub images: Vec<PathBuf>,
+    /// Side of the model's images.
+    pub image_size: usize,
+    /// Texts, and what makes token ids of them.
+    pub texts: Option<(Vec<String>, ReportTokenizer)>,
+    /// How often each is done, after once for nothing.
+    pub rounds: usize,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct DataFigures {
+    /// Images of a round.
+    pub images: usize,
+    /// Files to `pixel_values`, images a second on one core.
+    pub images_per_s: Spread,
+    /// Share of that time for reading and decoding.
+    pub decode_share: f64,
+    /// Share for resizing and cropping.
+    pub resize_share: f64,
+    /// Texts to token ids, a second on one core; absent without a tokenizer.
+    pub texts_per_s: Option<Spread>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// No image, or one that cannot be read.
+pub fn data(bench: &DataBench) -> Result<DataFigures> {
+    ensure!(!bench.images.is_empty() && bench.rounds > 0, "there is nothing to measure: images and rounds start at 1");
+    let preprocess = Preprocess::clip(bench.image_size);
+    let (mut rates, mut seconds) = (Vec::new(), [0.0; 3]);
+    let mut values = Vec::new();
+    for round in 0..=bench.rounds {
+        let mut parts = [0.0; 3];
+        for path in &bench.images {
+            let started = Instant::now();
+            let picture = image::read(path)?;
+            let decoded = Instant::now();
+            let prepared = preprocess.prepare(&picture, None).with_context(|| path.display().to_string())?;
+            let resized = Instant::now();
+            values.resize(prepared.len(), 0.0);
+            prepared.write(&mut values);
+            let times = [decoded - started, resized - decoded, resized.elapsed()];
+            parts.iter_mut().zip(times).for_each(|(sum, time)| *sum += time.as_secs_f64());
+        }
+        if round > 0 {
+            rates.push(bench.images.len() as f64 / parts.iter().sum::<f64>());
+            seconds.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+        }
+    }
+    let total: f64 = seconds.iter().sum();
+    let texts_per_s = bench.texts.as_ref().map(|(texts, tokenizer)| tokenize(texts, tokenizer, bench.rounds));
+    Ok(DataFigures {
+        images: bench.images.len(),
+        images_per_s: Spread::of(&rates),
+        decode_share: seconds[0] / total,
+        resize_share: seconds[1] / total,
+        texts_per_s: texts_per_s.transpose()?,
+    })
+}
+
+fn tokenize(texts: &[String], tokenizer: &ReportTokenizer, rounds: usize) -> Result<Spread> {
+    ensure!(!texts.is_empty(), "there is no text");
+    let mut rates = Vec::new();
+    for _ in 0..rounds {
+        let started = Instant::now();
+        tokenizer.encode_batch(texts.iter().map(String::as_str))?;
+        rates.push(texts.len() as f64 / started.elapsed().as_secs_f64());
+    }
+    Ok(Spread::of(&rates))
+}
