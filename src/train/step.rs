@@ -1,6 +1,7 @@
 //! One optimizer step: the loss over the whole batch, its gradients in the memory of one chunk, the update.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
@@ -69,7 +70,8 @@ impl TrainStep<'_> {
     /// gradient, once no step needs the weight any more.
     ///
     /// With one batch, plain back-propagation. With more, in two passes (GradCache, arXiv 2101.06983): features of all
-    /// chunks without a tape, the loss's gradient on the features, then each chunk again with its features' gradient.
+    /// chunks, the loss's gradient on the features, then each chunk again with its features' gradient. Only the last
+    /// chunk's steps are recorded in the first pass: it runs back first, and needs no second forward pass.
     fn backward(
         &self,
         batches: &[Batch],
@@ -88,30 +90,32 @@ impl TrainStep<'_> {
                 None => Ok(()),
             }
         };
-        let output = if let [only] = batches {
-            let (image, text) = (self.images(&model, only)?, self.texts(&model, only)?);
-            let (output, grads) = self.loss(image.tensor(), text.tensor(), model.logit_scale().tensor())?;
-            let outputs = [(&image, grads.image), (&text, grads.text), (model.logit_scale(), grads.logit_scale)];
-            tape.backward(outputs, &mut |leaf| tell(leaf).map_err(wrapped))?;
-            output
-        } else {
-            let (images, texts) = tape.paused(|| self.features(&model, batches))?;
-            let (output, grads) = self.loss(&images, &texts, model.logit_scale().tensor())?;
-            let mut start = 0;
-            for (i, batch) in batches.iter().enumerate() {
-                let part = |grad: &Tensor| grad.narrow(0, start, batch.pairs)?.copy();
-                let (of_image, of_text) = (part(&grads.image)?, part(&grads.text)?);
-                let (image, text) = (self.images(&model, batch)?, self.texts(&model, batch)?);
-                let last = i + 1 == batches.len();
-                let mut finished = |leaf| if last { tell(leaf).map_err(wrapped) } else { Ok(()) };
-                tape.backward([(&image, of_image), (&text, of_text)], &mut finished)?;
-                start += batch.pairs;
-            }
-            tape.backward([(model.logit_scale(), grads.logit_scale)], &mut |_| Ok(()))?;
-            output
+        let (last, earlier) = batches.split_last().context("a step without a batch")?;
+        let (mut images, mut texts) = tape.paused(|| self.features(&model, earlier))?;
+        let (image, text) = (self.images(&model, last)?, self.texts(&model, last)?);
+        images.push(image.tensor().clone());
+        texts.push(text.tensor().clone());
+        let (images, texts) = (Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?);
+        let (output, grads) = self.loss(&images, &texts, model.logit_scale().tensor())?;
+        let mut run_back = |image: &Value, text: &Value, rows: Range<usize>, is_last: bool| -> Result<()> {
+            let part = |grad: &Tensor| grad.narrow(0, rows.start, rows.len())?.copy();
+            let outputs = [(image, part(&grads.image)?), (text, part(&grads.text)?)];
+            // A weight is done with once the last chunk has passed it.
+            let mut finished = |leaf| if is_last { tell(leaf).map_err(wrapped) } else { Ok(()) };
+            Ok(tape.backward(outputs, &mut finished)?)
         };
+        let pairs = images.dim(0)?;
+        run_back(&image, &text, pairs - last.pairs..pairs, earlier.is_empty())?;
+        drop((image, text));
+        let mut start = 0;
+        for (i, batch) in earlier.iter().enumerate() {
+            let (image, text) = (self.images(&model, batch)?, self.texts(&model, batch)?);
+            run_back(&image, &text, start..start + batch.pairs, i + 1 == earlier.len())?;
+            start += batch.pairs;
+        }
+        tape.backward([(model.logit_scale(), grads.logit_scale)], &mut |_| Ok(()))?;
         for (number, param) in self.params.numbered().filter(|(_, p)| p.trainable) {
-            // logit_scale is no part of the tape's steps, and weights that no chunk used last are told of here.
+            // logit_scale is no input of a step: the tape tells of it here.
             tell(number)?;
             let name = &param.spec.name;
             ensure!(told[number].get(), "{name} is trainable and got no gradient; please report this as a bug");
@@ -138,13 +142,14 @@ impl TrainStep<'_> {
         Ok(model.text_features(&input_ids)?)
     }
 
-    fn features(&self, model: &ClipModel, batches: &[Batch]) -> Result<(Tensor, Tensor)> {
+    /// Features of each batch.
+    fn features(&self, model: &ClipModel, batches: &[Batch]) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         let (mut images, mut texts) = (Vec::new(), Vec::new());
         for batch in batches {
             images.push(self.images(model, batch)?.tensor().clone());
             texts.push(self.texts(model, batch)?.tensor().clone());
         }
-        Ok((Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?))
+        Ok((images, texts))
     }
 
     /// The loss, and its gradient on what it was made of.
