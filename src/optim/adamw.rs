@@ -47,7 +47,8 @@ impl AdamW {
     /// # Errors
     /// Whatever the device reports.
     pub fn new(params: &Params, options: AdamWOptions) -> Result<Self> {
-        let zeros = |p: &crate::model::Param| Var::from_tensor(&p.var.zeros_like()?);
+        // Not copied from a tensor of zeros: memory that nobody has touched yet costs nothing.
+        let zeros = |p: &Param| Var::zeros(p.var.shape(), p.var.dtype(), p.var.device());
         let moments = params.trainable().map(|p| Ok((p.spec.name.clone(), (zeros(p)?, zeros(p)?))));
         Ok(Self { options, t: 0, moments: moments.collect::<Result<_>>()? })
     }

@@ -97,20 +97,23 @@ impl TrainStep<'_> {
         texts.push(text.tensor().clone());
         let (images, texts) = (Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?);
         let (output, grads) = self.loss(&images, &texts, model.logit_scale().tensor())?;
-        let mut run_back = |image: &Value, text: &Value, rows: Range<usize>, is_last: bool| -> Result<()> {
+        // A weight is done with once the last chunk has passed it.
+        let mut run_back = |outputs: &[(&Value, &Tensor)], rows: Range<usize>, is_last: bool| -> Result<()> {
             let part = |grad: &Tensor| grad.narrow(0, rows.start, rows.len())?.copy();
-            let outputs = [(image, part(&grads.image)?), (text, part(&grads.text)?)];
-            // A weight is done with once the last chunk has passed it.
+            let outputs = outputs.iter().map(|(value, grad)| Ok((*value, part(grad)?)));
+            let outputs = outputs.collect::<candle_core::Result<Vec<_>>>()?;
             let mut finished = |leaf| if is_last { tell(leaf).map_err(wrapped) } else { Ok(()) };
             Ok(tape.backward(outputs, &mut finished)?)
         };
         let pairs = images.dim(0)?;
-        run_back(&image, &text, pairs - last.pairs..pairs, earlier.is_empty())?;
+        run_back(&[(&image, &grads.image), (&text, &grads.text)], pairs - last.pairs..pairs, earlier.is_empty())?;
         drop((image, text));
         let mut start = 0;
         for (i, batch) in earlier.iter().enumerate() {
-            let (image, text) = (self.images(&model, batch)?, self.texts(&model, batch)?);
-            run_back(&image, &text, start..start + batch.pairs, i + 1 == earlier.len())?;
+            // One tower after the other: the memory of one at a time.
+            let (rows, is_last) = (start..start + batch.pairs, i + 1 == earlier.len());
+            run_back(&[(&self.images(&model, batch)?, &grads.image)], rows.clone(), is_last)?;
+            run_back(&[(&self.texts(&model, batch)?, &grads.text)], rows, is_last)?;
             start += batch.pairs;
         }
         tape.backward([(model.logit_scale(), grads.logit_scale)], &mut |_| Ok(()))?;
