@@ -149,10 +149,12 @@ def start(arguments):
     rows = list(csv.DictReader(open(arguments.manifest, newline="")))[: arguments.batch_size]
     images = [Image.open(os.path.join(folder, r["image"])).convert("RGB") for r in rows]
     batch = processor(
-        text=[r["report"] for r in rows], images=images, return_tensors="pt", padding="max_length", truncation=True
+        text=[r["report"] for r in rows], images=images, return_tensors="pt", padding="max_length", truncation=True,
+        max_length=77,
     )
+    begins = process_age()
     _, first, loss = train(model, [(batch["pixel_values"], batch["input_ids"])], 1)
-    return {"start_to_first_step_s": first, "loss": loss}
+    return {"start_to_step_s": begins, "start_to_first_step_s": first, "loss": loss}
 
 
 def save(arguments):

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 
 use rand::RngExt;
+use rayon::prelude::*;
 
 use crate::ops::{Tape, Value};
 use crate::seed;
@@ -110,16 +111,16 @@ impl Params {
     /// A tensor of another shape than declared.
     pub fn new(mut weights: Vec<(ParamSpec, Tensor)>) -> Result<Self> {
         weights.sort_by(|a, b| a.0.name.cmp(&b.0.name));
-        let mut params = Self::default();
-        for (spec, tensor) in weights {
+        let param = |(spec, tensor): (ParamSpec, Tensor)| {
             if tensor.shape() != &spec.shape {
                 bail!("{}: shape {:?}, declared {:?}", spec.name, tensor.dims(), spec.shape.dims());
             }
             let var = Var::from_tensor(&tensor.to_dtype(DType::F32)?.contiguous()?)?;
-            params.index.insert(spec.name.clone(), params.list.len());
-            params.list.push(Param { spec, var, trainable: true });
-        }
-        Ok(params)
+            Ok(Param { spec, var, trainable: true })
+        };
+        let list = weights.into_par_iter().map(param).collect::<Result<Vec<_>>>()?;
+        let index = list.iter().enumerate().map(|(i, p)| (p.spec.name.clone(), i)).collect();
+        Ok(Self { list, index })
     }
 
     /// All weights, by name.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Tensor, Var};
+use rayon::prelude::*;
 
 use crate::model::{MAX_LOGIT_SCALE, Param, Params, Part};
 use crate::ops::{AdamwStep, Gradient, adamw_step};
@@ -49,8 +50,10 @@ impl AdamW {
     pub fn new(params: &Params, options: AdamWOptions) -> Result<Self> {
         // Not copied from a tensor of zeros: memory that nobody has touched yet costs nothing.
         let zeros = |p: &Param| Var::zeros(p.var.shape(), p.var.dtype(), p.var.device());
-        let moments = params.trainable().map(|p| Ok((p.spec.name.clone(), (zeros(p)?, zeros(p)?))));
-        Ok(Self { options, t: 0, moments: moments.collect::<Result<_>>()? })
+        let trainable: Vec<&Param> = params.trainable().collect();
+        let moments = trainable.into_par_iter().map(|p| Ok((p.spec.name.clone(), (zeros(p)?, zeros(p)?))));
+        let moments = moments.collect::<Result<Vec<_>>>()?;
+        Ok(Self { options, t: 0, moments: moments.into_iter().collect() })
     }
 
     /// Whether gradients are clipped by the norm of all together.

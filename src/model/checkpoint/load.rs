@@ -60,13 +60,14 @@ pub fn load(files: &ModelFiles, options: &LoadOptions, device: &Device) -> Resul
     let ignored = check(&weights, &specs).with_context(|| files.source().to_string())?;
     let shapes: std::collections::HashMap<String, candle_core::Shape> =
         ClipModel::specs(&config)?.into_iter().map(|s| (s.name, s.shape)).collect();
-    let mut list = Vec::with_capacity(specs.len());
-    for mut spec in specs {
+    // On all threads: what takes time is the first touch of each page.
+    let read = |mut spec: ParamSpec| -> Result<(ParamSpec, Tensor)> {
         let tensor = weights.get(&spec.name).with_context(|| format!("{}: {}", files.source(), spec.name))?;
         let tensor = resize(&spec, tensor, &stored, &config)?;
         spec.shape = shapes[&spec.name].clone();
-        list.push((spec, tensor.to_device(device)?));
-    }
+        Ok((spec, tensor.to_device(device)?))
+    };
+    let list = specs.into_par_iter().map(read).collect::<Result<Vec<_>>>()?;
     Ok(Loaded { config, config_json, params: Params::new(list)?, ignored })
 }
 
