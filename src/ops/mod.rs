@@ -24,7 +24,7 @@ mod tape;
 
 pub use activation::Activation;
 pub use adamw::{AdamwStep, adamw_step};
-pub use alloc::{keep_freed_memory, peak_rss_mib, physical_memory_mib};
+pub use alloc::{Allocator, keep_freed_memory, peak_rss_mib, physical_memory_mib};
 pub use attention::Attention;
 pub use contrastive::{Contrastive, ContrastiveOutput, contrastive};
 pub use gradient::{Gradient, RowGradient, squared_sum};
