@@ -595,3 +595,29 @@ fn features_of_frozen_images_are_kept_and_change_nothing() {
     place.train_ok("runs/stop", &resume);
     place.assert_same_run("runs/stop", "runs/seeded");
 }
+
+#[test]
+fn benchmarks_print_their_figures() {
+    let place = Place::new();
+    let small = ["--batch-size", "2", "--image-size", "32", "--steps", "2", "--threads", "2", "--json"];
+    let out = place.run(&[&["bench", "train-step", "--tokens", "4"], &small[..]].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let figures = json(&out.stdout);
+    for key in ["first_step_s", "median_step_s", "min_step_s", "samples_per_s", "peak_rss_mib", "loss"] {
+        assert!(figures[key].as_f64().is_some_and(|v| v > 0.0), "{key} in {figures}");
+    }
+    let out = place.run(&["bench", "data", "--images", "phantom/images", "--rounds", "1", "--json"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(json(&out.stdout)["images_per_s"]["median"].as_f64().unwrap() > 0.0);
+    fs::write(place.path("lengths.txt"), "12\nfive\n").unwrap();
+    let bad: [(&[&str], &str); 4] = [
+        (&["train-step", "--model", "resnet"], "model \"resnet\": built in are clip-vit-base-patch32"),
+        (&["train-step", "--text-lengths", "lengths.txt"], "lengths.txt:2: \"five\" is not a number of tokens"),
+        (&["train-step", "--threads", "0"], "threads start at 1"),
+        (&["data", "--images", "."], "holds no PNG or JPEG file"),
+    ];
+    for (arguments, message) in bad {
+        let out = place.run(&[&["bench"], arguments].concat());
+        assert!(!out.status.success() && text(&out.stderr).contains(message), "{}", text(&out.stderr));
+    }
+}

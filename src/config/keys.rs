@@ -170,7 +170,7 @@ pub const KEYS: &[Key] = &[
         "train.checkpoint_activations",
         Kind::Bool,
         "false",
-        "Keep only each block's input for the backward pass: less memory, about a quarter more time",
+        "Keep only each block's input for the backward pass: less memory, about a fifth more time",
     ),
     key("train.log_every", Kind::Int(1, MAX), "10", "Steps between lines where there is no terminal"),
     key("optim.lr", Kind::Float(0.0, 10.0), "1e-5", "Learning rate"),

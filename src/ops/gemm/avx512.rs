@@ -43,37 +43,38 @@ pub(super) fn product(dst: (&mut [f32], Layout, Into), scale: f32, a: Matrix, b:
         Threads::One => 1,
     };
     let dst = Destination { start: dst.as_mut_ptr(), layout };
-    PACKED_B.with_borrow_mut(|packed_b| {
-        let blocks = k.div_ceil(DEPTH).max(1);
-        for block in 0..blocks {
-            // Blocks of about one length, which depends on nothing but k.
-            let (from, to) = (block * k / blocks, (block + 1) * k / blocks);
-            let depth = to - from;
-            let into = if block > 0 { Into::Onto } else { into };
-            let sliver = COLUMNS * depth;
-            let size = n.div_ceil(COLUMNS) * sliver;
-            if packed_b.len() < size {
-                packed_b.resize(size, 0.0);
-            }
-            let pack_one = |(j, packed): (usize, &mut [f32])| {
-                let columns = COLUMNS.min(n - j * COLUMNS);
-                let strides = (b.layout.column_stride, b.layout.row_stride);
-                pack::<COLUMNS>(
-                    &b.numbers[from * strides.1 + j * COLUMNS * strides.0..],
-                    strides,
-                    (columns, depth),
-                    packed,
-                );
-            };
-            if depth > 0 && threads > 1 {
-                packed_b[..size].par_chunks_mut(sliver).enumerate().for_each(pack_one);
-            } else if depth > 0 {
-                packed_b[..size].chunks_mut(sliver).enumerate().for_each(pack_one);
-            }
-            let step = Step { dst: &dst, into, scale, a, packed_b: &packed_b[..size], from, depth };
-            step.run(threads);
+    // Taken, not borrowed: while this thread waits for others, it may be given another product to work on.
+    let mut packed_b = PACKED_B.take();
+    let blocks = k.div_ceil(DEPTH).max(1);
+    for block in 0..blocks {
+        // Blocks of about one length, which depends on nothing but k.
+        let (from, to) = (block * k / blocks, (block + 1) * k / blocks);
+        let depth = to - from;
+        let into = if block > 0 { Into::Onto } else { into };
+        let sliver = COLUMNS * depth;
+        let size = n.div_ceil(COLUMNS) * sliver;
+        if packed_b.len() < size {
+            packed_b.resize(size, 0.0);
         }
-    });
+        let pack_one = |(j, packed): (usize, &mut [f32])| {
+            let columns = COLUMNS.min(n - j * COLUMNS);
+            let strides = (b.layout.column_stride, b.layout.row_stride);
+            pack::<COLUMNS>(
+                &b.numbers[from * strides.1 + j * COLUMNS * strides.0..],
+                strides,
+                (columns, depth),
+                packed,
+            );
+        };
+        if depth > 0 && threads > 1 {
+            packed_b[..size].par_chunks_mut(sliver).enumerate().for_each(pack_one);
+        } else if depth > 0 {
+            packed_b[..size].chunks_mut(sliver).enumerate().for_each(pack_one);
+        }
+        let step = Step { dst: &dst, into, scale, a, packed_b: &packed_b[..size], from, depth };
+        step.run(threads);
+    }
+    PACKED_B.set(packed_b);
 }
 
 /// A result that several tasks write, each its own part.
