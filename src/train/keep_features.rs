@@ -41,7 +41,8 @@ impl Trainer<'_> {
             }
             return Ok(None);
         }
-        let key = key(self.config, &self.params, &self.train);
+        let layers = format!("{:?} {frozen:?}", self.folder.config.vision);
+        let key = key(&layers, &self.params, &self.train);
         let path = path(self.config, self.run.path(), &key);
         let width = self.folder.config.vision.frozen_numbers(frozen);
         let cache = FeatureCache::open(&path, &key, self.train.rows.len(), width).context("data.feature_cache")?;
@@ -108,15 +109,16 @@ fn path(config: &Config, run: &Path, key: &str) -> PathBuf {
     folder.join(format!("{}.f32", &key[..16]))
 }
 
-/// Over all that the features depend on: frozen weights, preprocessing, and the images by name, size and time.
-fn key(config: &Config, params: &Params, dataset: &Dataset) -> String {
+/// Over all that the features depend on: the frozen layers' shape and weights, preprocessing, and the images by name,
+/// size and time.
+fn key(layers: &str, params: &Params, dataset: &Dataset) -> String {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
     field(env!("CARGO_PKG_VERSION").as_bytes());
-    field(format!("{:?}", config.freeze.image).as_bytes());
+    field(layers.as_bytes());
     field(dataset.preprocess.to_json().to_string().as_bytes());
     let below = |p: &&Param| p.spec.part == Part::Image && !p.trainable;
     for param in params.iter().filter(below) {
