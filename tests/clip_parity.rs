@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{assert_close, golden, load_golden, open, tensors};
 use reportclip::config::FreezeDepth;
 use reportclip::data::{Batch, Images};
-use reportclip::loss::{ClipLoss, Direction};
+use reportclip::loss::{ClipLoss, Direction, Loss};
 use reportclip::model::checkpoint::{LoadOptions, Loaded, load};
 use reportclip::model::{Builder, ClipModel};
 use reportclip::optim::{AdamW, AdamWOptions};
@@ -18,7 +18,7 @@ use reportclip::train::TrainStep;
 
 const CASES: [&str; 3] = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"];
 
-const LOSS: ClipLoss = ClipLoss { label_smoothing: 0.1, direction: Direction::Both };
+const LOSS: Loss = Loss::Clip(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
 
 /// A golden case as a training step, with its batch.
 fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainStep<'a>, [Batch; 1]) {
@@ -103,7 +103,7 @@ fn ten_adamw_steps_agree_within_1e_4() {
 #[test]
 fn interpolated_image_positions_agree() {
     let expected = tensors(&golden("clip/interpolated/expected.safetensors"));
-    let options = LoadOptions { image_size: Some(40), context_length: None };
+    let options = LoadOptions { image_size: Some(40), ..LoadOptions::default() };
     let loaded = load(&open(&golden("clip/interpolated")), &options, &candle_core::Device::Cpu).unwrap();
     let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params)).unwrap();
     let features = model.image_features(&expected["pixel_values"]).unwrap();

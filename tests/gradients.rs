@@ -7,14 +7,14 @@ use candle_core::{Device, Tensor};
 use common::{assert_close, load_golden};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images};
-use reportclip::loss::{ClipLoss, Direction};
+use reportclip::loss::{ClipLoss, Direction, Loss};
 use reportclip::model::checkpoint::Loaded;
 use reportclip::model::{Builder, ClipModel, freeze};
 use reportclip::ops::{Gradient, Tape};
 use reportclip::optim::{AdamW, AdamWOptions};
 use reportclip::train::TrainStep;
 
-const LOSS: ClipLoss = ClipLoss { label_smoothing: 0.1, direction: Direction::Both };
+const LOSS: Loss = Loss::Clip(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
 const CASES: [&str; 3] = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"];
 
 fn batch(case: &str, from: usize, to: usize) -> Batch {
@@ -32,7 +32,7 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
 
 const OPTIONS: AdamWOptions = common::ADAMW;
 
-fn step_of<'a>(loaded: &'a Loaded, loss: &'a ClipLoss) -> TrainStep<'a> {
+fn step_of<'a>(loaded: &'a Loaded, loss: &'a Loss) -> TrainStep<'a> {
     TrainStep {
         config: &loaded.config,
         params: &loaded.params,
@@ -163,7 +163,7 @@ fn recomputed_blocks_and_early_updates_change_nothing() {
 fn one_direction_reaches_every_weight_too() {
     for direction in [Direction::ImageToText, Direction::TextToImage] {
         let loaded = load_golden("clip/odd_widths");
-        let loss = ClipLoss { label_smoothing: 0.0, direction };
+        let loss = Loss::Clip(ClipLoss { label_smoothing: 0.0, direction });
         let (grads, _) = step_of(&loaded, &loss).gradients(&[batch("odd_widths", 0, 4)]).unwrap();
         assert_eq!(grads.len(), loaded.params.len());
     }

@@ -149,7 +149,7 @@ fn attention_over_items_of_various_lengths() {
                 &format!("{form:?}"),
                 &[queries, keys, keys],
                 |t| form.apply(t[0], t[1], t[2]),
-                |t| reference::attention(t[0], t[1], t[2], &form),
+                |t| reference::attention(t[0], t[1], t[2], &form, None),
             );
         }
     }

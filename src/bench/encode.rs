@@ -31,7 +31,7 @@ pub fn encode(bench: &TrainStepBench, device: &Device) -> Result<EncodeFigures> 
     let params = checkpoint::random(&bench.config, 0, device)?;
     let model = ClipModel::new(&bench.config, &Builder::eval(&params))?;
     let batch = random_batch(bench, 0)?;
-    let size = bench.config.vision.image_size;
+    let size = bench.config.vision.image_size();
     let input_ids = Tensor::from_slice(&batch.input_ids, (batch.pairs, batch.tokens), device)?;
     let (mut images, mut texts) = (Vec::new(), Vec::new());
     for round in 0..=bench.steps {

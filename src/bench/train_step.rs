@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::Spread;
 use crate::config::{Direction, FreezeDepth};
 use crate::data::{Batch, Images, Preprocess, image::Picture};
-use crate::loss::ClipLoss;
-use crate::model::{ClipConfig, EosRule, Part, checkpoint};
+use crate::loss::{ClipLoss, Loss};
+use crate::model::{ClipConfig, Part, checkpoint};
 use crate::ops::peak_rss_mib;
 use crate::optim::{AdamW, AdamWOptions};
 use crate::seed::{Purpose, stream};
@@ -67,15 +67,15 @@ pub fn train_step(bench: &TrainStepBench, device: &Device, started: Instant) -> 
     let longest = bench.text_lengths.iter().max().copied().unwrap_or(0);
     ensure!(bench.steps > 0 && bench.batch_size > 0 && bench.accum_freq > 0, "steps and batch size start at 1");
     ensure!(
-        longest >= 1 && longest <= bench.config.text.context_length,
+        longest >= 1 && longest <= bench.config.text.context_length(),
         "texts of {longest} tokens; allowed are 1 to {}",
-        bench.config.text.context_length
+        bench.config.text.context_length()
     );
     let mut params = checkpoint::random(&bench.config, 0, device)?;
     let frozen = |part: Part| bench.freeze_image && part == Part::Image;
-    params.iter_mut().for_each(|p| p.trainable = !frozen(p.spec.part));
+    params.iter_mut().for_each(|p| p.trainable &= !frozen(p.spec.part));
     let mut optimizer = AdamW::new(&params, OPTIONS)?;
-    let loss = ClipLoss { label_smoothing: 0.1, direction: Direction::Both };
+    let loss = Loss::Clip(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
     let step = TrainStep {
         config: &bench.config,
         params: &params,
@@ -136,10 +136,10 @@ pub(super) fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batc
     let (vision, text) = (&bench.config.vision, &bench.config.text);
     let mut rng = stream(0, Purpose::Augment, number as u64);
     let images = if bench.freeze_image && bench.cached_features {
-        Images::Features((0..bench.batch_size * vision.width).map(|_| 4.0 * rng.random::<f32>() - 2.0).collect())
+        Images::Features((0..bench.batch_size * vision.width()).map(|_| 4.0 * rng.random::<f32>() - 2.0).collect())
     } else {
         // As the loader hands them over: bytes of the model's size.
-        let (side, preprocess) = (vision.image_size, Preprocess::clip(vision.image_size));
+        let (side, preprocess) = (vision.image_size(), Preprocess::clip(vision.image_size()));
         let mut one = || {
             let bytes = (0..3 * side * side).map(|_| rng.random::<u8>()).collect();
             preprocess.prepare(&Picture { width: side as u32, height: side as u32, channels: 3, bytes }, None)
@@ -150,13 +150,10 @@ pub(super) fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batc
     let lengths: Vec<usize> =
         (first..first + bench.batch_size).map(|i| bench.text_lengths[i % bench.text_lengths.len()]).collect();
     let tokens = lengths.iter().max().copied().unwrap_or(1);
-    let end = match text.eos {
-        EosRule::FirstEqual(id) => id,
-        EosRule::HighestId => text.vocab_size as u32 - 1,
-    };
+    let end = text.end_id();
     let mut input_ids = Vec::with_capacity(bench.batch_size * tokens);
     for &length in &lengths {
-        input_ids.extend((1..length).map(|_| rng.random_range(1..text.vocab_size.min(end as usize) as u32)));
+        input_ids.extend((1..length).map(|_| rng.random_range(1..text.vocab_size().min(end as usize) as u32)));
         input_ids.extend(std::iter::repeat_n(end, 1 + tokens - length));
     }
     Ok(Batch { images, input_ids, pairs: bench.batch_size, tokens, errors: Vec::new() })

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::output;
 use crate::bench::{self, DataBench, Spread, TrainStepBench};
-use crate::data::ReportTokenizer;
+use crate::data::{ReportTokenizer, TokenizerKind};
 use crate::device;
 use crate::model::ClipConfig;
 
@@ -133,9 +133,9 @@ fn choose_device(name: &str, threads: Option<usize>) -> Result<candle_core::Devi
 fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
     let mut config = ClipConfig::builtin(&args.model)?;
     if let Some(size) = args.image_size {
-        config.vision.image_size = size;
+        config.vision.set_image_size(size);
     }
-    let longest = config.text.context_length;
+    let longest = config.text.context_length();
     let text_lengths = match &args.text_lengths {
         Some(path) => read_lengths(path)?.into_iter().map(|n| n.min(longest)).collect(),
         None => vec![args.tokens.unwrap_or(longest)],
@@ -212,7 +212,7 @@ fn data(args: &DataArgs) -> Result<()> {
     let texts = match (&args.texts, &args.tokenizer) {
         (Some(path), Some(folder)) => {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            Some((text.lines().map(str::to_string).collect(), ReportTokenizer::from_folder(folder, 77)?))
+            Some((text.lines().map(str::to_string).collect(), ReportTokenizer::from_folder(folder, TokenizerKind::clip(77))?))
         }
         _ => None,
     };

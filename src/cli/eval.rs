@@ -131,7 +131,7 @@ impl OpenModel {
         let (device, reason) = crate::device::choose(device)?;
         tracing::debug!("device: {reason}");
         let files = ModelFiles::open(&Source::parse(name)?)?;
-        let (loaded, folder) = crate::train::open_pretrained(&files, &LoadOptions::default(), &device)?;
+        let (loaded, folder) = crate::train::open_pretrained(&files, &LoadOptions::default(), None, &device)?;
         let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params))?;
         Ok(Self { model, folder, device, _params: loaded.params })
     }

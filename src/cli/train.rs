@@ -212,14 +212,15 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
     let lines = [
         format!(
             "model: {all} weights, {trainable} trained; images {0}×{0}, {1} tokens",
-            c.vision.image_size, c.text.context_length
+            c.vision.image_size(),
+            c.text.context_length()
         ),
         format!(
             "data: {} training pairs, {} validation pairs; {truncated} training reports ({:.1} %) are longer than {} tokens",
             reports.len(),
             prepared.val.len(),
             100.0 * truncated as f64 / reports.len() as f64,
-            c.text.context_length
+            c.text.context_length()
         ),
         format!(
             "steps: {} of {} pairs ({} an epoch), warm-up {}, validation every {}, checkpoint every {}",

@@ -61,7 +61,11 @@ impl Config {
             },
             loss: LossConfig {
                 kind: LossKind::from_word(&v.text("loss.kind")),
-                label_smoothing: v.float("loss.label_smoothing"),
+                // The sigmoid's own smoothing is another thing and not offered: its default is none.
+                label_smoothing: match v.text("loss.kind").as_str() {
+                    "siglip" if !written.values.contains_key("loss.label_smoothing") => 0.0,
+                    _ => v.float("loss.label_smoothing"),
+                },
                 direction: Direction::from_word(&v.text("loss.direction")),
             },
             train: TrainConfig {
@@ -124,17 +128,13 @@ impl Config {
 
     fn check(&self, written: &Written, problems: &mut ProblemList) {
         let broken = |key: &str| written.problems.iter().any(|p| p.contains(key));
-        match (self.model.init, &self.model.path) {
-            (ModelInit::Pretrained, None) if !broken("model.path") => problems.push(format!(
-                "{}: model.path is missing; name a folder or a hub id such as \"openai/clip-vit-base-patch32\", or say \
-                 init = \"random\"",
-                written.path.display()
-            )),
-            (ModelInit::Random, Some(_)) => problems.push(format!(
-                "{}: is set, but model.init is \"random\"; remove one of the two",
-                written.place_of("model.path")
-            )),
-            _ => {}
+        self.check_model(written, problems);
+        if self.loss.kind == LossKind::Siglip && self.loss.label_smoothing > 0.0 {
+            problems.push(format!(
+                "{}: is {}; loss.kind = \"siglip\" takes 0",
+                written.place_of("loss.label_smoothing"),
+                self.loss.label_smoothing
+            ));
         }
         if self.data.train.as_os_str().is_empty() && !broken("data.train") {
             problems.push(format!(
@@ -165,6 +165,40 @@ impl Config {
         }
         self.check_lengths(written, problems);
         self.check_shapes(written, problems);
+    }
+
+    fn check_model(&self, written: &Written, problems: &mut ProblemList) {
+        let m = &self.model;
+        let broken = |key: &str| written.problems.iter().any(|p| p.contains(key));
+        let named: Vec<&str> = [("model.path", &m.path), ("model.image", &m.image), ("model.text", &m.text)]
+            .into_iter()
+            .filter_map(|(key, name)| name.as_ref().map(|_| key))
+            .collect();
+        let place = |key: &str| written.place_of(key);
+        match (m.init, named.as_slice()) {
+            (ModelInit::Random, []) | (ModelInit::Pretrained, ["model.path"] | ["model.image", "model.text"]) => {}
+            (ModelInit::Random, [first, ..]) => problems
+                .push(format!("{}: is set, but model.init is \"random\"; remove one of the two", place(first))),
+            (ModelInit::Pretrained, []) if !broken("model.path") => problems.push(format!(
+                "{}: model.path is missing; name a folder or a hub id such as \"openai/clip-vit-base-patch32\", or two \
+                 towers as model.image and model.text, or say init = \"random\"",
+                written.path.display()
+            )),
+            (ModelInit::Pretrained, []) => {}
+            (ModelInit::Pretrained, ["model.path", other, ..]) => {
+                problems.push(format!("{}: is set together with model.path; keep one", place(other)));
+            }
+            (ModelInit::Pretrained, [one, ..]) => {
+                let other = if *one == "model.image" { "model.text" } else { "model.image" };
+                problems.push(format!("{}: is set without {other}; a pair needs both towers", place(one)));
+            }
+        }
+        let pair = m.image.is_some() || m.text.is_some();
+        for key in ["model.image_pooling", "model.text_pooling", "model.projection", "model.embed_dim"] {
+            if !pair && written.values.contains_key(key) {
+                problems.push(format!("{}: is set, but only pairs of model.image and model.text have it", place(key)));
+            }
+        }
     }
 
     fn check_lengths(&self, written: &Written, problems: &mut ProblemList) {

@@ -44,6 +44,8 @@ words!(
     LossKind {
         /// Symmetric cross-entropy over the batch diagonal.
         Clip = "clip",
+        /// Sigmoid of every pair (arXiv 2303.15343).
+        Siglip = "siglip",
     }
 );
 words!(
@@ -86,6 +88,14 @@ pub enum FreezeDepth {
 pub struct ModelConfig {
     pub init: ModelInit,
     pub path: Option<String>,
+    pub image: Option<String>,
+    pub text: Option<String>,
+    /// `None` = auto.
+    pub image_pooling: Option<String>,
+    /// `None` = auto.
+    pub text_pooling: Option<String>,
+    pub mlp_projection: bool,
+    pub embed_dim: usize,
     pub image_size: Option<usize>,
     pub context_length: Option<usize>,
     pub tokenizer: Option<PathBuf>,

@@ -9,6 +9,9 @@ use super::sections::{DataConfig, FreezeDepth, ModelConfig, ModelInit, OnError, 
 use super::span::Span;
 use super::written::{Origin, Written};
 
+/// Keys whose value is a folder or a hub id.
+const MODEL_NAMES: [&str; 3] = ["model.path", "model.image", "model.text"];
+
 /// Values with defaults. A value that failed its check is read as its default; the problem is already on the list.
 pub(super) struct Values<'a> {
     pub written: &'a Written,
@@ -87,9 +90,16 @@ impl Values<'_> {
 
     pub fn model(&self) -> ModelConfig {
         let random = |key: &str| self.size(&format!("model.random.{key}"));
+        let pooling = |key: &str| self.optional_text(key).filter(|word| word != "auto");
         ModelConfig {
             init: ModelInit::from_word(&self.text("model.init")),
-            path: self.model_path(),
+            path: self.model_name("model.path"),
+            image: self.model_name("model.image"),
+            text: self.model_name("model.text"),
+            image_pooling: pooling("model.image_pooling"),
+            text_pooling: pooling("model.text_pooling"),
+            mlp_projection: self.text("model.projection") == "mlp",
+            embed_dim: self.size("model.embed_dim"),
             image_size: self.optional_int("model.image_size").map(|n| n as usize),
             context_length: self.optional_int("model.context_length").map(|n| n as usize),
             tokenizer: self.path("model.tokenizer"),
@@ -108,9 +118,9 @@ impl Values<'_> {
     }
 
     /// A hub id stays as it is; a folder relative to the config file becomes a path from here.
-    pub fn model_path(&self) -> Option<String> {
-        let text = self.optional_text("model.path")?;
-        let beside = self.path("model.path")?;
+    pub fn model_name(&self, key: &str) -> Option<String> {
+        let text = self.optional_text(key)?;
+        let beside = self.path(key)?;
         // An existing folder wins; a hub id names no folder.
         if !beside.is_dir() && !text.starts_with('.') {
             return Some(text);
@@ -158,7 +168,7 @@ impl Values<'_> {
                     let absolute = std::path::absolute(&p).unwrap_or(p);
                     Value::String(absolute.to_string_lossy().into_owned())
                 }),
-                _ if key.name == "model.path" => self.model_path().map(Value::String),
+                _ if MODEL_NAMES.contains(&key.name) => self.model_name(key.name).map(Value::String),
                 _ => self.get(key.name),
             };
             let Some(value) = value else { continue };

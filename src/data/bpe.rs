@@ -10,7 +10,8 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
 };
 
-use super::tokenize::{END, START, clip_pipeline};
+use super::pipeline::clip_pipeline;
+use super::tokenize::{END, START};
 
 /// The files of a tokenizer whose vocabulary has at most `vocab_size` entries: 256 bytes, 256 bytes that end a word,
 /// merges in order of count, begin and end. Works for any language.
@@ -139,14 +140,14 @@ impl Pairs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::ReportTokenizer;
+    use crate::data::{ReportTokenizer, TokenizerKind};
 
     #[test]
     fn learns_the_common_words_and_repeats_itself() {
         let reports = ["No pleural effusion.", "Small pleural effusion.", "左侧胸腔积液。", "左侧胸腔少量积液。"];
         let files = train(reports.iter().copied(), 600).unwrap();
         assert_eq!(files, train(reports.iter().copied(), 600).unwrap());
-        let tokenizer = ReportTokenizer::from_files(files, 16).unwrap();
+        let tokenizer = ReportTokenizer::from_files(files, TokenizerKind::clip(16)).unwrap();
         // start, "pleural", "effusion", end: both words became single tokens.
         let ids = tokenizer.encode("PLEURAL  effusion").unwrap();
         assert_eq!(ids.len(), 4, "{ids:?}");

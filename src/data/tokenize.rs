@@ -1,68 +1,106 @@
-//! Reports to token ids, as transformers' CLIPTokenizer does it.
+//! Reports to token ids, as the tokenizer of the model's own program does it.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokenizers::Tokenizer;
+
+use super::pipeline;
 
 /// CLIP's marks of begin and end.
 pub const START: &str = "<|startoftext|>";
 /// See [`START`].
 pub const END: &str = "<|endoftext|>";
 
-/// Files that make a tokenizer; all that are there are copied to an exported model.
-pub const TOKENIZER_FILES: [&str; 5] =
-    ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"];
+/// Files that make a tokenizer; all that are there are copied to an exported model. SentencePiece's are not read here:
+/// transformers' slow tokenizers want them.
+pub const TOKENIZER_FILES: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+];
+
+/// What a tokenizer is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenizerKind {
+    /// transformers' word for the text tower: says what the tokenizer does where its own files do not.
+    pub model_type: String,
+    /// Longest text in tokens.
+    pub context_length: usize,
+    /// Whether every text is padded to the longest, because the model looks at padding too.
+    pub full_length: bool,
+}
+
+impl TokenizerKind {
+    /// A CLIP's.
+    pub fn clip(context_length: usize) -> Self {
+        Self { model_type: "clip".into(), context_length, full_length: false }
+    }
+}
 
 /// A tokenizer with a context length.
 #[derive(Clone, Debug)]
 pub struct ReportTokenizer {
     inner: Tokenizer,
-    context_length: usize,
+    kind: TokenizerKind,
+    class: String,
     pad_id: u32,
     files: Vec<(String, Vec<u8>)>,
 }
 
 impl ReportTokenizer {
-    /// Builds from the content of tokenizer files: `tokenizer.json`, or `vocab.json` with `merges.txt`.
+    /// Builds from the content of tokenizer files: `tokenizer.json`, `vocab.txt`, or `vocab.json` with `merges.txt`.
     ///
     /// # Errors
-    /// Neither is there, or what is there is broken.
-    pub fn from_files(files: Vec<(String, Vec<u8>)>, context_length: usize) -> Result<Self> {
+    /// None of these is there, or what is there is broken.
+    pub fn from_files(files: Vec<(String, Vec<u8>)>, kind: TokenizerKind) -> Result<Self> {
+        let context_length = kind.context_length;
         ensure!(context_length >= 3, "context_length is {context_length}; a text needs at least 3 tokens");
         let find = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_slice());
-        let (mut inner, name) = match (find("tokenizer.json"), find("vocab.json"), find("merges.txt")) {
-            (Some(json), ..) => {
-                (std::str::from_utf8(json).context("tokenizer.json: not UTF-8")?.parse(), "tokenizer.json")
-            }
-            (None, Some(vocab), Some(merges)) => {
-                let json = clip_tokenizer_json(vocab, merges)?;
-                (json.to_string().parse::<Tokenizer>(), "vocab.json with merges.txt")
-            }
-            _ => anyhow::bail!("no tokenizer: there is neither tokenizer.json nor vocab.json with merges.txt"),
+        let json = |name: &str| -> Result<Value> {
+            find(name).map_or(Ok(Value::Null), |bytes| {
+                serde_json::from_slice(bytes).with_context(|| format!("{name}: not JSON"))
+            })
         };
-        if let Ok(tokenizer) = &mut inner {
-            // Length is ours to decide, whatever the file was saved with.
-            tokenizer.with_padding(None);
-            tokenizer.with_truncation(None).map_err(|e| anyhow!("{name}: {e}"))?;
-        }
-        let inner = inner.map_err(|e| anyhow!("{name}: not a tokenizer: {e}"))?;
-        let config: Value = match find("tokenizer_config.json") {
-            Some(bytes) => serde_json::from_slice(bytes).context("tokenizer_config.json: not JSON")?,
-            None => Value::Null,
+        let config = json("tokenizer_config.json")?;
+        let pipeline = pipeline::Pipeline::choose(&config, &kind.model_type);
+        let (built, name) = match (find("tokenizer.json"), find("vocab.txt"), find("vocab.json"), find("merges.txt")) {
+            (Some(bytes), ..) => (pipeline.adapt(serde_json::from_slice(bytes).context("tokenizer.json: not JSON")?, &config), "tokenizer.json"),
+            (None, Some(vocab), ..) => (pipeline::word_piece(vocab, &config)?, "vocab.txt"),
+            (None, None, Some(vocab), Some(merges)) => {
+                (pipeline.from_merges(vocab, merges, &config)?, "vocab.json with merges.txt")
+            }
+            _ => anyhow::bail!(
+                "no tokenizer: there is none of tokenizer.json, vocab.txt, and vocab.json with merges.txt; name a folder \
+                 that has one as model.tokenizer"
+            ),
         };
-        let pad = &config["pad_token"];
-        let pad = pad.as_str().or_else(|| pad["content"].as_str()).unwrap_or(END);
-        let pad_id = inner.token_to_id(pad).or_else(|| inner.token_to_id(END)).unwrap_or(0);
-        Ok(Self { inner, context_length, pad_id, files })
+        let mut inner = built.to_string().parse::<Tokenizer>().map_err(|e| anyhow!("{name}: not a tokenizer: {e}"))?;
+        // Length is ours to decide, whatever the file was saved with.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| anyhow!("{name}: {e}"))?;
+        let map = json("special_tokens_map.json")?;
+        let said = |json: &Value| -> Option<String> {
+            let pad = &json["pad_token"];
+            pad.as_str().or_else(|| pad["content"].as_str()).map(str::to_string)
+        };
+        let pad = said(&config).or_else(|| said(&map)).unwrap_or_else(|| pipeline.pad().to_string());
+        let pad_id = inner.token_to_id(&pad).or_else(|| inner.token_to_id(pipeline.pad())).unwrap_or(0);
+        Ok(Self { inner, kind, class: pipeline.class().to_string(), pad_id, files })
     }
 
     /// Reads the tokenizer files of a folder.
     ///
     /// # Errors
     /// As [`Self::from_files`].
-    pub fn from_folder(folder: &Path, context_length: usize) -> Result<Self> {
+    pub fn from_folder(folder: &Path, kind: TokenizerKind) -> Result<Self> {
         let mut files = Vec::new();
         for name in TOKENIZER_FILES {
             let path = folder.join(name);
@@ -70,7 +108,7 @@ impl ReportTokenizer {
                 files.push((name.to_string(), std::fs::read(&path).with_context(|| path.display().to_string())?));
             }
         }
-        Self::from_files(files, context_length).with_context(|| folder.display().to_string())
+        Self::from_files(files, kind).with_context(|| folder.display().to_string())
     }
 
     /// Token ids of `text` with the marks of begin and end, at most `context_length`; a longer text loses its tail and
@@ -80,10 +118,10 @@ impl ReportTokenizer {
     /// Whatever the tokenizer reports.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = self.all_ids(text)?;
-        if ids.len() > self.context_length {
+        if ids.len() > self.kind.context_length {
             let end = ids[ids.len() - 1];
-            ids.truncate(self.context_length);
-            ids[self.context_length - 1] = end;
+            ids.truncate(self.kind.context_length);
+            ids[self.kind.context_length - 1] = end;
         }
         Ok(ids)
     }
@@ -94,13 +132,15 @@ impl ReportTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Ids of several texts, padded on the right to the longest of them: (texts · tokens) and tokens.
+    /// Ids of several texts, padded on the right to the longest of them, or to what the model takes where it
+    /// looks at padding: (texts · tokens) and tokens.
     ///
     /// # Errors
     /// As [`Self::encode`].
     pub fn encode_batch<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<(Vec<u32>, usize)> {
         let rows: Vec<Vec<u32>> = texts.into_iter().map(|t| self.encode(t)).collect::<Result<_>>()?;
-        let tokens = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let tokens = if self.kind.full_length { self.kind.context_length } else { longest };
         let mut ids = Vec::with_capacity(rows.len() * tokens);
         for row in rows {
             ids.extend_from_slice(&row);
@@ -116,7 +156,7 @@ impl ReportTokenizer {
     pub fn count_truncated<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<usize> {
         let mut count = 0;
         for text in texts {
-            count += usize::from(self.all_ids(text)?.len() > self.context_length);
+            count += usize::from(self.all_ids(text)?.len() > self.kind.context_length);
         }
         Ok(count)
     }
@@ -143,50 +183,16 @@ impl ReportTokenizer {
 
     /// Longest text in tokens.
     pub fn context_length(&self) -> usize {
-        self.context_length
+        self.kind.context_length
+    }
+
+    /// transformers' class that does the same.
+    pub fn class(&self) -> &str {
+        &self.class
     }
 
     /// Name and content of the files that it was made from.
     pub fn files(&self) -> &[(String, Vec<u8>)] {
         &self.files
     }
-}
-
-/// What transformers 5 builds around a CLIP vocabulary: normalizer, pre-tokenizer, marks of begin and end.
-pub(super) fn clip_pipeline(start_id: u32, end_id: u32) -> Value {
-    let special = |id: u32, content: &str| {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-               "normalized": false, "special": true})
-    };
-    json!({
-        "version": "1.0", "truncation": null, "padding": null,
-        "added_tokens": [special(start_id, START), special(end_id, END)],
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "NFC"},
-            {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "},
-            {"type": "Lowercase"}]},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "behavior": "Removed", "invert": true, "pattern": {"Regex":
-                "<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"}},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]},
-        "post_processor": {"type": "RobertaProcessing", "sep": [END, end_id], "cls": [START, start_id],
-                           "trim_offsets": false, "add_prefix_space": false},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "dropout": null, "unk_token": END, "continuing_subword_prefix": "",
-                  "end_of_word_suffix": "</w>", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false},
-    })
-}
-
-fn clip_tokenizer_json(vocab: &[u8], merges: &[u8]) -> Result<Value> {
-    let vocab: serde_json::Map<String, Value> = serde_json::from_slice(vocab).context("vocab.json: not JSON")?;
-    let id = |token: &str| {
-        let id = vocab.get(token).and_then(Value::as_u64);
-        id.map(|id| id as u32).with_context(|| format!("vocab.json: has no {token}"))
-    };
-    let merges = std::str::from_utf8(merges).context("merges.txt: not UTF-8")?;
-    let merges: Vec<&str> = merges.lines().filter(|l| !l.is_empty() && !l.starts_with("#version")).collect();
-    let mut json = clip_pipeline(id(START)?, id(END)?);
-    json["model"]["merges"] = json!(merges);
-    json["model"]["vocab"] = Value::Object(vocab);
-    Ok(json)
 }

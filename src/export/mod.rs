@@ -1,5 +1,6 @@
 //! Models for other programs.
 
-mod hugging_face;
+mod card;
+mod folder;
 
-pub use hugging_face::{ModelFolder, write_hugging_face};
+pub use folder::{ModelFolder, write_model};

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::smoothing;
+use super::{LossOutput, smoothing};
 use crate::config::Direction;
 use crate::ops::{Contrastive, contrastive};
 
@@ -15,28 +15,13 @@ pub struct ClipLoss {
     pub direction: Direction,
 }
 
-/// The loss and what is logged beside it.
-#[derive(Clone, Debug)]
-pub struct ClipLossOutput {
-    /// Scalar, differentiable.
-    pub loss: Tensor,
-    /// The same without smoothing.
-    pub loss_hard: f64,
-    /// `loss` minus the lowest value that smoothing allows.
-    pub loss_excess: f64,
-    /// `ln N`.
-    pub chance: f64,
-    /// Share of rows (over the counted directions) whose own partner has the highest similarity.
-    pub accuracy: f64,
-}
-
 impl ClipLoss {
     /// The loss of `image_features` and `text_features`, both (batch, embed_dim) and not normalised, with `scale` a scalar
     /// tensor, `logit_scale.exp()`. Row i of one belongs to row i of the other.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward(&self, image_features: &Tensor, text_features: &Tensor, scale: &Tensor) -> Result<ClipLossOutput> {
+    pub fn forward(&self, image_features: &Tensor, text_features: &Tensor, scale: &Tensor) -> Result<LossOutput> {
         let options = Contrastive {
             label_smoothing: self.label_smoothing,
             image_to_text: self.direction != Direction::TextToImage,
@@ -45,7 +30,7 @@ impl ClipLoss {
         let output = contrastive(image_features, text_features, scale, &options)?;
         let batch = image_features.dim(0)?;
         let loss = output.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        Ok(ClipLossOutput {
+        Ok(LossOutput {
             loss: output.loss,
             loss_hard: output.loss_hard,
             loss_excess: loss - smoothing::floor(batch, self.label_smoothing),

@@ -1,4 +1,4 @@
-//! A CLIP: two towers, two projections, one scale.
+//! A dual encoder: two towers, two projections, one scale, and for SigLIP a bias.
 
 use std::cell::RefCell;
 
@@ -6,21 +6,23 @@ use candle_core::{Result, Tensor};
 
 use super::config::ClipConfig;
 use super::params::{Builder, Init, ParamSpec, Part};
-use super::text::ClipText;
-use super::vision::ClipVit;
+use super::projection::Projector;
+use super::text::TextTower;
+use super::vision::VisionTower;
 use crate::config::FreezeDepth;
-use crate::ops::{self, Value, reference};
+use crate::ops::{Value, reference};
 
 /// `logit_scale` is kept at or below this, ln 100, as CLIP does.
 pub const MAX_LOGIT_SCALE: f64 = 4.605_170_185_988_092;
 
 /// The model over a set of weights. Building one is cheap: it holds the weights' tensors, not copies.
 pub struct ClipModel {
-    vision: ClipVit,
-    text: ClipText,
-    visual_projection: Value, // (embed_dim, vision width)
-    text_projection: Value,   // (embed_dim, text width)
-    logit_scale: Value,       // ()
+    vision: VisionTower,
+    text: TextTower,
+    visual_projection: Projector,
+    text_projection: Projector,
+    logit_scale: Value,        // ()
+    logit_bias: Option<Value>, // ()
 }
 
 impl ClipModel {
@@ -30,15 +32,15 @@ impl ClipModel {
     /// A weight that `b` does not have.
     pub fn new(config: &ClipConfig, b: &Builder) -> Result<Self> {
         let heads = b.part(Part::Heads);
-        let projection = |name: &str, width: usize| {
-            heads.matrix(name, (config.embed_dim, width), Init::Normal((width as f64).powf(-0.5)))
-        };
+        let projector = |name: &str, kind, width| Projector::new(&heads, name, kind, width, config.embed_dim);
+        let bias = |start| heads.vector("logit_bias", (), Init::Const(start));
         Ok(Self {
-            vision: ClipVit::new(b, &config.vision)?,
-            text: ClipText::new(b, &config.text)?,
-            visual_projection: projection("visual_projection.weight", config.vision.width)?,
-            text_projection: projection("text_projection.weight", config.text.width)?,
+            vision: VisionTower::new(b, &config.vision)?,
+            text: TextTower::new(b, &config.text)?,
+            visual_projection: projector("visual_projection", config.visual_projection, config.vision.width())?,
+            text_projection: projector("text_projection", config.text_projection, config.text.width())?,
             logit_scale: heads.vector("logit_scale", (), Init::Const(config.logit_scale_init))?,
+            logit_bias: config.logit_bias_init.map(bias).transpose()?,
         })
     }
 
@@ -57,7 +59,7 @@ impl ClipModel {
     /// # Errors
     /// Images of another size.
     pub fn image_features(&self, pixel_values: &Tensor) -> Result<Value> {
-        ops::linear_no_bias(&self.vision.forward(pixel_values)?, &self.visual_projection)
+        self.visual_projection.forward(&self.vision.forward(pixel_values)?)
     }
 
     /// What the image layers that `frozen` names make of pixel_values: [`VisionConfig::frozen_numbers`] an image.
@@ -75,7 +77,7 @@ impl ClipModel {
     /// # Errors
     /// Another shape.
     pub fn image_features_above(&self, x: Tensor, frozen: FreezeDepth) -> Result<Value> {
-        ops::linear_no_bias(&self.vision.above(x.into(), frozen)?, &self.visual_projection)
+        self.visual_projection.forward(&self.vision.above(x.into(), frozen)?)
     }
 
     /// input_ids: (batch, tokens) u32, padded on the right → text_features (batch, embed_dim), not normalised.
@@ -83,7 +85,7 @@ impl ClipModel {
     /// # Errors
     /// Longer texts than `context_length`, ids outside the vocabulary.
     pub fn text_features(&self, input_ids: &Tensor) -> Result<Value> {
-        ops::linear_no_bias(&self.text.forward(input_ids)?, &self.text_projection)
+        self.text_projection.forward(&self.text.forward(input_ids)?)
     }
 
     /// [`Self::image_features`], rows L2-normalised, without gradient.
@@ -105,6 +107,11 @@ impl ClipModel {
     /// The logarithm of what similarities are multiplied by, a scalar.
     pub fn logit_scale(&self) -> &Value {
         &self.logit_scale
+    }
+
+    /// What is added to scaled similarities, a scalar; `None` where the model has none.
+    pub fn logit_bias(&self) -> Option<&Value> {
+        self.logit_bias.as_ref()
     }
 
     /// `logit_scale.exp()`, without gradient.

@@ -9,9 +9,10 @@ pub fn apply(freeze: &FreezeConfig, params: &mut Params) {
     for param in params.iter_mut() {
         let spec = &param.spec;
         param.trainable = match spec.part {
+            _ if spec.buffer => false,
             Part::Image => !covers(freeze.image, spec.depth),
             Part::Text => !covers(freeze.text, spec.depth),
-            Part::Heads if spec.name == "logit_scale" => !freeze.logit_scale,
+            Part::Heads if matches!(spec.name.as_str(), "logit_scale" | "logit_bias") => !freeze.logit_scale,
             Part::Heads => !freeze.projections,
         };
     }

@@ -2,30 +2,31 @@
 
 use candle_core::{Result, Tensor};
 
-/// Image positions from a `from`×`from` grid to a `to`×`to` one, with the class token's first row kept: bicubic
+/// Image positions from a `from`×`from` grid to a `to`×`to` one, with the first rows, those of the class token and its
+/// like, kept: bicubic
 /// (a = −0.75, no antialiasing, half-pixel centres), as `torch.nn.functional.interpolate` in transformers'
-/// `interpolate_pos_encoding`. positions: (1 + from², width) → (1 + to², width).
+/// `interpolate_pos_encoding`. positions: (before + from², width) → (before + to², width).
 ///
 /// # Errors
 /// Whatever the device reports.
-pub(super) fn image_positions(positions: &Tensor, from: usize, to: usize) -> Result<Tensor> {
+pub(super) fn image_positions(positions: &Tensor, before: usize, from: usize, to: usize) -> Result<Tensor> {
     let rows: Vec<Vec<f32>> = positions.to_vec2()?;
     let width = positions.dim(1)?;
     let taps: Vec<[(usize, f32); 4]> = (0..to).map(|i| cubic_taps(i, from, to)).collect();
-    let mut out = rows[0].clone();
+    let mut out = rows[..before].concat();
     for y in &taps {
         for x in &taps {
             let mut cell = vec![0f32; width];
             for &(row, wy) in y {
                 for &(column, wx) in x {
-                    let source = &rows[1 + row * from + column];
+                    let source = &rows[before + row * from + column];
                     cell.iter_mut().zip(source).for_each(|(c, s)| *c += wy * wx * s);
                 }
             }
             out.extend(cell);
         }
     }
-    Tensor::from_vec(out, (1 + to * to, width), positions.device())
+    Tensor::from_vec(out, (before + to * to, width), positions.device())
 }
 
 /// The four source cells of target cell `i` and their weights.

@@ -9,9 +9,12 @@ mod config;
 pub mod freeze;
 mod interpolate;
 mod params;
+mod projection;
 mod text;
 mod vision;
 
 pub use clip::{ClipModel, MAX_LOGIT_SCALE};
-pub use config::{Activation, ClipConfig, EosRule, TextConfig, VisionConfig};
+pub use config::{Activation, ClipConfig, LOGIT_SCALE_INIT, Projection, TextConfig, VisionConfig};
 pub use params::{Builder, Depth, Init, Param, ParamSpec, Params, Part};
+pub use text::{BertConfig, ClipTextConfig, EosRule, TextPool};
+pub use vision::{ConvNextConfig, Prefix, ResNetConfig, ResNetPool, SwinConfig, VitConfig, VitPool};

@@ -62,6 +62,8 @@ pub struct ParamSpec {
     pub depth: Depth,
     /// Whether weight decay applies: matrices yes; biases, norms, positions and logit_scale no.
     pub decay: bool,
+    /// Whether it is no weight but a number that the model keeps as it came, such as a batch norm's mean.
+    pub buffer: bool,
 }
 
 impl ParamSpec {
@@ -105,7 +107,7 @@ pub struct Params {
 }
 
 impl Params {
-    /// Puts numbers to specs. Everything is trainable at first.
+    /// Puts numbers to specs. Everything but buffers is trainable at first.
     ///
     /// # Errors
     /// A tensor of another shape than declared.
@@ -116,7 +118,8 @@ impl Params {
                 bail!("{}: shape {:?}, declared {:?}", spec.name, tensor.dims(), spec.shape.dims());
             }
             let var = Var::from_tensor(&tensor.to_dtype(DType::F32)?.contiguous()?)?;
-            Ok(Param { spec, var, trainable: true })
+            let trainable = !spec.buffer;
+            Ok(Param { spec, var, trainable })
         };
         let list = weights.into_par_iter().map(param).collect::<Result<Vec<_>>>()?;
         let index = list.iter().enumerate().map(|(i, p)| (p.spec.name.clone(), i)).collect();
@@ -246,7 +249,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// No weight of this name (a loader's fault: it checks all names first).
     pub fn matrix(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Value> {
-        self.param(name, shape.into(), init, true)
+        self.param(name, shape.into(), init, (true, false))
     }
 
     /// A weight that is not decayed: bias, norm, position, logit_scale.
@@ -254,10 +257,18 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// As [`Builder::matrix`].
     pub fn vector(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Value> {
-        self.param(name, shape.into(), init, false)
+        self.param(name, shape.into(), init, (false, false))
     }
 
-    fn param(&self, name: &str, shape: Shape, init: Init, decay: bool) -> Result<Value> {
+    /// A number that is never trained.
+    ///
+    /// # Errors
+    /// As [`Builder::matrix`].
+    pub fn buffer(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Value> {
+        self.param(name, shape.into(), init, (false, true))
+    }
+
+    fn param(&self, name: &str, shape: Shape, init: Init, (decay, buffer): (bool, bool)) -> Result<Value> {
         let name = self.enter(name).prefix;
         let find = |params: &'a Params| match params.index.get(&name) {
             Some(&number) => Ok((number, &params.list[number])),
@@ -266,7 +277,8 @@ impl<'a> Builder<'a> {
         match self.mode {
             Mode::Declare(specs) => {
                 let placeholder = Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape.clone())?;
-                specs.borrow_mut().push(ParamSpec { name, shape, init, part: self.part, depth: self.depth, decay });
+                let (part, depth) = (self.part, self.depth);
+                specs.borrow_mut().push(ParamSpec { name, shape, init, part, depth, decay, buffer });
                 Ok(placeholder.into())
             }
             Mode::Train(params, tape) => find(params).map(|(number, p)| match p.trainable {

@@ -1,4 +1,4 @@
-//! Activations of the feed-forward layers.
+//! Activations.
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -15,6 +15,12 @@ pub enum Activation {
     QuickGelu,
     /// GELU with the error function, `torch.nn.GELU()`: LAION's, BERT's.
     Gelu,
+    /// GELU with tanh in its place, `gelu_pytorch_tanh`: SigLIP's.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// The hyperbolic tangent: BERT's pooler.
+    Tanh,
 }
 
 impl Activation {
@@ -72,6 +78,53 @@ vectorised! {
     }
 }
 
+const GELU_TANH: (f32, f32) = (0.797_884_6, 0.044_715); // √(2 / π), and the cube's share
+
+vectorised! {
+    fn gelu_tanh_block(x: &[f32], y: &mut [f32]) {
+        let (c, a) = GELU_TANH;
+        // (1 + tanh u) / 2 is the sigmoid of 2u.
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * sigmoid(2.0 * c * (x + a * x * x * x)));
+    }
+}
+
+vectorised! {
+    fn gelu_tanh_block_bwd(x: &[f32], grad: &mut [f32]) {
+        let (c, a) = GELU_TANH;
+        for (g, x) in grad.iter_mut().zip(x) {
+            let s = sigmoid(2.0 * c * (x + a * x * x * x));
+            *g *= s + x * s * (1.0 - s) * 2.0 * c * (1.0 + 3.0 * a * x * x);
+        }
+    }
+}
+
+vectorised! {
+    fn relu_block(x: &[f32], y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x.max(0.0));
+    }
+}
+
+vectorised! {
+    fn relu_block_bwd(x: &[f32], grad: &mut [f32]) {
+        grad.iter_mut().zip(x).for_each(|(g, x)| *g = if *x > 0.0 { *g } else { 0.0 });
+    }
+}
+
+vectorised! {
+    fn tanh_block(x: &[f32], y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = 2.0 * sigmoid(2.0 * x) - 1.0);
+    }
+}
+
+vectorised! {
+    fn tanh_block_bwd(x: &[f32], grad: &mut [f32]) {
+        for (g, x) in grad.iter_mut().zip(x) {
+            let s = sigmoid(2.0 * x);
+            *g *= 4.0 * s * (1.0 - s);
+        }
+    }
+}
+
 /// Activated numbers of a CPU tensor.
 pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
     let x = x.contiguous()?;
@@ -79,6 +132,9 @@ pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
     let block = match kind {
         Activation::QuickGelu => quick_gelu_block,
         Activation::Gelu => gelu_block,
+        Activation::GeluTanh => gelu_tanh_block,
+        Activation::Relu => relu_block,
+        Activation::Tanh => tanh_block,
     };
     y.par_chunks_mut(cpu::BLOCK).zip(cpu::read(&x)?.par_chunks(cpu::BLOCK)).for_each(|(y, x)| block(x, y));
     Tensor::from_vec(y, x.dims(), x.device())
@@ -91,6 +147,9 @@ pub(super) fn backward(x: &Tensor, grad: Tensor, kind: Activation) -> Result<Ten
     let block = match kind {
         Activation::QuickGelu => quick_gelu_block_bwd,
         Activation::Gelu => gelu_block_bwd,
+        Activation::GeluTanh => gelu_tanh_block_bwd,
+        Activation::Relu => relu_block_bwd,
+        Activation::Tanh => tanh_block_bwd,
     };
     cpu::write(&grad, |grad| {
         grad.par_chunks_mut(cpu::BLOCK).zip(numbers.par_chunks(cpu::BLOCK)).for_each(|(g, x)| block(x, g));

@@ -179,7 +179,7 @@ fn add_bias_grad(bias: &Value, grad: &Tensor) -> Result<()> {
 
 /// Sum over rows: (rows, width) → (width), in blocks whose size does not depend on the number of threads. candle's own
 /// sum over a leading dimension is 60 times slower.
-fn column_sum(x: &[f32], width: usize) -> Vec<f32> {
+pub(super) fn column_sum(x: &[f32], width: usize) -> Vec<f32> {
     const ROWS_PER_PARTIAL: usize = 128;
     let partials: Vec<Vec<f32>> =
         x.par_chunks(width * ROWS_PER_PARTIAL).map(|block| sum_of(block.chunks_exact(width), width)).collect();

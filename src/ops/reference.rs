@@ -6,6 +6,9 @@ use candle_core::{D, DType, Result, Tensor, bail};
 use super::activation::Activation;
 use super::attention::Attention;
 use super::contrastive::{Contrastive, ContrastiveOutput};
+use super::conv::Geometry;
+use super::maps::Maps;
+use super::segments::Segments;
 
 /// `x · weightᵀ + bias`. x: (…, in), weight: (out, in), bias: (out).
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -37,25 +40,49 @@ pub fn activation(x: &Tensor, kind: Activation) -> Result<Tensor> {
     match kind {
         Activation::QuickGelu => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
         Activation::Gelu => x.gelu_erf(),
+        Activation::GeluTanh => x.gelu(),
+        Activation::Relu => x.relu(),
+        Activation::Tanh => x.tanh(),
     }
 }
 
-/// Attention as [`Attention::apply`] describes it.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, shape: &Attention) -> Result<Tensor> {
+/// Attention as [`Attention::apply_biased`] describes it; the bias as its table, index and mask.
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    shape: &Attention,
+    bias: Option<(&Tensor, &[u32], Option<&[f32]>)>,
+) -> Result<Tensor> {
     let spans = shape.queries.spans().zip(shape.keys.spans());
-    let items = spans.map(|((q_at, queries), (k_at, keys))| {
+    let items = spans.enumerate().map(|(i, ((q_at, queries), (k_at, keys)))| {
         let (q, k, v) = (q.narrow(0, q_at, queries)?, k.narrow(0, k_at, keys)?, v.narrow(0, k_at, keys)?);
-        attention_of_item(&q, &k, &v, shape.heads, shape.causal)
+        let added = bias.map(|(table, index, mask)| {
+            let added = select_rows(table, index)?.t()?.reshape((shape.heads, queries, keys))?;
+            let Some(mask) = mask else { return Ok(added) };
+            let n = queries * keys;
+            let mask = &mask[i % (mask.len() / n) * n..][..n];
+            let mask = Tensor::from_slice(mask, (queries, keys), q.device())?.to_dtype(q.dtype())?;
+            added.broadcast_add(&mask)
+        });
+        attention_of_item(&q, &k, &v, (shape.heads, shape.causal), added.transpose()?.as_ref())
     });
     Tensor::cat(&items.collect::<Result<Vec<_>>>()?, 0)
 }
 
-fn attention_of_item(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+fn attention_of_item(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    (heads, causal): (usize, bool),
+    added: Option<&Tensor>,
+) -> Result<Tensor> {
     let (queries, width) = q.dims2()?;
     let head_width = width / heads;
     // (tokens, width) → (heads, tokens, head_width)
     let split = |x: &Tensor| x.reshape(((), heads, head_width))?.transpose(0, 1)?.contiguous();
     let scores = (split(q)?.matmul(&split(k)?.t()?)? * (head_width as f64).powf(-0.5))?;
+    let scores = added.map_or(Ok(scores.clone()), |added| scores + added)?;
     let scores = if causal { scores.broadcast_add(&causal_mask(queries, k.dim(0)?, &scores)?)? } else { scores };
     softmax(&scores)?.matmul(&split(v)?)?.transpose(0, 1)?.reshape((queries, width))
 }
@@ -72,6 +99,80 @@ fn causal_mask(queries: usize, keys: usize, like: &Tensor) -> Result<Tensor> {
 pub fn select_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     x.index_select(&Tensor::from_slice(rows, rows.len(), x.device())?, 0)
 }
+
+/// Rows of `maps` as (items, channels, height, width).
+fn planes(x: &Tensor, maps: Maps) -> Result<Tensor> {
+    x.reshape((maps.items, maps.height, maps.width, ()))?.permute((0, 3, 1, 2))?.contiguous()
+}
+
+/// The way back from [`planes`].
+fn rows(x: &Tensor) -> Result<Tensor> {
+    let channels = x.dim(1)?;
+    x.permute((0, 2, 3, 1))?.contiguous()?.reshape(((), channels))
+}
+
+/// A convolution over rows, by candle's.
+pub(super) fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, shape: &Geometry) -> Result<Tensor> {
+    let y = rows(&planes(x, shape.from)?.conv2d(weight, shape.padding, shape.stride, 1, 1)?)?;
+    bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+}
+
+/// [`super::depthwise_conv`].
+pub fn depthwise_conv(x: &Tensor, weight: &Tensor, bias: &Tensor, maps: Maps) -> Result<Tensor> {
+    let (channels, _, kernel, _) = weight.dims4()?;
+    rows(&planes(x, maps)?.conv2d(weight, kernel / 2, 1, 1, channels)?)?.broadcast_add(bias)
+}
+
+/// The rows of `to`, (rows, channels), that lie under `place` of a window; `margin` where that is outside.
+fn window_rows(x: &Tensor, maps: Maps, to: Maps, window: (usize, usize, usize), place: usize) -> Result<Tensor> {
+    let (kernel, stride, padding) = window;
+    let padded = planes(x, maps)?;
+    let padded = padded.pad_with_same(2, padding, padding)?.pad_with_same(3, padding, padding)?;
+    let wide = maps.width + 2 * padding;
+    let at = |item: usize, y: usize, x: usize| {
+        ((item * (maps.height + 2 * padding) + y * stride + place / kernel) * wide + x * stride + place % kernel) as u32
+    };
+    let index: Vec<u32> = (0..to.rows())
+        .map(|row| at(row / (to.height * to.width), row / to.width % to.height, row % to.width))
+        .collect();
+    select_rows(&rows(&padded)?, &index)
+}
+
+/// [`super::max_pool`]. The margin repeats the edge, which cannot be larger than what is inside.
+pub fn max_pool(x: &Tensor, maps: Maps, to: Maps, window: (usize, usize, usize)) -> Result<Tensor> {
+    let places = (0..window.0 * window.0).map(|place| window_rows(x, maps, to, window, place));
+    Tensor::stack(&places.collect::<Result<Vec<_>>>()?, 0)?.max(0)
+}
+
+/// [`super::avg_pool`].
+pub fn avg_pool(x: &Tensor, maps: Maps, kernel: usize) -> Result<Tensor> {
+    rows(&planes(x, maps)?.avg_pool2d(kernel)?)
+}
+
+/// [`super::mean_rows`].
+pub fn mean_rows(x: &Tensor, segments: &Segments) -> Result<Tensor> {
+    let means = segments.spans().map(|(start, length)| x.narrow(0, start, length)?.mean_keepdim(0));
+    Tensor::cat(&means.collect::<Result<Vec<_>>>()?, 0)
+}
+
+/// [`super::scale_rows`].
+pub fn scale_rows(x: &Tensor, scale: &Tensor) -> Result<Tensor> {
+    let mut shape = vec![1; x.rank()];
+    shape[0] = scale.dim(0)?;
+    x.broadcast_mul(&scale.reshape(shape)?)
+}
+
+/// [`super::response_norm`].
+pub fn response_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, maps: Maps) -> Result<Tensor> {
+    let per_item = x.reshape((maps.items, maps.height * maps.width, ()))?;
+    let norms = per_item.sqr()?.sum_keepdim(1)?.sqrt()?; // (items, 1, channels)
+    let share = norms.broadcast_div(&(norms.mean_keepdim(2)? + RESPONSE_EPS)?)?;
+    let y = (per_item.broadcast_mul(&share)?.broadcast_mul(weight)?.broadcast_add(bias)? + &per_item)?;
+    y.reshape(x.shape())
+}
+
+/// Added to the mean norm of [`super::response_norm`].
+pub(super) const RESPONSE_EPS: f64 = 1e-6;
 
 /// The Euclidean norm of a row is taken as at least this.
 pub(super) const SHORTEST: f32 = 1e-12;

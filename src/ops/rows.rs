@@ -55,27 +55,48 @@ pub fn select_rows(x: &Value, rows: &[u32]) -> Result<Value> {
     }))
 }
 
-/// `token`, (width), before the rows of each of `items` items of x: (items · n, width) → (items · (n + 1), width).
+/// The rows of `tokens`, (k, width) or one (width), before the rows of each of `items` items of x: (items · n, width) →
+/// (items · (k + n), width).
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn prepend(token: &Value, x: &Value, items: usize) -> Result<Value> {
+pub fn prepend(tokens: &Value, x: &Value, items: usize) -> Result<Value> {
     let (rows, width) = x.tensor().dims2()?;
-    if items == 0 || rows % items != 0 {
-        bail!("prepend: {rows} rows do not fall to {items} items");
+    if items == 0 || rows % items != 0 || tokens.tensor().elem_count() % width != 0 {
+        bail!("prepend: {:?} before {rows} rows of {items} items", tokens.tensor().dims());
     }
-    let n = rows / items;
-    let first = token.tensor().reshape((1, 1, width))?.broadcast_as((items, 1, width))?.contiguous()?;
-    let y = Tensor::cat(&[first, x.tensor().reshape((items, n, width))?], 1)?.reshape((items * (n + 1), width))?;
-    let inputs = [token, x];
-    let (token, x) = (token.clone(), x.clone());
+    let (k, n) = (tokens.tensor().elem_count() / width, rows / items);
+    let first = tokens.tensor().reshape((1, k, width))?.broadcast_as((items, k, width))?.contiguous()?;
+    let y = Tensor::cat(&[first, x.tensor().reshape((items, n, width))?], 1)?.reshape((items * (k + n), width))?;
+    let inputs = [tokens, x];
+    let (tokens, x) = (tokens.clone(), x.clone());
     Ok(Value::record(y, &inputs, move |grad| {
-        let grad = grad.reshape((items, n + 1, width))?;
-        if token.wants_grad() {
-            token.add_grad(grad.narrow(1, 0, 1)?.contiguous()?.sum(0)?.reshape(token.tensor().shape())?)?;
+        let grad = grad.reshape((items, k + n, width))?;
+        if tokens.wants_grad() {
+            tokens.add_grad(grad.narrow(1, 0, k)?.contiguous()?.sum(0)?.reshape(tokens.tensor().shape())?)?;
         }
         if x.wants_grad() {
-            x.add_grad(grad.narrow(1, 1, n)?.contiguous()?.reshape((items * n, width))?)?;
+            x.add_grad(grad.narrow(1, k, n)?.contiguous()?.reshape((items * n, width))?)?;
+        }
+        Ok(())
+    }))
+}
+
+/// The rows of `a`, then those of `b`, both of one width.
+///
+/// # Errors
+/// Widths that differ.
+pub fn concat_rows(a: &Value, b: &Value) -> Result<Value> {
+    let y = Tensor::cat(&[a.tensor(), b.tensor()], 0)?;
+    let inputs = [a, b];
+    let (a, b) = (a.clone(), b.clone());
+    Ok(Value::record(y, &inputs, move |grad| {
+        let (first, rest) = (a.tensor().dim(0)?, b.tensor().dim(0)?);
+        for (value, start, rows) in [(&a, 0, first), (&b, first, rest)] {
+            if value.wants_grad() {
+                // A copy: gradients are changed in place, and must not share storage.
+                value.add_grad(grad.narrow(0, start, rows)?.copy()?)?;
+            }
         }
         Ok(())
     }))

@@ -11,17 +11,19 @@ use super::stop;
 use super::trainer::Trainer;
 use crate::config::{Config, FreezeDepth};
 use crate::data::{Dataset, FeatureCache, Prefetch, Prepared, Row, image};
-use crate::model::{Builder, ClipModel, Param, Params, Part};
+use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
 use crate::track::Event;
 
 /// Whether features are kept, and why.
-pub(super) fn choose(config: &Config, epochs: f64) -> (bool, &'static str) {
+pub(super) fn choose(config: &Config, vision: &VisionConfig, epochs: f64) -> (bool, &'static str) {
     if config.freeze.image == FreezeDepth::None {
         (false, "no image layer is frozen")
     } else if !config.data.cache_features {
         (false, "data.cache_features is false")
     } else if !config.augment.is_off() {
         (false, "augmentation changes the images at each step")
+    } else if vision.frozen_numbers(config.freeze.image).is_none() {
+        (false, "of this kind of tower only the output of the whole can be kept")
     } else if epochs <= 1.0 {
         (false, "no image is seen twice")
     } else {
@@ -34,7 +36,7 @@ impl Trainer<'_> {
     pub(super) fn keep_features(&mut self) -> Result<Option<String>> {
         let frozen = self.config.freeze.image;
         let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
-        let (kept, reason) = choose(self.config, epochs);
+        let (kept, reason) = choose(self.config, &self.folder.config.vision, epochs);
         if !kept {
             if frozen != FreezeDepth::None {
                 self.emit(&Event::Note(format!("image features are worked out at each step: {reason}")))?;
@@ -44,7 +46,7 @@ impl Trainer<'_> {
         let layers = format!("{:?} {frozen:?}", self.folder.config.vision);
         let key = key(&layers, &self.params, &self.train);
         let path = path(self.config, self.run.path(), &key);
-        let width = self.folder.config.vision.frozen_numbers(frozen);
+        let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
         let cache = FeatureCache::open(&path, &key, self.train.rows.len(), width).context("data.feature_cache")?;
         let missing = cache.missing();
         let size = (self.train.rows.len() * width * 4) >> 20;
@@ -65,7 +67,7 @@ impl Trainer<'_> {
     /// Rows whose image cannot be read stay missing: the step that needs one tells of it.
     fn fill(&mut self, cache: &FeatureCache, missing: Vec<usize>) -> Result<Option<String>> {
         let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
-        let size = self.folder.config.vision.image_size;
+        let size = self.folder.config.vision.image_size();
         let (dataset, rows) = (Arc::clone(&self.train), Arc::new(missing));
         let (all, each) = (Arc::clone(&rows), self.config.eval.batch_size);
         let decode = move |i: u64| -> Option<Vec<(usize, Prepared)>> {

@@ -55,7 +55,7 @@ pub fn plan(config: &Config, rows: usize, model: &ClipConfig, params: &Params) -
         },
         sampler,
         weights_mib: (weights >> 20) as u64,
-        activations_mib: ((4 * t.batch_size * activations(model)) >> 20) as u64,
+        activations_mib: ((4 * t.batch_size * (model.vision.activations() + model.text.activations())) >> 20) as u64,
     }
 }
 
@@ -66,16 +66,4 @@ impl Plan {
         let flat = |p: &Plan| (p.schedule.kind == ScheduleKind::Constant).then_some(p.schedule.warmup);
         self.total_steps == before.total_steps || (flat(self).is_some() && flat(self) == flat(before))
     }
-}
-
-/// Numbers kept for the backward pass of one pair, about: per token and block, what the two norms, four projections,
-/// and the feed-forward layer keep. Attention keeps nothing of its own.
-fn activations(c: &ClipConfig) -> usize {
-    let tower = |tokens: usize, width: usize, intermediate: usize, layers: usize| {
-        tokens * layers * (10 * width + 3 * intermediate)
-    };
-    let (v, t) = (&c.vision, &c.text);
-    let image = tower(1 + v.grid() * v.grid(), v.width, v.intermediate, v.layers);
-    let text = tower(t.context_length, t.width, t.intermediate, t.layers);
-    image + text + 3 * v.image_size * v.image_size
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::open_model::open_model;
 use super::records::SkippedRow;
-use crate::config::{Config, FreezeDepth, OnError};
+use crate::config::{Config, FreezeDepth, LossKind, OnError};
 use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, ReportTokenizer, Row, sides};
 use crate::error::ProblemList;
@@ -66,6 +66,12 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     let model = problems.keep(open_model(config, reports, &device));
     if let Some(model) = &model {
         check_freeze(config, &model.folder.config, &mut problems);
+        if config.loss.kind == LossKind::Siglip && model.folder.config.logit_bias_init.is_none() {
+            problems.push(
+                "loss.kind: is \"siglip\", but the model has no logit_bias; allowed with this model is \"clip\""
+                    .to_string(),
+            );
+        }
         notes.extend(model.notes.iter().cloned());
     }
     problems.finish()?;
@@ -75,6 +81,12 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
     freeze::apply(&config.freeze, &mut params);
+    if config.loss.kind == LossKind::Clip
+        && let Some(bias) = params.iter_mut().find(|p| p.spec.name == "logit_bias")
+    {
+        bias.trainable = false;
+        notes.push("logit_bias stays as it is: loss.kind = \"clip\" does not see it".into());
+    }
     Ok(Prepared {
         params,
         train: Dataset {
@@ -259,8 +271,8 @@ fn check_flip(config: &Config, train: &[Row], problems: &mut ProblemList) {
 
 fn check_freeze(config: &Config, model: &ClipConfig, problems: &mut ProblemList) {
     let towers = [
-        ("freeze.image", config.freeze.image, model.vision.layers),
-        ("freeze.text", config.freeze.text, model.text.layers),
+        ("freeze.image", config.freeze.image, model.vision.blocks()),
+        ("freeze.text", config.freeze.text, model.text.blocks()),
     ];
     for (key, depth, layers) in towers {
         if let FreezeDepth::Blocks(n) = depth

@@ -10,7 +10,7 @@ use super::prepare::Prepared;
 use super::records::{RunRecord, TrainState};
 use super::trainer::{Resume, Trainer};
 use crate::config::{Config, LossKind};
-use crate::loss::ClipLoss;
+use crate::loss::{ClipLoss, Loss};
 use crate::optim::{AdamW, AdamWOptions};
 use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, replace_file};
 
@@ -82,9 +82,11 @@ impl<'a> Trainer<'a> {
 }
 
 /// The objective that `config` names.
-pub fn loss_of(config: &Config) -> ClipLoss {
-    match config.loss.kind {
-        LossKind::Clip => ClipLoss { label_smoothing: config.loss.label_smoothing, direction: config.loss.direction },
+pub fn loss_of(config: &Config) -> Loss {
+    let c = &config.loss;
+    match c.kind {
+        LossKind::Clip => Loss::Clip(ClipLoss { label_smoothing: c.label_smoothing, direction: c.direction }),
+        LossKind::Siglip => Loss::Siglip,
     }
 }
 

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor, Var};
 
 use crate::config::FreezeDepth;
 use crate::data::{Batch, Images};
-use crate::loss::{ClipLoss, ClipLossOutput};
+use crate::loss::{Loss, LossOutput};
 use crate::model::{Builder, ClipConfig, ClipModel, Params};
 use crate::ops::{Gradient, Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};
@@ -21,7 +21,7 @@ pub struct TrainStep<'a> {
     /// Its weights.
     pub params: &'a Params,
     /// The objective.
-    pub loss: &'a ClipLoss,
+    pub loss: &'a Loss,
     /// Where tensors live.
     pub device: &'a Device,
     /// Whether blocks keep only their input for the backward pass.
@@ -38,7 +38,7 @@ impl TrainStep<'_> {
     ///
     /// # Errors
     /// A loss or gradient that is not finite; a trainable weight that gets no gradient.
-    pub fn run(&self, batches: &[Batch], optimizer: &mut AdamW, lr_factor: f64) -> Result<(ClipLossOutput, f64)> {
+    pub fn run(&self, batches: &[Batch], optimizer: &mut AdamW, lr_factor: f64) -> Result<(LossOutput, f64)> {
         if optimizer.clips() {
             let (grads, loss) = self.gradients(batches)?;
             let norm = optimizer.step(self.params, &grads, lr_factor)?;
@@ -57,7 +57,7 @@ impl TrainStep<'_> {
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn gradients(&self, batches: &[Batch]) -> Result<(Gradients, ClipLossOutput)> {
+    pub fn gradients(&self, batches: &[Batch]) -> Result<(Gradients, LossOutput)> {
         let mut grads = Gradients::new();
         let loss = self.backward(batches, &mut |number, grad| {
             grads.insert(self.params.numbered_param(number).spec.name.clone(), grad);
@@ -76,7 +76,7 @@ impl TrainStep<'_> {
         &self,
         batches: &[Batch],
         on_grad: &mut dyn FnMut(usize, Gradient) -> Result<()>,
-    ) -> Result<ClipLossOutput> {
+    ) -> Result<LossOutput> {
         let tape = Tape::new(self.params.len());
         let builder = Builder::train(self.params, &tape).recompute(self.checkpoint_activations);
         let model = ClipModel::new(self.config, &builder)?;
@@ -96,7 +96,7 @@ impl TrainStep<'_> {
         images.push(image.tensor().clone());
         texts.push(text.tensor().clone());
         let (images, texts) = (Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?);
-        let (output, grads) = self.loss(&images, &texts, model.logit_scale().tensor())?;
+        let (output, grads) = self.loss(&images, &texts, &model)?;
         // A weight is done with once the last chunk has passed it.
         let mut run_back = |outputs: &[(&Value, &Tensor)], rows: Range<usize>, is_last: bool| -> Result<()> {
             let part = |grad: &Tensor| grad.narrow(0, rows.start, rows.len())?.copy();
@@ -116,9 +116,10 @@ impl TrainStep<'_> {
             run_back(&[(&self.texts(&model, batch)?, &grads.text)], rows, is_last)?;
             start += batch.pairs;
         }
-        tape.backward([(model.logit_scale(), grads.logit_scale)], &mut |_| Ok(()))?;
+        let scalars = [Some((model.logit_scale(), grads.logit_scale)), model.logit_bias().zip(grads.logit_bias)];
+        tape.backward(scalars.into_iter().flatten(), &mut |_| Ok(()))?;
         for (number, param) in self.params.numbered().filter(|(_, p)| p.trainable) {
-            // logit_scale is no input of a step: the tape tells of it here.
+            // logit_scale and logit_bias are no inputs of a step: the tape tells of them here.
             tell(number)?;
             let name = &param.spec.name;
             ensure!(told[number].get(), "{name} is trainable and got no gradient; please report this as a bug");
@@ -130,11 +131,10 @@ impl TrainStep<'_> {
     fn images(&self, model: &ClipModel, batch: &Batch) -> Result<Value> {
         let numbers = batch.images.numbers();
         if let Images::Features(_) = batch.images {
-            let width = self.config.vision.width;
-            let x = Tensor::from_vec(numbers, ((), width), self.device)?;
+            let x = Tensor::from_vec(numbers, ((), self.config.vision.width()), self.device)?;
             return Ok(model.image_features_above(x, self.frozen_image)?);
         }
-        let size = self.config.vision.image_size;
+        let size = self.config.vision.image_size();
         let pixel_values = Tensor::from_vec(numbers, (batch.pairs, 3, size, size), self.device)?;
         Ok(model.image_features(&pixel_values)?)
     }
@@ -156,16 +156,20 @@ impl TrainStep<'_> {
     }
 
     /// The loss, and its gradient on what it was made of.
-    fn loss(&self, image: &Tensor, text: &Tensor, logit_scale: &Tensor) -> Result<(ClipLossOutput, LossGradients)> {
+    fn loss(&self, image: &Tensor, text: &Tensor, model: &ClipModel) -> Result<(LossOutput, LossGradients)> {
         let (image, text) = (Var::from_tensor(image)?, Var::from_tensor(text)?);
-        let logit_scale = Var::from_tensor(logit_scale)?;
-        let output = checked(self.loss.forward(&image, &text, &logit_scale.exp()?)?, &image, &text)?;
+        let logit_scale = Var::from_tensor(model.logit_scale().tensor())?;
+        let bias = model.logit_bias().filter(|_| self.loss.uses_bias());
+        let bias = bias.map(|bias| Var::from_tensor(bias.tensor())).transpose()?;
+        let output = self.loss.forward(&image, &text, &logit_scale.exp()?, bias.as_deref())?;
+        let output = checked(output, &image, &text)?;
         let mut grads = output.loss.backward()?;
         let mut take = |var: &Var, what: &str| grads.remove(var).with_context(|| format!("{what} get no gradient"));
         let grads = LossGradients {
             image: take(&image, "image features")?,
             text: take(&text, "text features")?,
             logit_scale: take(&logit_scale, "logit_scale")?,
+            logit_bias: bias.map(|bias| take(&bias, "logit_bias")).transpose()?,
         };
         Ok((output, grads))
     }
@@ -175,6 +179,7 @@ struct LossGradients {
     image: Tensor,
     text: Tensor,
     logit_scale: Tensor,
+    logit_bias: Option<Tensor>,
 }
 
 /// The tape knows candle's errors only.
@@ -183,7 +188,7 @@ fn wrapped(error: anyhow::Error) -> candle_core::Error {
 }
 
 /// The output, or which tensor was the first that is not finite.
-fn checked(output: ClipLossOutput, image: &Tensor, text: &Tensor) -> Result<ClipLossOutput> {
+fn checked(output: LossOutput, image: &Tensor, text: &Tensor) -> Result<LossOutput> {
     if output.loss.to_scalar::<f32>()?.is_finite() {
         return Ok(output);
     }

@@ -15,8 +15,8 @@ use super::stop;
 use crate::config::{Config, OnError};
 use crate::data::{Batch, Dataset, Prefetch, Row};
 use crate::eval::{Encoder, RetrievalOptions, RetrievalReport, UnreadableImage, evaluate};
-use crate::export::{ModelFolder, write_hugging_face};
-use crate::loss::{ClipLoss, ClipLossOutput};
+use crate::export::{ModelFolder, write_model};
+use crate::loss::{Loss, LossOutput};
 use crate::model::{Builder, ClipModel, Params};
 use crate::optim::AdamW;
 use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, replace_folder};
@@ -48,7 +48,7 @@ pub struct Outcome {
 pub(super) struct Trainer<'a> {
     pub(super) config: &'a Config,
     pub(super) plan: Plan,
-    pub(super) loss: ClipLoss,
+    pub(super) loss: Loss,
     pub(super) params: Params,
     pub(super) optimizer: AdamW,
     pub(super) state: TrainState,
@@ -175,7 +175,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn step(&mut self, chunks: &[Batch], lr_factor: f64) -> Result<(ClipLossOutput, f64)> {
+    fn step(&mut self, chunks: &[Batch], lr_factor: f64) -> Result<(LossOutput, f64)> {
         let step = TrainStep {
             config: &self.folder.config,
             params: &self.params,
@@ -200,7 +200,7 @@ impl Trainer<'_> {
         Ok(f64::from(param.var.to_scalar::<f32>()?))
     }
 
-    fn log(&mut self, loss: &ClipLossOutput, logit_scale: f64, grad_norm: f64, lr_factor: f64) -> Result<()> {
+    fn log(&mut self, loss: &LossOutput, logit_scale: f64, grad_norm: f64, lr_factor: f64) -> Result<()> {
         let record = StepRecord {
             step: self.state.step,
             samples: self.state.step * self.config.samples_per_step() as u64,
@@ -362,7 +362,7 @@ impl Trainer<'_> {
         let tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu)?;
         let mut weights: Vec<_> = tensors.into_iter().collect();
         weights.sort_by(|a, b| a.0.cmp(&b.0));
-        replace_folder(&self.run.model(), |folder| write_hugging_face(folder, &self.folder, &weights))
+        replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &weights))
     }
 
     /// Without a validation there is no best model: the last one is handed over.
@@ -372,6 +372,6 @@ impl Trainer<'_> {
 
     fn write_model(&self) -> Result<()> {
         let weights = self.params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect::<Vec<_>>();
-        replace_folder(&self.run.model(), |folder| write_hugging_face(folder, &self.folder, &weights))
+        replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &weights))
     }
 }

@@ -9,64 +9,135 @@ use candle_core::pickle::PthTensors;
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
+use serde_json::Value;
+
 use crate::hub::ModelFiles;
 
+/// A folder within a model's files.
+#[derive(Clone, Copy)]
+pub(super) struct Folder<'a> {
+    pub files: &'a ModelFiles,
+    /// Empty for the model's own.
+    pub name: &'a str,
+}
+
+impl<'a> Folder<'a> {
+    /// The model's own folder.
+    pub fn top(files: &'a ModelFiles) -> Self {
+        Self { files, name: "" }
+    }
+
+    fn inside(&self, file: &str) -> String {
+        if self.name.is_empty() { file.to_string() } else { format!("{}/{file}", self.name) }
+    }
+
+    /// As [`ModelFiles::find`].
+    pub fn find(&self, file: &str) -> Result<Option<PathBuf>> {
+        Ok(self.files.find(&self.inside(file))?)
+    }
+
+    /// As [`ModelFiles::get`].
+    pub fn get(&self, file: &str) -> Result<PathBuf> {
+        Ok(self.files.get(&self.inside(file))?)
+    }
+
+    /// The content of a JSON file, where there is such a file.
+    pub fn json(&self, file: &str) -> Result<Option<Value>> {
+        let Some(path) = self.find(file)? else { return Ok(None) };
+        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let json = serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+        Ok(Some(json))
+    }
+}
+
+impl std::fmt::Display for Folder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.name {
+            "" => write!(f, "{}", self.files.source()),
+            name => write!(f, "{}: {name}", self.files.source()),
+        }
+    }
+}
+
 /// Weight files of one model, opened, nothing read yet but headers.
-pub(super) enum WeightFiles {
+pub(super) struct WeightFiles {
+    kind: Kind,
+    /// Name → name in the file, where they differ.
+    stored: HashMap<String, String>,
+}
+
+enum Kind {
     Safetensors(MmapedSafetensors),
     Pickle(Vec<PthTensors>),
 }
 
+/// transformers' names of weight files, without their endings.
+pub(super) const TRANSFORMERS: (&str, &str) = ("model", "pytorch_model");
+/// open_clip's.
+pub(super) const OPEN_CLIP: (&str, &str) = ("open_clip_model", "open_clip_pytorch_model");
+/// Ours, for the heads of a pair.
+pub(super) const PAIR_HEADS: (&str, &str) = ("heads", "heads");
+
 impl WeightFiles {
-    /// The first of model.safetensors, its sharded form, pytorch_model.bin, its sharded form.
-    pub fn open(files: &ModelFiles) -> Result<Self> {
-        if let Some(path) = files.find("model.safetensors")? {
-            return open_safetensors(&[path]);
+    /// The first of `<safe>.safetensors`, its sharded form, `<pickle>.bin`, its sharded form; `names` are both.
+    pub fn open(folder: Folder, (safe, pickle): (&str, &str)) -> Result<Self> {
+        let names = [
+            format!("{safe}.safetensors"),
+            format!("{safe}.safetensors.index.json"),
+            format!("{pickle}.bin"),
+            format!("{pickle}.bin.index.json"),
+        ];
+        for (i, name) in names.iter().enumerate() {
+            let Some(path) = folder.find(name)? else { continue };
+            let paths = if name.ends_with(".json") { shards(folder, &path)? } else { vec![path] };
+            let kind = if i < 2 { open_safetensors(&paths)? } else { open_pickles(&paths)? };
+            let mut files = Self { kind, stored: HashMap::new() };
+            files.stored = files.shapes().into_keys().filter_map(|stored| Some((modern(&stored)?, stored))).collect();
+            return Ok(files);
         }
-        if let Some(index) = files.find("model.safetensors.index.json")? {
-            return open_safetensors(&shards(files, &index)?);
-        }
-        if let Some(path) = files.find("pytorch_model.bin")? {
-            return open_pickles(&[path]);
-        }
-        if let Some(index) = files.find("pytorch_model.bin.index.json")? {
-            return open_pickles(&shards(files, &index)?);
-        }
-        bail!(
-            "{}: no weights; looked for model.safetensors, model.safetensors.index.json, pytorch_model.bin and \
-             pytorch_model.bin.index.json",
-            files.source()
-        )
+        bail!("{folder}: no weights; looked for {}", names.join(", "))
     }
 
     /// Name → shape of everything inside.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        match self {
-            Self::Safetensors(st) => {
-                st.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec())).collect()
+        let named = |name: &str| modern(name).unwrap_or_else(|| name.to_string());
+        match &self.kind {
+            Kind::Safetensors(st) => {
+                st.tensors().into_iter().map(|(name, view)| (named(&name), view.shape().to_vec())).collect()
             }
-            Self::Pickle(parts) => {
+            Kind::Pickle(parts) => {
                 let infos = parts.iter().flat_map(|p| p.tensor_infos().iter());
-                infos.map(|(name, info)| (name.clone(), info.layout.dims().to_vec())).collect()
+                infos.map(|(name, info)| (named(name), info.layout.dims().to_vec())).collect()
             }
         }
     }
 
     /// The tensor of this name in f32, on the CPU.
     pub fn get(&self, name: &str) -> Result<Tensor> {
-        let tensor = match self {
-            Self::Safetensors(st) => st.load(name, &Device::Cpu)?,
-            Self::Pickle(parts) => {
+        Ok(self.get_as_stored(name)?.to_dtype(DType::F32)?)
+    }
+
+    /// The tensor of this name in its own type, on the CPU.
+    pub fn get_as_stored(&self, name: &str) -> Result<Tensor> {
+        let name = self.stored.get(name).map_or(name, String::as_str);
+        Ok(match &self.kind {
+            Kind::Safetensors(st) => st.load(name, &Device::Cpu)?,
+            Kind::Pickle(parts) => {
                 let holder = parts.iter().find(|p| p.tensor_infos().contains_key(name));
                 let found = holder.map(|p| p.get(name)).transpose()?.flatten();
                 found.with_context(|| format!("tensor {name} cannot be read from the archive"))?
             }
-        };
-        Ok(tensor.to_dtype(DType::F32)?)
+        })
     }
 }
 
-fn open_safetensors(paths: &[PathBuf]) -> Result<WeightFiles> {
+/// BERTs converted from TensorFlow call a norm's weight gamma and its bias beta.
+fn modern(name: &str) -> Option<String> {
+    let rename = |old: &str, new: &str| Some(format!("{}LayerNorm.{new}", name.strip_suffix(old)?));
+    rename("LayerNorm.gamma", "weight").or_else(|| rename("LayerNorm.beta", "bias"))
+}
+
+fn open_safetensors(paths: &[PathBuf]) -> Result<Kind> {
     for path in paths {
         check_not_lfs_pointer(path)?;
     }
@@ -76,10 +147,10 @@ fn open_safetensors(paths: &[PathBuf]) -> Result<WeightFiles> {
     #[allow(unsafe_code)]
     let mapped = unsafe { MmapedSafetensors::multi(paths) };
     let names = paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
-    Ok(WeightFiles::Safetensors(mapped.with_context(|| format!("{names}: not a whole safetensors file"))?))
+    Ok(Kind::Safetensors(mapped.with_context(|| format!("{names}: not a whole safetensors file"))?))
 }
 
-fn open_pickles(paths: &[PathBuf]) -> Result<WeightFiles> {
+fn open_pickles(paths: &[PathBuf]) -> Result<Kind> {
     let open = |path: &PathBuf| {
         check_not_lfs_pointer(path)?;
         let tensors = PthTensors::new(path, None);
@@ -93,7 +164,7 @@ fn open_pickles(paths: &[PathBuf]) -> Result<WeightFiles> {
         ensure!(!tensors.tensor_infos().is_empty(), "{}: holds no tensors at its top level", path.display());
         Ok(tensors)
     };
-    paths.iter().map(open).collect::<Result<Vec<_>>>().map(WeightFiles::Pickle)
+    paths.iter().map(open).collect::<Result<Vec<_>>>().map(Kind::Pickle)
 }
 
 /// A repository cloned without Git LFS has small text files in place of weights.
@@ -111,7 +182,7 @@ fn check_not_lfs_pointer(path: &Path) -> Result<()> {
 }
 
 /// The distinct files named by an index. Names come from outside: `ModelFiles::get` refuses those that leave the folder.
-fn shards(files: &ModelFiles, index: &Path) -> Result<Vec<PathBuf>> {
+fn shards(folder: Folder, index: &Path) -> Result<Vec<PathBuf>> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -121,7 +192,7 @@ fn shards(files: &ModelFiles, index: &Path) -> Result<Vec<PathBuf>> {
     let mut names: Vec<String> = index.weight_map.into_values().collect();
     names.sort();
     names.dedup();
-    names.iter().map(|name| Ok(files.get(name)?)).collect()
+    names.iter().map(|name| folder.get(name)).collect()
 }
 
 /// Writes `tensors` with PyTorch's format mark, so that transformers loads them, and syncs the file.

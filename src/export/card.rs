@@ -1,0 +1,109 @@
+//! The README.md of an exported model.
+
+use super::folder::ModelFolder;
+use crate::model::TextPool;
+use crate::model::checkpoint::Family;
+use crate::model::{Projection, TextConfig, VisionConfig};
+
+/// What the model is, what it is not for, and how to load it.
+pub(super) fn card(model: &ModelFolder) -> String {
+    let family = model.layout.family;
+    let library = match family {
+        Family::OpenClip => "open_clip",
+        Family::Pair => "reportclip",
+        _ => "transformers",
+    };
+    format!(
+        "---\nlibrary_name: {library}\ntags:\n- clip\n- medical\n- reportclip\n---\n\n\
+         # A dual encoder for images and their reports\n\n{origin}\n\n{towers}\n\n\
+         ## What it is not for\n\n\
+         This model is a research tool. It is not a medical device. It must not be used to diagnose, to triage, to \
+         decide on treatment, or to write or change a report. It was not checked for safety, for fairness between \
+         groups of patients, or on data from other hospitals, devices or languages than those it was trained on. \
+         Similar embeddings do not mean that a report is true of an image.\n\n\
+         ## How to load it\n\n{loading}",
+        origin = model.origin,
+        towers = format_args!(
+            "Images of {0}×{0} pixels through a {1}, reports of up to {2} tokens through a {3}.",
+            model.config.vision.image_size(),
+            model.config.vision.name(),
+            model.config.text.context_length(),
+            model.config.text.name()
+        ),
+        loading = loading(model),
+    )
+}
+
+fn loading(model: &ModelFolder) -> String {
+    let python = |code: &str| format!("```python\n{code}\n```\n");
+    match model.layout.family {
+        Family::OpenClip => python(
+            "import open_clip\nmodel, preprocess = open_clip.create_model_from_pretrained(\"local-dir:.\")\n\
+             tokenizer = open_clip.get_tokenizer(\"local-dir:.\")",
+        ),
+        Family::Pair => pair(model),
+        Family::Siglip2 => python(
+            "from transformers import AutoTokenizer, Siglip2Model\nmodel = Siglip2Model.from_pretrained(\".\")\n\
+             tokenizer = AutoTokenizer.from_pretrained(\".\")",
+        ),
+        family => {
+            let class = family.transformers_class().unwrap_or("AutoModel");
+            python(&format!(
+                "from transformers import AutoProcessor, {class}\nmodel = {class}.from_pretrained(\".\")\n\
+                 processor = AutoProcessor.from_pretrained(\".\")"
+            ))
+        }
+    }
+}
+
+/// transformers has no class for such a pair: its towers are loaded one by one.
+fn pair(model: &ModelFolder) -> String {
+    let c = &model.config;
+    let image = match &c.vision {
+        VisionConfig::Vit(vit) if vit.pool == crate::model::VitPool::Mean => {
+            format!("image.last_hidden_state[:, {}:].mean(1)", vit.prefix_rows())
+        }
+        VisionConfig::Vit(vit) if vit.pool == crate::model::VitPool::Cls && !vit.final_norm => {
+            "image.last_hidden_state[:, 0]".into()
+        }
+        VisionConfig::Vit(vit) if vit.pool == crate::model::VitPool::Cls && !vit.pre_norm => {
+            "image.last_hidden_state[:, 0]".into()
+        }
+        VisionConfig::ConvNext(convnext) if !convnext.pooler_norm => {
+            "image.last_hidden_state.flatten(2).mean(2)".into()
+        }
+        _ => "image.pooler_output.flatten(1)".to_string(),
+    };
+    let text = match &c.text {
+        TextConfig::Bert(bert) => match bert.pool {
+            TextPool::Cls => "text.last_hidden_state[:, 0]",
+            TextPool::Dense => "text.pooler_output",
+            TextPool::Mean => "(text.last_hidden_state * mask).sum(1) / mask.sum(1)",
+            TextPool::Eos => {
+                "text.last_hidden_state[range(len(mask)), tokens[\"attention_mask\"].sum(1) - 1]"
+            }
+        },
+        TextConfig::Clip(_) => "text.pooler_output",
+    };
+    let projected = |state: &str, name: &str, kind: Projection| match kind {
+        Projection::None => state.to_string(),
+        Projection::Linear { .. } => format!("{state} @ heads[\"{name}.weight\"].T"),
+        Projection::Mlp { .. } => format!(
+            "torch.nn.functional.gelu({state} @ heads[\"{name}.0.weight\"].T) @ heads[\"{name}.2.weight\"].T"
+        ),
+    };
+    format!(
+        "`reportclip eval --model .`, `embed` and `search` take the folder as it is. transformers has no class for this \
+         pair of towers; it loads them one by one:\n\n\
+         ```python\nimport torch\nfrom safetensors.torch import load_file\n\
+         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer\n\n\
+         heads = load_file(\"heads.safetensors\")\n\
+         image = AutoModel.from_pretrained(\"vision\")(pixel_values)  # from AutoImageProcessor.from_pretrained(\".\")\n\
+         image_features = {}\n\
+         tokens = AutoTokenizer.from_pretrained(\".\")(reports, padding=True, truncation=True, return_tensors=\"pt\")\n\
+         text, mask = AutoModel.from_pretrained(\"text\")(**tokens), tokens[\"attention_mask\"][:, :, None]\n\
+         text_features = {}\n```\n",
+        projected(&image, "visual_projection", c.visual_projection),
+        projected(text, "text_projection", c.text_projection),
+    )
+}

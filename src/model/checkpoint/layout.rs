@@ -1,0 +1,194 @@
+//! A model's layout on disk as it was read, so that it can be written back the same way.
+
+use anyhow::Result;
+use candle_core::Tensor;
+use serde_json::{Value, json};
+
+use super::rename::Renames;
+use crate::model::ClipConfig;
+
+/// Which program's form a model has on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// transformers' CLIPModel.
+    Clip,
+    /// transformers' ChineseCLIPModel.
+    ChineseClip,
+    /// transformers' SiglipModel.
+    Siglip,
+    /// transformers' Siglip2Model.
+    Siglip2,
+    /// transformers' VisionTextDualEncoderModel.
+    DualEncoder,
+    /// open_clip.
+    OpenClip,
+    /// Ours, for pairs that none of the others can hold: two towers of transformers and `reportclip.json`.
+    Pair,
+}
+
+impl Family {
+    /// The class of transformers that loads it, where there is one.
+    pub fn transformers_class(self) -> Option<&'static str> {
+        match self {
+            Self::Clip => Some("CLIPModel"),
+            Self::ChineseClip => Some("ChineseCLIPModel"),
+            Self::Siglip => Some("SiglipModel"),
+            Self::Siglip2 => Some("Siglip2Model"),
+            Self::DualEncoder => Some("VisionTextDualEncoderModel"),
+            Self::OpenClip | Self::Pair => None,
+        }
+    }
+
+    /// As it is told to users.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenClip => "open_clip",
+            Self::Pair => "reportclip pair",
+            other => other.transformers_class().unwrap_or_default(),
+        }
+    }
+}
+
+/// One weight file with the config beside it.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// Folder within the model's; empty for the model's own.
+    pub folder: &'static str,
+    pub config_file: &'static str,
+    /// The config as it was read; fields that we do not know stay as they are.
+    pub config: Value,
+    pub weights_file: &'static str,
+    pub renames: Renames,
+    /// Tensors that are no part of the model and are written back all the same.
+    pub carried: Vec<(String, Tensor)>,
+}
+
+/// How a model lies on disk.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Whose form it is.
+    pub family: Family,
+    pub(super) parts: Vec<Part>,
+    /// JSON files beside them, by name: what open_clip reads of another repository.
+    pub beside: Vec<(String, Value)>,
+}
+
+/// One folder of an exported model.
+#[derive(Clone, Debug)]
+pub struct Exported {
+    /// Folder within the model's; empty for the model's own.
+    pub folder: &'static str,
+    /// File name and content of its config.
+    pub config: (&'static str, Value),
+    /// File name and tensors of its weights.
+    pub weights: (&'static str, Vec<(String, Tensor)>),
+}
+
+impl Layout {
+    /// That of transformers' CLIPModel, for a CLIP that no file holds yet; `text_fields` go into its `text_config`.
+    ///
+    /// # Errors
+    /// A model that is no CLIP.
+    pub fn fresh_clip(config: &ClipConfig, text_fields: Value) -> Result<Self> {
+        super::family::fresh_clip(config, text_fields)
+    }
+
+    /// transformers' word for the text tower, which says what its tokenizer does where the tokenizer's own files do not.
+    pub fn text_model_type(&self) -> &str {
+        let text = self.parts.iter().find(|p| p.folder == "text").or(self.parts.first()).map(|p| &p.config);
+        let said = text.and_then(|config| {
+            config.get("text_config").unwrap_or(config).get("model_type").or(config.get("model_type"))
+        });
+        match (self.family, said.and_then(Value::as_str)) {
+            (Family::Clip, _) => "clip",
+            (Family::ChineseClip, _) => "bert",
+            (Family::Siglip, _) => "siglip",
+            (Family::Siglip2, _) => "siglip2",
+            (Family::OpenClip, _) => match text.and_then(|c| c.pointer("/model_cfg/text_cfg/hf_model_name")) {
+                Some(Value::String(_)) => "bert",
+                _ => "clip",
+            },
+            (Family::DualEncoder | Family::Pair, said) => said.unwrap_or_default(),
+        }
+    }
+
+    /// Config and weights as the layout's program reads them; `weights` have our names.
+    ///
+    /// # Errors
+    /// A weight that the layout has no name for.
+    pub fn export(&self, model: &ClipConfig, weights: &[(String, Tensor)]) -> Result<Vec<Exported>> {
+        let homeless = weights.iter().find(|(name, _)| self.parts.iter().all(|p| p.renames.foreign(name).is_none()));
+        if let Some((name, _)) = homeless {
+            anyhow::bail!("weight {name} has no name in the layout of {}", self.family.name());
+        }
+        let part = |part: &Part| -> Result<Exported> {
+            let mut tensors = part.renames.export(weights)?;
+            tensors.extend(part.carried.iter().cloned());
+            tensors.sort_by(|a, b| a.0.cmp(&b.0));
+            let config = self.config_of(part, model);
+            Ok(Exported {
+                folder: part.folder,
+                config: (part.config_file, config),
+                weights: (part.weights_file, tensors),
+            })
+        };
+        self.parts.iter().map(part).collect()
+    }
+
+    /// The part's config with what training may have changed: sizes, and the type of the numbers.
+    fn config_of(&self, part: &Part, model: &ClipConfig) -> Value {
+        let mut config = part.config.clone();
+        let (image_size, context_length) = (model.vision.image_size(), model.text.context_length());
+        let resized = matches!(model.text, crate::model::TextConfig::Clip(_));
+        let mut set = |path: &[&str], value: usize, always: bool| {
+            let mut at = &mut config;
+            for key in &path[..path.len() - 1] {
+                match at.get_mut(key) {
+                    Some(next) if next.is_object() => at = next,
+                    _ => return,
+                }
+            }
+            let key = path[path.len() - 1];
+            // A config that leaves a field out means its default: it is written only where that has changed.
+            if always || at.get(key).is_some_and(|v| v.is_number() || v.is_array()) {
+                at[key] = json!(value);
+            }
+        };
+        match (self.family, part.folder) {
+            (Family::Clip | Family::ChineseClip | Family::Siglip, _) => {
+                set(&["vision_config", "image_size"], image_size, true);
+                if resized {
+                    set(&["text_config", "max_position_embeddings"], context_length, true);
+                }
+            }
+            (Family::Siglip2, _) => {
+                if let crate::model::VisionConfig::Vit(vit) = &model.vision {
+                    set(&["vision_config", "num_patches"], vit.grid() * vit.grid(), true);
+                }
+                set(&["text_config", "max_position_embeddings"], context_length, true);
+            }
+            (Family::DualEncoder, _) => set(&["vision_config", "image_size"], image_size, false),
+            (Family::OpenClip, _) => {
+                set(&["model_cfg", "vision_cfg", "image_size"], image_size, true);
+                set(&["model_cfg", "text_cfg", "context_length"], context_length, true);
+            }
+            (Family::Pair, "vision") => set(&["image_size"], image_size, false),
+            (Family::Pair, "text") if resized => set(&["max_position_embeddings"], context_length, true),
+            (Family::Pair, _) => {}
+        }
+        write_dtype(&mut config);
+        config
+    }
+}
+
+/// Weights are written in f32, whatever they were read from. transformers 4 says torch_dtype, 5 dtype.
+fn write_dtype(config: &mut Value) {
+    for section in ["", "text_config", "vision_config"] {
+        for key in ["dtype", "torch_dtype"] {
+            let section = if section.is_empty() { Some(&mut *config) } else { config.get_mut(section) };
+            if let Some(value) = section.and_then(|s| s.get_mut(key)) {
+                *value = json!("float32");
+            }
+        }
+    }
+}

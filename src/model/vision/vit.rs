@@ -1,0 +1,401 @@
+//! Vision transformers: CLIP's, ViT, DeiT, DINOv2 with and without registers, BEiT, SigLIP's. They differ in what stands
+//! before the patches, in a norm here and there, and in what stands for the whole image.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use candle_core::{Result, Tensor, bail};
+
+use crate::config::FreezeDepth;
+use crate::model::block::{LayerNorm, Linear, Stack, StackConfig};
+use crate::model::config::{CLASS_TOKEN, check_transformer};
+use crate::model::params::{Builder, Depth, Init};
+use crate::ops::{self, Activation, Attention, Segments, Value};
+
+/// What stands for the whole image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VitPool {
+    /// The class token, through the final norm.
+    Cls,
+    /// That through a dense layer and tanh.
+    Dense,
+    /// The mean of the patches, through the final norm first.
+    Mean,
+    /// The mean of the patches, through a norm of its own.
+    MeanThenNorm,
+    /// What a learnt query gathers from the patches (SigLIP's head).
+    Attention,
+}
+
+/// Rows before the patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Prefix {
+    pub class_token: bool,
+    pub distillation_token: bool,
+    pub registers: usize,
+}
+
+/// The shape of a vision transformer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VitConfig {
+    /// Width of a token's state.
+    pub width: usize,
+    /// Width inside the feed-forward layer.
+    pub intermediate: usize,
+    /// Transformer blocks.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Pixels a side.
+    pub image_size: usize,
+    /// Pixels a side of a patch.
+    pub patch_size: usize,
+    /// Activation.
+    pub activation: Activation,
+    /// Layer norm's epsilon.
+    pub layer_norm_eps: f64,
+    /// Rows before the patches.
+    pub prefix: Prefix,
+    /// Whether positions are learnt, one a row (registers have none).
+    pub positions: bool,
+    /// Whether the class and distillation token have a position too.
+    pub prefix_positions: bool,
+    /// Whether patches have a bias.
+    pub patch_bias: bool,
+    /// A norm before the blocks.
+    pub pre_norm: bool,
+    /// A norm after the blocks.
+    pub final_norm: bool,
+    /// Layer scale.
+    pub layer_scale: bool,
+    /// Whether keys have a bias.
+    pub key_bias: bool,
+    /// Learnt scores by relative position.
+    pub relative_positions: bool,
+    /// Pooling.
+    pub pool: VitPool,
+}
+
+impl VitConfig {
+    /// CLIP's, with heads of 64 and a feed-forward layer of four times the width.
+    pub fn clip(width: usize, layers: usize, image_size: usize, patch_size: usize) -> Self {
+        Self {
+            width,
+            intermediate: 4 * width,
+            layers,
+            heads: width / 64,
+            image_size,
+            patch_size,
+            activation: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            prefix: CLASS_TOKEN,
+            positions: true,
+            prefix_positions: true,
+            patch_bias: false,
+            pre_norm: true,
+            final_norm: true,
+            layer_scale: false,
+            key_bias: true,
+            relative_positions: false,
+            pool: VitPool::Cls,
+        }
+    }
+
+    /// Patches a side; pixels past the last whole patch are not seen.
+    pub fn grid(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+
+    /// Rows before the patches that positions count.
+    fn leading(&self) -> usize {
+        usize::from(self.prefix.class_token) + usize::from(self.prefix.distillation_token)
+    }
+
+    /// Rows before the patches.
+    pub fn prefix_rows(&self) -> usize {
+        self.leading() + self.prefix.registers
+    }
+
+    /// Rows of the position table before those of the patches.
+    pub fn position_rows_before_patches(&self) -> usize {
+        if self.prefix_positions { self.leading() } else { 0 }
+    }
+
+    /// Rows an image.
+    pub fn tokens(&self) -> usize {
+        self.prefix_rows() + self.grid() * self.grid()
+    }
+
+    pub(in crate::model) fn check(&self) -> anyhow::Result<()> {
+        check_transformer("vision_config", self.width, self.heads, self.layers, self.layer_norm_eps)?;
+        ensure!(
+            self.patch_size <= self.image_size,
+            "vision_config: patch_size {} is larger than image_size {}",
+            self.patch_size,
+            self.image_size
+        );
+        let needs_class = matches!(self.pool, VitPool::Cls | VitPool::Dense);
+        ensure!(!needs_class || self.prefix.class_token, "image pooling {:?} needs a class token", self.pool);
+        Ok(())
+    }
+}
+
+pub(in crate::model) struct Vit {
+    class_embedding: Option<Value>,    // (width)
+    distillation_token: Option<Value>, // (width)
+    register_tokens: Option<Value>,    // (registers, width)
+    patch_embedding: Value,            // (width, 3, patch, patch)
+    patch_bias: Option<Value>,         // (width)
+    position_embedding: Option<Value>, // (rows, width)
+    pre_norm: Option<LayerNorm>,
+    stack: Stack,
+    final_norm: Option<LayerNorm>,
+    head: Head,
+    config: VitConfig,
+}
+
+enum Head {
+    Rows,
+    Dense(Linear),
+    Norm(LayerNorm),
+    Attention(Box<AttentionPool>),
+}
+
+impl Vit {
+    /// b: at the tower.
+    pub fn new(b: &Builder, c: &VitConfig) -> Result<Self> {
+        let e = b.enter("embeddings").depth(Depth::Embeddings);
+        let (top, last) = (b.depth(Depth::Embeddings), b.depth(Depth::Final));
+        let token = |name: &str| e.vector(name, c.width, Init::Normal((c.width as f64).powf(-0.5)));
+        let norm = |b: &Builder, name: &str| LayerNorm::new(b, name, c.width, c.layer_norm_eps);
+        let positions = c.position_rows_before_patches() + c.grid() * c.grid();
+        let patch = (c.width, 3, c.patch_size, c.patch_size);
+        let registers = (c.prefix.registers, c.width);
+        Ok(Self {
+            class_embedding: c.prefix.class_token.then(|| token("class_embedding")).transpose()?,
+            distillation_token: c.prefix.distillation_token.then(|| token("distillation_token")).transpose()?,
+            register_tokens: (c.prefix.registers > 0)
+                .then(|| e.vector("register_tokens", registers, Init::Normal(0.02)))
+                .transpose()?,
+            patch_embedding: e.matrix("patch_embedding.weight", patch, Init::Normal(0.02))?,
+            patch_bias: c
+                .patch_bias
+                .then(|| e.vector("patch_embedding.bias", c.width, Init::Const(0.0)))
+                .transpose()?,
+            position_embedding: c
+                .positions
+                .then(|| e.vector("position_embedding.weight", (positions, c.width), Init::Normal(0.02)))
+                .transpose()?,
+            // The published weights spell it so.
+            pre_norm: c.pre_norm.then(|| norm(&top, "pre_layrnorm")).transpose()?,
+            stack: Stack::new(b, &stack_config(c))?,
+            final_norm: c.final_norm.then(|| norm(&last, "post_layernorm")).transpose()?,
+            head: match c.pool {
+                VitPool::Cls | VitPool::Mean => Head::Rows,
+                VitPool::Dense => {
+                    let std = (c.width as f64).powf(-0.5);
+                    Head::Dense(Linear::new(&last.enter("pooler"), "dense", c.width, c.width, std)?)
+                }
+                VitPool::MeanThenNorm => Head::Norm(norm(&last.enter("pooler"), "layernorm")?),
+                VitPool::Attention => Head::Attention(Box::new(AttentionPool::new(&last.enter("head"), c)?)),
+            },
+            config: c.clone(),
+        })
+    }
+
+    /// pixel_values: (batch, 3, image_size, image_size) → (batch, width).
+    pub fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+        self.upper(self.embed(pixel_values)?, 0)
+    }
+
+    /// What the layers that `frozen` names make of pixel_values; [`Self::above`] goes on from there.
+    pub fn below(&self, pixel_values: &Tensor, frozen: FreezeDepth) -> Result<Value> {
+        match self.blocks_below(frozen) {
+            Some(blocks) => {
+                let x = self.embed(pixel_values)?;
+                let segments = Segments::even(pixel_values.dim(0)?, self.config.tokens());
+                self.stack.forward(0..blocks, x, &segments)
+            }
+            None => self.forward(pixel_values),
+        }
+    }
+
+    /// [`Self::below`]'s output → (batch, width).
+    pub fn above(&self, x: Value, frozen: FreezeDepth) -> Result<Value> {
+        match self.blocks_below(frozen) {
+            Some(blocks) => self.upper(x, blocks),
+            None => Ok(x),
+        }
+    }
+
+    /// How many blocks stand below the lowest trained weight, never counting the last, of which only one token may be
+    /// worked out; `None` where the whole tower is frozen.
+    fn blocks_below(&self, frozen: FreezeDepth) -> Option<usize> {
+        match frozen {
+            FreezeDepth::None => Some(0),
+            FreezeDepth::Blocks(n) => Some(n.min(self.config.layers.saturating_sub(1))),
+            FreezeDepth::All => None,
+        }
+    }
+
+    /// → (batch · tokens, width), registers before the class token: they have no position, and attention does not ask for
+    /// an order.
+    fn embed(&self, pixel_values: &Tensor) -> Result<Value> {
+        let (batch, c) = (pixel_values.dim(0)?, &self.config);
+        let patches = c.grid() * c.grid();
+        let mut x = self.patches(pixel_values)?;
+        if let Some(positions) = self.position_embedding.as_ref().filter(|_| !c.prefix_positions) {
+            x = ops::add_embedding(&x, positions, &counted(batch, patches))?;
+        }
+        for token in [&self.distillation_token, &self.class_embedding].into_iter().flatten() {
+            x = ops::prepend(token, &x, batch)?;
+        }
+        if let Some(positions) = self.position_embedding.as_ref().filter(|_| c.prefix_positions) {
+            x = ops::add_embedding(&x, positions, &counted(batch, c.leading() + patches))?;
+        }
+        if let Some(registers) = &self.register_tokens {
+            x = ops::prepend(registers, &x, batch)?;
+        }
+        self.pre_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x))
+    }
+
+    /// The blocks from `from` up, and what is made of their rows.
+    fn upper(&self, x: Value, from: usize) -> Result<Value> {
+        let (c, tokens) = (&self.config, self.config.tokens());
+        let batch = x.tensor().dim(0)? / tokens;
+        let segments = Segments::even(batch, tokens);
+        let normed = |x: Value| self.final_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x));
+        if matches!(c.pool, VitPool::Cls | VitPool::Dense) {
+            let classes: Vec<u32> = (0..batch).map(|i| (i * tokens + c.prefix.registers) as u32).collect();
+            let state = normed(self.stack.forward_pooled(from, x, &segments, &classes)?)?;
+            return match &self.head {
+                Head::Dense(dense) => Activation::Tanh.apply(&dense.forward(&state)?),
+                _ => Ok(state),
+            };
+        }
+        let x = normed(self.stack.forward_all(from, x, &segments)?)?;
+        if let Head::Attention(pool) = &self.head {
+            return pool.forward(&x, &segments);
+        }
+        let mean = ops::mean_rows(&self.only_patches(&x, batch)?, &Segments::even(batch, c.grid() * c.grid()))?;
+        match &self.head {
+            Head::Norm(norm) => norm.forward(&mean),
+            _ => Ok(mean),
+        }
+    }
+
+    fn only_patches(&self, x: &Value, batch: usize) -> Result<Value> {
+        let (tokens, before) = (self.config.tokens(), self.config.prefix_rows());
+        if before == 0 {
+            return Ok(x.clone());
+        }
+        let rows: Vec<u32> = (0..batch * tokens).filter(|row| row % tokens >= before).map(|row| row as u32).collect();
+        ops::select_rows(x, &rows)
+    }
+
+    /// A convolution whose stride is its kernel is a product over flattened patches; candle's conv2d would also compute
+    /// the gradient of the pixels, which costs more than this whole layer.
+    fn patches(&self, pixel_values: &Tensor) -> Result<Value> {
+        let c = &self.config;
+        let (batch, channels, height, width) = pixel_values.dims4()?;
+        if (channels, height, width) != (3, c.image_size, c.image_size) {
+            bail!("pixel_values are {channels}×{height}×{width}, the model takes 3×{0}×{0}", c.image_size);
+        }
+        let (grid, patch) = (c.grid(), c.patch_size);
+        let flat = pixel_values
+            .narrow(2, 0, grid * patch)?
+            .narrow(3, 0, grid * patch)?
+            .reshape((batch, channels, grid, patch, grid, patch))?
+            .permute((0, 2, 4, 1, 3, 5))?
+            .reshape((batch * grid * grid, channels * patch * patch))?;
+        let weight = self.patch_embedding.reshape((c.width, channels * patch * patch))?;
+        match &self.patch_bias {
+            Some(bias) => ops::linear(&flat.into(), &weight, bias),
+            None => ops::linear_no_bias(&flat.into(), &weight),
+        } // (batch · grid², width)
+    }
+}
+
+/// 0, 1, … `each` − 1 for each of `batch` items.
+fn counted(batch: usize, each: usize) -> Vec<u32> {
+    (0..batch).flat_map(|_| 0..each as u32).collect()
+}
+
+fn stack_config(c: &VitConfig) -> StackConfig {
+    StackConfig {
+        width: c.width,
+        intermediate: c.intermediate,
+        layers: c.layers,
+        heads: c.heads,
+        activation: c.activation,
+        layer_norm_eps: c.layer_norm_eps,
+        causal: false,
+        post_norm: false,
+        key_bias: c.key_bias,
+        layer_scale: c.layer_scale,
+        relative: c.relative_positions.then(|| relative_positions(c.grid())),
+    }
+}
+
+/// BEiT's table: one entry for each offset between two patches, and three for class to patch, patch to class and class to
+/// class. → (entries, entry of each query and key)
+fn relative_positions(grid: usize) -> (usize, Arc<[u32]>) {
+    let (span, tokens) = (2 * grid - 1, 1 + grid * grid);
+    let entries = span * span + 3;
+    let entry = |q: usize, k: usize| match (q, k) {
+        (0, 0) => entries - 1,
+        (0, _) => entries - 3,
+        (_, 0) => entries - 2,
+        (q, k) => {
+            let ((qy, qx), (ky, kx)) = (((q - 1) / grid, (q - 1) % grid), ((k - 1) / grid, (k - 1) % grid));
+            (qy + grid - 1 - ky) * span + (qx + grid - 1 - kx)
+        }
+    };
+    (entries, (0..tokens * tokens).map(|i| entry(i / tokens, i % tokens) as u32).collect())
+}
+
+/// A learnt query gathers from all rows; a feed-forward layer follows.
+struct AttentionPool {
+    probe: Value, // (width)
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    norm: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: usize,
+    activation: Activation,
+}
+
+impl AttentionPool {
+    fn new(b: &Builder, c: &VitConfig) -> Result<Self> {
+        let (attention, mlp) = (b.enter("attention"), b.enter("mlp"));
+        let std = (c.width as f64).powf(-0.5);
+        let square = |name: &str| Linear::new(&attention, name, c.width, c.width, std);
+        Ok(Self {
+            probe: b.vector("probe", c.width, Init::Normal(std))?,
+            q: square("q_proj")?,
+            k: square("k_proj")?,
+            v: square("v_proj")?,
+            out: square("out_proj")?,
+            norm: LayerNorm::new(b, "layernorm", c.width, c.layer_norm_eps)?,
+            fc1: Linear::new(&mlp, "fc1", c.width, c.intermediate, std)?,
+            fc2: Linear::new(&mlp, "fc2", c.intermediate, c.width, std)?,
+            heads: c.heads,
+            activation: c.activation,
+        })
+    }
+
+    fn forward(&self, x: &Value, segments: &Segments) -> Result<Value> {
+        let items = segments.items();
+        let probe = self.probe.reshape((1, self.probe.tensor().elem_count()))?;
+        let q = ops::select_rows(&self.q.forward(&probe)?, &vec![0; items])?;
+        let queries = Segments::even(items, 1);
+        let attention = Attention { heads: self.heads, queries, keys: segments.clone(), causal: false };
+        let gathered = self.out.forward(&attention.apply(&q, &self.k.forward(x)?, &self.v.forward(x)?)?)?;
+        let hidden = self.fc1.forward(&self.norm.forward(&gathered)?)?;
+        self.fc2.scaled(None)?.activated_onto(&gathered, &hidden, self.activation)
+    }
+}

@@ -1,0 +1,282 @@
+//! Convolution over feature maps whose pixels are rows (items · height · width, channels): a matrix product over the
+//! patches that the kernel sees, gathered a few items at a time.
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+use super::cpu;
+use super::gemm::{Into, Layout, Threads, product};
+use super::gradient::Gradient;
+use super::linear::column_sum;
+use super::maps::Maps;
+use super::reference;
+use super::tape::{Value, composed};
+
+/// Patches gathered at once, in numbers: 16 MiB.
+const GATHERED: usize = 1 << 22;
+
+/// A convolution as `torch.nn.functional.conv2d` has it, with what a residual network puts around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv2d<'a> {
+    /// (out, in, kernel, kernel)
+    pub weight: &'a Value,
+    /// (out)
+    pub bias: Option<&'a Value>,
+    /// Added to the output: (output rows, out).
+    pub residual: Option<&'a Value>,
+    /// Pixels between neighbouring outputs.
+    pub stride: usize,
+    /// Zeros around each map.
+    pub padding: usize,
+    /// Whether what is below 0 in the end becomes 0.
+    pub relu: bool,
+}
+
+/// The numbers of one convolution.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Geometry {
+    pub from: Maps,
+    pub to: Maps,
+    pub inner: usize,
+    pub outer: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: usize,
+}
+
+impl Geometry {
+    fn patch(&self) -> usize {
+        self.inner * self.kernel * self.kernel
+    }
+
+    /// Whether the patches are the pixels themselves.
+    fn is_pointwise(&self) -> bool {
+        self.kernel == 1 && self.stride == 1 && self.padding == 0
+    }
+
+    /// The input pixel under each place of the kernel at output pixel (y, x), or none in the margin.
+    #[inline(always)]
+    fn under(&self, y: usize, x: usize, place: usize) -> Option<usize> {
+        let (ky, kx) = (place / self.kernel, place % self.kernel);
+        let row = (y * self.stride + ky).checked_sub(self.padding).filter(|&row| row < self.from.height)?;
+        let column = (x * self.stride + kx).checked_sub(self.padding).filter(|&column| column < self.from.width)?;
+        Some(row * self.from.width + column)
+    }
+}
+
+impl Conv2d<'_> {
+    /// x: (rows of `maps`, in) → (rows of the maps returned, out).
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn apply(&self, x: &Value, maps: Maps) -> Result<(Value, Maps)> {
+        let shape = self.geometry(x.tensor(), maps)?;
+        let inputs: Vec<&Value> =
+            [Some(x), Some(self.weight), self.bias, self.residual].into_iter().flatten().collect();
+        let relu = self.relu;
+        if !cpu::has_kernels(x.tensor()) {
+            let biased = self.bias.is_some();
+            let twin = move |t: &[&Tensor]| {
+                let rest = &t[2..];
+                let residual = if biased { rest.get(1) } else { rest.first() };
+                let y = reference::conv2d(t[0], t[1], biased.then(|| rest[0]), &shape)?;
+                let y = residual.map_or(Ok(y.clone()), |r| y + *r)?;
+                if relu { y.relu() } else { Ok(y) }
+            };
+            return Ok((composed(&inputs, twin)?, shape.to));
+        }
+        let y = self.forward(x.tensor(), &shape)?;
+        let (x, weight, bias, residual) = (x.clone(), self.weight.clone(), self.bias.cloned(), self.residual.cloned());
+        let kept = relu.then(|| y.clone());
+        let output = Value::record(y, &inputs, move |grad| {
+            if let Some(y) = &kept {
+                mask(&grad, y)?;
+            }
+            if let Some(bias) = bias.as_ref().filter(|b| b.wants_grad()) {
+                bias.add_grad(Tensor::from_vec(column_sum(&cpu::read(&grad)?, shape.outer), shape.outer, grad.device())?)?;
+            }
+            backward(&x, &weight, &grad, &shape)?;
+            residual.map_or(Ok(()), |residual| residual.add_grad(grad))
+        });
+        Ok((output, shape.to))
+    }
+
+    fn geometry(&self, x: &Tensor, maps: Maps) -> Result<Geometry> {
+        let ((rows, channels), (outer, inner, kernel, other)) = (x.dims2()?, self.weight.tensor().dims4()?);
+        if rows != maps.rows() || channels != inner || kernel != other {
+            bail!("conv2d: input ({rows}, {channels}) for {maps:?}, weight {:?}", self.weight.tensor().dims());
+        }
+        let side = |n: usize| match (n + 2 * self.padding).checked_sub(kernel) {
+            Some(room) => Ok(room / self.stride + 1),
+            None => bail!("conv2d: a kernel of {kernel} over {n} pixels and margins of {}", self.padding),
+        };
+        let to = Maps { items: maps.items, height: side(maps.height)?, width: side(maps.width)? };
+        let expected = [to.rows(), outer];
+        if self.residual.is_some_and(|r| r.tensor().dims() != expected) {
+            bail!("conv2d: the residual is not {expected:?}");
+        }
+        Ok(Geometry { from: maps, to, inner, outer, kernel, stride: self.stride, padding: self.padding })
+    }
+
+    fn forward(&self, x: &Tensor, shape: &Geometry) -> Result<Tensor> {
+        let weight = kernel_major(self.weight.tensor(), shape)?;
+        let (out, patch) = (shape.outer, shape.patch());
+        let mut y = match self.residual {
+            Some(residual) => cpu::read(residual.tensor())?.to_vec(),
+            None => vec![0f32; shape.to.rows() * out],
+        };
+        if let Some(bias) = self.bias {
+            let bias = cpu::read(bias.tensor())?;
+            y.par_chunks_mut(out * cpu::ROWS_PER_TASK).for_each(|block| {
+                block.chunks_exact_mut(out).for_each(|row| row.iter_mut().zip(bias.iter()).for_each(|(y, b)| *y += b));
+            });
+        }
+        let into = if self.bias.is_some() || self.residual.is_some() { Into::Onto } else { Into::Over };
+        let xs = cpu::read(x)?;
+        let mut gathered = Vec::new();
+        for (items, rows) in chunks(shape) {
+            let patches = patches(&xs, items, shape, &mut gathered);
+            let n = rows.len();
+            let y = &mut y[rows.start * out..rows.end * out];
+            let w = Layout::plain(out, patch).of(&weight).transposed();
+            product((y, Layout::plain(n, out), into), 1.0, Layout::plain(n, patch).of(patches), w, Threads::All);
+        }
+        if self.relu {
+            y.par_chunks_mut(cpu::BLOCK).for_each(|block| block.iter_mut().for_each(|v| *v = v.max(0.0)));
+        }
+        Tensor::from_vec(y, (shape.to.rows(), out), x.device())
+    }
+}
+
+/// Sets `grad` to 0 where the rectified output is.
+fn mask(grad: &Tensor, y: &Tensor) -> Result<()> {
+    let ys = cpu::read(y)?;
+    cpu::write(grad, |grad| {
+        grad.par_chunks_mut(cpu::BLOCK).zip(ys.par_chunks(cpu::BLOCK)).for_each(|(grad, y)| {
+            grad.iter_mut().zip(y).for_each(|(g, y)| *g = if *y > 0.0 { *g } else { 0.0 });
+        });
+    })
+}
+
+/// Items that are worked on together, and their output rows.
+fn chunks(shape: &Geometry) -> impl Iterator<Item = (std::ops::Range<usize>, std::ops::Range<usize>)> {
+    let (per_item, all) = (shape.to.height * shape.to.width, shape.to.items);
+    let items = match shape.is_pointwise() {
+        true => all.max(1),
+        false => (GATHERED / (per_item * shape.patch()).max(1)).clamp(1, all.max(1)),
+    };
+    (0..all).step_by(items).map(move |first| {
+        let last = (first + items).min(all);
+        (first..last, first * per_item..last * per_item)
+    })
+}
+
+/// What the kernel sees at each output pixel of `items`: (output rows, kernel · kernel · in).
+fn patches<'a>(x: &'a [f32], items: std::ops::Range<usize>, shape: &Geometry, into: &'a mut Vec<f32>) -> &'a [f32] {
+    let (inner, patch) = (shape.inner, shape.patch());
+    let per_item = shape.from.height * shape.from.width * inner;
+    if shape.is_pointwise() {
+        return &x[items.start * per_item..items.end * per_item];
+    }
+    let line = shape.to.width * patch;
+    into.resize(items.len() * shape.to.height * line, 0.0);
+    into.par_chunks_mut(line).enumerate().for_each(|(i, line)| {
+        let (item, y) = (items.start + i / shape.to.height, i % shape.to.height);
+        let x = &x[item * per_item..(item + 1) * per_item];
+        for (column, patch) in line.chunks_exact_mut(patch).enumerate() {
+            for (place, cell) in patch.chunks_exact_mut(inner).enumerate() {
+                match shape.under(y, column, place) {
+                    Some(pixel) => cell.copy_from_slice(&x[pixel * inner..(pixel + 1) * inner]),
+                    None => cell.fill(0.0),
+                }
+            }
+        }
+    });
+    into
+}
+
+/// Adds each patch's gradient to the pixels that it was gathered from. dx: of the whole batch.
+fn scatter(patches: &[f32], items: std::ops::Range<usize>, shape: &Geometry, dx: &mut [f32]) {
+    let (inner, patch) = (shape.inner, shape.patch());
+    let (per_item, per_patches) =
+        (shape.from.height * shape.from.width * inner, shape.to.height * shape.to.width * patch);
+    let dx = &mut dx[items.start * per_item..items.end * per_item];
+    dx.par_chunks_mut(per_item).zip(patches.par_chunks(per_patches)).for_each(|(dx, patches)| {
+        for (i, patch) in patches.chunks_exact(patch).enumerate() {
+            let (y, x) = (i / shape.to.width, i % shape.to.width);
+            for (place, cell) in patch.chunks_exact(inner).enumerate() {
+                if let Some(pixel) = shape.under(y, x, place) {
+                    dx[pixel * inner..(pixel + 1) * inner].iter_mut().zip(cell).for_each(|(d, c)| *d += c);
+                }
+            }
+        }
+    });
+}
+
+fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry) -> Result<()> {
+    if !x.wants_grad() && !weight.wants_grad() {
+        return Ok(());
+    }
+    let (out, patch) = (shape.outer, shape.patch());
+    let (xs, gs) = (cpu::read(x.tensor())?, cpu::read(grad)?);
+    let w = kernel_major(weight.tensor(), shape)?;
+    let mut dw = vec![0f32; if weight.wants_grad() { out * patch } else { 0 }];
+    let mut add = |dx: Option<&mut [f32]>| {
+        let (mut gathered, mut d_patches, mut dx) = (Vec::new(), Vec::new(), dx);
+        for (items, rows) in chunks(shape) {
+            let g = Layout::plain(rows.len(), out).of(&gs[rows.start * out..rows.end * out]);
+            if !dw.is_empty() {
+                let patches = patches(&xs, items.clone(), shape, &mut gathered);
+                let p = Layout::plain(rows.len(), patch).of(patches);
+                product((&mut dw, Layout::plain(out, patch), Into::Onto), 1.0, g.transposed(), p, Threads::All);
+            }
+            let Some(dx) = dx.as_deref_mut() else { continue };
+            let w = Layout::plain(out, patch).of(&w);
+            if shape.is_pointwise() {
+                let dx = &mut dx[rows.start * patch..rows.end * patch];
+                product((dx, Layout::plain(rows.len(), patch), Into::Onto), 1.0, g, w, Threads::All);
+            } else {
+                d_patches.resize(rows.len() * patch, 0.0);
+                product((&mut d_patches, Layout::plain(rows.len(), patch), Into::Over), 1.0, g, w, Threads::All);
+                scatter(&d_patches, items, shape, dx);
+            }
+        }
+    };
+    if x.wants_grad() {
+        x.update_grad(|before| {
+            let dx = match before {
+                Some(before) => before.into_dense()?,
+                None => x.tensor().zeros_like()?,
+            };
+            cpu::write(&dx, |dx| add(Some(dx)))?;
+            Ok(Gradient::Dense(dx))
+        })?;
+    } else {
+        add(None);
+    }
+    if weight.wants_grad() {
+        let dw = transpose_inner(&dw, out, shape.kernel * shape.kernel, shape.inner);
+        weight.add_grad(Tensor::from_vec(dw, weight.tensor().dims(), grad.device())?)?;
+    }
+    Ok(())
+}
+
+/// The weight with its kernel before its input channels, as [`patches`] lie: (out, kernel · kernel · in).
+fn kernel_major(weight: &Tensor, shape: &Geometry) -> Result<Vec<f32>> {
+    Ok(transpose_inner(&cpu::read(weight)?, shape.outer, shape.inner, shape.kernel * shape.kernel))
+}
+
+/// (outer, rows, columns) → (outer, columns, rows)
+fn transpose_inner(x: &[f32], outer: usize, rows: usize, columns: usize) -> Vec<f32> {
+    if rows == 1 || columns == 1 {
+        return x.to_vec();
+    }
+    let mut y = vec![0f32; x.len()];
+    let each = x.len() / outer;
+    y.par_chunks_mut(each).zip(x.par_chunks(each)).for_each(|(y, x)| {
+        for (column, y) in y.chunks_exact_mut(rows).enumerate() {
+            y.iter_mut().enumerate().for_each(|(row, y)| *y = x[row * columns + column]);
+        }
+    });
+    y
+}
