@@ -36,7 +36,7 @@ fn all_forms_hold_the_same_weights() {
             let ours = loaded.params.get(name).unwrap();
             assert_close(&format!("{form} {name}"), &ours.var, &param.var, tolerance, 0.0);
         }
-        let ignored: Vec<&str> = loaded.ignored.iter().map(|(name, _)| name.as_str()).collect();
+        let ignored: Vec<&str> = loaded.ignored.iter().map(|i| i.name.as_str()).collect();
         match form {
             "old_position_ids" => assert_eq!(ignored.len(), 2, "{ignored:?}"),
             _ => assert!(ignored.is_empty(), "{form}: {ignored:?}"),

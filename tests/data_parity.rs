@@ -53,7 +53,8 @@ fn normalised_values_agree() {
 #[test]
 fn a_written_preprocessor_config_reads_back() {
     for config in ["a", "b", "c", "d"] {
-        let read = Preprocess::from_json(&json(&golden(&format!("preprocess/preprocessor_{config}.json"))), None).unwrap();
+        let read =
+            Preprocess::from_json(&json(&golden(&format!("preprocess/preprocessor_{config}.json"))), None).unwrap();
         assert_eq!(Preprocess::from_json(&read.to_json(), None).unwrap(), read, "{config}");
     }
 }
@@ -86,7 +87,8 @@ fn token_ids_equal_transformers() {
     let cases = cases.as_array().unwrap();
     assert!(cases.len() >= 30);
     for variant in ["full", "bpe_only"] {
-        let tokenizer = ReportTokenizer::from_folder(&golden(&format!("tokenizer/{variant}")), TokenizerKind::clip(24)).unwrap();
+        let tokenizer =
+            ReportTokenizer::from_folder(&golden(&format!("tokenizer/{variant}")), TokenizerKind::clip(24)).unwrap();
         for case in cases {
             let text = case["text"].as_str().unwrap();
             let list =

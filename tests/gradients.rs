@@ -228,12 +228,12 @@ fn a_step_on_kept_features_is_the_step_on_pixels() {
             freeze::apply(&FreezeConfig { image: frozen, ..FreezeConfig::NONE }, &mut loaded.params);
             let vision = &loaded.config.vision;
             let pixels = batch(case, 0, 4);
-            let shape = (4, 3, vision.image_size, vision.image_size);
+            let shape = (4, 3, vision.image_size(), vision.image_size());
             let values = Tensor::from_vec(pixels.images.numbers(), shape, &Device::Cpu).unwrap();
             let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params)).unwrap();
             let features = model.frozen_image_features(&values, frozen).unwrap();
             let features: Vec<f32> = features.flatten_all().unwrap().to_vec1().unwrap();
-            assert_eq!(features.len(), 4 * vision.frozen_numbers(frozen));
+            assert_eq!(features.len(), 4 * vision.frozen_numbers(frozen).unwrap());
             let kept = Batch { images: Images::Features(features), ..pixels.clone() };
             let step = TrainStep { frozen_image: frozen, ..step_of(&loaded, &LOSS) };
             let (a, loss_a) = step.gradients(&[pixels]).unwrap();

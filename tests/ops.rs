@@ -6,9 +6,14 @@ mod common;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use common::{assert_close, numbers};
-use reportclip::ops::{self, Activation, Attention, Contrastive, Gradient, Segments, Tape, Value, reference};
+use reportclip::ops::{
+    self, Activation, Attention, Contrastive, Conv2d, Gradient, Maps, PositionBias, Segments, Tape, Value, reference,
+};
 
 const SHAPES: [(usize, usize); 8] = [(1, 1), (1, 7), (3, 1), (5, 13), (17, 64), (33, 31), (130, 48), (257, 65)];
+
+/// All but the rectifier, whose gradient jumps, which is no matter of rounding.
+const ACTIVATIONS: [Activation; 3] = [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh];
 
 /// A fixed sequence of numbers between −1 and 1.
 fn wave(count: usize, phase: f64) -> Vec<f32> {
@@ -83,7 +88,7 @@ fn linear_in_all_its_forms() {
             compare("linear", &shapes[..3], |t| ops::linear(t[0], t[1], t[2]), plain);
             compare("linear_no_bias", &shapes[..2], |t| ops::linear_no_bias(t[0], t[1]), plain);
             compare("linear_residual", &shapes, |t| ops::linear_residual(t[0], t[1], t[2], t[3]), |t| plain(t)? + t[3]);
-            for kind in [Activation::QuickGelu, Activation::Gelu] {
+            for kind in ACTIVATIONS {
                 let active = |t: &[&Tensor]| reference::activation(t[0], kind);
                 compare(
                     "activated_linear_residual",
@@ -110,7 +115,7 @@ fn layer_norm() {
 
 #[test]
 fn activations() {
-    for kind in [Activation::QuickGelu, Activation::Gelu] {
+    for kind in ACTIVATIONS {
         for (rows, width) in SHAPES {
             let twin = |t: &[&Tensor]| reference::activation(t[0], kind);
             compare(&format!("{kind:?}"), &[&[rows, width]], |t| kind.apply(t[0]), twin);
@@ -388,5 +393,236 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let one = pool(1).install(run);
     for threads in [2, 3, 5] {
         assert_eq!(pool(threads).install(run), one, "{threads} threads");
+    }
+}
+
+/// (rows, channels) as (items, channels, height, width).
+fn planes(x: &Tensor, maps: Maps) -> Result<Tensor> {
+    x.reshape((maps.items, maps.height, maps.width, ()))?.permute((0, 3, 1, 2))?.contiguous()
+}
+
+fn rows(x: &Tensor) -> Result<Tensor> {
+    let channels = x.dim(1)?;
+    x.permute((0, 2, 3, 1))?.contiguous()?.reshape(((), channels))
+}
+
+#[test]
+fn convolutions_with_all_that_is_around_them() {
+    // (items, height, width, in, out, kernel, stride, padding)
+    let cases = [
+        (1, 1, 1, 1, 1, 1, 1, 0),
+        (2, 5, 7, 3, 4, 3, 1, 1),
+        (3, 8, 6, 5, 7, 3, 2, 1),
+        (2, 9, 9, 3, 6, 7, 2, 3),
+        (2, 6, 6, 9, 10, 1, 1, 0),
+        (2, 7, 5, 4, 3, 1, 2, 0),
+        (1, 8, 8, 3, 5, 4, 4, 0),
+    ];
+    for (items, height, width, inner, outer, kernel, stride, padding) in cases {
+        let maps = Maps { items, height, width };
+        let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+        let out = items * side(height) * side(width);
+        let x: &[usize] = &[maps.rows(), inner];
+        let weight: &[usize] = &[outer, inner, kernel, kernel];
+        let conv = |t: &[&Value], bias: bool, residual: bool, relu: bool| {
+            let conv = Conv2d {
+                weight: t[1],
+                bias: bias.then(|| t[2]),
+                residual: residual.then(|| t[3]),
+                stride,
+                padding,
+                relu,
+            };
+            let (y, to) = conv.apply(t[0], maps)?;
+            assert_eq!(to.rows(), out);
+            Ok(y)
+        };
+        let twin = |t: &[&Tensor]| rows(&planes(t[0], maps)?.conv2d(t[1], padding, stride, 1, 1)?);
+        compare("conv2d", &[x, weight], |t| conv(t, false, false, false), twin);
+        let all: [&[usize]; 4] = [x, weight, &[outer], &[out, outer]];
+        compare(
+            "conv2d with all",
+            &all,
+            |t| conv(t, true, true, true),
+            |t| (twin(t)?.broadcast_add(t[2])? + t[3])?.relu(),
+        );
+    }
+}
+
+#[test]
+fn pooling_and_depthwise_kernels() {
+    for (items, height, width, channels) in [(1, 2, 2, 1), (2, 5, 7, 3), (3, 8, 6, 17)] {
+        let maps = Maps { items, height, width };
+        let x: &[usize] = &[maps.rows(), channels];
+        let pooled = |kernel, stride, padding| {
+            compare(
+                &format!("max_pool {kernel} {stride} {padding}"),
+                &[x],
+                |t| Ok(ops::max_pool(t[0], maps, kernel, stride, padding)?.0),
+                |t| {
+                    // Far below every number: candle pads with zeros.
+                    let low = (planes(t[0], maps)? + 100.0)?;
+                    let padded = low.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
+                    let (_, _, h, w) = padded.dims4()?;
+                    let side = |n: usize| (n - kernel) / stride + 1;
+                    let mut windows = Vec::new();
+                    for place in 0..kernel * kernel {
+                        let (dy, dx) = (place / kernel, place % kernel);
+                        let pick = |from: usize, n: usize| {
+                            let index: Vec<u32> = (0..side(n)).map(|i| (from + i * stride) as u32).collect();
+                            Tensor::new(index, &Device::Cpu)
+                        };
+                        windows.push(padded.index_select(&pick(dy, h)?, 2)?.index_select(&pick(dx, w)?, 3)?);
+                    }
+                    rows(&(Tensor::stack(&windows, 0)?.max(0)? - 100.0)?)
+                },
+            );
+        };
+        if channels == 1 {
+            pooled(2, 1, 0);
+        }
+        compare(
+            "avg_pool",
+            &[x],
+            |t| Ok(ops::avg_pool(t[0], maps, 2)?.0),
+            |t| {
+                // Only what windows see: candle's own gradient goes wrong on the rest.
+                let seen = planes(t[0], maps)?.narrow(2, 0, height / 2 * 2)?.narrow(3, 0, width / 2 * 2)?;
+                rows(&seen.contiguous()?.avg_pool2d(2)?)
+            },
+        );
+        let each = Segments::even(items, height * width);
+        compare(
+            "mean_rows",
+            &[x],
+            |t| ops::mean_rows(t[0], &each),
+            |t| t[0].reshape((items, height * width, channels))?.mean(1),
+        );
+        for kernel in [1, 3, 7] {
+            let weight: &[usize] = &[channels, 1, kernel, kernel];
+            compare(
+                "depthwise_conv",
+                &[x, weight, &[channels]],
+                |t| ops::depthwise_conv(t[0], maps, t[1], t[2]),
+                |t| {
+                    // One channel after the other: candle's grouped convolution has no gradient to trust here.
+                    let x = planes(t[0], maps)?;
+                    let one = |c: usize| {
+                        x.narrow(1, c, 1)?.contiguous()?.conv2d(
+                            &t[1].narrow(0, c, 1)?.contiguous()?,
+                            kernel / 2,
+                            1,
+                            1,
+                            1,
+                        )
+                    };
+                    let all = (0..channels).map(one).collect::<Result<Vec<_>>>()?;
+                    rows(&Tensor::cat(&all, 1)?)?.broadcast_add(t[2])
+                },
+            );
+        }
+        compare(
+            "response_norm",
+            &[x, &[channels], &[channels]],
+            |t| ops::response_norm(t[0], maps, t[1], t[2]),
+            |t| {
+                let x = t[0].reshape((items, height * width, channels))?;
+                let norm = x.sqr()?.sum_keepdim(1)?.sqrt()?;
+                let share = norm.broadcast_div(&(norm.mean_keepdim(2)? + 1e-6)?)?;
+                let y = (x.broadcast_mul(&share.broadcast_mul(t[1])?)?.broadcast_add(t[2])? + &x)?;
+                y.reshape(t[0].dims())
+            },
+        );
+    }
+}
+
+/// The largest number of each window, by hand, and where its gradient goes.
+#[test]
+fn max_pool_with_a_margin() {
+    let maps = Maps { items: 1, height: 3, width: 3 };
+    let x = [-1f32, -5.0, -2.0, -3.0, -9.0, -4.0, -6.0, -8.0, -7.0];
+    for dtype in [DType::F32, DType::F64] {
+        let tape = Tape::new(1);
+        let leaf =
+            tape.leaf(0, Tensor::new(&x, &Device::Cpu).unwrap().reshape((9, 1)).unwrap().to_dtype(dtype).unwrap());
+        let (y, to) = ops::max_pool(&leaf, maps, 3, 2, 1).unwrap();
+        assert_eq!((to.height, to.width), (2, 2));
+        assert_eq!(numbers(y.tensor()), [-1.0, -2.0, -3.0, -4.0]);
+        let weights = Tensor::new(&[1f32, 2.0, 3.0, 4.0], &Device::Cpu).unwrap().reshape((4, 1)).unwrap();
+        tape.backward([(&y, weights.to_dtype(dtype).unwrap())], &mut |_| Ok(())).unwrap();
+        let grad = tape.take_grad(0).unwrap().into_dense().unwrap();
+        assert_eq!(numbers(&grad), [1.0, 0.0, 2.0, 3.0, 0.0, 4.0, 0.0, 0.0, 0.0], "{dtype:?}");
+    }
+}
+
+#[test]
+fn scales_sums_and_rows() {
+    for (count, width) in SHAPES {
+        let x: &[usize] = &[count, width];
+        let column = |t: &Tensor| t.reshape((count, 1));
+        compare("scale_rows", &[x, &[count]], |t| ops::scale_rows(t[0], t[1]), |t| t[0].broadcast_mul(&column(t[1])?));
+        compare("add", &[x, x], |t| ops::add(t[0], t[1]), |t| t[0] + t[1]);
+        compare("multiply", &[x, x], |t| ops::multiply(t[0], t[1]), |t| t[0] * t[1]);
+        compare("concat_rows", &[x, x], |t| ops::concat_rows(t[0], t[1]), |t| Tensor::cat(&[t[0], t[1]], 0));
+        let tokens: &[usize] = &[3, width];
+        compare("prepend", &[tokens, x], |t| ops::prepend(t[0], t[1], 1), |t| Tensor::cat(&[t[0], t[1]], 0));
+    }
+    for (kind, twin) in [
+        (Activation::Tanh, Tensor::tanh as fn(&Tensor) -> Result<Tensor>),
+        (Activation::Relu, Tensor::relu as fn(&Tensor) -> Result<Tensor>),
+    ] {
+        compare(&format!("{kind:?}"), &[&[17, 31]], |t| kind.apply(t[0]), |t| twin(t[0]));
+    }
+}
+
+#[test]
+fn attention_with_a_bias_by_position_and_a_mask() {
+    for (items, places, heads, head_width, masked) in
+        [(1, 1, 1, 2, false), (2, 4, 2, 3, true), (9, 5, 3, 4, false), (6, 9, 1, 7, true)]
+    {
+        let entries = 7;
+        let index: Vec<u32> = (0..places * places).map(|i| (i * 5 % entries) as u32).collect();
+        let windows = if items % 2 == 0 { 2 } else { 1 };
+        let hidden = |i: usize| if i % 3 == 1 && !i.is_multiple_of(places + 1) { -100.0f32 } else { 0.0 };
+        let mask: Option<Vec<f32>> = masked.then(|| (0..windows * places * places).map(hidden).collect());
+        let form = Attention::within(&Segments::even(items, places), heads, false);
+        let x: &[usize] = &[items * places, heads * head_width];
+        compare(
+            &format!("{items} × {places}"),
+            &[x, x, x, &[entries, heads]],
+            |t| {
+                let bias = PositionBias {
+                    table: t[3].clone(),
+                    index: index.as_slice().into(),
+                    mask: mask.as_deref().map(Into::into),
+                };
+                form.apply_biased(t[0], t[1], t[2], Some(&bias))
+            },
+            |t| {
+                // Item by item and head by head, by hand.
+                let mut out = Vec::new();
+                for i in 0..items {
+                    let part = |t: &Tensor, h: usize| {
+                        t.narrow(0, i * places, places)?.narrow(1, h * head_width, head_width)?.contiguous()
+                    };
+                    let mut heads_out = Vec::new();
+                    for h in 0..heads {
+                        let scores = (part(t[0], h)?.matmul(&part(t[1], h)?.t()?)? * (head_width as f64).powf(-0.5))?;
+                        let column = t[3].narrow(1, h, 1)?.flatten_all()?;
+                        let bias = column.index_select(&Tensor::new(index.as_slice(), &Device::Cpu)?, 0)?;
+                        let mut scores = (scores + bias.reshape((places, places))?)?;
+                        if let Some(mask) = &mask {
+                            let n = places * places;
+                            let mask = &mask[i % windows * n..][..n];
+                            scores = (scores
+                                + Tensor::from_slice(mask, (places, places), &Device::Cpu)?.to_dtype(t[0].dtype())?)?;
+                        }
+                        heads_out.push(reference::softmax(&scores)?.matmul(&part(t[2], h)?)?);
+                    }
+                    out.push(Tensor::cat(&heads_out, 1)?);
+                }
+                Tensor::cat(&out, 0)
+            },
+        );
     }
 }

@@ -224,8 +224,8 @@ fn all_config_problems_are_told_at_once_with_lines_and_hints() {
         "broken.toml:7: train.eval_every: is the text \"two weeks\"; allowed is a number of steps, or \"N samples\", \
          \"N epochs\", \"N%\"",
         "broken.toml:9: data.train: nowhere.csv: there is no such file",
-        "broken.toml: model.path is missing; name a folder or a hub id such as \"openai/clip-vit-base-patch32\", or say \
-         init = \"random\"",
+        "broken.toml: model.path is missing; name a folder or a hub id such as \"openai/clip-vit-base-patch32\", or two \
+         towers as model.image and model.text, or say init = \"random\"",
     ];
     let mut expected = expected.map(str::to_string);
     expected.sort();

@@ -212,7 +212,10 @@ fn data(args: &DataArgs) -> Result<()> {
     let texts = match (&args.texts, &args.tokenizer) {
         (Some(path), Some(folder)) => {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            Some((text.lines().map(str::to_string).collect(), ReportTokenizer::from_folder(folder, TokenizerKind::clip(77))?))
+            Some((
+                text.lines().map(str::to_string).collect(),
+                ReportTokenizer::from_folder(folder, TokenizerKind::clip(77))?,
+            ))
         }
         _ => None,
     };

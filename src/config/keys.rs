@@ -65,7 +65,12 @@ pub const KEYS: &[Key] = &[
     key("device", Kind::Text, "\"auto\"", "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\""),
     key("output", Kind::Path, "", "Run folder; default runs/<config name> in the working directory (--out wins)"),
     key("model.init", Kind::OneOf(&["pretrained", "random"]), "\"pretrained\"", "Where the weights come from"),
-    key("model.path", Kind::Text, "", "Folder or hub id org/name[@revision] of a dual encoder, of transformers or open_clip"),
+    key(
+        "model.path",
+        Kind::Text,
+        "",
+        "Folder or hub id org/name[@revision] of a dual encoder, of transformers or open_clip",
+    ),
     key("model.image", Kind::Text, "", "Folder or hub id of an image tower, to be paired with model.text"),
     key("model.text", Kind::Text, "", "Folder or hub id of a text tower, to be paired with model.image"),
     key(

@@ -61,11 +61,7 @@ impl Config {
             },
             loss: LossConfig {
                 kind: LossKind::from_word(&v.text("loss.kind")),
-                // The sigmoid's own smoothing is another thing and not offered: its default is none.
-                label_smoothing: match v.text("loss.kind").as_str() {
-                    "siglip" if !written.values.contains_key("loss.label_smoothing") => 0.0,
-                    _ => v.float("loss.label_smoothing"),
-                },
+                label_smoothing: v.label_smoothing(),
                 direction: Direction::from_word(&v.text("loss.direction")),
             },
             train: TrainConfig {
@@ -177,8 +173,9 @@ impl Config {
         let place = |key: &str| written.place_of(key);
         match (m.init, named.as_slice()) {
             (ModelInit::Random, []) | (ModelInit::Pretrained, ["model.path"] | ["model.image", "model.text"]) => {}
-            (ModelInit::Random, [first, ..]) => problems
-                .push(format!("{}: is set, but model.init is \"random\"; remove one of the two", place(first))),
+            (ModelInit::Random, [first, ..]) => {
+                problems.push(format!("{}: is set, but model.init is \"random\"; remove one of the two", place(first)))
+            }
             (ModelInit::Pretrained, []) if !broken("model.path") => problems.push(format!(
                 "{}: model.path is missing; name a folder or a hub id such as \"openai/clip-vit-base-patch32\", or two \
                  towers as model.image and model.text, or say init = \"random\"",
@@ -195,7 +192,9 @@ impl Config {
         }
         let pair = m.image.is_some() || m.text.is_some();
         for key in ["model.image_pooling", "model.text_pooling", "model.projection", "model.embed_dim"] {
-            if !pair && written.values.contains_key(key) {
+            // A run's own config names every key, with its default where nobody chose.
+            let default = (Values { written: &Written::default() }).get(key);
+            if !pair && self.value(key) != default.as_ref() {
                 problems.push(format!("{}: is set, but only pairs of model.image and model.text have it", place(key)));
             }
         }

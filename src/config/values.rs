@@ -50,6 +50,12 @@ impl Values<'_> {
         self.optional_float(name).unwrap_or_default()
     }
 
+    /// The sigmoid loss takes none, so that is its default.
+    pub fn label_smoothing(&self) -> f64 {
+        let chosen = self.written.values.contains_key("loss.label_smoothing");
+        if self.text("loss.kind") == "siglip" && !chosen { 0.0 } else { self.float("loss.label_smoothing") }
+    }
+
     pub fn truth(&self, name: &str) -> bool {
         self.get(name).and_then(|b| b.as_bool()).unwrap_or_default()
     }
@@ -169,6 +175,7 @@ impl Values<'_> {
                     Value::String(absolute.to_string_lossy().into_owned())
                 }),
                 _ if MODEL_NAMES.contains(&key.name) => self.model_name(key.name).map(Value::String),
+                _ if key.name == "loss.label_smoothing" => Some(Value::Float(self.label_smoothing())),
                 _ => self.get(key.name),
             };
             let Some(value) = value else { continue };

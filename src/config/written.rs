@@ -20,7 +20,7 @@ pub enum Origin {
 }
 
 /// Values as written, with every problem found on the way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Written {
     pub(super) path: PathBuf,
     pub(super) values: BTreeMap<&'static str, (Value, Origin)>,

@@ -8,6 +8,7 @@ mod csv_file;
 mod dataset;
 mod feature_cache;
 pub mod image;
+mod image_processors;
 mod loader;
 pub mod manifest;
 mod pipeline;

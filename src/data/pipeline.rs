@@ -58,10 +58,13 @@ impl Pipeline {
     /// A `tokenizer.json` with what the class does whatever the file says.
     pub fn adapt(self, mut tokenizer: Value, config: &Value) -> Value {
         match self {
-            Self::Bert if tokenizer["model"]["type"] == "WordPiece" => tokenizer["normalizer"] = bert_normalizer(config),
+            Self::Bert if tokenizer["model"]["type"] == "WordPiece" => {
+                tokenizer["normalizer"] = bert_normalizer(config)
+            }
             Self::Siglip2 => {
                 let inner = tokenizer["normalizer"].take();
-                let steps: Vec<Value> = [json!({"type": "Lowercase"}), inner].into_iter().filter(|n| !n.is_null()).collect();
+                let steps: Vec<Value> =
+                    [json!({"type": "Lowercase"}), inner].into_iter().filter(|n| !n.is_null()).collect();
                 tokenizer["normalizer"] = json!({"type": "Sequence", "normalizers": steps});
             }
             _ => {}
@@ -70,7 +73,7 @@ impl Pipeline {
     }
 
     /// Byte-pair encoding from `vocab.json` and `merges.txt`.
-    pub fn from_merges(self, vocab: &[u8], merges: &[u8], config: &Value) -> Result<Value> {
+    pub fn merges(self, vocab: &[u8], merges: &[u8], config: &Value) -> Result<Value> {
         let vocab: Map<String, Value> = serde_json::from_slice(vocab).context("vocab.json: not JSON")?;
         let id = |token: &str| {
             let id = vocab.get(token).and_then(Value::as_u64);

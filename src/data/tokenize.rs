@@ -72,10 +72,13 @@ impl ReportTokenizer {
         let config = json("tokenizer_config.json")?;
         let pipeline = pipeline::Pipeline::choose(&config, &kind.model_type);
         let (built, name) = match (find("tokenizer.json"), find("vocab.txt"), find("vocab.json"), find("merges.txt")) {
-            (Some(bytes), ..) => (pipeline.adapt(serde_json::from_slice(bytes).context("tokenizer.json: not JSON")?, &config), "tokenizer.json"),
+            (Some(bytes), ..) => (
+                pipeline.adapt(serde_json::from_slice(bytes).context("tokenizer.json: not JSON")?, &config),
+                "tokenizer.json",
+            ),
             (None, Some(vocab), ..) => (pipeline::word_piece(vocab, &config)?, "vocab.txt"),
             (None, None, Some(vocab), Some(merges)) => {
-                (pipeline.from_merges(vocab, merges, &config)?, "vocab.json with merges.txt")
+                (pipeline.merges(vocab, merges, &config)?, "vocab.json with merges.txt")
             }
             _ => anyhow::bail!(
                 "no tokenizer: there is none of tokenizer.json, vocab.txt, and vocab.json with merges.txt; name a folder \

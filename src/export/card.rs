@@ -79,18 +79,16 @@ fn pair(model: &ModelFolder) -> String {
             TextPool::Cls => "text.last_hidden_state[:, 0]",
             TextPool::Dense => "text.pooler_output",
             TextPool::Mean => "(text.last_hidden_state * mask).sum(1) / mask.sum(1)",
-            TextPool::Eos => {
-                "text.last_hidden_state[range(len(mask)), tokens[\"attention_mask\"].sum(1) - 1]"
-            }
+            TextPool::Eos => "text.last_hidden_state[range(len(mask)), tokens[\"attention_mask\"].sum(1) - 1]",
         },
         TextConfig::Clip(_) => "text.pooler_output",
     };
     let projected = |state: &str, name: &str, kind: Projection| match kind {
         Projection::None => state.to_string(),
         Projection::Linear { .. } => format!("{state} @ heads[\"{name}.weight\"].T"),
-        Projection::Mlp { .. } => format!(
-            "torch.nn.functional.gelu({state} @ heads[\"{name}.0.weight\"].T) @ heads[\"{name}.2.weight\"].T"
-        ),
+        Projection::Mlp { .. } => {
+            format!("torch.nn.functional.gelu({state} @ heads[\"{name}.0.weight\"].T) @ heads[\"{name}.2.weight\"].T")
+        }
     };
     format!(
         "`reportclip eval --model .`, `embed` and `search` take the folder as it is. transformers has no class for this \

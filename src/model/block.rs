@@ -159,11 +159,8 @@ impl Block {
         let attention = Attention::within(segments, self.config.heads, self.config.causal);
         let (q, k, v) = (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
         let bias = self.relative.as_ref().zip(self.config.relative.as_ref());
-        let bias = bias.map(|(table, (_, index))| PositionBias {
-            table: table.clone(),
-            index: Arc::clone(index),
-            mask: None,
-        });
+        let bias =
+            bias.map(|(table, (_, index))| PositionBias { table: table.clone(), index: Arc::clone(index), mask: None });
         self.after_attention(&attention.apply_biased(&q, &k, &v, bias.as_ref())?, x)
     }
 

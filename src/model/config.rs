@@ -312,10 +312,9 @@ impl ClipConfig {
     pub fn check(&self) -> Result<()> {
         self.vision.check()?;
         self.text.check()?;
-        for (tower, projection, width) in [
-            ("image", self.visual_projection, self.vision.width()),
-            ("text", self.text_projection, self.text.width()),
-        ] {
+        for (tower, projection, width) in
+            [("image", self.visual_projection, self.vision.width()), ("text", self.text_projection, self.text.width())]
+        {
             ensure!(
                 projection != Projection::None || width == self.embed_dim,
                 "the {tower} tower's state is {width} wide, the shared space {}, and there is no projection",
@@ -329,7 +328,7 @@ impl ClipConfig {
 /// What both transformers' shapes must satisfy; `name` is the tower's section in `config.json`.
 pub(super) fn check_transformer(name: &str, width: usize, heads: usize, layers: usize, eps: f64) -> Result<()> {
     ensure!(
-        heads > 0 && width % heads == 0,
+        heads > 0 && width.is_multiple_of(heads),
         "{name}: hidden_size {width} is not a multiple of num_attention_heads {heads}"
     );
     ensure!(eps > 0.0 && eps < 1.0, "{name}: layer_norm_eps is {eps}; allowed is above 0 and below 1");

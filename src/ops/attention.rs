@@ -226,37 +226,42 @@ impl Attention {
         let outputs = self.queries.split_mut(&mut dq, width).into_par_iter().zip(to_keys);
         // Gradients of the bias, added up in parts whose size does not depend on the number of threads.
         let sums = learnt.map_or(0, |b| self.heads * b.index.len());
-        let parts: Vec<Vec<f32>> = of_queries.zip(of_keys).zip(outputs).enumerate().fold_chunks(
-            if sums == 0 { 1 } else { ITEMS_PER_PARTIAL },
-            || vec![0f32; sums],
-            |mut sums, (i, (((q, grad), (k, v)), (dq, (dk, dv))))| {
-                let (p, ds) = (&mut Vec::new(), &mut Vec::new());
-                let (queries, keys) = (q.len() / width, k.len() / width);
-                p.resize(queries * keys, 0.0);
-                ds.resize(queries * keys, 0.0);
-                let square = Layout::plain(queries, keys);
-                for h in 0..self.heads {
-                    let (at, head_width) = self.head(h, width);
-                    let (of_q, of_k) =
-                        (Layout::part(queries, head_width, width), Layout::part(keys, head_width, width));
-                    let bias = |scores: &mut [f32]| expanded.as_ref().map_or((), |bias| bias.add_to(scores, i, h));
-                    self.probabilities(&q[at..], &k[at..], (queries, keys, width), bias, p);
-                    let g = of_q.of(&grad[at..]);
-                    let (d_v, d_q, d_k) = (&mut dv[at..], &mut dq[at..], &mut dk[at..]);
-                    product((d_v, of_k, Into::Over), 1.0, square.of(p).transposed(), g, Threads::One);
-                    product((ds, square, Into::Over), 1.0, g, of_k.of(&v[at..]).transposed(), Threads::One);
-                    p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)).for_each(|(p, ds)| softmax_row_bwd(p, ds));
-                    if !sums.is_empty() {
-                        let sums = &mut sums[h * ds.len()..(h + 1) * ds.len()];
-                        sums.iter_mut().zip(ds.iter()).for_each(|(sum, d)| *sum += d);
+        let parts: Vec<Vec<f32>> = of_queries
+            .zip(of_keys)
+            .zip(outputs)
+            .enumerate()
+            .fold_chunks(
+                if sums == 0 { 1 } else { ITEMS_PER_PARTIAL },
+                || vec![0f32; sums],
+                |mut sums, (i, (((q, grad), (k, v)), (dq, (dk, dv))))| {
+                    let (p, ds) = (&mut Vec::new(), &mut Vec::new());
+                    let (queries, keys) = (q.len() / width, k.len() / width);
+                    p.resize(queries * keys, 0.0);
+                    ds.resize(queries * keys, 0.0);
+                    let square = Layout::plain(queries, keys);
+                    for h in 0..self.heads {
+                        let (at, head_width) = self.head(h, width);
+                        let (of_q, of_k) =
+                            (Layout::part(queries, head_width, width), Layout::part(keys, head_width, width));
+                        let bias = |scores: &mut [f32]| expanded.as_ref().map_or((), |bias| bias.add_to(scores, i, h));
+                        self.probabilities(&q[at..], &k[at..], (queries, keys, width), bias, p);
+                        let g = of_q.of(&grad[at..]);
+                        let (d_v, d_q, d_k) = (&mut dv[at..], &mut dq[at..], &mut dk[at..]);
+                        product((d_v, of_k, Into::Over), 1.0, square.of(p).transposed(), g, Threads::One);
+                        product((ds, square, Into::Over), 1.0, g, of_k.of(&v[at..]).transposed(), Threads::One);
+                        p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)).for_each(|(p, ds)| softmax_row_bwd(p, ds));
+                        if !sums.is_empty() {
+                            let sums = &mut sums[h * ds.len()..(h + 1) * ds.len()];
+                            sums.iter_mut().zip(ds.iter()).for_each(|(sum, d)| *sum += d);
+                        }
+                        let (ds, scale) = (square.of(ds), self.scale(width));
+                        product((d_q, of_q, Into::Over), scale, ds, of_k.of(&k[at..]), Threads::One);
+                        product((d_k, of_k, Into::Over), scale, ds.transposed(), of_q.of(&q[at..]), Threads::One);
                     }
-                    let (ds, scale) = (square.of(ds), self.scale(width));
-                    product((d_q, of_q, Into::Over), scale, ds, of_k.of(&k[at..]), Threads::One);
-                    product((d_k, of_k, Into::Over), scale, ds.transposed(), of_q.of(&q[at..]), Threads::One);
-                }
-                sums
-            },
-        ).collect();
+                    sums
+                },
+            )
+            .collect();
         if let Some(bias) = learnt {
             let mut total = vec![0f32; sums];
             parts.iter().for_each(|part| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));

@@ -93,7 +93,11 @@ impl Conv2d<'_> {
                 mask(&grad, y)?;
             }
             if let Some(bias) = bias.as_ref().filter(|b| b.wants_grad()) {
-                bias.add_grad(Tensor::from_vec(column_sum(&cpu::read(&grad)?, shape.outer), shape.outer, grad.device())?)?;
+                bias.add_grad(Tensor::from_vec(
+                    column_sum(&cpu::read(&grad)?, shape.outer),
+                    shape.outer,
+                    grad.device(),
+                )?)?;
             }
             backward(&x, &weight, &grad, &shape)?;
             residual.map_or(Ok(()), |residual| residual.add_grad(grad))

@@ -117,15 +117,14 @@ pub fn avg_pool(x: &Value, maps: Maps, kernel: usize) -> Result<(Value, Maps)> {
         bail!("avg_pool: a kernel of {kernel} over {maps:?}");
     }
     if !cpu::has_kernels(x.tensor()) {
-        return Ok((composed(&[x], move |t| reference::avg_pool(t[0], maps, kernel))?, to));
+        return Ok((composed(&[x], move |t| reference::avg_pool(t[0], maps, to, kernel))?, to));
     }
     let share = 1.0 / (kernel * kernel) as f32;
     // The pixels under output `row`.
     let under = move |row: usize| {
         let (item, at) = (row / (to.height * to.width), row % (to.height * to.width));
         let (top, left) = (at / to.width * kernel, at % to.width * kernel);
-        (0..kernel * kernel)
-            .map(move |p| (item * maps.height + top + p / kernel) * maps.width + left + p % kernel)
+        (0..kernel * kernel).map(move |p| (item * maps.height + top + p / kernel) * maps.width + left + p % kernel)
     };
     let mut y = vec![0f32; to.rows() * channels];
     let xs = cpu::read(x.tensor())?;

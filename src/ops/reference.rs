@@ -46,14 +46,11 @@ pub fn activation(x: &Tensor, kind: Activation) -> Result<Tensor> {
     }
 }
 
+/// Table, index and mask of a [`super::PositionBias`].
+pub type TableBias<'a> = (&'a Tensor, &'a [u32], Option<&'a [f32]>);
+
 /// Attention as [`Attention::apply_biased`] describes it; the bias as its table, index and mask.
-pub fn attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    shape: &Attention,
-    bias: Option<(&Tensor, &[u32], Option<&[f32]>)>,
-) -> Result<Tensor> {
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, shape: &Attention, bias: Option<TableBias>) -> Result<Tensor> {
     let spans = shape.queries.spans().zip(shape.keys.spans());
     let items = spans.enumerate().map(|(i, ((q_at, queries), (k_at, keys)))| {
         let (q, k, v) = (q.narrow(0, q_at, queries)?, k.narrow(0, k_at, keys)?, v.narrow(0, k_at, keys)?);
@@ -123,11 +120,13 @@ pub fn depthwise_conv(x: &Tensor, weight: &Tensor, bias: &Tensor, maps: Maps) ->
     rows(&planes(x, maps)?.conv2d(weight, kernel / 2, 1, 1, channels)?)?.broadcast_add(bias)
 }
 
-/// The rows of `to`, (rows, channels), that lie under `place` of a window; `margin` where that is outside.
+/// The rows of `to`, (rows, channels), that lie under `place` of a window; far below every number in the margin.
 fn window_rows(x: &Tensor, maps: Maps, to: Maps, window: (usize, usize, usize), place: usize) -> Result<Tensor> {
+    const LOW: f64 = 1e30;
     let (kernel, stride, padding) = window;
-    let padded = planes(x, maps)?;
-    let padded = padded.pad_with_same(2, padding, padding)?.pad_with_same(3, padding, padding)?;
+    let pad = |x: &Tensor| x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding);
+    let inside = planes(x, maps)?;
+    let padded = (pad(&inside)? + ((pad(&inside.ones_like()?)? - 1.0)? * LOW)?)?;
     let wide = maps.width + 2 * padding;
     let at = |item: usize, y: usize, x: usize| {
         ((item * (maps.height + 2 * padding) + y * stride + place / kernel) * wide + x * stride + place % kernel) as u32
@@ -138,15 +137,16 @@ fn window_rows(x: &Tensor, maps: Maps, to: Maps, window: (usize, usize, usize), 
     select_rows(&rows(&padded)?, &index)
 }
 
-/// [`super::max_pool`]. The margin repeats the edge, which cannot be larger than what is inside.
+/// [`super::max_pool`].
 pub fn max_pool(x: &Tensor, maps: Maps, to: Maps, window: (usize, usize, usize)) -> Result<Tensor> {
     let places = (0..window.0 * window.0).map(|place| window_rows(x, maps, to, window, place));
     Tensor::stack(&places.collect::<Result<Vec<_>>>()?, 0)?.max(0)
 }
 
-/// [`super::avg_pool`].
-pub fn avg_pool(x: &Tensor, maps: Maps, kernel: usize) -> Result<Tensor> {
-    rows(&planes(x, maps)?.avg_pool2d(kernel)?)
+/// [`super::avg_pool`]. candle's own gives pixels that no window sees a gradient.
+pub fn avg_pool(x: &Tensor, maps: Maps, to: Maps, kernel: usize) -> Result<Tensor> {
+    let places = (0..kernel * kernel).map(|place| window_rows(x, maps, to, (kernel, kernel, 0), place));
+    Tensor::stack(&places.collect::<Result<Vec<_>>>()?, 0)?.mean(0)
 }
 
 /// [`super::mean_rows`].

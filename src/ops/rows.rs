@@ -62,7 +62,7 @@ pub fn select_rows(x: &Value, rows: &[u32]) -> Result<Value> {
 /// Shapes that do not fit.
 pub fn prepend(tokens: &Value, x: &Value, items: usize) -> Result<Value> {
     let (rows, width) = x.tensor().dims2()?;
-    if items == 0 || rows % items != 0 || tokens.tensor().elem_count() % width != 0 {
+    if items == 0 || !rows.is_multiple_of(items) || !tokens.tensor().elem_count().is_multiple_of(width) {
         bail!("prepend: {:?} before {rows} rows of {items} items", tokens.tensor().dims());
     }
     let (k, n) = (tokens.tensor().elem_count() / width, rows / items);

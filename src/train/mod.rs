@@ -11,7 +11,7 @@ mod step;
 pub mod stop;
 mod trainer;
 
-pub use open_model::open_pretrained;
+pub use open_model::{fetch_tower, open_pretrained};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
 pub use setup::loss_of;

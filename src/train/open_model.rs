@@ -72,7 +72,9 @@ fn pretrained(config: &Config, device: &Device) -> Result<Model> {
     };
     let c = &loaded.config;
     let mut notes = vec![format!("model: {}, {} and {}", loaded.layout.family.name(), c.vision.name(), c.text.name())];
-    notes.extend(files.iter().filter_map(|f| f.commit().map(|commit| format!("model: {}, commit {commit}", f.source()))));
+    notes.extend(
+        files.iter().filter_map(|f| f.commit().map(|commit| format!("model: {}, commit {commit}", f.source()))),
+    );
     notes.extend(loaded.ignored.iter().map(|i| format!("ignored tensor {}: {}", i.name, i.reason)));
     if !loaded.fresh.is_empty() {
         notes.push(format!("fresh weights, from seed {}: {}", config.seed, loaded.fresh.join(", ")));
@@ -106,6 +108,20 @@ pub fn open_pretrained(
     Ok((loaded, folder))
 }
 
+/// Fetches all that a pair needs of one tower: weights, and its preprocessing or its tokenizer's files. Says how many
+/// numbers its weights hold.
+///
+/// # Errors
+/// Anything that is missing or broken.
+pub fn fetch_tower(files: &ModelFiles) -> Result<usize> {
+    let weights = checkpoint::open_tower(files)?;
+    preprocessing(files)?;
+    for name in tokenize::TOKENIZER_FILES {
+        files.find(name)?;
+    }
+    Ok(weights)
+}
+
 /// Two pretrained towers under fresh projections, with the preprocessing of one and the tokenizer of the other.
 fn open_pair(
     image: &ModelFiles,
@@ -123,8 +139,7 @@ fn open_pair(
         Source::Hub { repo, revision } => format!("{repo} ({revision})"),
         Source::Folder(_) => "a local tower".into(),
     };
-    let origin =
-        format!("Paired and fine-tuned with reportclip from {} and {}.", name(image), name(text));
+    let origin = format!("Paired and fine-tuned with reportclip from {} and {}.", name(image), name(text));
     let folder = model_folder(&loaded, preprocess, text, tokenizer, origin)?;
     Ok((loaded, folder))
 }
@@ -217,8 +232,7 @@ fn random(config: &Config, reports: &[Row], device: &Device) -> Result<Model> {
     let end = tokenizer.end_id().context("model.tokenizer: has no <|endoftext|> token")?;
     let vocab_size = tokenizer.vocab_size();
     let vision = VitConfig::clip(r.vision_width, r.vision_layers, image_size, r.patch_size);
-    let text =
-        ClipTextConfig::clip(r.text_width, r.text_layers, vocab_size, context_length, EosRule::FirstEqual(end));
+    let text = ClipTextConfig::clip(r.text_width, r.text_layers, vocab_size, context_length, EosRule::FirstEqual(end));
     let clip = ClipConfig {
         vision: VisionConfig::Vit(VitConfig { heads: r.vision_heads, ..vision }),
         text: TextConfig::Clip(ClipTextConfig { heads: r.text_heads, ..text }),

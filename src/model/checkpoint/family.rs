@@ -9,7 +9,7 @@ use super::layout::{Family, Layout, Part};
 use super::load::{Draft, PartDraft};
 use super::rename::{How, Renames, Rule};
 use super::source::Folder;
-use super::{text, vision};
+use super::{text, vision, vision_names};
 use crate::model::config::{ClipConfig, Projection, TextConfig, VisionConfig};
 use crate::model::text::{ClipTextConfig, EosRule};
 use crate::model::{Activation, VitConfig};
@@ -42,10 +42,10 @@ pub(super) fn read<'a>(folder: Folder<'a>, config: Value, family: Family) -> Res
     let model = match family {
         Family::Siglip | Family::Siglip2 => {
             if family == Family::Siglip2 {
-                renames.add(vision::SIGLIP2_PATCHES, "vision_model.", "vision_model.");
+                renames.add(vision_names::SIGLIP2_PATCHES, "vision_model.", "vision_model.");
             }
-            renames.add(vision::CLIP, "vision_model.", "vision_model.");
-            renames.add(vision::SIGLIP_HEAD, "vision_model.", "vision_model.");
+            renames.add(vision_names::CLIP, "vision_model.", "vision_model.");
+            renames.add(vision_names::SIGLIP_HEAD, "vision_model.", "vision_model.");
             renames.add(text::CLIP, "text_model.", "text_model.");
             renames.add(SIGLIP_HEADS, "", "");
             let image = vision::siglip(&image, Pooling::Pooler)?;
@@ -61,7 +61,7 @@ pub(super) fn read<'a>(folder: Folder<'a>, config: Value, family: Family) -> Res
         }
         _ => {
             let chinese = family == Family::ChineseClip;
-            renames.add(vision::CLIP, "vision_model.", "vision_model.");
+            renames.add(vision_names::CLIP, "vision_model.", "vision_model.");
             renames.add(if chinese { text::BERT } else { text::CLIP }, "text_model.", "text_model.");
             renames.add(HEADS, "", "");
             let read_text = if chinese { text::bert } else { text::clip };
@@ -85,7 +85,13 @@ pub(super) fn read<'a>(folder: Folder<'a>, config: Value, family: Family) -> Res
         carried: Vec::new(),
     };
     let unused = POSITION_IDS.iter().map(|u| (String::new(), *u)).collect();
-    Ok(Draft { config: model, family, parts: vec![PartDraft::open(folder, part, unused)?], fresh_heads: None, beside: Vec::new() })
+    Ok(Draft {
+        config: model,
+        family,
+        parts: vec![PartDraft::open(folder, part, unused)?],
+        fresh_heads: None,
+        beside: Vec::new(),
+    })
 }
 
 /// A fresh CLIP in transformers' layout.
@@ -94,7 +100,7 @@ pub(super) fn fresh_clip(config: &ClipConfig, beside: Value) -> Result<Layout> {
         bail!("only a CLIP can be made from nothing")
     };
     let mut renames = Renames::default();
-    renames.add(vision::CLIP, "vision_model.", "vision_model.");
+    renames.add(vision_names::CLIP, "vision_model.", "vision_model.");
     renames.add(text::CLIP, "text_model.", "text_model.");
     renames.add(HEADS, "", "");
     let part = Part {

@@ -86,9 +86,7 @@ impl<'a> Section<'a> {
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
         match self.value(key) {
             None => Ok(default),
-            Some(value) => {
-                value.as_bool().with_context(|| format!("{} is {value}, not true or false", self.path(key)))
-            }
+            Some(value) => value.as_bool().with_context(|| format!("{} is {value}, not true or false", self.path(key))),
         }
     }
 

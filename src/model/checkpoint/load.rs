@@ -81,12 +81,7 @@ impl<'a> PartDraft<'a> {
         Ok(Self::with_weights(folder, part, WeightFiles::open(folder, names)?, unused))
     }
 
-    pub fn with_weights(
-        folder: Folder<'a>,
-        part: Part,
-        weights: WeightFiles,
-        unused: Vec<(String, Unused)>,
-    ) -> Self {
+    pub fn with_weights(folder: Folder<'a>, part: Part, weights: WeightFiles, unused: Vec<(String, Unused)>) -> Self {
         Self { part, folder, weights, prefix: "", unused, foreign: &[] }
     }
 
@@ -218,9 +213,7 @@ pub(super) fn draft(files: &ModelFiles) -> Result<Draft<'_>> {
         (Some(family), Some(config)) => family::read(folder, config, family).with_context(|| place("config.json")),
         (_, config) => match (folder.json(open_clip::CONFIG)?, config) {
             (Some(open_clip), _) => open_clip::read(folder, open_clip).with_context(|| place(open_clip::CONFIG)),
-            (None, Some(config)) => {
-                Err(pair::not_a_whole_model(&config).context(place("config.json")))
-            }
+            (None, Some(config)) => Err(pair::not_a_whole_model(&config).context(place("config.json"))),
             (None, None) => bail!(
                 "{folder}: no model; looked for config.json (transformers), {} and {}",
                 open_clip::CONFIG,
@@ -252,6 +245,38 @@ pub fn load_pair(
     finish(pair::compose(Folder::top(image), Folder::top(text), pairing)?, options, device)
 }
 
+/// What is told of a model without loading it.
+pub struct Inspection {
+    /// Its shape.
+    pub config: ClipConfig,
+    /// Whose layout it has.
+    pub family: Family,
+    /// Its weights, with what each is.
+    pub specs: Vec<ParamSpec>,
+    /// Which of them is which tensor.
+    pub mapped: Vec<Mapped>,
+    /// Tensors that are no part of it.
+    pub ignored: Vec<Ignored>,
+    /// Why it would be refused; empty if it would not.
+    pub problems: Vec<String>,
+}
+
+/// Reads a model's configs and compares what its files hold with what it declares.
+///
+/// # Errors
+/// A config that makes no model; unreadable files.
+pub fn inspect(files: &ModelFiles) -> Result<Inspection> {
+    let draft = draft(files)?;
+    draft.config.check().with_context(|| draft.place())?;
+    let specs = ClipModel::specs(&draft.config)?;
+    let Checked { mapped, ignored, mut problems, .. } = draft.check(&specs);
+    if let Err(error) = check_memory(&specs) {
+        problems.push(format!("{error:#}"));
+    }
+    let problems = problems.finish().err().map(|p| p.0.into_iter().map(|p| p.0).collect()).unwrap_or_default();
+    Ok(Inspection { config: draft.config, family: draft.family, specs, mapped, ignored, problems })
+}
+
 fn finish(mut draft: Draft, options: &LoadOptions, device: &Device) -> Result<Loaded> {
     let says_size = !matches!(&draft.config.vision, VisionConfig::ConvNext(_))
         && !matches!(&draft.config.vision, VisionConfig::ResNet(c) if !c.clip);
@@ -278,8 +303,7 @@ fn finish(mut draft: Draft, options: &LoadOptions, device: &Device) -> Result<Lo
         let name = name.strip_prefix(draft.parts[part].prefix).unwrap_or(&name).to_string();
         draft.parts[part].part.carried.push((name, tensor));
     }
-    let shapes: HashMap<String, Shape> =
-        ClipModel::specs(&config)?.into_iter().map(|s| (s.name, s.shape)).collect();
+    let shapes: HashMap<String, Shape> = ClipModel::specs(&config)?.into_iter().map(|s| (s.name, s.shape)).collect();
     // On all threads: what takes time is the first touch of each page.
     let read = |mut spec: ParamSpec| -> Result<(ParamSpec, Tensor)> {
         let tensor = match draft.home(&spec.name) {
@@ -353,9 +377,7 @@ fn resize(spec: &ParamSpec, tensor: Tensor, stored: &ClipConfig, wanted: &ClipCo
     };
     Ok(match spec.name.as_str() {
         IMAGE_POSITIONS | POOL_POSITIONS if from != to => interpolate::image_positions(&tensor, before, from, to)?,
-        TEXT_POSITIONS if length(stored) != length(wanted) => {
-            interpolate::text_positions(&tensor, length(wanted))?
-        }
+        TEXT_POSITIONS if length(stored) != length(wanted) => interpolate::text_positions(&tensor, length(wanted))?,
         _ => tensor,
     })
 }

@@ -8,15 +8,17 @@ mod json;
 mod layout;
 mod load;
 mod open_clip;
+mod open_clip_names;
 mod pair;
 mod rename;
 mod source;
 mod text;
 mod vision;
+mod vision_names;
 
 pub use layout::{Family, Layout};
-pub use load::{LoadOptions, Loaded, load, load_pair, random};
-pub use pair::PairOptions;
+pub use load::{Inspection, LoadOptions, Loaded, inspect, load, load_pair, random};
+pub use pair::{PairOptions, is_tower, open_tower};
 pub use source::save_safetensors;
 
 use rename::How;

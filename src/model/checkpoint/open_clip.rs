@@ -8,7 +8,8 @@ use super::Pooling;
 use super::json::Section;
 use super::layout::{Family, Part};
 use super::load::{Draft, PartDraft};
-use super::rename::{How, Renames, Rule};
+use super::open_clip_names::{BLOCKS, RESNET, TEXT, TIMM, VIT};
+use super::rename::{How, Renames};
 use super::source::{Folder, OPEN_CLIP, WeightFiles};
 use super::text;
 use crate::model::Activation;
@@ -18,62 +19,7 @@ use crate::model::vision::{Prefix, ResNetConfig, ResNetPool, VitConfig, VitPool}
 
 pub(super) const CONFIG: &str = "open_clip_config.json";
 
-use How::{Leading, Same, Transposed};
-
-const BLOCKS: &[Rule] = &[
-    ("transformer.resblocks.*.ln_1.*", "encoder.layers.*.layer_norm1.*", Same),
-    ("transformer.resblocks.*.attn.in_proj_weight", "encoder.layers.*.self_attn.{qkv}_proj.weight", Same),
-    ("transformer.resblocks.*.attn.in_proj_bias", "encoder.layers.*.self_attn.{qkv}_proj.bias", Same),
-    ("transformer.resblocks.*.attn.out_proj.*", "encoder.layers.*.self_attn.out_proj.*", Same),
-    ("transformer.resblocks.*.ln_2.*", "encoder.layers.*.layer_norm2.*", Same),
-    ("transformer.resblocks.*.mlp.c_fc.*", "encoder.layers.*.mlp.fc1.*", Same),
-    ("transformer.resblocks.*.mlp.c_proj.*", "encoder.layers.*.mlp.fc2.*", Same),
-];
-
-const VIT: &[Rule] = &[
-    ("class_embedding", "embeddings.class_embedding", Same),
-    ("conv1.weight", "embeddings.patch_embedding.weight", Same),
-    ("positional_embedding", "embeddings.position_embedding.weight", Same),
-    ("ln_pre.*", "pre_layrnorm.*", Same),
-    ("ln_post.*", "post_layernorm.*", Same),
-];
-
-const TEXT: &[Rule] = &[
-    ("token_embedding.weight", "embeddings.token_embedding.weight", Same),
-    ("positional_embedding", "embeddings.position_embedding.weight", Same),
-    ("ln_final.*", "final_layer_norm.*", Same),
-];
-
-/// A ViT of timm.
-const TIMM: &[Rule] = &[
-    ("cls_token", "embeddings.class_embedding", Leading(2)),
-    ("reg_token", "embeddings.register_tokens", Leading(1)),
-    ("pos_embed", "embeddings.position_embedding.weight", Leading(1)),
-    ("patch_embed.proj.*", "embeddings.patch_embedding.*", Same),
-    ("norm_pre.*", "pre_layrnorm.*", Same),
-    ("blocks.*.norm1.*", "encoder.layers.*.layer_norm1.*", Same),
-    ("blocks.*.attn.qkv.*", "encoder.layers.*.self_attn.{qkv}_proj.*", Same),
-    ("blocks.*.attn.proj.*", "encoder.layers.*.self_attn.out_proj.*", Same),
-    ("blocks.*.ls1.gamma", "encoder.layers.*.layer_scale1.lambda", Same),
-    ("blocks.*.norm2.*", "encoder.layers.*.layer_norm2.*", Same),
-    ("blocks.*.mlp.*.*", "encoder.layers.*.mlp.*.*", Same),
-    ("blocks.*.ls2.gamma", "encoder.layers.*.layer_scale2.lambda", Same),
-    ("norm.*", "post_layernorm.*", Same),
-    ("fc_norm.*", "pooler.layernorm.*", Same),
-    ("attn_pool.latent", "head.probe", Leading(2)),
-    ("attn_pool.q.*", "head.attention.q_proj.*", Same),
-    ("attn_pool.kv.*", "head.attention.{kv}_proj.*", Same),
-    ("attn_pool.proj.*", "head.attention.out_proj.*", Same),
-    ("attn_pool.norm.*", "head.layernorm.*", Same),
-    ("attn_pool.mlp.*.*", "head.mlp.*.*", Same),
-];
-
-/// CLIP's ResNet outside its stages.
-const RESNET: &[Rule] = &[
-    ("attnpool.positional_embedding", "vision_model.attention_pool.position_embedding.weight", Same),
-    ("attnpool.c_proj.*", "visual_projection.*", Same),
-    ("attnpool.*.*", "vision_model.attention_pool.*.*", Same),
-];
+use How::{Same, Transposed};
 
 pub(super) fn read(folder: Folder, config: Value) -> Result<Draft> {
     let model = Section::of(&config, "model_cfg");
@@ -359,9 +305,8 @@ impl Reader {
     /// or else read off the weights.
     fn bert(&mut self, folder: Folder, s: &Section) -> Result<(TextConfig, Projection)> {
         const TOWER: &str = "text.transformer.";
-        let key = |old: &str, new: &str| -> Result<Option<String>> {
-            Ok(s.text(new)?.or(s.text(old)?).map(str::to_string))
-        };
+        let key =
+            |old: &str, new: &str| -> Result<Option<String>> { Ok(s.text(new)?.or(s.text(old)?).map(str::to_string)) };
         let pooling = key("pooler_type", "hf_pooler_type")?;
         let pool = match pooling.as_deref().unwrap_or("mean_pooler") {
             "mean_pooler" => TextPool::Mean,
@@ -374,11 +319,7 @@ impl Reader {
             ),
         };
         let name = s.text("hf_model_name")?.unwrap_or_default();
-        let beside = if is_inside(name) {
-            Folder { files: folder.files, name }.json("config.json")?
-        } else {
-            None
-        };
+        let beside = if is_inside(name) { Folder { files: folder.files, name }.json("config.json")? } else { None };
         let mut bert = match beside {
             Some(json) => {
                 self.beside.push((format!("{name}/config.json"), json.clone()));
@@ -418,7 +359,10 @@ impl Reader {
         let words = at("embeddings.word_embeddings.weight");
         let width = self.side(&words, 1)?;
         let positions = self.side(&at("embeddings.position_embeddings.weight"), 0)?;
-        ensure!(width % 64 == 0, "the text tower is {width} wide, so its heads are not known; allowed are multiples of 64");
+        ensure!(
+            width % 64 == 0,
+            "the text tower is {width} wide, so its heads are not known; allowed are multiples of 64"
+        );
         Ok(BertConfig {
             width,
             intermediate: self.side(&at("encoder.layer.0.intermediate.dense.weight"), 0)?,
@@ -464,6 +408,6 @@ fn timm_heads(name: &str, width: usize) -> Result<usize> {
         let known: Vec<&str> = HEADS.iter().map(|(start, _)| *start).collect();
         format!("vision_cfg.timm_model_name is {name:?}; known are names that begin with {}", known.join(", "))
     })?;
-    ensure!(width % heads == 0, "{name} has {heads} heads, which do not divide a width of {width}");
+    ensure!(width.is_multiple_of(heads), "{name} has {heads} heads, which do not divide a width of {width}");
     Ok(heads)
 }

@@ -12,6 +12,7 @@ use super::source::{Folder, TRANSFORMERS, WeightFiles};
 use super::text::{TEXT_FORMATS, TextFormat};
 use super::vision::{VISION_FORMATS, VisionFormat};
 use super::{Pooling, Unused};
+use crate::hub::ModelFiles;
 use crate::model::config::{ClipConfig, LOGIT_SCALE_INIT, Projection, TextConfig, VisionConfig};
 
 /// Config of our own layout, beside the folders `vision` and `text` and `heads.safetensors`.
@@ -106,14 +107,45 @@ fn find_text(config: &Value) -> Result<&'static TextFormat> {
 pub(super) fn not_a_whole_model(config: &Value) -> anyhow::Error {
     let name = model_type(config);
     match (find_vision(config).is_ok(), find_text(config).is_ok()) {
-        (true, _) => anyhow::anyhow!("model_type is {name:?}, an image tower alone; name it as model.image, and a text tower as model.text"),
-        (_, true) => anyhow::anyhow!("model_type is {name:?}, a text tower alone; name it as model.text, and an image tower as model.image"),
-        _ if name.is_empty() => anyhow::anyhow!("it has no model_type; a Hugging Face CLIP says \"model_type\": \"clip\""),
+        (true, _) => anyhow::anyhow!(
+            "model_type is {name:?}, an image tower alone; name it as model.image, and a text tower as model.text"
+        ),
+        (_, true) => anyhow::anyhow!(
+            "model_type is {name:?}, a text tower alone; name it as model.text, and an image tower as model.image"
+        ),
+        _ if name.is_empty() => {
+            anyhow::anyhow!("it has no model_type; a Hugging Face CLIP says \"model_type\": \"clip\"")
+        }
         _ => anyhow::anyhow!(
             "model_type is {name:?}; this version loads \"clip\", \"chinese_clip\", \"siglip\", \"siglip2\", \
              \"vision-text-dual-encoder\", and pairs of towers by model.image and model.text"
         ),
     }
+}
+
+/// Whether the files hold one tower rather than a whole model.
+///
+/// # Errors
+/// Unreadable files.
+pub fn is_tower(files: &ModelFiles) -> Result<bool> {
+    let Some(config) = Folder::top(files).json("config.json")? else { return Ok(false) };
+    let whole =
+        ["clip", "chinese_clip", "siglip", "siglip2", "vision-text-dual-encoder"].contains(&model_type(&config));
+    Ok(!whole && (find_vision(&config).is_ok() || find_text(&config).is_ok()))
+}
+
+/// Fetches and opens what a pair needs of a tower's files; says how many numbers its weights hold.
+///
+/// # Errors
+/// Anything that is missing or broken.
+pub fn open_tower(files: &ModelFiles) -> Result<usize> {
+    let folder = Folder::top(files);
+    let config = folder.json("config.json")?.unwrap_or_default();
+    let weights = match find_vision(&config).is_ok() {
+        true => vision_tower(folder, None)?.weights,
+        false => text_tower(folder, None)?.weights,
+    };
+    Ok(weights.shapes().values().map(|shape| shape.iter().product::<usize>()).sum())
 }
 
 /// The tower's own section of a config, which in a whole CLIP is one of two.
@@ -226,8 +258,7 @@ const NOT_VISION: &[(&str, &str)] = &[
 pub(super) fn compose<'a>(image: Folder<'a>, text: Folder<'a>, options: &PairOptions) -> Result<Draft<'a>> {
     let image = vision_tower(image, options.image_pooling).context("model.image")?;
     let text = text_tower(text, options.text_pooling).context("model.text")?;
-    let options =
-        PairOptions { image_pooling: Some(image.pooling), text_pooling: Some(text.pooling), ..*options };
+    let options = PairOptions { image_pooling: Some(image.pooling), text_pooling: Some(text.pooling), ..*options };
     let config = options.model(image.config.clone(), text.config.clone(), LOGIT_SCALE_INIT);
     // transformers' class takes what it calls pooler_output, through one matrix.
     let as_pooler = |image: &Tower<VisionFormat, VisionConfig>, text: &Tower<TextFormat, TextConfig>| {

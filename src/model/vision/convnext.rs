@@ -165,10 +165,7 @@ impl Block {
         let d = b.enter("dwconv");
         let grn = b.enter("grn");
         let response_norm = || -> Result<_> {
-            Ok((
-                grn.vector("weight", 4 * width, Init::Const(0.0))?,
-                grn.vector("bias", 4 * width, Init::Const(0.0))?,
-            ))
+            Ok((grn.vector("weight", 4 * width, Init::Const(0.0))?, grn.vector("bias", 4 * width, Init::Const(0.0))?))
         };
         Ok(Self {
             depthwise: (

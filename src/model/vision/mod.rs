@@ -1,6 +1,7 @@
 //! Image towers: pixels in, one state an image out. A new tower is a file here and a variant in [`VisionConfig`] and
 //! [`VisionTower`]; the files that it is published in are a table in `checkpoint/vision.rs`.
 
+mod attention_pool;
 mod convnext;
 mod resnet;
 mod swin;

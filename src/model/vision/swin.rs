@@ -41,7 +41,7 @@ impl SwinConfig {
 
     /// Places a side of a stage's map.
     fn grid(&self, stage: usize) -> usize {
-        self.image_size / self.patch_size >> stage
+        (self.image_size / self.patch_size) >> stage
     }
 
     pub(in crate::model) fn check(&self) -> anyhow::Result<()> {
@@ -129,8 +129,7 @@ impl Swin {
             bail!("pixel_values are {}×{}, the model takes {2}×{2}", maps.height, maps.width, self.config.image_size);
         }
         let (weight, bias) = (&self.patches.0, Some(&self.patches.1));
-        let patches =
-            Conv2d { weight, bias, residual: None, stride: self.config.patch_size, padding: 0, relu: false };
+        let patches = Conv2d { weight, bias, residual: None, stride: self.config.patch_size, padding: 0, relu: false };
         let (x, mut maps) = patches.apply(&pixels.into(), maps)?;
         let mut x = self.norm.forward(&x)?;
         for stage in &self.stages {
