@@ -10,7 +10,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, golden, numbers, open, tensors};
 use reportclip::config::{FreezeConfig, FreezeDepth};
-use reportclip::data::{Batch, Images};
+use reportclip::data::{Batch, Images, ReportTokenizer, TokenizerKind};
 use reportclip::loss::{ClipLoss, Direction, Loss};
 use reportclip::model::checkpoint::{Family, LoadOptions, Loaded, PairOptions, Pooling, load, load_pair};
 use reportclip::model::{Builder, ClipModel, Part, freeze};
@@ -287,4 +287,33 @@ fn chunks_and_recomputation_give_the_gradients_of_the_whole_batch() {
             }
         }
     }
+}
+
+/// A real model, where there is one: see scripts/golden/minilm.py.
+#[test]
+fn minilm_embeddings_agree_with_sentence_transformers_within_1e_4() {
+    let Ok(folders) = std::env::var("REPORTCLIP_MINILM") else {
+        eprintln!("skipped: REPORTCLIP_MINILM does not name MODEL_FOLDER:EXPECTED_FOLDER");
+        return;
+    };
+    let (model, expected) = folders.split_once(':').unwrap();
+    let pairing = PairOptions { image_pooling: None, text_pooling: None, mlp: false, embed_dim: 384 };
+    let (image, text) = (open(&golden("encoders/pair_vit_bert/vision")), open(Path::new(model)));
+    // sentence_bert_config.json: max_seq_length.
+    let options = LoadOptions { context_length: Some(256), ..LoadOptions::default() };
+    let loaded = load_pair(&image, &text, &pairing, &options, &Device::Cpu).unwrap();
+    let heads = loaded.params.get("text_projection.weight").unwrap();
+    heads.var.set(&Tensor::eye(384, DType::F32, &Device::Cpu).unwrap()).unwrap();
+    let clip = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params)).unwrap();
+    let kind = TokenizerKind { model_type: "bert".into(), context_length: 256, full_length: false };
+    let tokenizer = ReportTokenizer::from_folder(Path::new(model), kind).unwrap();
+    let texts: Vec<String> =
+        serde_json::from_slice(&std::fs::read(Path::new(expected).join("texts.json")).unwrap()).unwrap();
+    let (ids, tokens) = tokenizer.encode_batch(texts.iter().map(String::as_str)).unwrap();
+    let ids = Tensor::from_vec(ids, (texts.len(), tokens), &Device::Cpu).unwrap();
+    let expected = &tensors(&Path::new(expected).join("expected.safetensors"))["embeddings"];
+    let ours = clip.text_embeds(&ids).unwrap();
+    let worst = numbers(&ours).iter().zip(numbers(expected)).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+    eprintln!("{} texts, largest difference {worst:e}", texts.len());
+    assert!(worst < 1e-4, "{worst:e}");
 }

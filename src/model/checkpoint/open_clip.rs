@@ -8,7 +8,7 @@ use super::Pooling;
 use super::json::Section;
 use super::layout::{Family, Part};
 use super::load::{Draft, PartDraft};
-use super::open_clip_names::{BLOCKS, RESNET, TEXT, TIMM, VIT};
+use super::open_clip_names::{BLOCKS, RESNET, TEXT, TIMM, VIT, timm_heads};
 use super::rename::{How, Renames};
 use super::source::{Folder, OPEN_CLIP, WeightFiles};
 use super::text;
@@ -388,26 +388,4 @@ fn is_inside(name: &str) -> bool {
 
 fn norm_eps(s: &Section) -> Result<f64> {
     Section::of(s.json, "norm_kwargs").number("eps", 1e-5)
-}
-
-/// Heads of timm's ViTs, by the word for their size.
-fn timm_heads(name: &str, width: usize) -> Result<usize> {
-    const HEADS: &[(&str, usize)] = &[
-        ("vit_tiny_", 3),
-        ("vit_small_", 6),
-        ("vit_medium_", 8),
-        ("vit_base_", 12),
-        ("vit_large_", 16),
-        ("vit_huge_", 16),
-        ("vit_so400m_", 16),
-        ("vit_giant_", 16),
-        ("vit_gigantic_", 16),
-    ];
-    let found = HEADS.iter().find(|(start, _)| name.starts_with(start)).map(|(_, heads)| *heads);
-    let heads = found.with_context(|| {
-        let known: Vec<&str> = HEADS.iter().map(|(start, _)| *start).collect();
-        format!("vision_cfg.timm_model_name is {name:?}; known are names that begin with {}", known.join(", "))
-    })?;
-    ensure!(width.is_multiple_of(heads), "{name} has {heads} heads, which do not divide a width of {width}");
-    Ok(heads)
 }

@@ -1,4 +1,6 @@
-//! What open_clip and timm call the tensors of their towers.
+//! What open_clip and timm call the tensors of their towers, and what timm's names of models say.
+
+use anyhow::{Context, Result, ensure};
 
 use super::rename::{How, Rule};
 
@@ -58,3 +60,25 @@ pub(super) const RESNET: &[Rule] = &[
     ("attnpool.c_proj.*", "visual_projection.*", Same),
     ("attnpool.*.*", "vision_model.attention_pool.*.*", Same),
 ];
+
+/// Heads of timm's ViTs, by the word for their size.
+pub(super) fn timm_heads(name: &str, width: usize) -> Result<usize> {
+    const HEADS: &[(&str, usize)] = &[
+        ("vit_tiny_", 3),
+        ("vit_small_", 6),
+        ("vit_medium_", 8),
+        ("vit_base_", 12),
+        ("vit_large_", 16),
+        ("vit_huge_", 16),
+        ("vit_so400m_", 16),
+        ("vit_giant_", 16),
+        ("vit_gigantic_", 16),
+    ];
+    let found = HEADS.iter().find(|(start, _)| name.starts_with(start)).map(|(_, heads)| *heads);
+    let heads = found.with_context(|| {
+        let known: Vec<&str> = HEADS.iter().map(|(start, _)| *start).collect();
+        format!("vision_cfg.timm_model_name is {name:?}; known are names that begin with {}", known.join(", "))
+    })?;
+    ensure!(width.is_multiple_of(heads), "{name} has {heads} heads, which do not divide a width of {width}");
+    Ok(heads)
+}
