@@ -93,7 +93,7 @@ fn every_config_resolves() {
     fs::write(dir.path().join("manifest.csv"), "").unwrap();
     let manifest = format!("data.train={}", dir.path().join("manifest.csv").display());
     let configs = files(&root().join("configs"), "toml");
-    assert!(configs.len() >= 3);
+    assert!(configs.len() >= 24);
     for path in configs {
         let config = reportclip::config::load(&path, std::slice::from_ref(&manifest));
         config.unwrap_or_else(|e| panic!("{}: {e}", path.display()));

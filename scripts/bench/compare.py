@@ -28,6 +28,9 @@ def cases(a):
         ours = [(f"step, batch {batch}", "median_step_s", full)]
         ours += [(f"step, batch {batch}, {name}", "median_step_s", full + more) for name, more in lengths]
         yield f"step-{batch}", full, ours
+    for name, more in (("vit-base-patch16", []), ("resnet-50", ["--channels-last"])):
+        pair = step + ["--batch-size", "8", "--model", f"{name}+bert-base"]
+        yield f"{name}-8", pair + more, [(f"{name} and BERT-base, batch 8", "median_step_s", pair)]
     frozen = step + ["--batch-size", "8", "--freeze-image"]
     kept = frozen + ["--cached-features"]
     ours = [("frozen image tower, batch 8", "median_step_s", kept)]
@@ -81,7 +84,7 @@ def main():
     parser.add_argument("--reportclip", default=os.path.join(HERE, "../../target/release/reportclip"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--only", help="groups, with commas between: step-8,step-32,frozen-8,encode,data,start")
+    parser.add_argument("--only", help="groups, with commas between: step-8,step-32,vit-base-patch16-8,resnet-50-8,frozen-8,encode,data,start")
     parser.add_argument("--images", help="folder of real image files")
     parser.add_argument("--lengths", action="append", default=[], help="tokens of real texts; may be given again")
     parser.add_argument("--model", help="folder that `torch_peer.py save` wrote")

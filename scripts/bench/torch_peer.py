@@ -2,6 +2,7 @@
 """What reportclip is measured against: the same work in PyTorch, as a practitioner would write it.
 
   torch_peer.py train-step --batch-size 8 --steps 5 --threads 2 [--tokens 77] [--freeze-image] [--image-size 224]
+  torch_peer.py train-step --model resnet-50+bert-base [--channels-last] [--batch-norm train]
   torch_peer.py encode --batch-size 32 --steps 5 --threads 2
   torch_peer.py data --images DIR
   torch_peer.py start --model DIR --batch-size 8
@@ -35,7 +36,53 @@ def spread(values):
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
+def with_bert(arguments):
+    """ViT-B/16 or ResNet-50 beside BERT-base, first tokens' states through linear projections; no dropout."""
+    import torch
+    from types import SimpleNamespace
+
+    from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel, ViTConfig, ViTModel
+
+    class DualEncoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.is_vit = arguments.model.startswith("vit")
+            if self.is_vit:
+                self.image = ViTModel._from_config(ViTConfig(), attn_implementation="sdpa", add_pooling_layer=False)
+            else:
+                self.image = ResNetModel(ResNetConfig())
+            text = BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+            self.text = BertModel._from_config(text, attn_implementation="sdpa", add_pooling_layer=False)
+            self.visual_projection = torch.nn.Linear(768 if self.is_vit else 2048, 512, bias=False)
+            self.text_projection = torch.nn.Linear(768, 512, bias=False)
+            self.logit_scale = torch.nn.Parameter(torch.tensor(2.6593))
+
+        def train(self, mode=True):
+            super().train(mode)
+            if arguments.batch_norm == "frozen":
+                norms = (m for m in self.image.modules() if isinstance(m, torch.nn.BatchNorm2d))
+                for norm in norms:
+                    norm.eval()
+            return self
+
+        def forward(self, input_ids, pixel_values):
+            if arguments.channels_last:
+                pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+            out = self.image(pixel_values)
+            image = out.last_hidden_state[:, 0] if self.is_vit else out.pooler_output.flatten(1)
+            text = self.text(input_ids, attention_mask=torch.ones_like(input_ids)).last_hidden_state[:, 0]
+            image = torch.nn.functional.normalize(self.visual_projection(image))
+            text = torch.nn.functional.normalize(self.text_projection(text))
+            sims = self.logit_scale.exp() * image @ text.T
+            return SimpleNamespace(logits_per_image=sims, logits_per_text=sims.T)
+
+    model = DualEncoder()
+    return model.to(memory_format=torch.channels_last) if arguments.channels_last else model
+
+
 def clip(arguments):
+    if arguments.model.endswith("+bert-base"):
+        return with_bert(arguments)
     from transformers import CLIPConfig, CLIPModel
 
     config = CLIPConfig()
@@ -47,8 +94,10 @@ def inputs(arguments):
     import torch
 
     pixel_values = torch.randn(arguments.batch_size, 3, arguments.image_size, arguments.image_size)
-    input_ids = torch.randint(1, 49000, (arguments.batch_size, arguments.tokens))
-    input_ids[:, -1] = 49407
+    bert = arguments.model.endswith("+bert-base")
+    tokens = arguments.tokens or (128 if bert else 77)
+    input_ids = torch.randint(1, 30000 if bert else 49000, (arguments.batch_size, tokens))
+    input_ids[:, -1] = 102 if bert else 49407
     return pixel_values, input_ids
 
 
@@ -184,12 +233,14 @@ if __name__ == "__main__":
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=77, help="length that texts are padded to")
+    parser.add_argument("--tokens", type=int, help="length that texts are padded to; default 77, BERT 128")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--freeze-image", action="store_true")
     parser.add_argument("--checkpoint-activations", action="store_true")
     parser.add_argument("--images", help="folder of image files")
-    parser.add_argument("--model", help="folder of a model")
+    parser.add_argument("--model", default="clip-vit-base-patch32", help="architecture, or for start and save a folder")
+    parser.add_argument("--channels-last", action="store_true", help="memory format of the ResNet")
+    parser.add_argument("--batch-norm", choices=["frozen", "train"], default="frozen")
     parser.add_argument("--manifest", help="CSV with the columns image and report")
     arguments = parser.parse_args()
     import torch
