@@ -9,7 +9,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use common::{assert_close, golden, load_golden, open};
 use reportclip::error::one_line;
-use reportclip::model::checkpoint::{LoadOptions, load, save_safetensors};
+use reportclip::model::checkpoint::{LoadOptions, inspect, load, save_safetensors};
 
 fn message(folder: &Path) -> String {
     one_line(&load(&open(folder), &LoadOptions::default(), &Device::Cpu).err().expect("must not load"))
@@ -20,7 +20,9 @@ fn copy(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(golden(name)).unwrap() {
         let entry = entry.unwrap();
-        fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        if entry.path().is_file() {
+            fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        }
     }
     dir
 }
@@ -131,4 +133,48 @@ fn longer_contexts_are_interpolated_only_when_asked() {
     assert_eq!((&long[0], &long[30]), (&short[0], &short[15]), "both ends stay");
     assert!((long[1][0] - (short[0][0] + short[1][0]) / 2.0).abs() < 1e-6, "31 points halve 16");
     assert_eq!(loaded.config.text.context_length(), 31);
+}
+
+#[test]
+fn hostile_files_of_other_layouts_are_one_clear_line() {
+    // A header that claims 2^63 bytes.
+    let dir = copy("encoders/siglip");
+    let mut bytes = u64::MAX.wrapping_shr(1).to_le_bytes().to_vec();
+    bytes.extend_from_slice(b"{}");
+    fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+    assert!(message(dir.path()).contains("not a whole safetensors file"), "{}", message(dir.path()));
+    // A repository's config may not lead out of the folder.
+    let dir = copy("encoders/oc_timm_bert");
+    let path = dir.path().join("open_clip_config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("\"text_config\"", "\"../../etc\"")).unwrap();
+    assert!(message(dir.path()).contains("its heads are not known"), "{}", message(dir.path()));
+    // A tensor of the wrong shape, and a config of another model.
+    let dir = copy("encoders/oc_vit");
+    let path = dir.path().join("open_clip_config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("\"width\": 20", "\"width\": 24")).unwrap();
+    let text = message(dir.path());
+    assert!(text.contains("visual.class_embedding has shape [20], open_clip_config.json asks for [24]"), "{text}");
+    let dir = copy("encoders/siglip");
+    let path = dir.path().join("config.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"siglip\"", "\"modernbert\"")).unwrap();
+    assert!(
+        message(dir.path()).contains("model_type is \"modernbert\"; this version loads"),
+        "{}",
+        message(dir.path())
+    );
+}
+
+#[test]
+fn an_inspection_tells_all_problems_and_loads_nothing() {
+    let whole = inspect(&open(&golden("encoders/oc_timm_bert"))).unwrap();
+    assert!(whole.problems.is_empty(), "{:?}", whole.problems);
+    assert_eq!(whole.mapped.len(), whole.specs.len());
+    assert!(whole.mapped.iter().any(|m| m.change == "part of it"));
+    let dir = copy("encoders/oc_vit");
+    let path = dir.path().join("open_clip_config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("\"width\": 20", "\"width\": 24")).unwrap();
+    assert!(inspect(&open(dir.path())).unwrap().problems.len() > 20);
 }

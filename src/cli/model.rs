@@ -140,9 +140,13 @@ fn inspect(model: &str, batch_size: usize, tensors: bool, as_json: bool) -> Resu
     }
     match refused.as_slice() {
         [] => Ok(()),
-        [first, rest @ ..] => {
-            rest.iter().for_each(|problem| output::error(problem));
-            bail!("{first}")
+        problems => {
+            const SHOWN: usize = 5;
+            problems.iter().take(SHOWN).for_each(|problem| output::error(problem));
+            match problems.len().saturating_sub(SHOWN) {
+                0 => bail!("this model would be refused"),
+                more => bail!("this model would be refused; {more} more reasons are in --json"),
+            }
         }
     }
 }

@@ -287,6 +287,12 @@ fn finish(mut draft: Draft, options: &LoadOptions, device: &Device) -> Result<Lo
     stored.check().with_context(|| draft.place())?;
     let mut config = stored.clone();
     if let Some(size) = options.image_size {
+        let fixed = matches!(&config.vision, VisionConfig::Vit(vit) if vit.relative_positions);
+        ensure!(
+            !fixed || size == config.vision.image_size(),
+            "model.image_size: is {size}; this tower has learnt scores by relative position, so allowed is {}",
+            config.vision.image_size()
+        );
         config.vision.set_image_size(size);
     }
     if let Some(length) = options.context_length {
