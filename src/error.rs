@@ -58,6 +58,24 @@ pub fn one_line(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
+thread_local!(static CATCHING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+
+/// Runs a decoder of somebody else's on a file of somebody else's: a panic in it is an error of the file.
+///
+/// # Errors
+/// Its own, or that it panicked.
+pub fn caught<T>(decode: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let before = CATCHING.replace(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode));
+    CATCHING.set(before);
+    result.unwrap_or_else(|_| Err(anyhow::anyhow!("is broken in a way that the decoder did not expect")))
+}
+
+/// Whether a panic on this thread is about to become an error.
+pub fn is_catching() -> bool {
+    CATCHING.get()
+}
+
 /// The closest of `known` to `word`, if close enough to be worth offering.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.into_iter().map(|k| (strsim::damerau_levenshtein(word, k), k));

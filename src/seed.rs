@@ -15,6 +15,12 @@ pub enum Purpose {
     Augment = 3,
     /// Bootstrap resamples; index = resample.
     Bootstrap = 4,
+    /// What of a report is read; index = sample position since the start of training.
+    Text = 5,
+    /// Which rows an epoch draws; index = epoch.
+    Draw = 6,
+    /// Which patients go to which split; index = number of the stratum.
+    Split = 7,
 }
 
 /// The stream of `purpose` number `index` under `seed`.

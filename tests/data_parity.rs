@@ -74,11 +74,11 @@ fn broken_images_are_named() {
         ("huge", huge),
     ];
     for (name, bytes) in cases {
-        assert!(image::decode(&bytes).is_err(), "{name}");
+        assert!(image::decode(&bytes, 0).is_err(), "{name}");
     }
-    let e = image::decode(&jpeg[..jpeg.len() / 3]).map(drop).expect_err("a truncated JPEG is no image");
+    let e = image::decode(&jpeg[..jpeg.len() / 3], 0).map(drop).expect_err("a truncated JPEG is no image");
     assert!(reportclip::error::one_line(&e).starts_with("is truncated"), "{e:#}");
-    assert!(image::decode(&jpeg).is_ok());
+    assert!(image::decode(&jpeg, 0).is_ok());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::eval::{ColumnArgs, OpenModel};
 use super::output;
-use crate::data::{Manifest, Row};
+use crate::data::{ImageSource, Manifest, Row};
 use crate::track::replace_with;
 
 /// Examples:
@@ -67,7 +67,7 @@ impl IndexSource {
         let Some(path) = &self.manifest else { return Ok(Vec::new()) };
         let manifest = Manifest::open(path, &self.columns.columns(), self.image_root.as_deref())?;
         if let Some(problem) = manifest.problems.first() {
-            bail!("{}", manifest.describe(problem));
+            bail!("{problem}");
         }
         Ok(match &self.split {
             Some(split) => manifest.only_split(split).rows,
@@ -107,12 +107,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
         texts: args.texts.as_ref().map(absolute),
     };
     let (rows, lines) = (source.rows()?, source.lines()?);
-    let images: Vec<PathBuf> = match source.manifest {
-        Some(_) => rows.iter().map(|r| r.image.clone()).collect(),
-        None => source.images.clone(),
+    let images: Vec<ImageSource> = match source.manifest {
+        Some(_) => rows.iter().map(Row::image).collect(),
+        None => source.images.iter().cloned().map(ImageSource::from).collect(),
     };
     let texts: Vec<&str> = match source.manifest {
-        Some(_) => rows.iter().map(|r| r.report.as_str()).collect(),
+        Some(_) => rows.iter().map(Row::report).collect(),
         None => lines.iter().map(String::as_str).collect(),
     };
     ensure!(!images.is_empty() || !texts.is_empty(), "nothing to embed: there are no rows");

@@ -102,7 +102,7 @@ impl DataArgs {
                 0 => String::new(),
                 n => format!(" (and {n} more rows)"),
             };
-            anyhow::bail!("{}{more}", manifest.describe(problem));
+            anyhow::bail!("{problem}{more}");
         }
         let Some(split) = &self.split else { return Ok(manifest.rows) };
         let known = manifest.splits().join(", ");

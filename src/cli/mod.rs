@@ -112,6 +112,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 /// A bug should read as one, in one line, whatever RUST_BACKTRACE says.
 fn hide_panics() {
     std::panic::set_hook(Box::new(|panic| {
+        if crate::error::is_catching() {
+            return;
+        }
         let place = panic.location().map_or(String::new(), |l| format!(" ({}:{})", l.file(), l.line()));
         let text = panic.payload_as_str().unwrap_or("no message").lines().next().unwrap_or_default().to_string();
         output::error(&format!("a bug in reportclip{place}: {text}; please report it"));

@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let m = OpenModel::open(args.model.as_deref().unwrap_or(&source.model), &args.device)?;
     let query = match (&args.text, &args.image) {
         (Some(text), _) => m.encoder(1).texts(&[text])?,
-        (None, Some(image)) => m.encoder(1).images(std::slice::from_ref(image))?,
+        (None, Some(image)) => m.encoder(1).images(&[image.clone().into()])?,
         (None, None) => bail!("name --text or --image"),
     };
     if gallery.dim(1)? != query.dim(1)? {
@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
 /// What the rows of an index are called, as far as the files that it was made from are still there.
 struct Names {
-    images: Vec<PathBuf>,
+    images: Vec<String>,
     texts: Vec<String>,
 }
 
@@ -100,9 +100,9 @@ impl Names {
             );
             Vec::new()
         });
-        let mut images: Vec<PathBuf> = rows.iter().map(|r| r.image.clone()).collect();
-        images.extend(source.images.iter().cloned());
-        let mut texts: Vec<String> = rows.into_iter().map(|r| r.report).collect();
+        let mut images: Vec<String> = rows.iter().map(|r| r.image().to_string()).collect();
+        images.extend(source.images.iter().map(|path| path.display().to_string()));
+        let mut texts: Vec<String> = rows.iter().map(|r| r.report().to_string()).collect();
         texts.extend(source.lines().unwrap_or_default());
         if kind == "text_embeds" && source.manifest.is_none() {
             images.clear();

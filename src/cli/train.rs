@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
     };
     let prepared = train::prepare(&config)?;
-    let plan = train::plan(&config, prepared.train.rows.len(), &prepared.folder.config, &prepared.params);
+    let plan = train::plan(&config, &prepared.train.rows, &prepared.sources, &prepared.folder.config, &prepared.params);
     prepared.notes.iter().for_each(|note| match note.strip_prefix("warning: ") {
         Some(warning) => tracing::warn!("{warning}"),
         None => tracing::info!("{note}"),
@@ -145,7 +145,8 @@ fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, p
     ];
     const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
     let started = config::load(&folder.config_path(), &[])?;
-    let before = train::plan(&started, prepared.train.rows.len(), &prepared.folder.config, &prepared.params);
+    let before =
+        train::plan(&started, &prepared.train.rows, &prepared.sources, &prepared.folder.config, &prepared.params);
     let mut problems = Vec::new();
     for key in config::KEYS {
         let (was, is) = (started.value(key.name), config.value(key.name));
@@ -184,7 +185,7 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
         .map(|i| prepared.train.batch(&plan.sampler.batch(i), i * config.train.batch_size as u64))
         .collect::<Result<_>>()?;
     for e in batches.iter().flat_map(|b| &b.errors) {
-        let place = format!("{}:{}: {}", config.data.train.display(), e.line, e.reason);
+        let place = format!("{}: {}", e.place, e.reason);
         anyhow::ensure!(config.data.on_error == OnError::Skip, "{place}");
         tracing::warn!("{place}");
     }
@@ -207,7 +208,7 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     let (all, trainable) = prepared.params.count();
     let c: &ClipConfig = &prepared.folder.config;
-    let reports: Vec<&str> = prepared.train.rows.iter().map(|r| r.report.as_str()).collect();
+    let reports: Vec<&str> = prepared.train.rows.iter().map(|r| r.report()).collect();
     let truncated = prepared.train.tokenizer.count_truncated(reports.iter().copied())?;
     let lines = [
         format!(

@@ -13,8 +13,14 @@ pub enum Kind {
     Text,
     /// File or folder. Relative ones start at the config file's folder, or at the working directory in `--set`.
     Path,
+    /// Where rows come from: a path, a pattern, a data set of the hub, or a list of them.
+    Sources,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// A list of these words.
+    ListOf(&'static [&'static str]),
+    /// A list of numbers within bounds, the lower one not allowed.
+    Floats(f64, f64),
     /// A length of training: steps, or "N samples", "N epochs", "N%".
     Span,
     /// "none", "all", or a number of blocks.
@@ -32,6 +38,11 @@ impl Kind {
             Self::Float(min, max) => format!("a number from {min} to {max}"),
             Self::Text => "text in quotes".into(),
             Self::Path => "a path in quotes".into(),
+            Self::Sources => "a path in quotes, or a list of them".into(),
+            Self::ListOf(words) => {
+                format!("a list of {}", words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "))
+            }
+            Self::Floats(min, max) => format!("a list of numbers above {min} and up to {max}"),
             Self::OneOf(words) => words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "),
             Self::Span => "a number of steps, or \"N samples\", \"N epochs\", \"N%\"".into(),
             Self::Freeze => "\"none\", \"all\" or a number of blocks".into(),
@@ -104,10 +115,22 @@ pub const KEYS: &[Key] = &[
     key("model.random.text_width", Kind::Int(1, 1 << 16), "192", "Random model: width of the text tower"),
     key("model.random.text_layers", Kind::Int(1, 1024), "4", "Random model: blocks of the text tower"),
     key("model.random.text_heads", Kind::Int(1, 1024), "3", "Random model: attention heads of the text tower"),
-    key("data.train", Kind::Path, "", "Manifest (CSV, TSV or JSONL) of image–report pairs"),
+    key(
+        "data.train",
+        Kind::Sources,
+        "",
+        "Image–report pairs: CSV, TSV, JSONL, Parquet or WebDataset tar, patterns such as shard-{00..12}.tar, a folder, \
+         hf://datasets/org/name[@revision], or a list of these",
+    ),
+    key(
+        "data.weights",
+        Kind::Floats(0.0, 1000.0),
+        "",
+        "How often rows of each data.train are drawn in an epoch; default 1",
+    ),
     key(
         "data.val",
-        Kind::Path,
+        Kind::Sources,
         "",
         "Manifest to validate on; default: the rows of data.train whose split is val_split",
     ),
@@ -123,7 +146,7 @@ pub const KEYS: &[Key] = &[
     key("data.patient_id_column", Kind::Text, "\"patient_id\"", "Column of patients; used if there"),
     key("data.study_id_column", Kind::Text, "\"study_id\"", "Column of studies; used if there"),
     key("data.split_column", Kind::Text, "\"split\"", "Column of splits; used if there"),
-    key("data.label_column", Kind::Text, "\"label\"", "Column of labels; read, not used yet"),
+    key("data.label_column", Kind::Text, "\"label\"", "Column of labels; used if there"),
     key("data.train_split", Kind::Text, "\"train\"", "Value of split_column to train on"),
     key("data.val_split", Kind::Text, "\"val\"", "Value of split_column to validate on"),
     key(
@@ -131,6 +154,42 @@ pub const KEYS: &[Key] = &[
         Kind::OneOf(&["auto", "comma", "tab", "semicolon", "pipe"]),
         "\"auto\"",
         "Separator of columns; auto reads it off the header",
+    ),
+    key(
+        "data.views",
+        Kind::OneOf(&["all_views", "one_view"]),
+        "\"all_views\"",
+        "Studies of several rows: every row in an epoch, or one drawn anew each epoch",
+    ),
+    key(
+        "data.sampling",
+        Kind::OneOf(&["uniform", "class_balanced"]),
+        "\"uniform\"",
+        "class_balanced draws every label equally often",
+    ),
+    key(
+        "data.no_duplicate_reports",
+        Kind::Bool,
+        "false",
+        "Steps without two equal reports, which would be false negatives, as far as there are enough others",
+    ),
+    key(
+        "data.length_buckets",
+        Kind::Int(0, 1 << 20),
+        "0",
+        "Steps over which reports are sorted by length, so that a batch has little padding; 0 = no sorting",
+    ),
+    key(
+        "data.shuffle_buffer",
+        Kind::Int(0, 1 << 30),
+        "0",
+        "Rows over which shards are shuffled, so that a slow disk is read nearly in order; 0 = over all",
+    ),
+    key(
+        "data.near_duplicates",
+        Kind::Int(0, 1 << 30),
+        "5000",
+        "Look for near-duplicate images across splits when there are at most so many images; 0 = never",
     ),
     key("data.on_error", Kind::OneOf(&["stop", "skip"]), "\"stop\"", "What to do with a row that cannot be read"),
     key("data.max_skipped", Kind::Int(0, MAX), "100", "With on_error = \"skip\": stop when more rows than this fail"),
@@ -143,6 +202,31 @@ pub const KEYS: &[Key] = &[
         "With frozen image layers and no augmentation: work out once what they make of each image",
     ),
     key("data.feature_cache", Kind::Path, "", "Folder for that; default feature-cache beside the run folder"),
+    key(
+        "report.section",
+        Kind::OneOf(&["whole", "impression", "findings", "both", "longest", "random_sentence"]),
+        "\"whole\"",
+        "What of a report is read; kept in the model, so that eval and embed read the same",
+    ),
+    key(
+        "report.fallback",
+        Kind::ListOf(&["whole", "impression", "findings", "both", "longest"]),
+        "[\"findings\", \"impression\", \"whole\"]",
+        "What is read where a report lacks that section, the first that there is",
+    ),
+    key(
+        "report.blanks",
+        Kind::OneOf(&["remove", "keep"]),
+        "\"remove\"",
+        "What becomes of the blanks of de-identification such as ___, XXXX and [** **]",
+    ),
+    key(
+        "report.long",
+        Kind::OneOf(&["truncate", "sentences", "chunk"]),
+        "\"truncate\"",
+        "A report of more than context_length tokens: cut; its first whole sentences that fit; or a part of whole \
+         sentences, drawn anew each time (the first when evaluating)",
+    ),
     key("augment.rotation", Kind::Float(0.0, 180.0), "0.0", "Random rotation up to this many degrees each way"),
     key("augment.crop", Kind::Float(0.05, 1.0), "1.0", "Random crop that keeps at least this share of the area"),
     key("augment.brightness", Kind::Float(0.0, 1.0), "0.0", "Random brightness change up to this share"),

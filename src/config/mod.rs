@@ -13,8 +13,9 @@ mod written;
 pub use keys::{KEYS, keys_as_markdown};
 pub use resolved::Config;
 pub use sections::{
-    AugmentConfig, DataConfig, Direction, EvalConfig, FreezeConfig, FreezeDepth, LossConfig, LossKind, ModelConfig,
-    ModelInit, OnError, OptimConfig, RandomModelConfig, ScheduleKind, TrainConfig,
+    AugmentConfig, DataConfig, Direction, EvalConfig, FreezeConfig, FreezeDepth, LongReports, LossConfig, LossKind,
+    ModelConfig, ModelInit, OnError, OptimConfig, RandomModelConfig, ReportConfig, ReportSection, ScheduleKind,
+    TrainConfig,
 };
 pub use span::Span;
 pub use written::Written;

@@ -6,9 +6,9 @@ use toml::Value;
 
 use super::sections::{
     AugmentConfig, DataConfig, Direction, EvalConfig, FreezeConfig, LossConfig, LossKind, ModelConfig, ModelInit,
-    OptimConfig, ScheduleKind, TrainConfig,
+    OptimConfig, ReportConfig, ScheduleKind, TrainConfig,
 };
-use super::values::Values;
+use super::values::{Values, is_hub};
 use super::written::Written;
 use crate::error::{ProblemList, Problems};
 
@@ -23,6 +23,7 @@ pub struct Config {
     pub output_is_default: bool,
     pub model: ModelConfig,
     pub data: DataConfig,
+    pub report: ReportConfig,
     pub augment: AugmentConfig,
     pub loss: LossConfig,
     pub train: TrainConfig,
@@ -51,6 +52,7 @@ impl Config {
             output_is_default: v.path("output").is_none(),
             model,
             data,
+            report: v.report(),
             augment: AugmentConfig {
                 rotation: v.float("augment.rotation"),
                 crop: v.float("augment.crop"),
@@ -132,27 +134,35 @@ impl Config {
                 self.loss.label_smoothing
             ));
         }
-        if self.data.train.as_os_str().is_empty() && !broken("data.train") {
+        if self.data.train.is_empty() && !broken("data.train") {
             problems.push(format!(
-                "{}: data.train is missing; name a CSV, TSV or JSONL manifest with columns image and report",
+                "{}: data.train is missing; name a CSV, TSV, JSONL or Parquet manifest with columns image and report",
                 written.path.display()
             ));
         }
-        if self.data.phantom.is_some() && !self.data.train.ends_with("manifest.csv") {
+        let phantom = self.data.train.len() == 1 && self.data.train[0].ends_with("manifest.csv");
+        if self.data.phantom.is_some() && !phantom {
             problems.push(format!(
                 "{}: is set, so data.train must be a file manifest.csv in a folder of its own; it is {}",
                 written.place_of("data.phantom"),
-                self.data.train.display()
+                self.data.train_name()
             ));
         }
-        let train = Some(&self.data.train).filter(|_| self.data.phantom.is_none());
-        for (key, path) in [("data.train", train), ("data.val", self.data.val.as_ref())] {
-            if let Some(path) = path.filter(|p| !p.as_os_str().is_empty())
-                && !path.is_file()
-            {
-                let hint = if path.is_dir() { "is a folder; name the manifest in it" } else { "there is no such file" };
-                problems.push(format!("{}: {}: {hint}", written.place_of(key), path.display()));
+        let train = self.data.train.iter().filter(|_| self.data.phantom.is_none()).map(|path| ("data.train", path));
+        for (key, path) in train.chain(self.data.val.iter().map(|path| ("data.val", path))) {
+            let text = path.to_string_lossy();
+            // Patterns and data sets of the hub are looked up when they are opened.
+            if !path.exists() && !is_hub(&text) && !text.contains(['*', '?', '{']) {
+                problems.push(format!("{}: {text}: there is no such file", written.place_of(key)));
             }
+        }
+        if !self.data.weights.is_empty() && self.data.weights.len() != self.data.train.len() {
+            problems.push(format!(
+                "{}: has {} numbers, but data.train names {}; allowed is one for each",
+                written.place_of("data.weights"),
+                self.data.weights.len(),
+                self.data.train.len()
+            ));
         }
         for (key, path) in [("data.image_root", &self.data.image_root), ("model.tokenizer", &self.model.tokenizer)] {
             if let Some(path) = path.as_ref().filter(|p| !p.is_dir()) {

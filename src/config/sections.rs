@@ -12,9 +12,21 @@ macro_rules! words {
 
         impl $name {
             pub(super) fn from_word(word: &str) -> Self {
+                Self::find(word).unwrap_or_else(|| unreachable!("{word:?} passed the table of keys"))
+            }
+
+            /// The value that is written so.
+            pub fn find(word: &str) -> Option<Self> {
                 match word {
-                    $($word => Self::$variant,)+
-                    other => unreachable!("{other:?} passed the table of keys"),
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            /// How it is written.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
                 }
             }
         }
@@ -37,6 +49,34 @@ words!(
         Stop = "stop",
         /// Count it and go on.
         Skip = "skip",
+    }
+);
+words!(
+    /// Which part of a report is read.
+    ReportSection {
+        /// All of it.
+        Whole = "whole",
+        /// What the reader concludes.
+        Impression = "impression",
+        /// What the reader sees.
+        Findings = "findings",
+        /// Findings, then impression.
+        Both = "both",
+        /// The longer of the two.
+        Longest = "longest",
+        /// One sentence of the two, drawn anew each time.
+        RandomSentence = "random_sentence",
+    }
+);
+words!(
+    /// What becomes of a report that has too many tokens.
+    LongReports {
+        /// Its end is cut off.
+        Truncate = "truncate",
+        /// As many whole sentences as fit, from the first.
+        Sentences = "sentences",
+        /// One part of whole sentences, drawn anew each time.
+        Chunk = "chunk",
     }
 );
 words!(
@@ -121,8 +161,10 @@ pub struct RandomModelConfig {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct DataConfig {
-    pub train: PathBuf,
-    pub val: Option<PathBuf>,
+    pub train: Vec<PathBuf>,
+    /// One for each of `train`, or none.
+    pub weights: Vec<f64>,
+    pub val: Vec<PathBuf>,
     pub phantom: Option<usize>,
     pub image_root: Option<PathBuf>,
     pub image_column: String,
@@ -135,6 +177,12 @@ pub struct DataConfig {
     pub val_split: String,
     /// `None` = read it off the header.
     pub separator: Option<u8>,
+    pub one_view: bool,
+    pub class_balanced: bool,
+    pub no_duplicate_reports: bool,
+    pub length_buckets: usize,
+    pub shuffle_buffer: usize,
+    pub near_duplicates: usize,
     pub on_error: OnError,
     pub max_skipped: usize,
     pub workers: usize,
@@ -143,6 +191,31 @@ pub struct DataConfig {
     pub cache_features: bool,
     /// Folder for that; `None` = beside the run folder.
     pub feature_cache: Option<PathBuf>,
+}
+
+impl DataConfig {
+    /// All of `train`, for messages.
+    pub fn train_name(&self) -> String {
+        self.train.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What of a report the text tower reads. Kept in the model, so that inference reads the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ReportConfig {
+    pub section: ReportSection,
+    pub fallback: Vec<ReportSection>,
+    pub remove_blanks: bool,
+    pub long: LongReports,
+}
+
+impl Default for ReportConfig {
+    /// Whole reports as they are.
+    fn default() -> Self {
+        let fallback = Vec::new();
+        Self { section: ReportSection::Whole, fallback, remove_blanks: false, long: LongReports::Truncate }
+    }
 }
 
 /// Random changes to training images.

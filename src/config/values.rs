@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use super::keys::{KEYS, Kind};
-use super::sections::{DataConfig, FreezeDepth, ModelConfig, ModelInit, OnError, RandomModelConfig};
+use super::sections::{
+    DataConfig, FreezeDepth, LongReports, ModelConfig, ModelInit, OnError, RandomModelConfig, ReportConfig,
+    ReportSection,
+};
 use super::span::Span;
 use super::written::{Origin, Written};
 
@@ -78,6 +81,31 @@ impl Values<'_> {
         })
     }
 
+    /// Every one of a list of sources; names of the hub stay as they are.
+    pub fn sources(&self, name: &str) -> Vec<PathBuf> {
+        let Some((value, origin)) = self.written.values.get(name) else { return Vec::new() };
+        let folder = match origin {
+            Origin::Line(_) => self.written.path.parent().unwrap_or(Path::new("")),
+            Origin::Set => Path::new(""),
+        };
+        let texts = value.as_str().into_iter().chain(value.as_array().into_iter().flatten().filter_map(Value::as_str));
+        texts.map(|text| if is_hub(text) { PathBuf::from(text) } else { folder.join(text) }).collect()
+    }
+
+    fn list(&self, name: &str) -> Vec<Value> {
+        self.get(name).and_then(|v| v.as_array().cloned()).unwrap_or_default()
+    }
+
+    pub fn report(&self) -> ReportConfig {
+        let fallback = self.list("report.fallback");
+        ReportConfig {
+            section: ReportSection::from_word(&self.text("report.section")),
+            fallback: fallback.iter().filter_map(Value::as_str).map(ReportSection::from_word).collect(),
+            remove_blanks: self.text("report.blanks") == "remove",
+            long: LongReports::from_word(&self.text("report.long")),
+        }
+    }
+
     pub fn span(&self, name: &str) -> Span {
         match self.get(name) {
             Some(Value::Integer(n)) => Span::Steps(n as u64),
@@ -137,8 +165,12 @@ impl Values<'_> {
     pub fn data(&self) -> DataConfig {
         let column = |key: &str| self.text(&format!("data.{key}"));
         DataConfig {
-            train: self.path("data.train").unwrap_or_default(),
-            val: self.path("data.val"),
+            train: self.sources("data.train"),
+            weights: {
+                let number = |v: &Value| v.as_float().or(v.as_integer().map(|n| n as f64));
+                self.list("data.weights").iter().filter_map(number).collect()
+            },
+            val: self.sources("data.val"),
             phantom: self.optional_int("data.phantom").map(|n| n as usize),
             image_root: self.path("data.image_root"),
             image_column: column("image_column"),
@@ -156,6 +188,12 @@ impl Values<'_> {
                 "pipe" => Some(b'|'),
                 _ => None,
             },
+            one_view: self.text("data.views") == "one_view",
+            class_balanced: self.text("data.sampling") == "class_balanced",
+            no_duplicate_reports: self.truth("data.no_duplicate_reports"),
+            length_buckets: self.size("data.length_buckets"),
+            shuffle_buffer: self.size("data.shuffle_buffer"),
+            near_duplicates: self.size("data.near_duplicates"),
             on_error: OnError::from_word(&self.text("data.on_error")),
             max_skipped: self.size("data.max_skipped"),
             workers: self.size("data.workers"),
@@ -170,10 +208,12 @@ impl Values<'_> {
         let mut root = toml::Table::new();
         for key in KEYS {
             let value = match key.kind {
-                Kind::Path => self.path(key.name).map(|p| {
-                    let absolute = std::path::absolute(&p).unwrap_or(p);
-                    Value::String(absolute.to_string_lossy().into_owned())
-                }),
+                Kind::Path => self.path(key.name).map(|p| Value::String(absolute(&p))),
+                Kind::Sources => {
+                    let mut paths: Vec<Value> =
+                        self.sources(key.name).iter().map(|p| Value::String(absolute(p))).collect();
+                    if paths.len() > 1 { Some(Value::Array(paths)) } else { paths.pop() }
+                }
                 _ if MODEL_NAMES.contains(&key.name) => self.model_name(key.name).map(Value::String),
                 _ if key.name == "loss.label_smoothing" => Some(Value::Float(self.label_smoothing())),
                 _ => self.get(key.name),
@@ -190,4 +230,17 @@ impl Values<'_> {
         }
         root
     }
+}
+
+/// A data set of the Hub, in Python's notation.
+pub(super) fn is_hub(text: &str) -> bool {
+    text.starts_with("hf://")
+}
+
+fn absolute(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if is_hub(&text) {
+        return text.into_owned();
+    }
+    std::path::absolute(path).unwrap_or(path.to_path_buf()).to_string_lossy().into_owned()
 }

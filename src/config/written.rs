@@ -66,8 +66,10 @@ impl Written {
         let (name, value) = (name.trim(), value.trim());
         // Numbers and booleans as TOML reads them; anything else is text, so that no quotes are needed in a shell. For a
         // key that takes text only, a number is text too.
-        let is_text = KEYS.iter().any(|k| k.name == name && matches!(k.kind, Kind::Text | Kind::Path | Kind::OneOf(_)));
-        if is_text && !value.starts_with('"') {
+        let is_text = KEYS
+            .iter()
+            .any(|k| k.name == name && matches!(k.kind, Kind::Text | Kind::Path | Kind::OneOf(_) | Kind::Sources));
+        if is_text && !value.starts_with(['"', '[']) {
             return self.insert(name, Some(Value::String(value.to_string())), Origin::Set);
         }
         let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
@@ -135,7 +137,7 @@ fn plain(value: &DeValue) -> Option<Value> {
         DeValue::Boolean(b) => Value::Boolean(*b),
         DeValue::Integer(i) => Value::Integer(i64::from_str_radix(&i.as_str().replace('_', ""), i.radix()).ok()?),
         DeValue::Float(f) => Value::Float(f.as_str().replace('_', "").parse().ok()?),
-        DeValue::Array(_) => Value::Array(Vec::new()),
+        DeValue::Array(items) => Value::Array(items.iter().map(|v| plain(v.get_ref())).collect::<Option<_>>()?),
         DeValue::Table(_) => Value::Table(toml::Table::new()),
         DeValue::Datetime(_) => return None,
     })
@@ -145,7 +147,7 @@ fn plain(value: &DeValue) -> Option<Value> {
 pub(super) fn check(key: &Key, value: &Value) -> Result<Value, String> {
     let seen = || match value {
         Value::String(s) => format!("the text {s:?}"),
-        Value::Array(_) => "a list".into(),
+        Value::Array(_) => format!("the list {value}"),
         Value::Table(_) => "a section".into(),
         other => other.to_string(),
     };
@@ -157,6 +159,21 @@ pub(super) fn check(key: &Key, value: &Value) -> Result<Value, String> {
             let x = *n as f64;
             return if (min..=max).contains(&x) { Ok(Value::Float(x)) } else { Err(seen()) };
         }
+        // One is a list of one.
+        (Kind::ListOf(_) | Kind::Floats(..), one) if !one.is_array() => {
+            return check(key, &Value::Array(vec![one.clone()])).map_err(|_| seen());
+        }
+        (Kind::Sources, Value::Array(items)) => {
+            !items.is_empty() && items.iter().all(|v| v.as_str().is_some_and(|s| !s.is_empty()))
+        }
+        (Kind::ListOf(words), Value::Array(items)) => {
+            items.iter().all(|v| v.as_str().is_some_and(|word| words.contains(&word)))
+        }
+        (Kind::Floats(min, max), Value::Array(items)) => items.iter().all(|v| {
+            let x = v.as_float().or(v.as_integer().map(|n| n as f64));
+            x.is_some_and(|x| x > min && x <= max)
+        }),
+        (Kind::Sources, Value::String(s)) => !s.is_empty(),
         (Kind::Text, Value::String(_)) => true,
         (Kind::Path, Value::String(s)) => !s.is_empty(),
         (Kind::OneOf(words), Value::String(s)) => words.contains(&s.as_str()),

@@ -1,23 +1,35 @@
 //! CSV as people write it: the separator, quote and escape are read off the file, and a quote that would swallow rows is
 //! an error instead.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
+use std::io::{self, BufRead, Read};
+use std::rc::Rc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 
-use super::manifest::{Columns, Record, filled, missing_column, names};
+use super::manifest::{Columns, Take, filled, missing_column, names};
+use super::text_file::not_utf8;
 
-/// All records of a CSV with a header.
-pub(super) fn read(text: &str, columns: &Columns) -> Result<Vec<Record>> {
-    let dialect = Dialect::sniff(text, columns);
-    dialect.check_quotes(text)?;
-    let mut reader = dialect.reader(text);
-    let header: Vec<String> = reader.headers()?.iter().map(|h| h.trim().to_string()).collect();
+/// Hands all records of a CSV with a header to `take`, without holding the file in memory.
+pub(super) fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<()> {
+    let dialect = Dialect::sniff(source.fill_buf()?, columns);
+    let separator_name = dialect.separator_name();
+    let starts = Rc::new(RefCell::new(VecDeque::new()));
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(dialect.separator)
+        .quote(dialect.quote)
+        .escape(dialect.escape)
+        .double_quote(dialect.escape.is_none())
+        .buffer_capacity(1 << 16)
+        .from_reader(Checked::new(source, dialect, Rc::clone(&starts)));
+    let header = reader.headers().map_err(readable)?;
+    let header: Vec<String> = header.iter().map(|h| h.trim().to_string()).collect();
     let known: Vec<&str> = header.iter().map(String::as_str).collect();
     let find = |name: &str| header.iter().position(|h| h == name);
     for required in [&columns.image, &columns.report] {
         if find(required).is_none() {
-            bail!("line 1, cut at {}: {}", dialect.separator_name(), missing_column(required, &known));
+            bail!("line 1, cut at {separator_name}: {}", missing_column(required, &known));
         }
     }
     let mut seen = HashSet::new();
@@ -25,51 +37,39 @@ pub(super) fn read(text: &str, columns: &Columns) -> Result<Vec<Record>> {
         ensure!(seen.insert(name), "line 1: there are two columns {name:?}; rename one");
     }
     let positions = names(columns).map(find);
-    let mut lines = Lines { text: text.as_bytes(), at: 0, line: 1 };
-    let mut records = Vec::new();
-    for record in reader.records() {
-        match record {
-            Ok(record) => {
-                let line = lines.of_record(record.position());
-                let fields = positions.map(|p| p.and_then(|p| record.get(p)).and_then(filled));
-                records.push(Record { line, fields: Ok(fields) });
-            }
-            Err(e) => {
-                let line = lines.of_record(e.position());
-                let reason = match e.kind() {
-                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                        format!("{len} columns where the header has {expected_len}; is a quote missing?")
-                    }
-                    _ => "cannot be read as CSV".to_string(),
-                };
-                records.push(Record { line, fields: Err(reason) });
-            }
-        }
+    let line_of_next = || starts.borrow_mut().pop_front().unwrap_or_default();
+    line_of_next();
+    let mut record = csv::StringRecord::new();
+    let mut records = 0u64;
+    loop {
+        let fields = match reader.read_record(&mut record) {
+            Ok(false) => break,
+            Ok(true) => Ok(positions.map(|p| p.and_then(|p| record.get(p)).and_then(filled))),
+            Err(e) => match e.kind() {
+                csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                    Err(format!("{len} columns where the header has {expected_len}; is a quote missing?"))
+                }
+                csv::ErrorKind::Io(_) => return Err(readable(e)),
+                _ => Err("cannot be read as CSV".to_string()),
+            },
+        };
+        records += 1;
+        take(line_of_next(), fields);
     }
-    ensure!(!records.is_empty(), "has a header and no rows");
-    Ok(records)
+    ensure!(records > 0, "has a header and no rows");
+    Ok(())
 }
 
-/// Counts lines up to records. The reader's own count stands before the line feed of the record before, and before
-/// blank lines.
-struct Lines<'a> {
-    text: &'a [u8],
-    at: usize,
-    line: u64,
-}
-
-impl Lines<'_> {
-    fn of_record(&mut self, position: Option<&csv::Position>) -> u64 {
-        let mut start = position.map_or(self.at, |p| p.byte() as usize).min(self.text.len());
-        start += self.text[start..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-        let passed = &self.text[self.at.min(start)..start];
-        self.line += passed.iter().filter(|&&b| b == b'\n').count() as u64;
-        self.at = start;
-        self.line
+/// What [`Checked`] found stands in the error as text.
+fn readable(error: csv::Error) -> anyhow::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(e) => anyhow!("{e}"),
+        other => anyhow!("cannot be read as CSV: {other:?}"),
     }
 }
 
 /// How a CSV is written.
+#[derive(Clone, Copy)]
 struct Dialect {
     separator: u8,
     quote: u8,
@@ -78,13 +78,13 @@ struct Dialect {
 
 impl Dialect {
     /// The separator under which the header has both columns, else the most columns; the quote and escape that the
-    /// first 64 KiB use.
-    fn sniff(text: &str, columns: &Columns) -> Self {
-        let sample = &text.as_bytes()[..text.len().min(1 << 16)];
-        let first_line = text.lines().next().unwrap_or_default();
-        let quote = if !sample.contains(&b'"') && first_line.starts_with('\'') { b'\'' } else { b'"' };
+    /// first bytes use.
+    fn sniff(sample: &[u8], columns: &Columns) -> Self {
+        let sample = sample.strip_prefix(b"\xef\xbb\xbf").unwrap_or(sample);
+        let first_line = sample.split(|&b| b == b'\n').next().unwrap_or_default();
+        let quote = if !sample.contains(&b'"') && first_line.starts_with(b"'") { b'\'' } else { b'"' };
         let score = |separator: u8| {
-            let mut reader = Self { separator, quote, escape: None }.reader(first_line);
+            let mut reader = csv::ReaderBuilder::new().delimiter(separator).quote(quote).from_reader(first_line);
             let header: Vec<String> =
                 reader.headers().map(|h| h.iter().map(|f| f.trim().to_string()).collect()).unwrap_or_default();
             let required = [&columns.image, &columns.report].iter().filter(|c| header.contains(c)).count();
@@ -105,15 +105,6 @@ impl Dialect {
         Self { separator, quote, escape: (escapes > 0 && doubled == 0).then_some(b'\\') }
     }
 
-    fn reader<'a>(&self, text: &'a str) -> csv::Reader<&'a [u8]> {
-        csv::ReaderBuilder::new()
-            .delimiter(self.separator)
-            .quote(self.quote)
-            .escape(self.escape)
-            .double_quote(self.escape.is_none())
-            .from_reader(text.as_bytes())
-    }
-
     fn separator_name(&self) -> &'static str {
         match self.separator {
             b'\t' => "tabs",
@@ -122,35 +113,105 @@ impl Dialect {
             _ => "commas",
         }
     }
+}
 
-    /// A quote that is not closed where its field ends swallows rows, and the reader says nothing.
-    fn check_quotes(&self, text: &str) -> Result<()> {
+/// Where a byte stands.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    /// Before a record; line feeds here are blank lines.
+    RecordStart,
+    FieldStart,
+    /// In a field without quotes.
+    Bare,
+    /// In quotes, which opened on this line.
+    Quoted(u64),
+    /// After an escape within quotes that opened on this line.
+    Escaped(u64),
+    /// After a quote within quotes: either their end or half of a doubled one.
+    Closing(u64),
+}
+
+/// Passes bytes on and watches them: text that is not UTF-8 and quotes that are not closed where their field ends are
+/// errors, and the line of every record's start is noted for the reader, whose own count stands elsewhere.
+struct Checked<R> {
+    source: R,
+    dialect: Dialect,
+    at: At,
+    line: u64,
+    starts: Rc<RefCell<VecDeque<u64>>>,
+    /// The first bytes of a character whose rest has not come yet.
+    partial: Vec<u8>,
+}
+
+impl<R: BufRead> Checked<R> {
+    fn new(source: R, dialect: Dialect, starts: Rc<RefCell<VecDeque<u64>>>) -> Self {
+        Self { source, dialect, at: At::RecordStart, line: 1, starts, partial: Vec::new() }
+    }
+
+    fn watch(&mut self, bytes: &[u8]) -> Result<(), String> {
         const HINT: &str = "double quotes that belong to the text";
-        let (mut line, mut opened) = (1u64, None::<u64>);
-        let mut at_start = true;
-        let mut bytes = text.bytes().peekable();
-        while let Some(byte) = bytes.next() {
-            let ends_field = byte == self.separator || byte == b'\r' || byte == b'\n';
-            match opened {
-                Some(_) if Some(byte) == self.escape => drop(bytes.next()),
-                Some(_) if byte == self.quote && self.escape.is_none() && bytes.peek() == Some(&self.quote) => {
-                    bytes.next();
-                }
-                Some(start) if byte == self.quote => {
-                    let next = bytes.peek().copied();
-                    let fine = next.is_none_or(|b| b == self.separator || b == b'\r' || b == b'\n');
-                    ensure!(fine, "line {start}: a quote opens here and is followed by text on line {line}; {HINT}");
-                    opened = None;
-                }
-                None if byte == self.quote && at_start => opened = Some(line),
-                _ => {}
+        let Dialect { separator, quote, escape } = self.dialect;
+        for &byte in bytes {
+            let ends_line = byte == b'\r' || byte == b'\n';
+            let after_field = if ends_line { At::RecordStart } else { At::FieldStart };
+            let ends_field = byte == separator || ends_line;
+            if self.at == At::RecordStart && !ends_line {
+                self.starts.borrow_mut().push_back(self.line);
             }
-            at_start = opened.is_none() && ends_field;
-            line += u64::from(byte == b'\n');
+            self.at = match self.at {
+                At::RecordStart if ends_line => At::RecordStart,
+                At::RecordStart | At::FieldStart if byte == quote => At::Quoted(self.line),
+                At::RecordStart | At::FieldStart | At::Bare if ends_field => after_field,
+                At::RecordStart | At::FieldStart | At::Bare => At::Bare,
+                At::Quoted(start) if Some(byte) == escape => At::Escaped(start),
+                At::Quoted(start) if byte == quote => At::Closing(start),
+                At::Quoted(start) | At::Escaped(start) => At::Quoted(start),
+                At::Closing(_) if ends_field => after_field,
+                At::Closing(start) if byte == quote && escape.is_none() => At::Quoted(start),
+                At::Closing(start) => {
+                    let line = self.line;
+                    return Err(format!(
+                        "line {start}: a quote opens here and is followed by text on line {line}; {HINT}"
+                    ));
+                }
+            };
+            self.line += u64::from(byte == b'\n');
         }
-        match opened {
-            Some(start) => bail!("line {start}: a quote opens here and is never closed; {HINT}"),
-            None => Ok(()),
+        match self.at {
+            At::Quoted(start) | At::Escaped(start) if bytes.is_empty() => {
+                Err(format!("line {start}: a quote opens here and is never closed; {HINT}"))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// `line` is that of the first of `bytes`.
+    fn check_utf8(&mut self, bytes: &[u8], line: u64) -> Result<(), String> {
+        let joined;
+        let all = if self.partial.is_empty() {
+            bytes
+        } else {
+            joined = [&self.partial, bytes].concat();
+            self.partial.clear();
+            &joined
+        };
+        match std::str::from_utf8(all) {
+            Ok(_) => Ok(()),
+            Err(e) if e.error_len().is_none() && !bytes.is_empty() => {
+                self.partial = all[e.valid_up_to()..].to_vec();
+                Ok(())
+            }
+            Err(e) => Err(not_utf8(all, e.valid_up_to(), line)),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        let bytes = &buffer[..count];
+        let line = self.line;
+        self.check_utf8(bytes, line).and_then(|()| self.watch(bytes)).map_err(io::Error::other)?;
+        Ok(count)
     }
 }

@@ -1,12 +1,14 @@
 //! Rows to batches: decode, augment, preprocess, tokenize.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use rand::RngExt;
 use rayon::prelude::*;
 
 use super::augment::Augmented;
-use super::{FeatureCache, Prepared, Preprocess, ReportTokenizer, Row, image};
-use crate::config::AugmentConfig;
+use super::{FeatureCache, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
+use crate::config::{AugmentConfig, LongReports};
 use crate::error::one_line;
 use crate::seed::{Purpose, stream};
 
@@ -19,6 +21,8 @@ pub struct Dataset {
     pub preprocess: Preprocess,
     /// Steps from report to token ids.
     pub tokenizer: ReportTokenizer,
+    /// What of a report is read.
+    pub policy: ReportPolicy,
     /// Random changes to images; only training draws them.
     pub augment: AugmentConfig,
     /// Seed of the changes.
@@ -30,8 +34,12 @@ pub struct Dataset {
 /// A row that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
-    /// Line of the manifest.
+    /// Number of the manifest's file, from 0.
+    pub file: usize,
+    /// Line of it.
     pub line: u64,
+    /// Both in words: `file:line`.
+    pub place: String,
     /// What is wrong.
     pub reason: String,
 }
@@ -70,34 +78,50 @@ impl Dataset {
     pub fn batch(&self, rows: &[usize], first_sample: u64) -> anyhow::Result<Batch> {
         let (mut prepared, mut features) = (Vec::new(), Vec::new());
         let mut errors = Vec::new();
-        let mut texts = Vec::new();
+        let mut texts: Vec<Cow<str>> = Vec::new();
         for (i, &index) in rows.iter().enumerate() {
             let row = &self.rows[index];
+            let text = self.text(row, first_sample + i as u64)?;
+            let failed = |reason| RowError { file: row.origin().number, line: row.line, place: row.place(), reason };
             if let Some(cache) = &self.features
                 && cache.read(index, &mut features)?
             {
-                texts.push(row.report.as_str());
+                texts.push(text);
                 continue;
             }
             let mut rng = stream(self.seed, Purpose::Augment, first_sample + i as u64);
-            let image = image::read(&row.image).and_then(|pixels| {
+            let image = row.image().read().and_then(|pixels| {
                 let augmented = Augmented::draw(&self.augment, &mut rng);
                 self.preprocess.prepare(&pixels, augmented.as_ref())
             });
             match image {
                 Ok(_) if self.features.is_some() => {
-                    errors.push(RowError { line: row.line, reason: "image could not be read at the start".into() });
+                    errors.push(failed("image could not be read at the start".into()));
                 }
                 Ok(image) => {
                     prepared.push(image);
-                    texts.push(row.report.as_str());
+                    texts.push(text);
                 }
-                Err(e) => errors.push(RowError { line: row.line, reason: format!("image {}", one_line(&e)) }),
+                Err(e) => errors.push(failed(format!("image {}", one_line(&e)))),
             }
         }
-        let (input_ids, tokens) = self.tokenizer.encode_batch(texts.iter().copied())?;
+        let (input_ids, tokens) = self.tokenizer.encode_batch(texts.iter().map(|t| &**t))?;
         let images = if self.features.is_some() { Images::Features(features) } else { Images::Prepared(prepared) };
         Ok(Batch { images, input_ids, pairs: texts.len(), tokens, errors })
+    }
+
+    /// What of a row's report is read as sample number `sample`.
+    fn text<'a>(&self, row: &'a Row, sample: u64) -> anyhow::Result<Cow<'a, str>> {
+        let mut rng = stream(self.seed, Purpose::Text, sample);
+        let text = self.policy.draw(row.report(), &mut rng);
+        if self.policy.long != LongReports::Chunk {
+            return Ok(text.into());
+        }
+        let mut chunks = self.tokenizer.chunks(text)?;
+        Ok(match chunks.len() {
+            0 | 1 => text.into(),
+            count => chunks.swap_remove(rng.random_range(0..count)).into(),
+        })
     }
 }
 

@@ -1,15 +1,18 @@
-//! Image files to 8-bit pixels, gray or RGB.
+//! Image files to 8-bit pixels, gray or RGB: PNG, JPEG, DICOM.
 
 use std::io::{BufReader, Cursor};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::dicom;
 use anyhow::{Context, Result, bail, ensure};
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 /// No radiograph or slide thumbnail is wider; a header that claims more is broken or hostile.
-const MAX_SIDE: u32 = 30_000;
+pub(super) const MAX_SIDE: u32 = 30_000;
+/// Largest image file, DICOM with many frames included.
+const MAX_FILE: u64 = 1 << 30;
 /// Bytes that decoding one image may take.
-const MAX_BYTES: u64 = 2 << 30;
+pub(super) const MAX_BYTES: u64 = 2 << 30;
 
 /// Pixels of one image, row after row. A radiograph stays gray: a third of the work of resizing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,27 +35,50 @@ impl Picture {
     }
 }
 
-/// Reads PNG or JPEG: gray, palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are
+/// Reads DICOM as [`dicom::decode`] does, the first frame unless `#N` behind the name says which, and PNG or JPEG: gray, palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are
 /// scaled to 8, both as transformers 5 does (16-bit gray, which Pillow would clip, as `round(v / 257)`). The camera's
 /// orientation mark is obeyed.
 ///
 /// # Errors
 /// Not an image, truncated, or claiming more than 30,000 pixels a side.
 pub fn read(path: &Path) -> Result<Picture> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    decode(&bytes).with_context(|| path.display().to_string())
+    file_bytes(path).and_then(|bytes| decode(&bytes, frame_of(path).1)).with_context(|| path.display().to_string())
 }
 
-/// [`read`] for bytes in memory.
+/// `x.dcm#3` is the third frame of x.dcm: the file, and the frame from 0.
+pub(super) fn frame_of(path: &Path) -> (PathBuf, usize) {
+    let text = path.to_string_lossy();
+    let named = text.rsplit_once('#').and_then(|(file, number)| Some((file, number.parse::<usize>().ok()?)));
+    match named {
+        // A file may be called that.
+        Some((file, number)) if number > 0 && !path.exists() => (file.into(), number - 1),
+        _ => (path.to_path_buf(), 0),
+    }
+}
+
+/// Content of an image file, up to 1 GiB.
+pub(super) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
+    let file = std::fs::File::open(frame_of(path).0)?;
+    let len = file.metadata()?.len();
+    ensure!(len <= MAX_FILE, "has {len} bytes; allowed are {MAX_FILE}");
+    let mut bytes = Vec::with_capacity(len as usize);
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_FILE), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// [`read`] for bytes in memory; `frame`, from 0, is for DICOM, other files have one.
 ///
 /// # Errors
 /// As there.
-pub fn decode(bytes: &[u8]) -> Result<Picture> {
+pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     ensure!(!bytes.is_empty(), "is empty");
     ensure!(!bytes.starts_with(b"version https://git-lfs"), "is a Git LFS pointer, not an image; run `git lfs pull`");
+    if dicom::is_dicom(bytes) {
+        return dicom::decode(bytes, frame);
+    }
     let mut reader = ImageReader::new(BufReader::new(Cursor::new(bytes))).with_guessed_format()?;
     if reader.format().is_none() {
-        bail!("is not an image that can be read; known are PNG and JPEG");
+        bail!("is not an image that can be read; known are PNG, JPEG and DICOM");
     }
     if reader.format() == Some(ImageFormat::Jpeg) {
         ensure!(jpeg_is_whole(bytes), "is truncated: it has no end-of-image mark");

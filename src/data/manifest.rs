@@ -1,19 +1,22 @@
-//! Manifests: one row an image–report pair, in CSV, TSV or JSONL.
+//! Manifests: one row an image–report pair, in CSV, TSV, JSONL, Parquet or tar shards; several of them as one.
 //!
 //! Row numbers in messages are line numbers of the file. Reports and patients' numbers never appear in a message.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::csv_file;
+use super::report_policy::ReportPolicy;
+use super::row::{FIELDS, Field, Fields, Images, Origin, Row, RowPacker};
+use super::{csv_file, image, parquet_file, sources, text_file, webdataset};
 use crate::config::DataConfig;
 use crate::error::did_you_mean;
 
-/// Which columns hold what, and how the file is cut into columns.
+/// Which columns hold what, how a text file is cut into columns, and what of a report is read.
 #[derive(Clone, Debug)]
 pub struct Columns {
     /// Image paths.
@@ -30,6 +33,8 @@ pub struct Columns {
     pub label: String,
     /// `None` = read it off the header.
     pub separator: Option<u8>,
+    /// What of each report is read.
+    pub policy: ReportPolicy,
 }
 
 impl Default for Columns {
@@ -42,6 +47,7 @@ impl Default for Columns {
             split: "split".into(),
             label: "label".into(),
             separator: None,
+            policy: ReportPolicy::default(),
         }
     }
 }
@@ -56,148 +62,179 @@ impl From<&DataConfig> for Columns {
             split: c.split_column.clone(),
             label: c.label_column.clone(),
             separator: c.separator,
+            policy: ReportPolicy::default(),
         }
     }
 }
 
-/// One image–report pair.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// Line of the manifest, from 1.
-    pub line: u64,
-    /// Where the image is.
-    pub image: PathBuf,
-    /// The clinical text.
-    pub report: String,
-    /// Patient, where the manifest says.
-    pub patient_id: Option<String>,
-    /// Study, where the manifest says.
-    pub study_id: Option<String>,
-    /// Split, where the manifest says.
-    pub split: Option<String>,
-    /// Label, where the manifest says.
-    pub label: Option<String>,
-}
-
 /// A row that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RowProblem {
+    /// The manifest that holds it.
+    pub file: Arc<Origin>,
     /// Line of the manifest.
     pub line: u64,
     /// What is wrong, without the report or patient.
     pub reason: String,
 }
 
-/// All usable rows of a manifest.
-#[derive(Clone, Debug)]
+impl std::fmt::Display for RowProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}: {}", self.file.path.display(), self.line, self.reason)
+    }
+}
+
+/// All usable rows of one or several manifests.
+#[derive(Clone, Debug, Default)]
 pub struct Manifest {
-    /// The file.
-    pub path: PathBuf,
-    /// Usable rows in the file's order.
+    /// Usable rows in the order of the files and of their lines.
     pub rows: Vec<Row>,
-    /// Unusable rows in the file's order.
+    /// Unusable rows in the same order.
     pub problems: Vec<RowProblem>,
 }
 
+/// Takes a row as read: its line, and its texts or what is wrong with it.
+pub(super) type Take<'a> = dyn FnMut(u64, Result<Fields, String>) + 'a;
+
 impl Manifest {
-    /// Reads the manifest and looks whether each image is there. Relative image paths start at `image_root`, or at the
-    /// manifest's folder.
+    /// Reads all that `source` names (see [`sources::expand`]) and looks whether each image is there. Relative image
+    /// paths start at `image_root`, or at the manifest's folder.
     ///
     /// # Errors
-    /// The file cannot be read, is not UTF-8, or lacks the image or report column. Bad rows are not errors here: they
+    /// A file cannot be read, is not UTF-8, or lacks the image or report column. Bad rows are not errors here: they
     /// are in `problems`.
-    pub fn open(path: &Path, columns: &Columns, image_root: Option<&Path>) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("manifest {}", path.display()))?;
-        let text = decode(&bytes).with_context(|| format!("manifest {}", path.display()))?;
-        let records = if is_jsonl(path, text) { read_jsonl(text, columns) } else { csv_file::read(text, columns) };
-        let records = records.with_context(|| format!("manifest {}", path.display()))?;
-        let root = image_root.or(path.parent()).unwrap_or(Path::new(""));
-        let checked: Vec<Result<Row, RowProblem>> = records.into_par_iter().map(|r| r.check(root)).collect();
-        let mut manifest = Self { path: path.to_path_buf(), rows: Vec::new(), problems: Vec::new() };
-        for row in checked {
-            match row {
-                Ok(row) => manifest.rows.push(row),
-                Err(problem) => manifest.problems.push(problem),
+    pub fn open(source: &Path, columns: &Columns, image_root: Option<&Path>) -> Result<Self> {
+        let mut manifest = Self::default();
+        manifest.add(source, columns, image_root, &mut 0)?;
+        Ok(manifest)
+    }
+
+    /// [`Self::open`] of several sources. The numbers are those of usable rows of each.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_all(sources: &[PathBuf], columns: &Columns, image_root: Option<&Path>) -> Result<(Self, Vec<usize>)> {
+        let (mut manifest, mut counts, mut files) = (Self::default(), Vec::new(), 0);
+        for source in sources {
+            let before = manifest.rows.len();
+            manifest.add(source, columns, image_root, &mut files)?;
+            counts.push(manifest.rows.len() - before);
+        }
+        Ok((manifest, counts))
+    }
+
+    fn add(&mut self, source: &Path, columns: &Columns, image_root: Option<&Path>, files: &mut usize) -> Result<()> {
+        for path in sources::expand(source)? {
+            let part = Self::open_file(&path, *files, columns, image_root);
+            let part = part.with_context(|| format!("manifest {}", path.display()))?;
+            *files += 1;
+            self.problems.extend(part.problems);
+            match self.rows.is_empty() {
+                true => self.rows = part.rows,
+                false => self.rows.extend(part.rows),
             }
         }
-        Ok(manifest)
+        Ok(())
+    }
+
+    fn open_file(path: &Path, number: usize, columns: &Columns, image_root: Option<&Path>) -> Result<Self> {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+        let root = || image_root.or(path.parent()).unwrap_or(Path::new("")).to_path_buf();
+        let origin = |images| Arc::new(Origin { path: path.to_path_buf(), number, images });
+        match extension.as_str() {
+            "parquet" => {
+                let file = parquet_file::open(path, columns)?;
+                let images = if file.holds_bytes() { Images::Parquet(file.clone()) } else { Images::Files(root()) };
+                collect(origin(images), columns, |take| parquet_file::read(&file, columns, take))
+            }
+            "tar" => {
+                let (shard, samples) = webdataset::open(path, columns)?;
+                collect(origin(Images::Tar(shard)), columns, |take| {
+                    samples.into_iter().for_each(|(line, fields)| take(line, fields));
+                    Ok(())
+                })
+            }
+            _ => collect(origin(Images::Files(root())), columns, |take| {
+                let mut source = text_file::open(path)?;
+                let named = matches!(extension.as_str(), "jsonl" | "ndjson" | "json");
+                let starts_as_json = std::io::BufRead::fill_buf(&mut source)?.trim_ascii_start().starts_with(b"{");
+                match named || starts_as_json {
+                    true => text_file::read_jsonl(source, columns, take),
+                    false => csv_file::read(source, columns, take),
+                }
+            }),
+        }
     }
 
     /// Only the rows of one split; all rows where no row has a split.
     pub fn only_split(mut self, split: &str) -> Self {
         if self.has_splits() {
-            self.rows.retain(|r| r.split.as_deref() == Some(split));
+            self.rows.retain(|r| r.split() == Some(split));
         }
         self
     }
 
     /// Whether any row names a split.
     pub fn has_splits(&self) -> bool {
-        self.rows.iter().any(|r| r.split.is_some())
+        self.rows.iter().any(|r| r.split().is_some())
     }
 
     /// The names of all splits, in the order of their first row.
     pub fn splits(&self) -> Vec<&str> {
         let mut seen = HashSet::new();
-        self.rows.iter().filter_map(|r| r.split.as_deref()).filter(|s| seen.insert(*s)).collect()
-    }
-
-    /// `file:line: reason`, for messages.
-    pub fn describe(&self, problem: &RowProblem) -> String {
-        format!("{}:{}: {}", self.path.display(), problem.line, problem.reason)
+        self.rows.iter().filter_map(Row::split).filter(|s| seen.insert(*s)).collect()
     }
 }
 
-/// A row as read, before its image is looked for.
-pub(super) struct Record {
-    pub line: u64,
-    /// image, report, patient_id, study_id, split, label; empty ones are `None`.
-    pub fields: Result<[Option<String>; 6], String>,
-}
-
-impl Record {
-    fn check(self, root: &Path) -> Result<Row, RowProblem> {
-        let line = self.line;
-        let problem = |reason: String| RowProblem { line, reason };
-        let [image, report, patient_id, study_id, split, label] = self.fields.map_err(problem)?;
-        let image = image.ok_or_else(|| problem("no image path".into()))?;
-        let report = report.ok_or_else(|| problem("the report is empty".into()))?;
-        if report.starts_with("version https://git-lfs") {
-            return Err(problem("the report is a Git LFS pointer; run `git lfs pull` where it came from".into()));
-        }
-        let path = root.join(&image);
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_file() => Ok(Row { line, image: path, report, patient_id, study_id, split, label }),
-            Ok(_) => Err(problem(format!("image {}: is not a file", path.display()))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(problem(format!("image {}: there is no such file; check data.image_root", path.display())))
-            }
-            Err(e) => Err(problem(format!("image {}: {e}", path.display()))),
-        }
-    }
-}
-
-fn decode(bytes: &[u8]) -> Result<&str> {
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        bail!("is UTF-16; save it as UTF-8 (in Excel: \"CSV UTF-8\")");
-    }
-    if bytes.starts_with(b"PK\x03\x04") {
-        bail!("is a zip or Excel file; save the sheet as \"CSV UTF-8\"");
-    }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let line = 1 + bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
-        anyhow::anyhow!("line {line} is not UTF-8 (GB18030 or Latin-1, perhaps); convert the file to UTF-8")
+fn collect(origin: Arc<Origin>, columns: &Columns, read: impl FnOnce(&mut Take) -> Result<()>) -> Result<Manifest> {
+    let problem = |line, reason| RowProblem { file: Arc::clone(&origin), line, reason };
+    let mut problems = Vec::new();
+    let mut packer = RowPacker::new(Arc::clone(&origin));
+    read(&mut |line, fields| match fields.and_then(|fields| checked(fields, columns)) {
+        Ok(fields) => packer.push(line, &fields),
+        Err(reason) => problems.push(problem(line, reason)),
     })?;
-    if text.starts_with("version https://git-lfs") {
-        bail!("is a Git LFS pointer, not the manifest; run `git lfs pull`");
+    let mut rows = packer.finish();
+    if let Images::Files(root) = &origin.images {
+        let lost: Vec<Option<String>> = rows.par_iter().map(|row| lost_image(root, row)).collect();
+        if lost.iter().any(Option::is_some) {
+            let mut lost = lost.into_iter();
+            rows.retain(|row| match lost.next().flatten() {
+                Some(reason) => {
+                    problems.push(problem(row.line, reason));
+                    false
+                }
+                None => true,
+            });
+            problems.sort_by_key(|p| p.line);
+        }
     }
-    Ok(text)
+    Ok(Manifest { rows, problems })
 }
 
-fn is_jsonl(path: &Path, text: &str) -> bool {
-    let named = path.extension().is_some_and(|e| e == "jsonl" || e == "ndjson" || e == "json");
-    named || text.trim_start().starts_with('{')
+/// A row's texts, with the report as the policy wants it, or what is wrong with them.
+fn checked(mut fields: Fields, columns: &Columns) -> Result<Fields, String> {
+    if fields[Field::Image as usize].is_none() {
+        return Err("no image path".into());
+    }
+    let report = fields[Field::Report as usize].take().ok_or("the report is empty")?;
+    if report.starts_with("version https://git-lfs") {
+        return Err("the report is a Git LFS pointer; run `git lfs pull` where it came from".into());
+    }
+    fields[Field::Report as usize] = Some(columns.policy.fixed(report)?);
+    Ok(fields)
+}
+
+fn lost_image(root: &Path, row: &Row) -> Option<String> {
+    let path = root.join(row.image_name());
+    match std::fs::metadata(image::frame_of(&path).0) {
+        Ok(meta) if meta.is_file() => None,
+        Ok(_) => Some(format!("image {}: is not a file", path.display())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Some(format!("image {}: there is no such file; check data.image_root", path.display()))
+        }
+        Err(e) => Some(format!("image {}: {e}", path.display())),
+    }
 }
 
 pub(super) fn filled(text: &str) -> Option<String> {
@@ -205,24 +242,27 @@ pub(super) fn filled(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_string())
 }
 
-pub(super) fn names(c: &Columns) -> [&str; 6] {
+/// In the order of [`Field`].
+pub(super) fn names(c: &Columns) -> [&str; FIELDS] {
     [&c.image, &c.report, &c.patient_id, &c.study_id, &c.split, &c.label]
 }
 
-fn read_jsonl(text: &str, columns: &Columns) -> Result<Vec<Record>> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let records: Vec<Record> =
-        lines.map(|(i, line)| Record { line: i as u64 + 1, fields: json_fields(line, columns) }).collect();
-    if records.is_empty() {
-        bail!("has no rows");
-    }
-    Ok(records)
-}
-
-fn json_fields(line: &str, columns: &Columns) -> Result<[Option<String>; 6], String> {
+pub(super) fn json_fields(line: &str, columns: &Columns) -> Result<Fields, String> {
     let object: serde_json::Map<String, Value> =
         serde_json::from_str(line).map_err(|e| format!("not a JSON object (column {})", e.column()))?;
-    let mut fields: [Option<String>; 6] = Default::default();
+    let fields = object_fields(&object, columns)?;
+    for (required, field) in [(&columns.image, Field::Image), (&columns.report, Field::Report)] {
+        if fields[field as usize].is_none() && !object.contains_key(required) {
+            let known: Vec<&str> = object.keys().map(String::as_str).collect();
+            return Err(missing_column(required, &known));
+        }
+    }
+    Ok(fields)
+}
+
+/// What of the columns a JSON object holds.
+pub(super) fn object_fields(object: &serde_json::Map<String, Value>, columns: &Columns) -> Result<Fields, String> {
+    let mut fields = Fields::default();
     for (field, name) in fields.iter_mut().zip(names(columns)) {
         *field = match object.get(name) {
             None | Some(Value::Null) => None,
@@ -230,12 +270,6 @@ fn json_fields(line: &str, columns: &Columns) -> Result<[Option<String>; 6], Str
             Some(Value::Number(n)) => Some(n.to_string()),
             Some(_) => return Err(format!("{name:?} is neither text nor a number")),
         };
-    }
-    for (required, field) in [(&columns.image, &fields[0]), (&columns.report, &fields[1])] {
-        if field.is_none() && !object.contains_key(required) {
-            let known: Vec<&str> = object.keys().map(String::as_str).collect();
-            return Err(missing_column(required, &known));
-        }
     }
     Ok(fields)
 }
@@ -283,18 +317,18 @@ mod tests {
         ];
         for (name, text) in files {
             let m = open(name, &text).unwrap_or_else(|e| panic!("{name}: {e:#}"));
-            assert_eq!(m.problems, [], "{name}");
+            assert!(m.problems.is_empty(), "{name}");
             assert_eq!(m.rows.len(), 1, "{name}");
-            assert_eq!(m.rows[0].report, quoted, "{name}");
-            assert_eq!(m.rows[0].split.as_deref(), Some("val"), "{name}");
-            assert!(m.rows[0].image.ends_with("a.png"), "{name}");
+            assert_eq!(m.rows[0].report(), quoted, "{name}");
+            assert_eq!(m.rows[0].split(), Some("val"), "{name}");
+            assert!(m.rows[0].image_name() == "a.png", "{name}");
         }
     }
 
     #[test]
     fn chinese_names_and_reports() {
         let m = open("中文.csv", "image,report\n片.png,右下肺见斑片影。\n".as_bytes()).unwrap();
-        assert_eq!(m.rows[0].report, "右下肺见斑片影。");
+        assert_eq!(m.rows[0].report(), "右下肺见斑片影。");
     }
 
     #[test]
@@ -302,7 +336,7 @@ mod tests {
         let text = b"image,report\r\na.png,\"two\r\nlines\"\r\n\r\n\r\nb.png,\r\na.png,a nodule 5\" wide\r\n\r\n";
         let m = open("crlf.csv", text).unwrap();
         assert_eq!(m.rows.iter().map(|r| r.line).collect::<Vec<_>>(), [2, 7]);
-        assert_eq!(m.rows[1].report, "a nodule 5\" wide");
+        assert_eq!(m.rows[1].report(), "a nodule 5\" wide");
         assert_eq!(m.problems.iter().map(|p| p.line).collect::<Vec<_>>(), [6]);
     }
 
@@ -313,7 +347,7 @@ mod tests {
         assert_eq!(rows(b"image,note,report\na.png,\"C:\\dir\\\",one\nb.png,\"\",two\n").len(), 2);
         // Escapes beside an empty quoted field.
         let escaped = rows(b"image,note,report\na.png,\"\",\"a \\\"sign\\\" here\"\n");
-        assert_eq!(escaped[0].report, "a \"sign\" here");
+        assert_eq!(escaped[0].report(), "a \"sign\" here");
     }
 
     #[test]
@@ -336,7 +370,7 @@ mod tests {
         assert_eq!(message("b.csv", b"image,report\n"), ": has a header and no rows");
         assert_eq!(
             message("c.csv", b"image,report\na.png,\xb0\xa1\n"),
-            ": line 2 is not UTF-8 (GB18030 or Latin-1, perhaps); convert the file to UTF-8"
+            ": line 2 is not UTF-8; it seems to be GB18030 (GBK); convert the file with `iconv -f GB18030 -t UTF-8`"
         );
         assert_eq!(
             message("d.csv", b"image,report\na.png,\"open\nb.png,x\n"),

@@ -1,47 +1,285 @@
 //! The order of training rows: a pure function of the seed and the position, so that resuming needs no state.
 
-use rand::RngExt;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::seed::{Purpose, stream};
+use rand::{Rng, RngExt};
 
-/// Which rows each batch holds. Every epoch is a new permutation; rows that do not fill a last step wait for the next
-/// epoch.
+use crate::seed::{Purpose, name_index, stream};
+
+use super::Row;
+
+/// How an epoch is drawn.
+#[derive(Clone, Debug, Default)]
+pub struct Sampling {
+    /// How often the rows of each source are drawn, source by source; all once where it is empty.
+    pub weights: Vec<f64>,
+    /// Of each study one row, drawn anew each epoch.
+    pub one_view: bool,
+    /// Every label equally often.
+    pub class_balanced: bool,
+    /// No two equal reports in a step, as far as there are enough others.
+    pub no_duplicate_reports: bool,
+    /// Steps over which reports are sorted by length; 0 = none.
+    pub length_buckets: usize,
+    /// Rows over which a shard-wise order is shuffled; 0 = all rows over all.
+    pub shuffle_buffer: usize,
+}
+
+/// What is known of a row.
 #[derive(Clone, Copy, Debug)]
+struct Unit {
+    /// Which of `data.train` it comes from.
+    source: u32,
+    /// Which file.
+    file: u32,
+    /// Rows with the same number are views of one study.
+    study: u32,
+    class: u32,
+    /// Of the report.
+    hash: u64,
+    length: u32,
+}
+
+/// Which rows each batch holds. Every epoch is drawn anew; rows that do not fill a last step wait for the next epoch.
+#[derive(Debug)]
 pub struct Sampler {
     seed: u64,
-    rows: usize,
+    units: Vec<Unit>,
+    sampling: Sampling,
     batch_size: usize,
     batches_per_step: usize,
+    rows_per_epoch: usize,
+    /// The epochs asked for last.
+    orders: Mutex<BTreeMap<u64, Arc<Vec<u32>>>>,
 }
 
 impl Sampler {
-    /// `rows` rows in steps of `batches_per_step` batches of `batch_size`. `rows` must fill one step.
-    pub fn new(seed: u64, rows: usize, batch_size: usize, batches_per_step: usize) -> Self {
-        assert!(rows >= batch_size * batches_per_step && batch_size * batches_per_step > 0, "rows must fill one step");
-        Self { seed, rows, batch_size, batches_per_step }
+    /// Draws from `rows`, of which the first `sources[0]` come from the first source and so on, in steps of
+    /// `batches_per_step` batches of `batch_size`. Look at [`Self::rows_per_epoch`] first: an epoch must fill one step.
+    pub fn new(
+        seed: u64,
+        rows: &[Row],
+        sources: &[usize],
+        sampling: Sampling,
+        (batch_size, batches_per_step): (usize, usize),
+    ) -> Self {
+        let units = units(rows, sources);
+        let mut sampler =
+            Self { seed, units, sampling, batch_size, batches_per_step, rows_per_epoch: 0, orders: Mutex::default() };
+        sampler.rows_per_epoch = sampler.drawn(0).len();
+        sampler
+    }
+
+    /// Rows that an epoch draws.
+    pub fn rows_per_epoch(&self) -> usize {
+        self.rows_per_epoch
     }
 
     /// Steps until every row that fits was seen once.
     pub fn steps_per_epoch(&self) -> u64 {
-        (self.rows / (self.batch_size * self.batches_per_step)) as u64
+        (self.rows_per_epoch / (self.batch_size * self.batches_per_step)) as u64
     }
 
     /// Rows of batch number `index`, counted from the start of training.
     pub fn batch(&self, index: u64) -> Vec<usize> {
         let batches_per_epoch = self.steps_per_epoch() * self.batches_per_step as u64;
         let (epoch, within) = (index / batches_per_epoch, (index % batches_per_epoch) as usize);
-        let order = self.permutation(epoch);
-        order[within * self.batch_size..(within + 1) * self.batch_size].to_vec()
+        let order = self.order(epoch);
+        order[within * self.batch_size..(within + 1) * self.batch_size].iter().map(|&row| row as usize).collect()
     }
 
-    /// Fisher and Yates. Drawn anew for each batch: a million rows take a few milliseconds on a worker thread.
-    fn permutation(&self, epoch: u64) -> Vec<usize> {
+    /// The rows of an epoch in order. Workers ask for neighbouring epochs at most.
+    fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(order) = orders.get(&epoch) {
+            return Arc::clone(order);
+        }
+        let order = Arc::new(self.work_out(epoch));
+        orders.retain(|&known, _| known + 2 > epoch);
+        orders.insert(epoch, Arc::clone(&order));
+        order
+    }
+
+    fn work_out(&self, epoch: u64) -> Vec<u32> {
         let mut rng = stream(self.seed, Purpose::Shuffle, epoch);
-        let mut order: Vec<usize> = (0..self.rows).collect();
-        for i in (1..order.len()).rev() {
-            order.swap(i, rng.random_range(0..=i));
+        let mut order = self.drawn(epoch);
+        match self.sampling.shuffle_buffer {
+            0 => shuffle(&mut order, &mut rng),
+            buffer => order = self.shuffled_by_shard(&order, buffer, &mut rng),
+        }
+        if self.sampling.class_balanced {
+            order = self.balanced(&order);
+        }
+        if self.sampling.length_buckets > 0 {
+            self.sort_by_length(&mut order, &mut rng);
+        }
+        if self.sampling.no_duplicate_reports {
+            order = self.without_duplicates(order);
         }
         order
+    }
+
+    /// Which rows an epoch holds, in their own order. How many does not depend on the epoch.
+    fn drawn(&self, epoch: u64) -> Vec<u32> {
+        let mut rng = stream(self.seed, Purpose::Draw, epoch);
+        let mut rows: Vec<u32> = (0..self.units.len() as u32).collect();
+        if self.sampling.one_view {
+            // The n-th view of a study takes its place with chance 1/n, so each of them is equally likely.
+            let mut chosen: BTreeMap<(u32, u32), (u32, u32)> = BTreeMap::new();
+            for &row in &rows {
+                let unit = self.units[row as usize];
+                let (keep, seen) = chosen.entry((unit.source, unit.study)).or_insert((row, 0));
+                *seen += 1;
+                if rng.random_range(0..*seen) == 0 {
+                    *keep = row;
+                }
+            }
+            rows = chosen.into_values().map(|(row, _)| row).collect();
+            rows.sort_unstable();
+        }
+        if self.sampling.weights.is_empty() {
+            return rows;
+        }
+        let mut all = Vec::new();
+        for (source, &weight) in self.sampling.weights.iter().enumerate() {
+            let mut own: Vec<u32> =
+                rows.iter().copied().filter(|&r| self.units[r as usize].source == source as u32).collect();
+            let wanted = (weight * own.len() as f64).round() as usize;
+            for _ in 0..wanted.checked_div(own.len()).unwrap_or(0) {
+                all.extend_from_slice(&own);
+            }
+            let rest = wanted.checked_rem(own.len()).unwrap_or(0);
+            shuffle(&mut own, &mut rng);
+            own.truncate(rest);
+            own.sort_unstable();
+            all.extend(own);
+        }
+        all
+    }
+
+    /// Shards in random order, then shuffled over a window, as a shuffle buffer does it: the next row is drawn from
+    /// the buffer, and the row after those in it takes its place.
+    fn shuffled_by_shard(&self, rows: &[u32], buffer: usize, rng: &mut impl Rng) -> Vec<u32> {
+        let mut shards: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for &row in rows {
+            shards.entry(self.units[row as usize].file).or_default().push(row);
+        }
+        let mut names: Vec<u32> = shards.keys().copied().collect();
+        shuffle(&mut names, rng);
+        let mut waiting = names.iter().flat_map(|name| shards[name].iter().copied());
+        let mut held: Vec<u32> = waiting.by_ref().take(buffer).collect();
+        let mut order = Vec::with_capacity(rows.len());
+        while !held.is_empty() {
+            let at = rng.random_range(0..held.len());
+            match waiting.next() {
+                Some(next) => order.push(std::mem::replace(&mut held[at], next)),
+                None => order.push(held.swap_remove(at)),
+            }
+        }
+        order
+    }
+
+    /// As many rows, every label in turn; a rare label's rows come up again, and not all of a common one's do.
+    fn balanced(&self, order: &[u32]) -> Vec<u32> {
+        let mut classes: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for &row in order {
+            classes.entry(self.units[row as usize].class).or_default().push(row);
+        }
+        let classes: Vec<Vec<u32>> = classes.into_values().collect();
+        (0..order.len())
+            .map(|i| {
+                let class = &classes[i % classes.len()];
+                class[(i / classes.len()) % class.len()]
+            })
+            .collect()
+    }
+
+    /// Over windows of some steps, rows of like length into one batch; the batches then in random order.
+    fn sort_by_length(&self, order: &mut [u32], rng: &mut impl Rng) {
+        let window = self.sampling.length_buckets * self.batch_size * self.batches_per_step;
+        let whole = order.len() / self.batch_size * self.batch_size;
+        for part in order[..whole].chunks_mut(window.max(1)) {
+            part.sort_by_key(|&row| self.units[row as usize].length);
+            let mut batches: Vec<Vec<u32>> = part.chunks(self.batch_size).map(<[u32]>::to_vec).collect();
+            shuffle(&mut batches, rng);
+            part.copy_from_slice(&batches.concat());
+        }
+    }
+
+    /// Steps are filled in order, a row whose report the step holds already waits for the next; what cannot be placed
+    /// so comes last.
+    fn without_duplicates(&self, order: Vec<u32>) -> Vec<u32> {
+        let step = self.batch_size * self.batches_per_step;
+        let total = order.len();
+        let mut result = Vec::with_capacity(total);
+        let mut rows = order.into_iter();
+        let mut waiting: VecDeque<u32> = VecDeque::new();
+        while result.len() < total {
+            let (mut seen, mut filled) = (HashSet::new(), 0);
+            let hash = |row: u32| self.units[row as usize].hash;
+            for _ in 0..waiting.len() {
+                let Some(row) = waiting.pop_front() else { break };
+                if filled < step && seen.insert(hash(row)) {
+                    result.push(row);
+                    filled += 1;
+                } else {
+                    waiting.push_back(row);
+                }
+            }
+            while filled < step {
+                let Some(row) = rows.next() else { break };
+                if seen.insert(hash(row)) {
+                    result.push(row);
+                    filled += 1;
+                } else {
+                    waiting.push_back(row);
+                }
+            }
+            if filled < step {
+                result.extend(waiting.drain(..));
+            }
+        }
+        result
+    }
+}
+
+fn units(rows: &[Row], sources: &[usize]) -> Vec<Unit> {
+    let mut files: Vec<usize> = Vec::new();
+    let mut studies = std::collections::HashMap::new();
+    let mut classes = std::collections::HashMap::new();
+    let mut ends: Vec<usize> = Vec::new();
+    for &count in sources {
+        ends.push(ends.last().unwrap_or(&0) + count);
+    }
+    let mut number = |i: usize, row: &Row| {
+        let address = Arc::as_ptr(row.origin()) as usize;
+        if files.last() != Some(&address) {
+            files.push(address);
+        }
+        let next = studies.len() as u32;
+        // A row without a study is one of its own.
+        let study = match row.study_id() {
+            Some(id) => *studies.entry((name_index(id), 0)).or_insert(next),
+            None => *studies.entry((i as u64, 1)).or_insert(next),
+        };
+        let next = classes.len() as u32;
+        Unit {
+            source: ends.partition_point(|&end| end <= i) as u32,
+            file: files.len() as u32 - 1,
+            study,
+            class: *classes.entry(row.label().map(str::to_string)).or_insert(next),
+            hash: name_index(row.report()),
+            length: row.report().len() as u32,
+        }
+    };
+    rows.iter().enumerate().map(|(i, row)| number(i, row)).collect()
+}
+
+/// Fisher and Yates.
+fn shuffle<T>(items: &mut [T], rng: &mut impl Rng) {
+    for i in (1..items.len()).rev() {
+        items.swap(i, rng.random_range(0..=i));
     }
 }
 
@@ -49,16 +287,140 @@ impl Sampler {
 mod tests {
     use super::*;
 
+    fn sampler(units: Vec<Unit>, sampling: Sampling, batch: (usize, usize), seed: u64) -> Sampler {
+        let mut sampler = Sampler {
+            seed,
+            units,
+            sampling,
+            batch_size: batch.0,
+            batches_per_step: batch.1,
+            rows_per_epoch: 0,
+            orders: Mutex::default(),
+        };
+        sampler.rows_per_epoch = sampler.drawn(0).len();
+        sampler
+    }
+
+    fn plain(count: usize) -> Vec<Unit> {
+        let unit = |i: u32| Unit { source: 0, file: i / 10, study: i, class: 0, hash: u64::from(i), length: i % 7 };
+        (0..count as u32).map(unit).collect()
+    }
+
+    fn epoch(sampler: &Sampler, epoch: u64) -> Vec<usize> {
+        let batches = sampler.steps_per_epoch() * sampler.batches_per_step as u64;
+        (0..batches).flat_map(|b| sampler.batch(epoch * batches + b)).collect()
+    }
+
     #[test]
     fn an_epoch_sees_each_row_once_and_epochs_differ() {
-        let sampler = Sampler::new(3, 23, 2, 3);
-        assert_eq!(sampler.steps_per_epoch(), 3);
-        let epoch = |e: u64| (0..9).flat_map(|b| sampler.batch(e * 9 + b)).collect::<Vec<_>>();
-        let mut first = epoch(0);
-        assert_ne!(first, epoch(1));
+        let s = sampler(plain(23), Sampling::default(), (2, 3), 3);
+        assert_eq!(s.steps_per_epoch(), 3);
+        let mut first = epoch(&s, 0);
+        assert_ne!(first, epoch(&s, 1));
         first.sort_unstable();
         first.dedup();
         assert_eq!(first.len(), 18);
-        assert_ne!(sampler.batch(0), Sampler::new(4, 23, 2, 3).batch(0));
+        assert_ne!(s.batch(0), sampler(plain(23), Sampling::default(), (2, 3), 4).batch(0));
+    }
+
+    #[test]
+    fn any_batch_is_the_same_whatever_was_asked_before() {
+        let sampling = Sampling {
+            weights: vec![1.5],
+            one_view: true,
+            class_balanced: true,
+            no_duplicate_reports: true,
+            length_buckets: 3,
+            shuffle_buffer: 5,
+        };
+        let mut units = plain(60);
+        for (i, unit) in units.iter_mut().enumerate() {
+            (unit.study, unit.class, unit.hash) = (i as u32 / 2, (i % 5 == 0) as u32, i as u64 / 3);
+        }
+        let one = sampler(units.clone(), sampling.clone(), (4, 2), 9);
+        let all: Vec<Vec<usize>> = (0..40).map(|i| one.batch(i)).collect();
+        for i in [37, 3, 20, 0] {
+            assert_eq!(sampler(units.clone(), sampling.clone(), (4, 2), 9).batch(i), all[i as usize]);
+        }
+    }
+
+    #[test]
+    fn weights_say_how_often() {
+        let mut units = plain(40);
+        units[30..].iter_mut().for_each(|u| u.source = 1);
+        let s = sampler(units, Sampling { weights: vec![0.5, 2.5], ..Sampling::default() }, (1, 1), 0);
+        let rows = epoch(&s, 0);
+        assert_eq!(rows.len(), 15 + 25);
+        assert_eq!(rows.iter().filter(|&&r| r < 30).count(), 15);
+        let often = |row: usize| rows.iter().filter(|&&r| r == row).count();
+        assert!((30..40).all(|row| often(row) == 2 || often(row) == 3));
+    }
+
+    #[test]
+    fn one_view_of_each_study_and_each_in_time() {
+        let mut units = plain(30);
+        units.iter_mut().enumerate().for_each(|(i, u)| u.study = i as u32 / 3);
+        let s = sampler(units, Sampling { one_view: true, ..Sampling::default() }, (1, 1), 0);
+        let mut seen = HashSet::new();
+        for e in 0..30 {
+            let rows = epoch(&s, e);
+            let studies: HashSet<usize> = rows.iter().map(|r| r / 3).collect();
+            assert_eq!((rows.len(), studies.len()), (10, 10));
+            seen.extend(rows);
+        }
+        assert_eq!(seen.len(), 30);
+    }
+
+    #[test]
+    fn labels_come_equally_often() {
+        let mut units = plain(100);
+        units.iter_mut().enumerate().for_each(|(i, u)| u.class = u32::from(i < 5) + u32::from(i < 20));
+        let s = sampler(units.clone(), Sampling { class_balanced: true, ..Sampling::default() }, (9, 1), 0);
+        for batch in 0..11 {
+            let classes: Vec<u32> = s.batch(batch).iter().map(|&r| units[r].class).collect();
+            assert!((0..3).all(|c| classes.iter().filter(|&&x| x == c).count() == 3), "{classes:?}");
+        }
+    }
+
+    #[test]
+    fn equal_reports_do_not_meet_in_a_step() {
+        let mut units = plain(60);
+        // Half of all rows share ten reports.
+        units.iter_mut().take(30).enumerate().for_each(|(i, u)| u.hash = 1000 + i as u64 % 10);
+        let s = sampler(units.clone(), Sampling { no_duplicate_reports: true, ..Sampling::default() }, (5, 2), 2);
+        let rows = epoch(&s, 0);
+        for step in rows.chunks(10) {
+            let reports: HashSet<u64> = step.iter().map(|&r| units[r].hash).collect();
+            assert_eq!(reports.len(), 10);
+        }
+        assert_eq!(rows.iter().collect::<HashSet<_>>().len(), 60);
+    }
+
+    #[test]
+    fn buckets_gather_like_lengths() {
+        let spread = |sampling: Sampling| {
+            let units = plain(210);
+            let s = sampler(units.clone(), sampling, (6, 1), 0);
+            epoch(&s, 0)
+                .chunks(6)
+                .map(|b| {
+                    let lengths: Vec<u32> = b.iter().map(|&r| units[r].length).collect();
+                    lengths.iter().max().unwrap() - lengths.iter().min().unwrap()
+                })
+                .sum::<u32>()
+        };
+        let sorted = spread(Sampling { length_buckets: 35, ..Sampling::default() });
+        assert!(sorted * 10 < spread(Sampling::default()), "{sorted}");
+    }
+
+    #[test]
+    fn a_buffer_reads_shards_nearly_in_order() {
+        let s = sampler(plain(100), Sampling { shuffle_buffer: 10, ..Sampling::default() }, (1, 1), 0);
+        let rows = epoch(&s, 0);
+        assert_eq!(rows.iter().collect::<HashSet<_>>().len(), 100);
+        let files: Vec<usize> = rows.iter().map(|r| r / 10).collect();
+        // Within 15 rows at most a few shards are open, of ten.
+        assert!(files.chunks(10).all(|c| c.iter().collect::<HashSet<_>>().len() <= 6), "{files:?}");
+        assert_ne!(rows, epoch(&s, 1));
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::pipeline;
+use super::{pipeline, sections};
 
 /// CLIP's marks of begin and end.
 pub const START: &str = "<|startoftext|>";
@@ -52,6 +52,8 @@ pub struct ReportTokenizer {
     kind: TokenizerKind,
     class: String,
     pad_id: u32,
+    /// A text that is too long keeps whole sentences.
+    whole_sentences: bool,
     files: Vec<(String, Vec<u8>)>,
 }
 
@@ -96,7 +98,7 @@ impl ReportTokenizer {
         };
         let pad = said(&config).or_else(|| said(&map)).unwrap_or_else(|| pipeline.pad().to_string());
         let pad_id = inner.token_to_id(&pad).or_else(|| inner.token_to_id(pipeline.pad())).unwrap_or(0);
-        Ok(Self { inner, kind, class: pipeline.class().to_string(), pad_id, files })
+        Ok(Self { whole_sentences: false, inner, kind, class: pipeline.class().to_string(), pad_id, files })
     }
 
     /// Reads the tokenizer files of a folder.
@@ -114,6 +116,11 @@ impl ReportTokenizer {
         Self::from_files(files, kind).with_context(|| folder.display().to_string())
     }
 
+    /// The same, but a text that is too long keeps as many whole sentences as fit.
+    pub fn with_whole_sentences(self, whole_sentences: bool) -> Self {
+        Self { whole_sentences, ..self }
+    }
+
     /// Token ids of `text` with the marks of begin and end, at most `context_length`; a longer text loses its tail and
     /// keeps the end mark.
     ///
@@ -121,6 +128,12 @@ impl ReportTokenizer {
     /// Whatever the tokenizer reports.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = self.all_ids(text)?;
+        if ids.len() > self.kind.context_length
+            && self.whole_sentences
+            && let Some(first) = self.chunks(text)?.first()
+        {
+            ids = self.all_ids(first)?;
+        }
         if ids.len() > self.kind.context_length {
             let end = ids[ids.len() - 1];
             ids.truncate(self.kind.context_length);
@@ -150,6 +163,27 @@ impl ReportTokenizer {
             ids.resize(ids.len() + tokens - row.len(), self.pad_id);
         }
         Ok((ids, tokens))
+    }
+
+    /// Parts of whole sentences that fit, together all of `text`; a sentence that is too long for one is a part by
+    /// itself and will lose its end.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn chunks(&self, text: &str) -> Result<Vec<String>> {
+        let fits = |part: &str| -> Result<bool> { Ok(self.all_ids(part)?.len() <= self.kind.context_length) };
+        if fits(text)? {
+            return Ok(vec![text.to_string()]);
+        }
+        let mut chunks: Vec<String> = Vec::new();
+        for sentence in sections::sentences(text) {
+            let joined = chunks.last().map(|last| format!("{last} {sentence}"));
+            match (chunks.last_mut(), joined) {
+                (Some(last), Some(joined)) if fits(&joined)? => *last = joined,
+                _ => chunks.push(sentence.to_string()),
+            }
+        }
+        Ok(chunks)
     }
 
     /// How many of `texts` have more tokens than fit.

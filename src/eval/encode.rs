@@ -1,12 +1,11 @@
 //! A data set through the towers, without gradients.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 
-use crate::data::{Prefetch, Preprocess, ReportTokenizer, image};
+use crate::data::{ImageSource, Prefetch, Preprocess, ReportTokenizer};
 use crate::error::one_line;
 use crate::model::ClipModel;
 use crate::ops::squared_sum;
@@ -36,12 +35,12 @@ impl Encoder<'_> {
     ///
     /// # Errors
     /// [`UnreadableImage`]; features that are not finite.
-    pub fn images(&self, images: &[PathBuf]) -> Result<Embeddings> {
+    pub fn images(&self, images: &[ImageSource]) -> Result<Embeddings> {
         let size = self.preprocess.output_size();
         let (height, width) = size.context("the preprocessing gives images of various sizes")?;
-        let batches: Arc<Vec<Vec<PathBuf>>> = Arc::new(images.chunks(self.batch_size).map(<[_]>::to_vec).collect());
+        let batches: Arc<Vec<Vec<ImageSource>>> = Arc::new(images.chunks(self.batch_size).map(<[_]>::to_vec).collect());
         let preprocess = self.preprocess.clone();
-        let make = move |i: u64| batches.get(i as usize).map(|paths| pixels(&preprocess, paths));
+        let make = move |i: u64| batches.get(i as usize).map(|images| pixels(&preprocess, images));
         let mut rows = Vec::new();
         let decoded = Prefetch::start(0, self.workers, 2 * self.workers, make);
         for (batch, chunk) in decoded.zip(images.chunks(self.batch_size)) {
@@ -69,11 +68,11 @@ impl Encoder<'_> {
     }
 }
 
-fn pixels(preprocess: &Preprocess, paths: &[PathBuf]) -> Result<Vec<f32>> {
+fn pixels(preprocess: &Preprocess, images: &[ImageSource]) -> Result<Vec<f32>> {
     let mut values = Vec::new();
-    for path in paths {
-        let planes = image::read(path).and_then(|pixels| preprocess.apply(&pixels, None));
-        values.extend(planes.map_err(|e| UnreadableImage { path: path.clone(), reason: one_line(&e) })?);
+    for image in images {
+        let planes = image.read().and_then(|pixels| preprocess.apply(&pixels, None));
+        values.extend(planes.map_err(|e| UnreadableImage { image: image.clone(), reason: one_line(&e) })?);
     }
     Ok(values)
 }
@@ -82,8 +81,8 @@ fn pixels(preprocess: &Preprocess, paths: &[PathBuf]) -> Result<Vec<f32>> {
 #[derive(Debug, thiserror::Error)]
 #[error("image {reason}")]
 pub struct UnreadableImage {
-    /// The file.
-    pub path: PathBuf,
+    /// Which.
+    pub image: ImageSource,
     /// What is wrong, with the file's name.
     pub reason: String,
 }

@@ -1,7 +1,6 @@
 //! Image–text retrieval over a split, many-to-many: identical reports are one target, rows with the same image path one query.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
@@ -9,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::encode::{Embeddings, Encoder};
-use crate::data::Row;
+use crate::data::{ImageSource, Row};
 use crate::loss::{CrossEntropy, Targets, cross_entropy, smoothing};
 use crate::metrics::{Query, Retrieval, bootstrap, rank_of_best, retrieval, summarise};
 use crate::seed::{Purpose, stream};
@@ -79,7 +78,7 @@ pub fn evaluate(encoder: &Encoder, rows: &[Row], options: &RetrievalOptions) -> 
 
 /// The distinct images and reports of a split and who belongs to whom.
 struct Pairs<'a> {
-    images: Vec<PathBuf>,
+    images: Vec<ImageSource>,
     texts: Vec<&'a str>,
     /// (image, text) of each row.
     of_row: Vec<(usize, usize)>,
@@ -91,7 +90,7 @@ struct Pairs<'a> {
 
 impl<'a> Pairs<'a> {
     fn new(rows: &'a [Row]) -> Self {
-        let mut images: HashMap<&Path, usize> = HashMap::new();
+        let mut images: HashMap<ImageSource, usize> = HashMap::new();
         let mut texts: HashMap<&str, usize> = HashMap::new();
         let mut patients: HashMap<&str, usize> = HashMap::new();
         let mut pairs = Self {
@@ -103,15 +102,15 @@ impl<'a> Pairs<'a> {
             image_groups: Vec::new(),
             text_groups: Vec::new(),
         };
-        let named = rows.iter().all(|r| r.patient_id.is_some());
+        let named = rows.iter().all(|r| r.patient_id().is_some());
         for row in rows {
-            let image = *images.entry(&row.image).or_insert_with(|| {
-                pairs.images.push(row.image.clone());
+            let image = *images.entry(row.image()).or_insert_with_key(|image| {
+                pairs.images.push(image.clone());
                 pairs.texts_of_image.push(Vec::new());
                 pairs.images.len() - 1
             });
-            let text = *texts.entry(row.report.as_str()).or_insert_with(|| {
-                pairs.texts.push(&row.report);
+            let text = *texts.entry(row.report()).or_insert_with(|| {
+                pairs.texts.push(row.report());
                 pairs.images_of_text.push(Vec::new());
                 pairs.texts.len() - 1
             });
@@ -122,7 +121,7 @@ impl<'a> Pairs<'a> {
             pairs.of_row.push((image, text));
             // A shared report or image counts for the patient of its first row.
             let next = patients.len();
-            let patient = row.patient_id.as_deref().map_or(0, |p| *patients.entry(p).or_insert(next));
+            let patient = row.patient_id().map_or(0, |p| *patients.entry(p).or_insert(next));
             if pairs.image_groups.len() < pairs.images.len() {
                 pairs.image_groups.push(if named { patient } else { image });
             }

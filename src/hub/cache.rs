@@ -12,7 +12,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use hf_hub::{Cache, CacheRepo};
+
+use super::source::repo_of;
 
 #[derive(Debug)]
 pub(super) struct RepoCache {
@@ -24,7 +26,7 @@ pub(super) struct RepoCache {
 
 impl RepoCache {
     pub fn new(root: &Path, repo: &str, revision: &str) -> Self {
-        let repo = Repo::with_revision(repo.into(), RepoType::Model, revision.into());
+        let repo = repo_of(repo, revision);
         Self {
             folder: root.join(repo.folder_name()),
             locks: root.join(".locks").join(repo.folder_name()),

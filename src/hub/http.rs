@@ -7,9 +7,10 @@
 use std::io::Read;
 use std::time::Duration;
 
+use hf_hub::Cache;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
 
+use super::source::repo_of;
 use super::{HubError, HubSettings};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -61,7 +62,7 @@ impl Reply {
 
 impl Http {
     pub fn new(settings: &HubSettings, repo: &str, revision: &str) -> Result<Self, HubError> {
-        let name = Repo::with_revision(repo.into(), RepoType::Model, revision.into());
+        let name = repo_of(repo, revision);
         let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
         let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
             .with_endpoint(endpoint.clone())

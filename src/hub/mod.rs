@@ -15,6 +15,7 @@
 
 mod ask;
 mod cache;
+mod dataset;
 mod download;
 mod error;
 mod http;
@@ -26,6 +27,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+pub use dataset::DatasetFiles;
 pub use error::{HubError, Wanted};
 pub use settings::HubSettings;
 pub use source::Source;

@@ -3,7 +3,20 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use hf_hub::{Repo, RepoType};
+
 use super::HubError;
+
+/// What the name of a data set begins with, in addresses as here.
+pub(super) const DATASETS: &str = "datasets/";
+
+/// hf-hub's name of a model or data set.
+pub(super) fn repo_of(repo: &str, revision: &str) -> Repo {
+    match repo.strip_prefix(DATASETS) {
+        Some(name) => Repo::with_revision(name.into(), RepoType::Dataset, revision.into()),
+        None => Repo::with_revision(repo.into(), RepoType::Model, revision.into()),
+    }
+}
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +84,7 @@ pub(super) fn check_hub(repo: &str, revision: &str) -> Result<(), HubError> {
 }
 
 fn hub_fault(repo: &str, revision: &str) -> Option<&'static str> {
+    let repo = repo.strip_prefix(DATASETS).unwrap_or(repo);
     let Some((org, name)) = repo.split_once('/') else {
         return Some("no such folder exists here, and a Hub name needs an organisation before a \"/\"");
     };

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::stop;
 use super::trainer::Trainer;
 use crate::config::{Config, FreezeDepth};
-use crate::data::{Dataset, FeatureCache, Prefetch, Prepared, Row, image};
+use crate::data::{Dataset, FeatureCache, Prefetch, Prepared, Row};
 use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
 use crate::track::Event;
 
@@ -99,7 +99,7 @@ impl Trainer<'_> {
 }
 
 fn read(dataset: &Dataset, row: &Row) -> Option<Prepared> {
-    image::read(&row.image).and_then(|picture| dataset.preprocess.prepare(&picture, None)).ok()
+    row.image().read().and_then(|picture| dataset.preprocess.prepare(&picture, None)).ok()
 }
 
 /// Beside the run folders, so that the members of a sweep share it, unless the config names a folder.
@@ -129,8 +129,9 @@ fn key(layers: &str, params: &Params, dataset: &Dataset) -> String {
         numbers.chunks(1 << 16).for_each(|part| field(&part.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()));
     }
     for row in &dataset.rows {
-        field(row.image.to_string_lossy().as_bytes());
-        let meta = std::fs::metadata(&row.image).ok();
+        let image = row.image();
+        field(image.to_string().as_bytes());
+        let meta = std::fs::metadata(image.file()).ok();
         let time =
             meta.as_ref().and_then(|m| m.modified().ok()).and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
         field(&meta.map_or(0, |m| m.len()).to_le_bytes());

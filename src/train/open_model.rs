@@ -225,7 +225,7 @@ fn random(config: &Config, reports: &[Row], device: &Device) -> Result<Model> {
     let tokenizer = match &m.tokenizer {
         Some(folder) => ReportTokenizer::from_folder(folder, kind)?,
         None => {
-            let files = bpe::train(reports.iter().map(|r| r.report.as_str()), r.vocab_size)?;
+            let files = bpe::train(reports.iter().map(|r| r.report()), r.vocab_size)?;
             ReportTokenizer::from_files(files, kind)?
         }
     };

@@ -1,12 +1,14 @@
 //! What a run will do, worked out before it starts: steps, and an estimate of memory.
 
+use std::sync::Arc;
+
 use crate::config::{Config, ScheduleKind};
-use crate::data::Sampler;
+use crate::data::{Row, Sampler, Sampling};
 use crate::model::{ClipConfig, Params};
 use crate::optim::Schedule;
 
 /// Lengths in steps, and memory in MiB.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Steps in all.
     pub total_steps: u64,
@@ -19,17 +21,31 @@ pub struct Plan {
     /// The learning rate.
     pub schedule: Schedule,
     /// Order of pairs.
-    pub sampler: Sampler,
+    pub sampler: Arc<Sampler>,
     /// Weights, gradients and moments.
     pub weights_mib: u64,
     /// Activations of one chunk, about.
     pub activations_mib: u64,
 }
 
-/// The plan for `rows` training pairs, at least one step's.
-pub fn plan(config: &Config, rows: usize, model: &ClipConfig, params: &Params) -> Plan {
+/// The order in which `rows` are drawn, of which the first `sources[0]` come from the first of data.train and so on.
+pub(super) fn sampler(config: &Config, rows: &[Row], sources: &[usize]) -> Sampler {
+    let data = &config.data;
+    let sampling = Sampling {
+        weights: data.weights.clone(),
+        one_view: data.one_view,
+        class_balanced: data.class_balanced,
+        no_duplicate_reports: data.no_duplicate_reports,
+        length_buckets: data.length_buckets,
+        shuffle_buffer: data.shuffle_buffer,
+    };
+    Sampler::new(config.seed, rows, sources, sampling, (config.train.batch_size, config.train.accum_freq))
+}
+
+/// The plan for `rows` of `sources` (see [`super::Prepared`]), which must fill a step.
+pub fn plan(config: &Config, rows: &[Row], sources: &[usize], model: &ClipConfig, params: &Params) -> Plan {
     let t = &config.train;
-    let sampler = Sampler::new(config.seed, rows, t.batch_size, t.accum_freq);
+    let sampler = Arc::new(sampler(config, rows, sources));
     let per_step = config.samples_per_step() as u64;
     let steps_per_epoch = sampler.steps_per_epoch();
     let total_steps = match (t.max_steps, t.max_samples) {

@@ -8,10 +8,11 @@ use candle_core::Device;
 use sha2::{Digest, Sha256};
 
 use super::open_model::open_model;
+use super::plan::sampler;
 use super::records::SkippedRow;
 use crate::config::{Config, FreezeDepth, LossKind, OnError};
 use crate::data::synth::{self, Language, SynthOptions};
-use crate::data::{Columns, Dataset, Manifest, ReportTokenizer, Row, sides};
+use crate::data::{Columns, Dataset, Manifest, ReportTokenizer, Row, RowProblem, sides};
 use crate::error::ProblemList;
 use crate::export::ModelFolder;
 use crate::model::{ClipConfig, Params, freeze};
@@ -24,6 +25,8 @@ pub struct Prepared {
     pub folder: ModelFolder,
     /// Training pairs.
     pub train: Dataset,
+    /// How many of them come from each of data.train.
+    pub sources: Vec<usize>,
     /// Validation pairs; empty where there are none.
     pub val: Vec<Row>,
     /// Where tensors live.
@@ -76,7 +79,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     }
     problems.finish()?;
     let (Some(splits), Some(model)) = (splits, model) else {
-        anyhow::bail!("data.train: {} holds no training pairs", config.data.train.display())
+        anyhow::bail!("data.train: {} holds no training pairs", config.data.train_name())
     };
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
@@ -93,10 +96,12 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
             rows: splits.train,
             preprocess: model.folder.preprocess.clone(),
             tokenizer: model.folder.tokenizer.clone(),
+            policy: config.report.clone(),
             augment: config.augment,
             seed: config.seed,
             features: None,
         },
+        sources: splits.sources,
         folder: model.folder,
         data_fingerprint: splits.fingerprint,
         val: splits.val,
@@ -111,7 +116,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
 fn truncation(tokenizer: &ReportTokenizer, rows: &[Row]) -> Result<Option<String>> {
     const LOOKED_AT: usize = 2000;
     let every = rows.len().div_ceil(LOOKED_AT).max(1);
-    let sample = || rows.iter().step_by(every).map(|r| r.report.as_str());
+    let sample = || rows.iter().step_by(every).map(|r| r.report());
     let (long, looked) = (tokenizer.count_truncated(sample())?, sample().count());
     let share = 100.0 * long as f64 / looked.max(1) as f64;
     Ok((share >= 1.0).then(|| {
@@ -125,8 +130,9 @@ fn truncation(tokenizer: &ReportTokenizer, rows: &[Row]) -> Result<Option<String
 
 /// The demo's data, where the config asks for it and it is not there.
 fn draw_phantoms(config: &Config, notes: &mut Vec<String>) -> Result<()> {
-    let Some(patients) = config.data.phantom.filter(|_| !config.data.train.exists()) else { return Ok(()) };
-    let folder = config.data.train.parent().unwrap_or(Path::new("."));
+    let Some(manifest) = config.data.train.first().filter(|path| !path.exists()) else { return Ok(()) };
+    let Some(patients) = config.data.phantom else { return Ok(()) };
+    let folder = manifest.parent().unwrap_or(Path::new("."));
     // Always the same set: figures of runs with other seeds then differ by the run alone.
     let size = config.model.image_size.unwrap_or(64).clamp(16, 2048) as u32;
     let options = SynthOptions { patients, seed: 0, size, language: Language::English };
@@ -137,6 +143,8 @@ fn draw_phantoms(config: &Config, notes: &mut Vec<String>) -> Result<()> {
 
 struct Splits {
     train: Vec<Row>,
+    /// How many of them come from each of data.train.
+    sources: Vec<usize>,
     val: Vec<Row>,
     skipped: Vec<SkippedRow>,
     fingerprint: String,
@@ -151,37 +159,43 @@ struct Splits {
 }
 
 fn open_splits(config: &Config) -> Result<Splits> {
-    let columns = Columns::from(&config.data);
+    let columns = Columns { policy: config.report.clone(), ..Columns::from(&config.data) };
     let root = config.data.image_root.as_deref();
-    let train = Manifest::open(&config.data.train, &columns, root)?;
-    let mut problems: Vec<String> = train.problems.iter().map(|p| train.describe(p)).collect();
-    let mut skipped: Vec<SkippedRow> = train.problems.iter().map(|p| SkippedRow::new("train", p.line)).collect();
+    let (train, mut sources) = Manifest::open_all(&config.data.train, &columns, root)?;
+    let skip = |of: &'static str| move |p: &RowProblem| SkippedRow::new(of, p.file.number, p.line);
+    let mut problems: Vec<String> = train.problems.iter().map(RowProblem::to_string).collect();
+    let mut skipped: Vec<SkippedRow> = train.problems.iter().map(skip("train")).collect();
     let known_splits = train.splits().into_iter().map(str::to_string).collect();
-    let val = match &config.data.val {
-        Some(path) => {
-            let val = Manifest::open(path, &columns, root)?;
-            problems.extend(val.problems.iter().map(|p| val.describe(p)));
-            skipped.extend(val.problems.iter().map(|p| SkippedRow::new("val", p.line)));
+    let val = match config.data.val.as_slice() {
+        [_, ..] => {
+            let (val, _) = Manifest::open_all(&config.data.val, &columns, root)?;
+            problems.extend(val.problems.iter().map(RowProblem::to_string));
+            skipped.extend(val.problems.iter().map(skip("val")));
             let names = val.splits().join(", ");
             // A manifest of its own is validated on whole, unless it says which rows are meant.
             let rows = val.only_split(&config.data.val_split).rows;
             ensure!(
                 !rows.is_empty() || names.is_empty(),
                 "{}: no row has split {:?}; the splits are {names}; name one with data.val_split",
-                path.display(),
+                config.data.val[0].display(),
                 config.data.val_split
             );
             rows
         }
-        None if train.has_splits() => train.clone().only_split(&config.data.val_split).rows,
-        None => Vec::new(),
+        [] if train.has_splits() => train.clone().only_split(&config.data.val_split).rows,
+        [] => Vec::new(),
     };
-    let without_split = if train.has_splits() { train.rows.iter().filter(|r| r.split.is_none()).count() } else { 0 };
-    let others = train.rows.iter().filter(|r| r.split.is_some() && r.split.as_ref() != Some(&config.data.train_split));
+    let without_split = if train.has_splits() { train.rows.iter().filter(|r| r.split().is_none()).count() } else { 0 };
+    let others = train.rows.iter().filter(|r| r.split().is_some_and(|split| split != config.data.train_split));
     let others: Vec<Row> = others.chain(&val).cloned().collect();
+    if train.has_splits() {
+        let mut rows = train.rows.iter();
+        let chosen = |r: &&Row| r.split() == Some(config.data.train_split.as_str());
+        sources.iter_mut().for_each(|count| *count = rows.by_ref().take(*count).filter(chosen).count());
+    }
     let train = train.only_split(&config.data.train_split).rows;
     let fingerprint = fingerprint(train.iter().chain(&val));
-    Ok(Splits { train, val, skipped, fingerprint, problems, known_splits, without_split, others })
+    Ok(Splits { sources, train, val, skipped, fingerprint, problems, known_splits, without_split, others })
 }
 
 fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, notes: &mut Vec<String>) {
@@ -191,7 +205,7 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
         OnError::Stop if bad > 0 => {
             splits.problems.iter().take(SHOWN).for_each(|p| problems.push(p.clone()));
             if bad > SHOWN {
-                problems.push(format!("{}: and {} more rows", config.data.train.display(), bad - SHOWN));
+                problems.push(format!("{}: and {} more rows", config.data.train_name(), bad - SHOWN));
             }
             problems.push(format!(
                 "rows that cannot be used: {bad}; mend them, or set data.on_error = \"skip\" to train without them"
@@ -204,7 +218,7 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
         OnError::Skip if bad > 0 => notes.push(format!("warning: {bad} rows cannot be used; see skipped.jsonl")),
         _ => {}
     }
-    let file = config.data.train.display();
+    let file = config.data.train_name();
     // With "stop" the bad rows are the news; how many are left does not matter yet.
     let told = bad > 0 && config.data.on_error == OnError::Stop;
     if splits.train.is_empty() && !told {
@@ -213,12 +227,18 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
             config.data.train_split,
             splits.known_splits.join(", ")
         ));
-    } else if splits.train.len() < config.samples_per_step() && !told {
-        problems.push(format!(
-            "train.batch_size × train.accum_freq is {}, but {file} has {} training pairs; make the batch smaller",
-            config.samples_per_step(),
-            splits.train.len()
-        ));
+    } else if !told {
+        let drawn = sampler(config, &splits.train, &splits.sources).rows_per_epoch();
+        if drawn < config.samples_per_step() {
+            let pairs = match splits.train.len() {
+                all if all == drawn => format!("has {all} training pairs"),
+                all => format!("has {all} training pairs, of which an epoch draws {drawn}"),
+            };
+            problems.push(format!(
+                "train.batch_size × train.accum_freq is {}, but {file} {pairs}; make the batch smaller",
+                config.samples_per_step()
+            ));
+        }
     }
     if splits.val.is_empty() {
         let known = match splits.known_splits.as_slice() {
@@ -230,7 +250,7 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
     if splits.without_split > 0 {
         notes.push(format!("warning: rows of {file} without a split, which are not used: {}", splits.without_split));
     }
-    check_leaks(&file.to_string(), splits, problems);
+    check_leaks(&file, splits, problems);
     check_flip(config, &splits.train, problems);
 }
 
@@ -238,9 +258,9 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
 fn check_leaks(file: &str, splits: &Splits, problems: &mut ProblemList) {
     type KeyOf = fn(&Row) -> Option<String>;
     let keys = [
-        ("patients", (|r| r.patient_id.clone()) as KeyOf),
-        ("studies", |r| r.study_id.clone()),
-        ("images", |r| Some(r.image.to_string_lossy().into_owned())),
+        ("patients", (|r| r.patient_id().map(str::to_string)) as KeyOf),
+        ("studies", |r| r.study_id().map(str::to_string)),
+        ("images", |r| Some(r.image().to_string())),
     ];
     for (what, key) in keys {
         let of = |rows: &[Row]| rows.iter().filter_map(key).collect::<HashSet<_>>();
@@ -258,7 +278,7 @@ fn check_leaks(file: &str, splits: &Splits, problems: &mut ProblemList) {
 /// A flipped image contradicts a report that names a side.
 fn check_flip(config: &Config, train: &[Row], problems: &mut ProblemList) {
     if config.augment.horizontal_flip && !config.augment.force_flip {
-        let named = train.iter().filter(|r| sides::names_a_side(&r.report)).count();
+        let named = train.iter().filter(|r| sides::names_a_side(r.report())).count();
         if named > 0 {
             problems.push(format!(
                 "augment.horizontal_flip: {named} of {} training reports name a side, and a flipped image would \
@@ -291,8 +311,9 @@ fn check_freeze(config: &Config, model: &ClipConfig, problems: &mut ProblemList)
 fn fingerprint<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     let mut hash = Sha256::new();
     for row in rows {
-        let image = row.image.file_name().map(Path::new).unwrap_or(Path::new(""));
-        for field in [image.to_string_lossy().as_ref(), &row.report, row.split.as_deref().unwrap_or("")] {
+        let image = row.image_name();
+        let image = image.rsplit(['/', '\\']).next().unwrap_or(image);
+        for field in [image, row.report(), row.split().unwrap_or("")] {
             hash.update((field.len() as u64).to_le_bytes());
             hash.update(field.as_bytes());
         }

@@ -28,16 +28,17 @@ pub struct RunRecord {
 /// A row that could not be read, by where it stands: names of files may name patients, so none is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedRow {
-    /// "train" (data.train) or "val" (data.val).
+    /// "train" (data.train) or "val" (data.val); with the number of the file where it is not the first.
     pub manifest: String,
     /// Line of that manifest.
     pub line: u64,
 }
 
 impl SkippedRow {
-    /// A row of the manifest called `manifest`.
-    pub fn new(manifest: &str, line: u64) -> Self {
-        Self { manifest: manifest.into(), line }
+    /// A row of file number `file`, from 0, of the manifests called `manifest`.
+    pub fn new(manifest: &str, file: usize, line: u64) -> Self {
+        let manifest = if file == 0 { manifest.to_string() } else { format!("{manifest} file {}", file + 1) };
+        Self { manifest, line }
     }
 }
 

@@ -16,8 +16,9 @@ use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, replace_file};
 
 impl<'a> Trainer<'a> {
     pub(super) fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
-        let Prepared { params, folder, train, val, device, data_fingerprint, skipped, device_reason, .. } = prepared;
-        let plan = plan(config, train.rows.len(), &folder.config, &params);
+        let Prepared { params, folder, train, sources, val, device, data_fingerprint, skipped, device_reason, .. } =
+            prepared;
+        let plan = plan(config, &train.rows, &sources, &folder.config, &params);
         let mut optimizer = AdamW::new(&params, optimizer_options(config))?;
         let fresh = TrainState { total_steps: plan.total_steps, data_fingerprint, ..TrainState::default() };
         let mut state = match resume {

@@ -130,7 +130,7 @@ impl Trainer<'_> {
     fn prefetch(&self) -> Prefetch<Result<Batch>> {
         let (batch_size, per_step) = (self.config.train.batch_size as u64, self.config.train.accum_freq as u64);
         let end = self.plan.total_steps * per_step;
-        let (dataset, sampler) = (Arc::clone(&self.train), self.plan.sampler);
+        let (dataset, sampler) = (Arc::clone(&self.train), Arc::clone(&self.plan.sampler));
         let data = &self.config.data;
         Prefetch::start(self.state.step * per_step, data.workers, data.prefetch, move |index| {
             (index < end).then(|| dataset.batch(&sampler.batch(index), index * batch_size))
@@ -152,9 +152,9 @@ impl Trainer<'_> {
     }
 
     fn take_errors(&mut self, batch: &Batch) -> Result<()> {
-        let rows: Vec<SkippedRow> = batch.errors.iter().map(|e| SkippedRow::new("train", e.line)).collect();
+        let rows: Vec<SkippedRow> = batch.errors.iter().map(|e| SkippedRow::new("train", e.file, e.line)).collect();
         let Some(first) = batch.errors.first() else { return Ok(()) };
-        let place = format!("{}:{}: {}", self.config.data.train.display(), first.line, first.reason);
+        let place = format!("{}: {}", first.place, first.reason);
         ensure!(self.config.data.on_error == OnError::Skip, "{place}; mend it, or set data.on_error = \"skip\"");
         self.note_skipped(rows).context(place)
     }
@@ -164,11 +164,9 @@ impl Trainer<'_> {
         let new: Vec<SkippedRow> = rows.into_iter().filter(|r| !self.state.skipped.contains(r)).collect();
         self.state.skipped.extend(new.iter().cloned());
         let total = self.state.skipped.len();
-        for manifest in ["train", "val"] {
-            let lines: Vec<u64> = new.iter().filter(|r| r.manifest == manifest).map(|r| r.line).collect();
-            if !lines.is_empty() {
-                self.emit(&Event::Skipped { manifest: manifest.into(), lines, total })?;
-            }
+        for rows in new.chunk_by(|a, b| a.manifest == b.manifest) {
+            let lines = rows.iter().map(|r| r.line).collect();
+            self.emit(&Event::Skipped { manifest: rows[0].manifest.clone(), lines, total })?;
         }
         let allowed = self.config.data.max_skipped;
         ensure!(total <= allowed, "that makes {total} rows that cannot be used, and data.max_skipped is {allowed}");
@@ -304,17 +302,17 @@ impl Trainer<'_> {
                 Ok(report) => return Ok(report),
                 Err(e) => e,
             };
-            let manifest = self.config.data.val.as_ref().unwrap_or(&self.config.data.train).display().to_string();
-            let bad = error.downcast_ref::<UnreadableImage>().map(|e| e.path.clone());
-            let rows: Vec<u64> = self.val.iter().filter(|r| Some(&r.image) == bad.as_ref()).map(|r| r.line).collect();
+            let bad = error.downcast_ref::<UnreadableImage>().map(|e| e.image.clone());
+            let rows: Vec<&Row> = self.val.iter().filter(|r| Some(r.image()) == bad).collect();
             let Some(first) = rows.first() else { return Err(error.context("validation")) };
-            let place = format!("{manifest}:{first}");
+            let place = first.place();
             let skip = self.config.data.on_error == OnError::Skip && rows.len() < self.val.len();
             if !skip {
                 return Err(error.context(place));
             }
-            self.val.retain(|r| Some(&r.image) != bad.as_ref());
-            self.note_skipped(rows.iter().map(|line| SkippedRow::new("val", *line)).collect()).context(place)?;
+            let skipped = rows.iter().map(|r| SkippedRow::new("val", r.origin().number, r.line)).collect();
+            self.val.retain(|r| Some(r.image()) != bad);
+            self.note_skipped(skipped).context(place)?;
         }
     }
 

@@ -1,0 +1,178 @@
+//! From pixel values to what a viewer shows: modality values, window, 8 bits (PS3.3 C.11.1, C.11.2, C.7.6.3).
+
+use anyhow::{Result, bail, ensure};
+use dicom_object::{DefaultDicomObject, InMemDicomObject};
+
+use super::frame::Frame;
+use super::lut::Lut;
+use super::{item, number, numbers, tags, text};
+use crate::data::image::Picture;
+
+/// The modality's values to 0 (black) … 1 (white).
+type Shown = Box<dyn Fn(f64) -> f64>;
+
+pub(super) fn picture(object: &DefaultDicomObject, frame: &Frame) -> Result<Picture> {
+    let (width, height) = (frame.columns as u32, frame.rows as u32);
+    if frame.photometric.starts_with("MONOCHROME") {
+        return Ok(Picture { width, height, channels: 1, bytes: gray(object, frame)? });
+    }
+    let frame = as_rgb(object, frame.clone())?;
+    let shift = frame.bits_stored.saturating_sub(8);
+    let bytes = frame.values.iter().map(|v| (v >> shift).clamp(0, 255) as u8).collect();
+    Ok(Picture { width, height, channels: 3, bytes })
+}
+
+/// Colours as red, green and blue; gray as it is.
+pub(super) fn as_rgb(object: &DefaultDicomObject, mut frame: Frame) -> Result<Frame> {
+    match frame.photometric.as_str() {
+        "MONOCHROME1" | "MONOCHROME2" => {}
+        "RGB" => ensure!(frame.samples == 3, "says RGB and has one value a pixel"),
+        "YBR_FULL" | "YBR_FULL_422" => {
+            ensure!(frame.samples == 3, "says YBR_FULL and has one value a pixel");
+            for pixel in frame.values.chunks_exact_mut(3) {
+                let (y, cb, cr) = (f64::from(pixel[0]), f64::from(pixel[1]) - 128.0, f64::from(pixel[2]) - 128.0);
+                let rgb = [y + 1.402 * cr, y - (0.114 * 1.772 * cb + 0.299 * 1.402 * cr) / 0.587, y + 1.772 * cb];
+                pixel.iter_mut().zip(rgb).for_each(|(p, c)| *p = (c + 0.5).floor().clamp(0.0, 255.0) as i32);
+            }
+            frame.photometric = "RGB".into();
+        }
+        // The decoder of JPEG 2000 has turned these back.
+        "YBR_ICT" | "YBR_RCT" => frame.photometric = "RGB".into(),
+        "PALETTE COLOR" => {
+            let mut tables = Vec::new();
+            for (descriptor, data) in tags::PALETTES {
+                tables.push(Lut::read(object, descriptor, data, frame.signed)?);
+            }
+            frame.values = frame.values.iter().flat_map(|&v| [0, 1, 2].map(|c| i32::from(tables[c].get(v)))).collect();
+            (frame.samples, frame.bits_stored, frame.photometric) = (3, tables[0].bits, "RGB".into());
+        }
+        other => bail!(
+            "has photometric interpretation {other}, which is not read; known are MONOCHROME1 and 2, RGB, YBR and PALETTE COLOR"
+        ),
+    }
+    Ok(frame)
+}
+
+fn gray(object: &DefaultDicomObject, frame: &Frame) -> Result<Vec<u8>> {
+    ensure!(frame.samples == 1, "says {} and has {} values a pixel", frame.photometric, frame.samples);
+    let padding = padding(object, frame);
+    let is_padding = |v: i32| padding.is_some_and(|(low, high)| (low..=high).contains(&v));
+    let modality = modality(object, frame)?;
+    let shown: Shown = match voi(object, frame)? {
+        Some(shown) => shown,
+        None => {
+            let seen: Vec<f64> = frame.values.iter().filter(|v| !is_padding(**v)).map(|&v| modality(v)).collect();
+            let (low, high) = percentiles(seen, 0.5, 99.5);
+            Box::new(move |x| if high > low { (x - low) / (high - low) } else { 0.0 })
+        }
+    };
+    let inverted = frame.photometric == "MONOCHROME1";
+    let byte = |v: i32| {
+        if is_padding(v) {
+            return 0;
+        }
+        let level = shown(modality(v)).clamp(0.0, 1.0);
+        let level = if inverted { 1.0 - level } else { level };
+        (level * 255.0).round_ties_even() as u8
+    };
+    Ok(by_value(frame, byte))
+}
+
+/// `byte` of each pixel, worked out once a value where there are fewer values than pixels.
+fn by_value(frame: &Frame, byte: impl Fn(i32) -> u8) -> Vec<u8> {
+    let (low, high) =
+        (frame.values.iter().min().copied().unwrap_or(0), frame.values.iter().max().copied().unwrap_or(0));
+    let range = i64::from(high) - i64::from(low) + 1;
+    if range > frame.values.len() as i64 {
+        return frame.values.iter().map(|&v| byte(v)).collect();
+    }
+    let table: Vec<u8> = (low..=high).map(&byte).collect();
+    frame.values.iter().map(|&v| table[(v - low) as usize]).collect()
+}
+
+/// Values that stand for no measurement.
+fn padding(object: &DefaultDicomObject, frame: &Frame) -> Option<(i32, i32)> {
+    let wrap = |n: f64| {
+        let raw = n as i64 as u32;
+        if frame.signed { i32::from(raw as u16 as i16) } else { i32::from(raw as u16) }
+    };
+    let value = wrap(number(object, tags::PADDING)?);
+    let limit = number(object, tags::PADDING_LIMIT).map_or(value, wrap);
+    Some((value.min(limit), value.max(limit)))
+}
+
+/// The object itself and the groups where enhanced multi-frame images keep such things.
+fn places(object: &DefaultDicomObject, group: dicom_core::Tag) -> impl Iterator<Item = &InMemDicomObject> {
+    let inside =
+        [tags::SHARED_GROUPS, tags::FRAME_GROUPS].map(|t| item(object, t).and_then(|groups| item(groups, group)));
+    std::iter::once(&**object).chain(inside.into_iter().flatten())
+}
+
+/// Stored values to the modality's, Hounsfield units for instance.
+fn modality(object: &DefaultDicomObject, frame: &Frame) -> Result<Box<dyn Fn(i32) -> f64>> {
+    if let Some(table) = item(object, tags::MODALITY_LUTS) {
+        let lut = Lut::read(table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
+        return Ok(Box::new(move |v| f64::from(lut.get(v))));
+    }
+    for place in places(object, tags::PIXEL_TRANSFORM) {
+        if let (Some(slope), Some(intercept)) = (number(place, tags::SLOPE), number(place, tags::INTERCEPT)) {
+            return Ok(Box::new(move |v| f64::from(v) * slope + intercept));
+        }
+    }
+    Ok(Box::new(f64::from))
+}
+
+/// The modality's values to 0 … 1, as the file wants it; `None` where it says nothing.
+fn voi(object: &DefaultDicomObject, frame: &Frame) -> Result<Option<Shown>> {
+    for place in places(object, tags::FRAME_VOI) {
+        let (centers, widths) = (numbers(place, tags::WINDOW_CENTER), numbers(place, tags::WINDOW_WIDTH));
+        if let (Some(&center), Some(&width)) = (centers.first(), widths.first()) {
+            return window(center, width, text(place, tags::VOI_FUNCTION).as_deref()).map(Some);
+        }
+    }
+    if let Some(table) = item(object, tags::VOI_LUTS) {
+        let lut = Lut::read(table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
+        let most = f64::from((1u32 << lut.bits) - 1);
+        return Ok(Some(Box::new(move |x| f64::from(lut.get(x as i32)) / most)));
+    }
+    Ok(None)
+}
+
+fn window(center: f64, width: f64, function: Option<&str>) -> Result<Shown> {
+    Ok(match function {
+        Some("SIGMOID") => {
+            ensure!(width > 0.0, "its window is {width} wide");
+            Box::new(move |x| 1.0 / (1.0 + (-4.0 * (x - center) / width).exp()))
+        }
+        Some("LINEAR_EXACT") => {
+            ensure!(width > 0.0, "its window is {width} wide");
+            Box::new(move |x| (x - center) / width + 0.5)
+        }
+        None | Some("LINEAR") => {
+            ensure!(width >= 1.0, "its window is {width} wide");
+            // A width of 1 is a step.
+            let (center, width) = (center - 0.5, width - 1.0);
+            Box::new(move |x| match () {
+                () if x <= center - width / 2.0 => 0.0,
+                () if x > center + width / 2.0 => 1.0,
+                () => (x - center) / width + 0.5,
+            })
+        }
+        Some(_) => bail!("its window has a function that is not known; allowed are LINEAR, LINEAR_EXACT and SIGMOID"),
+    })
+}
+
+/// As `numpy.percentile` with linear interpolation; 0, 0 of nothing.
+fn percentiles(mut values: Vec<f64>, low: f64, high: f64) -> (f64, f64) {
+    if values.is_empty() {
+        return (0.0, 0.0);
+    }
+    values.sort_by(f64::total_cmp);
+    let at = |q: f64| {
+        let place = q / 100.0 * (values.len() - 1) as f64;
+        let (below, part) = (place.floor() as usize, place.fract());
+        let next = values[(below + 1).min(values.len() - 1)];
+        values[below] + part * (next - values[below])
+    };
+    (at(low), at(high))
+}

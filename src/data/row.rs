@@ -1,0 +1,262 @@
+//! Rows of image–report pairs, packed: a million of them with their reports take a few hundred megabytes.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::image::{self, Picture};
+use super::parquet_file::ParquetImages;
+use super::webdataset::TarShard;
+
+/// What a row may hold, in the order of its spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Image,
+    Report,
+    Patient,
+    Study,
+    Split,
+    Label,
+}
+
+/// As many as [`Field`] has.
+pub(super) const FIELDS: usize = 6;
+
+/// Texts of a row as read; empty ones are `None`.
+pub(super) type Fields = [Option<String>; FIELDS];
+
+/// A file that rows come from, and where their images are.
+#[derive(Debug)]
+pub struct Origin {
+    /// Manifest, Parquet file or tar shard.
+    pub path: PathBuf,
+    /// Its number among all files that were opened together, from 0.
+    pub number: usize,
+    pub(super) images: Images,
+}
+
+#[derive(Debug)]
+pub(super) enum Images {
+    /// Files; relative ones start here.
+    Files(PathBuf),
+    Tar(TarShard),
+    Parquet(ParquetImages),
+}
+
+/// Where one text of a row stands in its block; empty for none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+/// One image–report pair.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Line of the manifest, row of the Parquet file or sample of the shard, from 1.
+    pub line: u64,
+    origin: Arc<Origin>,
+    /// Texts of this row and its neighbours.
+    block: Arc<str>,
+    spans: [Span; FIELDS],
+}
+
+impl Row {
+    fn text(&self, field: Field) -> Option<&str> {
+        let Span { start, len } = self.spans[field as usize];
+        (len > 0).then(|| &self.block[start as usize..(start + len) as usize])
+    }
+
+    /// The clinical text, as `report.section` picked it.
+    pub fn report(&self) -> &str {
+        self.text(Field::Report).unwrap_or_default()
+    }
+
+    /// The image as the manifest names it.
+    pub fn image_name(&self) -> &str {
+        self.text(Field::Image).unwrap_or_default()
+    }
+
+    /// Patient, where the manifest says.
+    pub fn patient_id(&self) -> Option<&str> {
+        self.text(Field::Patient)
+    }
+
+    /// Study, where the manifest says.
+    pub fn study_id(&self) -> Option<&str> {
+        self.text(Field::Study)
+    }
+
+    /// Split, where the manifest says.
+    pub fn split(&self) -> Option<&str> {
+        self.text(Field::Split)
+    }
+
+    /// Label, where the manifest says.
+    pub fn label(&self) -> Option<&str> {
+        self.text(Field::Label)
+    }
+
+    /// The file that the row comes from.
+    pub fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// `file:line`, for messages.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.origin.path.display(), self.line)
+    }
+
+    /// Where the image is.
+    pub fn image(&self) -> ImageSource {
+        match &self.origin.images {
+            Images::Files(root) => ImageSource::File(root.join(self.image_name())),
+            _ => ImageSource::Packed(Packed { origin: Arc::clone(&self.origin), line: self.line }),
+        }
+    }
+}
+
+/// Where an image is: equal for two rows exactly when they share it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ImageSource {
+    /// A file of its own.
+    File(PathBuf),
+    /// Inside a Parquet file or a tar shard.
+    Packed(Packed),
+}
+
+/// An image inside a Parquet file or a tar shard.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    origin: Arc<Origin>,
+    line: u64,
+}
+
+impl PartialEq for Packed {
+    fn eq(&self, other: &Self) -> bool {
+        self.line == other.line && self.origin.path == other.origin.path
+    }
+}
+
+impl Eq for Packed {}
+
+impl std::hash::Hash for Packed {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.line.hash(state);
+        self.origin.path.hash(state);
+    }
+}
+
+impl From<PathBuf> for ImageSource {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl ImageSource {
+    /// The image file's bytes.
+    ///
+    /// # Errors
+    /// They cannot be read; the message names the file.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        match self {
+            Self::File(path) => image::file_bytes(path),
+            Self::Packed(Packed { origin, line }) => match &origin.images {
+                Images::Tar(shard) => shard.image(*line),
+                Images::Parquet(images) => images.image(*line),
+                Images::Files(root) => image::file_bytes(root),
+            },
+        }
+        .with_context(|| self.to_string())
+    }
+
+    /// The decoded image.
+    ///
+    /// # Errors
+    /// It cannot be read or decoded; the message names the file.
+    pub fn read(&self) -> Result<Picture> {
+        let frame = match self {
+            Self::File(path) => image::frame_of(path).1,
+            Self::Packed(_) => 0,
+        };
+        image::decode(&self.bytes()?, frame).with_context(|| self.to_string())
+    }
+
+    /// The file that holds it, alone or with others.
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Packed(packed) => &packed.origin.path,
+        }
+    }
+
+    /// Bytes of the image where that is known without reading it.
+    pub fn file_len(&self) -> Option<u64> {
+        match self {
+            Self::File(path) => std::fs::metadata(path).ok().map(|m| m.len()),
+            Self::Packed(Packed { origin, line }) => match &origin.images {
+                Images::Tar(shard) => shard.image_len(*line),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl fmt::Display for ImageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Packed(packed) => write!(f, "{}:{}", packed.origin.path.display(), packed.line),
+        }
+    }
+}
+
+/// Collects rows of one origin into blocks.
+pub(super) struct RowPacker {
+    origin: Arc<Origin>,
+    text: String,
+    /// Rows whose block is not whole yet.
+    open: Vec<(u64, [Span; FIELDS])>,
+    rows: Vec<Row>,
+}
+
+/// Text of a block: large enough that the block's own cost is nothing, small enough to copy.
+const BLOCK: usize = 256 << 10;
+
+impl RowPacker {
+    pub fn new(origin: Arc<Origin>) -> Self {
+        Self { origin, text: String::with_capacity(2 * BLOCK), open: Vec::new(), rows: Vec::new() }
+    }
+
+    pub fn push(&mut self, line: u64, fields: &Fields) {
+        let spans = fields.each_ref().map(|field| {
+            let text = field.as_deref().unwrap_or_default();
+            let start = self.text.len() as u32;
+            self.text.push_str(text);
+            Span { start, len: text.len() as u32 }
+        });
+        self.open.push((line, spans));
+        if self.text.len() >= BLOCK {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        let block: Arc<str> = self.text.as_str().into();
+        self.text.clear();
+        let origin = &self.origin;
+        self.rows.extend(self.open.drain(..).map(|(line, spans)| Row {
+            line,
+            origin: Arc::clone(origin),
+            block: Arc::clone(&block),
+            spans,
+        }));
+    }
+
+    pub fn finish(mut self) -> Vec<Row> {
+        self.close();
+        self.rows
+    }
+}

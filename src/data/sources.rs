@@ -1,0 +1,118 @@
+//! What `data.train` and its like may name: a file, a pattern, a folder, a data set of the hub → files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::hub::DatasetFiles;
+
+/// How names of the hub's data sets begin, as in Python's `hf://datasets/org/name@revision`.
+pub const HUB: &str = "hf://datasets/";
+
+/// Files with rows, in the order of their names:
+/// - a file itself;
+/// - `shard-{000..012}.tar` and `shard-*.tar`, all that there are;
+/// - a folder: its manifest.csv, metadata.csv or metadata.jsonl, else its Parquet files or tar shards;
+/// - `hf://datasets/org/name[@revision]`: its Parquet files, fetched.
+///
+/// # Errors
+/// There is no such thing, or nothing in it.
+pub fn expand(source: &Path) -> Result<Vec<PathBuf>> {
+    let text = source.to_string_lossy();
+    if let Some(name) = text.strip_prefix(HUB) {
+        return Ok(DatasetFiles::open(name)?.parquet()?);
+    }
+    if source.is_dir() {
+        return in_folder(source);
+    }
+    let ranges = text.contains('{');
+    if source.exists() || !(ranges || text.contains(['*', '?'])) {
+        return Ok(vec![source.to_path_buf()]);
+    }
+    let mut files = Vec::new();
+    for pattern in braces(&text)? {
+        let before = files.len();
+        let matches = glob::glob(&pattern).with_context(|| format!("{text}: is no pattern of file names"))?;
+        for path in matches {
+            files.push(path.with_context(|| text.to_string())?);
+        }
+        ensure!(files.len() > before, "{pattern}: there is no such file");
+    }
+    Ok(files)
+}
+
+fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    for name in ["manifest.csv", "metadata.csv", "metadata.jsonl", "manifest.parquet"] {
+        if folder.join(name).is_file() {
+            return Ok(vec![folder.join(name)]);
+        }
+    }
+    for extension in ["parquet", "tar"] {
+        let mut files = Vec::new();
+        // Data sets of the hub keep their Parquet files in data/.
+        for place in [folder.to_path_buf(), folder.join("data")] {
+            for entry in std::fs::read_dir(&place).into_iter().flatten() {
+                let path = entry.with_context(|| place.display().to_string())?.path();
+                if path.extension().is_some_and(|e| e == extension) && path.is_file() {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        if !files.is_empty() {
+            return Ok(files);
+        }
+    }
+    bail!(
+        "{}: holds no rows; looked for manifest.csv, metadata.csv, metadata.jsonl, *.parquet and *.tar",
+        folder.display()
+    )
+}
+
+/// `a-{00..02}.tar` → a-00.tar, a-01.tar, a-02.tar; `{train,val}` → both.
+fn braces(text: &str) -> Result<Vec<String>> {
+    const MOST: u64 = 1 << 20;
+    let Some((before, rest)) = text.split_once('{') else { return Ok(vec![text.to_string()]) };
+    let (inside, after) = rest.split_once('}').with_context(|| format!("{text}: a brace is not closed"))?;
+    let words: Vec<String> = match inside.split_once("..") {
+        None => inside.split(',').map(str::to_string).collect(),
+        Some((first, last)) => {
+            let number = |s: &str| s.parse::<u64>().with_context(|| format!("{text}: {s:?} is no number"));
+            let (from, to) = (number(first)?, number(last)?);
+            ensure!(from <= to && to - from < MOST, "{text}: the range {inside} is empty or too long");
+            let width = first.len();
+            (from..=to).map(|n| format!("{n:0width$}")).collect()
+        }
+    };
+    let tails = braces(after)?;
+    Ok(words.iter().flat_map(|w| tails.iter().map(move |tail| format!("{before}{w}{tail}"))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_words_and_patterns() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a-08.tar", "a-09.tar", "a-10.tar", "b-09.tar", "x.parquet"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let names = |pattern: &str| -> Vec<String> {
+            let files = expand(&dir.path().join(pattern)).unwrap();
+            files.iter().map(|f| f.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(names("a-{08..10}.tar"), ["a-08.tar", "a-09.tar", "a-10.tar"]);
+        assert_eq!(names("{a,b}-09.tar"), ["a-09.tar", "b-09.tar"]);
+        assert_eq!(names("a-*.tar"), ["a-08.tar", "a-09.tar", "a-10.tar"]);
+        assert_eq!(names(""), ["x.parquet"]);
+        for (pattern, message) in [
+            ("a-{08..11}.tar", "a-11.tar: there is no such file"),
+            ("a-{08.tar", "a-{08.tar: a brace is not closed"),
+            ("c-*.tar", "c-*.tar: there is no such file"),
+        ] {
+            let error = expand(&dir.path().join(pattern)).unwrap_err().to_string();
+            assert!(error.ends_with(message), "{error}");
+        }
+    }
+}

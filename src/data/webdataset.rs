@@ -1,0 +1,155 @@
+//! WebDataset shards: tar files in which members with one name and different endings are a sample.
+//!
+//! The shard is indexed once and its images are then read where they lie, so the order of training does not depend on
+//! the order of the shard.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::manifest::{Columns, filled, object_fields};
+use super::row::{Field, Fields};
+
+/// Largest text or JSON member; no report is longer.
+const MAX_TEXT: u64 = 16 << 20;
+/// Endings of images, as far as they can be decoded.
+const IMAGES: [&str; 5] = ["jpg", "jpeg", "png", "dcm", "dicom"];
+/// Endings of reports.
+const TEXTS: [&str; 4] = ["txt", "text", "caption", "report"];
+
+/// An open shard.
+#[derive(Debug)]
+pub(super) struct TarShard {
+    path: PathBuf,
+    /// Offset and length of each sample's image, sample by sample; 0, 0 for none.
+    images: Vec<(u64, u64)>,
+}
+
+impl TarShard {
+    /// Bytes of the image of sample number `line`, from 1.
+    pub fn image(&self, line: u64) -> Result<Vec<u8>> {
+        let (offset, len) = *self.images.get(line as usize - 1).context("there is no such sample")?;
+        let mut bytes = vec![0; len as usize];
+        // A file of its own each time: threads read at places of their own.
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(&mut bytes).context("the shard is shorter than when it was opened")?;
+        Ok(bytes)
+    }
+
+    pub fn image_len(&self, line: u64) -> Option<u64> {
+        self.images.get(line as usize - 1).map(|&(_, len)| len)
+    }
+}
+
+/// Sample number and its texts, or what is wrong with it.
+type Sample = (u64, Result<Fields, String>);
+
+#[derive(Default)]
+struct Open {
+    key: String,
+    image: (u64, u64),
+    fields: Fields,
+    problem: Option<String>,
+}
+
+/// Indexes a shard and reads its texts.
+///
+/// # Errors
+/// Not a tar file, or truncated.
+pub(super) fn open(path: &Path, columns: &Columns) -> Result<(TarShard, Vec<Sample>)> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut magic = [0; 2];
+    if file.read(&mut magic)? == 2 && magic == [0x1f, 0x8b] {
+        bail!("is compressed, so samples cannot be found in it; unpack it with `gunzip`");
+    }
+    file.seek(SeekFrom::Start(0))?;
+    let (mut images, mut samples) = (Vec::new(), Vec::new());
+    let mut open = Open::default();
+    let mut archive = tar::Archive::new(file.try_clone()?);
+    for entry in archive.entries_with_seek()? {
+        let mut entry = entry.with_context(|| format!("is broken or truncated after sample {}", samples.len()))?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let (offset, size) = (entry.raw_file_position(), entry.size());
+        ensure!(
+            offset.checked_add(size).is_some_and(|end| end <= len),
+            "is truncated: sample {} ends {size} bytes after byte {offset}, the file has {len}",
+            samples.len() + 1
+        );
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let Some((key, ending)) = key_and_ending(&name) else { continue };
+        let (key, ending) = (key.to_string(), ending.to_lowercase());
+        let ending = ending.as_str();
+        if key != open.key {
+            close(&mut open, &mut images, &mut samples);
+            open.key = key;
+        }
+        if name.split(['/', '\\']).any(|part| part == "..") || name.starts_with('/') {
+            open.problem = Some("a member's name leads out of the archive".into());
+        } else if IMAGES.contains(&ending) {
+            open.image = (offset, size);
+            open.fields[Field::Image as usize] = Some(name.clone());
+        } else if ending == "json" || ending == "cls" || TEXTS.contains(&ending) || ending == columns.report {
+            if size > MAX_TEXT {
+                open.problem = Some(format!("its .{ending} has {size} bytes; allowed are {MAX_TEXT}"));
+                continue;
+            }
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).with_context(|| format!("sample {}", samples.len() + 1))?;
+            if let Err(reason) = take_text(&mut open.fields, ending, &bytes, columns) {
+                open.problem = Some(format!(".{ending}: {reason}"));
+            }
+        }
+    }
+    close(&mut open, &mut images, &mut samples);
+    ensure!(!samples.is_empty(), "holds no samples");
+    Ok((TarShard { path: path.to_path_buf(), images }, samples))
+}
+
+/// The name up to the first dot of its last part, and what follows in lower case.
+fn key_and_ending(name: &str) -> Option<(&str, &str)> {
+    let start = name.rfind('/').map_or(0, |i| i + 1);
+    let dot = start + name[start..].find('.')?;
+    // Files of the Finder and of shards' own index are no samples.
+    (dot > start).then(|| (&name[..dot], &name[dot + 1..]))
+}
+
+fn close(open: &mut Open, images: &mut Vec<(u64, u64)>, samples: &mut Vec<Sample>) {
+    let open = std::mem::take(open);
+    if open.key.is_empty() {
+        return;
+    }
+    images.push(open.image);
+    let missing = open.fields[Field::Image as usize].is_none().then(|| "has no image (.jpg, .png or .dcm)".to_string());
+    let fields = match open.problem.or(missing) {
+        Some(problem) => Err(problem),
+        None => Ok(open.fields),
+    };
+    samples.push((images.len() as u64, fields));
+}
+
+fn take_text(fields: &mut Fields, ending: &str, bytes: &[u8], columns: &Columns) -> Result<(), String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_string())?;
+    match ending {
+        "json" => {
+            let object: serde_json::Map<String, Value> =
+                serde_json::from_str(text).map_err(|e| format!("not a JSON object (column {})", e.column()))?;
+            let found = object_fields(&object, columns)?;
+            for (i, (field, found)) in fields.iter_mut().zip(found).enumerate() {
+                // The image is a member, whatever the JSON calls it.
+                if i != Field::Image as usize && found.is_some() {
+                    *field = found;
+                }
+            }
+        }
+        "cls" => fields[Field::Label as usize] = filled(text),
+        _ => fields[Field::Report as usize] = filled(text),
+    }
+    Ok(())
+}
