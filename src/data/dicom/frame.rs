@@ -5,7 +5,7 @@ use dicom_core::value::Value;
 use dicom_object::DefaultDicomObject;
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 
-use super::{count, number, tags, text};
+use super::{count, jpeg_ls, number, tags, text};
 use crate::data::image::{MAX_BYTES, MAX_SIDE};
 use crate::error::caught;
 
@@ -33,6 +33,8 @@ struct Layout {
     allocated: usize,
     planar: bool,
 }
+
+const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
 pub(super) fn read(object: &DefaultDicomObject, index: usize) -> Result<Frame> {
     let (rows, columns) = (count(object, tags::ROWS, "Rows")?, count(object, tags::COLUMNS, "Columns")?);
@@ -62,7 +64,14 @@ pub(super) fn read(object: &DefaultDicomObject, index: usize) -> Result<Frame> {
     };
     let syntax = object.meta().transfer_syntax().trim_end_matches('\0').to_string();
     match super::value(object, tags::PIXELS).context("has no pixels")? {
-        Value::Primitive(all) => frame.values = native(&all.to_bytes(), &frame, &layout, index)?,
+        Value::Primitive(all) => {
+            let mut bytes = all.to_bytes();
+            if syntax == BIG_ENDIAN && allocated == 32 {
+                // Each half was turned by itself.
+                bytes.to_mut().chunks_exact_mut(4).for_each(|b| b.rotate_left(2));
+            }
+            frame.values = native(&bytes, &frame, &layout, index)?;
+        }
         Value::PixelSequence(sequence) => {
             let bytes = fragment(sequence.fragments(), sequence.offset_table(), frames, index)?;
             decode(&bytes, &syntax, &mut frame, &layout)?;
@@ -141,12 +150,14 @@ fn fragment(fragments: &[Vec<u8>], offsets: &[u32], frames: usize, index: usize)
     Ok(bytes)
 }
 
-/// What a decoder gave: values of `bits` bits, little-endian, of a pixel side by side.
+/// What a decoder gave.
 struct Decoded {
     size: (usize, usize),
     samples: usize,
-    bits: u32,
-    bytes: Vec<u8>,
+    /// Bits of a value whose sign is still to be found; `None` where it has one.
+    bits: Option<u32>,
+    /// Values of a pixel side by side.
+    values: Vec<i32>,
     /// Colours were turned into RGB on the way.
     rgb: bool,
 }
@@ -154,32 +165,19 @@ struct Decoded {
 fn decode(bytes: &[u8], syntax: &str, frame: &mut Frame, layout: &Layout) -> Result<()> {
     let name = transfer_syntax(syntax).with_context(|| {
         format!(
-            "has transfer syntax {syntax}, which is not read; known are uncompressed, deflated, RLE, JPEG, JPEG-LS, JPEG \
-             2000 and HTJ2K"
+            "has transfer syntax {syntax}, which is not read; known are uncompressed, deflated, RLE, JPEG, JPEG-LS and \
+             JPEG 2000"
         )
     })?;
     let decoded = caught(|| match name {
         "RLE" => rle(bytes, frame, layout),
         "JPEG" => jpeg(bytes, frame),
         "JPEG-LS" => {
-            let d = dicom_toolkit_codec::JpegLsCodec::decode_frame(bytes).map_err(|e| anyhow!("{e}"))?;
-            let size = (d.width as usize, d.height as usize);
-            Ok(Decoded {
-                size,
-                samples: d.components.into(),
-                bits: d.bits_per_sample.into(),
-                bytes: d.pixels,
-                rgb: false,
-            })
+            let d = jpeg_ls::decode(bytes, frame.rows * frame.columns * frame.samples)?;
+            let values = d.values.iter().map(|&v| v.into()).collect();
+            Ok(Decoded { size: (d.width, d.height), samples: d.components, bits: Some(d.bits), values, rgb: false })
         }
-        _ => {
-            bounded_j2k(bytes, frame)?;
-            let d = dicom_toolkit_codec::jp2k::decoder::decode_jp2k(bytes).map_err(|e| anyhow!("{e}"))?;
-            let size = (d.width as usize, d.height as usize);
-            // The decoder turns the colour transform of the code stream back.
-            let rgb = d.components == 3 && frame.photometric != "YBR_FULL";
-            Ok(Decoded { size, samples: d.components.into(), bits: d.bits_per_sample.into(), bytes: d.pixels, rgb })
-        }
+        _ => jpeg_2000(bytes, frame),
     });
     let decoded = decoded.with_context(|| format!("its {name} pixels cannot be decoded"))?;
     ensure!(
@@ -192,9 +190,10 @@ fn decode(bytes: &[u8], syntax: &str, frame: &mut Frame, layout: &Layout) -> Res
         frame.rows,
         frame.samples
     );
-    let width = if decoded.bits > 8 { 16 } else { 8 };
-    let signed_bits = Frame { bits_stored: decoded.bits.min(frame.bits_stored), ..frame.clone() };
-    frame.values = numbers(&decoded.bytes, width, &signed_bits);
+    frame.values = match decoded.bits {
+        Some(bits) => decoded.values.iter().map(|&v| sign(v as u32, bits, frame.signed)).collect(),
+        None => decoded.values,
+    };
     ensure!(
         frame.values.len() == frame.rows * frame.columns * frame.samples,
         "its {name} pixels are fewer than it says"
@@ -211,43 +210,93 @@ fn transfer_syntax(uid: &str) -> Option<&'static str> {
         "4.50" | "4.51" | "4.53" | "4.55" | "4.57" | "4.70" => "JPEG",
         "4.80" | "4.81" => "JPEG-LS",
         "4.90" | "4.91" | "4.92" | "4.93" => "JPEG 2000",
-        "4.201" | "4.202" | "4.203" => "HTJ2K",
         _ => return None,
     })
 }
 
+/// PS3.5 annex G: for each sample of a pixel its bytes from the highest on, each run-length coded for itself.
 fn rle(bytes: &[u8], frame: &Frame, layout: &Layout) -> Result<Decoded> {
-    ensure!(matches!(layout.allocated, 8 | 16), "{} bits a value; allowed are 8 and 16", layout.allocated);
-    let (rows, columns) = (u16::try_from(frame.rows)?, u16::try_from(frame.columns)?);
-    let (samples, allocated) = (frame.samples as u8, layout.allocated as u8);
-    let bytes = dicom_toolkit_codec::rle_decode_frame(bytes, rows, columns, samples, allocated);
-    let bytes = bytes.map_err(|e| anyhow!("{e}"))?;
-    let size = (frame.columns, frame.rows);
-    Ok(Decoded { size, samples: frame.samples, bits: layout.allocated as u32, bytes, rgb: false })
+    let word = |i: usize| -> Result<usize> {
+        let b = bytes.get(4 * i..4 * i + 4).context("its header is cut")?;
+        Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize)
+    };
+    let each = layout.allocated / 8;
+    let (count, pixels) = (word(0)?, frame.rows * frame.columns);
+    ensure!(each > 0 && count == each * frame.samples, "it has {count} segments, not {}", each * frame.samples);
+    let mut values = vec![0u32; pixels * frame.samples];
+    for segment in 0..count {
+        let start = word(1 + segment)?;
+        let end = if segment + 1 < count { word(2 + segment)? } else { bytes.len() };
+        let packed = bytes.get(start..end).context("its header names bytes that are not there")?;
+        let (sample, shift) = (segment / each, 8 * (each - 1 - segment % each));
+        let plane = unpack_bits(packed, pixels)?;
+        for (value, byte) in values[sample..].iter_mut().step_by(frame.samples).zip(plane) {
+            *value |= u32::from(byte) << shift;
+        }
+    }
+    let bits = frame.bits_stored.min(layout.allocated as u32);
+    let values = values.into_iter().map(|v| v as i32).collect();
+    Ok(Decoded { size: (frame.columns, frame.rows), samples: frame.samples, bits: Some(bits), values, rgb: false })
+}
+
+fn unpack_bits(packed: &[u8], wanted: usize) -> Result<Vec<u8>> {
+    let mut plane = Vec::with_capacity(wanted);
+    let mut rest = packed;
+    while plane.len() < wanted {
+        let (&control, after) = rest.split_first().context("it ends in the middle of its pixels")?;
+        let count = match control {
+            0..=127 => usize::from(control) + 1,
+            128 => 0,
+            129.. => 257 - usize::from(control),
+        };
+        let used = if control < 128 { count } else { usize::from(count > 0) };
+        let bytes = after.get(..used).context("it ends in the middle of its pixels")?;
+        match control < 128 {
+            true => plane.extend_from_slice(bytes),
+            false => plane.extend(std::iter::repeat_n(bytes.first().copied().unwrap_or_default(), count)),
+        }
+        rest = &after[used..];
+    }
+    plane.truncate(wanted);
+    Ok(plane)
 }
 
 fn jpeg(bytes: &[u8], frame: &Frame) -> Result<Decoded> {
     let mut decoder = Decoder::new(bytes);
     decoder.set_max_decoding_buffer_size(MAX_BYTES as usize);
     let coloured = frame.photometric.starts_with("YBR");
-    if frame.samples == 3 {
-        decoder.set_color_transform(if coloured { ColorTransform::YCbCr } else { ColorTransform::None });
+    // Where the file says RGB the marks of the JPEG itself decide: both kinds are met.
+    if coloured {
+        decoder.set_color_transform(ColorTransform::YCbCr);
     }
     decoder.read_info()?;
     let info = decoder.info().context("has no header")?;
     let size = (usize::from(info.width), usize::from(info.height));
     ensure!(size == (frame.columns, frame.rows), "its header says {} × {}", size.0, size.1);
     let bytes = decoder.decode()?;
-    let (samples, bits, bytes) = match info.pixel_format {
-        PixelFormat::L8 => (1, 8, bytes),
-        PixelFormat::L16 => {
-            let native = bytes.chunks_exact(2).flat_map(|b| u16::from_ne_bytes([b[0], b[1]]).to_le_bytes());
-            (1, 16, native.collect())
-        }
-        PixelFormat::RGB24 => (3, 8, bytes),
+    let small = || bytes.iter().map(|&b| b.into()).collect();
+    let (samples, values) = match info.pixel_format {
+        PixelFormat::L8 => (1, small()),
+        PixelFormat::L16 => (1, bytes.chunks_exact(2).map(|b| u16::from_ne_bytes([b[0], b[1]]).into()).collect()),
+        PixelFormat::RGB24 => (3, small()),
         PixelFormat::CMYK32 => bail!("four colours"),
     };
-    Ok(Decoded { size, samples, bits, bytes, rgb: coloured })
+    Ok(Decoded { size, samples, bits: Some(frame.bits_stored), values, rgb: coloured })
+}
+
+fn jpeg_2000(bytes: &[u8], frame: &Frame) -> Result<Decoded> {
+    bounded_j2k(bytes, frame)?;
+    let image = jpeg2k::Image::from_bytes(bytes).map_err(|e| anyhow!("{e}"))?;
+    let planes = image.components();
+    let size = (image.width() as usize, image.height() as usize);
+    let pixels = size.0 * size.1;
+    ensure!(!planes.is_empty() && planes.iter().all(|p| p.data().len() == pixels), "its planes differ in size");
+    let values = (0..pixels).flat_map(|i| planes.iter().map(move |p| p.data()[i])).collect();
+    // The code stream may say that values have no sign where the file says that they have one.
+    let bits = (!planes[0].is_signed()).then(|| planes[0].precision());
+    // The decoder turns the colour transform of the code stream back.
+    let rgb = planes.len() == 3 && frame.photometric != "YBR_FULL";
+    Ok(Decoded { size, samples: planes.len(), bits, values, rgb })
 }
 
 /// The decoder makes room for whatever the code stream's header claims: that is looked at first.

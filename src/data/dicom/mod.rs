@@ -5,6 +5,7 @@
 
 mod display;
 mod frame;
+mod jpeg_ls;
 mod lut;
 
 use anyhow::{Context, Result, anyhow, ensure};
