@@ -2,6 +2,7 @@
 
 mod data;
 mod encode;
+mod loader;
 mod matmul;
 mod train_step;
 
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 pub use data::{DataBench, DataFigures, data};
 pub use encode::{EncodeFigures, encode};
+pub use loader::{LoaderBench, LoaderFigures, loader};
 pub use matmul::matmul_gflops;
 pub use train_step::{TrainStepBench, TrainStepFigures, train_step};
 

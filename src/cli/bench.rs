@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::output;
-use crate::bench::{self, DataBench, Spread, TrainStepBench};
+use crate::bench::{self, DataBench, LoaderBench, Spread, TrainStepBench};
 use crate::data::{ReportTokenizer, TokenizerKind};
 use crate::device;
 use crate::model::ClipConfig;
@@ -19,6 +19,8 @@ pub(super) enum Command {
     Encode(ModelArgs),
     /// Image files to model input and texts to token ids, on one core
     Data(DataArgs),
+    /// A data set to batches of model input, as training reads it
+    Loader(LoaderArgs),
     /// Floating-point operations a second of a large matrix product: what steps are measured against
     Matmul(MatmulArgs),
 }
@@ -98,6 +100,35 @@ pub(super) struct DataArgs {
     json: bool,
 }
 
+/// Examples:
+///   reportclip bench loader 'shards/train-*.tar' --workers 2
+///   reportclip bench loader pairs.csv --rounds 0
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct LoaderArgs {
+    /// As data.train names it
+    #[arg(value_name = "MANIFEST")]
+    source: PathBuf,
+    /// Images of a batch
+    #[arg(long, default_value_t = 32)]
+    batch_size: usize,
+    /// Side of the model's images
+    #[arg(long, default_value_t = 224)]
+    image_size: usize,
+    /// Threads that decode
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Passes over the data, after one for nothing; 0 = open it only
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// As data.shuffle_buffer
+    #[arg(long, default_value_t = 0)]
+    shuffle_buffer: usize,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct MatmulArgs {
     /// Threads; default: as many as the machine has cores
@@ -117,6 +148,7 @@ pub(super) fn run(command: &Command) -> Result<()> {
         Command::TrainStep(args) => train_step(args, started),
         Command::Encode(args) => encode(args),
         Command::Data(args) => data(args),
+        Command::Loader(args) => loader(args),
         Command::Matmul(args) => matmul(args),
     }
 }
@@ -231,6 +263,28 @@ fn data(args: &DataArgs) -> Result<()> {
         spread(&figures.images_per_s),
         100.0 * figures.decode_share,
         100.0 * figures.resize_share
+    ))
+}
+
+fn loader(args: &LoaderArgs) -> Result<()> {
+    ensure!(args.batch_size > 0, "--batch-size is 0; allowed is 1 and more");
+    // Workers are the threads that are counted.
+    device::use_threads(1)?;
+    let figures = bench::loader(&LoaderBench {
+        source: args.source.clone(),
+        batch_size: args.batch_size,
+        image_size: args.image_size,
+        workers: args.workers,
+        rounds: args.rounds,
+        shuffle_buffer: args.shuffle_buffer,
+    })?;
+    if args.json {
+        return output::print_json(&serde_json::to_value(figures)?);
+    }
+    let images = figures.images_per_s.as_ref().map(|s| format!("images: {}\n", spread(s))).unwrap_or_default();
+    output::print(&format!(
+        "{images}opening {} rows: {:.2} s, {} MiB; {} MiB at most",
+        figures.rows, figures.open_s, figures.open_peak_rss_mib, figures.peak_rss_mib
     ))
 }
 

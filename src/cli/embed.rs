@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::eval::{ColumnArgs, OpenModel};
+use super::eval::{ColumnArgs, OpenModel, policy_of};
 use super::output;
-use crate::data::{ImageSource, Manifest, Row};
+use crate::data::{Columns, ImageSource, Manifest, ReportPolicy, Row};
 use crate::track::replace_with;
 
 /// Examples:
@@ -63,9 +63,9 @@ pub(super) struct IndexSource {
 
 impl IndexSource {
     /// The rows of the manifest that the index was made from.
-    pub fn rows(&self) -> Result<Vec<Row>> {
+    pub fn rows(&self, policy: ReportPolicy) -> Result<Vec<Row>> {
         let Some(path) = &self.manifest else { return Ok(Vec::new()) };
-        let manifest = Manifest::open(path, &self.columns.columns(), self.image_root.as_deref())?;
+        let manifest = Manifest::open(path, &Columns { policy, ..self.columns.columns() }, self.image_root.as_deref())?;
         if let Some(problem) = manifest.problems.first() {
             bail!("{problem}");
         }
@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         images: args.images.iter().map(absolute).collect(),
         texts: args.texts.as_ref().map(absolute),
     };
-    let (rows, lines) = (source.rows()?, source.lines()?);
+    let (rows, lines) = (source.rows(policy_of(&args.model)?)?, source.lines()?);
     let images: Vec<ImageSource> = match source.manifest {
         Some(_) => rows.iter().map(Row::image).collect(),
         None => source.images.iter().cloned().map(ImageSource::from).collect(),

@@ -7,7 +7,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{output, table};
-use crate::data::{Columns, Manifest, Row};
+use crate::data::{Columns, Manifest, ReportPolicy, Row};
 use crate::eval::{Encoder, RetrievalOptions, evaluate};
 use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::LoadOptions;
@@ -47,7 +47,7 @@ pub(super) struct Args {
 /// How a manifest is read, shared by all commands that take one.
 #[derive(Debug, clap::Args)]
 pub(super) struct DataArgs {
-    /// Manifest: CSV, TSV or JSONL
+    /// Manifest: CSV, TSV, JSONL, Parquet, tar shards, a folder, hf://datasets/org/name
     #[arg(long, value_name = "MANIFEST")]
     pub data: PathBuf,
     /// Only the rows of this split; default all rows
@@ -72,9 +72,26 @@ pub(super) struct ColumnArgs {
     /// Column of patients, used if there
     #[arg(long, default_value = "patient_id")]
     pub patient_id_column: String,
+    /// Column of studies, used if there
+    #[arg(long, default_value = "study_id")]
+    #[serde(default = "study_id")]
+    pub study_id_column: String,
     /// Column of splits, used if there
     #[arg(long, default_value = "split")]
     pub split_column: String,
+    /// Column of labels, used if there
+    #[arg(long, default_value = "label")]
+    #[serde(default = "label")]
+    pub label_column: String,
+}
+
+// Older indexes were written without these.
+fn study_id() -> String {
+    "study_id".into()
+}
+
+fn label() -> String {
+    "label".into()
 }
 
 impl ColumnArgs {
@@ -83,19 +100,21 @@ impl ColumnArgs {
             image: self.image_column.clone(),
             report: self.report_column.clone(),
             patient_id: self.patient_id_column.clone(),
+            study_id: self.study_id_column.clone(),
             split: self.split_column.clone(),
+            label: self.label_column.clone(),
             ..Columns::default()
         }
     }
 }
 
 impl DataArgs {
-    /// The rows asked for.
+    /// The rows asked for, of each report what `policy` reads.
     ///
     /// # Errors
     /// A manifest that cannot be read, a row that cannot be used, no row left.
-    pub fn rows(&self) -> Result<Vec<Row>> {
-        let columns = self.columns.columns();
+    pub fn rows(&self, policy: ReportPolicy) -> Result<Vec<Row>> {
+        let columns = Columns { policy, ..self.columns.columns() };
         let manifest = Manifest::open(&self.data, &columns, self.image_root.as_deref())?;
         if let Some(problem) = manifest.problems.first() {
             let more = match manifest.problems.len() - 1 {
@@ -120,6 +139,14 @@ pub(super) struct OpenModel {
     pub device: Device,
     /// Held because the model's tensors are views of these.
     _params: Params,
+}
+
+/// What of a report a model reads.
+///
+/// # Errors
+/// There is no such model, or what it says of reports cannot be read.
+pub(super) fn policy_of(model: &str) -> Result<ReportPolicy> {
+    crate::train::report_policy(&ModelFiles::open(&Source::parse(model)?)?)
 }
 
 impl OpenModel {
@@ -151,7 +178,7 @@ impl OpenModel {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(args.batch_size > 0, "--batch-size is 0; allowed is 1 and more");
-    let rows = args.data.rows()?;
+    let rows = args.data.rows(policy_of(&args.model)?)?;
     let m = OpenModel::open(&args.model, &args.device)?;
     let options = RetrievalOptions {
         bootstrap: args.bootstrap as usize,

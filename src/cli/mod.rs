@@ -102,7 +102,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
         None => {
             let full = error.chain().any(|e| e.to_string().contains("No space left"));
-            let hint = if full { "; free some space, then go on with --resume latest" } else { "" };
+            let hint = if full { "; free some space, then run it again (train: with --resume latest)" } else { "" };
             output::error(&format!("{}{hint}", one_line(error)));
             ExitCode::from(1)
         }

@@ -93,7 +93,7 @@ struct Names {
 
 impl Names {
     fn read(source: &IndexSource, kind: &str) -> Self {
-        let rows = source.rows().unwrap_or_else(|e| {
+        let rows = source.rows(Default::default()).unwrap_or_else(|e| {
             tracing::warn!(
                 "the index's manifest cannot be read, so rows have numbers only: {}",
                 crate::error::one_line(&e)

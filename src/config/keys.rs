@@ -188,7 +188,7 @@ pub const KEYS: &[Key] = &[
     key(
         "data.near_duplicates",
         Kind::Int(0, 1 << 30),
-        "5000",
+        "2000",
         "Look for near-duplicate images across splits when there are at most so many images; 0 = never",
     ),
     key("data.on_error", Kind::OneOf(&["stop", "skip"]), "\"stop\"", "What to do with a row that cannot be read"),

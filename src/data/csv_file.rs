@@ -16,13 +16,7 @@ pub(super) fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take)
     let dialect = Dialect::sniff(source.fill_buf()?, columns);
     let separator_name = dialect.separator_name();
     let starts = Rc::new(RefCell::new(VecDeque::new()));
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(dialect.separator)
-        .quote(dialect.quote)
-        .escape(dialect.escape)
-        .double_quote(dialect.escape.is_none())
-        .buffer_capacity(1 << 16)
-        .from_reader(Checked::new(source, dialect, Rc::clone(&starts)));
+    let mut reader = dialect.reader(Checked::new(source, dialect, Rc::clone(&starts)));
     let header = reader.headers().map_err(readable)?;
     let header: Vec<String> = header.iter().map(|h| h.trim().to_string()).collect();
     let known: Vec<&str> = header.iter().map(String::as_str).collect();
@@ -58,6 +52,38 @@ pub(super) fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take)
     }
     ensure!(records > 0, "has a header and no rows");
     Ok(())
+}
+
+/// The whole CSV with column `name` set to `value(line)`, added where it is not there.
+pub(super) fn with_column<'a>(
+    mut source: impl BufRead,
+    columns: &Columns,
+    name: &str,
+    value: &dyn Fn(u64) -> Option<&'a str>,
+) -> Result<String> {
+    let dialect = Dialect::sniff(source.fill_buf()?, columns);
+    let starts = Rc::new(RefCell::new(VecDeque::new()));
+    let mut reader = dialect.reader(Checked::new(source, dialect, Rc::clone(&starts)));
+    let mut header = reader.headers().map_err(readable)?.clone();
+    let at = header.iter().position(|h| h.trim() == name);
+    let mut writer = csv::WriterBuilder::new().delimiter(dialect.separator).from_writer(Vec::new());
+    if at.is_none() {
+        header.push_field(name);
+    }
+    writer.write_record(&header)?;
+    starts.borrow_mut().pop_front();
+    for record in reader.records() {
+        let record = record.map_err(readable)?;
+        let line = starts.borrow_mut().pop_front().unwrap_or_default();
+        let mut fields: Vec<&str> = record.iter().collect();
+        match (at, value(line)) {
+            (Some(at), Some(value)) => fields[at] = value,
+            (None, value) => fields.push(value.unwrap_or_default()),
+            (Some(_), None) => {}
+        }
+        writer.write_record(fields)?;
+    }
+    Ok(String::from_utf8(writer.into_inner().map_err(|e| anyhow!("{e}"))?)?)
 }
 
 /// What [`Checked`] found stands in the error as text.
@@ -103,6 +129,16 @@ impl Dialect {
         let before = |i: usize| if i == 0 { None } else { sample.get(i - 1) };
         let doubled = pairs(quote).filter(|&i| !(ends(before(i)) && ends(sample.get(i + 2)))).count();
         Self { separator, quote, escape: (escapes > 0 && doubled == 0).then_some(b'\\') }
+    }
+
+    fn reader<R: Read>(&self, source: R) -> csv::Reader<R> {
+        csv::ReaderBuilder::new()
+            .delimiter(self.separator)
+            .quote(self.quote)
+            .escape(self.escape)
+            .double_quote(self.escape.is_none())
+            .buffer_capacity(1 << 16)
+            .from_reader(source)
     }
 
     fn separator_name(&self) -> &'static str {

@@ -101,6 +101,45 @@ pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     Ok(Picture { width, height, channels, bytes })
 }
 
+/// A JPEG of the picture, its longer side at most `side` pixels.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn thumbnail(picture: &Picture, side: u32) -> Result<Vec<u8>> {
+    jpeg(&dynamic(picture)?.thumbnail(side, side), 80)
+}
+
+/// A JPEG of the picture with its shorter side at most `size` pixels.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn reduced(picture: &Picture, size: Option<u32>) -> Result<Vec<u8>> {
+    let whole = dynamic(picture)?;
+    let shorter = picture.width.min(picture.height);
+    let size = size.unwrap_or(shorter);
+    if shorter <= size {
+        return jpeg(&whole, 95);
+    }
+    let scaled = |side: u32| ((u64::from(side) * u64::from(size) + u64::from(shorter) / 2) / u64::from(shorter)) as u32;
+    let (width, height) = (scaled(picture.width), scaled(picture.height));
+    jpeg(&whole.resize_exact(width, height, image::imageops::FilterType::CatmullRom), 95)
+}
+
+fn dynamic(picture: &Picture) -> Result<DynamicImage> {
+    let (width, height, bytes) = (picture.width, picture.height, picture.bytes.clone());
+    let whole = match picture.channels {
+        1 => image::GrayImage::from_raw(width, height, bytes).map(DynamicImage::from),
+        _ => image::RgbImage::from_raw(width, height, bytes).map(DynamicImage::from),
+    };
+    whole.context("has fewer pixels than it says")
+}
+
+fn jpeg(image: &DynamicImage, quality: u8) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    image.write_with_encoder(image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality))?;
+    Ok(bytes)
+}
+
 /// Whether an end-of-image mark follows the picture's own data: the decoder fills what is missing with gray and says
 /// nothing. Marks inside segments before the data, such as a thumbnail's, do not count.
 fn jpeg_is_whole(bytes: &[u8]) -> bool {

@@ -17,7 +17,7 @@ use parquet::arrow::arrow_reader::{
 use serde_json::Value;
 
 use super::manifest::{Columns, Take, filled, missing_column, names};
-use super::row::Fields;
+use super::row::{Field, Fields};
 
 /// Rows decoded at once when texts are read.
 const BATCH: usize = 1024;
@@ -132,6 +132,7 @@ pub(super) fn read(images: &ParquetImages, columns: &Columns, take: &mut Take) -
         .with_batch_size(BATCH)
         .build()?;
     let classes = class_names(&schema);
+    let split = split_of_name(&images.path);
     let mut line = 0;
     for batch in reader {
         let batch = batch.with_context(|| format!("is broken after row {line}"))?;
@@ -147,6 +148,9 @@ pub(super) fn read(images: &ParquetImages, columns: &Columns, take: &mut Take) -
                     (_, value) => value,
                 };
             }
+            if fields[Field::Split as usize].is_none() {
+                fields[Field::Split as usize] = split.clone();
+            }
             if images.holds_bytes() && fields[0].is_none() {
                 fields[0] = Some(format!("row {line}"));
             }
@@ -154,6 +158,17 @@ pub(super) fn read(images: &ParquetImages, columns: &Columns, take: &mut Take) -
         }
     }
     Ok(())
+}
+
+/// The split that the name of a file says, as `datasets` calls them: train-00000-of-00002.parquet.
+fn split_of_name(path: &Path) -> Option<String> {
+    let stem = path.file_stem()?.to_str()?;
+    let word = stem.split(['-', '_', '.']).next()?;
+    match word {
+        "train" | "test" | "val" => Some(word.to_string()),
+        "validation" | "valid" | "dev" => Some("val".to_string()),
+        _ => None,
+    }
 }
 
 /// A column as text; of an image its path.

@@ -177,11 +177,19 @@ impl ImageSource {
     /// # Errors
     /// It cannot be read or decoded; the message names the file.
     pub fn read(&self) -> Result<Picture> {
+        self.read_from(&self.bytes()?)
+    }
+
+    /// The same from its bytes, which are at hand.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_from(&self, bytes: &[u8]) -> Result<Picture> {
         let frame = match self {
             Self::File(path) => image::frame_of(path).1,
             Self::Packed(_) => 0,
         };
-        image::decode(&self.bytes()?, frame).with_context(|| self.to_string())
+        image::decode(bytes, frame).with_context(|| self.to_string())
     }
 
     /// The file that holds it, alone or with others.

@@ -1,7 +1,7 @@
 //! Sections of a clinical report: where FINDINGS begin and end. English and Chinese.
 //!
-//! A heading stands at the beginning of a line, or in capitals after a sentence, and is followed by a colon or stands
-//! alone on its line. Sub-headings such as `LUNGS:` stay part of their section. What is said in a section is not looked
+//! A heading stands at the beginning of a line, or after a sentence, or in capitals within small letters; it is followed by
+//! a colon or stands alone on its line. Sub-headings such as `LUNGS:` stay part of their section. What is said in a section is not looked
 //! at.
 
 use std::borrow::Cow;
@@ -172,10 +172,16 @@ pub fn parse(report: &str) -> Vec<(Section, &str)> {
         }
     };
     let mut at = 0;
+    // In a report of small letters capitals stand out wherever they are; one in capitals has none that do.
+    let capitals = report.bytes().filter(u8::is_ascii_uppercase).count();
+    let small = report.bytes().filter(u8::is_ascii_lowercase).count() > capitals;
     // Whether a heading may begin here: at a line's start any, after a sentence one in capitals.
     let (mut line_start, mut sentence_start) = (true, true);
     while let Some(c) = report[at..].chars().next() {
-        let may = if line_start || sentence_start { heading(&report[at..], line_start) } else { None };
+        let may_begin = line_start
+            || sentence_start
+            || (small && c.is_ascii_uppercase() && report[..at].ends_with(char::is_whitespace));
+        let may = if may_begin { heading(&report[at..], line_start) } else { None };
         if let Some((section, len)) = may {
             close(current, &report[start..at]);
             (current, start) = (section, at + len);
@@ -217,7 +223,7 @@ fn heading(text: &str, line_start: bool) -> Option<(Section, usize)> {
     };
     let (name, rest) = match inner.char_indices().take(LONGEST + 1).find(|&(_, c)| stops(c)) {
         Some((end, _)) => inner.split_at(end),
-        None if inner.chars().nth(LONGEST).is_none() => (inner, ""),
+        None if inner.chars().nth(LONGEST).is_none() => inner.split_at(inner.len()),
         None => return None,
     };
     let words = name.trim();
@@ -443,9 +449,18 @@ mod tests {
             "No change; impression of a nodule remains. History of cough.",
             "Comparison is made to the study of last year.",
             "There are no acute findings: the lungs are clear.",
+            "NO ACUTE FINDINGS: THE LUNGS ARE CLEAR",
         ] {
             assert_eq!(parts(report), [("", report)]);
         }
+        assert_eq!(
+            text(
+                "INDICATION: CHF FINDINGS: all lung fields are quite clear IMPRESSION: nothing abnormal is seen",
+                Section::Findings
+            )
+            .unwrap(),
+            "all lung fields are quite clear"
+        );
         assert_eq!(text("FINDINGS AND IMPRESSION: Clear.", Section::Impression), None);
         assert_eq!(text("FINDINGS AND IMPRESSION: Clear.", Section::Findings).unwrap(), "Clear.");
     }

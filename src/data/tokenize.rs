@@ -186,6 +186,14 @@ impl ReportTokenizer {
         Ok(chunks)
     }
 
+    /// Tokens of `text` with both marks, also where that is more than fit.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn count(&self, text: &str) -> Result<usize> {
+        Ok(self.all_ids(text)?.len())
+    }
+
     /// How many of `texts` have more tokens than fit.
     ///
     /// # Errors
@@ -193,7 +201,7 @@ impl ReportTokenizer {
     pub fn count_truncated<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<usize> {
         let mut count = 0;
         for text in texts {
-            count += usize::from(self.all_ids(text)?.len() > self.kind.context_length);
+            count += usize::from(self.count(text)? > self.kind.context_length);
         }
         Ok(count)
     }

@@ -1,4 +1,5 @@
-//! Image–text retrieval over a split, many-to-many: identical reports are one target, rows with the same image path one query.
+//! Image–text retrieval over a split, many-to-many: identical reports are one target, rows with the same image one query,
+//! and within a study every image fits every report.
 
 use std::collections::HashMap;
 
@@ -93,6 +94,7 @@ impl<'a> Pairs<'a> {
         let mut images: HashMap<ImageSource, usize> = HashMap::new();
         let mut texts: HashMap<&str, usize> = HashMap::new();
         let mut patients: HashMap<&str, usize> = HashMap::new();
+        let mut studies: std::collections::BTreeMap<&str, Vec<(usize, usize)>> = Default::default();
         let mut pairs = Self {
             images: Vec::new(),
             texts: Vec::new(),
@@ -114,9 +116,9 @@ impl<'a> Pairs<'a> {
                 pairs.images_of_text.push(Vec::new());
                 pairs.texts.len() - 1
             });
-            if !pairs.texts_of_image[image].contains(&text) {
-                pairs.texts_of_image[image].push(text);
-                pairs.images_of_text[text].push(image);
+            pairs.join(image, text);
+            if let Some(study) = row.study_id() {
+                studies.entry(study).or_default().push((image, text));
             }
             pairs.of_row.push((image, text));
             // A shared report or image counts for the patient of its first row.
@@ -129,7 +131,20 @@ impl<'a> Pairs<'a> {
                 pairs.text_groups.push(if named { patient } else { text });
             }
         }
+        // Every view of a study fits every report of it.
+        for study in studies.values().filter(|rows| rows.len() > 1) {
+            for &(image, _) in study {
+                study.iter().for_each(|&(_, text)| pairs.join(image, text));
+            }
+        }
         pairs
+    }
+
+    fn join(&mut self, image: usize, text: usize) {
+        if !self.texts_of_image[image].contains(&text) {
+            self.texts_of_image[image].push(text);
+            self.images_of_text[text].push(image);
+        }
     }
 }
 

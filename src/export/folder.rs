@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use serde_json::{Value, json};
 
 use super::card::card;
-use crate::data::{Preprocess, ReportTokenizer};
+use crate::data::{Preprocess, ReportPolicy, ReportTokenizer};
 use crate::model::ClipConfig;
 use crate::model::checkpoint::{Family, Layout, save_safetensors};
 
@@ -23,9 +23,14 @@ pub struct ModelFolder {
     pub preprocess: Preprocess,
     /// Tokenizer with its files.
     pub tokenizer: ReportTokenizer,
+    /// What of a report it reads.
+    pub report: ReportPolicy,
     /// What it was made from, in a few words, for the card; never a path or a patient's number.
     pub origin: String,
 }
+
+/// The file that says what of a report a model reads; other programs pass it over.
+pub const REPORT_FILE: &str = "reportclip_report.json";
 
 /// Writes the folder. `weights` have our names. Write to a temporary place: it is not atomic.
 ///
@@ -70,6 +75,9 @@ pub fn write_model(folder: &Path, model: &ModelFolder, weights: &[(String, Tenso
     if !model.tokenizer.files().iter().any(|(name, _)| name == "tokenizer_config.json") {
         let config = json!({"tokenizer_class": model.tokenizer.class()});
         write("tokenizer_config.json", &pretty(&tokenizer_config(config.to_string().as_bytes(), model)?)?)?;
+    }
+    if model.report != ReportPolicy::default() {
+        write(REPORT_FILE, &pretty(&model.report.to_json())?)?;
     }
     write("README.md", card(model).as_bytes())
 }

@@ -3,4 +3,4 @@
 mod card;
 mod folder;
 
-pub use folder::{ModelFolder, write_model};
+pub use folder::{ModelFolder, REPORT_FILE, write_model};

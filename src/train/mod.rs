@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod keep_features;
+mod leaks;
 mod open_model;
 mod plan;
 mod prepare;
@@ -11,7 +12,7 @@ mod step;
 pub mod stop;
 mod trainer;
 
-pub use open_model::{fetch_tower, open_pretrained};
+pub use open_model::{fetch_tower, open_pretrained, open_tokenizer, report_policy};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
 pub use setup::loss_of;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use serde_json::{Value, json};
 
-use crate::config::{Config, ModelInit};
-use crate::data::{Preprocess, ReportTokenizer, Row, TokenizerKind, bpe, tokenize};
-use crate::export::ModelFolder;
+use crate::config::{Config, LongReports, ModelInit};
+use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, bpe, tokenize};
+use crate::export::{ModelFolder, REPORT_FILE};
 use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::{self, Family, Layout, LoadOptions, PairOptions, Pooling};
 use crate::model::{
@@ -166,7 +166,43 @@ fn model_folder(
         Some(folder) => ReportTokenizer::from_folder(folder, kind).context("model.tokenizer")?,
         None => hub_tokenizer(text, kind)?,
     };
-    Ok(ModelFolder { config: config.clone(), layout: loaded.layout.clone(), preprocess, tokenizer, origin })
+    let report = report_policy(text)?;
+    let tokenizer = tokenizer.with_whole_sentences(report.long != LongReports::Truncate);
+    Ok(ModelFolder { config: config.clone(), layout: loaded.layout.clone(), preprocess, tokenizer, report, origin })
+}
+
+/// What of a report a model reads: whole ones, unless its folder says otherwise.
+///
+/// # Errors
+/// What it says cannot be read.
+pub fn report_policy(files: &ModelFiles) -> Result<ReportPolicy> {
+    let Some(path) = files.find(REPORT_FILE)? else { return Ok(ReportPolicy::default()) };
+    let read = || -> Result<ReportPolicy> { ReportPolicy::from_json(&serde_json::from_slice(&std::fs::read(&path)?)?) };
+    read().with_context(|| path.display().to_string())
+}
+
+/// A model's tokenizer without its weights; `context_length` wins over what its config says.
+///
+/// # Errors
+/// There is none, or it is broken.
+pub fn open_tokenizer(files: &ModelFiles, context_length: Option<usize>) -> Result<ReportTokenizer> {
+    let mut config = Value::Null;
+    for name in ["config.json", "open_clip_config.json"] {
+        if let Some(path) = files.find(name)?.filter(|_| config.is_null()) {
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            config = serde_json::from_slice(&bytes).with_context(|| format!("{}: not JSON", path.display()))?;
+        }
+    }
+    let text = if config["text_config"].is_object() { &config["text_config"] } else { &config };
+    let model_type = text["model_type"].as_str().or(config["model_type"].as_str()).unwrap_or("clip");
+    // RoBERTa's table of positions begins with two that no token has.
+    let unused = if model_type.contains("roberta") { 2 } else { 0 };
+    let positions =
+        text["max_position_embeddings"].as_u64().or(config["model_cfg"]["text_cfg"]["context_length"].as_u64());
+    let said = positions.map_or(77, |n| n.saturating_sub(unused) as usize);
+    let model_type = model_type.replace("_text_model", "");
+    let kind = TokenizerKind { model_type, context_length: context_length.unwrap_or(said), full_length: false };
+    hub_tokenizer(files, kind)
 }
 
 /// Whose preprocessing a model has that comes without any.
@@ -260,6 +296,7 @@ fn random(config: &Config, reports: &[Row], device: &Device) -> Result<Model> {
         config: clip,
         preprocess: Preprocess::clip(image_size),
         tokenizer,
+        report: ReportPolicy::default(),
         origin: "Trained from scratch with reportclip.".into(),
     };
     Ok(Model { params, folder, notes: vec![note] })

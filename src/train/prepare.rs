@@ -1,16 +1,16 @@
 //! Everything that is opened and checked before the first step: data, tokenizer, model. All problems at once.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use sha2::{Digest, Sha256};
 
+use super::leaks;
 use super::open_model::open_model;
 use super::plan::sampler;
 use super::records::SkippedRow;
-use crate::config::{Config, FreezeDepth, LossKind, OnError};
+use crate::config::{Config, FreezeDepth, LongReports, LossKind, OnError};
 use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, ReportTokenizer, Row, RowProblem, sides};
 use crate::error::ProblemList;
@@ -78,9 +78,12 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
         notes.extend(model.notes.iter().cloned());
     }
     problems.finish()?;
-    let (Some(splits), Some(model)) = (splits, model) else {
+    let (Some(splits), Some(mut model)) = (splits, model) else {
         anyhow::bail!("data.train: {} holds no training pairs", config.data.train_name())
     };
+    model.folder.report = config.report.clone();
+    let whole_sentences = config.report.long != LongReports::Truncate;
+    model.folder.tokenizer = model.folder.tokenizer.with_whole_sentences(whole_sentences);
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
     freeze::apply(&config.freeze, &mut params);
@@ -122,7 +125,7 @@ fn truncation(tokenizer: &ReportTokenizer, rows: &[Row]) -> Result<Option<String
     Ok((share >= 1.0).then(|| {
         format!(
             "warning: {share:.0} % of the training reports ({long} of {looked} looked at) are longer than {} tokens and \
-             lose their ends; model.context_length makes room for more",
+             lose their ends; model.context_length makes room for more, report.section and report.long choose what stays",
             tokenizer.context_length()
         )
     }))
@@ -250,29 +253,8 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
     if splits.without_split > 0 {
         notes.push(format!("warning: rows of {file} without a split, which are not used: {}", splits.without_split));
     }
-    check_leaks(&file, splits, problems);
+    leaks::check(&file, &splits.train, &splits.others, config.data.near_duplicates, problems, notes);
     check_flip(config, &splits.train, problems);
-}
-
-/// Whoever stands on both sides of a split makes figures too good; says how many, not who.
-fn check_leaks(file: &str, splits: &Splits, problems: &mut ProblemList) {
-    type KeyOf = fn(&Row) -> Option<String>;
-    let keys = [
-        ("patients", (|r| r.patient_id().map(str::to_string)) as KeyOf),
-        ("studies", |r| r.study_id().map(str::to_string)),
-        ("images", |r| Some(r.image().to_string())),
-    ];
-    for (what, key) in keys {
-        let of = |rows: &[Row]| rows.iter().filter_map(key).collect::<HashSet<_>>();
-        let both = of(&splits.train).intersection(&of(&splits.others)).count();
-        if both > 0 {
-            problems.push(format!(
-                "{file}: {both} {what} stand in training and in another split, so figures would be too good; \
-                 give all rows of a patient one split"
-            ));
-            break;
-        }
-    }
 }
 
 /// A flipped image contradicts a report that names a side.

@@ -79,7 +79,7 @@ impl<'a> Markers<'a> {
 }
 
 /// Parameters of an LSE segment; 0 = the default.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Preset {
     maximum: i32,
     thresholds: [i32; 3],
@@ -361,7 +361,7 @@ impl<'a> Bits<'a> {
             if byte == 0xff && self.data.get(self.at + 1).is_none_or(|&next| next >= 0x80) {
                 return;
             }
-            let bits = if after_ff { 7 } else { 8 };
+            let bits = 8 - u32::from(after_ff);
             self.held = self.held << bits | u64::from(byte);
             self.count += bits;
             self.at += 1;
@@ -374,8 +374,7 @@ impl<'a> Bits<'a> {
             ensure!(self.count >= bits, "ends in the middle of its pixels");
         }
         self.count -= bits;
-        let value = self.held >> self.count & ((1 << bits) - 1);
-        Ok(value as i32)
+        Ok((self.held >> self.count & ((1 << bits) - 1)) as i32)
     }
 
     /// A value in a limited Golomb code.

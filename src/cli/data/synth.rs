@@ -1,25 +1,18 @@
-//! `reportclip data`.
+//! `reportclip data synth`.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-use super::output;
+use crate::cli::output;
 use crate::data::synth::{self, Language, SynthOptions};
-
-/// Make data.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
-    /// Draw phantom chest radiographs with reports, to try the program without data
-    Synth(SynthArgs),
-}
 
 /// Examples:
 ///   reportclip data synth --out data/phantom
 ///   reportclip data synth --out phantom-zh --language chinese --patients 100 --size 128
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
-pub(super) struct SynthArgs {
+pub(in crate::cli) struct Args {
     /// Folder to write images/ and manifest.csv into
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -43,8 +36,7 @@ enum LanguageArg {
     Chinese,
 }
 
-pub(super) fn run(command: &Command) -> Result<()> {
-    let Command::Synth(args) = command;
+pub(super) fn run(args: &Args) -> Result<()> {
     let options = SynthOptions {
         patients: args.patients,
         seed: args.seed,

@@ -1,0 +1,119 @@
+//! `reportclip data lint`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::eval::ColumnArgs;
+use crate::cli::output;
+use crate::data::Manifest;
+use crate::data::lint::{Level, LintOptions, LintReport, lint, page};
+use crate::hub::{ModelFiles, Source};
+use crate::track::replace_file;
+
+/// Exits with 1 where it finds an error.
+///
+/// Examples:
+///   reportclip data lint data/pairs.csv
+///   reportclip data lint data/pairs.csv --model openai/clip-vit-base-patch32 --html check.html
+///   reportclip data lint 'shards/train-{000..012}.tar' --json
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(in crate::cli) struct Args {
+    /// Manifest: CSV, TSV, JSONL, Parquet, tar shards, a folder, hf://datasets/org/name
+    #[arg(value_name = "MANIFEST")]
+    manifest: PathBuf,
+    /// Folder that image paths start at; default the manifest's
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+    #[command(flatten)]
+    columns: ColumnArgs,
+    /// Pairs that a step will see, for the false negatives in it
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+    /// Model folder or hub id whose tokenizer cuts the reports
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    model: Option<String>,
+    /// Tokens a text, where it is not the model's own number
+    #[arg(long)]
+    context_length: Option<usize>,
+    /// Open at most so many images, evenly spread; 0 = none
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    max_images: usize,
+    /// Training will flip images
+    #[arg(long)]
+    horizontal_flip: bool,
+    /// Write a page with thumbnails and histograms
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let tokenizer = match &args.model {
+        None => None,
+        Some(name) => {
+            let files = ModelFiles::open(&Source::parse(name)?)?;
+            Some(crate::train::open_tokenizer(&files, args.context_length)?)
+        }
+    };
+    let manifest = Manifest::open(&args.manifest, &args.columns.columns(), args.image_root.as_deref())?;
+    let bar = ProgressBar::new(0)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left").context("a progress bar")?);
+    let progress = |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    };
+    let options = LintOptions {
+        batch_size: args.batch_size as usize,
+        tokenizer: tokenizer.as_ref(),
+        max_images: args.max_images,
+        flip: args.horizontal_flip,
+    };
+    let report = lint(&manifest, &args.manifest.display().to_string(), &options, &progress)?;
+    bar.finish_and_clear();
+    if let Some(path) = &args.html {
+        replace_file(path, page(&report, &manifest.rows).as_bytes())?;
+    }
+    match args.json {
+        true => output::print_json(&serde_json::to_value(&report)?)?,
+        false => output::print(&text(&report, args.html.as_deref(), tokenizer.is_some()))?,
+    }
+    let errors = report.findings.iter().filter(|f| f.level == Level::Error).count();
+    if errors > 0 {
+        bail!("{}: {errors} kinds of errors were found", report.manifest);
+    }
+    Ok(())
+}
+
+fn text(report: &LintReport, html: Option<&Path>, with_tokenizer: bool) -> String {
+    const SHOWN: usize = 3;
+    let mut lines = vec![format!(
+        "{}: {} usable rows, {} images ({} looked into), {} reports, {} patients",
+        report.manifest, report.rows, report.images, report.images_looked_at, report.reports, report.patients
+    )];
+    for finding in &report.findings {
+        let level = match finding.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Note => "note",
+        };
+        lines.push(format!("{level:<8} {:>7} {}: {}", finding.count, finding.code, finding.message));
+        let shown: Vec<&str> = finding.rows.iter().take(SHOWN).map(String::as_str).collect();
+        let more = if finding.count > SHOWN { ", …" } else { "" };
+        lines.push(format!("{:17}{}{more}", "", shown.join(", ")));
+    }
+    if report.findings.is_empty() {
+        lines.push("nothing was found".into());
+    }
+    if !with_tokenizer {
+        lines.push("tokens were not counted; name a --model for that".into());
+    }
+    if let Some(path) = html {
+        lines.push(format!("page: {}", path.display()));
+    }
+    lines.join("\n")
+}

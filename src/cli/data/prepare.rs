@@ -1,0 +1,91 @@
+//! `reportclip data prepare`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::output;
+use crate::data::prepare::{Options, Preset, write};
+use crate::error::did_you_mean;
+use crate::train::stop;
+
+/// Reads a data set in the layout in which it is downloaded: openi, mimic-cxr, roco, chexpert-plus, padchest, or a folder
+/// of images with texts beside them. Numbers of patients and studies are written as salted hashes. The same command
+/// goes on where it was stopped.
+///
+/// Examples:
+///   reportclip data prepare mimic-cxr /data/mimic-cxr-jpg --out data/mimic --size 512
+///   reportclip data prepare openi /data/openi --out data/openi
+///   reportclip data prepare folder studies --out data/ours --size 384 --webdataset 1000
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(in crate::cli) struct Args {
+    /// openi, mimic-cxr, roco, chexpert-plus, padchest or folder
+    #[arg(value_name = "PRESET")]
+    preset: String,
+    /// Where the data set lies
+    #[arg(value_name = "DIR")]
+    root: PathBuf,
+    /// Folder for manifest.csv and summary.json, and for images or shards
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Write images with a shorter side of so many pixels, as JPEG; larger ones only are reduced
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(16..=4096))]
+    size: Option<u32>,
+    /// Write tar shards of so many rows
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    webdataset: Option<u32>,
+    /// What numbers of patients are hashed with; default drawn once and kept in the folder, file salt
+    #[arg(long)]
+    salt: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let preset = Preset::find(&args.preset).with_context(|| {
+        let known: Vec<&str> = Preset::names().collect();
+        let hint =
+            did_you_mean(&args.preset, known.iter().copied()).map_or(String::new(), |k| format!("; did you mean {k}?"));
+        format!("{:?} is no preset; allowed are {}{hint}", args.preset, known.join(", "))
+    })?;
+    ensure!(args.root.exists(), "{}: there is no such folder", args.root.display());
+    stop::listen()?;
+    let entries = preset.read(&args.root)?;
+    let bar = ProgressBar::new(entries.len() as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left").context("a progress bar")?);
+    let options = Options { size: args.size, shard: args.webdataset.map(|n| n as usize), salt: args.salt.clone() };
+    let progress = |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    };
+    let summary = write(&preset, &entries, &args.out, &options, &progress, &stop::asked)
+        .with_context(|| args.out.display().to_string())?;
+    bar.finish_and_clear();
+    if args.json {
+        return output::print_json(&serde_json::to_value(&summary)?);
+    }
+    let place = match args.webdataset {
+        Some(_) => format!("{} shards in {}", summary.shards, args.out.display()),
+        None => args.out.join("manifest.csv").display().to_string(),
+    };
+    let mut lines = vec![format!(
+        "{place}: {} rows, {} studies, {} patients; fingerprint {}",
+        summary.rows,
+        summary.studies,
+        summary.patients,
+        &summary.fingerprint[..16]
+    )];
+    for (count, what) in [
+        (summary.missing_images, "images are not there"),
+        (summary.unreadable_images, "images cannot be read"),
+        (summary.empty_reports, "reports are empty"),
+    ] {
+        if count > 0 {
+            lines.push(format!("left out: {count} rows whose {what}"));
+        }
+    }
+    output::print(&lines.join("\n"))
+}

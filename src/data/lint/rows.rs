@@ -1,0 +1,113 @@
+//! Rows: unusable ones, leaks between splits, labels.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::images::Looked;
+use super::{Finding, Histogram, Level, SHOWN};
+use crate::data::{Row, RowProblem};
+
+/// Rows that cannot be used, one finding a kind of problem.
+pub(super) fn unusable(problems: &[RowProblem]) -> Vec<Finding> {
+    let kinds = [
+        ("there is no such file", "missing_image", "images that are not there; check --image-root"),
+        ("the report is empty", "empty_report", "rows without a report"),
+        ("Git LFS pointer", "lfs_pointer", "reports that are Git LFS pointers; run `git lfs pull`"),
+        ("columns where the header has", "broken_row", "rows with too few or too many columns; is a quote missing?"),
+        ("", "unusable_row", "rows that cannot be used for another reason"),
+    ];
+    let mut found: BTreeMap<usize, Vec<&RowProblem>> = BTreeMap::new();
+    for problem in problems {
+        let kind = kinds.iter().position(|(text, ..)| problem.reason.contains(text)).unwrap_or(kinds.len() - 1);
+        found.entry(kind).or_default().push(problem);
+    }
+    let finding = |(kind, problems): (usize, Vec<&RowProblem>)| {
+        let (_, code, message) = kinds[kind];
+        let place = |p: &&RowProblem| format!("{}:{}", p.file.path.display(), p.line);
+        Finding {
+            level: Level::Error,
+            code,
+            count: problems.len(),
+            message: message.to_string(),
+            rows: problems.iter().take(SHOWN).map(place).collect(),
+            examples: Vec::new(),
+        }
+    };
+    found.into_iter().map(finding).collect()
+}
+
+/// Who or what stands on both sides of a split.
+pub(super) fn leaks(rows: &[Row], looked: &Looked, findings: &mut Vec<Finding>) {
+    type Key = fn(&Row) -> Option<String>;
+    let keys: [(Key, &str, &str); 3] = [
+        (|r| r.patient_id().map(str::to_string), "leaking_patient", "rows of patients that another split holds too"),
+        (|r| r.study_id().map(str::to_string), "leaking_study", "rows of studies that another split holds too"),
+        (|r| Some(r.image().to_string()), "leaking_image", "rows whose image another split holds too"),
+    ];
+    const HINT: &str = "figures would be too good; `reportclip data split` keeps patients together";
+    for (key, code, what) in keys {
+        let mut first: HashMap<String, Option<&str>> = HashMap::new();
+        let mut found = Vec::new();
+        for (i, row) in rows.iter().enumerate() {
+            if let Some(name) = key(row)
+                && *first.entry(name).or_insert(row.split()) != row.split()
+            {
+                found.push(i);
+            }
+        }
+        findings.extend(Finding::new(Level::Error, code, rows, found, format!("{what}: {HINT}")));
+    }
+    let across = |pairs: Vec<(usize, usize)>| -> Vec<usize> {
+        pairs.into_iter().filter(|&(a, b)| rows[a].split() != rows[b].split()).map(|(_, b)| b).collect()
+    };
+    let message = format!("files with the same content as one of another split: {HINT}");
+    findings.extend(Finding::new(Level::Error, "leaking_copy", rows, across(looked.same()), message));
+    let message = "images nearly the same as one of another split: look at them, figures may be too good".to_string();
+    findings.extend(Finding::new(Level::Warning, "near_duplicate_across_splits", rows, across(looked.near()), message));
+}
+
+/// Labels that hardly occur, or hardly anything else.
+pub(super) fn classes(rows: &[Row], findings: &mut Vec<Finding>) {
+    let mut counts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    rows.iter().enumerate().for_each(|(i, r)| counts.entry(r.label().unwrap_or("")).or_default().push(i));
+    if counts.len() < 2 || counts.len() > 1000 {
+        return;
+    }
+    let rare: Vec<usize> = counts.values().filter(|rows| rows.len() < 5).flatten().copied().collect();
+    let message = "rows with a label that fewer than 5 rows have: figures by label will say nothing of it";
+    findings.extend(Finding::new(Level::Note, "rare_label", rows, rare, message.into()));
+    let missing = counts.get("").cloned().unwrap_or_default();
+    findings.extend(Finding::new(Level::Note, "no_label", rows, missing, "rows without a label".into()));
+    let largest = counts.values().map(Vec::len).max().unwrap_or(0);
+    if 10 * largest > 9 * rows.len() {
+        let most = counts.into_values().find(|rows| rows.len() == largest).unwrap_or_default();
+        let message = "rows with one label, more than nine tenths of all: see data.sampling = \"class_balanced\"";
+        findings.extend(Finding::new(Level::Note, "one_label", rows, most, message.into()));
+    }
+}
+
+pub(super) fn histograms(rows: &[Row], histograms: &mut Vec<Histogram>) {
+    let mut count = |name, key: fn(&Row) -> Option<&str>| {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        rows.iter().filter_map(key).for_each(|k| *counts.entry(k).or_default() += 1);
+        let mut bars: Vec<(String, usize)> = counts.into_iter().map(|(k, n)| (k.to_string(), n)).collect();
+        bars.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        bars.truncate(20);
+        if !bars.is_empty() {
+            histograms.push(Histogram { name, bars });
+        }
+    };
+    count("rows a split", Row::split);
+    count("rows a label", Row::label);
+    let mut images: HashMap<&str, HashSet<String>> = HashMap::new();
+    for row in rows {
+        if let Some(study) = row.study_id() {
+            images.entry(study).or_default().insert(row.image_name().to_string());
+        }
+    }
+    if !images.is_empty() {
+        let mut sizes: BTreeMap<usize, usize> = BTreeMap::new();
+        images.values().for_each(|views| *sizes.entry(views.len().min(10)).or_default() += 1);
+        let bars = sizes.into_iter().map(|(n, count)| (n.to_string(), count)).collect();
+        histograms.push(Histogram { name: "images a study", bars });
+    }
+}

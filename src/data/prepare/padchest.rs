@@ -1,0 +1,36 @@
+//! PadChest: PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv and images in 0/ … 54/. Reports are Spanish.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{Entry, first_there, sheet};
+
+pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
+    let path = sheet::required(root, "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv")?;
+    let mut entries = Vec::new();
+    let columns = ["ImageID", "ImageDir?", "StudyID", "PatientID", "Projection?", "Report", "Labels?"];
+    sheet::each(&path, columns, |[image, folder, study, patient, view, report, labels]| {
+        if image.is_empty() || image.contains(['/', '\\']) || folder.contains("..") {
+            return Ok(());
+        }
+        let some = |text: &str| Some(text.trim().to_string()).filter(|t| !t.is_empty() && t != "nan");
+        // "['normal']", "['pleural effusion', 'cardiomegaly']"
+        let label = labels.split(',').next().map(|l| l.trim_matches(['[', ']', '\'', '"', ' ']));
+        entries.push(Entry {
+            image: first_there(vec![
+                root.join(folder).join(image),
+                root.join(image),
+                root.join("images-224").join(image),
+            ]),
+            report: some(report).unwrap_or_default(),
+            patient: some(patient),
+            study: some(study),
+            view: some(view),
+            label: label.and_then(some),
+            split: None,
+        });
+        Ok(())
+    })?;
+    Ok(entries)
+}

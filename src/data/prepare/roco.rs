@@ -1,0 +1,49 @@
+//! ROCO: train/radiology/captions.txt with images/, and the same under validation and test; ROCOv2: train_captions.csv
+//! with train/, valid_captions.csv, test_captions.csv.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Entry, sheet, split_name};
+
+pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let mut add = |split: &str, id: &str, caption: &str, image: PathBuf| {
+        if id.contains(['/', '\\']) || id.is_empty() {
+            return;
+        }
+        entries.push(Entry {
+            image,
+            report: caption.trim().to_string(),
+            // A figure of an article: nobody says whose.
+            study: Some(id.to_string()),
+            split: split_name(split),
+            ..Entry::default()
+        });
+    };
+    for split in ["train", "valid", "test"] {
+        if let Some(path) = sheet::find(root, &format!("{split}_captions.csv")) {
+            sheet::each(&path, ["ID", "Caption"], |[id, caption]| {
+                add(split, id, caption, root.join(split).join(format!("{id}.jpg")));
+                Ok(())
+            })?;
+        }
+    }
+    for split in ["train", "validation", "test"] {
+        let folders = ["data", ""].map(|f| root.join(f).join(split).join("radiology"));
+        for folder in folders.iter().filter(|f| f.join("captions.txt").is_file()) {
+            let path = folder.join("captions.txt");
+            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            for (id, caption) in text.lines().filter_map(|line| line.split_once('\t')) {
+                add(split, id.trim(), caption, folder.join("images").join(format!("{}.jpg", id.trim())));
+            }
+        }
+    }
+    ensure!(
+        !entries.is_empty(),
+        "{}: holds neither train_captions.csv (ROCOv2) nor train/radiology/captions.txt (ROCO)",
+        root.display()
+    );
+    Ok(entries)
+}

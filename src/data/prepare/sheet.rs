@@ -1,0 +1,48 @@
+//! The CSV files of data sets, compressed or not.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// `name`, or `name.gz`, in `root`.
+pub(super) fn find(root: &Path, name: &str) -> Option<PathBuf> {
+    [name.to_string(), format!("{name}.gz")].into_iter().map(|n| root.join(n)).find(|path| path.is_file())
+}
+
+/// As [`find`], with an error that says what was looked for.
+pub(super) fn required(root: &Path, name: &str) -> Result<PathBuf> {
+    find(root, name)
+        .with_context(|| format!("{}: holds no {name} nor {name}.gz; is this the data set's folder?", root.display()))
+}
+
+/// Hands the named columns of each row to `take`; a column that is missing is an error unless its name ends in `?`.
+pub(super) fn each<const N: usize>(
+    path: &Path,
+    columns: [&str; N],
+    mut take: impl FnMut([&str; N]) -> Result<()>,
+) -> Result<()> {
+    let place = || path.display().to_string();
+    let file = File::open(path).with_context(place)?;
+    let reader: Box<dyn Read> = match path.extension().is_some_and(|e| e == "gz") {
+        true => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        false => Box::new(file),
+    };
+    let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 18).from_reader(reader);
+    let header = reader.headers().with_context(place)?.clone();
+    let mut at = [None; N];
+    for (at, column) in at.iter_mut().zip(columns) {
+        let name = column.trim_end_matches('?');
+        *at = header.iter().position(|h| h.trim() == name);
+        if at.is_none() && !column.ends_with('?') {
+            let known: Vec<&str> = header.iter().take(12).collect();
+            anyhow::bail!("{}: there is no column {name:?}, only {} …", path.display(), known.join(", "));
+        }
+    }
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record).with_context(|| format!("{}: is broken or not UTF-8", path.display()))? {
+        take(at.map(|at| at.and_then(|at| record.get(at)).unwrap_or_default().trim()))?;
+    }
+    Ok(())
+}

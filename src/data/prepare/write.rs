@@ -1,0 +1,300 @@
+//! Entries to a manifest, and where that is asked for to reduced images or shards. What was written is whole and stays, so
+//! the same command goes on where it was stopped.
+
+use std::fs;
+use std::hash::{BuildHasher, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{Entry, Preset};
+use crate::data::image::{self, reduced};
+use crate::track::replace_file;
+
+/// How it is written.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Shorter side of the images that are written, pixels; `None` = the images stay where they are.
+    pub size: Option<u32>,
+    /// Rows of a WebDataset shard; `None` = no shards.
+    pub shard: Option<usize>,
+    /// What patients' and studies' numbers are hashed with; `None` = drawn once and kept in the folder.
+    pub salt: Option<String>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Summary {
+    /// The data set.
+    pub preset: String,
+    /// Rows of the manifest.
+    pub rows: usize,
+    /// Distinct patients, studies.
+    pub patients: usize,
+    /// As above.
+    pub studies: usize,
+    /// Entries whose image is not there.
+    pub missing_images: usize,
+    /// Entries without a report.
+    pub empty_reports: usize,
+    /// Images that cannot be read, where they had to be.
+    pub unreadable_images: usize,
+    /// Shards written.
+    pub shards: usize,
+    /// SHA-256 of the manifest.
+    pub fingerprint: String,
+}
+
+/// A row as it is written.
+struct Prepared<'a> {
+    entry: &'a Entry,
+    /// Stands for the image in names.
+    key: String,
+    patient: String,
+    study: String,
+    image: String,
+}
+
+/// Writes `out`/manifest.csv and summary.json, and images or shards. `progress` hears of images done and in all;
+/// `stop` asks whether to end early.
+///
+/// # Errors
+/// Nothing can be used; the disk is full. What was written before is whole; the same call goes on from there.
+pub fn write(
+    preset: &Preset,
+    entries: &[Entry],
+    out: &Path,
+    options: &Options,
+    progress: &(dyn Fn(usize, usize) + Sync),
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<Summary> {
+    let mut summary = Summary { preset: preset.name.into(), ..Summary::default() };
+    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let salt = salt(out, options)?;
+    let there: Vec<bool> = entries.par_iter().map(|e| e.image.is_file()).collect();
+    let mut rows: Vec<Prepared> = Vec::new();
+    for (entry, there) in entries.iter().zip(there) {
+        match () {
+            () if entry.report.trim().is_empty() => summary.empty_reports += 1,
+            () if !there => summary.missing_images += 1,
+            () => rows.push(Prepared::new(entry, &salt)?),
+        }
+    }
+    if rows.is_empty() {
+        let first = entries.first().map_or(String::new(), |e| format!(", for example {}", e.image.display()));
+        bail!(
+            "{} entries, but {} images are not there and {} reports are empty{first}",
+            entries.len(),
+            summary.missing_images,
+            summary.empty_reports
+        );
+    }
+    let copies = options.size.is_some() || options.shard.is_some() || !preset.public_names;
+    if let Some(each) = options.shard {
+        summary.shards = shards(&mut rows, out, each, options, progress, stop, &mut summary.unreadable_images)?;
+    } else if copies {
+        copy_images(&mut rows, out, options, progress, stop, &mut summary.unreadable_images)?;
+    }
+    let manifest = manifest(&rows)?;
+    let distinct = |key: fn(&Prepared) -> String| rows.iter().map(key).collect::<std::collections::HashSet<_>>().len();
+    summary.rows = rows.len();
+    summary.patients = distinct(|r| r.patient.clone());
+    summary.studies = distinct(|r| r.study.clone());
+    summary.fingerprint = hex(&Sha256::digest(&manifest));
+    let name = if options.shard.is_some() { "rows.csv" } else { "manifest.csv" };
+    replace_file(&out.join(name), &manifest)?;
+    replace_file(&out.join("summary.json"), &serde_json::to_vec_pretty(&summary)?)?;
+    Ok(summary)
+}
+
+/// Drawn once a folder, readable by its owner only: whoever has it can try out which number is which patient.
+fn salt(out: &Path, options: &Options) -> Result<String> {
+    if let Some(salt) = &options.salt {
+        return Ok(salt.clone());
+    }
+    let path = out.join("salt");
+    if let Ok(salt) = fs::read_to_string(&path) {
+        return Ok(salt.trim().to_string());
+    }
+    // The standard library's hashers begin with numbers of the operating system.
+    let draw = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    let salt = format!("{:016x}{:016x}", draw(), draw());
+    replace_file(&path, salt.as_bytes())?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).with_context(|| path.display().to_string())?;
+    }
+    Ok(salt)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl<'a> Prepared<'a> {
+    fn new(entry: &'a Entry, salt: &str) -> Result<Self> {
+        let hashed = |kind: &str, text: &str| hex(&Sha256::digest(format!("{salt}\0{kind}\0{text}")))[..16].to_string();
+        let number = |kind: &str, text: &Option<String>| text.as_ref().map_or(String::new(), |t| hashed(kind, t));
+        let place = std::path::absolute(&entry.image).with_context(|| entry.image.display().to_string())?;
+        Ok(Self {
+            entry,
+            key: hashed("image", &place.to_string_lossy()),
+            patient: number("patient", &entry.patient),
+            study: number("study", &entry.study),
+            image: place.to_string_lossy().into_owned(),
+        })
+    }
+
+    /// The image's bytes as they are written, and their ending.
+    fn encoded(&self, size: Option<u32>) -> Result<(Vec<u8>, &'static str)> {
+        let bytes = fs::read(&self.entry.image)?;
+        // A DICOM file names its patient, so it is never copied as it is.
+        if size.is_none() && bytes.starts_with(&[0xff, 0xd8]) {
+            return Ok((bytes, "jpg"));
+        }
+        if size.is_none() && bytes.starts_with(b"\x89PNG") {
+            return Ok((bytes, "png"));
+        }
+        let picture = image::decode(&bytes, 0)?;
+        Ok((reduced(&picture, size)?, "jpg"))
+    }
+}
+
+/// Writes images under names that say nothing; rows whose image cannot be read are dropped.
+fn copy_images(
+    rows: &mut Vec<Prepared>,
+    out: &Path,
+    options: &Options,
+    progress: &(dyn Fn(usize, usize) + Sync),
+    stop: &(dyn Fn() -> bool + Sync),
+    unreadable: &mut usize,
+) -> Result<()> {
+    let (done, total) = (AtomicUsize::new(0), rows.len());
+    let one = |row: &mut Prepared| -> Result<bool> {
+        if stop() {
+            return Ok(false);
+        }
+        let place = |ending: &str| PathBuf::from("images").join(&row.key[..2]).join(format!("{}.{ending}", row.key));
+        let known = ["jpg", "png"].map(place).into_iter().find(|p| out.join(p).is_file());
+        let path = match known {
+            Some(path) => path,
+            None => match row.encoded(options.size) {
+                Ok((bytes, ending)) => {
+                    let path = place(ending);
+                    fs::create_dir_all(out.join(&path).parent().unwrap_or(out))?;
+                    replace_file(&out.join(&path), &bytes)?;
+                    path
+                }
+                Err(_) => {
+                    progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+                    row.image.clear();
+                    return Ok(true);
+                }
+            },
+        };
+        row.image = path.to_string_lossy().into_owned();
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+        Ok(true)
+    };
+    let finished: Vec<bool> = rows.par_iter_mut().map(one).collect::<Result<_>>()?;
+    ensure!(finished.iter().all(|f| *f), "stopped; the same command goes on");
+    let before = rows.len();
+    rows.retain(|r| !r.image.is_empty());
+    *unreadable = before - rows.len();
+    Ok(())
+}
+
+/// Writes shards of `each` rows, split by split, in an order that is random and always the same.
+fn shards(
+    rows: &mut Vec<Prepared>,
+    out: &Path,
+    each: usize,
+    options: &Options,
+    progress: &(dyn Fn(usize, usize) + Sync),
+    stop: &(dyn Fn() -> bool + Sync),
+    unreadable: &mut usize,
+) -> Result<usize> {
+    let split = |r: &Prepared| r.entry.split.clone().unwrap_or_else(|| "all".into());
+    rows.sort_by_cached_key(|r| (split(r), r.key.clone()));
+    let (done, lost, total) = (AtomicUsize::new(0), AtomicUsize::new(0), rows.len());
+    let mut parts: Vec<(String, &mut [Prepared])> = Vec::new();
+    for group in rows.chunk_by_mut(|a, b| a.entry.split == b.entry.split) {
+        let name = split(&group[0]);
+        for (i, part) in group.chunks_mut(each).enumerate() {
+            parts.push((format!("{name}-{i:06}.tar"), part));
+        }
+    }
+    let count = parts.len();
+    let one = |(name, part): (String, &mut [Prepared])| -> Result<()> {
+        let path = out.join(&name);
+        if !path.is_file() {
+            let partial = out.join(format!("{name}.partial"));
+            let file = fs::File::create(&partial).with_context(|| partial.display().to_string())?;
+            let mut tar = tar::Builder::new(std::io::BufWriter::new(file));
+            for row in part.iter() {
+                ensure!(!stop(), "stopped; the same command goes on");
+                match row.encoded(options.size) {
+                    Ok((bytes, ending)) => {
+                        append(&mut tar, &format!("{}.{ending}", row.key), &bytes)?;
+                        append(&mut tar, &format!("{}.json", row.key), row.json().to_string().as_bytes())?;
+                    }
+                    Err(_) => drop(lost.fetch_add(1, Ordering::Relaxed)),
+                }
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            }
+            let mut buffer = tar.into_inner()?;
+            buffer.flush()?;
+            buffer.get_ref().sync_all()?;
+            fs::rename(&partial, &path).with_context(|| path.display().to_string())?;
+        } else {
+            progress(done.fetch_add(part.len(), Ordering::Relaxed) + part.len(), total);
+        }
+        part.iter_mut().for_each(|row| row.image = format!("{name}/{}", row.key));
+        Ok(())
+    };
+    parts.into_par_iter().map(one).collect::<Result<Vec<()>>>()?;
+    *unreadable = lost.into_inner();
+    Ok(count)
+}
+
+fn append(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    header.set_cksum();
+    Ok(tar.append_data(&mut header, name, bytes)?)
+}
+
+const COLUMNS: [&str; 7] = ["image", "report", "patient_id", "study_id", "view", "label", "split"];
+
+impl Prepared<'_> {
+    fn fields(&self) -> [&str; 7] {
+        fn text(t: &Option<String>) -> &str {
+            t.as_deref().unwrap_or_default()
+        }
+        let e = self.entry;
+        [&self.image, &e.report, &self.patient, &self.study, text(&e.view), text(&e.label), text(&e.split)]
+    }
+
+    /// Of a sample in a shard; the image is a member of its own.
+    fn json(&self) -> serde_json::Value {
+        let filled = COLUMNS.iter().zip(self.fields()).skip(1).filter(|(_, text)| !text.is_empty());
+        filled.map(|(name, text)| (name.to_string(), json!(text))).collect::<serde_json::Map<_, _>>().into()
+    }
+}
+
+fn manifest(rows: &[Prepared]) -> Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(COLUMNS)?;
+    for row in rows {
+        writer.write_record(row.fields())?;
+    }
+    writer.into_inner().map_err(|e| anyhow::anyhow!("{e}"))
+}

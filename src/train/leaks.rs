@@ -1,0 +1,68 @@
+//! Whoever stands on both sides of a split makes figures too good. Messages say how many, not who.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
+use crate::data::fingerprint::{PerceptualHash, near_duplicates};
+use crate::data::split::same_images;
+use crate::data::{ImageSource, Row};
+use crate::error::ProblemList;
+
+/// Patients, studies and images on both sides are problems; images that look alike, where there are at most
+/// `near_duplicates` images, are notes.
+pub(super) fn check(
+    file: &str,
+    train: &[Row],
+    others: &[Row],
+    near_duplicates: usize,
+    problems: &mut ProblemList,
+    notes: &mut Vec<String>,
+) {
+    if others.is_empty() {
+        return;
+    }
+    const HINT: &str =
+        "so figures would be too good; give all rows of a patient one split, or let `reportclip data split`";
+    type KeyOf = fn(&Row) -> Option<&str>;
+    for (what, key) in [("patients", Row::patient_id as KeyOf), ("studies", Row::study_id)] {
+        let of = |rows| -> HashSet<&str> { <[Row]>::iter(rows).filter_map(key).collect() };
+        let both = of(train).intersection(&of(others)).count();
+        if both > 0 {
+            problems.push(format!("{file}: {both} {what} stand in training and in another split, {HINT}"));
+            return;
+        }
+    }
+    let all: Vec<Row> = train.iter().chain(others).cloned().collect();
+    let across = |&(a, b): &(usize, usize)| (a < train.len()) != (b < train.len());
+    let same = same_images(&all).into_iter().filter(across).count();
+    if same > 0 {
+        problems.push(format!(
+            "{file}: {same} images stand in training and in another split, by name or with the same content, {HINT}"
+        ));
+        return;
+    }
+    let images: HashSet<ImageSource> = all.iter().map(Row::image).collect();
+    if images.len() > near_duplicates {
+        if near_duplicates > 0 {
+            notes.push(format!(
+                "near-duplicate images across splits were not looked for among {} images; `reportclip data lint` does \
+                 (data.near_duplicates is {near_duplicates})",
+                images.len()
+            ));
+        }
+        return;
+    }
+    let hash = |row: &Row| row.image().read().ok().and_then(|picture| PerceptualHash::of(&picture).ok().flatten());
+    let hashes: Vec<Option<PerceptualHash>> = all.par_iter().map(hash).collect();
+    let near: Vec<(usize, usize)> = self::near_duplicates(&hashes).into_iter().filter(across).collect();
+    if let Some(&(a, b)) = near.first() {
+        notes.push(format!(
+            "warning: {} images in training look nearly the same as one in another split, the first {} as {}; figures may \
+             be too good",
+            near.len(),
+            all[a].place(),
+            all[b].place()
+        ));
+    }
+}

@@ -1,0 +1,380 @@
+//! `data prepare` on miniatures of the official layouts, and what follows: split, lint, the manifest of shards.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use reportclip::data::{Columns, Manifest};
+use serde_json::Value;
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_reportclip")).current_dir(folder).args(args).output().unwrap()
+}
+
+fn ok(folder: &Path, args: &[&str]) -> String {
+    let output = run(folder, args);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn write(path: PathBuf, text: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A small picture, different for each `i`.
+fn picture(path: PathBuf, i: u32) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let image = image::GrayImage::from_fn(40, 30, |x, y| image::Luma([(x * 5 + y * (i + 1) * 3 % 97 + 7 * i) as u8]));
+    image.save(path).unwrap();
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The manifest's lines as maps.
+fn rows(path: &Path) -> Vec<std::collections::HashMap<String, String>> {
+    let mut reader = csv::Reader::from_path(path).unwrap();
+    reader.deserialize().map(|row| row.unwrap()).collect()
+}
+
+#[test]
+fn open_i() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("openi");
+    let xml = |id: &str, findings: &str, images: &[&str]| {
+        let images: String =
+            images.iter().map(|i| format!("<parentImage id=\"{i}\"><figureId/></parentImage>")).collect();
+        format!(
+            "<?xml version=\"1.0\"?><eCitation><uId id=\"{id}\"/><MedlineCitation><Article><Abstract>\
+             <AbstractText Label=\"COMPARISON\">None.</AbstractText><AbstractText Label=\"INDICATION\">Cough</AbstractText>\
+             <AbstractText Label=\"FINDINGS\">{findings}</AbstractText>\
+             <AbstractText Label=\"IMPRESSION\">Seen &amp; noted.</AbstractText></Abstract></Article></MedlineCitation>\
+             <MeSH><major>Opacity/lung/base</major></MeSH>{images}</eCitation>"
+        )
+    };
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, text) in [
+        ("ecgen-radiology/1.xml", xml("CXR1", "Clear.", &["CXR1_1_IM-0001-1001", "CXR1_1_IM-0001-2001"])),
+        ("ecgen-radiology/2.xml", xml("CXR2", "", &["CXR2_IM-0002", "CXR2_missing"])),
+        ("ecgen-radiology/3.xml", xml("CXR3", "x", &["../../escape"])),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_cksum();
+        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    let bytes = tar.into_inner().unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &bytes).unwrap();
+    write(root.join("NLMCXR_reports.tgz"), encoder.finish().unwrap());
+    for (i, name) in ["CXR1_1_IM-0001-1001", "CXR1_1_IM-0001-2001", "CXR2_IM-0002"].iter().enumerate() {
+        picture(root.join(format!("NLMCXR_png/{name}.png")), i as u32);
+    }
+    let said = ok(dir.path(), &["data", "prepare", "openi", "openi", "--out", "out"]);
+    assert!(said.contains("3 rows, 2 studies, 2 patients"), "{said}");
+    assert!(said.contains("left out: 1 rows whose images are not there"), "{said}");
+    let rows = rows(&dir.path().join("out/manifest.csv"));
+    assert_eq!(rows[0]["report"], "INDICATION: Cough\nCOMPARISON: None.\nFINDINGS: Clear.\nIMPRESSION: Seen & noted.");
+    assert_eq!(rows[2]["report"], "INDICATION: Cough\nCOMPARISON: None.\nIMPRESSION: Seen & noted.");
+    assert_eq!(rows[0]["label"], "Opacity");
+    assert_eq!(rows[0]["patient_id"], rows[1]["patient_id"]);
+    assert!(rows.iter().all(|r| !r["patient_id"].contains("CXR") && r["patient_id"].len() == 16));
+    // The salt is kept, so the same numbers come again; a cut archive is told.
+    let again = ok(dir.path(), &["data", "prepare", "openi", "openi", "--out", "out"]);
+    assert_eq!(said, again);
+    let whole = fs::read(root.join("NLMCXR_reports.tgz")).unwrap();
+    write(root.join("NLMCXR_reports.tgz"), &whole[..whole.len() / 2]);
+    let broken = run(dir.path(), &["data", "prepare", "openi", "openi", "--out", "new"]);
+    let error = String::from_utf8(broken.stderr).unwrap();
+    assert_eq!((broken.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+    assert!(!dir.path().join("new").exists());
+}
+
+#[test]
+fn mimic_cxr_with_images_made_smaller() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("mimic");
+    let metadata = "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition\n\
+                    aaaa-1,10000032,50414267,CHEST,PA\naaaa-2,10000032,50414267,CHEST,LATERAL\nbbbb-1,10000764,57375967,CHEST,AP\n\
+                    cccc-1,10000898,50771383,CHEST,PA\n";
+    write(root.join("mimic-cxr-2.0.0-metadata.csv.gz"), gzip(metadata));
+    let split = "dicom_id,study_id,subject_id,split\naaaa-1,50414267,10000032,train\naaaa-2,50414267,10000032,train\n\
+                 bbbb-1,57375967,10000764,validate\ncccc-1,50771383,10000898,test\n";
+    write(root.join("mimic-cxr-2.0.0-split.csv"), split);
+    let names = "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,No \
+                 Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices";
+    let labels = format!(
+        "subject_id,study_id,{names}\n10000032,50414267,,,,,,,,,1.0,,,,,\n10000764,57375967,,1.0,-1.0,,,,,,,1.0,,,,\n"
+    );
+    write(root.join("mimic-cxr-2.0.0-chexpert.csv"), labels);
+    for (i, (patient, study, name)) in [
+        ("p10/p10000032", "s50414267", "aaaa-1"),
+        ("p10/p10000032", "s50414267", "aaaa-2"),
+        ("p10/p10000764", "s57375967", "bbbb-1"),
+        ("p10/p10000898", "s50771383", "cccc-1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        picture(root.join(format!("files/{patient}/{study}/{name}.jpg")), i as u32);
+        if i != 3 {
+            let text =
+                format!(" FINAL REPORT\n INDICATION:  ___F\n\n FINDINGS:\n\n Study {i}.\n\n IMPRESSION:  Fine.\n");
+            write(root.join(format!("mimic-cxr-reports/files/{patient}/{study}.txt")), text);
+        }
+    }
+    let args = ["data", "prepare", "mimic-cxr", "mimic", "--out", "out", "--size", "16", "--json"];
+    let summary: Value = serde_json::from_str(&ok(dir.path(), &args)).unwrap();
+    assert_eq!((summary["rows"].as_u64(), summary["empty_reports"].as_u64()), (Some(3), Some(1)), "{summary}");
+    let rows = rows(&dir.path().join("out/manifest.csv"));
+    assert_eq!(rows.iter().map(|r| r["split"].as_str()).collect::<Vec<_>>(), ["train", "train", "val"]);
+    assert_eq!(
+        rows.iter().map(|r| r["label"].as_str()).collect::<Vec<_>>(),
+        ["No Finding", "No Finding", "Pleural Effusion"]
+    );
+    assert_eq!(rows[1]["view"], "LATERAL");
+    let manifest = fs::read_to_string(dir.path().join("out/manifest.csv")).unwrap();
+    assert!(!manifest.contains("10000032") && !manifest.contains("50414267"), "numbers of patients are hashed");
+    let image = image::open(dir.path().join("out").join(&rows[0]["image"])).unwrap();
+    assert_eq!((image.width(), image.height()), (21, 16));
+    // Splits hold, sections are read, lint agrees.
+    let columns = Columns { policy: findings(), ..Columns::default() };
+    let read = Manifest::open(&dir.path().join("out/manifest.csv"), &columns, None).unwrap();
+    assert_eq!(read.rows[0].report(), "Study 1.");
+    ok(dir.path(), &["data", "lint", "out/manifest.csv"]);
+    let error = run(dir.path(), &["data", "prepare", "mimic-cxr", ".", "--out", "x"]);
+    let error = String::from_utf8(error.stderr).unwrap();
+    assert!(error.contains("holds no mimic-cxr-2.0.0-metadata.csv"), "{error}");
+}
+
+fn findings() -> reportclip::data::ReportPolicy {
+    let section = reportclip::config::ReportSection::Findings;
+    reportclip::data::ReportPolicy { section, ..Default::default() }
+}
+
+#[test]
+fn roco_old_and_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("roco"), dir.path().join("roco2"));
+    for (i, split) in ["train", "validation", "test"].into_iter().enumerate() {
+        let folder = old.join("data").join(split).join("radiology");
+        write(folder.join("captions.txt"), format!("ROCO_{i}\t A caption, {split}.\n../x\tno\n"));
+        picture(folder.join(format!("images/ROCO_{i}.jpg")), i as u32);
+    }
+    for (i, split) in ["train", "valid", "test"].into_iter().enumerate() {
+        write(new.join(format!("{split}_captions.csv")), format!("ID,Caption\nROCOv2_{i},\"A caption, {split}.\"\n"));
+        picture(new.join(split).join(format!("ROCOv2_{i}.jpg")), i as u32);
+    }
+    for root in ["roco", "roco2"] {
+        let said = ok(dir.path(), &["data", "prepare", "roco", root, "--out", &format!("out-{root}")]);
+        assert!(said.contains("3 rows, 3 studies"), "{said}");
+        let rows = rows(&dir.path().join(format!("out-{root}/manifest.csv")));
+        assert_eq!(rows.iter().map(|r| r["split"].as_str()).collect::<Vec<_>>(), ["train", "val", "test"]);
+        assert!(rows[0]["report"].starts_with("A caption, train"));
+    }
+}
+
+#[test]
+fn chexpert_plus_and_padchest() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("chexpert");
+    let csv = "path_to_image,path_to_dcm,frontal_lateral,ap_pa,deid_patient_id,patient_report_date_order,report,\
+               section_clinical_history,section_findings,section_impression,split\n\
+               train/patient1/study1/view1_frontal.jpg,,Frontal,AP,patient1,1,whole,72 years,\"Clear.\",Normal.,train\n\
+               valid/patient2/study1/view1_frontal.jpg,,Lateral,,patient2,1,the whole report,,,,valid\n";
+    write(root.join("df_chexpert_plus_240401.csv"), csv);
+    picture(root.join("PNG/train/patient1/study1/view1_frontal.png"), 0);
+    picture(root.join("PNG/valid/patient2/study1/view1_frontal.png"), 1);
+    ok(dir.path(), &["data", "prepare", "chexpert-plus", "chexpert", "--out", "a"]);
+    let a = rows(&dir.path().join("a/manifest.csv"));
+    assert_eq!(a[0]["report"], "HISTORY: 72 years\nFINDINGS: Clear.\nIMPRESSION: Normal.");
+    assert_eq!((a[1]["report"].as_str(), a[1]["split"].as_str()), ("the whole report", "val"));
+    assert_eq!(a[0]["view"], "Frontal AP");
+
+    let root = dir.path().join("padchest");
+    let csv = ",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,Projection,Report,Labels\n\
+               0,a.png,0,20140915,s1,p1,PA,sin hallazgo patologico .,['normal']\n\
+               1,b.png,1,20140916,s2,p2,L,derrame pleural derech .,\"['pleural effusion', 'cardiomegaly']\"\n\
+               2,c.png,1,20140916,s3,p3,L,,[]\n";
+    write(root.join("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"), gzip(csv));
+    picture(root.join("0/a.png"), 0);
+    picture(root.join("1/b.png"), 1);
+    let said = ok(dir.path(), &["data", "prepare", "padchest", "padchest", "--out", "b"]);
+    assert!(said.contains("2 rows") && said.contains("1 rows whose reports are empty"), "{said}");
+    let b = rows(&dir.path().join("b/manifest.csv"));
+    assert_eq!(b.iter().map(|r| r["label"].as_str()).collect::<Vec<_>>(), ["normal", "pleural effusion"]);
+}
+
+/// Folders name patients, so their names go nowhere; DICOM headers neither.
+#[test]
+fn a_folder_becomes_shards_that_train_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("studies");
+    for i in 0..6 {
+        let folder = root.join(format!("Miller_{i}/2020-01-0{}", i + 1));
+        picture(folder.join("pa.png"), 2 * i);
+        picture(folder.join("lateral.png"), 2 * i + 1);
+        write(folder.join("report.txt"), format!("FINDINGS: number {i}"));
+    }
+    let phantom = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dicom/mono2_12.dcm");
+    fs::copy(phantom, root.join("Miller_0/2020-01-01/ct.dcm")).unwrap();
+    write(root.join("Miller_0/2020-01-01/broken.png"), "no image");
+    let args = ["data", "prepare", "folder", "studies", "--out", "out", "--webdataset", "5"];
+    let said = ok(dir.path(), &args);
+    assert!(said.contains("3 shards") && said.contains("1 rows whose images cannot be read"), "{said}");
+    for entry in fs::read_dir(dir.path().join("out")).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        for name in [&b"Miller"[..], b"PHANTOM", b"2020-01", b"DICM"] {
+            assert!(!bytes.windows(name.len()).any(|w| w == name));
+        }
+    }
+    let pattern = dir.path().join("out/all-{000000..000002}.tar");
+    let read = Manifest::open(&pattern, &Columns::default(), None).unwrap();
+    assert_eq!((read.rows.len(), read.problems.len()), (13, 0));
+    assert!(read.rows.iter().all(|r| r.image().read().is_ok() && r.patient_id().is_some()));
+    // Whole shards stay; one that is missing is made again, the same to the byte.
+    let shard = dir.path().join("out/all-000001.tar");
+    let before = fs::read(&shard).unwrap();
+    fs::remove_file(&shard).unwrap();
+    fs::write(dir.path().join("out/all-000002.tar.partial"), "cut").unwrap();
+    ok(dir.path(), &args);
+    assert_eq!(fs::read(&shard).unwrap(), before);
+    let plain = ok(dir.path(), &["data", "prepare", "folder", "studies", "--out", "plain"]);
+    assert!(plain.contains("13 rows"), "{plain}");
+    let manifest = fs::read_to_string(dir.path().join("plain/manifest.csv")).unwrap();
+    assert!(!manifest.contains("Miller"));
+}
+
+#[test]
+fn presets_split_and_lint_say_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |args: &[&str]| {
+        let output = run(dir.path(), args);
+        assert!(!output.status.success(), "{args:?}");
+        String::from_utf8(output.stderr).unwrap().lines().last().unwrap_or_default().to_string()
+    };
+    assert!(error(&["data", "prepare", "opnei", ".", "--out", "x"]).ends_with("did you mean openi?"));
+    ok(dir.path(), &["data", "synth", "--out", "ph", "--patients", "40"]);
+    let taken = error(&["data", "split", "ph/manifest.csv", "--out", "ph/manifest.csv"]);
+    assert!(taken.contains("is there already; --force"), "{taken}");
+    let odd = error(&["data", "split", "ph/manifest.csv", "--out", "s.csv", "--shares", "train=0.9,val=0.2"]);
+    assert!(odd.contains("they add up to 1.1"), "{odd}");
+    let said =
+        ok(dir.path(), &["data", "split", "ph/manifest.csv", "--out", "ph/split.csv", "--stratify", "label", "--json"]);
+    let splits: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(splits["splits"].as_array().unwrap().len(), 3);
+    ok(dir.path(), &["data", "lint", "ph/split.csv", "--html", "page.html"]);
+    assert!(fs::read_to_string(dir.path().join("page.html")).unwrap().contains("rows a split"));
+    // A manifest with everything wrong: each is found, and no report, patient or name is told.
+    for i in 0..4 {
+        picture(dir.path().join(format!("ph/i{i}.png")), i);
+    }
+    fs::copy(dir.path().join("ph/i0.png"), dir.path().join("ph/copy.png")).unwrap();
+    image::GrayImage::from_pixel(80, 80, image::Luma([9])).save(dir.path().join("ph/blank.png")).unwrap();
+    write(dir.path().join("ph/lfs.png"), "version https://git-lfs.github.com/spec/v1\n");
+    let bad = "image,report,patient_id,split\ni0.png,Effusion on the left of 3 cm.,secretA,train\n\
+               copy.png,Effusion on the left of 5 cm.,secretB,val\ni1.png,Seen by Dr. Smith,secretA,val\n\
+               i2.png,Effusion on the left of 3 cm.,secretC,train\nblank.png,fine and long enough,secretD,train\n\
+               lfs.png,fine and long enough,secretE,train\nnone.png,x,secretF,train\ni3.png,,secretG,train\n";
+    write(dir.path().join("ph/bad.csv"), bad);
+    let output = run(dir.path(), &["data", "lint", "ph/bad.csv", "--json", "--html", "bad.html"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let codes: Vec<&str> = report["findings"].as_array().unwrap().iter().map(|f| f["code"].as_str().unwrap()).collect();
+    for code in [
+        "missing_image",
+        "empty_report",
+        "unreadable_image",
+        "blank_image",
+        "tiny_image",
+        "same_image_other_report",
+        "same_image_other_patient",
+        "leaking_patient",
+        "leaking_copy",
+        "duplicate_report",
+        "template_report",
+        "identifier",
+        "names_a_side",
+    ] {
+        assert!(codes.contains(&code), "{code}: {codes:?}");
+    }
+    let page = fs::read_to_string(dir.path().join("bad.html")).unwrap();
+    let all = format!("{}{}{page}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!all.contains("secret") && !all.contains("Smith") && !all.contains("Effusion"));
+    assert!(page.contains("data:image/jpeg;base64,"));
+}
+
+/// 3,955 real reports, where they are at hand: each section as the XML labels it.
+#[test]
+fn sections_of_open_i_are_those_of_its_labels() {
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/openi/NLMCXR_reports.tgz");
+    if !archive.is_file() {
+        eprintln!("skipped: {} is not there", archive.display());
+        return;
+    }
+    use reportclip::data::sections::{Section, text};
+    let file = flate2::read::GzDecoder::new(fs::File::open(archive).unwrap());
+    let mut tar = tar::Archive::new(file);
+    let sections = [Section::Indication, Section::Comparison, Section::Findings, Section::Impression];
+    let forms = ["lines", "one line", "mixed case, own line", "capitals without colon"];
+    let mut right = [[0usize; 4]; 4];
+    let mut there = [0usize; 4];
+    let mut failures = Vec::new();
+    let mut reports = 0;
+    for member in tar.entries().unwrap() {
+        let mut member = member.unwrap();
+        if member.path().unwrap().extension().is_none_or(|e| e != "xml") {
+            continue;
+        }
+        let mut xml = String::new();
+        std::io::Read::read_to_string(&mut member, &mut xml).unwrap();
+        let document = roxmltree::Document::parse(&xml).unwrap();
+        reports += 1;
+        let label = |name: &str| {
+            let found = document.descendants().find(|n| n.attribute("Label") == Some(name));
+            found
+                .and_then(|n| n.text())
+                .map(|t| t.split_whitespace().collect::<Vec<_>>().join(" "))
+                .filter(|t| !t.is_empty())
+        };
+        let truth = sections.map(|s| label(s.heading()));
+        truth.iter().enumerate().for_each(|(i, t)| there[i] += usize::from(t.is_some()));
+        for (form, _) in forms.iter().enumerate() {
+            let parts = sections.iter().zip(&truth).filter_map(|(s, t)| Some((s.heading(), t.as_ref()?)));
+            let report: String = parts
+                .map(|(h, t)| match form {
+                    0 => format!("{h}: {t}\n"),
+                    1 => format!("{h}: {t} "),
+                    2 => format!("{}{}:\n{t}\n\n", &h[..1], h[1..].to_lowercase()),
+                    _ => format!("{h}\n{t}\n"),
+                })
+                .collect();
+            for (i, section) in sections.iter().enumerate() {
+                let parsed = text(&report, *section).map(|t| t.split_whitespace().collect::<Vec<_>>().join(" "));
+                match parsed == truth[i] {
+                    true => right[form][i] += usize::from(truth[i].is_some()),
+                    false => failures.push(format!("{} {} {}", label_of(&document), forms[form], section.heading())),
+                }
+            }
+        }
+    }
+    println!("{reports} reports; sections there: {there:?}; parsed: {right:?} of {forms:?}");
+    println!("{} failures:\n{}", failures.len(), failures.join("\n"));
+    assert_eq!(reports, 3955);
+    for (form, right) in right.iter().enumerate() {
+        for (n, all) in right.iter().zip(there) {
+            assert!(1000 * n >= 990 * all, "{}: {right:?} of {there:?}", forms[form]);
+        }
+    }
+}
+
+fn label_of(document: &roxmltree::Document) -> String {
+    let uid = document.descendants().find(|n| n.has_tag_name("uId"));
+    uid.and_then(|n| n.attribute("id")).unwrap_or_default().to_string()
+}
