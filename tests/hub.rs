@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use reportclip::hub::{HubError, HubSettings, ModelFiles, Source};
+use reportclip::hub::{DatasetFiles, HubError, HubSettings, ModelFiles, Source};
 use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -218,6 +218,51 @@ fn line(error: &HubError) -> String {
     let line = error.to_string();
     assert!(!line.contains('\n') && !line.contains(TOKEN), "{line}");
     line
+}
+
+// ---- data sets ----
+
+#[test]
+fn parquet_files_of_a_data_set_are_listed_fetched_and_kept() {
+    let (cache, server, mut settings) = start();
+    let list = |commit: &str| {
+        let mut answer = answer(200);
+        let names = ["README.md", "data/train-1.parquet", "data/train-0.parquet", "../../out.parquet"];
+        let siblings: Vec<_> = names.iter().map(|n| serde_json::json!({"rfilename": n})).collect();
+        answer.body = serde_json::json!({"sha": commit, "siblings": siblings}).to_string().into_bytes();
+        answer
+    };
+    server.on("/api/datasets/org/name/revision/main", vec![list(COMMIT)]);
+    for (i, name) in ["data/train-0.parquet", "data/train-1.parquet"].into_iter().enumerate() {
+        let answer = file(b"rows").with("ETag", &format!("etag-{i}"));
+        let mut answer = answer;
+        answer.headers.retain(|(name, value)| *name != "ETag" || value.starts_with("etag-"));
+        server.on(&format!("/datasets/org/name/resolve/{COMMIT}/{name}"), vec![answer]);
+    }
+    let files = DatasetFiles::open_with("org/name", &settings).unwrap().parquet().unwrap();
+    let snapshot = cache.path().join("datasets--org--name/snapshots").join(COMMIT);
+    assert_eq!(files, [snapshot.join("data/train-0.parquet"), snapshot.join("data/train-1.parquet")]);
+    // Once there, no network is needed.
+    drop(server);
+    settings.offline = true;
+    assert_eq!(DatasetFiles::open_with("org/name", &settings).unwrap().parquet().unwrap(), files);
+    let nothing = DatasetFiles::open_with("org/other", &settings).unwrap().parquet().unwrap_err();
+    assert!(line(&nothing).contains("datasets/org/other"), "{nothing}");
+    assert!(DatasetFiles::open_with("../etc", &settings).is_err());
+}
+
+#[test]
+fn a_list_that_is_none_is_an_error() {
+    let (_cache, server, settings) = start();
+    let path = "/api/datasets/org/name/revision/main";
+    for body in ["", "{}", "{\"sha\": \"x\", \"siblings\": []}"] {
+        let mut odd = answer(200);
+        odd.body = body.as_bytes().to_vec();
+        server.on(path, vec![odd]);
+        line(&DatasetFiles::open_with("org/name", &settings).unwrap().parquet().unwrap_err());
+    }
+    server.on(path, vec![missing("RepoNotFound")]);
+    line(&DatasetFiles::open_with("org/name", &settings).unwrap().parquet().unwrap_err());
 }
 
 // ---- the cache and the way to it ----

@@ -140,6 +140,65 @@ fn five_steps_resume_and_five_are_ten() {
     assert_ne!(fs::read(a).unwrap(), fs::read(b).unwrap());
 }
 
+/// Shards with a study's views, a second source with a weight, sections, chunks and every rule of drawing at once.
+#[test]
+fn five_steps_resume_whatever_is_drawn() {
+    let place = Place::new();
+    let shards = |name: &str| {
+        let folder = place.path(&format!("sources/{name}"));
+        for i in 0..24 {
+            let study = folder.join(format!("p{name}{}/s{}", i / 3, i / 2));
+            fs::create_dir_all(&study).unwrap();
+            let image = image::GrayImage::from_fn(40, 40, |x, y| image::Luma([(x * (i + 2) + y * 7) as u8]));
+            image.save(study.join(format!("{i}.png"))).unwrap();
+            let text =
+                format!("FINDINGS: Number {} is seen. It is long. And longer.\nIMPRESSION: Case {}.", i % 7, i % 5);
+            fs::write(study.join(format!("{i}.txt")), text).unwrap();
+        }
+        let output =
+            place.run(&["data", "prepare", "folder", folder.to_str().unwrap(), "--out", name, "--webdataset", "9"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    shards("one");
+    shards("two");
+    let options = [
+        "--set",
+        "data.train=[\"one/all-*.tar\", \"two/all-{000000..000002}.tar\"]",
+        "--set",
+        "data.weights=[1.5, 0.5]",
+        "--set",
+        "data.views=one_view",
+        "--set",
+        "data.sampling=class_balanced",
+        "--set",
+        "data.no_duplicate_reports=true",
+        "--set",
+        "data.length_buckets=2",
+        "--set",
+        "data.shuffle_buffer=10",
+        "--set",
+        "report.section=random_sentence",
+        "--set",
+        "report.long=chunk",
+        "--set",
+        "train.batch_size=4",
+        "--set",
+        "data.val=phantom/manifest.csv",
+        "--set",
+        "data.val_split=val",
+    ];
+    place.train_ok("ten", &options);
+    place.train_ok("five", &[&options[..], &["--set", "train.stop_after=5"]].concat());
+    place.train_ok("five", &[&options[..], &["--resume", "latest"]].concat());
+    place.assert_same_run("ten", "five");
+    let kept = fs::read_to_string(place.path("ten/model/reportclip_report.json")).unwrap();
+    assert!(kept.contains("random_sentence") && kept.contains("chunk"), "{kept}");
+    // Inference reads what the model read: a report without the section, and without a fallback, is refused.
+    fs::write(place.path("bare.csv"), "image,report\ntiny.toml,___ .\n").unwrap();
+    let errors = place.errors(&["eval", "--model", "ten/model", "--data", "bare.csv"], 1);
+    assert!(errors[0].contains("report.section"), "{errors:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_killed_at_any_moment_resumes_to_the_same_end() {

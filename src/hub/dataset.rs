@@ -87,7 +87,8 @@ impl DatasetFiles {
         if !super::cache::is_commit(&info.sha) || info.siblings.len() > MAX_FILES {
             return Err(odd("an answer that does not list files"));
         }
-        // All files shall come from the commit that was listed.
+        // All files shall come from the commit that was listed; it is noted so that they are found without a network.
+        let _ = hub.cache.note_ref(&info.sha);
         let _ = hub.commit.set(info.sha);
         Ok(info.siblings.into_iter().map(|s| s.rfilename).collect())
     }
