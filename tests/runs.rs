@@ -1,6 +1,7 @@
 //! The program as users run it: training, resuming after kills, bad input, and what reads a trained model.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -458,6 +459,30 @@ fn cut_reports_and_shared_images_are_told() {
     assert!(errors[0].contains("patients stand in training and in another split"), "{errors:?}");
     let out = place.train_ok("none", &["--set", "data.val_split=valid"]);
     assert!(text(&out.stderr).contains("the splits are "), "{}", text(&out.stderr));
+}
+
+#[test]
+fn an_image_on_both_sides_is_refused_and_a_look_alike_is_told() {
+    let place = Place::new();
+    let mut reader = csv::Reader::from_path(place.path("phantom/manifest.csv")).unwrap();
+    let rows: Vec<HashMap<String, String>> = reader.deserialize().map(|r| r.unwrap()).collect();
+    let of = |split: &str| place.path("phantom").join(&rows.iter().find(|r| r["split"] == split).unwrap()["image"]);
+    let (train, val) = (of("train"), of("val"));
+    let before = fs::read(&val).unwrap();
+    // The same picture, encoded anew and a little darker.
+    let darker = image::open(&train).unwrap().into_luma8();
+    let darker = image::GrayImage::from_fn(darker.width(), darker.height(), |x, y| {
+        image::Luma([darker.get_pixel(x, y).0[0].saturating_sub(2)])
+    });
+    darker.save(&val).unwrap();
+    let output = place.train_ok("near", &[]);
+    assert!(text(&output.stderr).contains("look nearly the same as one in another split"), "{}", text(&output.stderr));
+    fs::copy(&train, &val).unwrap();
+    let errors = place.errors(&["train", "tiny.toml", "--out", "same"], 2);
+    assert!(errors[0].contains("1 images stand in training and in another split"), "{errors:?}");
+    fs::write(&val, before).unwrap();
+    let output = place.train_ok("apart", &[]);
+    assert!(!text(&output.stderr).contains("nearly the same"), "{}", text(&output.stderr));
 }
 
 #[test]

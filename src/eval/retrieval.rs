@@ -204,3 +204,27 @@ fn batch_loss(pairs: &Pairs, images: &Embeddings, texts: &Embeddings, scale: f64
     }
     Ok(sum / f64::from(batches))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Columns, Manifest};
+
+    #[test]
+    fn every_view_of_a_study_fits_every_report_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c", "d"] {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        let path = dir.path().join("m.csv");
+        let text = "image,report,study_id\na,findings,1\nb,impression,1\nc,impression,2\nd,other,\nd,more,\n";
+        std::fs::write(&path, text).unwrap();
+        let rows = Manifest::open(&path, &Columns::default(), None).unwrap().rows;
+        let pairs = Pairs::new(&rows);
+        let sorted = |lists: &[Vec<usize>]| {
+            lists.iter().map(|l| l.iter().copied().collect::<std::collections::BTreeSet<_>>()).collect::<Vec<_>>()
+        };
+        assert_eq!(sorted(&pairs.texts_of_image), [[0, 1].into(), [0, 1].into(), [1].into(), [2, 3].into()]);
+        assert_eq!(sorted(&pairs.images_of_text), [[0, 1].into(), [0, 1, 2].into(), [3].into(), [3].into()]);
+    }
+}
