@@ -129,3 +129,32 @@ fn the_readme_has_every_key_and_folder() {
         assert!(readme.contains(&folder), "the README's tree lacks {folder}");
     }
 }
+
+#[test]
+fn every_command_with_options_shows_examples() {
+    let commands = [
+        "train",
+        "eval",
+        "embed",
+        "search",
+        "loss explain",
+        "data synth",
+        "data prepare",
+        "data split",
+        "data lint",
+        "bench train-step",
+        "bench encode",
+        "bench data",
+        "bench loader",
+    ];
+    for command in commands {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_reportclip"))
+            .args(command.split(' '))
+            .arg("--help")
+            .output()
+            .unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        let example = format!("\n  reportclip {command}");
+        assert!(help.contains("Examples:") && help.contains(&example), "{command}: {help}");
+    }
+}

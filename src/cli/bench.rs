@@ -25,13 +25,12 @@ pub(super) enum Command {
     Matmul(MatmulArgs),
 }
 
-/// Examples:
-///   reportclip bench train-step --batch-size 8 --steps 5 --threads 2 --json
-///   reportclip bench train-step --batch-size 64 --accum-freq 8 --steps 2
-///   reportclip bench train-step --text-lengths lengths.txt
-///   reportclip bench encode --batch-size 64
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  reportclip bench train-step --batch-size 8 --steps 5 --threads 2 --json
+  reportclip bench train-step --batch-size 64 --accum-freq 8 --steps 2
+  reportclip bench train-step --text-lengths lengths.txt
+  reportclip bench encode --batch-size 64")]
 pub(super) struct ModelArgs {
     /// Built-in architecture
     #[arg(long, default_value = "clip-vit-base-patch32")]
@@ -74,11 +73,10 @@ pub(super) struct ModelArgs {
     json: bool,
 }
 
-/// Examples:
-///   reportclip bench data --images images/
-///   reportclip bench data --images images/ --texts lines.txt --tokenizer runs/demo/model
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  reportclip bench data --images images/
+  reportclip bench data --images images/ --texts lines.txt --tokenizer runs/demo/model")]
 pub(super) struct DataArgs {
     /// Folder of PNG and JPEG files
     #[arg(long, value_name = "DIR")]
@@ -100,11 +98,10 @@ pub(super) struct DataArgs {
     json: bool,
 }
 
-/// Examples:
-///   reportclip bench loader 'shards/train-*.tar' --workers 2
-///   reportclip bench loader pairs.csv --rounds 0
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  reportclip bench loader 'shards/train-*.tar' --workers 2
+  reportclip bench loader pairs.csv --rounds 0")]
 pub(super) struct LoaderArgs {
     /// As data.train names it
     #[arg(value_name = "MANIFEST")]

@@ -11,12 +11,11 @@ use super::output;
 use crate::data::{Columns, ImageSource, Manifest, ReportPolicy, Row};
 use crate::track::replace_with;
 
-/// Examples:
-///   reportclip embed --model runs/demo/model --data data/phantom/manifest.csv --out all.safetensors
-///   reportclip embed --model runs/demo/model --images a.png b.png --out images.safetensors
-///   reportclip embed --model runs/demo/model --texts lines.txt --out texts.safetensors
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  reportclip embed --model runs/demo/model --data data/phantom/manifest.csv --out all.safetensors
+  reportclip embed --model runs/demo/model --images a.png b.png --out images.safetensors
+  reportclip embed --model runs/demo/model --texts lines.txt --out texts.safetensors")]
 pub(super) struct Args {
     /// Model folder or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]

@@ -13,11 +13,10 @@ use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::LoadOptions;
 use crate::model::{Builder, ClipModel, Params};
 
-/// Examples:
-///   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
-///   reportclip eval --model openai/clip-vit-base-patch32 --data pairs.csv --image-root images --json
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
+  reportclip eval --model openai/clip-vit-base-patch32 --data pairs.csv --image-root images --json")]
 pub(super) struct Args {
     /// Model folder or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]

@@ -16,12 +16,11 @@ pub(super) enum Command {
     Explain(ExplainArgs),
 }
 
-/// Examples:
-///   reportclip loss explain
-///   reportclip loss explain --logits "[[2.0,1.0,0.1],[0.5,1.5,0.8]]" --targets "[0,1]" --label-smoothing 0.2
-///   echo '{"logits": [[1,2]], "targets": [1]}' | reportclip loss explain --input - --json
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  reportclip loss explain
+  reportclip loss explain --logits \"[[2.0,1.0,0.1],[0.5,1.5,0.8]]\" --targets \"[0,1]\" --label-smoothing 0.2
+  echo '{\"logits\": [[1,2]], \"targets\": [1]}' | reportclip loss explain --input - --json")]
 pub(super) struct ExplainArgs {
     /// JSON file with logits, targets and options; "-" reads stdin. Without it and --logits: the worked example
     #[arg(long, value_name = "FILE.json", conflicts_with_all = ["logits", "targets"])]

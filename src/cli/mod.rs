@@ -51,7 +51,7 @@ enum Command {
     /// What a label-smoothed cross-entropy does
     #[command(subcommand)]
     Loss(loss::Command),
-    /// Make data
+    /// Make, prepare, split and check data
     #[command(subcommand)]
     Data(data::Command),
     /// Fetch models

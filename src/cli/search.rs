@@ -10,11 +10,10 @@ use super::embed::IndexSource;
 use super::eval::OpenModel;
 use super::output;
 
-/// Examples:
-///   reportclip search --index all.safetensors --text "left pleural effusion" -k 5
-///   reportclip search --index all.safetensors --image new.png --json
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  reportclip search --index all.safetensors --text \"left pleural effusion\" -k 5
+  reportclip search --index all.safetensors --image new.png --json")]
 pub(super) struct Args {
     /// File written by `reportclip embed`
     #[arg(long, value_name = "FILE.safetensors")]

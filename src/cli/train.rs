@@ -12,13 +12,12 @@ use crate::ops;
 use crate::track::RunFolder;
 use crate::train::{self, Outcome, Plan, Prepared, Resume, TrainStep};
 
-/// Examples:
-///   reportclip train configs/demo.toml
-///   reportclip train my.toml --set seed=1 --set optim.lr=5e-6 --out runs/seed-1
-///   reportclip train my.toml --dry-run
-///   reportclip train my.toml --out runs/seed-1 --resume latest
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  reportclip train configs/demo.toml
+  reportclip train my.toml --set seed=1 --set optim.lr=5e-6 --out runs/seed-1
+  reportclip train my.toml --dry-run
+  reportclip train my.toml --out runs/seed-1 --resume latest")]
 pub(super) struct Args {
     /// Config file (TOML); `reportclip config list` shows all keys
     config: PathBuf,

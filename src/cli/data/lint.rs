@@ -12,14 +12,13 @@ use crate::data::lint::{Level, LintOptions, LintReport, lint, page};
 use crate::hub::{ModelFiles, Source};
 use crate::track::replace_file;
 
-/// Exits with 1 where it finds an error.
-///
-/// Examples:
-///   reportclip data lint data/pairs.csv
-///   reportclip data lint data/pairs.csv --model openai/clip-vit-base-patch32 --html check.html
-///   reportclip data lint 'shards/train-{000..012}.tar' --json
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Exits with 1 where it finds an error.
+
+Examples:
+  reportclip data lint data/pairs.csv
+  reportclip data lint data/pairs.csv --model openai/clip-vit-base-patch32 --html check.html
+  reportclip data lint 'shards/train-{000..012}.tar' --json")]
 pub(in crate::cli) struct Args {
     /// Manifest: CSV, TSV, JSONL, Parquet, tar shards, a folder, hf://datasets/org/name
     #[arg(value_name = "MANIFEST")]

@@ -6,20 +6,21 @@ use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::output;
-use crate::data::prepare::{Options, Preset, write};
+use crate::data::prepare::{Job, Options, Preset};
 use crate::error::did_you_mean;
 use crate::train::stop;
 
-/// Reads a data set in the layout in which it is downloaded: openi, mimic-cxr, roco, chexpert-plus, padchest, or a folder
-/// of images with texts beside them. Numbers of patients and studies are written as salted hashes. The same command
-/// goes on where it was stopped.
-///
-/// Examples:
-///   reportclip data prepare mimic-cxr /data/mimic-cxr-jpg --out data/mimic --size 512
-///   reportclip data prepare openi /data/openi --out data/openi
-///   reportclip data prepare folder studies --out data/ours --size 384 --webdataset 1000
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Reads a data set in the layout in which it is downloaded: openi, mimic-cxr, roco, chexpert-plus, padchest, or a folder
+of images with texts beside them. Numbers of patients and studies are written as salted hashes. The same command
+goes on where it was stopped.
+
+Examples:
+  reportclip data prepare mimic-cxr /data/mimic-cxr-jpg --out data/mimic --size 512
+  reportclip data prepare openi /data/openi --out data/openi
+  reportclip data prepare folder studies --out data/ours --size 384 --webdataset 1000"
+)]
 pub(in crate::cli) struct Args {
     /// openi, mimic-cxr, roco, chexpert-plus, padchest or folder
     #[arg(value_name = "PRESET")]
@@ -61,8 +62,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let summary = write(&preset, &entries, &args.out, &options, &progress, &stop::asked)
-        .with_context(|| args.out.display().to_string())?;
+    let job = Job { out: &args.out, options, progress: &progress, stop: &stop::asked };
+    let summary = job.run(&preset, &entries).with_context(|| args.out.display().to_string())?;
     bar.finish_and_clear();
     if args.json {
         return output::print_json(&serde_json::to_value(&summary)?);

@@ -13,13 +13,14 @@ use crate::data::split::{Unit, assign};
 use crate::data::table::with_column;
 use crate::track::replace_file;
 
-/// Rows of a patient stay in one split, and so do rows with the same image, by name or by content.
-///
-/// Examples:
-///   reportclip data split pairs.csv --out split.csv
-///   reportclip data split pairs.csv --out split.csv --shares train=0.7,val=0.1,test=0.2 --stratify label --seed 3
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Rows of a patient stay in one split, and so do rows with the same image, by name or by content.
+
+Examples:
+  reportclip data split pairs.csv --out split.csv
+  reportclip data split pairs.csv --out split.csv --shares train=0.7,val=0.1,test=0.2 --stratify label --seed 3"
+)]
 pub(in crate::cli) struct Args {
     /// Manifest: CSV, TSV or JSONL
     #[arg(value_name = "MANIFEST")]

@@ -7,11 +7,10 @@ use anyhow::{Context, Result, ensure};
 use crate::cli::output;
 use crate::data::synth::{self, Language, SynthOptions};
 
-/// Examples:
-///   reportclip data synth --out data/phantom
-///   reportclip data synth --out phantom-zh --language chinese --patients 100 --size 128
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  reportclip data synth --out data/phantom
+  reportclip data synth --out phantom-zh --language chinese --patients 100 --size 128")]
 pub(in crate::cli) struct Args {
     /// Folder to write images/ and manifest.csv into
     #[arg(long, value_name = "DIR")]

@@ -34,7 +34,7 @@ pub fn page(report: &LintReport, rows: &[Row]) -> String {
             finding.count,
             finding.code.replace('_', " "),
             escape(&finding.message),
-            finding.rows.iter().map(|r| escape(r)).collect::<Vec<_>>().join("<br>")
+            finding.rows.iter().map(|r| escape(r)).collect::<Vec<_>>().join(", ")
         ));
         if finding.code.contains("image") || finding.code.contains("copy") || finding.code.contains("duplicate_across")
         {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-pub use write::{Options, Summary, write};
+pub use write::{Job, Options, Summary};
 
 use super::sections::Section;
 

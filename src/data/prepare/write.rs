@@ -1,6 +1,7 @@
 //! Entries to a manifest, and where that is asked for to reduced images or shards. What was written is whole and stays, so
 //! the same command goes on where it was stopped.
 
+use std::collections::HashSet;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
@@ -17,7 +18,19 @@ use super::{Entry, Preset};
 use crate::data::image::{self, reduced};
 use crate::track::replace_file;
 
-/// How it is written.
+/// Where and how it is written.
+pub struct Job<'a> {
+    /// Folder for everything.
+    pub out: &'a Path,
+    /// What is written.
+    pub options: Options,
+    /// Hears of images done and in all.
+    pub progress: &'a (dyn Fn(usize, usize) + Sync),
+    /// Asked whether to end early.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// What is written.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Shorter side of the images that are written, pixels; `None` = the images stay where they are.
@@ -61,57 +74,129 @@ struct Prepared<'a> {
     image: String,
 }
 
-/// Writes `out`/manifest.csv and summary.json, and images or shards. `progress` hears of images done and in all;
-/// `stop` asks whether to end early.
-///
-/// # Errors
-/// Nothing can be used; the disk is full. What was written before is whole; the same call goes on from there.
-pub fn write(
-    preset: &Preset,
-    entries: &[Entry],
-    out: &Path,
-    options: &Options,
-    progress: &(dyn Fn(usize, usize) + Sync),
-    stop: &(dyn Fn() -> bool + Sync),
-) -> Result<Summary> {
-    let mut summary = Summary { preset: preset.name.into(), ..Summary::default() };
-    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let salt = salt(out, options)?;
-    let there: Vec<bool> = entries.par_iter().map(|e| e.image.is_file()).collect();
-    let mut rows: Vec<Prepared> = Vec::new();
-    for (entry, there) in entries.iter().zip(there) {
-        match () {
-            () if entry.report.trim().is_empty() => summary.empty_reports += 1,
-            () if !there => summary.missing_images += 1,
-            () => rows.push(Prepared::new(entry, &salt)?),
+impl Job<'_> {
+    /// Writes manifest.csv and summary.json, and images or shards.
+    ///
+    /// # Errors
+    /// Nothing can be used; the disk is full. What was written before is whole; the same call goes on from there.
+    pub fn run(&self, preset: &Preset, entries: &[Entry]) -> Result<Summary> {
+        let out = self.out;
+        let mut summary = Summary { preset: preset.name.into(), ..Summary::default() };
+        fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+        let salt = salt(out, &self.options)?;
+        let there: Vec<bool> = entries.par_iter().map(|e| e.image.is_file()).collect();
+        let mut rows: Vec<Prepared> = Vec::new();
+        for (entry, there) in entries.iter().zip(there) {
+            match () {
+                () if entry.report.trim().is_empty() => summary.empty_reports += 1,
+                () if !there => summary.missing_images += 1,
+                () => rows.push(Prepared::new(entry, &salt)?),
+            }
         }
+        if rows.is_empty() {
+            let first = entries.first().map_or(String::new(), |e| format!(", for example {}", e.image.display()));
+            bail!(
+                "{} entries, but {} images are not there and {} reports are empty{first}",
+                entries.len(),
+                summary.missing_images,
+                summary.empty_reports
+            );
+        }
+        let before = rows.len();
+        if let Some(each) = self.options.shard {
+            summary.shards = self.shards(&mut rows, each)?;
+        } else if self.options.size.is_some() || !preset.public_names {
+            self.copy_images(&mut rows)?;
+        }
+        rows.retain(|r| !r.image.is_empty());
+        let manifest = manifest(&rows)?;
+        let distinct = |key: fn(&Prepared) -> String| rows.iter().map(key).collect::<HashSet<_>>().len();
+        summary.unreadable_images = before - rows.len();
+        summary.rows = rows.len();
+        summary.patients = distinct(|r| r.patient.clone());
+        summary.studies = distinct(|r| r.study.clone());
+        summary.fingerprint = hex(&Sha256::digest(&manifest));
+        let name = if self.options.shard.is_some() { "rows.csv" } else { "manifest.csv" };
+        replace_file(&out.join(name), &manifest)?;
+        replace_file(&out.join("summary.json"), &serde_json::to_vec_pretty(&summary)?)?;
+        Ok(summary)
     }
-    if rows.is_empty() {
-        let first = entries.first().map_or(String::new(), |e| format!(", for example {}", e.image.display()));
-        bail!(
-            "{} entries, but {} images are not there and {} reports are empty{first}",
-            entries.len(),
-            summary.missing_images,
-            summary.empty_reports
-        );
+
+    /// Writes images under names that say nothing; a row whose image cannot be read is left without one.
+    fn copy_images(&self, rows: &mut [Prepared]) -> Result<()> {
+        let (done, total) = (AtomicUsize::new(0), rows.len());
+        let one = |row: &mut Prepared| -> Result<()> {
+            ensure!(!(self.stop)(), STOPPED);
+            let place =
+                |ending: &str| PathBuf::from("images").join(&row.key[..2]).join(format!("{}.{ending}", row.key));
+            let known = ["jpg", "png"].map(place).into_iter().find(|p| self.out.join(p).is_file());
+            row.image = match known {
+                Some(path) => path.to_string_lossy().into_owned(),
+                None => match row.encoded(self.options.size) {
+                    Ok((bytes, ending)) => {
+                        let path = place(ending);
+                        fs::create_dir_all(self.out.join(&path).parent().unwrap_or(self.out))?;
+                        replace_file(&self.out.join(&path), &bytes)?;
+                        path.to_string_lossy().into_owned()
+                    }
+                    Err(_) => String::new(),
+                },
+            };
+            (self.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            Ok(())
+        };
+        rows.par_iter_mut().map(one).collect()
     }
-    let copies = options.size.is_some() || options.shard.is_some() || !preset.public_names;
-    if let Some(each) = options.shard {
-        summary.shards = shards(&mut rows, out, each, options, progress, stop, &mut summary.unreadable_images)?;
-    } else if copies {
-        copy_images(&mut rows, out, options, progress, stop, &mut summary.unreadable_images)?;
+
+    /// Writes shards of `each` rows, split by split, in an order that is random and always the same; says how many.
+    fn shards(&self, rows: &mut [Prepared], each: usize) -> Result<usize> {
+        let split = |r: &Prepared| r.entry.split.clone().unwrap_or_else(|| "all".into());
+        rows.sort_by_cached_key(|r| (split(r), r.key.clone()));
+        let (done, total) = (AtomicUsize::new(0), rows.len());
+        let mut parts: Vec<(String, &mut [Prepared])> = Vec::new();
+        for group in rows.chunk_by_mut(|a, b| a.entry.split == b.entry.split) {
+            let name = split(&group[0]);
+            for (i, part) in group.chunks_mut(each).enumerate() {
+                parts.push((format!("{name}-{i:06}.tar"), part));
+            }
+        }
+        let count = parts.len();
+        let one = |(name, part): (String, &mut [Prepared])| -> Result<()> {
+            let path = self.out.join(&name);
+            if !path.is_file() {
+                self.shard(&path, part)?;
+            }
+            (self.progress)(done.fetch_add(part.len(), Ordering::Relaxed) + part.len(), total);
+            let held = keys(&path)?;
+            for row in part.iter_mut() {
+                row.image = if held.contains(&row.key) { format!("{name}/{}", row.key) } else { String::new() };
+            }
+            Ok(())
+        };
+        parts.into_par_iter().map(one).collect::<Result<()>>()?;
+        Ok(count)
     }
-    let manifest = manifest(&rows)?;
-    let distinct = |key: fn(&Prepared) -> String| rows.iter().map(key).collect::<std::collections::HashSet<_>>().len();
-    summary.rows = rows.len();
-    summary.patients = distinct(|r| r.patient.clone());
-    summary.studies = distinct(|r| r.study.clone());
-    summary.fingerprint = hex(&Sha256::digest(&manifest));
-    let name = if options.shard.is_some() { "rows.csv" } else { "manifest.csv" };
-    replace_file(&out.join(name), &manifest)?;
-    replace_file(&out.join("summary.json"), &serde_json::to_vec_pretty(&summary)?)?;
-    Ok(summary)
+
+    /// Writes one shard, which has its name once it is whole. Rows whose image cannot be read are left out.
+    fn shard(&self, path: &Path, rows: &[Prepared]) -> Result<()> {
+        let partial = path.with_extension("tar.partial");
+        let file = fs::File::create(&partial).with_context(|| partial.display().to_string())?;
+        let mut tar = tar::Builder::new(std::io::BufWriter::new(file));
+        for row in rows {
+            ensure!(!(self.stop)(), STOPPED);
+            if let Ok((bytes, ending)) = row.encoded(self.options.size) {
+                append(&mut tar, &format!("{}.{ending}", row.key), &bytes)?;
+                append(&mut tar, &format!("{}.json", row.key), row.json().to_string().as_bytes())?;
+            }
+        }
+        let mut buffer = tar.into_inner()?;
+        buffer.flush()?;
+        buffer.get_ref().sync_all()?;
+        fs::rename(&partial, path).with_context(|| path.display().to_string())
+    }
 }
+
+const STOPPED: &str = "stopped; the same command goes on";
 
 /// Drawn once a folder, readable by its owner only: whoever has it can try out which number is which patient.
 fn salt(out: &Path, options: &Options) -> Result<String> {
@@ -167,101 +252,17 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Writes images under names that say nothing; rows whose image cannot be read are dropped.
-fn copy_images(
-    rows: &mut Vec<Prepared>,
-    out: &Path,
-    options: &Options,
-    progress: &(dyn Fn(usize, usize) + Sync),
-    stop: &(dyn Fn() -> bool + Sync),
-    unreadable: &mut usize,
-) -> Result<()> {
-    let (done, total) = (AtomicUsize::new(0), rows.len());
-    let one = |row: &mut Prepared| -> Result<bool> {
-        if stop() {
-            return Ok(false);
-        }
-        let place = |ending: &str| PathBuf::from("images").join(&row.key[..2]).join(format!("{}.{ending}", row.key));
-        let known = ["jpg", "png"].map(place).into_iter().find(|p| out.join(p).is_file());
-        let path = match known {
-            Some(path) => path,
-            None => match row.encoded(options.size) {
-                Ok((bytes, ending)) => {
-                    let path = place(ending);
-                    fs::create_dir_all(out.join(&path).parent().unwrap_or(out))?;
-                    replace_file(&out.join(&path), &bytes)?;
-                    path
-                }
-                Err(_) => {
-                    progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-                    row.image.clear();
-                    return Ok(true);
-                }
-            },
-        };
-        row.image = path.to_string_lossy().into_owned();
-        progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-        Ok(true)
-    };
-    let finished: Vec<bool> = rows.par_iter_mut().map(one).collect::<Result<_>>()?;
-    ensure!(finished.iter().all(|f| *f), "stopped; the same command goes on");
-    let before = rows.len();
-    rows.retain(|r| !r.image.is_empty());
-    *unreadable = before - rows.len();
-    Ok(())
-}
-
-/// Writes shards of `each` rows, split by split, in an order that is random and always the same.
-fn shards(
-    rows: &mut Vec<Prepared>,
-    out: &Path,
-    each: usize,
-    options: &Options,
-    progress: &(dyn Fn(usize, usize) + Sync),
-    stop: &(dyn Fn() -> bool + Sync),
-    unreadable: &mut usize,
-) -> Result<usize> {
-    let split = |r: &Prepared| r.entry.split.clone().unwrap_or_else(|| "all".into());
-    rows.sort_by_cached_key(|r| (split(r), r.key.clone()));
-    let (done, lost, total) = (AtomicUsize::new(0), AtomicUsize::new(0), rows.len());
-    let mut parts: Vec<(String, &mut [Prepared])> = Vec::new();
-    for group in rows.chunk_by_mut(|a, b| a.entry.split == b.entry.split) {
-        let name = split(&group[0]);
-        for (i, part) in group.chunks_mut(each).enumerate() {
-            parts.push((format!("{name}-{i:06}.tar"), part));
-        }
+/// Keys of the samples that a shard holds.
+fn keys(shard: &Path) -> Result<HashSet<String>> {
+    let place = || format!("{}: is no whole shard; remove it", shard.display());
+    let mut archive = tar::Archive::new(fs::File::open(shard).with_context(place)?);
+    let mut keys = HashSet::new();
+    for member in archive.entries_with_seek().with_context(place)? {
+        let member = member.with_context(place)?;
+        let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
+        keys.extend(name.split('.').next().map(str::to_string));
     }
-    let count = parts.len();
-    let one = |(name, part): (String, &mut [Prepared])| -> Result<()> {
-        let path = out.join(&name);
-        if !path.is_file() {
-            let partial = out.join(format!("{name}.partial"));
-            let file = fs::File::create(&partial).with_context(|| partial.display().to_string())?;
-            let mut tar = tar::Builder::new(std::io::BufWriter::new(file));
-            for row in part.iter() {
-                ensure!(!stop(), "stopped; the same command goes on");
-                match row.encoded(options.size) {
-                    Ok((bytes, ending)) => {
-                        append(&mut tar, &format!("{}.{ending}", row.key), &bytes)?;
-                        append(&mut tar, &format!("{}.json", row.key), row.json().to_string().as_bytes())?;
-                    }
-                    Err(_) => drop(lost.fetch_add(1, Ordering::Relaxed)),
-                }
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            }
-            let mut buffer = tar.into_inner()?;
-            buffer.flush()?;
-            buffer.get_ref().sync_all()?;
-            fs::rename(&partial, &path).with_context(|| path.display().to_string())?;
-        } else {
-            progress(done.fetch_add(part.len(), Ordering::Relaxed) + part.len(), total);
-        }
-        part.iter_mut().for_each(|row| row.image = format!("{name}/{}", row.key));
-        Ok(())
-    };
-    parts.into_par_iter().map(one).collect::<Result<Vec<()>>>()?;
-    *unreadable = lost.into_inner();
-    Ok(count)
+    Ok(keys)
 }
 
 fn append(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> Result<()> {
