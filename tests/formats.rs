@@ -193,6 +193,22 @@ proptest! {
         }
     }
 
+    /// A Parquet file with some bytes changed, its footer among them.
+    #[test]
+    fn broken_parquet_does_not_panic(changes in proptest::collection::vec((0usize..20_000, any::<u8>()), 1..8)) {
+        let mut bytes = bytes_of("datasets/train-00001-of-00002.parquet");
+        for (at, byte) in changes {
+            let len = bytes.len();
+            bytes[at % len] = byte;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        std::fs::write(&path, &bytes).unwrap();
+        if let Ok(manifest) = open(&path) {
+            manifest.rows.iter().for_each(|r| drop(r.image().read()));
+        }
+    }
+
     /// DICOM files of every kind with some bytes changed: a picture or an error, in bounded memory, without a panic.
     #[test]
     fn broken_dicom_does_not_panic(kind in 0usize..9, changes in proptest::collection::vec((0usize..4000, any::<u8>()), 1..6)) {

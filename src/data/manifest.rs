@@ -14,7 +14,7 @@ use super::report_policy::ReportPolicy;
 use super::row::{FIELDS, Field, Fields, Images, Origin, Row, RowPacker};
 use super::{csv_file, image, parquet_file, sources, text_file, webdataset};
 use crate::config::DataConfig;
-use crate::error::did_you_mean;
+use crate::error::{caught, did_you_mean};
 
 /// Which columns hold what, how a text file is cut into columns, and what of a report is read.
 #[derive(Clone, Debug)]
@@ -143,9 +143,9 @@ impl Manifest {
         let origin = |images| Arc::new(Origin { path: path.to_path_buf(), number, images });
         match extension.as_str() {
             "parquet" => {
-                let file = parquet_file::open(path, columns)?;
+                let file = caught(|| parquet_file::open(path, columns))?;
                 let images = if file.holds_bytes() { Images::Parquet(file.clone()) } else { Images::Files(root()) };
-                collect(origin(images), columns, |take| parquet_file::read(&file, columns, take))
+                collect(origin(images), columns, |take| caught(|| parquet_file::read(&file, columns, take)))
             }
             "tar" => {
                 let (shard, samples) = webdataset::open(path, columns)?;

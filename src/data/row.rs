@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::image::{self, Picture};
 use super::parquet_file::ParquetImages;
 use super::webdataset::TarShard;
+use crate::error::caught;
 
 /// What a row may hold, in the order of its spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +166,7 @@ impl ImageSource {
             Self::File(path) => image::file_bytes(path),
             Self::Packed(Packed { origin, line }) => match &origin.images {
                 Images::Tar(shard) => shard.image(*line),
-                Images::Parquet(images) => images.image(*line),
+                Images::Parquet(images) => caught(|| images.image(*line)),
                 Images::Files(root) => image::file_bytes(root),
             },
         }

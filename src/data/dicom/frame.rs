@@ -41,13 +41,13 @@ pub(super) fn read(object: &DefaultDicomObject, index: usize) -> Result<Frame> {
     let samples = number(object, tags::SAMPLES).map_or(1, |n| n as usize);
     let frames = number(object, tags::FRAMES).map_or(1, |n| (n as usize).max(1));
     let allocated = count(object, tags::BITS_ALLOCATED, "BitsAllocated")?;
+    ensure!(samples == 1 || samples == 3, "has {samples} values a pixel; allowed are 1 and 3");
     ensure!(rows > 0 && columns > 0, "is {columns} × {rows} pixels");
     ensure!(
-        rows.max(columns) <= MAX_SIDE as usize && (rows * columns * samples.max(1)) as u64 * 4 <= MAX_BYTES,
+        rows.max(columns) <= MAX_SIDE as usize && (rows * columns * samples) as u64 * 4 <= MAX_BYTES,
         "claims {columns} × {rows} pixels; allowed are {MAX_SIDE} a side and {} MiB in all",
         MAX_BYTES >> 20
     );
-    ensure!(samples == 1 || samples == 3, "has {samples} values a pixel; allowed are 1 and 3");
     ensure!(matches!(allocated, 1 | 8 | 16 | 32), "has {allocated} bits a value; allowed are 1, 8, 16 and 32");
     ensure!(index < frames, "has {frames} frames, so there is no frame {}", index + 1);
     let planar = number(object, tags::PLANAR) == Some(1.0);
@@ -88,12 +88,12 @@ fn native(all: &[u8], frame: &Frame, layout: &Layout, index: usize) -> Result<Ve
     let halved = frame.photometric == "YBR_FULL_422";
     let count = if halved { pixels * 2 } else { pixels * frame.samples };
     let bits = count * layout.allocated;
-    let start = bits * index;
+    let start = bits.checked_mul(index).context("has fewer pixels than it says: it is truncated")?;
+    ensure!(all.len() * 8 >= start.saturating_add(bits), "has fewer pixels than it says: it is truncated");
     let bytes = match layout.allocated {
         1 => all,
         _ => all.get(start / 8..start / 8 + bits / 8).unwrap_or_default(),
     };
-    ensure!(all.len() * 8 >= start + bits, "has fewer pixels than it says: it is truncated");
     let values = match layout.allocated {
         1 => (start..start + bits).map(|bit| i32::from(bytes[bit / 8] >> (bit % 8) & 1)).collect(),
         allocated => numbers(bytes, allocated, frame),
