@@ -135,6 +135,7 @@ fn every_command_with_options_shows_examples() {
     let commands = [
         "train",
         "eval",
+        "zero-shot",
         "embed",
         "search",
         "loss explain",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{output, table};
 use crate::data::{Columns, Manifest, ReportPolicy, Row};
-use crate::eval::{Encoder, RetrievalOptions, evaluate};
+use crate::eval::{Encoder, RetrievalOptions, evaluate, linear_probe};
 use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::LoadOptions;
 use crate::model::{Builder, ClipModel, Params};
@@ -16,6 +16,7 @@ use crate::model::{Builder, ClipModel, Params};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
+  reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test --linear-probe train
   reportclip eval --model openai/clip-vit-base-patch32 --data pairs.csv --image-root images --json")]
 pub(super) struct Args {
     /// Model folder or hub id
@@ -32,6 +33,9 @@ pub(super) struct Args {
     /// Bootstrap resamples for 95 % intervals; 0 = none
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     bootstrap: u32,
+    /// Also fit a logistic regression of the labels on the image embeddings of this split, and judge it on --split
+    #[arg(long, value_name = "SPLIT")]
+    linear_probe: Option<String>,
     /// Seed of the bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -44,7 +48,7 @@ pub(super) struct Args {
 }
 
 /// How a manifest is read, shared by all commands that take one.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct DataArgs {
     /// Manifest: CSV, TSV, JSONL, Parquet, tar shards, a folder, hf://datasets/org/name
     #[arg(long, value_name = "MANIFEST")]
@@ -113,8 +117,15 @@ impl DataArgs {
     /// # Errors
     /// A manifest that cannot be read, a row that cannot be used, no row left.
     pub fn rows(&self, policy: ReportPolicy) -> Result<Vec<Row>> {
-        let columns = Columns { policy, ..self.columns.columns() };
-        let manifest = Manifest::open(&self.data, &columns, self.image_root.as_deref())?;
+        self.only_split(self.manifest(&Columns { policy, ..self.columns.columns() })?)
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read, a row that cannot be used.
+    pub fn manifest(&self, columns: &Columns) -> Result<Manifest> {
+        let manifest = Manifest::open(&self.data, columns, self.image_root.as_deref())?;
         if let Some(problem) = manifest.problems.first() {
             let more = match manifest.problems.len() - 1 {
                 0 => String::new(),
@@ -122,6 +133,14 @@ impl DataArgs {
             };
             anyhow::bail!("{problem}{more}");
         }
+        Ok(manifest)
+    }
+
+    /// The rows of the split asked for, all rows without one.
+    ///
+    /// # Errors
+    /// There is no such split.
+    pub fn only_split(&self, manifest: Manifest) -> Result<Vec<Row>> {
         let Some(split) = &self.split else { return Ok(manifest.rows) };
         let known = manifest.splits().join(", ");
         ensure!(!known.is_empty(), "{}: has no splits; leave --split out", self.data.display());
@@ -185,8 +204,24 @@ pub(super) fn run(args: &Args) -> Result<()> {
         seed: args.seed,
     };
     let report = evaluate(&m.encoder(args.batch_size), &rows, &options)?;
-    match args.json {
-        true => output::print_json(&serde_json::to_value(&report)?),
-        false => output::print(&table::retrieval(&[("model", &report)])),
+    let probe = match &args.linear_probe {
+        Some(split) => {
+            ensure!(
+                args.data.split.as_ref().is_some_and(|s| s != split),
+                "--linear-probe {split}: needs --split, which must be another split than the probe is fitted on"
+            );
+            let train = DataArgs { split: Some(split.clone()), ..args.data.clone() }.rows(policy_of(&args.model)?)?;
+            Some(linear_probe(&m.encoder(args.batch_size), &train, &rows)?)
+        }
+        None => None,
+    };
+    if args.json {
+        let mut value = serde_json::to_value(&report)?;
+        if let Some(probe) = &probe {
+            value["linear_probe"] = serde_json::to_value(probe)?;
+        }
+        return output::print_json(&value);
     }
+    output::print(&table::retrieval(&[("model", &report)]))?;
+    probe.map_or(Ok(()), |probe| output::print(&table::probe(&probe)))
 }

@@ -13,6 +13,7 @@ mod output;
 mod search;
 mod table;
 mod train;
+mod zero_shot;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Command {
     Train(train::Args),
     /// Retrieval figures of a model on a manifest
     Eval(eval::Args),
+    /// Classify images by prompts: accuracy, AUROC, calibration, subgroups
+    ZeroShot(zero_shot::Args),
     /// Write embeddings of images and texts
     Embed(embed::Args),
     /// Find the images or reports of an index that fit a text or an image best
@@ -80,6 +83,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::ZeroShot(args) => zero_shot::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Search(args) => search::run(&args),
         Command::Loss(command) => loss::run(&command),

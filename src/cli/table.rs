@@ -1,6 +1,6 @@
-//! Retrieval figures as a table for people.
+//! Figures as tables for people.
 
-use crate::eval::{DirectionFigures, RetrievalReport};
+use crate::eval::{CalibrationReport, DirectionFigures, Figure, ProbeReport, RetrievalReport, ZeroShotReport};
 
 /// One row a figure and direction; one column a model, then chance.
 pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
@@ -26,11 +26,110 @@ pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
     models.iter().for_each(|(_, r)| line.push_str(&pad(&format!("{:.3}", r.loss), 26)));
     line.push_str(&format!("{:.3}", first.loss_chance));
     lines.push(line);
+    if let Some(labels) = &first.by_label {
+        for (i, (figure, _)) in labels.image_to_text.figures().into_iter().enumerate() {
+            for (name, to_text) in [("image→text", true), ("text→image", false)] {
+                let mut line = format!("{:<24}", format!("{name} {figure}"));
+                for found in models.iter().filter_map(|(_, r)| r.by_label.as_ref()) {
+                    let ranking = if to_text { &found.image_to_text } else { &found.text_to_image };
+                    line.push_str(&pad(&format!("{:.1} % by label", 100.0 * ranking.figures()[i].1), 26));
+                }
+                let chance = if to_text { labels.chance.0 } else { labels.chance.1 };
+                lines.push(format!("{line}{:.1} %", 100.0 * chance));
+            }
+        }
+    }
+    if models.iter().all(|(_, r)| r.calibration.is_some()) {
+        let row = |name: &str, value: &dyn Fn(&CalibrationReport) -> String| {
+            let cells = models.iter().filter_map(|(_, r)| r.calibration.as_ref());
+            format!("{name:<24}{}", cells.map(|c| pad(&value(c), 26)).collect::<String>())
+        };
+        lines.push(row("ECE of matching", &|c| format!("{:.3} (scaled {:.3})", c.as_is.ece, c.scaled.ece)));
+        lines.push(row("Brier of matching", &|c| format!("{:.3} (scaled {:.3})", c.as_is.brier, c.scaled.brier)));
+        lines.push(row("NLL of matching", &|c| format!("{:.3} (scaled {:.3})", c.as_is.nll, c.scaled.nll)));
+    }
     lines.push(format!(
         "gallery: {} reports, {} images; [95 % interval, bootstrap by patient where every row names one]",
         first.image_to_text.gallery, first.text_to_image.gallery
     ));
     lines.join("\n")
+}
+
+/// One figure a row.
+pub(super) fn figures(figures: &[Figure]) -> String {
+    let line = |f: &Figure| {
+        let interval = f.interval.map_or(String::new(), |(low, high)| format!(" [{low:.3}–{high:.3}]"));
+        let chance = f.chance.map_or(String::new(), |c| format!("{c:.3}"));
+        format!("{:<24}{}{chance}", f.name, pad(&format!("{:.3}{interval}", f.value), 26)).trim_end().to_string()
+    };
+    figures.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Overall figures, each class, subgroups.
+pub(super) fn zero_shot(report: &ZeroShotReport) -> String {
+    let mut lines = vec![format!("{:<24}{:<26}chance", "", "model"), figures(&report.figures)];
+    lines.push(format!(
+        "temperature             {:.3}, fitted on {} (above 1: the model was too sure of itself)",
+        report.calibration.temperature, report.calibration.fitted_on
+    ));
+    lines.push(format!("area under risk–coverage {:.3}", report.calibration.aurc));
+    let answered = |share: f64| {
+        let points = &report.calibration.risk_coverage;
+        let point = points.iter().find(|p| p.coverage >= share - 1e-9).or(points.last());
+        point.map_or(f64::NAN, |p| 100.0 * (1.0 - p.risk))
+    };
+    lines.push(format!(
+        "accuracy of the surest 50 % / 80 % / all predictions: {:.1} / {:.1} / {:.1} %",
+        answered(0.5),
+        answered(0.8),
+        answered(1.0)
+    ));
+    lines.push(format!("\n{:<24}{:<26}{:<26}{:<26}images with it / without", "class", "AUROC", "AUPRC", "F1"));
+    for f in &report.findings {
+        let cell = |f: &Figure| {
+            let interval = f.interval.map_or(String::new(), |(low, high)| format!(" [{low:.3}–{high:.3}]"));
+            pad(&if f.value.is_nan() { "–".into() } else { format!("{:.3}{interval}", f.value) }, 26)
+        };
+        let cells: String = f.figures.iter().map(cell).collect();
+        lines.push(format!("{:<24}{cells}{} / {}", f.name, f.positives, f.negatives));
+    }
+    let shown = if report.multi_label { ["auroc_macro", "ece", "nll"] } else { ["accuracy", "auroc_macro", "ece"] };
+    for (i, group) in report.subgroups.iter().enumerate() {
+        if i == 0 {
+            lines.push(format!("\n{:<24}{:<26}{:<26}{:<26}images", "subgroup", shown[0], shown[1], shown[2]));
+        }
+        let cell = |name: &str| {
+            let figure = group.figures.iter().find(|f| f.name == name);
+            pad(
+                &figure.map_or(String::new(), |f| {
+                    let interval = f.interval.map_or(String::new(), |(l, h)| format!(" [{l:.3}–{h:.3}]"));
+                    format!("{:.3}{interval}", f.value)
+                }),
+                26,
+            )
+        };
+        let cells: String = shown.iter().map(|name| cell(name)).collect();
+        lines.push(format!("{:<24}{cells}{}", format!("{} = {}", group.column, group.value), group.images));
+    }
+    lines.push(format!("\n{} images; {} more have no label that counts", report.images, report.unlabelled));
+    lines.join("\n")
+}
+
+/// A linear probe in a few lines.
+pub(super) fn probe(p: &ProbeReport) -> String {
+    format!(
+        "linear probe of {} labels, fitted on {} images, judged on {} ({} with a label never seen): accuracy {:.1} % \
+         (most frequent label {:.1} %), balanced accuracy {:.1} %, macro F1 {:.3}, AUROC {:.3}",
+        p.classes.len(),
+        p.fitted_on,
+        p.images,
+        p.unseen,
+        100.0 * p.accuracy,
+        100.0 * p.accuracy_chance,
+        100.0 * p.balanced_accuracy,
+        p.macro_f1,
+        p.auroc_macro
+    )
 }
 
 type Pick = fn(&RetrievalReport) -> &DirectionFigures;

@@ -89,6 +89,26 @@ words!(
     }
 );
 words!(
+    /// What an uncertain finding (−1) counts as.
+    Uncertain {
+        /// Nothing.
+        Ignore = "ignore",
+        /// That it is there.
+        Positive = "positive",
+        /// That it is not.
+        Negative = "negative",
+    }
+);
+words!(
+    /// What a finding counts as that a row does not mention.
+    Blank {
+        /// That it is not there.
+        Negative = "negative",
+        /// Nothing.
+        Ignore = "ignore",
+    }
+);
+words!(
     /// Which cross-entropies count.
     Direction {
         /// Both.

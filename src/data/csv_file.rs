@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use super::manifest::{Columns, Take, filled, missing_column, names};
+use super::manifest::{Columns, Take, extra_field, filled, missing_column, names};
+use super::row::{Field, Fields};
 use super::text_file::not_utf8;
 
 /// Hands all records of a CSV with a header to `take`, without holding the file in memory.
@@ -27,10 +28,11 @@ pub(super) fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take)
         }
     }
     let mut seen = HashSet::new();
-    for name in header.iter().filter(|h| names(columns).contains(&h.as_str())) {
+    for name in header.iter().filter(|h| names(columns).contains(&h.as_str()) || columns.extra.contains(h)) {
         ensure!(seen.insert(name), "line 1: there are two columns {name:?}; rename one");
     }
     let positions = names(columns).map(find);
+    let extra: Vec<Option<usize>> = columns.extra.iter().map(|name| find(name)).collect();
     let line_of_next = || starts.borrow_mut().pop_front().unwrap_or_default();
     line_of_next();
     let mut record = csv::StringRecord::new();
@@ -38,7 +40,14 @@ pub(super) fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take)
     loop {
         let fields = match reader.read_record(&mut record) {
             Ok(false) => break,
-            Ok(true) => Ok(positions.map(|p| p.and_then(|p| record.get(p)).and_then(filled))),
+            Ok(true) => {
+                let text = |p: Option<usize>| p.and_then(|p| record.get(p)).and_then(filled);
+                let mut fields = Fields::default();
+                fields.iter_mut().zip(positions).for_each(|(field, p)| *field = text(p));
+                let mut extra = extra.iter();
+                fields[Field::Extra as usize] = extra_field(columns, |_| extra.next().and_then(|p| text(*p)));
+                Ok(fields)
+            }
             Err(e) => match e.kind() {
                 csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
                     Err(format!("{len} columns where the header has {expected_len}; is a quote missing?"))

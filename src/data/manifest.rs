@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::report_policy::ReportPolicy;
-use super::row::{FIELDS, Field, Fields, Images, Origin, Row, RowPacker};
+use super::row::{EXTRA_SEPARATOR, Field, Fields, Images, NAMED, Origin, Row, RowPacker};
 use super::{csv_file, image, parquet_file, sources, text_file, webdataset};
 use crate::config::DataConfig;
 use crate::error::{caught, did_you_mean};
@@ -31,6 +31,8 @@ pub struct Columns {
     pub split: String,
     /// Labels; used if there.
     pub label: String,
+    /// Columns beside these whose values are wanted: findings, subgroups. Empty where a manifest lacks one.
+    pub extra: Vec<String>,
     /// `None` = read it off the header.
     pub separator: Option<u8>,
     /// What of each report is read.
@@ -46,6 +48,7 @@ impl Default for Columns {
             study_id: "study_id".into(),
             split: "split".into(),
             label: "label".into(),
+            extra: Vec::new(),
             separator: None,
             policy: ReportPolicy::default(),
         }
@@ -61,6 +64,7 @@ impl From<&DataConfig> for Columns {
             study_id: c.study_id_column.clone(),
             split: c.split_column.clone(),
             label: c.label_column.clone(),
+            extra: Vec::new(),
             separator: c.separator,
             policy: ReportPolicy::default(),
         }
@@ -242,9 +246,16 @@ pub(super) fn filled(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_string())
 }
 
-/// In the order of [`Field`].
-pub(super) fn names(c: &Columns) -> [&str; FIELDS] {
+/// In the order of [`Field`], all but the last.
+pub(super) fn names(c: &Columns) -> [&str; NAMED] {
     [&c.image, &c.report, &c.patient_id, &c.study_id, &c.split, &c.label]
+}
+
+/// The values of [`Columns::extra`], which `value` finds by name, as one field.
+pub(super) fn extra_field(columns: &Columns, value: impl FnMut(&String) -> Option<String>) -> Option<String> {
+    let values = columns.extra.iter().map(value).map(Option::unwrap_or_default);
+    let values: Vec<String> = values.map(|v| v.replace(EXTRA_SEPARATOR, " ")).collect();
+    (!values.is_empty()).then(|| values.join(EXTRA_SEPARATOR.encode_utf8(&mut [0; 4])))
 }
 
 pub(super) fn json_fields(line: &str, columns: &Columns) -> Result<Fields, String> {
@@ -262,15 +273,20 @@ pub(super) fn json_fields(line: &str, columns: &Columns) -> Result<Fields, Strin
 
 /// What of the columns a JSON object holds.
 pub(super) fn object_fields(object: &serde_json::Map<String, Value>, columns: &Columns) -> Result<Fields, String> {
+    let text = |name: &str| match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(s)) => Ok(filled(s)),
+        Some(Value::Number(n)) => Ok(Some(n.to_string())),
+        Some(Value::Bool(b)) => Ok(Some(b.to_string())),
+        Some(_) => Err(format!("{name:?} is neither text nor a number")),
+    };
     let mut fields = Fields::default();
     for (field, name) in fields.iter_mut().zip(names(columns)) {
-        *field = match object.get(name) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(s)) => filled(s),
-            Some(Value::Number(n)) => Some(n.to_string()),
-            Some(_) => return Err(format!("{name:?} is neither text nor a number")),
-        };
+        *field = text(name)?;
     }
+    let extra: Vec<Option<String>> = columns.extra.iter().map(|name| text(name)).collect::<Result<_, _>>()?;
+    let mut extra = extra.into_iter();
+    fields[Field::Extra as usize] = extra_field(columns, |_| extra.next().flatten());
     Ok(fields)
 }
 

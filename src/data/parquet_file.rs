@@ -16,8 +16,8 @@ use parquet::arrow::arrow_reader::{
 };
 use serde_json::Value;
 
-use super::manifest::{Columns, Take, filled, missing_column, names};
-use super::row::{Field, Fields};
+use super::manifest::{Columns, Take, extra_field, filled, missing_column, names};
+use super::row::{Field, Fields, NAMED};
 
 /// Rows decoded at once when texts are read.
 const BATCH: usize = 1024;
@@ -115,8 +115,9 @@ pub(super) fn open(path: &Path, columns: &Columns) -> Result<ParquetImages> {
 /// Hands the texts of all rows to `take`.
 pub(super) fn read(images: &ParquetImages, columns: &Columns, take: &mut Take) -> Result<()> {
     let schema = images.metadata.schema().clone();
+    let all = || names(columns).into_iter().chain(columns.extra.iter().map(String::as_str));
     let wanted =
-        names(columns).into_iter().filter(|n| *n != images.image_column && schema.column_with_name(n).is_some());
+        all().filter(|n| *n != images.image_column && schema.column_with_name(n).is_some());
     let mut leaves: Vec<String> = wanted.map(str::to_string).collect();
     // The name of an image, which stands beside its bytes, is all that is read of it.
     let image = match images.bytes_leaf {
@@ -136,18 +137,19 @@ pub(super) fn read(images: &ParquetImages, columns: &Columns, take: &mut Take) -
     let mut line = 0;
     for batch in reader {
         let batch = batch.with_context(|| format!("is broken after row {line}"))?;
-        let texts = names(columns).map(|name| texts_of(&batch, name));
-        let texts = texts.into_iter().collect::<Result<Vec<_>>>()?;
+        let texts = all().map(|name| texts_of(&batch, name)).collect::<Result<Vec<_>>>()?;
         for row in 0..batch.num_rows() {
             line += 1;
             let mut fields = Fields::default();
-            for ((field, column), name) in fields.iter_mut().zip(&texts).zip(names(columns)) {
+            let mut values = texts.iter().zip(all()).map(|(column, name)| {
                 let value = column.as_ref().and_then(|c| text_at(c, row));
-                *field = match (classes.get(name), value) {
+                match (classes.get(name), value) {
                     (Some(words), Some(index)) => index.parse().ok().and_then(|i: usize| words.get(i).cloned()),
                     (_, value) => value,
-                };
-            }
+                }
+            });
+            fields[..NAMED].iter_mut().zip(&mut values).for_each(|(field, value)| *field = value);
+            fields[Field::Extra as usize] = extra_field(columns, |_| values.next().flatten());
             if fields[Field::Split as usize].is_none() {
                 fields[Field::Split as usize] = split.clone();
             }

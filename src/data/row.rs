@@ -20,10 +20,18 @@ pub(super) enum Field {
     Study,
     Split,
     Label,
+    /// Values of the columns that were asked for beside these, see [`Row::extra`].
+    Extra,
 }
 
 /// As many as [`Field`] has.
-pub(super) const FIELDS: usize = 6;
+pub(super) const FIELDS: usize = 7;
+
+/// Those of a column each: all but [`Field::Extra`].
+pub(super) const NAMED: usize = FIELDS - 1;
+
+/// Between the values of [`Field::Extra`]: ASCII's unit separator, which no text has.
+pub(super) const EXTRA_SEPARATOR: char = '\u{1f}';
 
 /// Texts of a row as read; empty ones are `None`.
 pub(super) type Fields = [Option<String>; FIELDS];
@@ -98,6 +106,11 @@ impl Row {
     /// Label, where the manifest says.
     pub fn label(&self) -> Option<&str> {
         self.text(Field::Label)
+    }
+
+    /// Value of the column number `i` of [`super::Columns::extra`], where the manifest has one.
+    pub fn extra(&self, i: usize) -> Option<&str> {
+        self.text(Field::Extra)?.split(EXTRA_SEPARATOR).nth(i).filter(|value| !value.is_empty())
     }
 
     /// The file that the row comes from.

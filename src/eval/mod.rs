@@ -1,7 +1,13 @@
-//! Figures of a model on a split: encoding it, and retrieval over it.
+//! Figures of a model on a split: encoding it, retrieval over it, zero-shot classification, calibration.
 
+mod calibration;
 mod encode;
+mod probe;
 mod retrieval;
+mod zero_shot;
 
+pub use calibration::{Calibration, CalibrationReport, Scored};
 pub use encode::{Embeddings, Encoder, UnreadableImage};
-pub use retrieval::{DirectionFigures, RetrievalOptions, RetrievalReport, evaluate};
+pub use probe::{ProbeReport, linear_probe};
+pub use retrieval::{DirectionFigures, LabelFigures, RetrievalOptions, RetrievalReport, evaluate};
+pub use zero_shot::{Figure, Finding, Scores, Subgroup, ZeroShotOptions, ZeroShotReport, class_directions, score};

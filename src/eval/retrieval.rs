@@ -8,9 +8,11 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::calibration::{CalibrationReport, Scored, set_temperatures};
 use super::encode::{Embeddings, Encoder};
 use crate::data::{ImageSource, Row};
-use crate::loss::{CrossEntropy, Targets, cross_entropy, smoothing};
+use crate::loss::smoothing;
+use crate::metrics::ranking::Ranking;
 use crate::metrics::{Query, Retrieval, bootstrap, rank_of_best, retrieval, summarise};
 use crate::seed::{Purpose, stream};
 
@@ -45,6 +47,24 @@ pub struct RetrievalReport {
     pub loss_batch_size: usize,
     /// `ln` of that: the loss of a model that knows nothing.
     pub loss_chance: f64,
+    /// Of the probabilities that the softmax over each of those batches gives, both directions: which report belongs to
+    /// an image, which image to a report.
+    #[serde(default)]
+    pub calibration: Option<CalibrationReport>,
+    /// Rankings by label instead of by pair, where rows have labels: what shares the query's label is right.
+    #[serde(default)]
+    pub by_label: Option<LabelFigures>,
+}
+
+/// Both directions of retrieval by label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LabelFigures {
+    /// Images asking for reports with their label.
+    pub image_to_text: Ranking,
+    /// Reports asking for images with their label.
+    pub text_to_image: Ranking,
+    /// What a random order gives on average: the share of the gallery that has the query's label.
+    pub chance: (f64, f64),
 }
 
 /// How figures are worked out.
@@ -72,9 +92,13 @@ pub fn evaluate(encoder: &Encoder, rows: &[Row], options: &RetrievalOptions) -> 
     let recalls = |d: &DirectionFigures| d.figures.recall_at_1 + d.figures.recall_at_5 + d.figures.recall_at_10;
     let mean_recall = (recalls(&image_to_text) + recalls(&text_to_image)) / 6.0;
     let loss_batch_size = options.loss_batch_size.min(rows.len());
-    let loss = batch_loss(&pairs, &images, &texts, scale, loss_batch_size)?;
+    let mut matches = matches(&pairs, &images, &texts, scale, loss_batch_size)?;
+    let fitted_on = set_temperatures(&mut matches, None);
+    let calibration = CalibrationReport::of(&matches.iter().collect::<Vec<_>>(), &fitted_on);
+    let loss = calibration.as_ref().map_or(f64::NAN, |c| c.as_is.nll);
+    let by_label = by_label(&pairs, &images, &texts)?;
     let loss_chance = smoothing::chance(loss_batch_size);
-    Ok(RetrievalReport { image_to_text, text_to_image, mean_recall, loss, loss_batch_size, loss_chance })
+    Ok(RetrievalReport { image_to_text, text_to_image, mean_recall, loss, loss_batch_size, loss_chance, calibration, by_label })
 }
 
 /// The distinct images and reports of a split and who belongs to whom.
@@ -87,6 +111,9 @@ struct Pairs<'a> {
     images_of_text: Vec<Vec<usize>>,
     image_groups: Vec<usize>,
     text_groups: Vec<usize>,
+    /// Of the first row of each, where every row has one.
+    image_labels: Vec<&'a str>,
+    text_labels: Vec<&'a str>,
 }
 
 impl<'a> Pairs<'a> {
@@ -103,17 +130,21 @@ impl<'a> Pairs<'a> {
             images_of_text: Vec::new(),
             image_groups: Vec::new(),
             text_groups: Vec::new(),
+            image_labels: Vec::new(),
+            text_labels: Vec::new(),
         };
         let named = rows.iter().all(|r| r.patient_id().is_some());
         for row in rows {
             let image = *images.entry(row.image()).or_insert_with_key(|image| {
                 pairs.images.push(image.clone());
                 pairs.texts_of_image.push(Vec::new());
+                pairs.image_labels.extend(row.label());
                 pairs.images.len() - 1
             });
             let text = *texts.entry(row.report()).or_insert_with(|| {
                 pairs.texts.push(row.report());
                 pairs.images_of_text.push(Vec::new());
+                pairs.text_labels.extend(row.label());
                 pairs.texts.len() - 1
             });
             pairs.join(image, text);
@@ -173,9 +204,11 @@ fn direction(
     }
     let figures = summarise(&outcomes);
     let rng = |i: u64| stream(options.seed, Purpose::Bootstrap, i);
-    let values = |q: &[Query]| summarise(q).figures().map(|(_, v)| v);
-    let interval = bootstrap::interval(&outcomes, groups, options.bootstrap, rng, values)
-        .map(|bounds| (Retrieval::from_figures(bounds.map(|b| b.0)), Retrieval::from_figures(bounds.map(|b| b.1))));
+    let values = |q: &[Query]| summarise(q).figures().map(|(_, v)| v).to_vec();
+    let interval = bootstrap::interval(&outcomes, groups, options.bootstrap, rng, values).map(|bounds| {
+        let bound = |pick: fn(&(f64, f64)) -> f64| Retrieval::from_figures(std::array::from_fn(|k| pick(&bounds[k])));
+        (bound(|b| b.0), bound(|b| b.1))
+    });
     Ok(DirectionFigures {
         queries: outcomes.len(),
         gallery: size,
@@ -185,24 +218,59 @@ fn direction(
     })
 }
 
-/// Unsmoothed symmetric loss, mean over whole batches of rows in order.
-fn batch_loss(pairs: &Pairs, images: &Embeddings, texts: &Embeddings, scale: f64, batch_size: usize) -> Result<f64> {
-    let targets: Vec<i64> = (0..batch_size as i64).collect();
-    let (mut sum, mut batches) = (0.0, 0);
+/// Each image with the reports of its batch, and each report with the images, over whole batches of rows in order: the
+/// mean −ln probability of the own partner is the unsmoothed symmetric loss.
+fn matches(
+    pairs: &Pairs,
+    images: &Embeddings,
+    texts: &Embeddings,
+    scale: f64,
+    batch_size: usize,
+) -> Result<Vec<Scored>> {
+    let mut all = Vec::new();
     for rows in pairs.of_row.chunks_exact(batch_size) {
         let pick = |all: &Tensor, index: &dyn Fn(&(usize, usize)) -> usize| -> Result<Tensor> {
             let index: Vec<u32> = rows.iter().map(|r| index(r) as u32).collect();
             Ok(all.index_select(&Tensor::from_vec(index, batch_size, &Device::Cpu)?, 0)?)
         };
         let (image, text) = (pick(images, &|r| r.0)?, pick(texts, &|r| r.1)?);
-        let sim_i2t = (image.matmul(&text.t()?)? * scale)?;
-        for sim in [&sim_i2t, &sim_i2t.t()?.contiguous()?] {
-            let loss = cross_entropy(sim, Targets::Indices(&targets), &CrossEntropy::default())?;
-            sum += f64::from(loss.to_scalar::<f32>()?) / 2.0;
+        let sims = image.matmul(&text.t()?)?;
+        for sims in [&sims, &sims.t()?.contiguous()?] {
+            let rows = sims.to_vec2::<f32>()?.into_iter().zip(rows).enumerate();
+            all.extend(rows.map(|(target, (sims, &(image, _)))| Scored {
+                logits: sims.iter().map(|s| scale * f64::from(*s)).collect(),
+                target,
+                temperature: 1.0,
+                group: pairs.image_groups[image],
+            }));
         }
-        batches += 1;
     }
-    Ok(sum / f64::from(batches))
+    Ok(all)
+}
+
+/// `None` where not every row has a label, or all have one.
+fn by_label(pairs: &Pairs, images: &Embeddings, texts: &Embeddings) -> Result<Option<LabelFigures>> {
+    let (of_images, of_texts) = (&pairs.image_labels, &pairs.text_labels);
+    let kinds: std::collections::HashSet<&&str> = of_images.iter().chain(of_texts).collect();
+    if of_images.len() < pairs.images.len() || of_texts.len() < pairs.texts.len() || kinds.len() < 2 {
+        return Ok(None);
+    }
+    let ranked = |queries: &Tensor, gallery: &Tensor, wanted: &[&str], labels: &[&str]| -> Result<(Ranking, f64)> {
+        let gallery = gallery.t()?.contiguous()?;
+        let mut found = Vec::new();
+        for (i, label) in wanted.iter().enumerate() {
+            let scores = queries.narrow(0, i, 1)?.contiguous()?.matmul(&gallery)?.flatten_all()?.to_vec1::<f32>()?;
+            let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
+            let alike: Vec<bool> = labels.iter().map(|l| l == label).collect();
+            let share = alike.iter().filter(|a| **a).count() as f64 / alike.len() as f64;
+            found.extend(Ranking::of_query(&scores, &alike).map(|r| (r, share)));
+        }
+        let shares = found.iter().map(|(_, share)| share).sum::<f64>() / found.len() as f64;
+        Ok((Ranking::mean(&found.into_iter().map(|(r, _)| r).collect::<Vec<_>>()), shares))
+    };
+    let (image_to_text, chance_of_texts) = ranked(images, texts, of_images, of_texts)?;
+    let (text_to_image, chance_of_images) = ranked(texts, images, of_texts, of_images)?;
+    Ok(Some(LabelFigures { image_to_text, text_to_image, chance: (chance_of_texts, chance_of_images) }))
 }
 
 #[cfg(test)]

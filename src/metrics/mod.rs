@@ -1,6 +1,10 @@
 //! Figures from plain numbers. Pure: no tensors, no files, no randomness that is not handed in.
 
 pub mod bootstrap;
+pub mod calibration;
+pub mod classification;
+pub mod logistic;
+pub mod ranking;
 pub mod retrieval;
 
 pub use retrieval::{Query, Retrieval, rank_of_best, summarise};

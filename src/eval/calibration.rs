@@ -1,0 +1,172 @@
+//! Calibration of predictions over classes, before and after temperature scaling.
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::calibration::{
+    BINS, Bin, Judged, RiskPoint, area_under_risk, argmax, brier, equal_mass, equal_width, expected_error,
+    fit_temperature, maximum_error, negative_log_likelihood, risk_coverage, softmax,
+};
+
+/// A prediction that can be judged.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    /// One a class; their softmax is the model's probability.
+    pub logits: Vec<f64>,
+    /// What was so.
+    pub target: usize,
+    /// What logits are divided by for the scaled figures; never fitted on this prediction's patient.
+    pub temperature: f64,
+    /// Number of its patient (of its image where patients are not named).
+    pub group: usize,
+}
+
+impl Scored {
+    /// Probabilities, scaled or as the model gives them.
+    pub fn probabilities(&self, scaled: bool) -> Vec<f64> {
+        softmax(&self.logits, if scaled { self.temperature } else { 1.0 })
+    }
+
+    /// The class with the highest probability.
+    pub fn predicted(&self) -> usize {
+        argmax(&self.logits)
+    }
+
+    fn judged(&self, scaled: bool) -> Judged {
+        let (p, best) = (self.probabilities(scaled), self.predicted());
+        Judged { confidence: p[best], right: best == self.target }
+    }
+}
+
+/// Calibration of many predictions. Lower is better for all but temperature.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Mean −ln of the target's probability.
+    pub nll: f64,
+    /// Mean squared distance of probabilities from what was so, summed over classes (0 to 2).
+    pub brier: f64,
+    /// Expected calibration error over 15 bins of equal width.
+    pub ece: f64,
+    /// The same over 15 bins with equally many predictions.
+    pub ece_equal_mass: f64,
+    /// The largest error of any bin of equal width.
+    pub mce: f64,
+}
+
+impl Calibration {
+    /// Of `predictions`, as they are or scaled.
+    pub fn of(predictions: &[&Scored], scaled: bool) -> Self {
+        let judged: Vec<Judged> = predictions.iter().map(|p| p.judged(scaled)).collect();
+        let n = predictions.len() as f64;
+        let mean = |f: &dyn Fn(&Scored) -> f64| predictions.iter().map(|p| f(p)).sum::<f64>() / n;
+        let width = equal_width(&judged, BINS);
+        Self {
+            nll: mean(&|p| negative_log_likelihood(&p.logits, p.target, if scaled { p.temperature } else { 1.0 })),
+            brier: mean(&|p| brier(&p.probabilities(scaled), p.target)),
+            ece: expected_error(&width),
+            ece_equal_mass: expected_error(&equal_mass(&judged, BINS)),
+            mce: maximum_error(&width),
+        }
+    }
+
+    /// Name and value of each.
+    pub fn figures(&self) -> [(&'static str, f64); 5] {
+        [
+            ("nll", self.nll),
+            ("brier", self.brier),
+            ("ece", self.ece),
+            ("ece_equal_mass", self.ece_equal_mass),
+            ("mce", self.mce),
+        ]
+    }
+}
+
+/// Everything about calibration that is drawn or printed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationReport {
+    /// Predictions that were judged.
+    pub predictions: usize,
+    /// As the model gives them.
+    pub as_is: Calibration,
+    /// After temperature scaling.
+    pub scaled: Calibration,
+    /// The temperature (geometric mean where several were fitted); above 1 the model was too sure of itself.
+    pub temperature: f64,
+    /// What it was fitted on.
+    pub fitted_on: String,
+    /// Reliability curve, bins of equal width.
+    pub reliability: Vec<Bin>,
+    /// The same after scaling.
+    pub reliability_scaled: Vec<Bin>,
+    /// At most 101 points, from the most confident prediction to all.
+    pub risk_coverage: Vec<RiskPoint>,
+    /// Area under that curve; a random order would give the error rate, its last point.
+    pub aurc: f64,
+}
+
+impl CalibrationReport {
+    /// Of predictions whose temperatures are set; `None` without any.
+    pub fn of(predictions: &[&Scored], fitted_on: &str) -> Option<Self> {
+        if predictions.is_empty() {
+            return None;
+        }
+        let judged = |scaled: bool| predictions.iter().map(|p| p.judged(scaled)).collect::<Vec<_>>();
+        let points = risk_coverage(&judged(false));
+        let every = points.len().div_ceil(100).max(1);
+        let shown = |(i, _): &(usize, &RiskPoint)| i % every == 0 || i + 1 == points.len();
+        let logs = predictions.iter().map(|p| p.temperature.ln()).sum::<f64>();
+        Some(Self {
+            predictions: predictions.len(),
+            as_is: Calibration::of(predictions, false),
+            scaled: Calibration::of(predictions, true),
+            temperature: (logs / predictions.len() as f64).exp(),
+            fitted_on: fitted_on.to_string(),
+            reliability: equal_width(&judged(false), BINS),
+            reliability_scaled: equal_width(&judged(true), BINS),
+            risk_coverage: points.iter().enumerate().filter(shown).map(|(_, p)| *p).collect(),
+            aurc: area_under_risk(&points),
+        })
+    }
+}
+
+/// What temperatures are fitted on where no other split is at hand: each half of the patients on the other half.
+pub const CROSSWISE: &str = "each half of the patients on the other half";
+
+/// Sets temperatures: the one that fits `on` best, or without that, for each half of the groups the one that fits the
+/// other half. Returns what it was fitted on, in words.
+pub fn set_temperatures(predictions: &mut [Scored], on: Option<(&[Scored], &str)>) -> String {
+    let rows = |all: &[Scored], half: Option<usize>| {
+        let chosen = all.iter().filter(|p| half.is_none_or(|half| p.group % 2 == half));
+        fit_temperature(chosen.map(|p| (p.logits.as_slice(), p.target)))
+    };
+    if let Some((others, name)) = on {
+        let temperature = rows(others, None);
+        predictions.iter_mut().for_each(|p| p.temperature = temperature);
+        return format!("{name}, {} predictions", others.len());
+    }
+    let halves = [rows(predictions, Some(1)), rows(predictions, Some(0))];
+    predictions.iter_mut().for_each(|p| p.temperature = halves[p.group % 2]);
+    CROSSWISE.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_temperature_sees_its_own_half() {
+        // Patients of even number are told by logits that are ten times too large.
+        let scored = |i: usize| Scored {
+            logits: if i % 2 == 0 { vec![10.0, 0.0] } else { vec![1.0, 0.0] },
+            target: usize::from(i / 2 % 4 == 0),
+            temperature: 1.0,
+            group: i,
+        };
+        let mut all: Vec<Scored> = (0..80).map(scored).collect();
+        assert_eq!(set_temperatures(&mut all, None), CROSSWISE);
+        // Three in four are right: the odds are 3, whose logarithm the scaled difference must be.
+        let right = 3f64.ln();
+        assert!((all[1].temperature - 10.0 / right).abs() < 1e-6 && (all[0].temperature - 1.0 / right).abs() < 1e-6);
+        let own = CalibrationReport::of(&all.iter().collect::<Vec<_>>(), "").unwrap();
+        assert!((own.risk_coverage.last().unwrap().risk - 0.25).abs() < 1e-12);
+    }
+}

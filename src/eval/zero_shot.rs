@@ -1,0 +1,445 @@
+//! Zero-shot classification: images against diagnosis prompts, with intervals by patient, calibration and subgroups.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Result, ensure};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::calibration::{Calibration, CalibrationReport, Scored, set_temperatures};
+use super::encode::{Embeddings, Encoder};
+use crate::data::{ImageSource, Labels, Prompts, Row};
+use crate::metrics::{bootstrap, classification as metric};
+use crate::ops::reference::l2_normalize;
+use crate::seed::{Purpose, stream};
+
+/// A figure with what it must be read against.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// Its name.
+    pub name: String,
+    /// Its value; NaN (null in JSON) where it does not exist, such as an AUROC without positives.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub value: f64,
+    /// 95 % interval by bootstrap over patients.
+    pub interval: Option<(f64, f64)>,
+    /// What knowing nothing gives.
+    pub chance: Option<f64>,
+}
+
+fn number_or_nan<'de, D: serde::Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(d)?.unwrap_or(f64::NAN))
+}
+
+/// How figures are worked out.
+#[derive(Clone, Debug)]
+pub struct ZeroShotOptions {
+    /// Resamples for intervals; 0 = none.
+    pub bootstrap: usize,
+    /// Seed of the resamples.
+    pub seed: u64,
+    /// Names of the subgroup columns, [`crate::data::Columns::extra`] after the classes.
+    pub subgroups: Vec<String>,
+}
+
+/// Figures of one finding, or of one class against the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Its name in the prompt file.
+    pub name: String,
+    /// Images that have it.
+    pub positives: usize,
+    /// Images that have it not.
+    pub negatives: usize,
+    /// auroc, auprc, f1.
+    pub figures: Vec<Figure>,
+}
+
+/// Figures of the rows with one value of a column.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subgroup {
+    /// The manifest's column.
+    pub column: String,
+    /// Its value.
+    pub value: String,
+    /// Labelled images that have it.
+    pub images: usize,
+    /// The same figures as of all.
+    pub figures: Vec<Figure>,
+}
+
+/// What zero-shot classification came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ZeroShotReport {
+    /// Whether an image may have several of the classes.
+    pub multi_label: bool,
+    /// In the prompt file's order.
+    pub classes: Vec<String>,
+    /// Images with a label that counts.
+    pub images: usize,
+    /// Images without.
+    pub unlabelled: usize,
+    /// Overall figures.
+    pub figures: Vec<Figure>,
+    /// Each class for itself.
+    pub findings: Vec<Finding>,
+    /// Of the classes' probabilities.
+    pub calibration: CalibrationReport,
+    /// Images of each class (first index) that were taken for each (second); empty with several classes an image.
+    pub confusion: Vec<Vec<usize>>,
+    /// By the columns asked for.
+    pub subgroups: Vec<Subgroup>,
+}
+
+/// Images of a split with their scores.
+pub struct Scores {
+    /// Whether an image may have several classes.
+    multi_label: bool,
+    names: Vec<String>,
+    /// With one class an image a list of one task, otherwise one a finding; predictions hold the number of their image.
+    tasks: Vec<Vec<(usize, Scored)>>,
+    /// Number of each image's patient.
+    groups: Vec<usize>,
+    /// Values of the subgroup columns of each image.
+    subgroups: Vec<Vec<Option<String>>>,
+}
+
+/// Directions of the classes: for each a unit vector, the mean of its sentences' unit vectors made unit again, as CLIP's
+/// own zero-shot classifier. (directions, embed_dim)
+///
+/// # Errors
+/// Whatever the encoder reports.
+pub fn class_directions(encoder: &Encoder, prompts: &Prompts) -> Result<Embeddings> {
+    let (sentences, counts) = prompts.sentences();
+    let embeds = encoder.texts(&sentences)?;
+    let mut start = 0;
+    let means = counts.iter().map(|&count| {
+        start += count;
+        embeds.narrow(0, start - count, count)?.mean_keepdim(0)
+    });
+    Ok(l2_normalize(&Tensor::cat(&means.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?)
+}
+
+/// Scores the distinct images of `rows` against `prompts`. `skip` subgroup columns stand before those of the options.
+///
+/// # Errors
+/// No row that has a label, an image that cannot be read.
+pub fn score(encoder: &Encoder, rows: &[Row], prompts: &Prompts, labels: &Labels, subgroups: usize) -> Result<Scores> {
+    let mut images: Vec<ImageSource> = Vec::new();
+    let mut first: HashMap<ImageSource, usize> = HashMap::new();
+    let mut of_image = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        first.entry(row.image()).or_insert_with_key(|image| {
+            images.push(image.clone());
+            of_image.push(i);
+            images.len() - 1
+        });
+    }
+    let named = rows.iter().all(|r| r.patient_id().is_some());
+    let mut patients: HashMap<&str, usize> = HashMap::new();
+    let groups = of_image.iter().enumerate().map(|(image, &row)| {
+        let next = patients.len();
+        rows[row].patient_id().filter(|_| named).map_or(image, |p| *patients.entry(p).or_insert(next))
+    });
+    let groups: Vec<usize> = groups.collect();
+    let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
+    let similarities = encoder.images(&images)?.matmul(&class_directions(encoder, prompts)?.t()?.contiguous()?)?;
+    let similarities: Vec<Vec<f32>> = similarities.to_vec2()?;
+    let logits = |image: usize, of: &[usize]| of.iter().map(|&k| scale * f64::from(similarities[image][k])).collect();
+    let scored = |image: usize, of: &[usize], target: usize| {
+        (image, Scored { logits: logits(image, of), target, temperature: 1.0, group: groups[image] })
+    };
+    let classes = prompts.classes.len();
+    let all: Vec<usize> = (0..classes).collect();
+    let tasks = match labels {
+        Labels::Classes(labels) => {
+            let one = |(image, &row): (usize, &usize)| labels[row].map(|target| scored(image, &all, target));
+            vec![of_image.iter().enumerate().filter_map(one).collect()]
+        }
+        Labels::Findings(labels) => {
+            let of_finding = |k: usize| {
+                // The second class is "has it".
+                let one = |(image, &row): (usize, &usize)| {
+                    labels[row][k].map(|has| scored(image, &[2 * k + 1, 2 * k], usize::from(has)))
+                };
+                of_image.iter().enumerate().filter_map(one).collect()
+            };
+            (0..classes).map(of_finding).collect()
+        }
+    };
+    let skipped = if prompts.multi_label { classes } else { 0 };
+    let values = |row: &usize| (0..subgroups).map(|i| rows[*row].extra(skipped + i).map(str::to_string)).collect();
+    let subgroups = of_image.iter().map(values).collect();
+    Ok(Scores { multi_label: prompts.multi_label, names: prompts.names(), tasks, groups, subgroups })
+}
+
+impl Scores {
+    /// Fits temperatures and thresholds, on `fit` with its name, or crosswise on halves of the patients; gives all
+    /// figures.
+    ///
+    /// # Errors
+    /// No labelled image.
+    pub fn report(&mut self, fit: Option<(&Scores, &str)>, options: &ZeroShotOptions) -> Result<ZeroShotReport> {
+        let (words, thresholds) = self.judge(fit)?;
+        let labelled: Vec<usize> = self.labelled();
+        ensure!(!labelled.is_empty(), "no image has a label that counts");
+        let predictions: Vec<&Scored> = self.tasks.iter().flatten().map(|(_, p)| p).collect();
+        let Some(calibration) = CalibrationReport::of(&predictions, &words) else {
+            anyhow::bail!("no image has a label that counts")
+        };
+        let figures = self.figures(&labelled, options);
+        let mut subgroups = Vec::new();
+        for (i, column) in options.subgroups.iter().enumerate() {
+            let mut values: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+            for &image in &labelled {
+                values.entry(self.subgroups[image][i].as_deref().unwrap_or("(blank)")).or_default().push(image);
+            }
+            ensure!(
+                values.keys().any(|v| *v != "(blank)"),
+                "no row has a value in column {column:?}; name a column of the manifest"
+            );
+            subgroups.extend(values.iter().map(|(value, images)| Subgroup {
+                column: column.clone(),
+                value: value.to_string(),
+                images: images.len(),
+                figures: self.figures(images, options),
+            }));
+        }
+        let confusion = match self.multi_label {
+            true => Vec::new(),
+            false => {
+                let (targets, predicted): (Vec<_>, Vec<_>) =
+                    predictions.iter().map(|p| (p.target, p.predicted())).unzip();
+                metric::confusion(&targets, &predicted, self.names.len())
+            }
+        };
+        Ok(ZeroShotReport {
+            multi_label: self.multi_label,
+            classes: self.names.clone(),
+            images: labelled.len(),
+            unlabelled: self.groups.len() - labelled.len(),
+            figures,
+            findings: self.findings(&thresholds, options),
+            calibration,
+            confusion,
+            subgroups,
+        })
+    }
+
+    /// Fits temperatures and, for each class, thresholds: one for each half of the patients.
+    fn judge(&mut self, fit: Option<(&Scores, &str)>) -> Result<(String, Vec<[f64; 2]>)> {
+        if let Some((other, name)) = fit {
+            ensure!(other.tasks.len() == self.tasks.len(), "{name} was scored with other prompts");
+        }
+        let flat = |scores: &Scores| scores.tasks.iter().flatten().map(|(_, p)| p.clone()).collect::<Vec<_>>();
+        let mut predictions = flat(self);
+        let others = fit.map(|(other, name)| (flat(other), name));
+        let words = set_temperatures(&mut predictions, others.as_ref().map(|(o, name)| (o.as_slice(), *name)));
+        let fitted = self.tasks.iter_mut().flatten().zip(predictions);
+        fitted.for_each(|((_, p), fitted)| p.temperature = fitted.temperature);
+        let thresholds = (0..self.names.len()).map(|k| {
+            let best = |scores: &Scores, half: Option<usize>| {
+                let (s, p, groups) = scores.one_against_rest(k, None);
+                let chosen = (0..s.len()).filter(|&i| half.is_none_or(|half| groups[i] % 2 == half));
+                let (s, p): (Vec<f64>, Vec<bool>) = chosen.map(|i| (s[i], p[i])).unzip();
+                metric::best_threshold(&s, &p).unwrap_or(f64::INFINITY)
+            };
+            match fit {
+                Some((other, _)) => [best(other, None); 2],
+                None => [best(self, Some(1)), best(self, Some(0))],
+            }
+        });
+        Ok((words, thresholds.collect()))
+    }
+
+    fn labelled(&self) -> Vec<usize> {
+        let mut images: Vec<usize> = self.tasks.iter().flatten().map(|(image, _)| *image).collect();
+        images.sort_unstable();
+        images.dedup();
+        images
+    }
+
+    /// Scores of class `k`, whether each is positive, and groups; of `images` (repeats count) or all.
+    fn one_against_rest(&self, k: usize, images: Option<&[usize]>) -> (Vec<f64>, Vec<bool>, Vec<usize>) {
+        let (task, class, positive) = if self.multi_label { (k, 1, 1) } else { (0, k, k) };
+        let mut found = (Vec::new(), Vec::new(), Vec::new());
+        let mut take = |p: &Scored| {
+            found.0.push(p.probabilities(false)[class]);
+            found.1.push(p.target == positive);
+            found.2.push(p.group);
+        };
+        match images {
+            None => self.tasks[task].iter().for_each(|(_, p)| take(p)),
+            Some(images) => {
+                let of_image: HashMap<usize, &Scored> = self.tasks[task].iter().map(|(i, p)| (*i, p)).collect();
+                images.iter().filter_map(|i| of_image.get(i)).for_each(|p| take(p));
+            }
+        }
+        found
+    }
+
+    /// Names of the overall figures with what chance gives for each.
+    fn names(&self, images: &[usize]) -> Vec<(&'static str, Option<f64>)> {
+        let k = self.names.len() as f64;
+        if self.multi_label {
+            let prevalence: Vec<f64> = (0..self.names.len())
+                .map(|k| self.one_against_rest(k, Some(images)).1)
+                .filter(|p| p.contains(&true) && p.contains(&false))
+                .map(|p| p.iter().filter(|p| **p).count() as f64 / p.len() as f64)
+                .collect();
+            let auprc = prevalence.iter().sum::<f64>() / prevalence.len() as f64;
+            let ln2 = std::f64::consts::LN_2;
+            return vec![
+                ("auroc_macro", Some(0.5)),
+                ("auprc_macro", Some(auprc)),
+                ("nll", Some(ln2)),
+                ("brier", Some(0.5)),
+                ("ece", None),
+                ("ece_equal_mass", None),
+                ("mce", None),
+                ("nll_scaled", Some(ln2)),
+                ("brier_scaled", Some(0.5)),
+                ("ece_scaled", None),
+                ("ece_equal_mass_scaled", None),
+                ("mce_scaled", None),
+            ];
+        }
+        let mut counts = vec![0usize; self.names.len()];
+        let of_image: HashMap<usize, &Scored> = self.tasks[0].iter().map(|(i, p)| (*i, p)).collect();
+        images.iter().filter_map(|i| of_image.get(i)).for_each(|p| counts[p.target] += 1);
+        let majority = counts.iter().copied().max().unwrap_or(0) as f64 / images.len() as f64;
+        vec![
+            ("accuracy", Some(majority)),
+            ("balanced_accuracy", Some(1.0 / k)),
+            ("macro_f1", None),
+            ("auroc_macro", Some(0.5)),
+            ("nll", Some(k.ln())),
+            ("brier", Some(1.0 - 1.0 / k)),
+            ("ece", None),
+            ("ece_equal_mass", None),
+            ("mce", None),
+            ("nll_scaled", Some(k.ln())),
+            ("brier_scaled", Some(1.0 - 1.0 / k)),
+            ("ece_scaled", None),
+            ("ece_equal_mass_scaled", None),
+            ("mce_scaled", None),
+        ]
+    }
+
+    /// Values of [`Self::names`] over `images`, of which some may stand there several times.
+    fn values(&self, images: &[usize]) -> Vec<f64> {
+        let ranked: Vec<(f64, f64)> = (0..self.names.len())
+            .map(|k| self.one_against_rest(k, Some(images)))
+            .filter(|(_, p, _)| p.contains(&true) && p.contains(&false))
+            .map(|(s, p, _)| (metric::auroc(&s, &p), metric::average_precision(&s, &p)))
+            .collect();
+        let mean = |pick: fn(&(f64, f64)) -> f64| ranked.iter().map(pick).sum::<f64>() / ranked.len() as f64;
+        let maps: Vec<HashMap<usize, &Scored>> =
+            self.tasks.iter().map(|task| task.iter().map(|(i, p)| (*i, p)).collect()).collect();
+        let predictions: Vec<&Scored> =
+            maps.iter().flat_map(|map| images.iter().filter_map(|i| map.get(i).copied())).collect();
+        let mut values = match self.multi_label {
+            true => vec![mean(|r| r.0), mean(|r| r.1)],
+            false => {
+                let (targets, predicted): (Vec<_>, Vec<_>) =
+                    predictions.iter().map(|p| (p.target, p.predicted())).unzip();
+                let k = self.names.len();
+                vec![
+                    metric::accuracy(&targets, &predicted),
+                    metric::balanced_accuracy(&targets, &predicted, k),
+                    metric::macro_f1(&targets, &predicted, k),
+                    mean(|r| r.0),
+                ]
+            }
+        };
+        for scaled in [false, true] {
+            values.extend(Calibration::of(&predictions, scaled).figures().map(|(_, v)| v));
+        }
+        values
+    }
+
+    fn figures(&self, images: &[usize], options: &ZeroShotOptions) -> Vec<Figure> {
+        let bounds = self.interval(images, options, |images| self.values(images));
+        let values = self.values(images).into_iter().zip(self.names(images)).enumerate();
+        values
+            .map(|(i, (value, (name, chance)))| Figure {
+                name: name.to_string(),
+                value,
+                interval: bounds.as_ref().map(|b| b[i]).filter(|b| b.0.is_finite()),
+                chance,
+            })
+            .collect()
+    }
+
+    fn interval(
+        &self,
+        images: &[usize],
+        options: &ZeroShotOptions,
+        values: impl Fn(&[usize]) -> Vec<f64> + Sync,
+    ) -> Option<Vec<(f64, f64)>> {
+        let groups: Vec<usize> = images.iter().map(|&i| self.groups[i]).collect();
+        let rng = |i: u64| stream(options.seed, Purpose::Bootstrap, i);
+        bootstrap::interval(images, &groups, options.bootstrap, rng, values)
+    }
+
+    fn findings(&self, thresholds: &[[f64; 2]], options: &ZeroShotOptions) -> Vec<Finding> {
+        let labelled = self.labelled();
+        let finding = |(k, name): (usize, &String)| {
+            let values = |images: &[usize]| {
+                let (scores, positive, groups) = self.one_against_rest(k, Some(images));
+                // A margin above the threshold that was not fitted on this patient.
+                let margins: Vec<f64> =
+                    scores.iter().zip(&groups).map(|(s, group)| s - thresholds[k][group % 2]).collect();
+                vec![
+                    metric::auroc(&scores, &positive),
+                    metric::average_precision(&scores, &positive),
+                    metric::f1_at(&margins, &positive, 0.0),
+                ]
+            };
+            let bounds = self.interval(&labelled, options, values);
+            let positive = self.one_against_rest(k, None).1;
+            let positives = positive.iter().filter(|p| **p).count();
+            let share = positives as f64 / positive.len() as f64;
+            let chances = [Some(0.5), Some(share), Some(2.0 * share / (1.0 + share))];
+            let figures = ["auroc", "auprc", "f1"].into_iter().zip(values(&labelled)).zip(chances).enumerate();
+            Finding {
+                name: name.clone(),
+                positives,
+                negatives: positive.len() - positives,
+                figures: figures
+                    .map(|(i, ((name, value), chance))| Figure {
+                        name: name.to_string(),
+                        value,
+                        interval: bounds.as_ref().map(|b| b[i]).filter(|b| b.0.is_finite()),
+                        chance,
+                    })
+                    .collect(),
+            }
+        };
+        self.names.iter().enumerate().map(finding).collect()
+    }
+
+    /// Differences of the overall figures, this model's minus `other`'s on the same images, with paired intervals.
+    /// Both must have been reported on, which fits their temperatures.
+    ///
+    /// # Errors
+    /// The two saw different images or prompts.
+    pub fn difference(&self, other: &Scores, options: &ZeroShotOptions) -> Result<Vec<Figure>> {
+        let images = self.labelled();
+        ensure!(images == other.labelled() && self.names == other.names, "the two models saw different images");
+        let values = |images: &[usize]| {
+            let pairs = self.values(images).into_iter().zip(other.values(images));
+            pairs.map(|(a, b)| a - b).collect::<Vec<f64>>()
+        };
+        let bounds = self.interval(&images, options, values);
+        let named = values(&images).into_iter().zip(self.names(&images)).enumerate();
+        Ok(named
+            .map(|(i, (value, (name, _)))| Figure {
+                name: name.to_string(),
+                value,
+                interval: bounds.as_ref().map(|b| b[i]).filter(|b| b.0.is_finite()),
+                chance: Some(0.0),
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,188 @@
+//! Whether probabilities mean what they say: calibration errors, proper scores, temperature scaling, selective accuracy.
+
+use serde::{Deserialize, Serialize};
+
+/// Bins of a reliability curve.
+pub const BINS: usize = 15;
+
+/// A prediction's confidence, and whether it was right.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged {
+    /// Probability of what was predicted, 0 to 1.
+    pub confidence: f64,
+    /// Whether it was right.
+    pub right: bool,
+}
+
+/// One bin of a reliability curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bin {
+    /// Mean confidence of its predictions.
+    pub confidence: f64,
+    /// Share of them that are right.
+    pub accuracy: f64,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Bin {
+    fn of(judged: &[Judged]) -> Self {
+        let n = judged.len() as f64;
+        Self {
+            confidence: judged.iter().map(|j| j.confidence).sum::<f64>() / n,
+            accuracy: judged.iter().filter(|j| j.right).count() as f64 / n,
+            count: judged.len(),
+        }
+    }
+}
+
+/// Bins of equal width over 0..1, those that hold anything; a confidence on a border belongs to the bin below, as in
+/// torchmetrics.
+pub fn equal_width(judged: &[Judged], bins: usize) -> Vec<Bin> {
+    let mut members: Vec<Vec<Judged>> = vec![Vec::new(); bins];
+    for j in judged {
+        let bin = (j.confidence * bins as f64).ceil() as usize;
+        members[bin.saturating_sub(1).min(bins - 1)].push(*j);
+    }
+    members.iter().filter(|m| !m.is_empty()).map(|m| Bin::of(m)).collect()
+}
+
+/// Bins of equal numbers of predictions, by confidence; where that does not divide, the first have one more, as
+/// numpy.array_split cuts.
+pub fn equal_mass(judged: &[Judged], bins: usize) -> Vec<Bin> {
+    let mut sorted = judged.to_vec();
+    sorted.sort_by(|a, b| a.confidence.total_cmp(&b.confidence));
+    let (each, more) = (sorted.len() / bins, sorted.len() % bins);
+    let mut rest = sorted.as_slice();
+    let mut found = Vec::new();
+    for i in 0..bins.min(sorted.len()) {
+        let (head, tail) = rest.split_at(each + usize::from(i < more));
+        found.push(Bin::of(head));
+        rest = tail;
+    }
+    found
+}
+
+/// Expected calibration error: mean distance of confidence and accuracy, by predictions.
+pub fn expected_error(bins: &[Bin]) -> f64 {
+    let all: usize = bins.iter().map(|b| b.count).sum();
+    bins.iter().map(|b| (b.confidence - b.accuracy).abs() * b.count as f64 / all as f64).sum()
+}
+
+/// Maximum calibration error: the largest distance of any bin.
+pub fn maximum_error(bins: &[Bin]) -> f64 {
+    bins.iter().map(|b| (b.confidence - b.accuracy).abs()).fold(0.0, f64::max)
+}
+
+/// softmax of `logits` / `temperature`.
+pub fn softmax(logits: &[f64], temperature: f64) -> Vec<f64> {
+    let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.iter().map(|z| ((z - highest) / temperature).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|p| p / sum).collect()
+}
+
+/// The first of the highest.
+pub fn argmax(values: &[f64]) -> usize {
+    (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+}
+
+/// −ln of the target's probability at `temperature`, worked out from logits, so that it never is infinite.
+pub fn negative_log_likelihood(logits: &[f64], target: usize, temperature: f64) -> f64 {
+    let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits.iter().map(|z| ((z - highest) / temperature).exp()).sum();
+    sum.ln() - (logits[target] - highest) / temperature
+}
+
+/// Σ over classes of (probability − what was so)², between 0 and 2: scikit-learn's with `scale_by_half=False`.
+pub fn brier(probabilities: &[f64], target: usize) -> f64 {
+    probabilities.iter().enumerate().map(|(k, p)| (p - f64::from(u8::from(k == target))).powi(2)).sum()
+}
+
+/// The temperature that makes the mean [`negative_log_likelihood`] of `rows` (logits and target) least, between 1/100
+/// and 100 (Guo et al., arXiv 1706.04599); 1 without rows.
+pub fn fit_temperature<'a>(rows: impl IntoIterator<Item = (&'a [f64], usize)>) -> f64 {
+    let rows: Vec<(&[f64], usize)> = rows.into_iter().collect();
+    // In s = 1 / temperature the loss is convex: its slope is Σ (E[z] − z_target), and rises.
+    let slope = |s: f64| -> f64 {
+        rows.iter()
+            .map(|(z, target)| {
+                let p = softmax(z, 1.0 / s);
+                p.iter().zip(*z).map(|(p, z)| p * z).sum::<f64>() - z[*target]
+            })
+            .sum()
+    };
+    if rows.is_empty() {
+        return 1.0;
+    }
+    let (mut low, mut high) = (0.01f64.ln(), 100f64.ln());
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        if slope(middle.exp()) > 0.0 { high = middle } else { low = middle }
+    }
+    (-0.5 * (low + high)).exp()
+}
+
+/// Risk (share of wrong answers) when only the `coverage` most confident predictions are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RiskPoint {
+    /// Share of predictions that are answered.
+    pub coverage: f64,
+    /// Share of those that are wrong.
+    pub risk: f64,
+}
+
+/// One point for each prediction more, the most confident first. Equal confidences count as if in random order.
+pub fn risk_coverage(judged: &[Judged]) -> Vec<RiskPoint> {
+    let mut sorted = judged.to_vec();
+    sorted.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    let (mut points, mut wrong) = (Vec::with_capacity(sorted.len()), 0.0);
+    for tied in sorted.chunk_by(|a, b| a.confidence == b.confidence) {
+        let each = tied.iter().filter(|j| !j.right).count() as f64 / tied.len() as f64;
+        for _ in tied {
+            wrong += each;
+            let answered = (points.len() + 1) as f64;
+            points.push(RiskPoint { coverage: answered / sorted.len() as f64, risk: wrong / answered });
+        }
+    }
+    points
+}
+
+/// Area under the risk–coverage curve: mean risk over all coverages. A random order gives the error rate.
+pub fn area_under_risk(points: &[RiskPoint]) -> f64 {
+    points.iter().map(|p| p.risk).sum::<f64>() / points.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_temperature_is_found_again() {
+        // Targets drawn exactly as the softmax of z / 2.5 says: counts stand for probabilities.
+        let z = [2.0, 0.5, -1.0];
+        let counts = softmax(&z, 2.5).map_to_counts(100_000);
+        let rows = counts.iter().enumerate().flat_map(|(k, &n)| std::iter::repeat_n((&z[..], k), n));
+        assert!((fit_temperature(rows) - 2.5).abs() < 1e-3);
+    }
+
+    trait Counts {
+        fn map_to_counts(&self, all: usize) -> Vec<usize>;
+    }
+
+    impl Counts for Vec<f64> {
+        fn map_to_counts(&self, all: usize) -> Vec<usize> {
+            self.iter().map(|p| (p * all as f64).round() as usize).collect()
+        }
+    }
+
+    #[test]
+    fn a_sure_and_right_model_has_no_error() {
+        let sure = vec![Judged { confidence: 1.0, right: true }; 7];
+        assert_eq!(expected_error(&equal_width(&sure, BINS)), 0.0);
+        assert_eq!(equal_mass(&sure, 3).iter().map(|b| b.count).collect::<Vec<_>>(), [3, 2, 2]);
+        let half: Vec<Judged> = (0..10).map(|i| Judged { confidence: 0.9, right: i % 2 == 0 }).collect();
+        assert!((maximum_error(&equal_width(&half, BINS)) - 0.4).abs() < 1e-12);
+        assert!((area_under_risk(&risk_coverage(&half)) - 0.5).abs() < 1e-12, "equal confidences say nothing");
+    }
+}
