@@ -1,7 +1,7 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error ops metrics` ← `config track hub` ← `data model loss optim` ← `export eval` ← `train` ← `bench` ← `cli`.
+//! `error ops metrics` ← `config track hub sweep` ← `data model loss optim` ← `export eval` ← `train` ← `bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;
@@ -18,5 +18,6 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod seed;
+pub mod sweep;
 pub mod track;
 pub mod train;

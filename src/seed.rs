@@ -21,6 +21,8 @@ pub enum Purpose {
     Draw = 6,
     /// Which patients go to which split; index = number of the stratum.
     Split = 7,
+    /// Random search; index = number of the combination.
+    Search = 8,
 }
 
 /// The stream of `purpose` number `index` under `seed`.

@@ -27,7 +27,7 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 /// From the ground up; a module may know those of lower layers, and within a layer only what is listed.
 const LAYERS: [&[&str]; 8] = [
     &["error", "ops", "metrics", "seed", "device"],
-    &["config", "track", "hub"],
+    &["config", "track", "hub", "sweep"],
     &["data", "model", "loss", "optim"],
     &["export", "eval"],
     &["train"],
@@ -134,6 +134,7 @@ fn the_readme_has_every_key_and_folder() {
 fn every_command_with_options_shows_examples() {
     let commands = [
         "train",
+        "sweep",
         "eval",
         "zero-shot",
         "embed",

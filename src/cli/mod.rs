@@ -11,6 +11,7 @@ mod loss;
 mod model;
 mod output;
 mod search;
+mod sweep;
 mod table;
 mod train;
 mod zero_shot;
@@ -43,6 +44,8 @@ struct Cli {
 enum Command {
     /// Train a model as a config file says
     Train(train::Args),
+    /// Train and judge many variants of a config, and compare them in one table
+    Sweep(sweep::Args),
     /// Retrieval figures of a model on a manifest
     Eval(eval::Args),
     /// Classify images by prompts: accuracy, AUROC, calibration, subgroups
@@ -82,6 +85,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     talk_on_stderr(cli.verbose);
     let result = match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::ZeroShot(args) => zero_shot::run(&args),
         Command::Embed(args) => embed::run(&args),

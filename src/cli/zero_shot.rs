@@ -105,7 +105,11 @@ fn scored(args: &Args, open: &OpenModel, prompts: &Prompts, rows: &[Row]) -> Res
     let (labels, unknown) = prompts.labels(rows, (uncertain, blank))?;
     if !unknown.is_empty() {
         let list: Vec<String> = unknown.iter().take(5).map(|(label, n)| format!("{label:?} ({n})")).collect();
-        tracing::warn!("{} labels are no class of the prompt file and do not count: {}", unknown.len(), list.join(", "));
+        tracing::warn!(
+            "{} labels are no class of the prompt file and do not count: {}",
+            unknown.len(),
+            list.join(", ")
+        );
     }
     score(&open.encoder(args.batch_size as usize), rows, prompts, &labels, args.subgroup.len())
 }

@@ -13,9 +13,9 @@ mod written;
 pub use keys::{KEYS, keys_as_markdown};
 pub use resolved::Config;
 pub use sections::{
-    AugmentConfig, Blank, DataConfig, Direction, EvalConfig, FreezeConfig, FreezeDepth, LongReports, LossConfig, LossKind,
-    ModelConfig, ModelInit, OnError, OptimConfig, RandomModelConfig, ReportConfig, ReportSection, ScheduleKind,
-    TrainConfig, Uncertain,
+    AugmentConfig, Blank, DataConfig, Direction, EvalConfig, FreezeConfig, FreezeDepth, LongReports, LossConfig,
+    LossKind, ModelConfig, ModelInit, OnError, OptimConfig, RandomModelConfig, ReportConfig, ReportSection,
+    ScheduleKind, TrainConfig, Uncertain,
 };
 pub use span::Span;
 pub use written::Written;

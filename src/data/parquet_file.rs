@@ -116,8 +116,7 @@ pub(super) fn open(path: &Path, columns: &Columns) -> Result<ParquetImages> {
 pub(super) fn read(images: &ParquetImages, columns: &Columns, take: &mut Take) -> Result<()> {
     let schema = images.metadata.schema().clone();
     let all = || names(columns).into_iter().chain(columns.extra.iter().map(String::as_str));
-    let wanted =
-        all().filter(|n| *n != images.image_column && schema.column_with_name(n).is_some());
+    let wanted = all().filter(|n| *n != images.image_column && schema.column_with_name(n).is_some());
     let mut leaves: Vec<String> = wanted.map(str::to_string).collect();
     // The name of an image, which stands beside its bytes, is all that is read of it.
     let image = match images.bytes_leaf {

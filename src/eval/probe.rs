@@ -59,8 +59,7 @@ pub fn linear_probe(encoder: &Encoder, train: &[Row], test: &[Row]) -> Result<Pr
     let model = Logistic::fit(&embed(&train)?, &targets, known.len(), C);
     let p: Vec<Vec<f64>> = embed(&test)?.iter().map(|x| softmax(&model.logits(x), 1.0)).collect();
     // A label that training never saw is a class that is never predicted.
-    let targets: Vec<usize> =
-        of_test.iter().map(|l| known.get(l.as_str()).copied().unwrap_or(known.len())).collect();
+    let targets: Vec<usize> = of_test.iter().map(|l| known.get(l.as_str()).copied().unwrap_or(known.len())).collect();
     let predicted: Vec<usize> = p.iter().map(|p| argmax(p)).collect();
     let mut counts = vec![0usize; known.len() + 1];
     targets.iter().for_each(|&t| counts[t] += 1);

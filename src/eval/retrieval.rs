@@ -98,7 +98,16 @@ pub fn evaluate(encoder: &Encoder, rows: &[Row], options: &RetrievalOptions) -> 
     let loss = calibration.as_ref().map_or(f64::NAN, |c| c.as_is.nll);
     let by_label = by_label(&pairs, &images, &texts)?;
     let loss_chance = smoothing::chance(loss_batch_size);
-    Ok(RetrievalReport { image_to_text, text_to_image, mean_recall, loss, loss_batch_size, loss_chance, calibration, by_label })
+    Ok(RetrievalReport {
+        image_to_text,
+        text_to_image,
+        mean_recall,
+        loss,
+        loss_batch_size,
+        loss_chance,
+        calibration,
+        by_label,
+    })
 }
 
 /// The distinct images and reports of a split and who belongs to whom.
