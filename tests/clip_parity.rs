@@ -29,12 +29,14 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
         input_ids: flat("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
         pairs,
         tokens,
+        rows: Vec::new(),
         errors: Vec::new(),
     };
     let step = TrainStep {
         config: &loaded.config,
         params: &loaded.params,
         loss: &LOSS,
+        supervision: None,
         device: &Device::Cpu,
         checkpoint_activations: false,
         frozen_image: FreezeDepth::None,

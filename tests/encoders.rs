@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{assert_close, golden, numbers, open, tensors};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images, ReportTokenizer, TokenizerKind};
-use reportclip::loss::{ClipLoss, Direction, Loss};
+use reportclip::loss::{ClipLoss, Direction, Loss, SiglipLoss};
 use reportclip::model::checkpoint::{Family, LoadOptions, Loaded, PairOptions, Pooling, load, load_pair};
 use reportclip::model::{Builder, ClipModel, Part, freeze};
 use reportclip::ops::Tape;
@@ -78,7 +78,11 @@ fn case(name: &'static str) -> Case {
     } else {
         load(&open(&folder), &options, &Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e:#}"))
     };
-    let loss = if name.starts_with("siglip") || name == "oc_siglip" { Loss::Siglip } else { CLIP };
+    let loss = if name.starts_with("siglip") || name == "oc_siglip" {
+        Loss::Siglip(SiglipLoss { label_smoothing: 0.0 })
+    } else {
+        CLIP
+    };
     Case { loaded, expected, loss }
 }
 
@@ -88,6 +92,7 @@ impl Case {
             config: &self.loaded.config,
             params: &self.loaded.params,
             loss: &self.loss,
+            supervision: None,
             device: &Device::Cpu,
             checkpoint_activations: false,
             frozen_image: FreezeDepth::None,
@@ -101,6 +106,7 @@ impl Case {
             input_ids: take("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
             pairs: to - from,
             tokens: self.expected["input_ids"].dim(1).unwrap(),
+            rows: Vec::new(),
             errors: Vec::new(),
         }
     }

@@ -26,6 +26,7 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
         tokens: expected["input_ids"].dim(1).unwrap(),
         input_ids: ids.to_vec1().unwrap(),
         pairs: to - from,
+        rows: Vec::new(),
         errors: Vec::new(),
     }
 }
@@ -37,6 +38,7 @@ fn step_of<'a>(loaded: &'a Loaded, loss: &'a Loss) -> TrainStep<'a> {
         config: &loaded.config,
         params: &loaded.params,
         loss,
+        supervision: None,
         device: &Device::Cpu,
         checkpoint_activations: false,
         frozen_image: FreezeDepth::None,

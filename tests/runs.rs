@@ -279,7 +279,7 @@ fn all_config_problems_are_told_at_once_with_lines_and_hints() {
         "broken.toml:11: model.init: is the text \"randm\"; allowed is \"pretrained\", \"random\"",
         "broken.toml:1: sed: unknown key; did you mean `seed`?",
         "broken.toml:3: loss.lable_smoothing: unknown key; did you mean `loss.label_smoothing`?",
-        "broken.toml:4: loss.label_smoothing: is 1.5; allowed is a number from 0 to 1",
+        "broken.toml:4: loss.label_smoothing: is 1.5; allowed is a number from 0 to 1, or { from, to, over } with over a length of training",
         "broken.toml:6: train.batch_size: is the text \"big\"; allowed is a whole number from 1 to 1048576",
         "broken.toml:7: train.eval_every: is the text \"two weeks\"; allowed is a number of steps, or \"N samples\", \
          \"N epochs\", \"N%\"",
@@ -704,4 +704,142 @@ fn benchmarks_print_their_figures() {
         let out = place.run(&[&["bench"], arguments].concat());
         assert!(!out.status.success() && text(&out.stderr).contains(message), "{}", text(&out.stderr));
     }
+}
+
+const PROMPTS: &str = "normal = [\"No active chest disease.\", \"Clear lungs.\"]\npneumothorax = \"Pneumothorax.\"\n\
+                       consolidation = \"Consolidation.\"\n";
+const FINDINGS: &str = "normal = { positive = \"Clear lungs.\", negative = [\"Abnormal.\", \"Opacity.\"] }\n\
+                        pneumothorax = { positive = \"Pneumothorax.\", negative = \"No pneumothorax.\" }\n";
+
+/// Every objective trains, in chunks as at once, and resumes exactly while its smoothing changes.
+#[test]
+fn every_objective_trains_in_chunks_and_resumes() {
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    fs::write(place.path("findings.toml"), FINDINGS).unwrap();
+    let anneal = "loss.label_smoothing={from = 0.2, to = 0.0, over = \"80%\"}";
+    let cases: [(&str, &[&str]); 6] = [
+        ("class", &["loss.prompts=classes.toml", "loss.class_weights=balanced"]),
+        ("multi_label", &["loss.prompts=findings.toml"]),
+        ("multi_positive", &["loss.positives=label"]),
+        ("multi_positive", &["loss.positives=label_similarity"]),
+        ("class", &["loss.prompts=classes.toml", "freeze.text=all", "loss.class_weights=[1, 2, 3]"]),
+        ("[\"clip\", \"class\"]", &["loss.prompts=classes.toml", "loss.weights=[1, 0.5]"]),
+    ];
+    for (i, (kind, more)) in cases.iter().enumerate() {
+        let set = |extra: &[&str]| -> Vec<String> {
+            let kind = format!("loss.kind={kind}");
+            let all = [&[kind.as_str(), anneal, "augment.rotation=0", "augment.brightness=0"], *more, extra].concat();
+            all.iter().flat_map(|s| ["--set".to_string(), s.to_string()]).collect()
+        };
+        let run = |out: &str, extra: &[&str], resume: &[&str]| {
+            let args = set(extra);
+            let args: Vec<&str> = args.iter().map(String::as_str).chain(resume.iter().copied()).collect();
+            place.train_ok(out, &args);
+        };
+        let names = [format!("ten{i}"), format!("five{i}"), format!("chunks{i}")];
+        run(&names[0], &[], &[]);
+        run(&names[1], &["train.stop_after=5"], &[]);
+        run(&names[1], &[], &["--resume", "latest"]);
+        place.assert_same_run(&names[0], &names[1]);
+        run(&names[2], &["train.batch_size=4", "train.accum_freq=2"], &[]);
+        let steps = |name: &str| -> Vec<Value> {
+            let text = fs::read_to_string(place.path(name).join("metrics.jsonl")).unwrap();
+            text.lines().map(|l| json(l.as_bytes())).filter(|v| v["kind"] == "step").collect()
+        };
+        let (whole, chunks) = (steps(&names[0]), steps(&names[2]));
+        for key in ["loss", "loss_hard", "grad_norm"] {
+            let (a, b) = (whole[0][key].as_f64().unwrap(), chunks[0][key].as_f64().unwrap());
+            assert!(a > 0.0 && (a - b).abs() < 1e-4 * a, "{kind} {more:?}: {key} is {a} at once and {b} in chunks");
+        }
+        let gap = |v: &Value| v["loss"].as_f64().unwrap() - v["loss_hard"].as_f64().unwrap();
+        assert!(gap(&whole[0]).abs() > 1e-4 && gap(&whole[9]).abs() < 1e-5, "{kind}: the smoothing ends at 0");
+    }
+    // What cannot work is told before anything begins.
+    let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=class"], 2);
+    assert!(errors[0].contains("loss.prompts is missing"), "{errors:?}");
+    let errors =
+        place.errors(&["train", "tiny.toml", "--set", "loss.kind=class", "--set", "loss.prompts=findings.toml"], 2);
+    assert!(errors[0].contains("loss.prompts: has positive and negative sentences"), "{errors:?}");
+    let errors = place.errors(&["train", "tiny.toml", "--set", "loss.label_smoothing={from = 2, to = 0, over = 5}"], 2);
+    assert!(errors[0].contains("allowed is a number from 0 to 1, or { from, to, over }"), "{errors:?}");
+}
+
+#[test]
+fn zero_shot_and_a_sweep_that_goes_on() {
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    let args =
+        ["sweep", "tiny.toml", "--grid", "loss.label_smoothing=0,0.1", "--seeds", "2", "--out", "sweep", "--json"];
+    let args = [&args[..], &["--prompts", "classes.toml", "--set", "train.max_steps=4"]].concat();
+    // One member cannot make its folder: the others are done all the same.
+    fs::create_dir(place.path("sweep")).unwrap();
+    let blocked = place.path("sweep/loss.label_smoothing=0.1+seed=4");
+    fs::write(&blocked, "in the way").unwrap();
+    let output = place.run(&args);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("1 of 4 members failed"), "{}", text(&output.stderr));
+    fs::remove_file(&blocked).unwrap();
+    let trained =
+        |name: &str| fs::metadata(place.path("sweep").join(name).join("metrics.jsonl")).unwrap().modified().unwrap();
+    let before = trained("loss.label_smoothing=0+seed=3");
+    let output = place.run(&args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(trained("loss.label_smoothing=0+seed=3"), before, "what is done is not done again");
+    let table = json(&output.stdout)["table"].clone();
+    assert_eq!(table.as_array().unwrap().len(), 3, "two settings and the baseline");
+    for name in ["recall@1", "match_ece", "class_auroc_macro", "class_brier", "class_nll"] {
+        let cell = &table[1]["figures"][name];
+        assert!(cell["mean"].is_number() && cell["half_width"].is_number() && cell["seeds"] == 2, "{name}: {cell}");
+    }
+    assert_eq!(table[2]["figures"]["class_nll"], table[0]["figures"]["class_nll_scaled"]);
+    // A member is the run that `train` makes.
+    place.train_ok("alone", &["--set", "train.max_steps=4", "--set", "loss.label_smoothing=0"]);
+    place.assert_same_run("alone", "sweep/loss.label_smoothing=0+seed=3");
+    // Halving ends with one of three, and says of the others when they were pruned.
+    let halving =
+        ["sweep", "tiny.toml", "--grid", "optim.lr=1e-5,1e-3,1e-2", "--halving", "3", "--out", "halved", "--json"];
+    let output = place.run(&halving);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let members = json(&output.stdout)["members"].clone();
+    let members = members.as_array().unwrap();
+    assert_eq!(members.iter().filter(|m| m["figures"].is_object()).count(), 1, "{members:?}");
+    assert!(members.iter().any(|m| m["problem"] == "pruned at step 1 of 10"), "{members:?}");
+
+    let model = "sweep/loss.label_smoothing=0+seed=3/model";
+    let zero_shot = |more: &[&str]| {
+        let args = ["zero-shot", "--model", model, "--data", "phantom/manifest.csv", "--prompts", "classes.toml"];
+        let output = place.run(&[&args[..], &["--bootstrap", "50", "--json"], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        json(&output.stdout)
+    };
+    let report = zero_shot(&["--split", "test", "--subgroup", "label", "--compare", "alone/model"]);
+    assert!(report["calibration"]["fitted_on"].as_str().unwrap().starts_with("split val"));
+    assert!(report["unlabelled"].as_u64().unwrap() > 0 && report["images"].as_u64().unwrap() > 3);
+    let difference = report["difference"].as_array().unwrap();
+    assert!(difference.iter().all(|f| f["value"] == 0.0), "a model against itself: {difference:?}");
+    let of_normal =
+        &report["subgroups"].as_array().unwrap().iter().find(|g| g["value"] == "normal").unwrap()["figures"];
+    let accuracy = |figures: &Value| figures.as_array().unwrap()[0]["value"].as_f64().unwrap();
+    let (row, all) = (&report["confusion"][0], accuracy(&report["figures"]));
+    let normal: u64 = row.as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).sum();
+    assert!((accuracy(of_normal) - row[0].as_u64().unwrap() as f64 / normal as f64).abs() < 1e-12);
+    assert!((0.0..=1.0).contains(&all));
+    let whole = zero_shot(&[]);
+    assert_eq!(whole["calibration"]["fitted_on"], "each half of the patients on the other half");
+    let errors = place.errors(
+        &[
+            "zero-shot",
+            "--model",
+            model,
+            "--data",
+            "phantom/manifest.csv",
+            "--prompts",
+            "classes.toml",
+            "--subgroup",
+            "x",
+        ],
+        1,
+    );
+    assert!(errors[0].contains("no row has a value in column \"x\""), "{errors:?}");
 }

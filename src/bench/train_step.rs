@@ -80,6 +80,7 @@ pub fn train_step(bench: &TrainStepBench, device: &Device, started: Instant) -> 
         config: &bench.config,
         params: &params,
         loss: &loss,
+        supervision: None,
         device,
         checkpoint_activations: bench.checkpoint_activations,
         frozen_image: if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None },
@@ -156,5 +157,5 @@ pub(super) fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batc
         input_ids.extend((1..length).map(|_| rng.random_range(1..text.vocab_size().min(end as usize) as u32)));
         input_ids.extend(std::iter::repeat_n(end, 1 + tokens - length));
     }
-    Ok(Batch { images, input_ids, pairs: bench.batch_size, tokens, errors: Vec::new() })
+    Ok(Batch { images, input_ids, pairs: bench.batch_size, rows: Vec::new(), tokens, errors: Vec::new() })
 }

@@ -193,12 +193,14 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
         batches.iter().map(|b| b.pairs).sum::<usize>() >= 2,
         "fewer than 2 rows of the first step can be read"
     );
-    let loss = train::loss_of(config);
+    let eps = config.loss.label_smoothing.at(0, plan.smoothing_steps);
+    let loss = train::loss_of(config, &prepared.supervision, eps);
     let started = std::time::Instant::now();
     let step = TrainStep {
         config: &prepared.folder.config,
         params: &prepared.params,
         loss: &loss,
+        supervision: Some(&prepared.supervision),
         device: &prepared.device,
         checkpoint_activations: config.train.checkpoint_activations,
         frozen_image: config.freeze.image,

@@ -25,6 +25,10 @@ pub enum Kind {
     Span,
     /// "none", "all", or a number of blocks.
     Freeze,
+    /// A number from 0 to 1, or a way from one to another.
+    Smoothing,
+    /// "none", "balanced", or a list of numbers.
+    ClassWeights,
 }
 
 impl Kind {
@@ -45,6 +49,8 @@ impl Kind {
             Self::Floats(min, max) => format!("a list of numbers above {min} and up to {max}"),
             Self::OneOf(words) => words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "),
             Self::Span => "a number of steps, or \"N samples\", \"N epochs\", \"N%\"".into(),
+            Self::Smoothing => "a number from 0 to 1, or { from, to, over } with over a length of training".into(),
+            Self::ClassWeights => "\"none\", \"balanced\" or a list of numbers above 0".into(),
             Self::Freeze => "\"none\", \"all\" or a number of blocks".into(),
         }
     }
@@ -239,17 +245,51 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "loss.kind",
-        Kind::OneOf(&["clip", "siglip"]),
-        "\"clip\"",
-        "Objective: clip = symmetric cross-entropy over the batch, siglip = each pair of the batch judged by itself",
+        Kind::ListOf(&["clip", "siglip", "multi_positive", "class", "multi_label"]),
+        "[\"clip\"]",
+        "Objective, or several that are added up: clip = symmetric cross-entropy over the batch, siglip = each pair of \
+         the batch judged by itself, multi_positive = clip with all that is alike as positives, class and multi_label = \
+         images against loss.prompts",
     ),
+    key("loss.weights", Kind::Floats(0.0, 1000.0), "", "How much each of several objectives counts; default 1"),
     key(
         "loss.label_smoothing",
-        Kind::Float(0.0, 1.0),
+        Kind::Smoothing,
         "0.1",
-        "ε of the smoothed targets, PyTorch's convention; kind = \"siglip\" takes none",
+        "ε of the smoothed targets, PyTorch's convention; default 0 with siglip alone",
     ),
     key("loss.direction", Kind::OneOf(&["both", "i2t", "t2i"]), "\"both\"", "Which cross-entropies count"),
+    key(
+        "loss.prompts",
+        Kind::Path,
+        "",
+        "Prompt file of class and multi_label: what stands for each class, see prompts/ and `zero-shot --help`",
+    ),
+    key(
+        "loss.class_weights",
+        Kind::ClassWeights,
+        "\"none\"",
+        "class: how much rows of each class count; balanced = rows / (classes × rows of the class)",
+    ),
+    key(
+        "loss.positives",
+        Kind::OneOf(&["report", "study", "label", "label_similarity"]),
+        "\"report\"",
+        "multi_positive: which pairs are alike: with equal reports, of one study, with one label, or by the cosine of \
+         their lists of labels",
+    ),
+    key(
+        "loss.uncertain",
+        Kind::OneOf(&["ignore", "positive", "negative"]),
+        "\"ignore\"",
+        "multi_label: what −1 in a finding's column counts as",
+    ),
+    key(
+        "loss.blank",
+        Kind::OneOf(&["negative", "ignore"]),
+        "\"negative\"",
+        "multi_label: what nothing in a finding's column counts as",
+    ),
     key("train.batch_size", Kind::Int(1, 1 << 20), "32", "Pairs that pass through the towers at once"),
     key(
         "train.accum_freq",

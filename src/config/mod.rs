@@ -3,7 +3,10 @@
 //!
 //! To add a key: one row in `keys.rs`, one field in `sections.rs`, one line where `resolved.rs` or `values.rs` fills it.
 
+#[macro_use]
+mod words;
 mod keys;
+mod loss;
 mod resolved;
 mod sections;
 mod span;
@@ -11,11 +14,11 @@ mod values;
 mod written;
 
 pub use keys::{KEYS, keys_as_markdown};
+pub use loss::{Blank, ClassWeights, Direction, LossConfig, LossKind, Positives, Smoothing, Uncertain};
 pub use resolved::Config;
 pub use sections::{
-    AugmentConfig, Blank, DataConfig, Direction, EvalConfig, FreezeConfig, FreezeDepth, LongReports, LossConfig,
-    LossKind, ModelConfig, ModelInit, OnError, OptimConfig, RandomModelConfig, ReportConfig, ReportSection,
-    ScheduleKind, TrainConfig, Uncertain,
+    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, FreezeDepth, LongReports, ModelConfig, ModelInit, OnError,
+    OptimConfig, RandomModelConfig, ReportConfig, ReportSection, ScheduleKind, TrainConfig,
 };
 pub use span::Span;
 pub use written::Written;

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
+use super::loss::{LossConfig, LossKind};
 use super::sections::{
-    AugmentConfig, DataConfig, Direction, EvalConfig, FreezeConfig, LossConfig, LossKind, ModelConfig, ModelInit,
-    OptimConfig, ReportConfig, ScheduleKind, TrainConfig,
+    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, ModelConfig, ModelInit, OptimConfig, ReportConfig,
+    ScheduleKind, TrainConfig,
 };
 use super::values::{Values, is_hub};
 use super::written::Written;
@@ -61,11 +62,7 @@ impl Config {
                 horizontal_flip: v.text("augment.horizontal_flip") != "off",
                 force_flip: v.text("augment.horizontal_flip") == "force",
             },
-            loss: LossConfig {
-                kind: LossKind::from_word(&v.text("loss.kind")),
-                label_smoothing: v.label_smoothing(),
-                direction: Direction::from_word(&v.text("loss.direction")),
-            },
+            loss: v.loss(),
             train: TrainConfig {
                 batch_size: v.size("train.batch_size"),
                 accum_freq: v.size("train.accum_freq"),
@@ -127,13 +124,7 @@ impl Config {
     fn check(&self, written: &Written, problems: &mut ProblemList) {
         let broken = |key: &str| written.problems.iter().any(|p| p.contains(key));
         self.check_model(written, problems);
-        if self.loss.kind == LossKind::Siglip && self.loss.label_smoothing > 0.0 {
-            problems.push(format!(
-                "{}: is {}; loss.kind = \"siglip\" takes 0",
-                written.place_of("loss.label_smoothing"),
-                self.loss.label_smoothing
-            ));
-        }
+        self.check_loss(written, problems);
         if self.data.train.is_empty() && !broken("data.train") {
             problems.push(format!(
                 "{}: data.train is missing; name a CSV, TSV, JSONL or Parquet manifest with columns image and report",
@@ -171,6 +162,38 @@ impl Config {
         }
         self.check_lengths(written, problems);
         self.check_shapes(written, problems);
+    }
+
+    fn check_loss(&self, written: &Written, problems: &mut ProblemList) {
+        let place = |key: &str| written.place_of(key);
+        let kinds: Vec<LossKind> = self.loss.kinds.iter().map(|(kind, _)| *kind).collect();
+        if kinds.is_empty() {
+            problems.push(format!("{}: names no objective", place("loss.kind")));
+        }
+        if let Some(twice) = (1..kinds.len()).find(|&i| kinds[..i].contains(&kinds[i])) {
+            problems.push(format!("{}: names {:?} twice", place("loss.kind"), kinds[twice].word()));
+        }
+        let weights = written.values.get("loss.weights").and_then(|(v, _)| v.as_array().map(Vec::len));
+        if let Some(count) = weights.filter(|n| *n != kinds.len()) {
+            problems.push(format!(
+                "{}: has {count} numbers, but loss.kind names {}; allowed is one for each",
+                place("loss.weights"),
+                kinds.len()
+            ));
+        }
+        match &self.loss.prompts {
+            None if self.loss.needs_prompts() => problems.push(format!(
+                "{}: loss.prompts is missing; \"class\" and \"multi_label\" need a prompt file, see prompts/phantom.toml",
+                place("loss.kind")
+            )),
+            Some(path) if !path.is_file() => {
+                problems.push(format!("{}: {}: there is no such file", place("loss.prompts"), path.display()));
+            }
+            _ => {}
+        }
+        if self.loss.has(LossKind::Class) && self.loss.has(LossKind::MultiLabel) {
+            problems.push(format!("{}: names class and multi_label, which want different prompts", place("loss.kind")));
+        }
     }
 
     fn check_model(&self, written: &Written, problems: &mut ProblemList) {

@@ -4,35 +4,6 @@ use std::path::PathBuf;
 
 use super::span::Span;
 
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
-
-        impl $name {
-            pub(super) fn from_word(word: &str) -> Self {
-                Self::find(word).unwrap_or_else(|| unreachable!("{word:?} passed the table of keys"))
-            }
-
-            /// The value that is written so.
-            pub fn find(word: &str) -> Option<Self> {
-                match word {
-                    $($word => Some(Self::$variant),)+
-                    _ => None,
-                }
-            }
-
-            /// How it is written.
-            pub fn word(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word),+
-                }
-            }
-        }
-    };
-}
-
 words!(
     /// Where weights come from.
     ModelInit {
@@ -77,46 +48,6 @@ words!(
         Sentences = "sentences",
         /// One part of whole sentences, drawn anew each time.
         Chunk = "chunk",
-    }
-);
-words!(
-    /// The objective.
-    LossKind {
-        /// Symmetric cross-entropy over the batch diagonal.
-        Clip = "clip",
-        /// Sigmoid of every pair (arXiv 2303.15343).
-        Siglip = "siglip",
-    }
-);
-words!(
-    /// What an uncertain finding (−1) counts as.
-    Uncertain {
-        /// Nothing.
-        Ignore = "ignore",
-        /// That it is there.
-        Positive = "positive",
-        /// That it is not.
-        Negative = "negative",
-    }
-);
-words!(
-    /// What a finding counts as that a row does not mention.
-    Blank {
-        /// That it is not there.
-        Negative = "negative",
-        /// Nothing.
-        Ignore = "ignore",
-    }
-);
-words!(
-    /// Which cross-entropies count.
-    Direction {
-        /// Both.
-        Both = "both",
-        /// Image to text.
-        ImageToText = "i2t",
-        /// Text to image.
-        TextToImage = "t2i",
     }
 );
 words!(
@@ -257,15 +188,6 @@ impl AugmentConfig {
         let Self { rotation, crop, brightness, contrast, horizontal_flip, force_flip: _ } = *self;
         rotation == 0.0 && crop >= 1.0 && brightness == 0.0 && contrast == 0.0 && !horizontal_flip
     }
-}
-
-/// The objective.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub struct LossConfig {
-    pub kind: LossKind,
-    pub label_smoothing: f64,
-    pub direction: Direction,
 }
 
 /// Length and rhythm of training.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use super::keys::{KEYS, Kind};
+use super::loss::{Blank, ClassWeights, Direction, LossConfig, LossKind, Positives, Smoothing, Uncertain};
 use super::sections::{
     DataConfig, FreezeDepth, LongReports, ModelConfig, ModelInit, OnError, RandomModelConfig, ReportConfig,
     ReportSection,
@@ -53,10 +54,45 @@ impl Values<'_> {
         self.optional_float(name).unwrap_or_default()
     }
 
-    /// The sigmoid loss takes none, so that is its default.
-    pub fn label_smoothing(&self) -> f64 {
+    /// The sigmoid loss has none of its own, so that is its default.
+    fn label_smoothing(&self) -> Value {
         let chosen = self.written.values.contains_key("loss.label_smoothing");
-        if self.text("loss.kind") == "siglip" && !chosen { 0.0 } else { self.float("loss.label_smoothing") }
+        let siglip = self.list("loss.kind").iter().all(|v| v.as_str() == Some("siglip"));
+        let value = self.get("loss.label_smoothing").filter(|_| chosen || !siglip);
+        value.unwrap_or(Value::Float(0.0))
+    }
+
+    pub fn loss(&self) -> LossConfig {
+        let number = |v: &Value| v.as_float().or(v.as_integer().map(|n| n as f64));
+        let kinds = self.list("loss.kind").into_iter().filter_map(|v| v.as_str().map(LossKind::from_word));
+        let weights = self.list("loss.weights");
+        let weights = weights.iter().filter_map(number).chain(std::iter::repeat(1.0));
+        let label_smoothing = match &self.label_smoothing() {
+            Value::Table(table) => Smoothing {
+                from: table.get("from").and_then(number).unwrap_or_default(),
+                to: table.get("to").and_then(number).unwrap_or_default(),
+                over: match table.get("over") {
+                    Some(Value::Integer(n)) => Span::Steps(*n as u64),
+                    other => other.and_then(Value::as_str).and_then(Span::parse).unwrap_or(Span::Steps(0)),
+                },
+            },
+            constant => Smoothing::constant(number(constant).unwrap_or_default()),
+        };
+        let class_weights = match self.get("loss.class_weights") {
+            Some(Value::Array(list)) => ClassWeights::List(list.iter().filter_map(number).collect()),
+            Some(Value::String(s)) if s == "balanced" => ClassWeights::Balanced,
+            _ => ClassWeights::None,
+        };
+        LossConfig {
+            kinds: kinds.zip(weights).collect(),
+            label_smoothing,
+            direction: Direction::from_word(&self.text("loss.direction")),
+            prompts: self.path("loss.prompts"),
+            class_weights,
+            positives: Positives::from_word(&self.text("loss.positives")),
+            uncertain: Uncertain::from_word(&self.text("loss.uncertain")),
+            blank: Blank::from_word(&self.text("loss.blank")),
+        }
     }
 
     pub fn truth(&self, name: &str) -> bool {
@@ -215,7 +251,7 @@ impl Values<'_> {
                     if paths.len() > 1 { Some(Value::Array(paths)) } else { paths.pop() }
                 }
                 _ if MODEL_NAMES.contains(&key.name) => self.model_name(key.name).map(Value::String),
-                _ if key.name == "loss.label_smoothing" => Some(Value::Float(self.label_smoothing())),
+                _ if key.name == "loss.label_smoothing" => Some(self.label_smoothing()),
                 _ => self.get(key.name),
             };
             let Some(value) = value else { continue };

@@ -130,6 +130,10 @@ fn is_section(name: &str) -> bool {
     KEYS.iter().any(|k| k.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
 }
 
+fn spelled(key: &toml::Spanned<std::borrow::Cow<str>>) -> String {
+    key.get_ref().to_string()
+}
+
 /// The value as a `toml::Value`; `None` for what no key takes.
 fn plain(value: &DeValue) -> Option<Value> {
     Some(match value {
@@ -138,7 +142,10 @@ fn plain(value: &DeValue) -> Option<Value> {
         DeValue::Integer(i) => Value::Integer(i64::from_str_radix(&i.as_str().replace('_', ""), i.radix()).ok()?),
         DeValue::Float(f) => Value::Float(f.as_str().replace('_', "").parse().ok()?),
         DeValue::Array(items) => Value::Array(items.iter().map(|v| plain(v.get_ref())).collect::<Option<_>>()?),
-        DeValue::Table(_) => Value::Table(toml::Table::new()),
+        DeValue::Table(inner) => {
+            let entry = |(key, value): (&_, &_)| Some((spelled(key), plain(toml::Spanned::get_ref(value))?));
+            Value::Table(inner.iter().map(entry).collect::<Option<_>>()?)
+        }
         DeValue::Datetime(_) => return None,
     })
 }
@@ -173,6 +180,25 @@ pub(super) fn check(key: &Key, value: &Value) -> Result<Value, String> {
             let x = v.as_float().or(v.as_integer().map(|n| n as f64));
             x.is_some_and(|x| x > min && x <= max)
         }),
+        (Kind::Smoothing, Value::Float(x)) => (0.0..=1.0).contains(x),
+        (Kind::Smoothing, Value::Integer(n)) => {
+            return if (0..=1).contains(n) { Ok(Value::Float(*n as f64)) } else { Err(seen()) };
+        }
+        (Kind::Smoothing, Value::Table(table)) => {
+            let number = |name: &str| table.get(name).and_then(|v| v.as_float().or(v.as_integer().map(|n| n as f64)));
+            let span = match table.get("over") {
+                Some(Value::Integer(n)) => *n >= 0,
+                Some(Value::String(s)) => Span::parse(s).is_some(),
+                _ => false,
+            };
+            let ends = ["from", "to"].iter().all(|n| number(n).is_some_and(|x| (0.0..=1.0).contains(&x)));
+            return if ends && span && table.len() == 3 { Ok(value.clone()) } else { Err(format!("{value}")) };
+        }
+        (Kind::ClassWeights, Value::String(s)) => s == "none" || s == "balanced",
+        (Kind::ClassWeights, Value::Array(items)) => {
+            let number = |v: &Value| v.as_float().or(v.as_integer().map(|n| n as f64));
+            items.len() > 1 && items.iter().all(|v| number(v).is_some_and(|x| x > 0.0 && x.is_finite()))
+        }
         (Kind::Sources, Value::String(s)) => !s.is_empty(),
         (Kind::Text, Value::String(_)) => true,
         (Kind::Path, Value::String(s)) => !s.is_empty(),

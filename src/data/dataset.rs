@@ -64,6 +64,8 @@ pub struct Batch {
     pub input_ids: Vec<u32>,
     /// Pairs that were read.
     pub pairs: usize,
+    /// The row of each, by its number in the data set.
+    pub rows: Vec<usize>,
     /// Tokens of the longest text.
     pub tokens: usize,
     /// Pairs that were not.
@@ -78,6 +80,7 @@ impl Dataset {
     pub fn batch(&self, rows: &[usize], first_sample: u64) -> anyhow::Result<Batch> {
         let (mut prepared, mut features) = (Vec::new(), Vec::new());
         let mut errors = Vec::new();
+        let mut read = Vec::with_capacity(rows.len());
         let mut texts: Vec<Cow<str>> = Vec::new();
         for (i, &index) in rows.iter().enumerate() {
             let row = &self.rows[index];
@@ -87,6 +90,7 @@ impl Dataset {
                 && cache.read(index, &mut features)?
             {
                 texts.push(text);
+                read.push(index);
                 continue;
             }
             let mut rng = stream(self.seed, Purpose::Augment, first_sample + i as u64);
@@ -101,13 +105,14 @@ impl Dataset {
                 Ok(image) => {
                     prepared.push(image);
                     texts.push(text);
+                    read.push(index);
                 }
                 Err(e) => errors.push(failed(format!("image {}", one_line(&e)))),
             }
         }
         let (input_ids, tokens) = self.tokenizer.encode_batch(texts.iter().map(|t| &**t))?;
         let images = if self.features.is_some() { Images::Features(features) } else { Images::Prepared(prepared) };
-        Ok(Batch { images, input_ids, pairs: texts.len(), tokens, errors })
+        Ok(Batch { images, input_ids, pairs: texts.len(), rows: read, tokens, errors })
     }
 
     /// What of a row's report is read as sample number `sample`.

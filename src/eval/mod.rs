@@ -2,12 +2,14 @@
 
 mod calibration;
 mod encode;
+mod figures;
 mod probe;
 mod retrieval;
 mod zero_shot;
 
 pub use calibration::{Calibration, CalibrationReport, Scored};
 pub use encode::{Embeddings, Encoder, UnreadableImage};
+pub use figures::{Figure, Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
 pub use probe::{ProbeReport, linear_probe};
 pub use retrieval::{DirectionFigures, LabelFigures, RetrievalOptions, RetrievalReport, evaluate};
-pub use zero_shot::{Figure, Finding, Scores, Subgroup, ZeroShotOptions, ZeroShotReport, class_directions, score};
+pub use zero_shot::{Scores, class_directions, score};

@@ -85,7 +85,23 @@ impl ClipModel {
     /// # Errors
     /// Longer texts than `context_length`, ids outside the vocabulary.
     pub fn text_features(&self, input_ids: &Tensor) -> Result<Value> {
-        self.text_projection.forward(&self.text.forward(input_ids)?)
+        self.project_text(&self.text_states(input_ids)?)
+    }
+
+    /// What the text tower alone makes of input_ids: (batch, width).
+    ///
+    /// # Errors
+    /// As [`Self::text_features`].
+    pub fn text_states(&self, input_ids: &Tensor) -> Result<Value> {
+        self.text.forward(input_ids)
+    }
+
+    /// [`Self::text_features`] from what [`Self::text_states`] gave.
+    ///
+    /// # Errors
+    /// Another width.
+    pub fn project_text(&self, states: &Value) -> Result<Value> {
+        self.text_projection.forward(states)
     }
 
     /// [`Self::image_features`], rows L2-normalised, without gradient.

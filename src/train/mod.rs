@@ -10,6 +10,7 @@ mod records;
 mod setup;
 mod step;
 pub mod stop;
+mod supervision;
 mod trainer;
 
 pub use open_model::{fetch_tower, open_pretrained, open_tokenizer, report_policy};
@@ -17,4 +18,5 @@ pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
 pub use setup::loss_of;
 pub use step::TrainStep;
+pub use supervision::Supervision;
 pub use trainer::{Outcome, Resume, train};

@@ -18,6 +18,8 @@ pub struct Plan {
     pub eval_every: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// Steps over which label smoothing changes.
+    pub smoothing_steps: u64,
     /// The learning rate.
     pub schedule: Schedule,
     /// Order of pairs.
@@ -63,6 +65,7 @@ pub fn plan(config: &Config, rows: &[Row], sources: &[usize], model: &ClipConfig
         steps_per_epoch,
         eval_every: steps(t.eval_every).max(1),
         checkpoint_every: steps(t.checkpoint_every).max(1),
+        smoothing_steps: steps(config.loss.label_smoothing.over),
         schedule: Schedule {
             kind: config.optim.schedule,
             warmup,

@@ -10,10 +10,11 @@ use super::leaks;
 use super::open_model::open_model;
 use super::plan::sampler;
 use super::records::SkippedRow;
+use super::supervision::Supervision;
 use crate::config::{Config, FreezeDepth, LongReports, LossKind, OnError};
 use crate::data::synth::{self, Language, SynthOptions};
-use crate::data::{Columns, Dataset, Manifest, ReportTokenizer, Row, RowProblem, sides};
-use crate::error::ProblemList;
+use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, sides};
+use crate::error::{Problem, ProblemList, Problems, one_line};
 use crate::export::ModelFolder;
 use crate::model::{ClipConfig, Params, freeze};
 
@@ -37,6 +38,8 @@ pub struct Prepared {
     pub notes: Vec<String>,
     /// SHA-256 over the pairs of both splits.
     pub data_fingerprint: String,
+    /// What objectives ask for beside pairs.
+    pub supervision: Supervision,
     /// Rows that were left out when the manifests were opened.
     pub skipped: Vec<SkippedRow>,
 }
@@ -54,14 +57,14 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     };
     notes.push(format!("device: {reason}"));
     let device_reason = reason;
-    if config.loss.label_smoothing > 0.2 {
-        notes.push(format!(
-            "warning: label_smoothing is {}; above 0.2 most of the loss is its floor",
-            config.loss.label_smoothing
-        ));
+    let eps = config.loss.label_smoothing.from.max(config.loss.label_smoothing.to);
+    if eps > 0.2 {
+        notes.push(format!("warning: label_smoothing is {eps}; above 0.2 most of the loss is its floor"));
     }
     draw_phantoms(config, &mut notes)?;
-    let splits = problems.keep(open_splits(config)).and_then(|splits| {
+    let prompts = config.loss.prompts.as_ref().filter(|_| config.loss.needs_prompts());
+    let prompts = prompts.and_then(|path| problems.keep(Prompts::open(path).context("loss.prompts")));
+    let splits = problems.keep(open_splits(config, prompts.as_ref())).and_then(|splits| {
         check_splits(config, &splits, &mut problems, &mut notes);
         Some(splits).filter(|s| !s.train.is_empty())
     });
@@ -69,9 +72,9 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     let model = problems.keep(open_model(config, reports, &device));
     if let Some(model) = &model {
         check_freeze(config, &model.folder.config, &mut problems);
-        if config.loss.kind == LossKind::Siglip && model.folder.config.logit_bias_init.is_none() {
+        if config.loss.has(LossKind::Siglip) && model.folder.config.logit_bias_init.is_none() {
             problems.push(
-                "loss.kind: is \"siglip\", but the model has no logit_bias; allowed with this model is \"clip\""
+                "loss.kind: names \"siglip\", but the model has no logit_bias; allowed with this model are the others"
                     .to_string(),
             );
         }
@@ -87,14 +90,17 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
     freeze::apply(&config.freeze, &mut params);
-    if config.loss.kind == LossKind::Clip
+    if !config.loss.has(LossKind::Siglip)
         && let Some(bias) = params.iter_mut().find(|p| p.spec.name == "logit_bias")
     {
         bias.trainable = false;
-        notes.push("logit_bias stays as it is: loss.kind = \"clip\" does not see it".into());
+        notes.push("logit_bias stays as it is: loss.kind does not see it".into());
     }
+    let supervision = Supervision::new(config, &splits.train, prompts.as_ref(), &model.folder.tokenizer, &mut notes)
+        .map_err(|e| Problems(vec![Problem(one_line(&e))]))?;
     Ok(Prepared {
         params,
+        supervision,
         train: Dataset {
             rows: splits.train,
             preprocess: model.folder.preprocess.clone(),
@@ -161,8 +167,9 @@ struct Splits {
     others: Vec<Row>,
 }
 
-fn open_splits(config: &Config) -> Result<Splits> {
-    let columns = Columns { policy: config.report.clone(), ..Columns::from(&config.data) };
+fn open_splits(config: &Config, prompts: Option<&Prompts>) -> Result<Splits> {
+    let extra = prompts.filter(|p| p.multi_label).map(Prompts::names).unwrap_or_default();
+    let columns = Columns { policy: config.report.clone(), extra, ..Columns::from(&config.data) };
     let root = config.data.image_root.as_deref();
     let (train, mut sources) = Manifest::open_all(&config.data.train, &columns, root)?;
     let skip = |of: &'static str| move |p: &RowProblem| SkippedRow::new(of, p.file.number, p.line);

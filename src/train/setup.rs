@@ -8,16 +8,28 @@ use super::checkpoint;
 use super::plan::plan;
 use super::prepare::Prepared;
 use super::records::{RunRecord, TrainState};
+use super::supervision::Supervision;
 use super::trainer::{Resume, Trainer};
 use crate::config::{Config, LossKind};
-use crate::loss::{ClipLoss, Loss};
+use crate::loss::{ClassLoss, ClipLoss, Loss, MultiLabelLoss, MultiPositiveLoss, SiglipLoss};
 use crate::optim::{AdamW, AdamWOptions};
 use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, replace_file};
 
 impl<'a> Trainer<'a> {
     pub(super) fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
-        let Prepared { params, folder, train, sources, val, device, data_fingerprint, skipped, device_reason, .. } =
-            prepared;
+        let Prepared {
+            params,
+            folder,
+            train,
+            sources,
+            val,
+            device,
+            data_fingerprint,
+            skipped,
+            device_reason,
+            supervision,
+            ..
+        } = prepared;
         let plan = plan(config, &train.rows, &sources, &folder.config, &params);
         let mut optimizer = AdamW::new(&params, optimizer_options(config))?;
         let fresh = TrainState { total_steps: plan.total_steps, data_fingerprint, ..TrainState::default() };
@@ -58,7 +70,7 @@ impl<'a> Trainer<'a> {
         let mut trainer = Self {
             config,
             plan,
-            loss: loss_of(config),
+            supervision,
             optimizer,
             saved_at: restored.then_some(state.step),
             unsaved: !restored,
@@ -82,12 +94,19 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The objective that `config` names.
-pub fn loss_of(config: &Config) -> Loss {
-    let c = &config.loss;
-    match c.kind {
-        LossKind::Clip => Loss::Clip(ClipLoss { label_smoothing: c.label_smoothing, direction: c.direction }),
-        LossKind::Siglip => Loss::Siglip,
+/// The objective that `config` names, with smoothing `eps`.
+pub fn loss_of(config: &Config, supervision: &Supervision, label_smoothing: f64) -> Loss {
+    let direction = config.loss.direction;
+    let one = |kind: LossKind| match kind {
+        LossKind::Clip => Loss::Clip(ClipLoss { label_smoothing, direction }),
+        LossKind::Siglip => Loss::Siglip(SiglipLoss { label_smoothing }),
+        LossKind::MultiPositive => Loss::MultiPositive(MultiPositiveLoss { label_smoothing, direction }),
+        LossKind::Class => Loss::Class(ClassLoss { label_smoothing, weights: supervision.class_weights() }),
+        LossKind::MultiLabel => Loss::MultiLabel(MultiLabelLoss { label_smoothing }),
+    };
+    match config.loss.kinds.as_slice() {
+        [(kind, 1.0)] => one(*kind),
+        kinds => Loss::Sum(kinds.iter().map(|(kind, weight)| (*weight, one(*kind))).collect()),
     }
 }
 

@@ -6,9 +6,10 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 
+use super::supervision::Supervision;
 use crate::config::FreezeDepth;
 use crate::data::{Batch, Images};
-use crate::loss::{Loss, LossOutput};
+use crate::loss::{Inputs, Loss, LossOutput, PairTargets};
 use crate::model::{Builder, ClipConfig, ClipModel, Params};
 use crate::ops::{Gradient, Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};
@@ -22,6 +23,8 @@ pub struct TrainStep<'a> {
     pub params: &'a Params,
     /// The objective.
     pub loss: &'a Loss,
+    /// What it knows of the training rows beside their pairs, for objectives that ask.
+    pub supervision: Option<&'a Supervision>,
     /// Where tensors live.
     pub device: &'a Device,
     /// Whether blocks keep only their input for the backward pass.
@@ -94,26 +97,34 @@ impl TrainStep<'_> {
         let (mut images, mut texts) = tape.paused(|| self.features(&model, earlier))?;
         let (image, text) = (self.images(&model, last)?, self.texts(&model, last)?);
         images.push(image.tensor().clone());
-        texts.push(text.tensor().clone());
-        let (images, texts) = (Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?);
-        let (output, grads) = self.loss(&images, &texts, &model)?;
+        texts.extend(text.iter().map(|t| t.tensor().clone()));
+        let prompts = self.supervision.map(|s| s.features(&model, self.params, self.device)).transpose()?.flatten();
+        let images = Tensor::cat(&images, 0)?;
+        let texts = if texts.is_empty() { None } else { Some(Tensor::cat(&texts, 0)?) };
+        let rows: Vec<usize> = batches.iter().flat_map(|b| b.rows.iter().copied()).collect();
+        let (output, grads) = self.loss((&images, texts.as_ref(), prompts.as_ref()), &rows, &model)?;
         // A weight is done with once the last chunk has passed it.
-        let mut run_back = |outputs: &[(&Value, &Tensor)], rows: Range<usize>, is_last: bool| -> Result<()> {
+        type Whole<'a> = Option<(&'a Value, Tensor)>;
+        let mut run_back = |outputs: &[(&Value, &Tensor)], whole: Whole, (rows, is_last): (Range<usize>, bool)| {
             let part = |grad: &Tensor| grad.narrow(0, rows.start, rows.len())?.copy();
-            let outputs = outputs.iter().map(|(value, grad)| Ok((*value, part(grad)?)));
+            let outputs = outputs.iter().map(|(value, grad)| Ok((*value, part(grad)?))).chain(whole.map(Ok));
             let outputs = outputs.collect::<candle_core::Result<Vec<_>>>()?;
             let mut finished = |leaf| if is_last { tell(leaf).map_err(wrapped) } else { Ok(()) };
-            Ok(tape.backward(outputs, &mut finished)?)
+            tape.backward(outputs, &mut finished).map_err(anyhow::Error::from)
         };
         let pairs = images.dim(0)?;
-        run_back(&[(&image, &grads.image), (&text, &grads.text)], pairs - last.pairs..pairs, earlier.is_empty())?;
-        drop((image, text));
+        let of_text = text.as_ref().zip(grads.text.as_ref());
+        let outputs: Vec<_> = std::iter::once((&image, &grads.image)).chain(of_text).collect();
+        run_back(&outputs, prompts.as_ref().zip(grads.prompts), (pairs - last.pairs..pairs, earlier.is_empty()))?;
+        drop((image, text, prompts));
         let mut start = 0;
         for (i, batch) in earlier.iter().enumerate() {
             // One tower after the other: the memory of one at a time.
             let (rows, is_last) = (start..start + batch.pairs, i + 1 == earlier.len());
-            run_back(&[(&self.images(&model, batch)?, &grads.image)], rows.clone(), is_last)?;
-            run_back(&[(&self.texts(&model, batch)?, &grads.text)], rows, is_last)?;
+            run_back(&[(&self.images(&model, batch)?, &grads.image)], None, (rows.clone(), is_last))?;
+            if let (Some(text), Some(grad)) = (self.texts(&model, batch)?, &grads.text) {
+                run_back(&[(&text, grad)], None, (rows, is_last))?;
+            }
             start += batch.pairs;
         }
         let scalars = [Some((model.logit_scale(), grads.logit_scale)), model.logit_bias().zip(grads.logit_bias)];
@@ -139,10 +150,13 @@ impl TrainStep<'_> {
         Ok(model.image_features(&pixel_values)?)
     }
 
-    /// text_features of a batch, (pairs, embed_dim).
-    fn texts(&self, model: &ClipModel, batch: &Batch) -> Result<Value> {
+    /// text_features of a batch, (pairs, embed_dim), where the loss looks at them.
+    fn texts(&self, model: &ClipModel, batch: &Batch) -> Result<Option<Value>> {
+        if !self.loss.uses_reports() {
+            return Ok(None);
+        }
         let input_ids = Tensor::from_slice(&batch.input_ids, (batch.pairs, batch.tokens), self.device)?;
-        Ok(model.text_features(&input_ids)?)
+        Ok(Some(model.text_features(&input_ids)?))
     }
 
     /// Features of each batch.
@@ -150,24 +164,41 @@ impl TrainStep<'_> {
         let (mut images, mut texts) = (Vec::new(), Vec::new());
         for batch in batches {
             images.push(self.images(model, batch)?.tensor().clone());
-            texts.push(self.texts(model, batch)?.tensor().clone());
+            texts.extend(self.texts(model, batch)?.map(|t| t.tensor().clone()));
         }
         Ok((images, texts))
     }
 
-    /// The loss, and its gradient on what it was made of.
-    fn loss(&self, image: &Tensor, text: &Tensor, model: &ClipModel) -> Result<(LossOutput, LossGradients)> {
-        let (image, text) = (Var::from_tensor(image)?, Var::from_tensor(text)?);
+    /// The loss of image, report and prompt features, and its gradient on what it was made of. `rows` are those of the
+    /// batch.
+    fn loss(
+        &self,
+        (image, text, prompts): (&Tensor, Option<&Tensor>, Option<&Value>),
+        rows: &[usize],
+        model: &ClipModel,
+    ) -> Result<(LossOutput, LossGradients)> {
+        let var = |t: Option<&Tensor>| t.map(Var::from_tensor).transpose();
+        let (image, text) = (Var::from_tensor(image)?, var(text)?);
+        let prompts = var(prompts.map(Value::tensor))?;
         let logit_scale = Var::from_tensor(model.logit_scale().tensor())?;
-        let bias = model.logit_bias().filter(|_| self.loss.uses_bias());
-        let bias = bias.map(|bias| Var::from_tensor(bias.tensor())).transpose()?;
-        let output = self.loss.forward(&image, &text, &logit_scale.exp()?, bias.as_deref())?;
-        let output = checked(output, &image, &text)?;
+        let bias = var(model.logit_bias().filter(|_| self.loss.uses_bias()).map(Value::tensor))?;
+        let targets = self.supervision.map_or_else(PairTargets::default, |s| s.targets(rows));
+        let counts = self.supervision.and_then(Supervision::counts);
+        let inputs = Inputs {
+            image: &image,
+            text: text.as_deref(),
+            scale: &logit_scale.exp()?,
+            bias: bias.as_deref(),
+            prompts: prompts.as_deref().zip(counts),
+            targets: &targets,
+        };
+        let output = checked(self.loss.forward(&inputs)?, &image, text.as_ref())?;
         let mut grads = output.loss.backward()?;
         let mut take = |var: &Var, what: &str| grads.remove(var).with_context(|| format!("{what} get no gradient"));
         let grads = LossGradients {
             image: take(&image, "image features")?,
-            text: take(&text, "text features")?,
+            text: text.map(|text| take(&text, "text features")).transpose()?,
+            prompts: prompts.map(|prompts| take(&prompts, "prompt features")).transpose()?,
             logit_scale: take(&logit_scale, "logit_scale")?,
             logit_bias: bias.map(|bias| take(&bias, "logit_bias")).transpose()?,
         };
@@ -177,7 +208,8 @@ impl TrainStep<'_> {
 
 struct LossGradients {
     image: Tensor,
-    text: Tensor,
+    text: Option<Tensor>,
+    prompts: Option<Tensor>,
     logit_scale: Tensor,
     logit_bias: Option<Tensor>,
 }
@@ -188,11 +220,12 @@ fn wrapped(error: anyhow::Error) -> candle_core::Error {
 }
 
 /// The output, or which tensor was the first that is not finite.
-fn checked(output: LossOutput, image: &Tensor, text: &Tensor) -> Result<LossOutput> {
+fn checked(output: LossOutput, image: &Var, text: Option<&Var>) -> Result<LossOutput> {
     if output.loss.to_scalar::<f32>()?.is_finite() {
         return Ok(output);
     }
-    for (name, features) in [("image features", image), ("text features", text)] {
+    for (name, features) in [("image features", Some(image)), ("text features", text)] {
+        let Some(features) = features else { continue };
         ensure!(
             squared_sum(&features.detach())?.is_finite(),
             "the {name} are not finite; a lower optim.lr often helps"

@@ -10,13 +10,15 @@ use super::checkpoint;
 use super::plan::Plan;
 use super::prepare::Prepared;
 use super::records::{SkippedRow, TrainState};
+use super::setup::loss_of;
 use super::step::TrainStep;
 use super::stop;
+use super::supervision::Supervision;
 use crate::config::{Config, OnError};
 use crate::data::{Batch, Dataset, Prefetch, Row};
 use crate::eval::{Encoder, RetrievalOptions, RetrievalReport, UnreadableImage, evaluate};
 use crate::export::{ModelFolder, write_model};
-use crate::loss::{Loss, LossOutput};
+use crate::loss::LossOutput;
 use crate::model::{Builder, ClipModel, Params};
 use crate::optim::AdamW;
 use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, replace_folder};
@@ -48,7 +50,7 @@ pub struct Outcome {
 pub(super) struct Trainer<'a> {
     pub(super) config: &'a Config,
     pub(super) plan: Plan,
-    pub(super) loss: Loss,
+    pub(super) supervision: Supervision,
     pub(super) params: Params,
     pub(super) optimizer: AdamW,
     pub(super) state: TrainState,
@@ -174,10 +176,12 @@ impl Trainer<'_> {
     }
 
     fn step(&mut self, chunks: &[Batch], lr_factor: f64) -> Result<(LossOutput, f64)> {
+        let eps = self.config.loss.label_smoothing.at(self.state.step, self.plan.smoothing_steps);
         let step = TrainStep {
             config: &self.folder.config,
             params: &self.params,
-            loss: &self.loss,
+            loss: &loss_of(self.config, &self.supervision, eps),
+            supervision: Some(&self.supervision),
             device: &self.device,
             checkpoint_activations: self.config.train.checkpoint_activations,
             frozen_image: self.config.freeze.image,

@@ -1,0 +1,93 @@
+"""Every objective in PyTorch, value and gradients in float64, on random features. Seed 0.
+
+Writes tests/golden/objectives.json: cases {kind, label_smoothing, image, text, sentences, counts, classes, weights,
+findings, alike, log_scale, bias, loss, hard, grads}.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from common import GOLDEN, versions, write_json
+
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+B, D = 6, 5
+
+
+def unit(x):
+    return F.normalize(x, dim=-1)
+
+
+def directions(sentences, counts):
+    return unit(torch.stack([unit(part).mean(0) for part in sentences.split(counts)]))
+
+
+def f32(*shape):
+    return torch.randn(*shape).float().double().requires_grad_()
+
+
+def case(kind, eps, seed, **options):
+    torch.manual_seed(seed)
+    v = {"image": f32(B, D), "text": f32(B, D), "log_scale": torch.tensor(1.5).float().double().requires_grad_(),
+         "bias": torch.tensor(-2.0).requires_grad_()}
+    counts = options.get("counts", [])
+    if counts:
+        v["sentences"] = f32(sum(counts), D)
+
+    def loss(eps, v=v):
+        scale = v["log_scale"].exp()
+        sims = scale * unit(v["image"]) @ unit(v["text"]).T
+        if kind == "clip":
+            y = torch.arange(B)
+            return (F.cross_entropy(sims, y, label_smoothing=eps) + F.cross_entropy(sims.T, y, label_smoothing=eps)) / 2
+        if kind == "multi_positive":
+            p = torch.tensor(options["alike"])
+            p = p / p.sum(1, keepdim=True)
+            t = (1 - eps) * p + eps / B
+            return (F.cross_entropy(sims, t) + F.cross_entropy(sims.T, t)) / 2
+        if kind == "siglip":
+            z = sims + v["bias"]
+            t = (1 - eps) * torch.eye(B) + eps / 2
+            return F.binary_cross_entropy_with_logits(z, t, reduction="sum") / B
+        logits = scale * unit(v["image"]) @ directions(v["sentences"], counts).T
+        if kind == "class":
+            y = torch.tensor([-100 if c is None else c for c in options["classes"]])
+            w = torch.tensor(options["weights"]) if options.get("weights") else None
+            return F.cross_entropy(logits, y, weight=w, label_smoothing=eps)
+        if kind == "multi_label":
+            pairs = logits.reshape(-1, 2)
+            y = torch.tensor([-100 if f is None else int(not f) for row in options["findings"] for f in row])
+            return F.cross_entropy(pairs, y, label_smoothing=eps)
+        raise ValueError(kind)
+
+    value = loss(eps)
+    value.backward()
+    grads = {name: x.grad.flatten().tolist() for name, x in v.items() if x.grad is not None}
+    with torch.no_grad():
+        hard = loss(0.0).item()
+    return {"kind": kind, "label_smoothing": eps, **options, "loss": value.item(), "hard": hard, "grads": grads,
+            **{name: x.detach().tolist() for name, x in v.items()}}
+
+
+def main():
+    same_report = [[1, 0, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 1, 1],
+                   [1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 1, 1], [0, 0, 1, 0, 1, 1]]
+    soft = (torch.rand(B, B) + torch.eye(B)).round(decimals=2)
+    soft = ((soft + soft.T) / 2).tolist()
+    cases = []
+    for seed, eps in enumerate([0.0, 0.1, 0.3]):
+        cases += [
+            case("clip", eps, seed),
+            case("siglip", eps, seed),
+            case("multi_positive", eps, seed, alike=[[float(x) for x in row] for row in same_report]),
+            case("multi_positive", eps, seed, alike=soft),
+            case("class", eps, seed, counts=[2, 1, 3], classes=[0, 2, None, 1, 1, 2]),
+            case("class", eps, seed, counts=[1, 1, 1, 2], classes=[3, None, 0, 1, 1, 2], weights=[0.5, 2.0, 1.0, 0.25]),
+            case("multi_label", eps, seed, counts=[1, 2, 2, 1],
+                 findings=[[True, False], [None, True], [False, False], [True, None], [None, None], [True, True]]),
+        ]
+    write_json(GOLDEN / "objectives.json",
+               {"script": "scripts/golden/objectives.py", "versions": versions(), "cases": cases}, indent=None)
+
+
+main()

@@ -1,0 +1,226 @@
+//! What objectives beyond the batch's diagonal need to know: the labels of training rows, which pairs are alike, and the
+//! prompts.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Result, ensure};
+use candle_core::{Device, Tensor};
+
+use crate::config::{ClassWeights, Config, LossKind, Positives};
+use crate::data::{Labels, Prompts, ReportTokenizer, Row};
+use crate::loss::PairTargets;
+use crate::model::{ClipModel, Params, Part};
+use crate::ops::Value;
+use crate::seed::name_index;
+
+/// Of all training rows, by their number.
+#[derive(Debug, Default)]
+pub struct Supervision {
+    classes: Vec<Option<usize>>,
+    findings: Vec<Vec<Option<bool>>>,
+    alike: Option<Alike>,
+    prompts: Option<PromptBatch>,
+    class_weights: Option<Vec<f64>>,
+}
+
+#[derive(Debug)]
+enum Alike {
+    /// Rows with one number are.
+    Keys(Vec<u64>),
+    /// By the cosine of their sets.
+    Sets(Vec<Vec<u32>>),
+}
+
+/// The prompts' sentences as token ids.
+#[derive(Debug)]
+struct PromptBatch {
+    /// (sentences, tokens)
+    input_ids: Vec<u32>,
+    tokens: usize,
+    /// How many sentences belong to each direction.
+    counts: Vec<usize>,
+    /// What a frozen text tower makes of them, worked out once.
+    kept: RefCell<Option<Tensor>>,
+}
+
+impl Supervision {
+    /// Reads what `config`'s objectives ask for off `rows`. Adds to `notes` what a person should know.
+    ///
+    /// # Errors
+    /// Rows without labels, class weights that do not fit.
+    pub(super) fn new(
+        config: &Config,
+        rows: &[Row],
+        prompts: Option<&Prompts>,
+        tokenizer: &ReportTokenizer,
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
+        let c = &config.loss;
+        let mut supervision = Self::default();
+        if c.has(LossKind::MultiPositive) {
+            let alike = alike(c.positives, rows);
+            notes.push(format!("multi_positive: {}", alike.describe(c.positives)));
+            supervision.alike = Some(alike);
+        }
+        let Some(prompts) = prompts else { return Ok(supervision) };
+        ensure!(
+            prompts.multi_label == c.has(LossKind::MultiLabel),
+            "loss.prompts: has {} negative sentences, which loss.kind {} negative ones; see `zero-shot --help`",
+            if prompts.multi_label { "positive and" } else { "no" },
+            if prompts.multi_label { "= \"class\" takes without" } else { "= \"multi_label\" needs as" }
+        );
+        let (labels, unknown) = prompts.labels(rows, (c.uncertain, c.blank))?;
+        if !unknown.is_empty() {
+            let rows: usize = unknown.values().sum();
+            let shown: Vec<String> = unknown.keys().take(5).map(|label| format!("{label:?}")).collect();
+            let shown = shown.join(", ");
+            notes.push(format!(
+                "warning: {rows} training rows have labels that no prompt stands for, and are ignored: {shown}"
+            ));
+        }
+        match labels {
+            Labels::Classes(classes) => supervision.classes = classes,
+            Labels::Findings(findings) => supervision.findings = findings,
+        }
+        let count = prompts.classes.len();
+        supervision.class_weights = match &c.class_weights {
+            ClassWeights::None => None,
+            ClassWeights::Balanced => Some(balanced(&supervision.classes, count)),
+            ClassWeights::List(list) => {
+                ensure!(
+                    list.len() == count && !prompts.multi_label,
+                    "loss.class_weights: has {} numbers for {count} classes",
+                    list.len()
+                );
+                Some(list.clone())
+            }
+        };
+        let (sentences, counts) = prompts.sentences();
+        let (input_ids, tokens) = tokenizer.encode_batch(sentences.iter().copied())?;
+        supervision.prompts = Some(PromptBatch { input_ids, tokens, counts, kept: RefCell::default() });
+        Ok(supervision)
+    }
+
+    /// How much rows of each class count, where not all count alike.
+    pub fn class_weights(&self) -> Option<Vec<f64>> {
+        self.class_weights.clone()
+    }
+
+    /// What is known of a batch made of these rows.
+    pub(super) fn targets(&self, rows: &[usize]) -> PairTargets {
+        PairTargets {
+            classes: rows.iter().filter_map(|&r| self.classes.get(r).copied()).collect(),
+            findings: rows.iter().filter_map(|&r| self.findings.get(r).cloned()).collect(),
+            alike: self.alike.as_ref().map_or(Vec::new(), |alike| alike.table(rows)),
+        }
+    }
+
+    /// How many of the prompts' sentences belong to each direction.
+    pub(super) fn counts(&self) -> Option<&[usize]> {
+        self.prompts.as_ref().map(|p| p.counts.as_slice())
+    }
+
+    /// Features of the prompts' sentences, (sentences, embed_dim). Encoded anew while the text tower is trained; of a
+    /// frozen one what it gives is kept, and only a trained projection runs again.
+    pub(super) fn features(&self, model: &ClipModel, params: &Params, device: &Device) -> Result<Option<Value>> {
+        let Some(prompts) = &self.prompts else { return Ok(None) };
+        if let Some(kept) = &*prompts.kept.borrow() {
+            return Ok(Some(model.project_text(&kept.clone().into())?));
+        }
+        let sentences = prompts.input_ids.len() / prompts.tokens;
+        let input_ids = Tensor::from_slice(&prompts.input_ids, (sentences, prompts.tokens), device)?;
+        let states = model.text_states(&input_ids)?;
+        if !params.trainable().any(|p| p.spec.part == Part::Text) {
+            *prompts.kept.borrow_mut() = Some(states.tensor().clone());
+        }
+        Ok(Some(model.project_text(&states)?))
+    }
+}
+
+/// Rows / (classes · rows of the class) of the labelled rows; 1 for a class without any.
+fn balanced(rows: &[Option<usize>], classes: usize) -> Vec<f64> {
+    let mut counts = vec![0usize; classes];
+    rows.iter().flatten().for_each(|&k| counts[k] += 1);
+    let all: usize = counts.iter().sum();
+    counts.iter().map(|&n| if n == 0 { 1.0 } else { all as f64 / (classes * n) as f64 }).collect()
+}
+
+fn alike(by: Positives, rows: &[Row]) -> Alike {
+    // A row without a key is like no other.
+    let keys = |key: &dyn Fn(&Row) -> Option<String>| {
+        let number = |(i, row): (usize, &Row)| key(row).map_or(!(i as u64), |k| name_index(&k) >> 1);
+        Alike::Keys(rows.iter().enumerate().map(number).collect())
+    };
+    match by {
+        Positives::Report => keys(&|row| Some(row.report().to_string())),
+        Positives::Study => keys(&|row| row.study_id().map(str::to_string)),
+        Positives::Label => keys(&|row| row.label().map(str::to_string)),
+        Positives::LabelSimilarity => {
+            let mut names: HashMap<String, u32> = HashMap::new();
+            let set = |row: &Row| {
+                let listed = row.label().unwrap_or_default().split([';', '|']).map(str::trim).filter(|l| !l.is_empty());
+                let mut set: Vec<u32> = listed
+                    .map(|label| {
+                        let next = names.len() as u32;
+                        *names.entry(label.to_string()).or_insert(next)
+                    })
+                    .collect();
+                set.sort_unstable();
+                set.dedup();
+                set
+            };
+            Alike::Sets(rows.iter().map(set).collect())
+        }
+    }
+}
+
+impl Alike {
+    /// (rows · rows); 1 on the diagonal.
+    fn table(&self, rows: &[usize]) -> Vec<f64> {
+        let like = |a: usize, b: usize| match self {
+            Self::Keys(keys) => f64::from(u8::from(keys[a] == keys[b])),
+            Self::Sets(sets) => {
+                let shared = sets[a].iter().filter(|l| sets[b].contains(l)).count() as f64;
+                if shared > 0.0 { shared / ((sets[a].len() * sets[b].len()) as f64).sqrt() } else { 0.0 }
+            }
+        };
+        let one = |(i, &a): (usize, &usize)| {
+            rows.iter().enumerate().map(|(j, &b)| if i == j { 1.0 } else { like(a, b) }).collect::<Vec<_>>()
+        };
+        rows.iter().enumerate().flat_map(one).collect()
+    }
+
+    fn describe(&self, by: Positives) -> String {
+        let groups = match self {
+            Self::Keys(keys) => keys.iter().collect::<std::collections::HashSet<_>>().len(),
+            Self::Sets(sets) => sets.iter().map(|s| (s, ())).collect::<BTreeMap<_, _>>().len(),
+        };
+        let rows = match self {
+            Self::Keys(keys) => keys.len(),
+            Self::Sets(sets) => sets.len(),
+        };
+        format!("{rows} rows in {groups} groups by {}", by.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn likeness_is_symmetric_and_one_on_the_diagonal() {
+        let sets = Alike::Sets(vec![vec![0, 1], vec![1], vec![], vec![]]);
+        let half = 1.0 / 2f64.sqrt();
+        #[rustfmt::skip]
+        assert_eq!(sets.table(&[0, 1, 2, 3]), [
+            1.0, half, 0.0, 0.0,
+            half, 1.0, 0.0, 0.0,
+            0.0, 0.0, 1.0, 0.0,
+            0.0, 0.0, 0.0, 1.0,
+        ]);
+        let keys = Alike::Keys(vec![7, 8, 7]);
+        assert_eq!(keys.table(&[2, 0, 1]), [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(balanced(&[Some(0), Some(0), None, Some(1)], 3), [0.5, 1.0, 1.0]);
+    }
+}
