@@ -1,7 +1,7 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error ops metrics` ← `config track hub sweep` ← `data model loss optim` ← `export eval` ← `train` ← `bench` ← `cli`.
+//! `error html ops metrics` ← `config track hub sweep` ← `data model loss optim run_report` ← `export eval` ← `train` ← `bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;
@@ -11,12 +11,14 @@ pub mod device;
 pub mod error;
 pub mod eval;
 pub mod export;
+pub mod html;
 pub mod hub;
 pub mod loss;
 pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod run_report;
 pub mod seed;
 pub mod sweep;
 pub mod track;

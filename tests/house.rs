@@ -26,9 +26,9 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 
 /// From the ground up; a module may know those of lower layers, and within a layer only what is listed.
 const LAYERS: [&[&str]; 8] = [
-    &["error", "ops", "metrics", "seed", "device"],
+    &["error", "html", "ops", "metrics", "seed", "device"],
     &["config", "track", "hub", "sweep"],
-    &["data", "model", "loss", "optim"],
+    &["data", "model", "loss", "optim", "run_report"],
     &["export", "eval"],
     &["train"],
     &["bench"],
@@ -135,6 +135,7 @@ fn every_command_with_options_shows_examples() {
     let commands = [
         "train",
         "sweep",
+        "run-report",
         "eval",
         "zero-shot",
         "embed",

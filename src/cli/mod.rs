@@ -10,6 +10,7 @@ mod eval;
 mod loss;
 mod model;
 mod output;
+mod run_report;
 mod search;
 mod sweep;
 mod table;
@@ -46,6 +47,8 @@ enum Command {
     Train(train::Args),
     /// Train and judge many variants of a config, and compare them in one table
     Sweep(sweep::Args),
+    /// Draw runs and sweeps as one page that opens from disk
+    RunReport(run_report::Args),
     /// Retrieval figures of a model on a manifest
     Eval(eval::Args),
     /// Classify images by prompts: accuracy, AUROC, calibration, subgroups
@@ -86,6 +89,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::RunReport(args) => run_report::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::ZeroShot(args) => zero_shot::run(&args),
         Command::Embed(args) => embed::run(&args),

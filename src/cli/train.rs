@@ -129,7 +129,7 @@ fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolde
 
 /// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ.
 fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, plan: &Plan) -> Result<()> {
-    const FREE: [&str; 11] = [
+    const FREE: [&str; 13] = [
         "output",
         "device",
         "data.workers",
@@ -137,10 +137,12 @@ fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, p
         "data.max_skipped",
         "train.stop_after",
         "train.log_every",
+        "train.tensorboard",
         "train.eval_every",
         "train.checkpoint_every",
         "train.early_stopping",
         "eval.batch_size",
+        "eval.gallery",
     ];
     const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
     let started = config::load(&folder.config_path(), &[])?;
@@ -274,5 +276,6 @@ fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
     }
     output::print(&format!("{steps} of {total} steps in {:.1} s", outcome.seconds))?;
     output::print(&format!("model: {}", folder.model().display()))?;
-    output::print(&format!("run: {}", folder.path().display()))
+    output::print(&format!("run: {}", folder.path().display()))?;
+    output::print(&format!("page: {}", folder.path().join("report.html").display()))
 }

@@ -332,6 +332,7 @@ pub const KEYS: &[Key] = &[
         "false",
         "Keep only each block's input for the backward pass: less memory, about a fifth more time",
     ),
+    key("train.tensorboard", Kind::Bool, "true", "Write TensorBoard events into the run folder"),
     key("train.log_every", Kind::Int(1, MAX), "10", "Steps between lines where there is no terminal"),
     key("optim.lr", Kind::Float(0.0, 10.0), "1e-5", "Learning rate"),
     key("optim.lr_image", Kind::Float(0.0, 10.0), "", "Learning rate of the image tower; default lr"),
@@ -354,6 +355,12 @@ pub const KEYS: &[Key] = &[
     key("freeze.projections", Kind::Bool, "false", "Both projections stay as they are"),
     key("freeze.logit_scale", Kind::Bool, "false", "logit_scale stays as it is"),
     key("eval.batch_size", Kind::Int(1, 1 << 20), "64", "Pairs at once when encoding to evaluate"),
+    key(
+        "eval.gallery",
+        Kind::Int(0, 1000),
+        "6",
+        "Validation images kept for the run's page with their reports and what was found; patients' data; 0 = none",
+    ),
     key("eval.bootstrap", Kind::Int(0, 1 << 20), "1000", "Resamples for 95 % intervals, by patient; 0 = none"),
 ];
 

@@ -76,6 +76,7 @@ impl Config {
                 early_stopping: v.int("train.early_stopping"),
                 clip_grad_norm: v.float("train.clip_grad_norm"),
                 checkpoint_activations: v.truth("train.checkpoint_activations"),
+                tensorboard: v.truth("train.tensorboard"),
                 log_every: v.int("train.log_every"),
             },
             optim: OptimConfig {
@@ -96,7 +97,11 @@ impl Config {
                 projections: v.truth("freeze.projections"),
                 logit_scale: v.truth("freeze.logit_scale"),
             },
-            eval: EvalConfig { batch_size: v.size("eval.batch_size"), bootstrap: v.size("eval.bootstrap") },
+            eval: EvalConfig {
+                batch_size: v.size("eval.batch_size"),
+                gallery: v.size("eval.gallery"),
+                bootstrap: v.size("eval.bootstrap"),
+            },
             resolved: v.table(),
         };
         config.check(written, &mut problems);

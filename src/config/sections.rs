@@ -208,6 +208,7 @@ pub struct TrainConfig {
     pub clip_grad_norm: f64,
     /// Keep only each block's input for the backward pass.
     pub checkpoint_activations: bool,
+    pub tensorboard: bool,
     pub log_every: u64,
 }
 
@@ -248,5 +249,6 @@ impl FreezeConfig {
 #[allow(missing_docs)]
 pub struct EvalConfig {
     pub batch_size: usize,
+    pub gallery: usize,
     pub bootstrap: usize,
 }

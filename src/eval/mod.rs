@@ -3,6 +3,7 @@
 mod calibration;
 mod encode;
 mod figures;
+mod pictures;
 mod probe;
 mod retrieval;
 mod zero_shot;
@@ -10,6 +11,7 @@ mod zero_shot;
 pub use calibration::{Calibration, CalibrationReport, Scored};
 pub use encode::{Embeddings, Encoder, UnreadableImage};
 pub use figures::{Figure, Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
+pub use pictures::{Example, Found, Pictures};
 pub use probe::{ProbeReport, linear_probe};
-pub use retrieval::{DirectionFigures, LabelFigures, RetrievalOptions, RetrievalReport, evaluate};
+pub use retrieval::{DirectionFigures, LabelFigures, RetrievalOptions, RetrievalReport, evaluate, evaluate_and_draw};
 pub use zero_shot::{Scores, class_directions, score};

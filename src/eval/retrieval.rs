@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calibration::{CalibrationReport, Scored, set_temperatures};
 use super::encode::{Embeddings, Encoder};
+use super::pictures::{HEAT_ROWS, Pictures, SHOWN, choose};
 use crate::data::{ImageSource, Row};
 use crate::loss::smoothing;
 use crate::metrics::ranking::Ranking;
@@ -83,6 +84,19 @@ pub struct RetrievalOptions {
 /// # Errors
 /// No rows; [`super::UnreadableImage`].
 pub fn evaluate(encoder: &Encoder, rows: &[Row], options: &RetrievalOptions) -> Result<RetrievalReport> {
+    Ok(evaluate_and_draw(encoder, rows, options, 0)?.0)
+}
+
+/// [`evaluate`], and what is kept to be looked at, with `gallery` examples.
+///
+/// # Errors
+/// As there.
+pub fn evaluate_and_draw(
+    encoder: &Encoder,
+    rows: &[Row],
+    options: &RetrievalOptions,
+    gallery: usize,
+) -> Result<(RetrievalReport, Pictures)> {
     ensure!(!rows.is_empty(), "there are no pairs to evaluate on");
     let pairs = Pairs::new(rows);
     let (images, texts) = (encoder.images(&pairs.images)?, encoder.texts(&pairs.texts)?);
@@ -98,7 +112,8 @@ pub fn evaluate(encoder: &Encoder, rows: &[Row], options: &RetrievalOptions) -> 
     let loss = calibration.as_ref().map_or(f64::NAN, |c| c.as_is.nll);
     let by_label = by_label(&pairs, &images, &texts)?;
     let loss_chance = smoothing::chance(loss_batch_size);
-    Ok(RetrievalReport {
+    let pictures = pictures(&pairs, &images, &texts, rows, gallery)?;
+    let report = RetrievalReport {
         image_to_text,
         text_to_image,
         mean_recall,
@@ -107,7 +122,53 @@ pub fn evaluate(encoder: &Encoder, rows: &[Row], options: &RetrievalOptions) -> 
         loss_chance,
         calibration,
         by_label,
-    })
+    };
+    Ok((report, pictures))
+}
+
+/// How an image's search among all reports ended.
+pub(super) struct Ranked {
+    /// Place of the best own report, from 1.
+    pub rank: usize,
+    /// Its own reports.
+    pub relevant: Vec<usize>,
+    /// The first reports with their cosine.
+    pub first: Vec<(usize, f32)>,
+}
+
+fn pictures(pairs: &Pairs, images: &Embeddings, texts: &Embeddings, rows: &[Row], gallery: usize) -> Result<Pictures> {
+    let gallery_t = texts.t()?.contiguous()?;
+    let scores = |image: usize| -> Result<Vec<f32>> {
+        Ok(images.narrow(0, image, 1)?.contiguous()?.matmul(&gallery_t)?.flatten_all()?.to_vec1()?)
+    };
+    // Pairs of which neither image nor report stands there yet.
+    let mut heat: Vec<(usize, usize)> = Vec::new();
+    for &(image, text) in &pairs.of_row {
+        if heat.len() < HEAT_ROWS && heat.iter().all(|(i, t)| *i != image && *t != text) {
+            heat.push((image, text));
+        }
+    }
+    let row = |&(image, _): &(usize, usize)| {
+        let scores = scores(image)?;
+        Ok(heat.iter().map(|&(_, text)| (scores[text] * 1e4).round() / 1e4).collect())
+    };
+    let similarities = heat.iter().map(row).collect::<Result<_>>()?;
+    if gallery == 0 {
+        return Ok(Pictures { similarities, ..Pictures::default() });
+    }
+    let ranked = (0..pairs.images.len()).map(|image| {
+        let (scores, relevant) = (scores(image)?, pairs.texts_of_image[image].clone());
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        let first = order.iter().take(SHOWN).map(|&text| (text, scores[text])).collect();
+        Ok(Ranked { rank: rank_of_best(&scores, &relevant), relevant, first })
+    });
+    let ranked = ranked.collect::<Result<Vec<_>>>()?;
+    let mut first_rows: Vec<Option<&Row>> = vec![None; pairs.images.len()];
+    pairs.of_row.iter().zip(rows).rev().for_each(|(&(image, _), row)| first_rows[image] = Some(row));
+    let first_rows: Vec<&Row> = first_rows.into_iter().flatten().collect();
+    let (gallery, hardest) = choose(&ranked, &first_rows, &pairs.texts, gallery);
+    Ok(Pictures { similarities, gallery, hardest })
 }
 
 /// The distinct images and reports of a split and who belongs to whom.

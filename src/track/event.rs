@@ -57,6 +57,8 @@ pub enum Event {
     Eval {
         /// Steps done.
         step: u64,
+        /// Cosines of some images with each of their reports.
+        similarities: Vec<Vec<f32>>,
         /// Figures.
         figures: Value,
         /// One line.

@@ -4,8 +4,10 @@ mod event;
 mod jsonl;
 mod progress;
 mod run_folder;
+mod tensorboard;
 
 pub use event::{Event, Sink, StepRecord};
 pub use jsonl::{JsonlSink, Lengths};
 pub use progress::ProgressSink;
 pub use run_folder::{RunFolder, replace_file, replace_folder, replace_with};
+pub use tensorboard::TensorboardSink;

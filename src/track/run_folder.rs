@@ -96,6 +96,11 @@ impl RunFolder {
         self.path.join("config.toml")
     }
 
+    /// What is kept of a validation to be looked at: of the untuned or of the best model.
+    pub fn pictures(&self, tuned: bool) -> PathBuf {
+        self.path.join(if tuned { "pictures-best.json" } else { "pictures-untuned.json" })
+    }
+
     /// Where checkpoints are.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")

@@ -12,6 +12,7 @@ mod step;
 pub mod stop;
 mod supervision;
 mod trainer;
+mod validate;
 
 pub use open_model::{fetch_tower, open_pretrained, open_tokenizer, report_policy};
 pub use plan::{Plan, plan};

@@ -13,7 +13,7 @@ use super::trainer::{Resume, Trainer};
 use crate::config::{Config, LossKind};
 use crate::loss::{ClassLoss, ClipLoss, Loss, MultiLabelLoss, MultiPositiveLoss, SiglipLoss};
 use crate::optim::{AdamW, AdamWOptions};
-use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, replace_file};
+use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, TensorboardSink, replace_file};
 
 impl<'a> Trainer<'a> {
     pub(super) fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
@@ -82,6 +82,7 @@ impl<'a> Trainer<'a> {
             folder,
             device,
             jsonl,
+            tensorboard: config.train.tensorboard.then(|| TensorboardSink::open(run.path())).transpose()?,
             progress: ProgressSink::new(config.train.log_every),
             run,
         };

@@ -16,12 +16,12 @@ use super::stop;
 use super::supervision::Supervision;
 use crate::config::{Config, OnError};
 use crate::data::{Batch, Dataset, Prefetch, Row};
-use crate::eval::{Encoder, RetrievalOptions, RetrievalReport, UnreadableImage, evaluate};
+use crate::eval::RetrievalReport;
 use crate::export::{ModelFolder, write_model};
 use crate::loss::LossOutput;
-use crate::model::{Builder, ClipModel, Params};
+use crate::model::Params;
 use crate::optim::AdamW;
-use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, replace_folder};
+use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, TensorboardSink, replace_folder};
 
 /// Where to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,7 @@ pub(super) struct Trainer<'a> {
     pub(super) device: candle_core::Device,
     pub(super) run: RunFolder,
     pub(super) jsonl: JsonlSink,
+    pub(super) tensorboard: Option<TensorboardSink>,
     pub(super) progress: ProgressSink,
 }
 
@@ -79,6 +80,7 @@ pub fn train(config: &Config, prepared: Prepared, run: RunFolder, resume: &Resum
         Some(reason) => Ok(Some(reason)),
         None => trainer.run(),
     });
+    trainer.draw_page()?;
     trainer.emit(&Event::End)?;
     let stopped = result?;
     Ok(Outcome {
@@ -125,6 +127,7 @@ impl Trainer<'_> {
 
     pub(super) fn emit(&mut self, event: &Event) -> Result<()> {
         self.jsonl.on(event)?;
+        self.tensorboard.as_mut().map_or(Ok(()), |sink| sink.on(event))?;
         self.progress.on(event)
     }
 
@@ -245,81 +248,6 @@ impl Trainer<'_> {
         self.emit(&Event::Timing { step: self.state.step, seconds, waiting, samples_per_s })
     }
 
-    fn eval_is_due(&self) -> bool {
-        let step = self.state.step;
-        let due = step.is_multiple_of(self.plan.eval_every) || step == self.plan.total_steps;
-        due && self.state.last_eval != Some(step) && !self.val.is_empty()
-    }
-
-    fn evaluate(&mut self) -> Result<()> {
-        let report = self.evaluate_readable()?;
-        let step = self.state.step;
-        let by_recall = self.config.train.best_by_recall;
-        let better = |best: &RetrievalReport| match by_recall {
-            true => report.mean_recall > best.mean_recall,
-            false => report.loss < best.loss,
-        };
-        let best = step > 0 && self.state.best.as_ref().is_none_or(|(_, best)| better(best));
-        let line = format!(
-            "mean recall {:.1} %, recall@1 image→text {:.1} % (chance {:.1} %), loss {:.3} (chance {:.3})",
-            100.0 * report.mean_recall,
-            100.0 * report.image_to_text.figures.recall_at_1,
-            100.0 * report.image_to_text.chance.recall_at_1,
-            report.loss,
-            report.loss_chance
-        );
-        self.emit(&Event::Eval { step, figures: serde_json::to_value(&report)?, line, best })?;
-        self.state.last_eval = Some(step);
-        match (step, best) {
-            (0, _) => self.state.untuned = Some(report),
-            (_, true) => {
-                self.write_model()?;
-                self.state.best = Some((step, report));
-                self.state.evals_without_best = 0;
-            }
-            _ => self.state.evals_without_best += 1,
-        }
-        self.unsaved = true;
-        // A validation's outcome is worth a checkpoint: without one, a kill would forget which model is the best.
-        if step > 0 { self.save() } else { Ok(()) }
-    }
-
-    /// Figures over the validation pairs; with `on_error = "skip"`, without those that cannot be read.
-    fn evaluate_readable(&mut self) -> Result<RetrievalReport> {
-        loop {
-            let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
-            let encoder = Encoder {
-                model: &model,
-                preprocess: &self.folder.preprocess,
-                tokenizer: &self.folder.tokenizer,
-                device: &self.device,
-                batch_size: self.config.eval.batch_size,
-                workers: self.config.data.workers,
-            };
-            let options = RetrievalOptions {
-                bootstrap: self.config.eval.bootstrap,
-                loss_batch_size: self.config.samples_per_step(),
-                seed: self.config.seed,
-            };
-            let result = evaluate(&encoder, &self.val, &options);
-            let error = match result {
-                Ok(report) => return Ok(report),
-                Err(e) => e,
-            };
-            let bad = error.downcast_ref::<UnreadableImage>().map(|e| e.image.clone());
-            let rows: Vec<&Row> = self.val.iter().filter(|r| Some(r.image()) == bad).collect();
-            let Some(first) = rows.first() else { return Err(error.context("validation")) };
-            let place = first.place();
-            let skip = self.config.data.on_error == OnError::Skip && rows.len() < self.val.len();
-            if !skip {
-                return Err(error.context(place));
-            }
-            let skipped = rows.iter().map(|r| SkippedRow::new("val", r.origin().number, r.line)).collect();
-            self.val.retain(|r| Some(r.image()) != bad);
-            self.note_skipped(skipped).context(place)?;
-        }
-    }
-
     fn reason_to_stop(&self) -> Option<String> {
         let (step, total) = (self.state.step, self.plan.total_steps);
         let patience = self.config.train.early_stopping;
@@ -336,7 +264,7 @@ impl Trainer<'_> {
         }
     }
 
-    fn save(&mut self) -> Result<()> {
+    pub(super) fn save(&mut self) -> Result<()> {
         if !self.unsaved {
             return Ok(());
         }
@@ -372,7 +300,7 @@ impl Trainer<'_> {
         if self.state.best.is_none() { self.write_model() } else { Ok(()) }
     }
 
-    fn write_model(&self) -> Result<()> {
+    pub(super) fn write_model(&self) -> Result<()> {
         let weights = self.params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect::<Vec<_>>();
         replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &weights))
     }

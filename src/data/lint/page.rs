@@ -3,6 +3,7 @@
 use super::images::thumbnail;
 use super::{Level, LintReport};
 use crate::data::Row;
+use crate::html::{base64, escape};
 
 /// Images shown beside a finding about images.
 const THUMBNAILS: usize = 8;
@@ -72,32 +73,3 @@ section{border-left:.4rem solid #888;padding:.2rem 1rem;margin:1rem 0}.error{bor
 img{height:96px;margin:.2rem}table{width:100%;border-collapse:collapse}th{width:12rem;text-align:left;font-weight:400}\
 td:last-child{width:5rem;text-align:right}.bar{display:block;height:.9rem;background:#3f6fb5}\
 @media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}}@media print{section{break-inside:avoid}}";
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for part in bytes.chunks(3) {
-        let word = part.iter().fold(0u32, |w, &b| w << 8 | u32::from(b)) << (8 * (3 - part.len()));
-        for i in 0..4 {
-            let letter = LETTERS[(word >> (18 - 6 * i) & 63) as usize];
-            text.push(if i <= part.len() { letter.into() } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_of_all_lengths() {
-        for (bytes, text) in [("", ""), ("M", "TQ=="), ("Ma", "TWE="), ("Man", "TWFu"), ("\u{7f}~?", "f34/")] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
-}

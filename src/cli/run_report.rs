@@ -1,0 +1,33 @@
+//! `reportclip run-report`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::output;
+use crate::run_report;
+use crate::track::replace_file;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  reportclip run-report runs/demo
+  reportclip run-report runs/a runs/b --out compare.html
+  reportclip run-report runs/demo-sweep
+
+A file zero-shot.json in a run folder, as `zero-shot --json` prints it, is drawn too:
+  reportclip zero-shot --model runs/demo/model --data m.csv --prompts p.toml --json > runs/demo/zero-shot.json")]
+pub(super) struct Args {
+    /// Run folders, or folders of sweeps
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The page; default report.html in the first folder
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let folders: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
+    let out = args.out.clone().unwrap_or_else(|| args.runs[0].join("report.html"));
+    replace_file(&out, run_report::page(&folders)?.as_bytes())?;
+    output::print(&format!("page: {}", out.display()))
+}
