@@ -849,8 +849,8 @@ fn zero_shot_and_a_sweep_that_goes_on() {
 #[test]
 fn a_runs_page_has_marks_in_every_chart() {
     let place = Place::new();
-    place.train_ok("a", &[]);
-    place.train_ok("b", &["--set", "seed=9", "--set", "eval.gallery=0"]);
+    place.train_ok("a", &["--set", "eval.gallery=4"]);
+    place.train_ok("b", &["--set", "seed=9"]);
     fs::write(place.path("classes.toml"), PROMPTS).unwrap();
     let zero_shot = ["zero-shot", "--model", "a/model", "--data", "phantom/manifest.csv", "--prompts", "classes.toml"];
     let output = place.run(&[&zero_shot[..], &["--subgroup", "split", "--bootstrap", "20", "--json"]].concat());
@@ -890,4 +890,76 @@ fn a_runs_page_has_marks_in_every_chart() {
         records += 1;
     }
     assert!(at == bytes.len() && records > 100, "{records} records");
+}
+
+/// A tower that thaws, averaged weights and rates that fall with depth: resumed exactly, and each does what it says.
+#[test]
+fn thawing_averages_and_layer_decay() {
+    let place = Place::new();
+    let options = [
+        "freeze.image=all",
+        "freeze.image_until=6",
+        "train.ema=0.9",
+        "optim.layer_decay=0.5",
+        "model.random.vision_layers=2",
+        "train.clip_grad_norm=0",
+    ];
+    let set: Vec<&str> = options.iter().flat_map(|o| ["--set", o]).collect();
+    place.train_ok("ten", &set);
+    place.train_ok("five", &[&set[..], &["--set", "train.stop_after=4"]].concat());
+    let weights = |run: &str, step: u64, file: &str| {
+        let path = place.path(run).join(format!("checkpoints/step-{step:08}/{file}.safetensors"));
+        candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap()
+    };
+    let numbers = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let (two, four) = (weights("five", 2, "model"), weights("five", 4, "model"));
+    place.train_ok("five", &[&set[..], &["--resume", "latest"]].concat());
+    place.assert_same_run("ten", "five");
+    let (eight, ten) = (weights("ten", 8, "model"), weights("ten", 10, "model"));
+    let averaged = weights("ten", 10, "ema");
+    let moved = |a: &HashMap<String, candle_core::Tensor>, b: &HashMap<String, candle_core::Tensor>, part: &str| {
+        let names = a.keys().filter(|n| n.starts_with(part));
+        let change = |n: &String| {
+            let (x, y) = (numbers(&a[n]), numbers(&b[n]));
+            x.iter().zip(&y).map(|(x, y)| (x - y).abs()).fold(0f32, f32::max)
+        };
+        names.map(change).fold(0f32, f32::max)
+    };
+    assert_eq!(moved(&two, &four, "vision_model."), 0.0, "frozen until step 6");
+    assert!(moved(&two, &four, "text_model.") > 0.0);
+    assert!(moved(&eight, &ten, "vision_model.") > 0.0, "thawed");
+    let between = moved(&averaged, &ten, "text_model.");
+    assert!(between > 0.0 && between < moved(&two, &ten, "text_model."), "an average follows");
+    // What is handed over are the averages of the best step, not its weights.
+    let model =
+        candle_core::safetensors::load(place.path("ten/model/model.safetensors"), &candle_core::Device::Cpu).unwrap();
+    let best = place.path("ten/checkpoints");
+    let steps = fs::read_dir(best).unwrap().map(|e| e.unwrap().path().join("ema.safetensors"));
+    let same = |path: PathBuf| {
+        let kept = candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
+        kept.iter().all(|(name, t)| model.get(name).is_none_or(|m| numbers(m) == numbers(t)))
+    };
+    assert_eq!(steps.map(same).filter(|s| *s).count(), 1);
+    // The first update moves each weight by its rate: halved with each block from the top.
+    let first = |more: &[&str]| {
+        let one = ["--set", "train.stop_after=1", "--set", "optim.warmup=0", "--set", "optim.weight_decay=0"];
+        let name = format!("one{}", more.len());
+        let shape = ["--set", "model.random.vision_layers=2", "--set", "train.clip_grad_norm=0"];
+        place.train_ok(&name, &[&one[..], &shape, more].concat());
+        weights(&name, 1, "model")
+    };
+    let (flat, falling) = (first(&[]), first(&["--set", "optim.layer_decay=0.5"]));
+    let still = first(&["--set", "optim.layer_decay=1", "--set", "optim.lr=0"]);
+    for (part, share) in [
+        ("vision_model.post_layernorm", 1.0),
+        ("vision_model.encoder.layers.1.self_attn.q_proj.weight", 0.5),
+        ("vision_model.encoder.layers.0.self_attn.q_proj.weight", 0.25),
+        ("vision_model.embeddings.patch_embedding", 0.125),
+        ("visual_projection", 1.0),
+    ] {
+        let ratio = moved(&still, &falling, part) / moved(&still, &flat, part);
+        assert!((ratio - share).abs() < 0.02, "{part}: {ratio}, expected {share}");
+    }
+    let errors = place.errors(&["train", "tiny.toml", "--set", "freeze.text_until=3"], 2);
+    assert!(errors[0].contains("freeze.text_until: is set, but freeze.text is \"none\""), "{errors:?}");
 }

@@ -94,6 +94,7 @@ const OPTIONS: AdamWOptions = AdamWOptions {
     lr_image: 1e-5,
     lr_text: 1e-5,
     lr_heads: 1e-5,
+    layer_decay: 1.0,
     beta1: 0.9,
     beta2: 0.999,
     eps: 1e-8,

@@ -6,9 +6,10 @@ use toml::Value;
 
 use super::loss::{LossConfig, LossKind};
 use super::sections::{
-    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, ModelConfig, ModelInit, OptimConfig, ReportConfig,
-    ScheduleKind, TrainConfig,
+    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, FreezeDepth, ModelConfig, ModelInit, OptimConfig,
+    ReportConfig, ScheduleKind, TrainConfig,
 };
+use super::span::Span;
 use super::values::{Values, is_hub};
 use super::written::Written;
 use crate::error::{ProblemList, Problems};
@@ -30,6 +31,8 @@ pub struct Config {
     pub train: TrainConfig,
     pub optim: OptimConfig,
     pub freeze: FreezeConfig,
+    /// How long the image and the text tower stay frozen; `None` = to the end.
+    pub thaw: [Option<Span>; 2],
     pub eval: EvalConfig,
     /// Every key with a value, defaults included, paths absolute: what `config.toml` of a run folder holds.
     pub resolved: toml::Table,
@@ -75,6 +78,7 @@ impl Config {
                 best_by_recall: v.text("train.best_metric") == "mean_recall",
                 early_stopping: v.int("train.early_stopping"),
                 clip_grad_norm: v.float("train.clip_grad_norm"),
+                ema: v.float("train.ema"),
                 checkpoint_activations: v.truth("train.checkpoint_activations"),
                 tensorboard: v.truth("train.tensorboard"),
                 log_every: v.int("train.log_every"),
@@ -83,6 +87,7 @@ impl Config {
                 lr_image: v.optional_float("optim.lr_image").unwrap_or(lr),
                 lr_text: v.optional_float("optim.lr_text").unwrap_or(lr),
                 lr_heads: v.optional_float("optim.lr_heads").unwrap_or(lr),
+                layer_decay: v.float("optim.layer_decay"),
                 beta1: v.float("optim.beta1"),
                 beta2: v.float("optim.beta2"),
                 eps: v.float("optim.eps"),
@@ -91,6 +96,7 @@ impl Config {
                 warmup: v.span("optim.warmup"),
                 min_lr_ratio: v.float("optim.min_lr_ratio"),
             },
+            thaw: ["freeze.image_until", "freeze.text_until"].map(|key| v.get(key).map(|_| v.span(key))),
             freeze: FreezeConfig {
                 image: v.freeze("freeze.image"),
                 text: v.freeze("freeze.text"),
@@ -239,6 +245,13 @@ impl Config {
     }
 
     fn check_lengths(&self, written: &Written, problems: &mut ProblemList) {
+        let towers = [("image", self.freeze.image), ("text", self.freeze.text)];
+        for ((tower, depth), _) in towers.iter().zip(self.thaw).filter(|(_, until)| until.is_some()) {
+            if *depth == FreezeDepth::None {
+                let key = format!("freeze.{tower}_until");
+                problems.push(format!("{}: is set, but freeze.{tower} is \"none\"", written.place_of(&key)));
+            }
+        }
         if self.samples_per_step() < 2 {
             problems.push(format!(
                 "{}: is 1; a contrastive loss needs at least 2 pairs in a step, and gets better with more",

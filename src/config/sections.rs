@@ -206,6 +206,8 @@ pub struct TrainConfig {
     pub best_by_recall: bool,
     pub early_stopping: u64,
     pub clip_grad_norm: f64,
+    /// 0 = none.
+    pub ema: f64,
     /// Keep only each block's input for the backward pass.
     pub checkpoint_activations: bool,
     pub tensorboard: bool,
@@ -219,6 +221,7 @@ pub struct OptimConfig {
     pub lr_image: f64,
     pub lr_text: f64,
     pub lr_heads: f64,
+    pub layer_decay: f64,
     pub beta1: f64,
     pub beta2: f64,
     pub eps: f64,

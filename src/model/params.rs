@@ -172,6 +172,18 @@ impl Params {
         (self.iter().map(count).sum(), self.trainable().map(count).sum())
     }
 
+    /// The same weights, of which the trainable ones are copies that change by themselves; the others are shared.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn with_own_weights(&self) -> Result<Self> {
+        let own = |p: &Param| {
+            let var = if p.trainable { Var::from_tensor(&p.var.as_detached_tensor().copy()?)? } else { p.var.clone() };
+            Ok(Param { spec: p.spec.clone(), var, trainable: p.trainable })
+        };
+        Ok(Self { list: self.list.iter().map(own).collect::<Result<_>>()?, index: self.index.clone() })
+    }
+
     /// A copy of all numbers that later training does not change.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Tensor, Var};
 use rayon::prelude::*;
 
-use crate::model::{MAX_LOGIT_SCALE, Param, Params, Part};
+use crate::model::{Depth, MAX_LOGIT_SCALE, Param, Params, Part};
 use crate::ops::{AdamwStep, Gradient, adamw_step};
 
 /// Gradients by weight name.
@@ -29,6 +29,8 @@ pub struct AdamWOptions {
     pub eps: f64,
     /// Decoupled decay of matrices.
     pub weight_decay: f64,
+    /// The rate of each block of a tower is this times that of the block above it; 1 = all alike.
+    pub layer_decay: f64,
     /// Largest norm of the whole gradient; 0 = no clipping.
     pub clip_grad_norm: f64,
 }
@@ -40,6 +42,10 @@ pub struct AdamW {
     t: i32,
     /// First and second moment of each trainable weight.
     moments: BTreeMap<String, (Var, Var)>,
+    /// Blocks of the image and of the text tower.
+    blocks: [usize; 2],
+    /// Updates before which a weight was frozen.
+    starts: BTreeMap<String, i32>,
 }
 
 impl AdamW {
@@ -53,7 +59,14 @@ impl AdamW {
         let trainable: Vec<&Param> = params.trainable().collect();
         let moments = trainable.into_par_iter().map(|p| Ok((p.spec.name.clone(), (zeros(p)?, zeros(p)?))));
         let moments = moments.collect::<Result<Vec<_>>>()?;
-        Ok(Self { options, t: 0, moments: moments.into_iter().collect() })
+        let blocks = [Part::Image, Part::Text].map(|part| {
+            let block = |p: &Param| match p.spec.depth {
+                Depth::Block(i) if p.spec.part == part => i + 1,
+                _ => 0,
+            };
+            params.iter().map(block).max().unwrap_or(0)
+        });
+        Ok(Self { options, t: 0, moments: moments.into_iter().collect(), blocks, starts: BTreeMap::new() })
     }
 
     /// Whether gradients are clipped by the norm of all together.
@@ -84,6 +97,27 @@ impl AdamW {
         Ok(norm)
     }
 
+    /// Tells that this weight is frozen during the first `updates` updates: its moments begin to count then.
+    pub fn starts_after(&mut self, name: &str, updates: u64) {
+        self.starts.insert(name.to_string(), i32::try_from(updates).unwrap_or(i32::MAX));
+    }
+
+    /// Share of its part's rate that a weight has: BEiT's layer-wise decay, where what stands above the last block has
+    /// all of it, that block `layer_decay` of it, and the embeddings the least.
+    fn layer_factor(&self, param: &Param) -> f64 {
+        let blocks = match param.spec.part {
+            Part::Image => self.blocks[0],
+            Part::Text => self.blocks[1],
+            Part::Heads => return 1.0,
+        };
+        let below_the_top = match param.spec.depth {
+            Depth::Embeddings => blocks + 1,
+            Depth::Block(i) => blocks - i,
+            Depth::Final => 0,
+        };
+        self.options.layer_decay.powi(below_the_top as i32)
+    }
+
     /// Begins an update whose weights come one by one through [`Self::apply`].
     pub fn start(&mut self) {
         self.t += 1;
@@ -108,12 +142,12 @@ impl AdamW {
             Part::Heads => o.lr_heads,
         };
         let step = AdamwStep {
-            lr: lr * lr_factor,
+            lr: lr * self.layer_factor(param) * lr_factor,
             beta1: o.beta1,
             beta2: o.beta2,
             eps: o.eps,
             weight_decay: if param.spec.decay { o.weight_decay } else { 0.0 },
-            t: self.t,
+            t: (self.t - self.starts.get(name).copied().unwrap_or(0)).max(1),
             grad_scale,
         };
         adamw_step(&param.var, grad, m, v, &step)?;

@@ -1,7 +1,9 @@
 //! From gradients to new weights: groups, schedule, clipping, AdamW.
 
 mod adamw;
+mod ema;
 mod schedule;
 
 pub use adamw::{AdamW, AdamWOptions, Gradients};
+pub use ema::Ema;
 pub use schedule::Schedule;

@@ -29,7 +29,7 @@ pub fn page(folders: &[&Path]) -> Result<String> {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><link rel=\"icon\" href=\"data:,\"><title>{0}</title><style>{STYLE}</style></head>\
          <body><h1>{0}</h1><p class=\"note\">A research tool's figures on the data named below. Not a medical device. \
-         Images and reports on this page are patients' data.</p>",
+         Images and reports, where it shows any, are patients' data.</p>",
         escape(&title)
     );
     folders.iter().filter_map(|f| f.sweep.as_ref()).for_each(|sweep| html.push_str(&of_sweep(sweep)));
@@ -175,6 +175,11 @@ fn of_run(run: &Run) -> String {
         html.push_str(&of_zero_shot(zero_shot));
     }
     html.push_str("</div>");
+    if run.pictures_best["gallery"].as_array().is_some_and(Vec::is_empty) {
+        html.push_str(
+            "<p class=\"note\">No images and reports were kept; eval.gallery = 6 keeps some for this page.</p>",
+        );
+    }
     html.push_str(&examples("Examples", &run.pictures_best["gallery"]));
     html.push_str(&examples("Hardest", &run.pictures_best["hardest"]));
     html.push_str(&format!(

@@ -10,14 +10,23 @@ use super::records::TrainState;
 use crate::model::Params;
 use crate::model::checkpoint::save_safetensors;
 use crate::ops::squared_sum;
-use crate::optim::AdamW;
+use crate::optim::{AdamW, Ema};
 use crate::track::{RunFolder, replace_folder};
 
 /// How many of the last checkpoints stay, beside the best.
 const KEPT: usize = 2;
 
+/// Averaged weights, where a run keeps them: what was evaluated.
+pub(super) const EMA_FILE: &str = "ema.safetensors";
+
 /// Writes the checkpoint of `state.step` and removes all but the last ones.
-pub(super) fn save(run: &RunFolder, params: &Params, optimizer: &AdamW, state: &TrainState) -> Result<()> {
+pub(super) fn save(
+    run: &RunFolder,
+    params: &Params,
+    optimizer: &AdamW,
+    ema: Option<&Ema>,
+    state: &TrainState,
+) -> Result<()> {
     for param in params.iter() {
         let finite = squared_sum(&param.var.as_detached_tensor())?.is_finite();
         ensure!(finite, "weight {} is not finite; not saved, the checkpoint before is whole", param.spec.name);
@@ -26,6 +35,7 @@ pub(super) fn save(run: &RunFolder, params: &Params, optimizer: &AdamW, state: &
         let weights: Vec<_> = params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect();
         save_safetensors(&folder.join("model.safetensors"), &weights)?;
         save_safetensors(&folder.join("optimizer.safetensors"), &optimizer.state())?;
+        ema.map_or(Ok(()), |ema| save_safetensors(&folder.join(EMA_FILE), &ema.state()))?;
         Ok(fs::write(folder.join("state.json"), serde_json::to_vec_pretty(state)?)?)
     })?;
     let best = state.best.as_ref().map(|(step, _)| *step);
@@ -47,7 +57,7 @@ pub(super) fn forget_after(run: &RunFolder, step: u64) -> Result<()> {
 }
 
 /// Puts a checkpoint's weights and moments into `params` and `optimizer`.
-pub(super) fn restore(folder: &Path, params: &Params, optimizer: &mut AdamW) -> Result<TrainState> {
+pub(super) fn restore(folder: &Path, params: &Params, optimizer: &mut AdamW, ema: Option<&Ema>) -> Result<TrainState> {
     let read = |name: &str| {
         let path = folder.join(name);
         candle_core::safetensors::load(&path, &Device::Cpu)
@@ -74,5 +84,8 @@ pub(super) fn restore(folder: &Path, params: &Params, optimizer: &mut AdamW) -> 
             .with_context(|| format!("{}: {name}", folder.display()))?;
     }
     optimizer.restore(&read("optimizer.safetensors")?, state.step)?;
+    if let Some(ema) = ema {
+        ema.restore(&read(EMA_FILE)?)?;
+    }
     Ok(state)
 }

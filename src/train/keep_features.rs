@@ -18,6 +18,8 @@ use crate::track::Event;
 pub(super) fn choose(config: &Config, vision: &VisionConfig, epochs: f64) -> (bool, &'static str) {
     if config.freeze.image == FreezeDepth::None {
         (false, "no image layer is frozen")
+    } else if config.thaw[0].is_some() {
+        (false, "freeze.image_until thaws them")
     } else if !config.data.cache_features {
         (false, "data.cache_features is false")
     } else if !config.augment.is_off() {

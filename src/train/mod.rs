@@ -11,6 +11,7 @@ mod setup;
 mod step;
 pub mod stop;
 mod supervision;
+mod thaw;
 mod trainer;
 mod validate;
 

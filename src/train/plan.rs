@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::thaw::ThawSteps;
 use crate::config::{Config, ScheduleKind};
 use crate::data::{Row, Sampler, Sampling};
 use crate::model::{ClipConfig, Params};
@@ -18,6 +19,8 @@ pub struct Plan {
     pub eval_every: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// Steps at which towers thaw.
+    pub(super) thaw: ThawSteps,
     /// Steps over which label smoothing changes.
     pub smoothing_steps: u64,
     /// The learning rate.
@@ -65,6 +68,7 @@ pub fn plan(config: &Config, rows: &[Row], sources: &[usize], model: &ClipConfig
         steps_per_epoch,
         eval_every: steps(t.eval_every).max(1),
         checkpoint_every: steps(t.checkpoint_every).max(1),
+        thaw: config.thaw.map(|until| until.map(steps)),
         smoothing_steps: steps(config.loss.label_smoothing.over),
         schedule: Schedule {
             kind: config.optim.schedule,

@@ -11,12 +11,13 @@ use super::open_model::open_model;
 use super::plan::sampler;
 use super::records::SkippedRow;
 use super::supervision::Supervision;
+use super::thaw;
 use crate::config::{Config, FreezeDepth, LongReports, LossKind, OnError};
 use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, sides};
 use crate::error::{Problem, ProblemList, Problems, one_line};
 use crate::export::ModelFolder;
-use crate::model::{ClipConfig, Params, freeze};
+use crate::model::{ClipConfig, Params};
 
 /// Ready to train.
 pub struct Prepared {
@@ -89,11 +90,8 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     model.folder.tokenizer = model.folder.tokenizer.with_whole_sentences(whole_sentences);
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
-    freeze::apply(&config.freeze, &mut params);
-    if !config.loss.has(LossKind::Siglip)
-        && let Some(bias) = params.iter_mut().find(|p| p.spec.name == "logit_bias")
-    {
-        bias.trainable = false;
+    thaw::apply(config, [None; 2], 0, &mut params);
+    if !config.loss.has(LossKind::Siglip) && params.get("logit_bias").is_some() {
         notes.push("logit_bias stays as it is: loss.kind does not see it".into());
     }
     let supervision = Supervision::new(config, &splits.train, prompts.as_ref(), &model.folder.tokenizer, &mut notes)

@@ -9,16 +9,17 @@ use super::plan::plan;
 use super::prepare::Prepared;
 use super::records::{RunRecord, TrainState};
 use super::supervision::Supervision;
+use super::thaw;
 use super::trainer::{Resume, Trainer};
 use crate::config::{Config, LossKind};
 use crate::loss::{ClassLoss, ClipLoss, Loss, MultiLabelLoss, MultiPositiveLoss, SiglipLoss};
-use crate::optim::{AdamW, AdamWOptions};
+use crate::optim::{AdamW, AdamWOptions, Ema};
 use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, TensorboardSink, replace_file};
 
 impl<'a> Trainer<'a> {
     pub(super) fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
         let Prepared {
-            params,
+            mut params,
             folder,
             train,
             sources,
@@ -31,11 +32,18 @@ impl<'a> Trainer<'a> {
             ..
         } = prepared;
         let plan = plan(config, &train.rows, &sources, &folder.config, &params);
+        let frozen: Vec<bool> = params.iter().map(|p| !p.trainable).collect();
+        // Moments for all that is ever trained.
+        thaw::apply(config, plan.thaw, u64::MAX, &mut params);
         let mut optimizer = AdamW::new(&params, optimizer_options(config))?;
+        for (param, _) in params.iter().zip(frozen).filter(|(p, frozen)| *frozen && p.trainable) {
+            optimizer.starts_after(&param.spec.name, thaw::start_of(&plan, param.spec.part));
+        }
+        let ema = (config.train.ema > 0.0).then(|| Ema::new(&params, config.train.ema)).transpose()?;
         let fresh = TrainState { total_steps: plan.total_steps, data_fingerprint, ..TrainState::default() };
         let mut state = match resume {
             Resume::From(Some(checkpoint)) => {
-                let state = checkpoint::restore(checkpoint, &params, &mut optimizer)?;
+                let state = checkpoint::restore(checkpoint, &params, &mut optimizer, ema.as_ref())?;
                 ensure!(
                     state.data_fingerprint == fresh.data_fingerprint,
                     "cannot resume: the pairs are not those that the run was started on; start a new run"
@@ -72,6 +80,7 @@ impl<'a> Trainer<'a> {
             plan,
             supervision,
             optimizer,
+            ema,
             saved_at: restored.then_some(state.step),
             unsaved: !restored,
             steps_at_chance: 0,
@@ -117,6 +126,7 @@ fn optimizer_options(config: &Config) -> AdamWOptions {
         lr_image: o.lr_image,
         lr_text: o.lr_text,
         lr_heads: o.lr_heads,
+        layer_decay: o.layer_decay,
         beta1: o.beta1,
         beta2: o.beta2,
         eps: o.eps,

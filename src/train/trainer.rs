@@ -14,13 +14,14 @@ use super::setup::loss_of;
 use super::step::TrainStep;
 use super::stop;
 use super::supervision::Supervision;
+use super::thaw;
 use crate::config::{Config, OnError};
 use crate::data::{Batch, Dataset, Prefetch, Row};
 use crate::eval::RetrievalReport;
 use crate::export::{ModelFolder, write_model};
 use crate::loss::LossOutput;
 use crate::model::Params;
-use crate::optim::AdamW;
+use crate::optim::{AdamW, Ema};
 use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, TensorboardSink, replace_folder};
 
 /// Where to start.
@@ -53,6 +54,7 @@ pub(super) struct Trainer<'a> {
     pub(super) supervision: Supervision,
     pub(super) params: Params,
     pub(super) optimizer: AdamW,
+    pub(super) ema: Option<Ema>,
     pub(super) state: TrainState,
     /// The step of the last whole checkpoint.
     pub(super) saved_at: Option<u64>,
@@ -179,6 +181,7 @@ impl Trainer<'_> {
     }
 
     fn step(&mut self, chunks: &[Batch], lr_factor: f64) -> Result<(LossOutput, f64)> {
+        thaw::apply(self.config, self.plan.thaw, self.state.step, &mut self.params);
         let eps = self.config.loss.label_smoothing.at(self.state.step, self.plan.smoothing_steps);
         let step = TrainStep {
             config: &self.folder.config,
@@ -189,7 +192,16 @@ impl Trainer<'_> {
             checkpoint_activations: self.config.train.checkpoint_activations,
             frozen_image: self.config.freeze.image,
         };
-        step.run(chunks, &mut self.optimizer, lr_factor)
+        let result = step.run(chunks, &mut self.optimizer, lr_factor)?;
+        if let Some(ema) = &self.ema {
+            ema.update(&self.params, self.state.step + 1)?;
+        }
+        Ok(result)
+    }
+
+    /// The weights that are evaluated and handed over.
+    pub(super) fn judged(&self) -> &Params {
+        self.ema.as_ref().map_or(&self.params, Ema::params)
     }
 
     fn failed_step(&self) -> String {
@@ -272,7 +284,7 @@ impl Trainer<'_> {
         self.state.metrics_bytes = lengths.metrics;
         self.state.timing_bytes = lengths.timing;
         self.state.skipped_bytes = lengths.skipped;
-        checkpoint::save(&self.run, &self.params, &self.optimizer, &self.state)
+        checkpoint::save(&self.run, &self.params, &self.optimizer, self.ema.as_ref(), &self.state)
             .with_context(|| format!("saving step {}", self.state.step))?;
         (self.saved_at, self.unsaved) = (Some(self.state.step), false);
         Ok(())
@@ -282,7 +294,8 @@ impl Trainer<'_> {
     /// far as its checkpoint is still there.
     pub(super) fn restore_best(&mut self) -> Result<()> {
         let Some((step, _)) = self.state.best else { return Ok(()) };
-        let path = self.run.checkpoint_path(step).join("model.safetensors");
+        let file = if self.ema.is_some() { checkpoint::EMA_FILE } else { "model.safetensors" };
+        let path = self.run.checkpoint_path(step).join(file);
         if !path.is_file() {
             self.state.best = None;
             return self.emit(&Event::Warning(format!(
@@ -301,7 +314,8 @@ impl Trainer<'_> {
     }
 
     pub(super) fn write_model(&self) -> Result<()> {
-        let weights = self.params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect::<Vec<_>>();
+        let weights =
+            self.judged().iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect::<Vec<_>>();
         replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &weights))
     }
 }

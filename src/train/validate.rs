@@ -65,7 +65,7 @@ impl Trainer<'_> {
     /// Figures over the validation pairs; with `on_error = "skip"`, without those that cannot be read.
     fn evaluate_readable(&mut self) -> Result<(RetrievalReport, Pictures)> {
         loop {
-            let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
+            let model = ClipModel::new(&self.folder.config, &Builder::eval(self.judged()))?;
             let encoder = Encoder {
                 model: &model,
                 preprocess: &self.folder.preprocess,

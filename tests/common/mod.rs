@@ -14,6 +14,7 @@ pub const ADAMW: AdamWOptions = AdamWOptions {
     lr_image: 1e-3,
     lr_text: 1e-3,
     lr_heads: 1e-3,
+    layer_decay: 1.0,
     beta1: 0.9,
     beta2: 0.98,
     eps: 1e-6,
