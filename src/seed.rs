@@ -23,6 +23,8 @@ pub enum Purpose {
     Split = 7,
     /// Random search; index = number of the combination.
     Search = 8,
+    /// What training drops; index = hash of step, chunk and layer.
+    Dropout = 9,
 }
 
 /// The stream of `purpose` number `index` under `seed`.

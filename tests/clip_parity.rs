@@ -37,6 +37,7 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
         params: &loaded.params,
         loss: &LOSS,
         supervision: None,
+        noise: None,
         device: &Device::Cpu,
         checkpoint_activations: false,
         frozen_image: FreezeDepth::None,

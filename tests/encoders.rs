@@ -93,6 +93,7 @@ impl Case {
             params: &self.loaded.params,
             loss: &self.loss,
             supervision: None,
+            noise: None,
             device: &Device::Cpu,
             checkpoint_activations: false,
             frozen_image: FreezeDepth::None,

@@ -39,6 +39,7 @@ fn step_of<'a>(loaded: &'a Loaded, loss: &'a Loss) -> TrainStep<'a> {
         params: &loaded.params,
         loss,
         supervision: None,
+        noise: None,
         device: &Device::Cpu,
         checkpoint_activations: false,
         frozen_image: FreezeDepth::None,

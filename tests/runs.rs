@@ -963,3 +963,106 @@ fn thawing_averages_and_layer_decay() {
     let errors = place.errors(&["train", "tiny.toml", "--set", "freeze.text_until=3"], 2);
     assert!(errors[0].contains("freeze.text_until: is set, but freeze.text is \"none\""), "{errors:?}");
 }
+
+/// Adapters train alone, resume exactly, and are in the model that is handed over; masks are the same in chunks.
+#[test]
+fn adapters_and_dropout() {
+    let place = Place::new();
+    let options = [
+        "lora.rank=2",
+        "lora.dropout=0.1",
+        "lora.targets=[\"q_proj\", \"v_proj\", \"fc2\"]",
+        "train.dropout=0.1",
+        "train.patch_dropout=0.25",
+        "model.random.vision_layers=2",
+        "train.batch_size=4",
+        "train.accum_freq=2",
+    ];
+    let set: Vec<&str> = options.iter().flat_map(|o| ["--set", o]).collect();
+    place.train_ok("ten", &set);
+    place.train_ok("five", &[&set[..], &["--set", "train.stop_after=5"]].concat());
+    place.train_ok("five", &[&set[..], &["--resume", "latest"]].concat());
+    place.assert_same_run("ten", "five");
+    // What is kept of activations changes no mask.
+    place.train_ok("less", &[&set[..], &["--set", "train.checkpoint_activations=true"]].concat());
+    place.assert_same_run("ten", "less");
+    place.train_ok("plain", &[&set[..], &["--set", "train.dropout=0"]].concat());
+    assert_ne!(
+        fs::read(place.path("ten/metrics.jsonl")).unwrap(),
+        fs::read(place.path("plain/metrics.jsonl")).unwrap()
+    );
+    let load = |path: &str| candle_core::safetensors::load(place.path(path), &candle_core::Device::Cpu).unwrap();
+    let numbers = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    // A step's order of work is the same for all: compare the last checkpoint with what is handed over, of one step.
+    let steps = fs::read_dir(place.path("ten/checkpoints")).unwrap().map(|e| e.unwrap().file_name());
+    let steps: Vec<String> = steps.map(|n| n.to_string_lossy().into_owned()).collect();
+    let (model, adapter) = (load("ten/model/model.safetensors"), load("ten/adapter/adapter_model.safetensors"));
+    assert_eq!(adapter.len(), 2 * (2 * 3 + 3), "A and B beside three layers of each block");
+    assert!(model.keys().all(|n| !n.contains("lora")));
+    let layer = "vision_model.encoder.layers.1.mlp.fc2";
+    let name = |m: &str| format!("base_model.model.{layer}.{m}.weight");
+    let (a, b) = (&adapter[&name("lora_A")], &adapter[&name("lora_B")]);
+    let merged = steps.iter().filter(|step| {
+        let saved = load(&format!("ten/checkpoints/{step}/model.safetensors"));
+        let base = &saved[&format!("{layer}.weight")];
+        let same = numbers(&saved[&format!("{layer}.lora_B.weight")]) == numbers(b);
+        let sum = (base + (b.matmul(a).unwrap() * 8.0).unwrap()).unwrap();
+        same && numbers(&sum) == numbers(&model[&format!("{layer}.weight")])
+    });
+    assert_eq!(merged.count(), 1, "alpha / rank is 8");
+    // Towers stay, adapters and heads move.
+    let (first, last) = (
+        load("ten/checkpoints/step-00000008/model.safetensors"),
+        load("ten/checkpoints/step-00000010/model.safetensors"),
+    );
+    for (name, weight) in &first {
+        let moved = numbers(weight) != numbers(&last[name]);
+        let expected = name.contains("lora") || name.contains("projection") || name == "logit_scale";
+        assert_eq!(moved, expected, "{name}");
+    }
+    let config: Value = json(&fs::read(place.path("ten/adapter/adapter_config.json")).unwrap());
+    assert_eq!((config["r"].as_u64(), config["lora_alpha"].as_f64()), (Some(2), Some(16.0)));
+    let errors = place.errors(
+        &["train", "tiny.toml", "--set", "lora.rank=2", "--set", "freeze.image=all", "--set", "freeze.text=all"],
+        2,
+    );
+    assert!(errors[0].starts_with("lora.targets: no layer"), "{errors:?}");
+}
+
+#[test]
+fn models_are_merged_and_swept() {
+    let place = Place::new();
+    place.train_ok("a", &["--set", "train.max_steps=2", "--set", "optim.lr=0"]);
+    place.train_ok("b", &[]);
+    let merge = |alpha: &str, out: &str| {
+        let args = ["model", "merge", "--model", "b/model", "--base", "a/model", "--alpha", alpha, "--out", out];
+        let output = place.run(&args);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    merge("0", "zero");
+    merge("1", "one");
+    merge("0.25", "quarter");
+    let load = |m: &str| {
+        let path = place.path(m).join("model.safetensors");
+        candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap()
+    };
+    let numbers = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let (a, b, zero, one, quarter) = (load("a/model"), load("b/model"), load("zero"), load("one"), load("quarter"));
+    for name in a.keys() {
+        let (a, b) = (numbers(&a[name]), numbers(&b[name]));
+        assert!(numbers(&zero[name]) == a && numbers(&one[name]) == b, "{name}");
+        for ((m, a), b) in numbers(&quarter[name]).iter().zip(&a).zip(&b) {
+            assert!((m - (0.75 * a + 0.25 * b)).abs() <= 1e-6 * a.abs().max(b.abs()), "{name}");
+        }
+    }
+    let eval = |more: &[&str]| {
+        let args = ["eval", "--data", "phantom/manifest.csv", "--split", "test", "--bootstrap", "0", "--json"];
+        json(&place.run(&[&args[..], more].concat()).stdout)
+    };
+    let swept = eval(&["--model", "b/model", "--wise-ft", "a/model", "--alphas", "0,0.25,1"]);
+    for (i, model) in ["a/model", "quarter", "b/model"].iter().enumerate() {
+        assert_eq!(swept[i]["report"], eval(&["--model", model]), "{model}");
+    }
+    let errors = place.errors(&["model", "merge", "--model", "b/model", "--base", "a/model", "--out", "one"], 1);
+    assert!(errors[0].contains("exists already"), "{errors:?}");
+}

@@ -81,6 +81,7 @@ pub fn train_step(bench: &TrainStepBench, device: &Device, started: Instant) -> 
         params: &params,
         loss: &loss,
         supervision: None,
+        noise: None,
         device,
         checkpoint_activations: bench.checkpoint_activations,
         frozen_image: if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None },

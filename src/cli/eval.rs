@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,12 @@ pub(super) struct Args {
     /// Also fit a logistic regression of the labels on the image embeddings of this split, and judge it on --split
     #[arg(long, value_name = "SPLIT")]
     linear_probe: Option<String>,
+    /// Also evaluate mixtures with this model, the one that it was fine-tuned from
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    wise_ft: Option<String>,
+    /// Shares of the fine-tuned model for --wise-ft
+    #[arg(long, value_delimiter = ',', default_value = "0,0.25,0.5,0.75,1", requires = "wise_ft")]
+    alphas: Vec<f64>,
     /// Seed of the bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -155,8 +161,8 @@ pub(super) struct OpenModel {
     pub model: ClipModel,
     pub folder: crate::export::ModelFolder,
     pub device: Device,
-    /// Held because the model's tensors are views of these.
-    _params: Params,
+    /// The model's tensors are views of these.
+    params: Params,
 }
 
 /// What of a report a model reads.
@@ -178,7 +184,17 @@ impl OpenModel {
         let files = ModelFiles::open(&Source::parse(name)?)?;
         let (loaded, folder) = crate::train::open_pretrained(&files, &LoadOptions::default(), None, &device)?;
         let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params))?;
-        Ok(Self { model, folder, device, _params: loaded.params })
+        Ok(Self { model, folder, device, params: loaded.params })
+    }
+
+    /// This model with every weight mixed with `base`'s: share × this + (1 − share) × base.
+    ///
+    /// # Errors
+    /// Models of two shapes.
+    pub fn mixed(&self, base: &Self, share: f64) -> Result<Self> {
+        let params = self.params.mixed(&base.params, share).context("--wise-ft: the models differ in shape")?;
+        let model = ClipModel::new(&self.folder.config, &Builder::eval(&params))?;
+        Ok(Self { model, folder: self.folder.clone(), device: self.device.clone(), params })
     }
 
     /// To encode `batch_size` items at once, with two decoding threads.
@@ -203,6 +219,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         loss_batch_size: args.loss_batch_size as usize,
         seed: args.seed,
     };
+    if let Some(base) = &args.wise_ft {
+        return sweep_alphas(args, (&m, &OpenModel::open(base, &args.device)?), &rows, &options);
+    }
     let report = evaluate(&m.encoder(args.batch_size), &rows, &options)?;
     let probe = match &args.linear_probe {
         Some(split) => {
@@ -224,4 +243,27 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     output::print(&table::retrieval(&[("model", &report)]))?;
     probe.map_or(Ok(()), |probe| output::print(&table::probe(&probe)))
+}
+
+/// WiSE-FT: the same figures for each share of the fine-tuned weights.
+fn sweep_alphas(
+    args: &Args,
+    (tuned, base): (&OpenModel, &OpenModel),
+    rows: &[Row],
+    options: &RetrievalOptions,
+) -> Result<()> {
+    ensure!(args.alphas.iter().all(|a| (0.0..=1.0).contains(a)), "--alphas: allowed are shares from 0 to 1");
+    let mut reports = Vec::new();
+    for &alpha in &args.alphas {
+        let mixed = tuned.mixed(base, alpha)?;
+        reports.push((format!("alpha {alpha}"), evaluate(&mixed.encoder(args.batch_size), rows, options)?));
+    }
+    if args.json {
+        let each = args.alphas.iter().zip(&reports);
+        let each: Vec<_> =
+            each.map(|(alpha, (_, report))| serde_json::json!({"alpha": alpha, "report": report})).collect();
+        return output::print_json(&each.into());
+    }
+    let columns: Vec<(&str, &crate::eval::RetrievalReport)> = reports.iter().map(|(n, r)| (n.as_str(), r)).collect();
+    output::print(&table::retrieval(&columns))
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use serde_json::json;
 
 use super::output;
+use crate::export::{ModelFolder, write_model};
 use crate::hub::{ModelFiles, Source};
 use crate::model::Part;
 use crate::model::checkpoint::{self, Inspection, LoadOptions};
+use crate::track::replace_folder;
 
 /// Fetch models and look into them.
 #[derive(Debug, clap::Subcommand)]
@@ -23,6 +25,27 @@ pub(super) enum Command {
     Download {
         /// Hub id, org/name or org/name@revision
         model: String,
+    },
+    /// Mix a fine-tuned model with the one that it was made from (WiSE-FT, arXiv 2109.01903)
+    ///
+    /// Every weight becomes alpha × model + (1 − alpha) × base. `eval --wise-ft` tries several alphas.
+    ///
+    /// Examples:
+    ///   reportclip model merge --model runs/demo/model --base openai/clip-vit-base-patch32 --alpha 0.5 --out merged
+    #[command(verbatim_doc_comment)]
+    Merge {
+        /// Folder or hub id of the fine-tuned model
+        #[arg(long)]
+        model: String,
+        /// Folder or hub id of the model before
+        #[arg(long)]
+        base: String,
+        /// How much of the fine-tuned model, 0 to 1
+        #[arg(long, default_value_t = 0.5)]
+        alpha: f64,
+        /// Folder to write
+        #[arg(long, value_name = "DIR")]
+        out: std::path::PathBuf,
     },
     /// What a model is made of, what of its files is used, and what training it takes
     ///
@@ -48,6 +71,7 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Download { model } => download(model),
+        Command::Merge { model, base, alpha, out } => merge(model, base, *alpha, out),
         Command::Inspect { model, batch_size, tensors, json } => inspect(model, *batch_size, *tensors, *json),
     }
 }
@@ -63,6 +87,22 @@ fn download(model: &str) -> Result<()> {
     };
     let commit = files.commit().map_or(String::new(), |c| format!(", commit {c}"));
     output::print(&format!("{}: {weights} weights, ready for offline use{commit}", files.source()))
+}
+
+fn merge(model: &str, base: &str, alpha: f64, out: &std::path::Path) -> Result<()> {
+    anyhow::ensure!((0.0..=1.0).contains(&alpha), "--alpha is {alpha}; allowed is 0 to 1");
+    anyhow::ensure!(!out.exists(), "{}: exists already; nothing is overwritten, name another folder", out.display());
+    let open = |name: &str| -> Result<_> {
+        let files = ModelFiles::open(&Source::parse(name)?)?;
+        crate::train::open_pretrained(&files, &LoadOptions::default(), None, &Device::Cpu)
+    };
+    let ((tuned, folder), (before, _)) = (open(model)?, open(base)?);
+    let mixed = tuned.params.mixed(&before.params, alpha).context("these two are not of one shape")?;
+    let weights: Vec<_> = mixed.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect();
+    let origin = format!("{} Mixed with the model before: {alpha} of the fine-tuned weights.", folder.origin);
+    let folder = ModelFolder { origin, ..folder };
+    replace_folder(out, |path| write_model(path, &folder, &weights))?;
+    output::print(&format!("model: {}", out.display()))
 }
 
 fn inspect(model: &str, batch_size: usize, tensors: bool, as_json: bool) -> Result<()> {

@@ -203,6 +203,7 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
         params: &prepared.params,
         loss: &loss,
         supervision: Some(&prepared.supervision),
+        noise: None,
         device: &prepared.device,
         checkpoint_activations: config.train.checkpoint_activations,
         frozen_image: config.freeze.image,

@@ -1,60 +1,6 @@
 //! Every config key: one row each with its kind, default and meaning. The README's table is made from it.
 
-/// What a value may be.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
-    /// true or false
-    Bool,
-    /// Whole number within bounds, both allowed.
-    Int(i64, i64),
-    /// Number within bounds, both allowed.
-    Float(f64, f64),
-    /// Any text.
-    Text,
-    /// File or folder. Relative ones start at the config file's folder, or at the working directory in `--set`.
-    Path,
-    /// Where rows come from: a path, a pattern, a data set of the hub, or a list of them.
-    Sources,
-    /// One of these words.
-    OneOf(&'static [&'static str]),
-    /// A list of these words.
-    ListOf(&'static [&'static str]),
-    /// A list of numbers within bounds, the lower one not allowed.
-    Floats(f64, f64),
-    /// A length of training: steps, or "N samples", "N epochs", "N%".
-    Span,
-    /// "none", "all", or a number of blocks.
-    Freeze,
-    /// A number from 0 to 1, or a way from one to another.
-    Smoothing,
-    /// "none", "balanced", or a list of numbers.
-    ClassWeights,
-}
-
-impl Kind {
-    /// What is allowed, in words.
-    pub fn allowed(&self) -> String {
-        match self {
-            Self::Bool => "true or false".into(),
-            Self::Int(min, i64::MAX) => format!("a whole number of at least {min}"),
-            Self::Int(min, max) => format!("a whole number from {min} to {max}"),
-            Self::Float(min, max) if max.is_infinite() => format!("a number of at least {min}"),
-            Self::Float(min, max) => format!("a number from {min} to {max}"),
-            Self::Text => "text in quotes".into(),
-            Self::Path => "a path in quotes".into(),
-            Self::Sources => "a path in quotes, or a list of them".into(),
-            Self::ListOf(words) => {
-                format!("a list of {}", words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "))
-            }
-            Self::Floats(min, max) => format!("a list of numbers above {min} and up to {max}"),
-            Self::OneOf(words) => words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "),
-            Self::Span => "a number of steps, or \"N samples\", \"N epochs\", \"N%\"".into(),
-            Self::Smoothing => "a number from 0 to 1, or { from, to, over } with over a length of training".into(),
-            Self::ClassWeights => "\"none\", \"balanced\" or a list of numbers above 0".into(),
-            Self::Freeze => "\"none\", \"all\" or a number of blocks".into(),
-        }
-    }
-}
+use super::kind::Kind;
 
 /// One config key.
 #[derive(Clone, Copy, Debug)]
@@ -332,6 +278,8 @@ pub const KEYS: &[Key] = &[
         "0.0",
         "Decay of a moving average of the weights, which is then what is evaluated and handed over; 0 = none",
     ),
+    key("train.dropout", Kind::Float(0.0, 0.99), "0.0", "Share of what transformer blocks hand on that is dropped"),
+    key("train.patch_dropout", Kind::Float(0.0, 0.95), "0.0", "Share of each image's patches that is dropped (ViT)"),
     key(
         "train.checkpoint_activations",
         Kind::Bool,
@@ -368,6 +316,15 @@ pub const KEYS: &[Key] = &[
     key("freeze.text_until", Kind::Span, "", "How long the text tower stays frozen; default: to the end"),
     key("freeze.projections", Kind::Bool, "false", "Both projections stay as they are"),
     key("freeze.logit_scale", Kind::Bool, "false", "logit_scale stays as it is"),
+    key("lora.rank", Kind::Int(0, 4096), "0", "Width of low-rank adapters, trained in place of the towers; 0 = none"),
+    key("lora.alpha", Kind::Float(0.0, 1e6), "16.0", "What adapters' products are multiplied by, times rank"),
+    key("lora.dropout", Kind::Float(0.0, 0.99), "0.0", "Share of an adapter's input that is dropped"),
+    key(
+        "lora.targets",
+        Kind::ListOf(&["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]),
+        "[\"q_proj\", \"v_proj\"]",
+        "Layers of transformer blocks that get an adapter, in towers that freeze does not freeze whole",
+    ),
     key("eval.batch_size", Kind::Int(1, 1 << 20), "64", "Pairs at once when encoding to evaluate"),
     key(
         "eval.gallery",

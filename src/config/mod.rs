@@ -6,6 +6,7 @@
 #[macro_use]
 mod words;
 mod keys;
+mod kind;
 mod loss;
 mod resolved;
 mod sections;
@@ -17,8 +18,8 @@ pub use keys::{KEYS, keys_as_markdown};
 pub use loss::{Blank, ClassWeights, Direction, LossConfig, LossKind, Positives, Smoothing, Uncertain};
 pub use resolved::Config;
 pub use sections::{
-    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, FreezeDepth, LongReports, ModelConfig, ModelInit, OnError,
-    OptimConfig, RandomModelConfig, ReportConfig, ReportSection, ScheduleKind, TrainConfig,
+    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, FreezeDepth, LongReports, LoraConfig, ModelConfig, ModelInit,
+    OnError, OptimConfig, RandomModelConfig, ReportConfig, ReportSection, ScheduleKind, TrainConfig,
 };
 pub use span::Span;
 pub use written::Written;

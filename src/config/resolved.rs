@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::loss::{LossConfig, LossKind};
 use super::sections::{
-    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, FreezeDepth, ModelConfig, ModelInit, OptimConfig,
+    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, FreezeDepth, LoraConfig, ModelConfig, ModelInit, OptimConfig,
     ReportConfig, ScheduleKind, TrainConfig,
 };
 use super::span::Span;
@@ -31,6 +31,7 @@ pub struct Config {
     pub train: TrainConfig,
     pub optim: OptimConfig,
     pub freeze: FreezeConfig,
+    pub lora: LoraConfig,
     /// How long the image and the text tower stay frozen; `None` = to the end.
     pub thaw: [Option<Span>; 2],
     pub eval: EvalConfig,
@@ -79,6 +80,8 @@ impl Config {
                 early_stopping: v.int("train.early_stopping"),
                 clip_grad_norm: v.float("train.clip_grad_norm"),
                 ema: v.float("train.ema"),
+                dropout: v.float("train.dropout"),
+                patch_dropout: v.float("train.patch_dropout"),
                 checkpoint_activations: v.truth("train.checkpoint_activations"),
                 tensorboard: v.truth("train.tensorboard"),
                 log_every: v.int("train.log_every"),
@@ -95,6 +98,12 @@ impl Config {
                 schedule: ScheduleKind::from_word(&v.text("optim.schedule")),
                 warmup: v.span("optim.warmup"),
                 min_lr_ratio: v.float("optim.min_lr_ratio"),
+            },
+            lora: LoraConfig {
+                rank: v.size("lora.rank"),
+                alpha: v.float("lora.alpha"),
+                dropout: v.float("lora.dropout"),
+                targets: v.words("lora.targets"),
             },
             thaw: ["freeze.image_until", "freeze.text_until"].map(|key| v.get(key).map(|_| v.span(key))),
             freeze: FreezeConfig {
@@ -245,6 +254,9 @@ impl Config {
     }
 
     fn check_lengths(&self, written: &Written, problems: &mut ProblemList) {
+        if self.lora.rank > 0 && self.lora.targets.is_empty() {
+            problems.push(format!("{}: names no layer", written.place_of("lora.targets")));
+        }
         let towers = [("image", self.freeze.image), ("text", self.freeze.text)];
         for ((tower, depth), _) in towers.iter().zip(self.thaw).filter(|(_, until)| until.is_some()) {
             if *depth == FreezeDepth::None {

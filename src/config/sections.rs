@@ -208,6 +208,8 @@ pub struct TrainConfig {
     pub clip_grad_norm: f64,
     /// 0 = none.
     pub ema: f64,
+    pub dropout: f64,
+    pub patch_dropout: f64,
     /// Keep only each block's input for the backward pass.
     pub checkpoint_activations: bool,
     pub tensorboard: bool,
@@ -229,6 +231,17 @@ pub struct OptimConfig {
     pub schedule: ScheduleKind,
     pub warmup: Span,
     pub min_lr_ratio: f64,
+}
+
+/// Low-rank adapters.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct LoraConfig {
+    /// 0 = none.
+    pub rank: usize,
+    pub alpha: f64,
+    pub dropout: f64,
+    pub targets: Vec<String>,
 }
 
 /// What training leaves as it is.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::keys::{KEYS, Kind};
+use super::keys::KEYS;
+use super::kind::Kind;
 use super::loss::{Blank, ClassWeights, Direction, LossConfig, LossKind, Positives, Smoothing, Uncertain};
 use super::sections::{
     DataConfig, FreezeDepth, LongReports, ModelConfig, ModelInit, OnError, RandomModelConfig, ReportConfig,
@@ -130,6 +131,11 @@ impl Values<'_> {
 
     fn list(&self, name: &str) -> Vec<Value> {
         self.get(name).and_then(|v| v.as_array().cloned()).unwrap_or_default()
+    }
+
+    /// A list of words.
+    pub fn words(&self, name: &str) -> Vec<String> {
+        self.list(name).iter().filter_map(|v| v.as_str().map(str::to_string)).collect()
     }
 
     pub fn report(&self) -> ReportConfig {

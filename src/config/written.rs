@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{KEYS, Key, Kind};
+use super::keys::{KEYS, Key};
+use super::kind::Kind;
 use super::span::Span;
 use crate::error::{ProblemList, did_you_mean};
 

@@ -1,6 +1,8 @@
 //! Models for other programs.
 
+mod adapter;
 mod card;
 mod folder;
 
+pub use adapter::{AdapterOptions, write_adapter};
 pub use folder::{ModelFolder, REPORT_FILE, write_model};

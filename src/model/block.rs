@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
+use super::noise::Noise;
 use super::params::{Builder, Depth, Init};
 use crate::ops::{self, Activation, Attention, PositionBias, Segments, Value};
 
@@ -34,6 +35,17 @@ pub(super) struct StackConfig {
 pub(super) struct Linear {
     weight: Value,       // (out, in)
     bias: Option<Value>, // (out)
+    adapter: Option<Adapter>,
+    noise: Option<(Rc<Noise>, String)>,
+}
+
+/// A low-rank product beside a layer's weight.
+#[derive(Clone)]
+struct Adapter {
+    a: Value, // (rank, in)
+    b: Value, // (out, rank)
+    /// alpha / rank
+    scale: f64,
 }
 
 impl Linear {
@@ -46,13 +58,19 @@ impl Linear {
         Ok(Self {
             weight: b.matrix("weight", (outer, inner), Init::Normal(std))?,
             bias: if bias { Some(b.vector("bias", outer, Init::Const(0.0))?) } else { None },
+            adapter: b.adapter()?.map(|(a, b, scale)| Adapter { a, b, scale }),
+            noise: b.noise_here(),
         })
     }
 
     pub fn forward(&self, x: &Value) -> Result<Value> {
-        match &self.bias {
+        let y = match &self.bias {
             Some(bias) => ops::linear(x, &self.weight, bias),
             None => ops::linear_no_bias(x, &self.weight),
+        }?;
+        match self.adapter(None)? {
+            Some(adapter) => ops::add(&y, &adapter.forward(x, self.noise.as_ref())?),
+            None => Ok(y),
         }
     }
 
@@ -60,29 +78,70 @@ impl Linear {
     pub fn scaled(&self, scale: Option<&Value>) -> Result<Scaled> {
         let scaled = |x: &Value| scale.map_or_else(|| Ok(x.clone()), |scale| ops::scale_rows(x, scale));
         let Some(bias) = &self.bias else { candle_core::bail!("a branch ends in a layer without bias") };
-        Ok(Scaled { weight: scaled(&self.weight)?, bias: scaled(bias)? })
+        let (adapter, noise) = (self.adapter(scale)?, self.noise.clone());
+        Ok(Scaled { weight: scaled(&self.weight)?, bias: scaled(bias)?, adapter, noise })
+    }
+
+    /// The adapter with its scale, and `scale` of each output, taken into B.
+    fn adapter(&self, scale: Option<&Value>) -> Result<Option<Adapter>> {
+        let Some(Adapter { a, b, scale: factor }) = &self.adapter else { return Ok(None) };
+        let constant = Tensor::full(*factor as f32, b.tensor().dim(0)?, b.tensor().device())?;
+        let b = ops::scale_rows(b, &constant.into())?;
+        let b = scale.map_or_else(|| Ok(b.clone()), |scale| ops::scale_rows(&b, scale))?;
+        Ok(Some(Adapter { a: a.clone(), b, scale: 1.0 }))
     }
 
     pub fn weights(&self) -> impl Iterator<Item = &Value> {
-        std::iter::once(&self.weight).chain(&self.bias)
+        std::iter::once(&self.weight).chain(&self.bias).chain(self.adapter.iter().flat_map(|x| [&x.a, &x.b]))
     }
 }
 
-/// A layer with its scale taken in.
+impl Adapter {
+    fn forward(&self, x: &Value, noise: Option<&(Rc<Noise>, String)>) -> Result<Value> {
+        let x = match noise {
+            Some((noise, name)) => noise.masked(x, noise.adapter_dropout, &format!("{name}.lora"))?,
+            None => x.clone(),
+        };
+        ops::linear_no_bias(&ops::linear_no_bias(&x, &self.a)?, &self.b)
+    }
+}
+
+/// A layer at the end of a branch, with its scale taken in.
 pub(super) struct Scaled {
     weight: Value,
     bias: Value,
+    adapter: Option<Adapter>,
+    noise: Option<(Rc<Noise>, String)>,
 }
 
 impl Scaled {
     /// `residual` plus the layer's output.
     pub fn onto(&self, residual: &Value, x: &Value) -> Result<Value> {
-        ops::linear_residual(x, &self.weight, &self.bias, residual)
+        if self.adapter.is_none() && !self.drops() {
+            return ops::linear_residual(x, &self.weight, &self.bias, residual);
+        }
+        let y = ops::linear(x, &self.weight, &self.bias)?;
+        let y = match &self.adapter {
+            Some(adapter) => ops::add(&y, &adapter.forward(x, self.noise.as_ref())?)?,
+            None => y,
+        };
+        let y = match &self.noise {
+            Some((noise, name)) => noise.masked(&y, noise.dropout, name)?,
+            None => y,
+        };
+        ops::add(residual, &y)
     }
 
     /// `residual` plus the layer's output for what the activation makes of x.
     pub fn activated_onto(&self, residual: &Value, x: &Value, activation: Activation) -> Result<Value> {
+        if self.adapter.is_some() || self.drops() {
+            return self.onto(residual, &activation.apply(x)?);
+        }
         ops::activated_linear_residual(x, activation, &self.weight, &self.bias, residual)
+    }
+
+    fn drops(&self) -> bool {
+        self.noise.as_ref().is_some_and(|(noise, _)| noise.dropout > 0.0)
     }
 }
 

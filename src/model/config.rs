@@ -37,6 +37,11 @@ pub enum VisionConfig {
 }
 
 impl VisionConfig {
+    /// Whether patches can be left out: a ViT whose places are added to its patches.
+    pub fn drops_patches(&self) -> bool {
+        matches!(self, Self::Vit(vit) if vit.positions && !vit.relative_positions)
+    }
+
     /// Width of an image's state.
     pub fn width(&self) -> usize {
         match self {

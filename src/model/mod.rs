@@ -8,6 +8,8 @@ mod clip;
 mod config;
 pub mod freeze;
 mod interpolate;
+pub mod lora;
+mod noise;
 mod params;
 mod projection;
 mod text;
@@ -15,6 +17,7 @@ mod vision;
 
 pub use clip::{ClipModel, MAX_LOGIT_SCALE};
 pub use config::{Activation, ClipConfig, LOGIT_SCALE_INIT, Projection, TextConfig, VisionConfig};
+pub use noise::Noise;
 pub use params::{Builder, Depth, Init, Param, ParamSpec, Params, Part};
 pub use text::{BertConfig, ClipTextConfig, EosRule, TextPool};
 pub use vision::{ConvNextConfig, Prefix, ResNetConfig, ResNetPool, SwinConfig, VitConfig, VitPool};

@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use rand::RngExt;
 use rayon::prelude::*;
 
+use super::noise::Noise;
 use crate::ops::{Tape, Value};
 use crate::seed;
 
@@ -104,6 +105,8 @@ pub struct Param {
 pub struct Params {
     list: Vec<Param>,
     index: HashMap<String, usize>,
+    /// What products of adapters are multiplied by; `None` where there are no adapters.
+    adapter_scale: Option<f64>,
 }
 
 impl Params {
@@ -123,7 +126,17 @@ impl Params {
         };
         let list = weights.into_par_iter().map(param).collect::<Result<Vec<_>>>()?;
         let index = list.iter().enumerate().map(|(i, p)| (p.spec.name.clone(), i)).collect();
-        Ok(Self { list, index })
+        Ok(Self { list, index, adapter_scale: None })
+    }
+
+    /// The same weights, of which some are adapters; see [`super::lora`].
+    pub(super) fn with_adapter_scale(self, scale: f64) -> Self {
+        Self { adapter_scale: Some(scale), ..self }
+    }
+
+    /// What products of adapters are multiplied by; `None` where there are no adapters.
+    pub fn adapter_scale(&self) -> Option<f64> {
+        self.adapter_scale
     }
 
     /// All weights, by name.
@@ -181,7 +194,34 @@ impl Params {
             let var = if p.trainable { Var::from_tensor(&p.var.as_detached_tensor().copy()?)? } else { p.var.clone() };
             Ok(Param { spec: p.spec.clone(), var, trainable: p.trainable })
         };
-        Ok(Self { list: self.list.iter().map(own).collect::<Result<_>>()?, index: self.index.clone() })
+        Ok(Self {
+            list: self.list.iter().map(own).collect::<Result<_>>()?,
+            index: self.index.clone(),
+            adapter_scale: self.adapter_scale,
+        })
+    }
+
+    /// share × these + (1 − share) × others, weight by weight.
+    ///
+    /// # Errors
+    /// A weight that one of the two lacks, or of another shape.
+    pub fn mixed(&self, others: &Self, share: f64) -> Result<Self> {
+        if let Some(lost) = others.iter().find(|p| self.get(&p.spec.name).is_none()) {
+            bail!("{} is in one of them only", lost.spec.name);
+        }
+        let mix = |p: &Param| {
+            let Some(other) = others.get(&p.spec.name) else { bail!("{} is in one of them only", p.spec.name) };
+            if other.spec.shape != p.spec.shape {
+                bail!("{}: {:?} in one, {:?} in the other", p.spec.name, p.spec.shape.dims(), other.spec.shape.dims());
+            }
+            let tensor = match share {
+                1.0 => p.var.as_detached_tensor(),
+                0.0 => other.var.as_detached_tensor(),
+                share => ((p.var.as_tensor() * share)? + (other.var.as_tensor() * (1.0 - share))?)?,
+            };
+            Ok((p.spec.clone(), tensor.detach()))
+        };
+        Self::new(self.iter().map(mix).collect::<Result<_>>()?)
     }
 
     /// A copy of all numbers that later training does not change.
@@ -208,16 +248,51 @@ pub struct Builder<'a> {
     part: Part,
     depth: Depth,
     recomputes: bool,
+    noise: Option<&'a Rc<Noise>>,
 }
 
 impl<'a> Builder<'a> {
     fn new(mode: Mode<'a>) -> Self {
-        Self { mode, prefix: String::new(), part: Part::Heads, depth: Depth::Final, recomputes: false }
+        Self { mode, prefix: String::new(), part: Part::Heads, depth: Depth::Final, recomputes: false, noise: None }
     }
 
     /// Whether blocks keep only their input for the backward pass and compute the rest again then.
     pub fn recompute(&self, recomputes: bool) -> Self {
         Self { recomputes, ..self.clone() }
+    }
+
+    /// What layers shall drop.
+    pub fn noise(&self, noise: &'a Rc<Noise>) -> Self {
+        Self { noise: Some(noise).filter(|noise| !noise.is_off()), ..self.clone() }
+    }
+
+    /// What [`Builder::noise`] was told, with this place's name.
+    pub(super) fn noise_here(&self) -> Option<(Rc<Noise>, String)> {
+        self.noise.map(|noise| (Rc::clone(noise), self.prefix.clone()))
+    }
+
+    /// The adapter of the layer of this place, A (rank, in) and B (out, rank), and what their product is multiplied by.
+    ///
+    /// # Errors
+    /// One of the two without the other.
+    pub(super) fn adapter(&self) -> Result<Option<(Value, Value, f64)>> {
+        let params = match self.mode {
+            Mode::Declare(_) => return Ok(None),
+            Mode::Train(params, _) | Mode::Eval(params) => params,
+        };
+        let (Some(scale), Some(a)) = (params.adapter_scale, params.get(&format!("{}.lora_A.weight", self.prefix)))
+        else {
+            return Ok(None);
+        };
+        let (out, rank) = match params.get(&format!("{}.lora_B.weight", self.prefix)) {
+            Some(b) => b.spec.shape.dims2()?,
+            None => bail!("{}: an adapter has no lora_B", self.prefix),
+        };
+        let inner = a.spec.shape.dims2()?.1;
+        let any = Init::Const(0.0);
+        let (a, b) =
+            (self.matrix("lora_A.weight", (rank, inner), any)?, self.matrix("lora_B.weight", (out, rank), any)?);
+        Ok(Some((a, b, scale)))
     }
 
     /// What [`Builder::recompute`] was told.

@@ -17,6 +17,7 @@ use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, sides};
 use crate::error::{Problem, ProblemList, Problems, one_line};
 use crate::export::ModelFolder;
+use crate::model::lora::{self, LoraOptions};
 use crate::model::{ClipConfig, Params};
 
 /// Ready to train.
@@ -90,6 +91,25 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     model.folder.tokenizer = model.folder.tokenizer.with_whole_sentences(whole_sentences);
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
+    if config.lora.rank > 0 {
+        let options =
+            LoraOptions { rank: config.lora.rank, alpha: config.lora.alpha, targets: config.lora.targets.clone() };
+        let (adapted, layers) = lora::add(&params, &options, &config.freeze, config.seed)?;
+        if layers == 0 {
+            let line = "lora.targets: no layer of a tower that is not frozen whole has such a name; lora.rank = 0 does \
+                        without adapters";
+            return Err(Problems(vec![Problem(line.into())]).into());
+        }
+        notes.push(format!(
+            "lora: adapters of rank {} beside {layers} layers; the towers' own weights stay",
+            options.rank
+        ));
+        params = adapted;
+    }
+    if config.train.patch_dropout > 0.0 && !model.folder.config.vision.drops_patches() {
+        let line = format!("train.patch_dropout: a {} has no patches to drop", model.folder.config.vision.name());
+        return Err(Problems(vec![Problem(line)]).into());
+    }
     thaw::apply(config, [None; 2], 0, &mut params);
     if !config.loss.has(LossKind::Siglip) && params.get("logit_bias").is_some() {
         notes.push("logit_bias stays as it is: loss.kind does not see it".into());

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
@@ -10,7 +11,7 @@ use super::supervision::Supervision;
 use crate::config::FreezeDepth;
 use crate::data::{Batch, Images};
 use crate::loss::{Inputs, Loss, LossOutput, PairTargets};
-use crate::model::{Builder, ClipConfig, ClipModel, Params};
+use crate::model::{Builder, ClipConfig, ClipModel, Noise, Params};
 use crate::ops::{Gradient, Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};
 
@@ -25,6 +26,8 @@ pub struct TrainStep<'a> {
     pub loss: &'a Loss,
     /// What it knows of the training rows beside their pairs, for objectives that ask.
     pub supervision: Option<&'a Supervision>,
+    /// What is dropped at random.
+    pub noise: Option<&'a Rc<Noise>>,
     /// Where tensors live.
     pub device: &'a Device,
     /// Whether blocks keep only their input for the backward pass.
@@ -82,6 +85,7 @@ impl TrainStep<'_> {
     ) -> Result<LossOutput> {
         let tape = Tape::new(self.params.len());
         let builder = Builder::train(self.params, &tape).recompute(self.checkpoint_activations);
+        let builder = self.noise.map_or(builder.clone(), |noise| builder.noise(noise));
         let model = ClipModel::new(self.config, &builder)?;
         let told = vec![Cell::new(false); self.params.len()];
         let mut tell = |leaf: usize| -> Result<()> {
@@ -95,6 +99,7 @@ impl TrainStep<'_> {
         };
         let (last, earlier) = batches.split_last().context("a step without a batch")?;
         let (mut images, mut texts) = tape.paused(|| self.features(&model, earlier))?;
+        self.chunk(earlier.len());
         let (image, text) = (self.images(&model, last)?, self.texts(&model, last)?);
         images.push(image.tensor().clone());
         texts.extend(text.iter().map(|t| t.tensor().clone()));
@@ -119,6 +124,7 @@ impl TrainStep<'_> {
         drop((image, text, prompts));
         let mut start = 0;
         for (i, batch) in earlier.iter().enumerate() {
+            self.chunk(i);
             // One tower after the other: the memory of one at a time.
             let (rows, is_last) = (start..start + batch.pairs, i + 1 == earlier.len());
             run_back(&[(&self.images(&model, batch)?, &grads.image)], None, (rows.clone(), is_last))?;
@@ -136,6 +142,13 @@ impl TrainStep<'_> {
             ensure!(told[number].get(), "{name} is trainable and got no gradient; please report this as a bug");
         }
         Ok(output)
+    }
+
+    /// Tells layers that drop which chunk is running.
+    fn chunk(&self, number: usize) {
+        if let Some(noise) = self.noise {
+            noise.chunk.set(number as u64);
+        }
     }
 
     /// image_features of a batch, (pairs, embed_dim).
@@ -162,7 +175,8 @@ impl TrainStep<'_> {
     /// Features of each batch.
     fn features(&self, model: &ClipModel, batches: &[Batch]) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         let (mut images, mut texts) = (Vec::new(), Vec::new());
-        for batch in batches {
+        for (i, batch) in batches.iter().enumerate() {
+            self.chunk(i);
             images.push(self.images(model, batch)?.tensor().clone());
             texts.extend(self.texts(model, batch)?.map(|t| t.tensor().clone()));
         }

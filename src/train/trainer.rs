@@ -1,6 +1,7 @@
 //! The training loop.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,9 +19,9 @@ use super::thaw;
 use crate::config::{Config, OnError};
 use crate::data::{Batch, Dataset, Prefetch, Row};
 use crate::eval::RetrievalReport;
-use crate::export::{ModelFolder, write_model};
+use crate::export::{AdapterOptions, ModelFolder, write_adapter, write_model};
 use crate::loss::LossOutput;
-use crate::model::Params;
+use crate::model::{Noise, Params, lora};
 use crate::optim::{AdamW, Ema};
 use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, TensorboardSink, replace_folder};
 
@@ -183,11 +184,20 @@ impl Trainer<'_> {
     fn step(&mut self, chunks: &[Batch], lr_factor: f64) -> Result<(LossOutput, f64)> {
         thaw::apply(self.config, self.plan.thaw, self.state.step, &mut self.params);
         let eps = self.config.loss.label_smoothing.at(self.state.step, self.plan.smoothing_steps);
+        let noise = Rc::new(Noise {
+            dropout: self.config.train.dropout,
+            patch_dropout: self.config.train.patch_dropout,
+            adapter_dropout: self.config.lora.dropout,
+            seed: self.config.seed,
+            step: self.state.step,
+            ..Noise::default()
+        });
         let step = TrainStep {
             config: &self.folder.config,
             params: &self.params,
             loss: &loss_of(self.config, &self.supervision, eps),
             supervision: Some(&self.supervision),
+            noise: Some(&noise),
             device: &self.device,
             checkpoint_activations: self.config.train.checkpoint_activations,
             frozen_image: self.config.freeze.image,
@@ -305,7 +315,7 @@ impl Trainer<'_> {
         let tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu)?;
         let mut weights: Vec<_> = tensors.into_iter().collect();
         weights.sort_by(|a, b| a.0.cmp(&b.0));
-        replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &weights))
+        self.hand_over(weights)
     }
 
     /// Without a validation there is no best model: the last one is handed over.
@@ -313,9 +323,25 @@ impl Trainer<'_> {
         if self.state.best.is_none() { self.write_model() } else { Ok(()) }
     }
 
+    /// Writes model/, with adapters multiplied out, and adapter/ with the adapters alone.
+    fn hand_over(&self, weights: Vec<(String, candle_core::Tensor)>) -> Result<()> {
+        let Some(scale) = self.params.adapter_scale() else {
+            return replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &weights));
+        };
+        let options = AdapterOptions {
+            rank: self.config.lora.rank,
+            alpha: self.config.lora.alpha,
+            dropout: self.config.lora.dropout,
+        };
+        let path = self.run.path().join("adapter");
+        replace_folder(&path, |folder| write_adapter(folder, &self.folder, &options, &weights))?;
+        let merged = lora::merge(weights, scale)?;
+        replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &merged))
+    }
+
     pub(super) fn write_model(&self) -> Result<()> {
         let weights =
             self.judged().iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect::<Vec<_>>();
-        replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &weights))
+        self.hand_over(weights)
     }
 }

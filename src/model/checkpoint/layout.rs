@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 use serde_json::{Value, json};
 
-use super::rename::Renames;
+use super::rename::{How, Renames};
 use crate::model::ClipConfig;
 
 /// Which program's form a model has on disk.
@@ -110,6 +110,15 @@ impl Layout {
             },
             (Family::DualEncoder | Family::Pair, said) => said.unwrap_or_default(),
         }
+    }
+
+    /// Name of the module that holds this weight of ours in the layout's program, and the folder of its part; `None`
+    /// where the weight is no module's of its own, such as a third of a joint projection.
+    pub fn module_of(&self, weight: &str) -> Option<(&'static str, String)> {
+        self.parts.iter().find_map(|part| match part.renames.foreign(weight)? {
+            (name, How::Same) => Some((part.folder, name.strip_suffix(".weight")?.to_string())),
+            _ => None,
+        })
     }
 
     /// Config and weights as the layout's program reads them; `weights` have our names.

@@ -1,6 +1,7 @@
 //! Vision transformers: CLIP's, ViT, DeiT, DINOv2 with and without registers, BEiT, SigLIP's. They differ in what stands
 //! before the patches, in a norm here and there, and in what stands for the whole image.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::ensure;
@@ -10,6 +11,7 @@ use super::attention_pool::AttentionPool;
 use crate::config::FreezeDepth;
 use crate::model::block::{LayerNorm, Linear, Stack, StackConfig};
 use crate::model::config::{CLASS_TOKEN, check_transformer};
+use crate::model::noise::Noise;
 use crate::model::params::{Builder, Depth, Init};
 use crate::ops::{self, Activation, Segments, Value};
 
@@ -153,6 +155,7 @@ pub(in crate::model) struct Vit {
     stack: Stack,
     final_norm: Option<LayerNorm>,
     head: Head,
+    noise: Option<Rc<Noise>>,
     config: VitConfig,
 }
 
@@ -201,13 +204,25 @@ impl Vit {
                 VitPool::MeanThenNorm => Head::Norm(norm(&last.enter("pooler"), "layernorm")?),
                 VitPool::Attention => Head::Attention(Box::new(AttentionPool::new(&last.enter("head"), c)?)),
             },
+            noise: b.noise_here().map(|(noise, _)| noise),
             config: c.clone(),
         })
     }
 
     /// pixel_values: (batch, 3, image_size, image_size) → (batch, width).
     pub fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
-        self.upper(self.embed(pixel_values)?, 0)
+        let (batch, c) = (pixel_values.dim(0)?, &self.config);
+        let x = self.embed(pixel_values)?;
+        let before = c.prefix_rows();
+        let kept = self.noise.as_ref().and_then(|noise| noise.kept_patches(batch, c.grid() * c.grid()));
+        let Some(kept) = kept else { return self.upper(x, 0, c.tokens()) };
+        // Of each image the rows before its patches, and the patches that stay (FLIP, arXiv 2212.00794).
+        let tokens = before + kept[0].len();
+        let rows = kept.iter().enumerate().flat_map(|(i, kept)| {
+            let inside = (0..before).chain(kept.iter().map(move |patch| before + patch));
+            inside.map(move |row| (i * c.tokens() + row) as u32)
+        });
+        self.upper(ops::select_rows(&x, &rows.collect::<Vec<_>>())?, 0, tokens)
     }
 
     /// What the layers that `frozen` names make of pixel_values; [`Self::above`] goes on from there.
@@ -225,7 +240,7 @@ impl Vit {
     /// [`Self::below`]'s output → (batch, width).
     pub fn above(&self, x: Value, frozen: FreezeDepth) -> Result<Value> {
         match self.blocks_below(frozen) {
-            Some(blocks) => self.upper(x, blocks),
+            Some(blocks) => self.upper(x, blocks, self.config.tokens()),
             None => Ok(x),
         }
     }
@@ -261,9 +276,9 @@ impl Vit {
         self.pre_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x))
     }
 
-    /// The blocks from `from` up, and what is made of their rows.
-    fn upper(&self, x: Value, from: usize) -> Result<Value> {
-        let (c, tokens) = (&self.config, self.config.tokens());
+    /// The blocks from `from` up, and what is made of their rows, `tokens` an image.
+    fn upper(&self, x: Value, from: usize, tokens: usize) -> Result<Value> {
+        let c = &self.config;
         let batch = x.tensor().dim(0)? / tokens;
         let segments = Segments::even(batch, tokens);
         let normed = |x: Value| self.final_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x));
@@ -279,15 +294,16 @@ impl Vit {
         if let Head::Attention(pool) = &self.head {
             return pool.forward(&x, &segments);
         }
-        let mean = ops::mean_rows(&self.only_patches(&x, batch)?, &Segments::even(batch, c.grid() * c.grid()))?;
+        let patches = Segments::even(batch, tokens - c.prefix_rows());
+        let mean = ops::mean_rows(&self.only_patches(&x, (batch, tokens))?, &patches)?;
         match &self.head {
             Head::Norm(norm) => norm.forward(&mean),
             _ => Ok(mean),
         }
     }
 
-    fn only_patches(&self, x: &Value, batch: usize) -> Result<Value> {
-        let (tokens, before) = (self.config.tokens(), self.config.prefix_rows());
+    fn only_patches(&self, x: &Value, (batch, tokens): (usize, usize)) -> Result<Value> {
+        let before = self.config.prefix_rows();
         if before == 0 {
             return Ok(x.clone());
         }
