@@ -114,8 +114,11 @@ fn scored(args: &Args, open: &OpenModel, prompts: &Prompts, rows: &[Row]) -> Res
     score(&open.encoder(args.batch_size as usize), rows, prompts, &labels, args.subgroup.len())
 }
 
+/// Rows of a split with its name.
+type Named = (Vec<Row>, String);
+
 /// The rows to judge on, and those to fit on with the name of their split.
-fn splits(args: &Args, prompts: &Prompts) -> Result<(Vec<Row>, Option<(Vec<Row>, String)>)> {
+fn splits(args: &Args, prompts: &Prompts) -> Result<(Vec<Row>, Option<Named>)> {
     let mut extra = if prompts.multi_label { prompts.names() } else { Vec::new() };
     extra.extend(args.subgroup.iter().cloned());
     let columns = Columns { policy: policy_of(&args.model)?, extra, ..args.data.columns.columns() };

@@ -156,8 +156,8 @@ mod tests {
     fn no_temperature_sees_its_own_half() {
         // Patients of even number are told by logits that are ten times too large.
         let scored = |i: usize| Scored {
-            logits: if i % 2 == 0 { vec![10.0, 0.0] } else { vec![1.0, 0.0] },
-            target: usize::from(i / 2 % 4 == 0),
+            logits: if i.is_multiple_of(2) { vec![10.0, 0.0] } else { vec![1.0, 0.0] },
+            target: usize::from((i / 2).is_multiple_of(4)),
             temperature: 1.0,
             group: i,
         };

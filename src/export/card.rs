@@ -14,8 +14,12 @@ pub(super) fn card(model: &ModelFolder) -> String {
         _ => "transformers",
     };
     format!(
-        "---\nlibrary_name: {library}\ntags:\n- clip\n- medical\n- reportclip\n---\n\n\
+        "---\nlibrary_name: {library}\npipeline_tag: zero-shot-image-classification\ntags:\n- clip\n- medical\n- reportclip\n---\n\n\
          # A dual encoder for images and their reports\n\n{origin}\n\n{towers}\n\n\
+         {summary}\
+         ## What it is for\n\n\
+         Research: finding images by text and text by image, zero-shot classification, and as a start for further \
+         training, on data like that named above.\n\n\
          ## What it is not for\n\n\
          This model is a research tool. It is not a medical device. It must not be used to diagnose, to triage, to \
          decide on treatment, or to write or change a report. It was not checked for safety, for fairness between \
@@ -23,6 +27,7 @@ pub(super) fn card(model: &ModelFolder) -> String {
          Similar embeddings do not mean that a report is true of an image.\n\n\
          ## How to load it\n\n{loading}",
         origin = model.origin,
+        summary = model.summary,
         towers = format_args!(
             "Images of {0}×{0} pixels through a {1}, reports of up to {2} tokens through a {3}.",
             model.config.vision.image_size(),

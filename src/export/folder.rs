@@ -27,6 +27,8 @@ pub struct ModelFolder {
     pub report: ReportPolicy,
     /// What it was made from, in a few words, for the card; never a path or a patient's number.
     pub origin: String,
+    /// Data and figures for the card, in Markdown; empty where nothing is known.
+    pub summary: String,
 }
 
 /// The file that says what of a report a model reads; other programs pass it over.

@@ -88,32 +88,34 @@ fn summary(runs: &[&Run]) -> String {
     html
 }
 
+/// Takes the points of a curve off a run.
+type Pick<'a> = &'a dyn Fn(&Run) -> Vec<(f64, f64)>;
+
 /// Every logged figure over steps, one chart a figure, one line a run.
 fn curves(runs: &[&Run]) -> String {
-    let over_steps =
-        |title: &str, pick: &dyn Fn(&Run) -> Vec<(f64, f64)>, levels: &[(&str, &dyn Fn(&Run) -> Vec<(f64, f64)>)]| {
-            let mut lines: Vec<Line> = runs
-                .iter()
-                .enumerate()
-                .map(|(i, run)| Line { name: run.name.clone(), points: pick(run), color: i, reference: false })
-                .collect();
-            for (name, level) in levels {
-                // Runs that agree in a level share its line.
-                let mut seen: Vec<Vec<(f64, f64)>> = Vec::new();
-                for (i, run) in runs.iter().enumerate() {
-                    let points = level(run);
-                    let known =
-                        |s: &Vec<(f64, f64)>| s.last().map(|p| p.1.to_bits()) == points.last().map(|p| p.1.to_bits());
-                    if !points.is_empty() && !seen.iter().any(known) {
-                        let name = if runs.len() > 1 { format!("{name}, {}", run.name) } else { name.to_string() };
-                        lines.push(Line { name, points: points.clone(), color: i, reference: true });
-                        seen.push(points);
-                    }
+    let over_steps = |title: &str, pick: Pick, levels: &[(&str, Pick)]| {
+        let mut lines: Vec<Line> = runs
+            .iter()
+            .enumerate()
+            .map(|(i, run)| Line { name: run.name.clone(), points: pick(run), color: i, reference: false })
+            .collect();
+        for (name, level) in levels {
+            // Runs that agree in a level share its line.
+            let mut seen: Vec<Vec<(f64, f64)>> = Vec::new();
+            for (i, run) in runs.iter().enumerate() {
+                let points = level(run);
+                let known =
+                    |s: &Vec<(f64, f64)>| s.last().map(|p| p.1.to_bits()) == points.last().map(|p| p.1.to_bits());
+                if !points.is_empty() && !seen.iter().any(known) {
+                    let name = if runs.len() > 1 { format!("{name}, {}", run.name) } else { name.to_string() };
+                    lines.push(Line { name, points: points.clone(), color: i, reference: true });
+                    seen.push(points);
                 }
             }
-            lines.retain(|l| !l.points.is_empty());
-            chart(title, "step", &lines)
-        };
+        }
+        lines.retain(|l| !l.points.is_empty());
+        chart(title, "step", &lines)
+    };
     let step = |name: &'static str| move |run: &Run| points(&run.steps, name);
     let eval = |name: &'static str| move |run: &Run| points(&run.evals, &format!("val/{name}"));
     let floor = |run: &Run| {

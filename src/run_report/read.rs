@@ -37,7 +37,7 @@ impl Run {
     /// Figures of the best validation after the start, or the last one.
     pub fn best(&self) -> Option<&Value> {
         let tuned = || self.evals.iter().filter(|e| e["step"] != 0);
-        tuned().rfind(|e| e["best"] == true).or(tuned().last()).or(self.evals.last()).map(|e| &e["val"])
+        tuned().rfind(|e| e["best"] == true).or(tuned().next_back()).or(self.evals.last()).map(|e| &e["val"])
     }
 
     /// Figures before the first step.

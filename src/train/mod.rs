@@ -10,6 +10,7 @@ mod records;
 mod setup;
 mod step;
 pub mod stop;
+mod summary;
 mod supervision;
 mod thaw;
 mod trainer;

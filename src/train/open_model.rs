@@ -168,7 +168,15 @@ fn model_folder(
     };
     let report = report_policy(text)?;
     let tokenizer = tokenizer.with_whole_sentences(report.long != LongReports::Truncate);
-    Ok(ModelFolder { config: config.clone(), layout: loaded.layout.clone(), preprocess, tokenizer, report, origin })
+    Ok(ModelFolder {
+        config: config.clone(),
+        layout: loaded.layout.clone(),
+        preprocess,
+        tokenizer,
+        report,
+        origin,
+        summary: String::new(),
+    })
 }
 
 /// What of a report a model reads: whole ones, unless its folder says otherwise.
@@ -298,6 +306,7 @@ fn random(config: &Config, reports: &[Row], device: &Device) -> Result<Model> {
         tokenizer,
         report: ReportPolicy::default(),
         origin: "Trained from scratch with reportclip.".into(),
+        summary: String::new(),
     };
     Ok(Model { params, folder, notes: vec![note] })
 }

@@ -303,7 +303,8 @@ impl Trainer<'_> {
     /// After going back to an earlier checkpoint, model/ may hold a later step's weights: puts the best one's back, as
     /// far as its checkpoint is still there.
     pub(super) fn restore_best(&mut self) -> Result<()> {
-        let Some((step, _)) = self.state.best else { return Ok(()) };
+        let Some((step, report)) = self.state.best.clone() else { return Ok(()) };
+        self.folder.summary = self.summary(Some(&report));
         let file = if self.ema.is_some() { checkpoint::EMA_FILE } else { "model.safetensors" };
         let path = self.run.checkpoint_path(step).join(file);
         if !path.is_file() {
@@ -319,8 +320,12 @@ impl Trainer<'_> {
     }
 
     /// Without a validation there is no best model: the last one is handed over.
-    fn leave_model(&self) -> Result<()> {
-        if self.state.best.is_none() { self.write_model() } else { Ok(()) }
+    fn leave_model(&mut self) -> Result<()> {
+        if self.state.best.is_some() {
+            return Ok(());
+        }
+        self.folder.summary = self.summary(None);
+        self.write_model()
     }
 
     /// Writes model/, with adapters multiplied out, and adapter/ with the adapters alone.

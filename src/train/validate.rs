@@ -50,6 +50,7 @@ impl Trainer<'_> {
         match (step, best) {
             (0, _) => self.state.untuned = Some(report),
             (_, true) => {
+                self.folder.summary = self.summary(Some(&report));
                 self.write_model()?;
                 self.state.best = Some((step, report));
                 self.state.evals_without_best = 0;

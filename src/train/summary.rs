@@ -1,0 +1,72 @@
+//! Data and figures for a model's card: counts and shares, nothing that names a patient or a file.
+
+use std::collections::HashSet;
+
+use super::trainer::Trainer;
+use crate::data::Row;
+use crate::eval::{DirectionFigures, RetrievalReport};
+
+impl Trainer<'_> {
+    /// Markdown for the card of a model with these validation figures; without any where there was no validation.
+    pub(super) fn summary(&self, report: Option<&RetrievalReport>) -> String {
+        let patients = |rows: &[Row]| {
+            let known: HashSet<&str> = rows.iter().filter_map(Row::patient_id).collect();
+            if known.is_empty() { String::new() } else { format!(" of {} patients", known.len()) }
+        };
+        let kinds: Vec<&str> = self.config.loss.kinds.iter().map(|(kind, _)| kind.word()).collect();
+        let smoothing = self.config.loss.label_smoothing;
+        let mut text = format!(
+            "## Data and training\n\n{} image–report pairs{} for training, {}{} for validation; {} optimizer steps of {} \
+             pairs; objective {}, label smoothing {}.\n\n",
+            self.train.rows.len(),
+            patients(&self.train.rows),
+            self.val.len(),
+            patients(&self.val),
+            self.state.step,
+            self.config.samples_per_step(),
+            kinds.join(" + "),
+            if smoothing.from == smoothing.to {
+                smoothing.to.to_string()
+            } else {
+                format!("{} to {}", smoothing.from, smoothing.to)
+            }
+        );
+        let Some(report) = report else { return text };
+        text.push_str(
+            "## Figures\n\n| on the validation pairs | value [95 % interval] | chance | gallery |\n|---|---|---|---|\n",
+        );
+        for (name, d) in [("image → text", &report.image_to_text), ("text → image", &report.text_to_image)] {
+            text.push_str(&rows(name, d));
+        }
+        if let Some(c) = &report.calibration {
+            text.push_str(&format!(
+                "\nMatching within batches of {}: ECE {:.3}, Brier {:.3}, NLL {:.3}; after temperature scaling (temperature \
+                 {:.2}) {:.3}, {:.3}, {:.3}.\n",
+                report.loss_batch_size, c.as_is.ece, c.as_is.brier, c.as_is.nll, c.temperature, c.scaled.ece,
+                c.scaled.brier, c.scaled.nll
+            ));
+        }
+        text.push_str(
+            "\nThe step was chosen on these same pairs, so the figures lean high. Intervals are bootstrapped over patients \
+             where the data names them.\n\n",
+        );
+        text
+    }
+}
+
+fn rows(name: &str, d: &DirectionFigures) -> String {
+    let percent = |v: f64| format!("{:.1} %", 100.0 * v);
+    let line = |i: usize| {
+        let (figure, value) = d.figures.figures()[i];
+        let bounds = d.interval.as_ref().map(|(low, high)| (low.figures()[i].1, high.figures()[i].1));
+        let interval = bounds.map_or(String::new(), |(l, h)| format!(" [{:.1}–{:.1}]", 100.0 * l, 100.0 * h));
+        format!(
+            "| {name} {figure} | {}{interval} | {} | {} |\n",
+            percent(value),
+            percent(d.chance.figures()[i].1),
+            d.gallery
+        )
+    };
+    // recall@1, @5, @10
+    (0..3).map(line).collect()
+}
