@@ -138,6 +138,7 @@ fn every_command_with_options_shows_examples() {
         "run-report",
         "eval",
         "zero-shot",
+        "explain",
         "embed",
         "search",
         "loss explain",

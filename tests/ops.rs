@@ -626,3 +626,37 @@ fn attention_with_a_bias_by_position_and_a_mask() {
         );
     }
 }
+
+/// Gradient × attention, with the attention written out in candle and differentiated there: within 1e-5.
+#[test]
+fn attention_leaves_its_relevance_where_it_is_watched() {
+    let (heads, head_width, n) = (3, 4, 7);
+    let [q, k, v, upstream] = [0.1, 0.7, 1.3, 2.9].map(|seed| tensor(&[n, heads * head_width], seed, DType::F32));
+    let tape = Tape::new(1);
+    tape.watch_attention();
+    let form = Attention::within(&Segments::even(1, n), heads, true);
+    let y = form.apply(&tape.leaf(0, q.clone()), &k.clone().into(), &v.clone().into()).unwrap();
+    tape.backward([(&y, upstream.copy().unwrap())], &mut |_| Ok(())).unwrap();
+    let found = tape.take_relevance();
+    assert_eq!((found.len(), found[0].queries, found[0].keys), (1, n, n));
+    let mut expected = vec![0f32; n * n];
+    for h in 0..heads {
+        let part = |x: &Tensor| x.narrow(1, h * head_width, head_width).unwrap().contiguous().unwrap();
+        let scores = (part(&q).matmul(&part(&k).t().unwrap()).unwrap() / (head_width as f64).sqrt()).unwrap();
+        let behind: Vec<f32> = (0..n * n).map(|i| if i % n > i / n { -1e9 } else { 0.0 }).collect();
+        let masked = (scores + Tensor::from_vec(behind, (n, n), &Device::Cpu).unwrap()).unwrap();
+        let p = Var::from_tensor(&candle_nn::ops::softmax(&masked, 1).unwrap()).unwrap();
+        let loss = (p.matmul(&part(&v)).unwrap() * part(&upstream)).unwrap().sum_all().unwrap();
+        let slope = loss.backward().unwrap().remove(&p).unwrap();
+        let positive = (p.as_tensor() * slope).unwrap().relu().unwrap();
+        let values: Vec<f32> = positive.flatten_all().unwrap().to_vec1().unwrap();
+        expected.iter_mut().zip(values).for_each(|(e, v)| *e += v / heads as f32);
+    }
+    assert!(expected.iter().any(|e| *e > 1e-3));
+    found[0].values.iter().zip(&expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} {b}"));
+    // Nothing is left where nobody watches.
+    let quiet = Tape::new(1);
+    let y = form.apply(&quiet.leaf(0, q), &k.into(), &v.into()).unwrap();
+    quiet.backward([(&y, upstream)], &mut |_| Ok(())).unwrap();
+    assert!(quiet.take_relevance().is_empty());
+}

@@ -1066,3 +1066,35 @@ fn models_are_merged_and_swept() {
     let errors = place.errors(&["model", "merge", "--model", "b/model", "--base", "a/model", "--out", "one"], 1);
     assert!(errors[0].contains("exists already"), "{errors:?}");
 }
+
+#[test]
+fn a_pair_is_explained() {
+    let place = Place::new();
+    place.train_ok("run", &["--set", "model.random.vision_layers=2", "--set", "model.random.text_layers=2"]);
+    let image = fs::read_dir(place.path("phantom/images")).unwrap().next().unwrap().unwrap().path();
+    let image = image.to_str().unwrap();
+    let args = ["explain", "--model", "run/model", "--image", image, "--text", "Large left pleural effusion."];
+    let output = place.run(&[&args[..], &["--data", "phantom/manifest.csv", "--out", "why.png", "--json"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let found = json(&output.stdout);
+    let patches: Vec<f64> = found["patches"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    assert_eq!(patches.len(), 4, "images of 32 pixels in patches of 16");
+    assert!(patches.contains(&1.0) && patches.contains(&0.0), "{patches:?}");
+    let tokens = found["tokens"].as_array().unwrap();
+    assert!(tokens.iter().any(|t| t[1] == 1.0) && tokens.len() > 3, "{tokens:?}");
+    let said: String = tokens.iter().map(|t| t[0].as_str().unwrap().replace(' ', "")).collect();
+    assert_eq!(said.to_lowercase(), "largeleftpleuraleffusion.");
+    assert!(found["place"].as_u64().unwrap() >= 1 && found["gallery"].as_u64().unwrap() > 10);
+    assert!(fs::read(place.path("why.png")).unwrap().starts_with(b"\x89PNG"));
+    // The cosine is the one that `embed` gives.
+    let embed = ["embed", "--model", "run/model", "--images", image, "--out", "i.safetensors"];
+    assert!(place.run(&embed).status.success());
+    fs::write(place.path("t.txt"), "Large left pleural effusion.\n").unwrap();
+    assert!(
+        place.run(&["embed", "--model", "run/model", "--texts", "t.txt", "--out", "t.safetensors"]).status.success()
+    );
+    let load = |name: &str| candle_core::safetensors::load(place.path(name), &candle_core::Device::Cpu).unwrap();
+    let (i, t) = (load("i.safetensors")["image_embeds"].clone(), load("t.safetensors")["text_embeds"].clone());
+    let cosine = f64::from((i * t).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
+    assert!((cosine - found["cosine"].as_f64().unwrap()).abs() < 1e-5);
+}

@@ -187,6 +187,11 @@ impl OpenModel {
         Ok(Self { model, folder, device, params: loaded.params })
     }
 
+    /// Its weights.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
     /// This model with every weight mixed with `base`'s: share × this + (1 − share) × base.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod config;
 mod data;
 mod embed;
 mod eval;
+mod explain;
 mod loss;
 mod model;
 mod output;
@@ -53,6 +54,8 @@ enum Command {
     Eval(eval::Args),
     /// Classify images by prompts: accuracy, AUROC, calibration, subgroups
     ZeroShot(zero_shot::Args),
+    /// Why a model finds an image and a text alike: patches and tokens
+    Explain(explain::Args),
     /// Write embeddings of images and texts
     Embed(embed::Args),
     /// Find the images or reports of an index that fit a text or an image best
@@ -92,6 +95,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::RunReport(args) => run_report::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::ZeroShot(args) => zero_shot::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Search(args) => search::run(&args),
         Command::Loss(command) => loss::run(&command),

@@ -109,6 +109,26 @@ pub fn thumbnail(picture: &Picture, side: u32) -> Result<Vec<u8>> {
     jpeg(&dynamic(picture)?.thumbnail(side, side), 80)
 }
 
+/// The picture's gray values, scaled to a square of `side` pixels.
+///
+/// # Errors
+/// It cannot be scaled.
+pub fn gray_of_side(picture: &Picture, side: u32) -> Result<Vec<u8>> {
+    let scaled = dynamic(picture)?.resize_exact(side, side, image::imageops::FilterType::CatmullRom);
+    Ok(scaled.into_luma8().into_raw())
+}
+
+/// A PNG of a square of `side` pixels, three bytes each.
+///
+/// # Errors
+/// Another number of bytes.
+pub fn png(side: u32, rgb: &[u8]) -> Result<Vec<u8>> {
+    let picture = image::RgbImage::from_raw(side, side, rgb.to_vec()).context("a picture of another size")?;
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Png)?;
+    Ok(bytes.into_inner())
+}
+
 /// A JPEG of the picture with its shorter side at most `size` pixels.
 ///
 /// # Errors

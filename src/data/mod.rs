@@ -34,6 +34,7 @@ mod webdataset;
 
 pub use dataset::{Batch, Dataset, Images, RowError};
 pub use feature_cache::FeatureCache;
+pub use image::Picture;
 pub use loader::Prefetch;
 pub use manifest::{Columns, Manifest, RowProblem};
 pub use preprocess::{Prepared, Preprocess};

@@ -211,6 +211,14 @@ impl ReportTokenizer {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
+    /// The text of one token, as far as it is one by itself.
+    pub fn decode(&self, id: u32) -> String {
+        let text = self.inner.decode(&[id], false).unwrap_or_default();
+        let text = if text.is_empty() { self.inner.id_to_token(id).unwrap_or_default() } else { text };
+        // How CLIP's vocabulary marks the end of a word, where the tokenizer has no decoder.
+        text.replace("</w>", "")
+    }
+
     /// Id of the end mark, where there is one.
     pub fn end_id(&self) -> Option<u32> {
         self.inner.token_to_id(END)

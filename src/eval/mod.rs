@@ -2,6 +2,7 @@
 
 mod calibration;
 mod encode;
+mod explain;
 mod figures;
 mod pictures;
 mod probe;
@@ -10,6 +11,7 @@ mod zero_shot;
 
 pub use calibration::{Calibration, CalibrationReport, Scored};
 pub use encode::{Embeddings, Encoder, UnreadableImage};
+pub use explain::{Explanation, explain};
 pub use figures::{Figure, Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
 pub use pictures::{Example, Found, Pictures};
 pub use probe::{ProbeReport, linear_probe};

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::cpu;
 use super::gemm::{Into, Layout, Threads, product};
 use super::reference;
+use super::relevance::Relevance;
 use super::segments::Segments;
 use super::softmax::{softmax_row, softmax_row_bwd};
 use super::tape::{Value, composed};
@@ -126,6 +127,7 @@ impl Attention {
         let y = self.forward(q.tensor(), k.tensor(), v.tensor(), bias.as_ref())?;
         let (q, k, v, kept) = (q.clone(), k.clone(), v.clone(), bias.clone());
         Ok(Value::record(y, &inputs, move |grad| {
+            q.leave_relevance(|| this.relevance(q.tensor(), k.tensor(), v.tensor(), &grad, kept.as_ref()))?;
             let [dq, dk, dv] = this.backward(q.tensor(), k.tensor(), v.tensor(), &grad, kept.as_ref())?;
             [(&q, dq), (&k, dk), (&v, dv)].into_iter().try_for_each(|(value, grad)| value.add_grad(grad))
         }))
@@ -205,6 +207,36 @@ impl Attention {
             }
             softmax_row(row);
         }
+    }
+
+    /// Gradient × attention of the first item.
+    fn relevance(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        grad: &Tensor,
+        bias: Option<&PositionBias>,
+    ) -> Result<Relevance> {
+        let width = q.dim(1)?;
+        let bias = bias.map(PositionBias::expand).transpose()?;
+        let (qs, ks, vs, gs) = (cpu::read(q)?, cpu::read(k)?, cpu::read(v)?, cpu::read(grad)?);
+        let (Some((_, queries)), Some((_, keys))) = (self.queries.spans().next(), self.keys.spans().next()) else {
+            bail!("attention: no item");
+        };
+        let mut p = vec![0f32; queries * keys];
+        let mut values = vec![0f32; queries * keys];
+        for h in 0..self.heads {
+            let (at, head_width) = self.head(h, width);
+            let bias = |scores: &mut [f32]| bias.as_ref().map_or((), |bias| bias.add_to(scores, 0, h));
+            self.probabilities(&qs[at..], &ks[at..], (queries, keys, width), bias, &mut p);
+            for (i, (value, p)) in values.iter_mut().zip(&p).enumerate() {
+                let (query, key) = (i / keys * width + at, i % keys * width + at);
+                let slope: f32 = (0..head_width).map(|d| gs[query + d] * vs[key + d]).sum();
+                *value += (p * slope).max(0.0) / self.heads as f32;
+            }
+        }
+        Ok(Relevance { queries, keys, values })
     }
 
     fn backward(

@@ -11,6 +11,7 @@ use std::rc::{Rc, Weak};
 use candle_core::{Result, Shape, Tensor, Var};
 
 use super::gradient::Gradient;
+use super::relevance::Relevance;
 
 /// A tensor, and on which tape a gradient is wanted for it; none for constants and frozen weights.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Tape {
     steps: RefCell<Vec<Step>>,
     grads: RefCell<Vec<Option<Gradient>>>,
     recording: Cell<bool>,
+    /// Of each attention that was run back, where that is wanted.
+    relevance: RefCell<Option<Vec<Relevance>>>,
 }
 
 impl std::fmt::Debug for Tape {
@@ -52,7 +55,13 @@ impl Tape {
     /// An empty tape over `leaves` weights.
     pub fn new(leaves: usize) -> Rc<Self> {
         let grads = RefCell::new((0..leaves).map(|_| None).collect());
-        Rc::new(Self { leaves, steps: RefCell::default(), grads, recording: Cell::new(true) })
+        Rc::new(Self {
+            leaves,
+            steps: RefCell::default(),
+            grads,
+            recording: Cell::new(true),
+            relevance: RefCell::default(),
+        })
     }
 
     /// The weight of this number, below the tape's count of leaves.
@@ -77,6 +86,18 @@ impl Tape {
         let result = f();
         self.recording.set(before);
         result
+    }
+
+    /// Makes attentions leave their [`Relevance`] when they are run back.
+    pub fn watch_attention(&self) {
+        *self.relevance.borrow_mut() = Some(Vec::new());
+    }
+
+    /// What attentions left, from the first layer to the last.
+    pub fn take_relevance(&self) -> Vec<Relevance> {
+        let mut all = self.relevance.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default();
+        all.reverse();
+        all
     }
 
     /// How many steps are recorded and not yet run back.
@@ -145,6 +166,15 @@ impl Value {
     /// Whether a gradient will be worked out for it.
     pub fn wants_grad(&self) -> bool {
         self.tape().is_some_and(|tape| tape.recording.get())
+    }
+
+    /// Leaves what `make` finds on this value's tape, where that is wanted.
+    pub(super) fn leave_relevance(&self, make: impl FnOnce() -> Result<Relevance>) -> Result<()> {
+        let Some(tape) = self.tape() else { return Ok(()) };
+        if let Some(all) = tape.relevance.borrow_mut().as_mut() {
+            all.push(make()?);
+        }
+        Ok(())
     }
 
     fn tape(&self) -> Option<Rc<Tape>> {

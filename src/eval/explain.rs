@@ -1,0 +1,105 @@
+//! Why a model finds an image and a text alike: gradient × attention, rolled out to patches and tokens.
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor, Var};
+
+use crate::data::{Picture, Preprocess, ReportTokenizer};
+use crate::model::{Builder, ClipConfig, ClipModel, Params, TextConfig, TextPool, VisionConfig, VitPool};
+use crate::ops::{Relevance, Tape, Value, reference::l2_normalize, roll_out};
+
+/// What the pair has in common.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// Cosine of image and text.
+    pub cosine: f64,
+    /// That times `logit_scale.exp()`.
+    pub logit: f64,
+    /// Relevance of each patch, row by row, 0 to 1; empty for towers without attention over patches.
+    pub patches: Vec<f32>,
+    /// Patches a side.
+    pub grid: usize,
+    /// Each token with its relevance, 0 to 1; without the marks at beginning and end.
+    pub tokens: Vec<(String, f32)>,
+}
+
+/// Explains the cosine of `image` and `text`, on the CPU.
+///
+/// # Errors
+/// Whatever preprocessing, tokenizer or model report.
+pub fn explain(
+    (config, params): (&ClipConfig, &Params),
+    (preprocess, tokenizer): (&Preprocess, &ReportTokenizer),
+    image: &Picture,
+    text: &str,
+) -> Result<Explanation> {
+    let size = config.vision.image_size();
+    let pixel_values = Tensor::from_vec(preprocess.apply(image, None)?, (1, 3, size, size), &Device::Cpu)?;
+    let ids = tokenizer.encode(text)?;
+    let input_ids = Tensor::from_slice(&ids, (1, ids.len()), &Device::Cpu)?;
+    let image_side = Side::of(config, params, |model| model.image_features(&pixel_values))?;
+    let text_side = Side::of(config, params, |model| model.text_features(&input_ids))?;
+    let (x, y) = (Var::from_tensor(image_side.features.tensor())?, Var::from_tensor(text_side.features.tensor())?);
+    let cosine = (l2_normalize(&x)? * l2_normalize(&y)?)?.sum_all()?;
+    let mut grads = cosine.backward()?;
+    let mut grad = |var: &Var| grads.remove(var).context("the cosine has no gradient");
+    let (of_image, of_text) = (image_side.relevance(grad(&x)?)?, text_side.relevance(grad(&y)?)?);
+    let cosine = f64::from(cosine.to_scalar::<f32>()?);
+    let scale = f64::from(params.get("logit_scale").context("a CLIP has a logit_scale")?.var.to_scalar::<f32>()?).exp();
+    let (patches, grid) = match &config.vision {
+        VisionConfig::Vit(vit) if !of_image.is_empty() => {
+            let pooled = matches!(vit.pool, VitPool::Cls | VitPool::Dense).then_some(vit.prefix.registers);
+            let rows = roll_out(&of_image, pooled);
+            ensure!(rows.len() == vit.prefix_rows() + vit.grid() * vit.grid(), "the tower has {} rows", rows.len());
+            (to_one(&rows[vit.prefix_rows()..]), vit.grid())
+        }
+        _ => (Vec::new(), 0),
+    };
+    let rows = of_text.first().map_or(0, |r| r.keys);
+    let last = rows.checked_sub(1);
+    let pooled = match &config.text {
+        TextConfig::Clip(_) => last,
+        TextConfig::Bert(bert) => match bert.pool {
+            TextPool::Mean => None,
+            TextPool::Eos => last,
+            TextPool::Cls | TextPool::Dense => Some(0),
+        },
+    };
+    let relevance = roll_out(&of_text, pooled);
+    let marks = |id: u32| [tokenizer.start_id(), tokenizer.end_id()].contains(&Some(id)) || id == tokenizer.pad_id();
+    let shown: Vec<usize> = (0..relevance.len().min(ids.len())).filter(|&i| !marks(ids[i])).collect();
+    let values = to_one(&shown.iter().map(|&i| relevance[i]).collect::<Vec<_>>());
+    let tokens = shown.iter().map(|&i| tokenizer.decode(ids[i])).zip(values).collect();
+    Ok(Explanation { cosine, logit: cosine * scale, patches, grid, tokens })
+}
+
+/// One tower's way, recorded.
+struct Side {
+    tape: std::rc::Rc<Tape>,
+    features: Value,
+}
+
+impl Side {
+    fn of(
+        config: &ClipConfig,
+        params: &Params,
+        run: impl Fn(&ClipModel) -> candle_core::Result<Value>,
+    ) -> Result<Self> {
+        let tape = Tape::new(params.len());
+        tape.watch_attention();
+        let features = run(&ClipModel::new(config, &Builder::train(params, &tape))?)?;
+        Ok(Self { tape, features })
+    }
+
+    /// Of each layer, from the first.
+    fn relevance(&self, grad: Tensor) -> Result<Vec<Relevance>> {
+        self.tape.backward([(&self.features, grad)], &mut |_| Ok(()))?;
+        Ok(self.tape.take_relevance())
+    }
+}
+
+/// Shifted and stretched to 0..1.
+fn to_one(values: &[f32]) -> Vec<f32> {
+    let low = values.iter().copied().fold(f32::INFINITY, f32::min);
+    let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    values.iter().map(|v| if high > low { (v - low) / (high - low) } else { 0.0 }).collect()
+}
