@@ -1056,13 +1056,22 @@ fn models_are_merged_and_swept() {
         }
     }
     let eval = |more: &[&str]| {
-        let args = ["eval", "--data", "phantom/manifest.csv", "--split", "test", "--bootstrap", "0", "--json"];
+        let args = ["eval", "--data", "phantom/manifest.csv", "--split", "test", "--json"];
         json(&place.run(&[&args[..], more].concat()).stdout)
     };
     let swept = eval(&["--model", "b/model", "--wise-ft", "a/model", "--alphas", "0,0.25,1"]);
     for (i, model) in ["a/model", "quarter", "b/model"].iter().enumerate() {
         assert_eq!(swept[i]["report"], eval(&["--model", model]), "{model}");
     }
+    let compared = eval(&["--model", "b/model", "--compare", "a/model"]);
+    let difference = compared["difference"].as_array().unwrap();
+    let (ours, theirs) = (eval(&["--model", "b/model"]), eval(&["--model", "a/model"]));
+    let recall = |r: &Value| r["image_to_text"]["figures"]["recall@5"].as_f64().unwrap();
+    let found = difference.iter().find(|f| f["name"] == "image→text recall@5").unwrap();
+    assert!((found["value"].as_f64().unwrap() - (recall(&ours) - recall(&theirs))).abs() < 1e-12);
+    assert!(difference.len() == 12 && found["interval"][0].as_f64() <= found["interval"][1].as_f64());
+    let same = eval(&["--model", "b/model", "--compare", "b/model"]);
+    assert!(same["difference"].as_array().unwrap().iter().all(|f| f["interval"] == serde_json::json!([0.0, 0.0])));
     let errors = place.errors(&["model", "merge", "--model", "b/model", "--base", "a/model", "--out", "one"], 1);
     assert!(errors[0].contains("exists already"), "{errors:?}");
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{output, table};
 use crate::data::{Columns, Manifest, ReportPolicy, Row};
-use crate::eval::{Encoder, RetrievalOptions, evaluate, linear_probe};
+use crate::eval::{Encoder, RetrievalOptions, evaluate, linear_probe, retrieval_difference};
 use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::LoadOptions;
 use crate::model::{Builder, ClipModel, Params};
@@ -17,6 +17,7 @@ use crate::model::{Builder, ClipModel, Params};
 #[command(after_help = "Examples:
   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test --linear-probe train
+  reportclip eval --model runs/b/model --compare runs/a/model --data pairs.csv --split test
   reportclip eval --model openai/clip-vit-base-patch32 --data pairs.csv --image-root images --json")]
 pub(super) struct Args {
     /// Model folder or hub id
@@ -36,6 +37,9 @@ pub(super) struct Args {
     /// Also fit a logistic regression of the labels on the image embeddings of this split, and judge it on --split
     #[arg(long, value_name = "SPLIT")]
     linear_probe: Option<String>,
+    /// Another model to compare with, paired on the same rows
+    #[arg(long, value_name = "DIR|HUB_ID", conflicts_with = "wise_ft")]
+    compare: Option<String>,
     /// Also evaluate mixtures with this model, the one that it was fine-tuned from
     #[arg(long, value_name = "DIR|HUB_ID")]
     wise_ft: Option<String>,
@@ -239,14 +243,29 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
         None => None,
     };
+    let difference = match &args.compare {
+        Some(other) => {
+            let other = OpenModel::open(other, &args.device)?;
+            let (ours, theirs) = (m.encoder(args.batch_size), other.encoder(args.batch_size));
+            Some(retrieval_difference(&ours, &theirs, &rows, &options)?)
+        }
+        None => None,
+    };
     if args.json {
         let mut value = serde_json::to_value(&report)?;
+        if let Some(difference) = &difference {
+            value["difference"] = serde_json::to_value(difference)?;
+        }
         if let Some(probe) = &probe {
             value["linear_probe"] = serde_json::to_value(probe)?;
         }
         return output::print_json(&value);
     }
     output::print(&table::retrieval(&[("model", &report)]))?;
+    if let Some(difference) = difference {
+        output::print("\nthis model minus the other, paired on the same rows [95 % interval]")?;
+        output::print(&table::figures(&difference))?;
+    }
     probe.map_or(Ok(()), |probe| output::print(&table::probe(&probe)))
 }
 

@@ -79,6 +79,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     for setting in &settings {
         config::load(&args.config, &overrides(args, setting))?;
     }
+    // Data, tokenizer and model are opened once before the first member; the demo's phantoms are drawn then, once.
+    drop(crate::train::prepare(&config)?);
     let stem = args.config.file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{stem}-sweep")));
     let data = data_args(&config, args.split.as_deref())?;
@@ -120,14 +122,8 @@ fn overrides(args: &Args, setting: &Setting) -> Vec<String> {
 fn data_args(config: &Config, split: Option<&str>) -> Result<Vec<String>> {
     let d = &config.data;
     let manifest = d.val.first().or(d.train.first()).context("data.train is missing")?;
-    let known: Vec<String> = match manifest.exists() {
-        true => {
-            let opened = Manifest::open(manifest, &Columns::from(d), d.image_root.as_deref())?;
-            opened.splits().iter().map(ToString::to_string).collect()
-        }
-        // The demo's phantoms are drawn by the first member.
-        false => vec!["test".into()],
-    };
+    let opened = Manifest::open(manifest, &Columns::from(d), d.image_root.as_deref())?;
+    let known: Vec<String> = opened.splits().iter().map(ToString::to_string).collect();
     let has = |name: &str| known.iter().any(|s| s == name);
     let split = match split {
         Some(name) => {

@@ -1,6 +1,7 @@
 //! What a run keeps of a validation to be looked at: a corner of the similarities, and examples with their images and
 //! reports. These are patients' data: they stay in the run folder, and `eval.gallery = 0` keeps none.
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::retrieval::Ranked;
@@ -54,29 +55,35 @@ pub struct Found {
     pub right: bool,
 }
 
-/// `count` evenly spaced examples of `ranked`, and as many of the hardest. `rows[i]` is the first row of image i.
-pub(super) fn choose(ranked: &[Ranked], rows: &[&Row], texts: &[&str], count: usize) -> (Vec<Example>, Vec<Example>) {
-    let example = |i: usize| {
-        let (r, row) = (&ranked[i], rows[i]);
+/// `count` evenly spaced examples of all images, and as many of those with the highest of `ranks`. `ranked` looks an image
+/// up; `rows[i]` is the first row of image i.
+pub(super) fn choose(
+    ranks: &[usize],
+    ranked: &dyn Fn(usize) -> Result<Ranked>,
+    (rows, texts): (&[&Row], &[&str]),
+    count: usize,
+) -> Result<(Vec<Example>, Vec<Example>)> {
+    let example = |i: usize| -> Result<Example> {
+        let (r, row) = (ranked(i)?, rows[i]);
         let found = r.first.iter().map(|&(text, score)| Found {
             report: texts[text].to_string(),
             score,
             right: r.relevant.contains(&text),
         });
-        Example {
+        Ok(Example {
             line: row.line,
             image: thumbnail(&row.image()),
             report: row.report().to_string(),
             rank: r.rank,
             gallery: texts.len(),
             found: found.collect(),
-        }
+        })
     };
-    let count = count.min(ranked.len());
-    let spaced = (0..count).map(|i| example(i * ranked.len() / count)).collect();
-    let mut order: Vec<usize> = (0..ranked.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(ranked[i].rank));
-    (spaced, order.into_iter().take(count).map(example).collect())
+    let count = count.min(ranks.len());
+    let spaced = (0..count).map(|i| example(i * ranks.len() / count)).collect::<Result<_>>()?;
+    let mut order: Vec<usize> = (0..ranks.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(ranks[i]));
+    Ok((spaced, order.into_iter().take(count).map(example).collect::<Result<_>>()?))
 }
 
 fn thumbnail(source: &ImageSource) -> String {

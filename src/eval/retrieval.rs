@@ -156,38 +156,38 @@ fn pictures(pairs: &Pairs, images: &Embeddings, texts: &Embeddings, rows: &[Row]
     if gallery == 0 {
         return Ok(Pictures { similarities, ..Pictures::default() });
     }
-    let ranked = (0..pairs.images.len()).map(|image| {
-        let (scores, relevant) = (scores(image)?, pairs.texts_of_image[image].clone());
+    let ranks: Vec<usize> = outcomes(images, texts, &pairs.texts_of_image)?.iter().map(|q| q.rank).collect();
+    let ranked = |image: usize| -> Result<Ranked> {
+        let scores = scores(image)?;
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         let first = order.iter().take(SHOWN).map(|&text| (text, scores[text])).collect();
-        Ok(Ranked { rank: rank_of_best(&scores, &relevant), relevant, first })
-    });
-    let ranked = ranked.collect::<Result<Vec<_>>>()?;
+        Ok(Ranked { rank: ranks[image], relevant: pairs.texts_of_image[image].clone(), first })
+    };
     let mut first_rows: Vec<Option<&Row>> = vec![None; pairs.images.len()];
     pairs.of_row.iter().zip(rows).rev().for_each(|(&(image, _), row)| first_rows[image] = Some(row));
     let first_rows: Vec<&Row> = first_rows.into_iter().flatten().collect();
-    let (gallery, hardest) = choose(&ranked, &first_rows, &pairs.texts, gallery);
+    let (gallery, hardest) = choose(&ranks, &ranked, (&first_rows, &pairs.texts), gallery)?;
     Ok(Pictures { similarities, gallery, hardest })
 }
 
 /// The distinct images and reports of a split and who belongs to whom.
-struct Pairs<'a> {
-    images: Vec<ImageSource>,
-    texts: Vec<&'a str>,
+pub(super) struct Pairs<'a> {
+    pub images: Vec<ImageSource>,
+    pub texts: Vec<&'a str>,
     /// (image, text) of each row.
     of_row: Vec<(usize, usize)>,
-    texts_of_image: Vec<Vec<usize>>,
-    images_of_text: Vec<Vec<usize>>,
-    image_groups: Vec<usize>,
-    text_groups: Vec<usize>,
+    pub texts_of_image: Vec<Vec<usize>>,
+    pub images_of_text: Vec<Vec<usize>>,
+    pub image_groups: Vec<usize>,
+    pub text_groups: Vec<usize>,
     /// Of the first row of each, where every row has one.
     image_labels: Vec<&'a str>,
     text_labels: Vec<&'a str>,
 }
 
 impl<'a> Pairs<'a> {
-    fn new(rows: &'a [Row]) -> Self {
+    pub fn new(rows: &'a [Row]) -> Self {
         let mut images: HashMap<ImageSource, usize> = HashMap::new();
         let mut texts: HashMap<&str, usize> = HashMap::new();
         let mut patients: HashMap<&str, usize> = HashMap::new();
@@ -249,13 +249,8 @@ impl<'a> Pairs<'a> {
     }
 }
 
-fn direction(
-    queries: &Embeddings,
-    gallery: &Embeddings,
-    relevant: &[Vec<usize>],
-    groups: &[usize],
-    options: &RetrievalOptions,
-) -> Result<DirectionFigures> {
+/// How each query's search ended, in order.
+pub(super) fn outcomes(queries: &Embeddings, gallery: &Embeddings, relevant: &[Vec<usize>]) -> Result<Vec<Query>> {
     let size = gallery.dim(0)?;
     let gallery_t = gallery.t()?.contiguous()?;
     let mut outcomes = Vec::with_capacity(relevant.len());
@@ -272,6 +267,18 @@ fn direction(
                 .map(|(scores, relevant)| Query { rank: rank_of_best(scores, relevant), relevant: relevant.len() }),
         );
     }
+    Ok(outcomes)
+}
+
+fn direction(
+    queries: &Embeddings,
+    gallery: &Embeddings,
+    relevant: &[Vec<usize>],
+    groups: &[usize],
+    options: &RetrievalOptions,
+) -> Result<DirectionFigures> {
+    let size = gallery.dim(0)?;
+    let outcomes = outcomes(queries, gallery, relevant)?;
     let figures = summarise(&outcomes);
     let rng = |i: u64| stream(options.seed, Purpose::Bootstrap, i);
     let values = |q: &[Query]| summarise(q).figures().map(|(_, v)| v).to_vec();
@@ -318,6 +325,9 @@ fn matches(
     Ok(all)
 }
 
+/// Queries of each direction that are ranked by label, evenly spaced where there are more.
+const LABEL_QUERIES: usize = 2000;
+
 /// `None` where not every row has a label, or all have one.
 fn by_label(pairs: &Pairs, images: &Embeddings, texts: &Embeddings) -> Result<Option<LabelFigures>> {
     let (of_images, of_texts) = (&pairs.image_labels, &pairs.text_labels);
@@ -326,15 +336,18 @@ fn by_label(pairs: &Pairs, images: &Embeddings, texts: &Embeddings) -> Result<Op
         return Ok(None);
     }
     let ranked = |queries: &Tensor, gallery: &Tensor, wanted: &[&str], labels: &[&str]| -> Result<(Ranking, f64)> {
-        let gallery = gallery.t()?.contiguous()?;
-        let mut found = Vec::new();
-        for (i, label) in wanted.iter().enumerate() {
-            let scores = queries.narrow(0, i, 1)?.contiguous()?.matmul(&gallery)?.flatten_all()?.to_vec1::<f32>()?;
-            let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
-            let alike: Vec<bool> = labels.iter().map(|l| l == label).collect();
+        // Each query sorts the gallery: of many, some are enough.
+        let asked: Vec<u32> =
+            (0..wanted.len()).step_by(wanted.len().div_ceil(LABEL_QUERIES).max(1)).map(|i| i as u32).collect();
+        let queries = queries.index_select(&Tensor::new(asked.as_slice(), &Device::Cpu)?, 0)?;
+        let scores: Vec<Vec<f32>> = queries.matmul(&gallery.t()?.contiguous()?)?.to_vec2()?;
+        let of_query = |(query, scores): (&u32, &Vec<f32>)| {
+            let scores: Vec<f64> = scores.iter().copied().map(f64::from).collect();
+            let alike: Vec<bool> = labels.iter().map(|l| *l == wanted[*query as usize]).collect();
             let share = alike.iter().filter(|a| **a).count() as f64 / alike.len() as f64;
-            found.extend(Ranking::of_query(&scores, &alike).map(|r| (r, share)));
-        }
+            Some((Ranking::of_query(&scores, &alike)?, share))
+        };
+        let found: Vec<(Ranking, f64)> = asked.par_iter().zip(&scores).filter_map(of_query).collect();
         let shares = found.iter().map(|(_, share)| share).sum::<f64>() / found.len() as f64;
         Ok((Ranking::mean(&found.into_iter().map(|(r, _)| r).collect::<Vec<_>>()), shares))
     };

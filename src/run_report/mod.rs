@@ -135,6 +135,7 @@ fn curves(runs: &[&Run]) -> String {
         html.push_str(&over_steps(title, &step(name), &[]));
     }
     html.push_str(&over_steps("samples a second", &|run: &Run| points(&run.timing, "samples_per_s"), &[]));
+    html.push_str(&over_steps("seconds spent waiting for data", &|run: &Run| points(&run.timing, "waiting"), &[]));
     html.push_str("</div></section><section><h2>Validations</h2><div class=\"charts\">");
     html.push_str(&over_steps("loss, validation", &eval("loss"), &[("chance", &eval("loss_chance"))]));
     html.push_str(&over_steps("mean recall", &eval("mean_recall"), &[]));
