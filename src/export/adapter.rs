@@ -61,10 +61,11 @@ pub fn write_adapter(
         });
         write(&inside.join("adapter_config.json"), &serde_json::to_vec_pretty(&config)?)?;
     }
-    let mut text =
-        "Low-rank adapters for the model that they were trained on; `peft.PeftModel.from_pretrained(model, \".\")` \
-                    puts them there. The projections and logit_scale, where they were trained, are in ../model only.\n"
-            .to_string();
+    let mut text = "Low-rank adapters for the model that they were trained on; `peft.PeftModel.from_pretrained(model, \".\")` \
+                    puts them there. The projections and logit_scale, where they were trained, are in ../model only.\n\n\
+                    Layers are named as in the files of weights. transformers 5 names those of ViT, DeiT and others anew in \
+                    memory, and PEFT then passes them over. ../model holds everything.\n"
+        .to_string();
     if homeless > 0 {
         text.push_str(&format!(
             "Left out, because the layout has no module of their own for them: {homeless} layers.\n"
