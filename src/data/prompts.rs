@@ -149,9 +149,11 @@ impl Prompts {
         index: &HashMap<&str, usize>,
         unknown: &mut BTreeMap<String, usize>,
     ) -> Vec<Option<bool>> {
-        let Some(label) = row.label() else { return vec![None; self.classes.len()] };
+        if row.label().is_none() {
+            return vec![None; self.classes.len()];
+        }
         let mut found = vec![Some(false); self.classes.len()];
-        for name in label.split([';', '|']).map(str::trim).filter(|name| !name.is_empty()) {
+        for name in row.labels() {
             match index.get(name) {
                 Some(&k) => found[k] = Some(true),
                 None => *unknown.entry(name.to_string()).or_default() += 1,

@@ -108,6 +108,11 @@ impl Row {
         self.text(Field::Label)
     }
 
+    /// The label as a list, cut at `;` and `|`.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.label().unwrap_or_default().split([';', '|']).map(str::trim).filter(|label| !label.is_empty())
+    }
+
     /// Value of the column number `i` of [`super::Columns::extra`], where the manifest has one.
     pub fn extra(&self, i: usize) -> Option<&str> {
         self.text(Field::Extra)?.split(EXTRA_SEPARATOR).nth(i).filter(|value| !value.is_empty())

@@ -38,13 +38,8 @@ pub fn retrieval_difference(
         };
         let rng = |i: u64| stream(options.seed, Purpose::Bootstrap, i);
         let bounds = bootstrap::interval(&both, groups, options.bootstrap, rng, difference);
-        let names = summarise(&ours[i]).figures().map(|(name, _)| name);
-        figures.extend(names.iter().zip(difference(&both)).enumerate().map(|(k, (name, value))| Figure {
-            name: format!("{direction} {name}"),
-            value,
-            interval: bounds.as_ref().map(|b| b[k]),
-            chance: Some(0.0),
-        }));
+        let names = summarise(&ours[i]).figures().map(|(name, _)| format!("{direction} {name}"));
+        figures.extend(Figure::list(names.iter().map(|n| (n.as_str(), Some(0.0))), difference(&both), bounds));
     }
     Ok(figures)
 }

@@ -18,8 +18,8 @@ pub struct Scores {
     /// Whether an image may have several classes.
     multi_label: bool,
     names: Vec<String>,
-    /// With one class an image a list of one task, otherwise one a finding; predictions hold the number of their image.
-    tasks: Vec<Vec<(usize, Scored)>>,
+    /// With one class an image one task, otherwise one a finding: the prediction for each labelled image, by its number.
+    tasks: Vec<Vec<Option<Scored>>>,
     /// Number of each image's patient.
     groups: Vec<usize>,
     /// Values of the subgroup columns of each image.
@@ -68,15 +68,18 @@ pub fn score(encoder: &Encoder, rows: &[Row], prompts: &Prompts, labels: &Labels
     let similarities = encoder.images(&images)?.matmul(&class_directions(encoder, prompts)?.t()?.contiguous()?)?;
     let similarities: Vec<Vec<f32>> = similarities.to_vec2()?;
     let logits = |image: usize, of: &[usize]| of.iter().map(|&k| scale * f64::from(similarities[image][k])).collect();
-    let scored = |image: usize, of: &[usize], target: usize| {
-        (image, Scored { logits: logits(image, of), target, temperature: 1.0, group: groups[image] })
+    let scored = |image: usize, of: &[usize], target: usize| Scored {
+        logits: logits(image, of),
+        target,
+        temperature: 1.0,
+        group: groups[image],
     };
     let classes = prompts.classes.len();
     let all: Vec<usize> = (0..classes).collect();
     let tasks = match labels {
         Labels::Classes(labels) => {
             let one = |(image, &row): (usize, &usize)| labels[row].map(|target| scored(image, &all, target));
-            vec![of_image.iter().enumerate().filter_map(one).collect()]
+            vec![of_image.iter().enumerate().map(one).collect()]
         }
         Labels::Findings(labels) => {
             let of_finding = |k: usize| {
@@ -84,7 +87,7 @@ pub fn score(encoder: &Encoder, rows: &[Row], prompts: &Prompts, labels: &Labels
                 let one = |(image, &row): (usize, &usize)| {
                     labels[row][k].map(|has| scored(image, &[2 * k + 1, 2 * k], usize::from(has)))
                 };
-                of_image.iter().enumerate().filter_map(one).collect()
+                of_image.iter().enumerate().map(one).collect()
             };
             (0..classes).map(of_finding).collect()
         }
@@ -105,7 +108,7 @@ impl Scores {
         let (words, thresholds) = self.judge(fit)?;
         let labelled: Vec<usize> = self.labelled();
         ensure!(!labelled.is_empty(), "no image has a label that counts");
-        let predictions: Vec<&Scored> = self.tasks.iter().flatten().map(|(_, p)| p).collect();
+        let predictions: Vec<&Scored> = self.tasks.iter().flatten().flatten().collect();
         let Some(calibration) = CalibrationReport::of(&predictions, &words) else {
             anyhow::bail!("no image has a label that counts")
         };
@@ -153,12 +156,12 @@ impl Scores {
         if let Some((other, name)) = fit {
             ensure!(other.tasks.len() == self.tasks.len(), "{name} was scored with other prompts");
         }
-        let flat = |scores: &Scores| scores.tasks.iter().flatten().map(|(_, p)| p.clone()).collect::<Vec<_>>();
+        let flat = |scores: &Scores| scores.tasks.iter().flatten().flatten().cloned().collect::<Vec<_>>();
         let mut predictions = flat(self);
         let others = fit.map(|(other, name)| (flat(other), name));
         let words = set_temperatures(&mut predictions, others.as_ref().map(|(o, name)| (o.as_slice(), *name)));
-        let fitted = self.tasks.iter_mut().flatten().zip(predictions);
-        fitted.for_each(|((_, p), fitted)| p.temperature = fitted.temperature);
+        let fitted = self.tasks.iter_mut().flatten().flatten().zip(predictions);
+        fitted.for_each(|(p, fitted)| p.temperature = fitted.temperature);
         let thresholds = (0..self.names.len()).map(|k| {
             let best = |scores: &Scores, half: Option<usize>| {
                 let (s, p, groups) = scores.one_against_rest(k, None);
@@ -175,77 +178,49 @@ impl Scores {
     }
 
     fn labelled(&self) -> Vec<usize> {
-        let mut images: Vec<usize> = self.tasks.iter().flatten().map(|(image, _)| *image).collect();
-        images.sort_unstable();
-        images.dedup();
-        images
+        (0..self.groups.len()).filter(|&image| self.tasks.iter().any(|task| task[image].is_some())).collect()
     }
 
     /// Scores of class `k`, whether each is positive, and groups; of `images` (repeats count) or all.
     fn one_against_rest(&self, k: usize, images: Option<&[usize]>) -> (Vec<f64>, Vec<bool>, Vec<usize>) {
         let (task, class, positive) = if self.multi_label { (k, 1, 1) } else { (0, k, k) };
         let mut found = (Vec::new(), Vec::new(), Vec::new());
-        let mut take = |p: &Scored| {
+        let take = |p: &Scored| {
             found.0.push(p.probabilities(false)[class]);
             found.1.push(p.target == positive);
             found.2.push(p.group);
         };
         match images {
-            None => self.tasks[task].iter().for_each(|(_, p)| take(p)),
-            Some(images) => {
-                let of_image: HashMap<usize, &Scored> = self.tasks[task].iter().map(|(i, p)| (*i, p)).collect();
-                images.iter().filter_map(|i| of_image.get(i)).for_each(|p| take(p));
-            }
+            None => self.tasks[task].iter().flatten().for_each(take),
+            Some(images) => images.iter().filter_map(|&i| self.tasks[task][i].as_ref()).for_each(take),
         }
         found
     }
 
     /// Names of the overall figures with what chance gives for each.
     fn names(&self, images: &[usize]) -> Vec<(&'static str, Option<f64>)> {
-        let k = self.names.len() as f64;
-        if self.multi_label {
-            let prevalence: Vec<f64> = (0..self.names.len())
-                .map(|k| self.one_against_rest(k, Some(images)).1)
-                .filter(|p| p.contains(&true) && p.contains(&false))
-                .map(|p| p.iter().filter(|p| **p).count() as f64 / p.len() as f64)
-                .collect();
-            let auprc = prevalence.iter().sum::<f64>() / prevalence.len() as f64;
-            let ln2 = std::f64::consts::LN_2;
-            return vec![
+        // A finding is a choice of two.
+        let k = if self.multi_label { 2.0 } else { self.names.len() as f64 };
+        let shares: Vec<f64> = (0..self.names.len())
+            .map(|k| self.one_against_rest(k, Some(images)).1)
+            .map(|p| p.iter().filter(|p| **p).count() as f64 / p.len() as f64)
+            .collect();
+        let mut names = if self.multi_label {
+            let known: Vec<f64> = shares.into_iter().filter(|s| *s > 0.0 && *s < 1.0).collect();
+            vec![("auroc_macro", Some(0.5)), ("auprc_macro", Some(known.iter().sum::<f64>() / known.len() as f64))]
+        } else {
+            vec![
+                ("accuracy", shares.into_iter().reduce(f64::max)),
+                ("balanced_accuracy", Some(1.0 / k)),
+                ("macro_f1", None),
                 ("auroc_macro", Some(0.5)),
-                ("auprc_macro", Some(auprc)),
-                ("nll", Some(ln2)),
-                ("brier", Some(0.5)),
-                ("ece", None),
-                ("ece_equal_mass", None),
-                ("mce", None),
-                ("nll_scaled", Some(ln2)),
-                ("brier_scaled", Some(0.5)),
-                ("ece_scaled", None),
-                ("ece_equal_mass_scaled", None),
-                ("mce_scaled", None),
-            ];
-        }
-        let mut counts = vec![0usize; self.names.len()];
-        let of_image: HashMap<usize, &Scored> = self.tasks[0].iter().map(|(i, p)| (*i, p)).collect();
-        images.iter().filter_map(|i| of_image.get(i)).for_each(|p| counts[p.target] += 1);
-        let majority = counts.iter().copied().max().unwrap_or(0) as f64 / images.len() as f64;
-        vec![
-            ("accuracy", Some(majority)),
-            ("balanced_accuracy", Some(1.0 / k)),
-            ("macro_f1", None),
-            ("auroc_macro", Some(0.5)),
-            ("nll", Some(k.ln())),
-            ("brier", Some(1.0 - 1.0 / k)),
-            ("ece", None),
-            ("ece_equal_mass", None),
-            ("mce", None),
-            ("nll_scaled", Some(k.ln())),
-            ("brier_scaled", Some(1.0 - 1.0 / k)),
-            ("ece_scaled", None),
-            ("ece_equal_mass_scaled", None),
-            ("mce_scaled", None),
-        ]
+            ]
+        };
+        let (nll, brier) = (Some(k.ln()), Some(1.0 - 1.0 / k));
+        names.extend([("nll", nll), ("brier", brier), ("ece", None), ("ece_equal_mass", None), ("mce", None)]);
+        names.extend([("nll_scaled", nll), ("brier_scaled", brier), ("ece_scaled", None)]);
+        names.extend([("ece_equal_mass_scaled", None), ("mce_scaled", None)]);
+        names
     }
 
     /// Values of [`Self::names`] over `images`, of which some may stand there several times.
@@ -256,10 +231,8 @@ impl Scores {
             .map(|(s, p, _)| (metric::auroc(&s, &p), metric::average_precision(&s, &p)))
             .collect();
         let mean = |pick: fn(&(f64, f64)) -> f64| ranked.iter().map(pick).sum::<f64>() / ranked.len() as f64;
-        let maps: Vec<HashMap<usize, &Scored>> =
-            self.tasks.iter().map(|task| task.iter().map(|(i, p)| (*i, p)).collect()).collect();
-        let predictions: Vec<&Scored> =
-            maps.iter().flat_map(|map| images.iter().filter_map(|i| map.get(i).copied())).collect();
+        let of_images = |task| images.iter().filter_map(move |&i| <[Option<Scored>]>::get(task, i)?.as_ref());
+        let predictions: Vec<&Scored> = self.tasks.iter().map(Vec::as_slice).flat_map(of_images).collect();
         let mut values = match self.multi_label {
             true => vec![mean(|r| r.0), mean(|r| r.1)],
             false => {
@@ -282,15 +255,7 @@ impl Scores {
 
     fn figures(&self, images: &[usize], options: &ZeroShotOptions) -> Vec<Figure> {
         let bounds = self.interval(images, options, |images| self.values(images));
-        let values = self.values(images).into_iter().zip(self.names(images)).enumerate();
-        values
-            .map(|(i, (value, (name, chance)))| Figure {
-                name: name.to_string(),
-                value,
-                interval: bounds.as_ref().map(|b| b[i]).filter(|b| b.0.is_finite()),
-                chance,
-            })
-            .collect()
+        Figure::list(self.names(images), self.values(images), bounds)
     }
 
     fn interval(
@@ -323,19 +288,12 @@ impl Scores {
             let positives = positive.iter().filter(|p| **p).count();
             let share = positives as f64 / positive.len() as f64;
             let chances = [Some(0.5), Some(share), Some(2.0 * share / (1.0 + share))];
-            let figures = ["auroc", "auprc", "f1"].into_iter().zip(values(&labelled)).zip(chances).enumerate();
+            let names = ["auroc", "auprc", "f1"].into_iter().zip(chances);
             Finding {
                 name: name.clone(),
                 positives,
                 negatives: positive.len() - positives,
-                figures: figures
-                    .map(|(i, ((name, value), chance))| Figure {
-                        name: name.to_string(),
-                        value,
-                        interval: bounds.as_ref().map(|b| b[i]).filter(|b| b.0.is_finite()),
-                        chance,
-                    })
-                    .collect(),
+                figures: Figure::list(names, values(&labelled), bounds),
             }
         };
         self.names.iter().enumerate().map(finding).collect()
@@ -354,14 +312,7 @@ impl Scores {
             pairs.map(|(a, b)| a - b).collect::<Vec<f64>>()
         };
         let bounds = self.interval(&images, options, values);
-        let named = values(&images).into_iter().zip(self.names(&images)).enumerate();
-        Ok(named
-            .map(|(i, (value, (name, _)))| Figure {
-                name: name.to_string(),
-                value,
-                interval: bounds.as_ref().map(|b| b[i]).filter(|b| b.0.is_finite()),
-                chance: Some(0.0),
-            })
-            .collect())
+        let names = self.names(&images).into_iter().map(|(name, _)| (name, Some(0.0)));
+        Ok(Figure::list(names, values(&images), bounds))
     }
 }

@@ -53,26 +53,7 @@ impl ClassLoss {
         if weights.len() != classes {
             bail!("loss.class_weights has {} numbers for {classes} classes", weights.len());
         }
-        let eps = self.label_smoothing;
-        let mut soft = SoftTargets {
-            smoothed: vec![0.0; batch * classes],
-            hard: vec![0.0; batch * classes],
-            divisor: targets.iter().flatten().map(|&t| weights[t]).sum(),
-            right: Vec::new(),
-        };
-        for (row, target) in targets.iter().enumerate() {
-            let Some(target) = *target else {
-                soft.right.push(None);
-                continue;
-            };
-            for (k, weight) in weights.iter().enumerate() {
-                soft.smoothed[row * classes + k] = eps / classes as f64 * weight;
-            }
-            soft.smoothed[row * classes + target] += (1.0 - eps) * weights[target];
-            soft.hard[row * classes + target] = weights[target];
-            soft.right.push(Some((0..classes).map(|k| k == target).collect()));
-        }
-        soft.loss(&logits)
+        SoftTargets::of_classes(targets, &weights, self.label_smoothing)?.loss(&logits)
     }
 }
 
@@ -87,21 +68,8 @@ impl MultiLabelLoss {
         if targets.len() != batch * findings || directions % 2 != 0 {
             bail!("{} targets for {batch} images and {findings} findings", targets.len());
         }
-        let half = self.label_smoothing / 2.0;
-        let of = |has: f64, other: f64| {
-            let one = move |t: &Option<bool>| match t {
-                Some(true) => [has, other],
-                Some(false) => [other, has],
-                None => [0.0; 2],
-            };
-            targets.iter().flat_map(one).collect::<Vec<f64>>()
-        };
-        let soft = SoftTargets {
-            smoothed: of(1.0 - half, half),
-            hard: of(1.0, 0.0),
-            divisor: targets.iter().flatten().count() as f64,
-            right: targets.iter().map(|t| t.map(|has| vec![has, !has])).collect(),
-        };
-        soft.loss(&logits)
+        // "Has it" stands first.
+        let classes: Vec<Option<usize>> = targets.iter().map(|t| t.map(|has| usize::from(!has))).collect();
+        SoftTargets::of_classes(&classes, &[1.0; 2], self.label_smoothing)?.loss(&logits)
     }
 }

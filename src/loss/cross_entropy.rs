@@ -96,7 +96,7 @@ pub fn cross_entropy(logits: &Tensor, targets: Targets, options: &CrossEntropy) 
 }
 
 /// For index targets: `w[y]` at the target and 0 elsewhere; `w[k]` everywhere; the sum of `w[y]`. Ignored rows are 0.
-fn index_masks(y: &[i64], weight: &[f64], ignore_index: i64) -> Result<(Vec<f64>, Vec<f64>, f64)> {
+pub(super) fn index_masks(y: &[i64], weight: &[f64], ignore_index: i64) -> Result<(Vec<f64>, Vec<f64>, f64)> {
     let classes = weight.len();
     let mut hard = vec![0.0; y.len() * classes];
     let mut smooth = vec![0.0; y.len() * classes];

@@ -82,7 +82,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// The weighted sum; accuracy is the first one's.
+    /// The weighted sum; of accuracy the weighted mean.
     fn sum(parts: &[(f64, Self)]) -> Result<Self> {
         let Some((_, first)) = parts.first() else { bail!("a sum of no objectives") };
         let mut loss = (&first.loss * parts[0].0)?;

@@ -4,6 +4,7 @@ use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
 use super::Part;
+use super::cross_entropy::index_masks;
 
 /// Targets of (rows, classes) logits: `smoothed` and `hard` say how much −ln q of each class counts.
 pub(super) struct SoftTargets {
@@ -18,6 +19,17 @@ pub(super) struct SoftTargets {
 }
 
 impl SoftTargets {
+    /// One class a row, `None` for rows that do not count, as `F.cross_entropy` smooths and weighs them.
+    pub fn of_classes(targets: &[Option<usize>], weights: &[f64], eps: f64) -> Result<Self> {
+        const IGNORED: i64 = -100;
+        let classes = weights.len();
+        let indices: Vec<i64> = targets.iter().map(|t| t.map_or(IGNORED, |t| t as i64)).collect();
+        let (hard, everywhere, divisor) = index_masks(&indices, weights, IGNORED)?;
+        let smoothed = hard.iter().zip(everywhere).map(|(h, e)| (1.0 - eps) * h + eps / classes as f64 * e).collect();
+        let right = targets.iter().map(|t| t.map(|t| (0..classes).map(|k| k == t).collect())).collect();
+        Ok(Self { smoothed, hard, divisor, right })
+    }
+
     /// The loss of `logits`. Where no row counts it is 0, with a gradient of 0.
     pub fn loss(&self, logits: &Tensor) -> Result<Part> {
         let (rows, classes) = logits.dims2()?;

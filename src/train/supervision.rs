@@ -159,8 +159,8 @@ fn alike(by: Positives, rows: &[Row]) -> Alike {
         Positives::LabelSimilarity => {
             let mut names: HashMap<String, u32> = HashMap::new();
             let set = |row: &Row| {
-                let listed = row.label().unwrap_or_default().split([';', '|']).map(str::trim).filter(|l| !l.is_empty());
-                let mut set: Vec<u32> = listed
+                let mut set: Vec<u32> = row
+                    .labels()
                     .map(|label| {
                         let next = names.len() as u32;
                         *names.entry(label.to_string()).or_insert(next)
