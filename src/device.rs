@@ -2,22 +2,26 @@
 
 use candle_core::Device;
 
-/// The device for `wanted` (`"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`) and one line saying why.
+/// The device for `wanted` (`"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`) and one line saying why. Of several processes on a
+/// host, `(local rank, how many)`, each takes a GPU of its own unless one is named.
 ///
 /// # Errors
 /// A CUDA device asked for by name that is not there, or a binary built without the `cuda` feature.
-pub fn choose(wanted: &str) -> anyhow::Result<(Device, String)> {
+pub fn choose(wanted: &str, (rank, ranks): (usize, usize)) -> anyhow::Result<(Device, String)> {
     let built_with_cuda = candle_core::utils::cuda_is_available();
+    let which = if ranks > 1 { format!("that of local rank {rank}") } else { "the first GPU found".into() };
     match wanted {
-        "auto" if built_with_cuda => match Device::new_cuda(0) {
-            Ok(device) => Ok((device, "cuda:0, the first GPU found".into())),
-            Err(e) => Ok((Device::Cpu, format!("cpu, because no CUDA device answers ({})", first_line(&e)))),
+        "auto" if built_with_cuda => match Device::new_cuda(rank) {
+            Ok(device) => Ok((device, format!("cuda:{rank}, {which}"))),
+            Err(e) => {
+                Ok((Device::Cpu, format!("cpu, because CUDA device {rank} does not answer ({})", first_line(&e))))
+            }
         },
         "auto" => Ok((Device::Cpu, "cpu, because this binary was built without the cuda feature".into())),
         "cpu" => Ok((Device::Cpu, "cpu, as asked".into())),
         cuda => {
             let index = match cuda.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest)) {
-                Some("") => 0,
+                Some("") => rank,
                 Some(n) => {
                     n.parse().map_err(|_| anyhow::anyhow!("device {wanted:?}: allowed are auto, cpu, cuda:N"))?
                 }
@@ -28,13 +32,36 @@ pub fn choose(wanted: &str) -> anyhow::Result<(Device, String)> {
                 "device {wanted:?}: this binary was built without CUDA; use device = \"cpu\", or build it with \
                  `cargo build --release --features cuda`"
             );
-            Ok((Device::new_cuda(index)?, format!("{wanted}, as asked")))
+            let device = Device::new_cuda(index)
+                .map_err(|e| anyhow::anyhow!("device {wanted:?}: GPU {index} does not answer: {}", first_line(&e)))?;
+            Ok((device, format!("cuda:{index}, as asked")))
         }
     }
 }
 
 fn first_line(e: &candle_core::Error) -> String {
     e.to_string().lines().next().unwrap_or_default().to_string()
+}
+
+/// Of several processes on this host, each uses its part of the cores, unless `RAYON_NUM_THREADS` says how many. Call it
+/// before anything else uses threads.
+///
+/// # Errors
+/// None in practice.
+pub fn share_cores(processes: usize) -> anyhow::Result<()> {
+    if processes <= 1 || std::env::var_os("RAYON_NUM_THREADS").is_some() {
+        return Ok(());
+    }
+    let all = crate::ops::online_cores();
+    let ours = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if ours * processes < all {
+        tracing::warn!(
+            "this process may use {ours} of {all} cores, because the launcher bound it; with Open MPI, mpirun --bind-to \
+             none lets {processes} processes use all"
+        );
+    }
+    // A process that was bound has its cores for itself.
+    use_threads(if ours < all { ours } else { (all / processes).max(1) })
 }
 
 /// Makes the CPU's kernels use this many threads. Call it before anything else does: the first use fixes the number.

@@ -1,13 +1,14 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error html ops metrics` ← `config track hub sweep` ← `data model loss optim run_report` ← `export eval` ← `train` ← `bench` ← `cli`.
+//! `error html ops metrics` ← `config track hub sweep dist` ← `data model loss optim run_report` ← `export eval` ← `train` ← `bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod dist;
 pub mod error;
 pub mod eval;
 pub mod export;

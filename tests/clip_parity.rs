@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{assert_close, golden, load_golden, open, tensors};
 use reportclip::config::FreezeDepth;
 use reportclip::data::{Batch, Images};
+use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss};
 use reportclip::model::checkpoint::{LoadOptions, Loaded, load};
 use reportclip::model::{Builder, ClipModel};
@@ -29,10 +30,11 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
         input_ids: flat("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
         pairs,
         tokens,
-        rows: Vec::new(),
+        rows: (0..pairs).collect(),
         errors: Vec::new(),
     };
     let step = TrainStep {
+        world: &Single,
         config: &loaded.config,
         params: &loaded.params,
         loss: &LOSS,

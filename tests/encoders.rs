@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{assert_close, golden, numbers, open, tensors};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images, ReportTokenizer, TokenizerKind};
+use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss, SiglipLoss};
 use reportclip::model::checkpoint::{Family, LoadOptions, Loaded, PairOptions, Pooling, load, load_pair};
 use reportclip::model::{Builder, ClipModel, Part, freeze};
@@ -89,6 +90,7 @@ fn case(name: &'static str) -> Case {
 impl Case {
     fn step(&self) -> TrainStep<'_> {
         TrainStep {
+            world: &Single,
             config: &self.loaded.config,
             params: &self.loaded.params,
             loss: &self.loss,
@@ -107,7 +109,7 @@ impl Case {
             input_ids: take("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
             pairs: to - from,
             tokens: self.expected["input_ids"].dim(1).unwrap(),
-            rows: Vec::new(),
+            rows: (0..to - from).collect(),
             errors: Vec::new(),
         }
     }

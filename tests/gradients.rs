@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use common::{assert_close, load_golden};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images};
+use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss};
 use reportclip::model::checkpoint::Loaded;
 use reportclip::model::{Builder, ClipModel, freeze};
@@ -26,7 +27,7 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
         tokens: expected["input_ids"].dim(1).unwrap(),
         input_ids: ids.to_vec1().unwrap(),
         pairs: to - from,
-        rows: Vec::new(),
+        rows: (0..to - from).collect(),
         errors: Vec::new(),
     }
 }
@@ -35,6 +36,7 @@ const OPTIONS: AdamWOptions = common::ADAMW;
 
 fn step_of<'a>(loaded: &'a Loaded, loss: &'a Loss) -> TrainStep<'a> {
     TrainStep {
+        world: &Single,
         config: &loaded.config,
         params: &loaded.params,
         loss,

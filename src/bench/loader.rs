@@ -69,7 +69,8 @@ pub fn loader(bench: &LoaderBench) -> Result<LoaderFigures> {
             let make = move |batch: u64| {
                 (batch < batches).then(|| -> Result<Vec<f32>> {
                     let one = |row: usize| preprocess.prepare(&rows[row].image().read()?, None);
-                    let prepared = sampler.batch(round * batches + batch).into_iter().map(one);
+                    let prepared =
+                        sampler.rows(round * batches + batch, 0..sampler.rows_per_step()).into_iter().map(one);
                     Ok(Images::Prepared(prepared.collect::<Result<_>>()?).numbers())
                 })
             };

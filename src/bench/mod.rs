@@ -1,5 +1,6 @@
 //! Measurements of speed and memory on this machine, as `scripts/bench` sets them beside PyTorch's.
 
+mod collectives;
 mod data;
 mod encode;
 mod loader;
@@ -8,6 +9,7 @@ mod train_step;
 
 use serde::Serialize;
 
+pub use collectives::{CollectiveFigures, collectives};
 pub use data::{DataBench, DataFigures, data};
 pub use encode::{EncodeFigures, encode};
 pub use loader::{LoaderBench, LoaderFigures, loader};

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Spread;
 use crate::config::{Direction, FreezeDepth};
 use crate::data::{Batch, Images, Preprocess, image::Picture};
+use crate::dist::Collective;
 use crate::loss::{ClipLoss, Loss};
 use crate::model::{ClipConfig, Part, checkpoint};
 use crate::ops::peak_rss_mib;
@@ -59,11 +60,16 @@ pub struct TrainStepFigures {
     pub loss: f64,
 }
 
-/// Runs the steps.
+/// Runs the steps, of which each rank of `world` has its share.
 ///
 /// # Errors
 /// A batch of nothing, texts longer than the model's.
-pub fn train_step(bench: &TrainStepBench, device: &Device, started: Instant) -> Result<TrainStepFigures> {
+pub fn train_step(
+    bench: &TrainStepBench,
+    device: &Device,
+    started: Instant,
+    world: &dyn Collective,
+) -> Result<TrainStepFigures> {
     let longest = bench.text_lengths.iter().max().copied().unwrap_or(0);
     ensure!(bench.steps > 0 && bench.batch_size > 0 && bench.accum_freq > 0, "steps and batch size start at 1");
     ensure!(
@@ -77,6 +83,7 @@ pub fn train_step(bench: &TrainStepBench, device: &Device, started: Instant) -> 
     let mut optimizer = AdamW::new(&params, OPTIONS)?;
     let loss = Loss::Clip(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
     let step = TrainStep {
+        world,
         config: &bench.config,
         params: &params,
         loss: &loss,
@@ -86,7 +93,10 @@ pub fn train_step(bench: &TrainStepBench, device: &Device, started: Instant) -> 
         checkpoint_activations: bench.checkpoint_activations,
         frozen_image: if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None },
     };
-    let batches: Vec<Batch> = (0..bench.accum_freq).map(|i| random_batch(bench, i)).collect::<Result<_>>()?;
+    let own = TrainStepBench { batch_size: world.share(bench.batch_size).len(), ..bench.clone() };
+    let first = world.rank() * bench.accum_freq;
+    let batches: Vec<Batch> =
+        (first..first + bench.accum_freq).map(|i| random_batch(&own, i)).collect::<Result<_>>()?;
     run(&step, &batches, &mut optimizer, bench.steps, started)
 }
 
@@ -121,14 +131,15 @@ fn run(
         }
     }
     let rest = Spread::of(if seconds.len() > 1 { &seconds[1..] } else { &seconds });
-    let pairs = batches.iter().map(|b| b.pairs).sum::<usize>();
+    let own = batches.iter().map(|b| b.pairs as u32).sum();
+    let pairs: u32 = step.world.gather_numbers(&[own])?.0.iter().sum();
     Ok(TrainStepFigures {
         first_step_s: seconds[0],
         median_step_s: rest.median,
         min_step_s: rest.min,
         max_step_s: rest.max,
         start_to_first_step_s,
-        samples_per_s: pairs as f64 / rest.median,
+        samples_per_s: f64::from(pairs) / rest.median,
         peak_rss_mib: peak_rss_mib(),
         loss,
     })
@@ -159,5 +170,12 @@ pub(super) fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batc
         input_ids.extend((1..length).map(|_| rng.random_range(1..text.vocab_size().min(end as usize) as u32)));
         input_ids.extend(std::iter::repeat_n(end, 1 + tokens - length));
     }
-    Ok(Batch { images, input_ids, pairs: bench.batch_size, rows: Vec::new(), tokens, errors: Vec::new() })
+    Ok(Batch {
+        images,
+        input_ids,
+        pairs: bench.batch_size,
+        rows: (0..bench.batch_size).collect(),
+        tokens,
+        errors: Vec::new(),
+    })
 }

@@ -9,6 +9,7 @@ use super::output;
 use crate::bench::{self, DataBench, LoaderBench, Spread, TrainStepBench};
 use crate::data::{ReportTokenizer, TokenizerKind};
 use crate::device;
+use crate::dist::Collective;
 use crate::model::ClipConfig;
 
 #[derive(Debug, clap::Subcommand)]
@@ -23,6 +24,8 @@ pub(super) enum Command {
     Loader(LoaderArgs),
     /// Floating-point operations a second of a large matrix product: what steps are measured against
     Matmul(MatmulArgs),
+    /// Seconds of gathers and sums over the processes of a launcher, by size
+    Collectives(CollectivesArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -139,10 +142,27 @@ pub(super) struct MatmulArgs {
     json: bool,
 }
 
-pub(super) fn run(command: &Command) -> Result<()> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  mpirun -n 2 --bind-to none reportclip bench collectives
+  mpirun -n 2 --bind-to none reportclip bench collectives --mib 1,25,600 --json")]
+pub(super) struct CollectivesArgs {
+    /// MiB that each process gives
+    #[arg(long, value_delimiter = ',', default_values_t = [0.001, 0.1, 1.0, 25.0, 100.0])]
+    mib: Vec<f64>,
+    /// How often each is done, after one for nothing
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: &Command, world: &dyn Collective) -> Result<()> {
     let started = Instant::now();
     match command {
-        Command::TrainStep(args) => train_step(args, started),
+        Command::TrainStep(args) => train_step(args, started, world),
+        Command::Collectives(args) => collectives(args, world),
         Command::Encode(args) => encode(args),
         Command::Data(args) => data(args),
         Command::Loader(args) => loader(args),
@@ -150,11 +170,11 @@ pub(super) fn run(command: &Command) -> Result<()> {
     }
 }
 
-fn choose_device(name: &str, threads: Option<usize>) -> Result<candle_core::Device> {
+fn choose_device(name: &str, threads: Option<usize>, local: (usize, usize)) -> Result<candle_core::Device> {
     if let Some(threads) = threads {
         device::use_threads(threads)?;
     }
-    let (device, reason) = device::choose(name)?;
+    let (device, reason) = device::choose(name, local)?;
     tracing::debug!("device: {reason}");
     Ok(device)
 }
@@ -192,9 +212,12 @@ fn read_lengths(path: &Path) -> Result<Vec<usize>> {
     Ok(lengths)
 }
 
-fn train_step(args: &ModelArgs, started: Instant) -> Result<()> {
-    let device = choose_device(&args.device, args.threads)?;
-    let figures = bench::train_step(&model_bench(args)?, &device, started)?;
+fn train_step(args: &ModelArgs, started: Instant, world: &dyn Collective) -> Result<()> {
+    if args.threads.is_none() {
+        device::share_cores(world.local().1)?;
+    }
+    let device = choose_device(&args.device, args.threads, world.local())?;
+    let figures = bench::train_step(&model_bench(args)?, &device, started, world)?;
     if args.json {
         return output::print_json(&serde_json::to_value(figures)?);
     }
@@ -214,7 +237,7 @@ fn spread(s: &Spread) -> String {
 }
 
 fn encode(args: &ModelArgs) -> Result<()> {
-    let device = choose_device(&args.device, args.threads)?;
+    let device = choose_device(&args.device, args.threads, (0, 1))?;
     let figures = bench::encode(&model_bench(args)?, &device)?;
     if args.json {
         return output::print_json(&serde_json::to_value(figures)?);
@@ -286,10 +309,25 @@ fn loader(args: &LoaderArgs) -> Result<()> {
 }
 
 fn matmul(args: &MatmulArgs) -> Result<()> {
-    let device = choose_device(&args.device, args.threads)?;
+    let device = choose_device(&args.device, args.threads, (0, 1))?;
     let gflops = bench::matmul_gflops(&device)?;
     if args.json {
         return output::print_json(&serde_json::json!({ "gflops": gflops }));
     }
     output::print(&format!("{gflops:.1} GFLOP/s"))
+}
+
+fn collectives(args: &CollectivesArgs, world: &dyn Collective) -> Result<()> {
+    ensure!(world.size() > 1, "this is one process; start several: mpirun -n 2 reportclip bench collectives");
+    ensure!(args.rounds > 0, "--rounds is 0; allowed is 1 and more");
+    let figures = bench::collectives(world, &args.mib, args.rounds)?;
+    if args.json {
+        return output::print_json(&serde_json::json!({ "ranks": world.size(), "figures": figures }));
+    }
+    output::print(&format!("{} processes; milliseconds, median (fastest–slowest)", world.size()))?;
+    for f in &figures {
+        let ms = |s: &Spread| format!("{:.3} ({:.3}–{:.3})", 1e3 * s.median, 1e3 * s.min, 1e3 * s.max);
+        output::print(&format!("{} MiB each: gather {}, sum {}", f.mib, ms(&f.gather_s), ms(&f.sum_s)))?;
+    }
+    Ok(())
 }

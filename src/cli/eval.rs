@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{output, table};
 use crate::data::{Columns, Manifest, ReportPolicy, Row};
+use crate::dist::Single;
 use crate::eval::{Encoder, RetrievalOptions, evaluate, linear_probe, retrieval_difference};
 use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::LoadOptions;
@@ -183,7 +184,7 @@ impl OpenModel {
     /// # Errors
     /// Anything that is missing or broken in it.
     pub fn open(name: &str, device: &str) -> Result<Self> {
-        let (device, reason) = crate::device::choose(device)?;
+        let (device, reason) = crate::device::choose(device, (0, 1))?;
         tracing::debug!("device: {reason}");
         let files = ModelFiles::open(&Source::parse(name)?)?;
         let (loaded, folder) = crate::train::open_pretrained(&files, &LoadOptions::default(), None, &device)?;
@@ -209,6 +210,7 @@ impl OpenModel {
     /// To encode `batch_size` items at once, with two decoding threads.
     pub fn encoder(&self, batch_size: usize) -> Encoder<'_> {
         Encoder {
+            world: &Single,
             model: &self.model,
             preprocess: &self.folder.preprocess,
             tokenizer: &self.folder.tokenizer,

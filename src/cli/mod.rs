@@ -20,9 +20,11 @@ mod zero_shot;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use clap::{Parser, Subcommand};
 
+use crate::dist::{self, Collective, Single};
 use crate::error::{Problems, one_line};
 
 /// Fine-tune CLIP on medical images and their reports.
@@ -88,9 +90,41 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
-    talk_on_stderr(cli.verbose);
-    let result = match cli.command {
-        Command::Train(args) => train::run(&args),
+    let alone = || Ok(Rc::new(Single) as Rc<dyn Collective>);
+    let connected = match (&cli.command, dist::launched()) {
+        (Command::Train(_) | Command::Bench(_), _) => dist::connect(),
+        (_, 0 | 1) => alone(),
+        (_, n) => Err(anyhow::anyhow!("a launcher started {n} processes; only `train` and `bench` run on several")),
+    };
+    let world = match connected {
+        Ok(world) => world,
+        Err(e) => {
+            output::error(&one_line(&e));
+            return ExitCode::from(2);
+        }
+    };
+    if !world.is_first() {
+        output::be_silent();
+    }
+    talk_on_stderr(cli.verbose, world.is_first());
+    // A panic has been told of by then; the other ranks would wait for this one.
+    let run = std::panic::AssertUnwindSafe(|| dispatch(cli.command, &world));
+    match std::panic::catch_unwind(run) {
+        Ok(Ok(())) => match world.part() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => fail(&e, &world),
+        },
+        Ok(Err(e)) => fail(&e, &world),
+        Err(_) => {
+            dist::fail(&world, 101, |_| {});
+            ExitCode::from(101)
+        }
+    }
+}
+
+fn dispatch(command: Command, world: &Rc<dyn Collective>) -> anyhow::Result<()> {
+    match command {
+        Command::Train(args) => train::run(&args, world),
         Command::Sweep(args) => sweep::run(&args),
         Command::RunReport(args) => run_report::run(&args),
         Command::Eval(args) => eval::run(&args),
@@ -102,27 +136,25 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Data(command) => data::run(&command),
         Command::Model(command) => model::run(&command),
         Command::Config(command) => config::run(&command),
-        Command::Bench(command) => bench::run(&command),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => fail(&e),
+        Command::Bench(command) => bench::run(&command, &**world),
     }
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
-    match error.downcast_ref::<Problems>() {
-        Some(problems) => {
-            problems.0.iter().for_each(|p| output::error(&p.0));
-            ExitCode::from(2)
-        }
+/// Tells of the error, and ends the other ranks where there are some.
+fn fail(error: &anyhow::Error, world: &Rc<dyn Collective>) -> ExitCode {
+    let (code, lines) = match error.downcast_ref::<Problems>() {
+        Some(problems) => (2, problems.0.iter().map(|p| p.0.clone()).collect()),
         None => {
             let full = error.chain().any(|e| e.to_string().contains("No space left"));
             let hint = if full { "; free some space, then run it again (train: with --resume latest)" } else { "" };
-            output::error(&format!("{}{hint}", one_line(error)));
-            ExitCode::from(1)
+            (1, vec![format!("{}{hint}", one_line(error))])
         }
-    }
+    };
+    dist::fail(world, code, |rank| {
+        let rank = rank.map_or(String::new(), |rank| format!("{rank}: "));
+        lines.iter().for_each(|line| output::error(&format!("{rank}{line}")));
+    });
+    ExitCode::from(code)
 }
 
 /// A bug should read as one, in one line, whatever RUST_BACKTRACE says.
@@ -137,8 +169,14 @@ fn hide_panics() {
     }));
 }
 
-fn talk_on_stderr(verbose: u8) {
-    let level = ["warn,reportclip=info", "info,reportclip=debug", "trace"][usize::from(verbose.min(2))];
+/// Of several ranks, the first talks; the others tell of errors.
+fn talk_on_stderr(verbose: u8, is_first: bool) {
+    let level = match verbose {
+        _ if !is_first => "error",
+        0 => "warn,reportclip=info",
+        1 => "info,reportclip=debug",
+        _ => "trace",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("REPORTCLIP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());

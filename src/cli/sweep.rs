@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{output, table};
 use crate::config::{self, Config};
 use crate::data::{Columns, Manifest};
+use crate::dist::Single;
 use crate::sweep::{self, Axis, Figures, Member, Setting};
 use crate::track::replace_file;
 use crate::train::stop;
@@ -80,7 +81,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         config::load(&args.config, &overrides(args, setting))?;
     }
     // Data, tokenizer and model are opened once before the first member; the demo's phantoms are drawn then, once.
-    drop(crate::train::prepare(&config)?);
+    drop(crate::train::prepare(&config, &Single)?);
     let stem = args.config.file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{stem}-sweep")));
     let data = data_args(&config, args.split.as_deref())?;
@@ -279,9 +280,8 @@ impl Sweep<'_> {
     }
 
     fn total_steps(&self) -> Result<u64> {
-        let prepared = crate::train::prepare(&self.config)?;
-        let (rows, sources) = (&prepared.train.rows, &prepared.sources);
-        Ok(crate::train::plan(&self.config, rows, sources, &prepared.folder.config, &prepared.params).total_steps)
+        let prepared = crate::train::prepare(&self.config, &Single)?;
+        Ok(crate::train::plan(&self.config, &prepared, &Single).total_steps)
     }
 
     /// Mean recall of the best validation so far, as the run folder tells.

@@ -1,11 +1,16 @@
 //! `reportclip train`.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
 use super::{output, table};
 use crate::config::{self, Config, OnError};
+use crate::device;
+use crate::dist::{Collective, Single};
 use crate::error::{Problem, Problems};
 use crate::model::ClipConfig;
 use crate::ops;
@@ -17,7 +22,8 @@ use crate::train::{self, Outcome, Plan, Prepared, Resume, TrainStep};
   reportclip train configs/demo.toml
   reportclip train my.toml --set seed=1 --set optim.lr=5e-6 --out runs/seed-1
   reportclip train my.toml --dry-run
-  reportclip train my.toml --out runs/seed-1 --resume latest")]
+  reportclip train my.toml --out runs/seed-1 --resume latest
+  mpirun -n 4 --bind-to none reportclip train my.toml")]
 pub(super) struct Args {
     /// Config file (TOML); `reportclip config list` shows all keys
     config: PathBuf,
@@ -38,9 +44,13 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     let config = config::load(&args.config, &args.set)?;
+    world.lost_after(Duration::from_secs(config.train.rank_timeout));
+    device::share_cores(world.local().1)?;
     let (folder, resume) = match &args.resume {
+        // The run folder is the first rank's alone.
+        _ if !world.is_first() => (None, Resume::No),
         None => {
             // Better told now than after data and model were read.
             RunFolder::check_free(&fresh_path(&config, args))?;
@@ -51,40 +61,50 @@ pub(super) fn run(args: &Args) -> Result<()> {
             (Some(folder), resume)
         }
     };
-    let prepared = train::prepare(&config)?;
-    let plan = train::plan(&config, &prepared.train.rows, &prepared.sources, &prepared.folder.config, &prepared.params);
+    // Phantoms may be drawn and models fetched: once a host.
+    let prepared = world.in_turn(|| train::prepare(&config, &**world))?;
+    ensure!(
+        config.samples_per_step() >= world.size(),
+        "train.batch_size × train.accum_freq is {}, fewer than the {} ranks",
+        config.samples_per_step(),
+        world.size()
+    );
+    let plan = train::plan(&config, &prepared, &**world);
     prepared.notes.iter().for_each(|note| match note.strip_prefix("warning: ") {
         Some(warning) => tracing::warn!("{warning}"),
         None => tracing::info!("{note}"),
     });
-    check_memory(&plan)?;
+    check_memory(&plan, world.local().1)?;
     if args.dry_run {
-        return dry_run(&config, &prepared, &plan);
+        return dry_run(&config, &prepared, &plan, &**world);
     }
     let folder = match folder {
         Some(folder) => {
             check_same_config(&config, &folder, &prepared, &plan)?;
-            folder
+            Some(folder)
         }
-        None => RunFolder::create(&fresh_path(&config, args))?,
+        None if world.is_first() => Some(RunFolder::create(&fresh_path(&config, args))?),
+        None => None,
     };
     train::stop::listen()?;
-    tracing::info!(
-        "run folder {}: {} training and {} validation pairs, {} steps",
-        folder.path().display(),
-        prepared.train.rows.len(),
-        prepared.val.len(),
-        plan.total_steps
-    );
-    let outcome = train::train(&config, prepared, folder.clone(), &resume)?;
-    report(&outcome, &folder, args.json)
+    if let Some(folder) = &folder {
+        let among = if world.size() > 1 { format!(", {} processes", world.size()) } else { String::new() };
+        tracing::info!(
+            "run folder {}: {} training and {} validation pairs, {} steps{among}",
+            folder.path().display(),
+            prepared.train.rows.len(),
+            prepared.val.len(),
+            plan.total_steps
+        );
+    }
+    let outcome = train::train(&config, prepared, folder.clone(), &resume, Rc::clone(world))?;
+    folder.map_or(Ok(()), |folder| report(&outcome, &folder, args.json))
 }
 
 /// Says when memory will not do; refuses what is far out of reach, because the system would end the process unasked.
-fn check_memory(plan: &Plan) -> Result<()> {
-    let (needed, Some(there)) = (plan.weights_mib + plan.activations_mib, ops::physical_memory_mib()) else {
-        return Ok(());
-    };
+fn check_memory(plan: &Plan, ranks_here: usize) -> Result<()> {
+    let needed = (plan.weights_mib + plan.activations_mib) * ranks_here as u64;
+    let Some(there) = ops::physical_memory_mib() else { return Ok(()) };
     let text = format!(
         "training needs about {needed} MiB, and this machine has {there} MiB; a smaller train.batch_size with a larger \
          train.accum_freq gives the same loss in less memory"
@@ -129,7 +149,7 @@ fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolde
 
 /// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ.
 fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, plan: &Plan) -> Result<()> {
-    const FREE: [&str; 13] = [
+    const FREE: [&str; 14] = [
         "output",
         "device",
         "data.workers",
@@ -137,6 +157,7 @@ fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, p
         "data.max_skipped",
         "train.stop_after",
         "train.log_every",
+        "train.rank_timeout",
         "train.tensorboard",
         "train.eval_every",
         "train.checkpoint_every",
@@ -146,8 +167,7 @@ fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, p
     ];
     const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
     let started = config::load(&folder.config_path(), &[])?;
-    let before =
-        train::plan(&started, &prepared.train.rows, &prepared.sources, &prepared.folder.config, &prepared.params);
+    let before = train::plan(&started, prepared, &Single);
     let mut problems = Vec::new();
     for key in config::KEYS {
         let (was, is) = (started.value(key.name), config.value(key.name));
@@ -181,24 +201,23 @@ fn same_path(a: Option<&toml::Value>, b: Option<&toml::Value>) -> bool {
     real(a).is_some_and(|a| Some(a) == real(b))
 }
 
-fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan) -> Result<()> {
-    let batches: Vec<_> = (0..config.train.accum_freq as u64)
-        .map(|i| prepared.train.batch(&plan.sampler.batch(i), i * config.train.batch_size as u64))
-        .collect::<Result<_>>()?;
+fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collective) -> Result<()> {
+    let chunk =
+        |places: &Range<usize>| prepared.train.batch(&plan.sampler.rows(0, places.clone()), places.start as u64);
+    let batches: Vec<_> = plan.chunks.iter().map(chunk).collect::<Result<_>>()?;
     for e in batches.iter().flat_map(|b| &b.errors) {
         let place = format!("{}: {}", e.place, e.reason);
         anyhow::ensure!(config.data.on_error == OnError::Skip, "{place}");
         tracing::warn!("{place}");
     }
     let batches: Vec<_> = batches.into_iter().filter(|b| b.pairs > 0).collect();
-    anyhow::ensure!(
-        batches.iter().map(|b| b.pairs).sum::<usize>() >= 2,
-        "fewer than 2 rows of the first step can be read"
-    );
+    let pairs = world.gather_numbers(&[batches.iter().map(|b| b.pairs as u32).sum()])?.0;
+    ensure!(pairs.iter().sum::<u32>() >= 2, "fewer than 2 rows of the first step can be read");
     let eps = config.loss.label_smoothing.at(0, plan.smoothing_steps);
     let loss = train::loss_of(config, &prepared.supervision, eps);
     let started = std::time::Instant::now();
     let step = TrainStep {
+        world,
         config: &prepared.folder.config,
         params: &prepared.params,
         loss: &loss,

@@ -15,6 +15,14 @@ pub struct Key {
     pub help: &'static str,
 }
 
+impl Key {
+    /// Whether its value names files or a model, which may lie elsewhere on another machine.
+    pub fn leads_somewhere(&self) -> bool {
+        matches!(self.kind, Kind::Path | Kind::Sources)
+            || ["model.path", "model.image", "model.text"].contains(&self.name)
+    }
+}
+
 const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
     Key { name, kind, default, help }
 }
@@ -287,6 +295,12 @@ pub const KEYS: &[Key] = &[
         "Keep only each block's input for the backward pass: less memory, about a fifth more time",
     ),
     key("train.tensorboard", Kind::Bool, "true", "Write TensorBoard events into the run folder"),
+    key(
+        "train.rank_timeout",
+        Kind::Int(1, 86400),
+        "60",
+        "Several processes: seconds without a sign of life after which one counts as lost and the others end",
+    ),
     key("train.log_every", Kind::Int(1, MAX), "10", "Steps between lines where there is no terminal"),
     key("optim.lr", Kind::Float(0.0, 10.0), "1e-5", "Learning rate"),
     key("optim.lr_image", Kind::Float(0.0, 10.0), "", "Learning rate of the image tower; default lr"),

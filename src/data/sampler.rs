@@ -1,6 +1,7 @@
 //! The order of training rows: a pure function of the seed and the position, so that resuming needs no state.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::{Rng, RngExt};
@@ -78,15 +79,20 @@ impl Sampler {
 
     /// Steps until every row that fits was seen once.
     pub fn steps_per_epoch(&self) -> u64 {
-        (self.rows_per_epoch / (self.batch_size * self.batches_per_step)) as u64
+        (self.rows_per_epoch / self.rows_per_step()) as u64
     }
 
-    /// Rows of batch number `index`, counted from the start of training.
-    pub fn batch(&self, index: u64) -> Vec<usize> {
-        let batches_per_epoch = self.steps_per_epoch() * self.batches_per_step as u64;
-        let (epoch, within) = (index / batches_per_epoch, (index % batches_per_epoch) as usize);
+    /// Rows of step number `step`, counted from the start of training, as far as they stand at `places` in it.
+    pub fn rows(&self, step: u64, places: Range<usize>) -> Vec<usize> {
+        let (epoch, within) = (step / self.steps_per_epoch(), (step % self.steps_per_epoch()) as usize);
+        let start = within * self.rows_per_step();
         let order = self.order(epoch);
-        order[within * self.batch_size..(within + 1) * self.batch_size].iter().map(|&row| row as usize).collect()
+        order[start + places.start..start + places.end].iter().map(|&row| row as usize).collect()
+    }
+
+    /// Rows of a step.
+    pub fn rows_per_step(&self) -> usize {
+        self.batch_size * self.batches_per_step
     }
 
     /// The rows of an epoch in order. Workers ask for neighbouring epochs at most.
@@ -307,8 +313,8 @@ mod tests {
     }
 
     fn epoch(sampler: &Sampler, epoch: u64) -> Vec<usize> {
-        let batches = sampler.steps_per_epoch() * sampler.batches_per_step as u64;
-        (0..batches).flat_map(|b| sampler.batch(epoch * batches + b)).collect()
+        let steps = sampler.steps_per_epoch();
+        (0..steps).flat_map(|s| sampler.rows(epoch * steps + s, 0..sampler.rows_per_step())).collect()
     }
 
     #[test]

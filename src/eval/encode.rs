@@ -1,11 +1,10 @@
 //! A data set through the towers, without gradients.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 
 use crate::data::{ImageSource, Prefetch, Preprocess, ReportTokenizer};
+use crate::dist::Collective;
 use crate::error::one_line;
 use crate::model::ClipModel;
 use crate::ops::squared_sum;
@@ -16,6 +15,8 @@ pub type Embeddings = Tensor;
 /// A model with all that turns files and texts into its input.
 #[derive(Clone, Copy)]
 pub struct Encoder<'a> {
+    /// The ranks that share the work.
+    pub world: &'a dyn Collective,
     /// The towers.
     pub model: &'a ClipModel,
     /// Steps from pixels to input.
@@ -31,40 +32,73 @@ pub struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    /// Embeddings of image files, (images, embed_dim), rows in the given order.
+    /// Embeddings of image files, (images, embed_dim), rows in the given order. Each rank encodes its share of the
+    /// batches; all get all.
     ///
     /// # Errors
-    /// [`UnreadableImage`]; features that are not finite.
+    /// [`UnreadableImage`], of whichever rank met one; features that are not finite.
     pub fn images(&self, images: &[ImageSource]) -> Result<Embeddings> {
-        let size = self.preprocess.output_size();
-        let (height, width) = size.context("the preprocessing gives images of various sizes")?;
-        let batches: Arc<Vec<Vec<ImageSource>>> = Arc::new(images.chunks(self.batch_size).map(<[_]>::to_vec).collect());
-        let preprocess = self.preprocess.clone();
-        let make = move |i: u64| batches.get(i as usize).map(|images| pixels(&preprocess, images));
-        let mut rows = Vec::new();
-        let decoded = Prefetch::start(0, self.workers, 2 * self.workers, make);
-        for (batch, chunk) in decoded.zip(images.chunks(self.batch_size)) {
-            let shape = (chunk.len(), 3, height as usize, width as usize);
-            let pixel_values = Tensor::from_vec(batch?, shape, self.device)?;
-            rows.push(self.model.image_embeds(&pixel_values)?.to_device(&Device::Cpu)?);
+        let rows = self.own_images(images);
+        let bad = rows.as_ref().err().and_then(|e| e.downcast_ref::<UnreadableImage>());
+        let told = match bad {
+            Some(bad) => {
+                let number = images.iter().position(|image| *image == bad.image).context("an image of none")?;
+                [&(number as u64).to_le_bytes(), bad.reason.as_bytes()].concat()
+            }
+            None => Vec::new(),
+        };
+        if let Some(bad) = self.world.gather_bytes(&told)?.iter().find(|told| !told.is_empty()) {
+            let (number, reason) = bad.split_first_chunk::<8>().context("an image of none")?;
+            let image = images.get(u64::from_le_bytes(*number) as usize).context("an image of none")?.clone();
+            return Err(UnreadableImage { image, reason: String::from_utf8_lossy(reason).into_owned() }.into());
         }
-        let rows = concatenate(&rows)?;
+        let rows = self.world.gather_rows(&self.concatenate(&rows?)?)?;
         ensure!(rows.dim(0)? == images.len(), "a data worker ended unexpectedly");
         finite(rows, "image features")
     }
 
-    /// Embeddings of texts, (texts, embed_dim), rows in the given order.
+    fn own_images(&self, images: &[ImageSource]) -> Result<Vec<Tensor>> {
+        let size = self.preprocess.output_size();
+        let (height, width) = size.context("the preprocessing gives images of various sizes")?;
+        let batches: Vec<Vec<ImageSource>> = self.own_batches(images).map(<[_]>::to_vec).collect();
+        let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
+        let preprocess = self.preprocess.clone();
+        let make = move |i: u64| batches.get(i as usize).map(|images| pixels(&preprocess, images));
+        let mut rows = Vec::new();
+        let decoded = Prefetch::start(0, self.workers, 2 * self.workers, make);
+        for (batch, count) in decoded.zip(sizes) {
+            let shape = (count, 3, height as usize, width as usize);
+            let pixel_values = Tensor::from_vec(batch?, shape, self.device)?;
+            rows.push(self.model.image_embeds(&pixel_values)?.to_device(&Device::Cpu)?);
+        }
+        Ok(rows)
+    }
+
+    /// Embeddings of texts, (texts, embed_dim), rows in the given order, as [`Self::images`] does it.
     ///
     /// # Errors
     /// Whatever tokenizer or model report; features that are not finite.
     pub fn texts(&self, texts: &[&str]) -> Result<Embeddings> {
         let mut rows = Vec::new();
-        for chunk in texts.chunks(self.batch_size) {
+        for chunk in self.own_batches(texts) {
             let (ids, tokens) = self.tokenizer.encode_batch(chunk.iter().copied())?;
             let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), self.device)?;
             rows.push(self.model.text_embeds(&input_ids)?.to_device(&Device::Cpu)?);
         }
-        finite(concatenate(&rows)?, "text features")
+        finite(self.world.gather_rows(&self.concatenate(&rows)?)?, "text features")
+    }
+
+    /// Whole batches, so that each row is worked out among the same others whatever the number of ranks.
+    fn own_batches<'t, T>(&self, all: &'t [T]) -> impl Iterator<Item = &'t [T]> + use<'t, T> {
+        let own = self.world.share(all.len().div_ceil(self.batch_size));
+        all.chunks(self.batch_size).skip(own.start).take(own.len())
+    }
+
+    fn concatenate(&self, rows: &[Tensor]) -> Result<Tensor> {
+        if rows.is_empty() {
+            return Ok(Tensor::zeros((0, self.model.embed_dim()), candle_core::DType::F32, &Device::Cpu)?);
+        }
+        Ok(Tensor::cat(rows, 0)?)
     }
 }
 
@@ -91,11 +125,4 @@ pub struct UnreadableImage {
 fn finite(rows: Embeddings, what: &str) -> Result<Embeddings> {
     ensure!(squared_sum(&rows)?.is_finite(), "the {what} are not finite: the weights or the config are broken");
     Ok(rows)
-}
-
-fn concatenate(rows: &[Tensor]) -> Result<Tensor> {
-    if rows.is_empty() {
-        return Ok(Tensor::zeros((0, 0), candle_core::DType::F32, &Device::Cpu)?);
-    }
-    Ok(Tensor::cat(rows, 0)?)
 }

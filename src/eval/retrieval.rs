@@ -101,18 +101,29 @@ pub fn evaluate_and_draw(
     let pairs = Pairs::new(rows);
     let (images, texts) = (encoder.images(&pairs.images)?, encoder.texts(&pairs.texts)?);
     let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
-    let image_to_text = direction(&images, &texts, &pairs.texts_of_image, &pairs.image_groups, options)?;
-    let text_to_image = direction(&texts, &images, &pairs.images_of_text, &pairs.text_groups, options)?;
+    encoder.world.from_first(|| figures(&pairs, (&images, &texts), scale, rows, options, gallery))
+}
+
+fn figures(
+    pairs: &Pairs,
+    (images, texts): (&Embeddings, &Embeddings),
+    scale: f64,
+    rows: &[Row],
+    options: &RetrievalOptions,
+    gallery: usize,
+) -> Result<(RetrievalReport, Pictures)> {
+    let image_to_text = direction(images, texts, &pairs.texts_of_image, &pairs.image_groups, options)?;
+    let text_to_image = direction(texts, images, &pairs.images_of_text, &pairs.text_groups, options)?;
     let recalls = |d: &DirectionFigures| d.figures.recall_at_1 + d.figures.recall_at_5 + d.figures.recall_at_10;
     let mean_recall = (recalls(&image_to_text) + recalls(&text_to_image)) / 6.0;
     let loss_batch_size = options.loss_batch_size.min(rows.len());
-    let mut matches = matches(&pairs, &images, &texts, scale, loss_batch_size)?;
+    let mut matches = matches(pairs, images, texts, scale, loss_batch_size)?;
     let fitted_on = set_temperatures(&mut matches, None);
     let calibration = CalibrationReport::of(&matches.iter().collect::<Vec<_>>(), &fitted_on);
     let loss = calibration.as_ref().map_or(f64::NAN, |c| c.as_is.nll);
-    let by_label = by_label(&pairs, &images, &texts)?;
+    let by_label = by_label(pairs, images, texts)?;
     let loss_chance = smoothing::chance(loss_batch_size);
-    let pictures = pictures(&pairs, &images, &texts, rows, gallery)?;
+    let pictures = pictures(pairs, images, texts, rows, gallery)?;
     let report = RetrievalReport {
         image_to_text,
         text_to_image,

@@ -23,6 +23,7 @@ pub struct ClipModel {
     text_projection: Projector,
     logit_scale: Value,        // ()
     logit_bias: Option<Value>, // ()
+    embed_dim: usize,
 }
 
 impl ClipModel {
@@ -41,7 +42,13 @@ impl ClipModel {
             text_projection: projector("text_projection", config.text_projection, config.text.width())?,
             logit_scale: heads.vector("logit_scale", (), Init::Const(config.logit_scale_init))?,
             logit_bias: config.logit_bias_init.map(bias).transpose()?,
+            embed_dim: config.embed_dim,
         })
+    }
+
+    /// Width of the shared space.
+    pub fn embed_dim(&self) -> usize {
+        self.embed_dim
     }
 
     /// All weights of a model of this shape.

@@ -102,6 +102,19 @@ pub fn physical_memory_mib() -> Option<u64> {
     None
 }
 
+/// Cores of this machine, whichever of them this process may use.
+#[allow(unsafe_code)]
+pub fn online_cores() -> usize {
+    #[cfg(unix)]
+    {
+        // SAFETY: sysconf only reads system constants.
+        let cores = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+        usize::try_from(cores).unwrap_or(1).max(1)
+    }
+    #[cfg(not(unix))]
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -28,12 +28,12 @@ pub struct RowGradient {
 
 impl RowGradient {
     /// 0 for a table of this shape.
-    pub(super) fn zero(shape: (usize, usize), device: &Device) -> Self {
+    pub fn zero(shape: (usize, usize), device: &Device) -> Self {
         Self { at: BTreeMap::new(), values: Vec::new(), shape, device: device.clone() }
     }
 
     /// Adds row i of `grads` to that of `rows[i]`, in the order given.
-    pub(super) fn add(&mut self, rows: &[u32], grads: &[f32]) {
+    pub fn add(&mut self, rows: &[u32], grads: &[f32]) {
         let width = self.shape.1;
         for (row, grad) in rows.iter().zip(grads.chunks_exact(width)) {
             let next = self.values.len();
@@ -50,6 +50,38 @@ impl RowGradient {
     pub(super) fn row(&self, row: usize) -> Option<&[f32]> {
         let start = *self.at.get(&u32::try_from(row).ok()?)?;
         Some(&self.values[start..start + self.shape.1])
+    }
+
+    /// Every row of a dense gradient of a table.
+    ///
+    /// # Errors
+    /// It is none of a table.
+    pub fn of_all(grad: &Tensor) -> Result<Self> {
+        let shape = grad.dims2()?;
+        let rows: Vec<u32> = (0..shape.0 as u32).collect();
+        let mut all = Self::zero(shape, grad.device());
+        all.add(&rows, &grad.flatten_all()?.to_vec1::<f32>()?);
+        Ok(all)
+    }
+
+    /// The rows that have a gradient, in order.
+    pub fn rows(&self) -> Vec<u32> {
+        self.at.keys().copied().collect()
+    }
+
+    /// The gradients of `rows` one after the other, 0 for those that have none.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn dense_rows(&self, rows: &[u32]) -> Result<Tensor> {
+        let width = self.shape.1;
+        let mut numbers = vec![0f32; rows.len() * width];
+        for (numbers, &row) in numbers.chunks_exact_mut(width).zip(rows) {
+            if let Some(grad) = self.row(row as usize) {
+                numbers.copy_from_slice(grad);
+            }
+        }
+        Tensor::from_vec(numbers, rows.len() * width, &self.device)
     }
 
     fn to_dense(&self) -> Result<Tensor> {

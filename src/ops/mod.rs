@@ -29,7 +29,7 @@ mod tape;
 
 pub use activation::Activation;
 pub use adamw::{AdamwStep, adamw_step};
-pub use alloc::{Allocator, keep_freed_memory, peak_rss_mib, physical_memory_mib};
+pub use alloc::{Allocator, keep_freed_memory, online_cores, peak_rss_mib, physical_memory_mib};
 pub use attention::{Attention, PositionBias};
 pub use contrastive::{Contrastive, ContrastiveOutput, contrastive};
 pub use conv::Conv2d;

@@ -1,14 +1,16 @@
 //! Checkpoints of a run: weights, moments and state, written aside and renamed, so that a kill leaves a whole one.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 use super::records::TrainState;
-use crate::model::Params;
+use crate::dist::Collective;
 use crate::model::checkpoint::save_safetensors;
+use crate::model::{Param, Params};
 use crate::ops::squared_sum;
 use crate::optim::{AdamW, Ema};
 use crate::track::{RunFolder, replace_folder};
@@ -32,8 +34,7 @@ pub(super) fn save(
         ensure!(finite, "weight {} is not finite; not saved, the checkpoint before is whole", param.spec.name);
     }
     replace_folder(&run.checkpoint_path(state.step), |folder| {
-        let weights: Vec<_> = params.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect();
-        save_safetensors(&folder.join("model.safetensors"), &weights)?;
+        save_safetensors(&folder.join("model.safetensors"), &named(params.iter()))?;
         save_safetensors(&folder.join("optimizer.safetensors"), &optimizer.state())?;
         ema.map_or(Ok(()), |ema| save_safetensors(&folder.join(EMA_FILE), &ema.state()))?;
         Ok(fs::write(folder.join("state.json"), serde_json::to_vec_pretty(state)?)?)
@@ -56,36 +57,71 @@ pub(super) fn forget_after(run: &RunFolder, step: u64) -> Result<()> {
     Ok(())
 }
 
-/// Puts a checkpoint's weights and moments into `params` and `optimizer`.
-pub(super) fn restore(folder: &Path, params: &Params, optimizer: &mut AdamW, ema: Option<&Ema>) -> Result<TrainState> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        candle_core::safetensors::load(&path, &Device::Cpu)
-            .with_context(|| format!("{}: the checkpoint is damaged; resume from another", path.display()))
-    };
-    let path = folder.join("state.json");
-    let text = fs::read(&path).with_context(|| path.display().to_string())?;
-    let state: TrainState =
-        serde_json::from_slice(&text).with_context(|| format!("{}: not a checkpoint's state", path.display()))?;
-    let weights = read("model.safetensors")?;
-    ensure!(
-        weights.len() == params.iter().count(),
-        "{}: has {} weights, the config's model has {}",
-        folder.display(),
-        weights.len(),
-        params.iter().count()
-    );
+/// Puts a checkpoint's weights and moments into `params` and `optimizer`. The first rank alone is given the folder and
+/// tells the others.
+pub(super) fn restore(
+    world: &dyn Collective,
+    folder: Option<&Path>,
+    params: &Params,
+    optimizer: &mut AdamW,
+    ema: Option<&Ema>,
+) -> Result<TrainState> {
+    let state: TrainState = world.from_first(|| read_state(folder.context("a checkpoint of nowhere")?))?;
+    let weights = of_file(world, folder, "model.safetensors", named(params.iter()))?;
     for param in params.iter() {
-        let name = &param.spec.name;
-        let Some(saved) = weights.get(name) else { bail!("{}: has no weight {name}", folder.display()) };
-        param
-            .var
-            .set(&saved.to_device(param.var.device())?)
-            .with_context(|| format!("{}: {name}", folder.display()))?;
+        param.var.set(&weights[&param.spec.name])?;
     }
-    optimizer.restore(&read("optimizer.safetensors")?, state.step)?;
+    optimizer.restore(&of_file(world, folder, "optimizer.safetensors", optimizer.state())?, state.step)?;
     if let Some(ema) = ema {
-        ema.restore(&read(EMA_FILE)?)?;
+        ema.restore(&of_file(world, folder, EMA_FILE, ema.state())?)?;
     }
     Ok(state)
+}
+
+fn named<'a>(params: impl Iterator<Item = &'a Param>) -> Vec<(String, Tensor)> {
+    params.map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect()
+}
+
+fn read_state(folder: &Path) -> Result<TrainState> {
+    let path = folder.join("state.json");
+    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    serde_json::from_slice(&text).with_context(|| format!("{}: not a checkpoint's state", path.display()))
+}
+
+/// The tensors of a checkpoint's file, which must be those of `wanted`, on every rank.
+fn of_file(
+    world: &dyn Collective,
+    folder: Option<&Path>,
+    name: &str,
+    wanted: Vec<(String, Tensor)>,
+) -> Result<HashMap<String, Tensor>> {
+    let mut saved = match folder {
+        Some(folder) => {
+            let path = folder.join(name);
+            let saved = candle_core::safetensors::load(&path, &Device::Cpu)
+                .with_context(|| format!("{}: the checkpoint is damaged; resume from another", path.display()))?;
+            ensure!(
+                saved.len() == wanted.len(),
+                "{}: has {} tensors, the config's model has {}",
+                path.display(),
+                saved.len(),
+                wanted.len()
+            );
+            Some(saved)
+        }
+        None => None,
+    };
+    let mut all = HashMap::new();
+    for (key, like) in wanted {
+        let own = match &mut saved {
+            Some(saved) => {
+                let Some(own) = saved.remove(&key) else { bail!("{name} of the checkpoint has no {key}") };
+                ensure!(own.shape() == like.shape(), "{name}: {key} is {:?}, not {:?}", own.dims(), like.dims());
+                own.to_device(like.device())?
+            }
+            None => like,
+        };
+        all.insert(key, world.broadcast(&own)?);
+    }
+    Ok(all)
 }

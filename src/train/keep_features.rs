@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
 
 use super::stop;
@@ -47,55 +47,76 @@ impl Trainer<'_> {
         }
         let layers = format!("{:?} {frozen:?}", self.folder.config.vision);
         let key = key(&layers, &self.params, &self.train);
-        let path = path(self.config, self.run.path(), &key);
+        let path = self.world.from_first(|| Ok(path(self.config, self.run_folder.as_deref(), &key)))?;
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
-        let cache = FeatureCache::open(&path, &key, self.train.rows.len(), width).context("data.feature_cache")?;
-        let missing = cache.missing();
-        let size = (self.train.rows.len() * width * 4) >> 20;
+        let rows = self.train.rows.len();
+        let open = || FeatureCache::open(&path, &key, rows, width).context("data.feature_cache");
+        // One rank a host writes; the others open the file when it is whole.
+        let writer = if self.world.local().0 == 0 { Some(open()?) } else { None };
+        let missing: Vec<u32> = writer.iter().flat_map(FeatureCache::missing).map(|row| row as u32).collect();
+        let (mut missing, _) = self.world.gather_numbers(&missing)?;
+        missing.sort_unstable();
+        missing.dedup();
+        let size = (rows * width * 4) >> 20;
         self.emit(&Event::Note(format!(
             "image features are kept in {} ({size} MiB, {} of {} rows to work out): {reason}",
             path.display(),
             missing.len(),
-            self.train.rows.len()
+            rows
         )))?;
-        if let Some(reason) = self.fill(&cache, missing)? {
+        if let Some(reason) = self.fill(writer.as_ref(), width, missing)? {
             return Ok(Some(reason));
         }
+        let cache = match writer {
+            Some(cache) => cache,
+            None => open()?,
+        };
         let dataset = Dataset { features: Some(Arc::new(cache)), ..(*self.train).clone() };
         self.train = Arc::new(dataset);
         Ok(None)
     }
 
-    /// Rows whose image cannot be read stay missing: the step that needs one tells of it.
-    fn fill(&mut self, cache: &FeatureCache, missing: Vec<usize>) -> Result<Option<String>> {
+    /// Each rank works out its share of each round; all that write get all. Rows whose image cannot be read stay
+    /// missing: the step that needs one tells of it.
+    fn fill(&mut self, cache: Option<&FeatureCache>, width: usize, missing: Vec<u32>) -> Result<Option<String>> {
         let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
         let size = self.folder.config.vision.image_size();
-        let (dataset, rows) = (Arc::clone(&self.train), Arc::new(missing));
-        let (all, each) = (Arc::clone(&rows), self.config.eval.batch_size);
-        let decode = move |i: u64| -> Option<Vec<(usize, Prepared)>> {
-            let rows = all.chunks(each).nth(i as usize)?;
-            let one = |&row: &usize| Some((row, read(&dataset, &dataset.rows[row])?));
-            Some(rows.iter().filter_map(one).collect())
+        let round = self.config.eval.batch_size * self.world.size();
+        let of_round = |rows: &[u32]| rows[self.world.share(rows.len())].to_vec();
+        let own: Vec<Vec<u32>> = missing.chunks(round).map(of_round).collect();
+        let dataset = Arc::clone(&self.train);
+        let decode = move |i: u64| -> Option<Vec<(u32, Prepared)>> {
+            let one = |&row: &u32| Some((row, read(&dataset, &dataset.rows[row as usize])?));
+            Some(own.get(i as usize)?.iter().filter_map(one).collect())
         };
         let data = &self.config.data;
         let mut done = 0;
         for images in Prefetch::start(0, data.workers, data.prefetch, decode) {
-            if stop::asked() {
+            if self.world.any(stop::asked())? {
                 return Ok(Some("stopped while image features were worked out; go on with --resume latest".into()));
             }
-            done += each;
-            if !images.is_empty() {
-                let mut numbers = vec![0.0; images.iter().map(|(_, image)| image.len()).sum()];
-                let each = numbers.len() / images.len();
-                numbers.chunks_exact_mut(each).zip(&images).for_each(|(numbers, (_, image))| image.write(numbers));
-                let pixel_values = Tensor::from_vec(numbers, (images.len(), 3, size, size), &self.device)?;
-                let features = model.frozen_image_features(&pixel_values, self.config.freeze.image)?;
-                let features: Vec<f32> = features.flatten_all()?.to_vec1()?;
-                let width = features.len() / images.len();
-                cache.write(images.iter().map(|(row, _)| *row).zip(features.chunks_exact(width)))?;
+            done += round;
+            let rows: Vec<u32> = images.iter().map(|(row, _)| *row).collect();
+            let features = match images.as_slice() {
+                [] => Tensor::zeros((0, width), DType::F32, &self.device)?,
+                images => {
+                    let mut numbers = vec![0.0; images.iter().map(|(_, image)| image.len()).sum()];
+                    let each = numbers.len() / images.len();
+                    numbers.chunks_exact_mut(each).zip(images).for_each(|(numbers, (_, image))| image.write(numbers));
+                    let pixel_values = Tensor::from_vec(numbers, (images.len(), 3, size, size), &self.device)?;
+                    let features = model.frozen_image_features(&pixel_values, self.config.freeze.image)?;
+                    features.reshape((images.len(), width))?
+                }
+            };
+            let (rows, _) = self.world.gather_numbers(&rows)?;
+            let features: Vec<f32> = self.world.gather_rows(&features)?.flatten_all()?.to_vec1()?;
+            if let Some(cache) = cache.filter(|_| !rows.is_empty()) {
+                cache.write(rows.iter().map(|&row| row as usize).zip(features.chunks_exact(width)))?;
             }
-            self.emit(&Event::Preparing { done: done.min(rows.len()), total: rows.len() })?;
+            self.emit(&Event::Preparing { done: done.min(missing.len()), total: missing.len() })?;
         }
+        // Whoever does not write waits until all is written.
+        self.world.gather_bytes(&[])?;
         Ok(None)
     }
 }
@@ -105,10 +126,10 @@ fn read(dataset: &Dataset, row: &Row) -> Option<Prepared> {
 }
 
 /// Beside the run folders, so that the members of a sweep share it, unless the config names a folder.
-fn path(config: &Config, run: &Path, key: &str) -> PathBuf {
+fn path(config: &Config, run: Option<&Path>, key: &str) -> PathBuf {
     let folder = match &config.data.feature_cache {
         Some(folder) => folder.clone(),
-        None => run.parent().unwrap_or(Path::new(".")).join("feature-cache"),
+        None => run.and_then(Path::parent).unwrap_or(Path::new(".")).join("feature-cache"),
     };
     folder.join(format!("{}.f32", &key[..16]))
 }

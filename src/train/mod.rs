@@ -1,6 +1,9 @@
 //! Training: from a resolved config to a run folder with the best model in it.
 
+mod all_reduce;
+mod books;
 mod checkpoint;
+mod handshake;
 mod keep_features;
 mod leaks;
 mod open_model;
@@ -16,6 +19,7 @@ mod thaw;
 mod trainer;
 mod validate;
 
+pub use all_reduce::bucket_bytes;
 pub use open_model::{fetch_tower, open_pretrained, open_tokenizer, report_policy};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};

@@ -1,11 +1,13 @@
 //! What a run will do, worked out before it starts: steps, and an estimate of memory.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::prepare::Prepared;
 use super::thaw::ThawSteps;
 use crate::config::{Config, ScheduleKind};
 use crate::data::{Row, Sampler, Sampling};
-use crate::model::{ClipConfig, Params};
+use crate::dist::Collective;
 use crate::optim::Schedule;
 
 /// Lengths in steps, and memory in MiB.
@@ -27,6 +29,8 @@ pub struct Plan {
     pub schedule: Schedule,
     /// Order of pairs.
     pub sampler: Arc<Sampler>,
+    /// Where the chunks of this rank stand in a step: its share of the step's pairs, `train.batch_size` at once.
+    pub chunks: Vec<Range<usize>>,
     /// Weights, gradients and moments.
     pub weights_mib: u64,
     /// Activations of one chunk, about.
@@ -47,9 +51,12 @@ pub(super) fn sampler(config: &Config, rows: &[Row], sources: &[usize]) -> Sampl
     Sampler::new(config.seed, rows, sources, sampling, (config.train.batch_size, config.train.accum_freq))
 }
 
-/// The plan for `rows` of `sources` (see [`super::Prepared`]), which must fill a step.
-pub fn plan(config: &Config, rows: &[Row], sources: &[usize], model: &ClipConfig, params: &Params) -> Plan {
-    let t = &config.train;
+/// The plan of this rank of `world` for what was prepared, of which the pairs must fill a step.
+pub fn plan(config: &Config, prepared: &Prepared, world: &dyn Collective) -> Plan {
+    let Prepared { train, sources, folder, params, .. } = prepared;
+    let (rows, model, t) = (&train.rows, &folder.config, &config.train);
+    let own = world.share(config.samples_per_step());
+    let at_once = t.batch_size.min(own.len());
     let sampler = Arc::new(sampler(config, rows, sources));
     let per_step = config.samples_per_step() as u64;
     let steps_per_epoch = sampler.steps_per_epoch();
@@ -78,7 +85,8 @@ pub fn plan(config: &Config, rows: &[Row], sources: &[usize], model: &ClipConfig
         },
         sampler,
         weights_mib: (weights >> 20) as u64,
-        activations_mib: ((4 * t.batch_size * (model.vision.activations() + model.text.activations())) >> 20) as u64,
+        activations_mib: ((4 * at_once * (model.vision.activations() + model.text.activations())) >> 20) as u64,
+        chunks: own.clone().step_by(t.batch_size).map(|start| start..(start + t.batch_size).min(own.end)).collect(),
     }
 }
 

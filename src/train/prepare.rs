@@ -15,6 +15,7 @@ use super::thaw;
 use crate::config::{Config, FreezeDepth, LongReports, LossKind, OnError};
 use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, sides};
+use crate::dist::Collective;
 use crate::error::{Problem, ProblemList, Problems, one_line};
 use crate::export::ModelFolder;
 use crate::model::lora::{self, LoraOptions};
@@ -46,14 +47,14 @@ pub struct Prepared {
     pub skipped: Vec<SkippedRow>,
 }
 
-/// Opens and checks everything that `config` names.
+/// Opens and checks everything that `config` names, on each rank of `world`.
 ///
 /// # Errors
 /// [`crate::error::Problems`] with all that is wrong.
-pub fn prepare(config: &Config) -> Result<Prepared> {
+pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     let mut problems = ProblemList::default();
     let mut notes = Vec::new();
-    let (device, reason) = match problems.keep(crate::device::choose(&config.device)) {
+    let (device, reason) = match problems.keep(crate::device::choose(&config.device, world.local())) {
         Some((device, reason)) => (device, reason),
         None => (Device::Cpu, String::new()),
     };

@@ -23,6 +23,13 @@ pub struct RunRecord {
     pub parameters: (usize, usize),
     /// Optimizer steps in all.
     pub total_steps: u64,
+    /// Processes that trained together.
+    #[serde(default = "one")]
+    pub ranks: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// A row that could not be read, by where it stands: names of files may name patients, so none is kept.

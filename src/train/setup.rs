@@ -1,10 +1,13 @@
 //! From what was prepared to a trainer that stands at its first or its resumed step.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
+use super::books::Books;
 use super::checkpoint;
+use super::handshake::agree;
 use super::plan::plan;
 use super::prepare::Prepared;
 use super::records::{RunRecord, TrainState};
@@ -12,17 +15,25 @@ use super::supervision::Supervision;
 use super::thaw;
 use super::trainer::{Resume, Trainer};
 use crate::config::{Config, LossKind};
+use crate::dist::Collective;
 use crate::loss::{ClassLoss, ClipLoss, Loss, MultiLabelLoss, MultiPositiveLoss, SiglipLoss};
 use crate::optim::{AdamW, AdamWOptions, Ema};
-use crate::track::{JsonlSink, Lengths, ProgressSink, RunFolder, TensorboardSink, replace_file};
+use crate::track::RunFolder;
 
 impl<'a> Trainer<'a> {
-    pub(super) fn new(config: &'a Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Self> {
+    pub(super) fn new(
+        config: &'a Config,
+        prepared: Prepared,
+        run: Option<RunFolder>,
+        resume: &Resume,
+        world: Rc<dyn Collective>,
+    ) -> Result<Self> {
+        agree(&*world, config, &prepared)?;
+        let plan = plan(config, &prepared, &*world);
         let Prepared {
             mut params,
             folder,
             train,
-            sources,
             val,
             device,
             data_fingerprint,
@@ -31,7 +42,6 @@ impl<'a> Trainer<'a> {
             supervision,
             ..
         } = prepared;
-        let plan = plan(config, &train.rows, &sources, &folder.config, &params);
         let frozen: Vec<bool> = params.iter().map(|p| !p.trainable).collect();
         // Moments for all that is ever trained.
         thaw::apply(config, plan.thaw, u64::MAX, &mut params);
@@ -41,25 +51,28 @@ impl<'a> Trainer<'a> {
         }
         let ema = (config.train.ema > 0.0).then(|| Ema::new(&params, config.train.ema)).transpose()?;
         let fresh = TrainState { total_steps: plan.total_steps, data_fingerprint, ..TrainState::default() };
-        let mut state = match resume {
-            Resume::From(Some(checkpoint)) => {
-                let state = checkpoint::restore(checkpoint, &params, &mut optimizer, ema.as_ref())?;
-                ensure!(
-                    state.data_fingerprint == fresh.data_fingerprint,
-                    "cannot resume: the pairs are not those that the run was started on; start a new run"
-                );
-                ensure!(
-                    state.step <= plan.total_steps,
-                    "cannot resume: the checkpoint is at step {}, and the run would end at step {}",
-                    state.step,
-                    plan.total_steps
-                );
-                state
-            }
-            Resume::No | Resume::From(None) => fresh,
+        let from = match resume {
+            Resume::From(Some(checkpoint)) => Some(checkpoint.as_path()),
+            Resume::No | Resume::From(None) => None,
+        };
+        let restored = world.from_first(|| Ok(from.is_some()))?;
+        let mut state = if restored {
+            let state = checkpoint::restore(&*world, from, &params, &mut optimizer, ema.as_ref())?;
+            ensure!(
+                state.data_fingerprint == fresh.data_fingerprint,
+                "cannot resume: the pairs are not those that the run was started on; start a new run"
+            );
+            ensure!(
+                state.step <= plan.total_steps,
+                "cannot resume: the checkpoint is at step {}, and the run would end at step {}",
+                state.step,
+                plan.total_steps
+            );
+            state
+        } else {
+            fresh
         };
         state.total_steps = plan.total_steps;
-        let restored = matches!(resume, Resume::From(Some(_)));
         let record = RunRecord {
             version: env!("CARGO_PKG_VERSION").into(),
             revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
@@ -69,12 +82,10 @@ impl<'a> Trainer<'a> {
             pairs: (train.rows.len(), val.len()),
             parameters: params.count(),
             total_steps: plan.total_steps,
+            ranks: world.size(),
         };
-        replace_file(&run.path().join("run.json"), &serde_json::to_vec_pretty(&record)?)?;
-        replace_file(&run.config_path(), config.to_toml().as_bytes())?;
-        checkpoint::forget_after(&run, state.step)?;
-        let (metrics, timing) = (state.metrics_bytes, state.timing_bytes);
-        let jsonl = JsonlSink::open(run.path(), Lengths { metrics, timing, skipped: state.skipped_bytes })?;
+        let run_folder = run.as_ref().map(|run| run.path().to_path_buf());
+        let books = Books::open(run, config, &record, &state)?;
         let mut trainer = Self {
             config,
             plan,
@@ -90,10 +101,9 @@ impl<'a> Trainer<'a> {
             val,
             folder,
             device,
-            jsonl,
-            tensorboard: config.train.tensorboard.then(|| TensorboardSink::open(run.path())).transpose()?,
-            progress: ProgressSink::new(config.train.log_every),
-            run,
+            run_folder,
+            books,
+            world,
         };
         if restored {
             trainer.restore_best()?;

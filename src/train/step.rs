@@ -5,19 +5,23 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
+use super::all_reduce::{AllReduce, OnGrad};
 use super::supervision::Supervision;
 use crate::config::FreezeDepth;
 use crate::data::{Batch, Images};
+use crate::dist::Collective;
 use crate::loss::{Inputs, Loss, LossOutput, PairTargets};
 use crate::model::{Builder, ClipConfig, ClipModel, Noise, Params};
-use crate::ops::{Gradient, Tape, Value, squared_sum};
+use crate::ops::{Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};
 
 /// What is trained, and how.
 #[derive(Clone, Copy)]
 pub struct TrainStep<'a> {
+    /// The ranks that share the step.
+    pub world: &'a dyn Collective,
     /// Shape of the model.
     pub config: &'a ClipConfig,
     /// Its weights.
@@ -37,7 +41,9 @@ pub struct TrainStep<'a> {
 }
 
 impl TrainStep<'_> {
-    /// Forward, backward and one update of the weights. Returns the loss and the norm of the gradient before clipping.
+    /// Forward, backward and one update of the weights. `batches` are this rank's part of the step: the loss and its
+    /// gradients are those of the parts of all ranks joined. Returns the loss and the norm of the gradient before
+    /// clipping.
     ///
     /// Without clipping each weight is updated as soon as its gradient is known, which is then freed; the norm of the
     /// whole gradient is known only at the end, so with clipping all gradients wait for it.
@@ -78,70 +84,95 @@ impl TrainStep<'_> {
     /// With one batch, plain back-propagation. With more, in two passes (GradCache, arXiv 2101.06983): features of all
     /// chunks, the loss's gradient on the features, then each chunk again with its features' gradient. Only the last
     /// chunk's steps are recorded in the first pass: it runs back first, and needs no second forward pass.
-    fn backward(
-        &self,
-        batches: &[Batch],
-        on_grad: &mut dyn FnMut(usize, Gradient) -> Result<()>,
-    ) -> Result<LossOutput> {
+    fn backward(&self, batches: &[Batch], on_grad: &mut OnGrad) -> Result<LossOutput> {
         let tape = Tape::new(self.params.len());
         let builder = Builder::train(self.params, &tape).recompute(self.checkpoint_activations);
         let builder = self.noise.map_or(builder.clone(), |noise| builder.noise(noise));
         let model = ClipModel::new(self.config, &builder)?;
         let told = vec![Cell::new(false); self.params.len()];
+        let mut sums = AllReduce::new(self.world, self.params);
         let mut tell = |leaf: usize| -> Result<()> {
             match tape.take_grad(leaf) {
                 Some(grad) => {
                     told[leaf].set(true);
-                    on_grad(leaf, grad)
+                    sums.put(leaf, grad, on_grad)
                 }
                 None => Ok(()),
             }
         };
-        let (last, earlier) = batches.split_last().context("a step without a batch")?;
+        // A rank none of whose rows could be read has no batch, and takes part in the sums.
+        let (last, earlier) = batches.split_last().map_or((None, batches), |(last, earlier)| (Some(last), earlier));
         let (mut images, mut texts) = tape.paused(|| self.features(&model, earlier))?;
         self.chunk(earlier.len());
-        let (image, text) = (self.images(&model, last)?, self.texts(&model, last)?);
-        images.push(image.tensor().clone());
+        let image = last.map(|last| self.images(&model, last)).transpose()?;
+        let text = last.map(|last| self.texts(&model, last)).transpose()?.flatten();
+        images.extend(image.iter().map(|i| i.tensor().clone()));
         texts.extend(text.iter().map(|t| t.tensor().clone()));
-        let prompts = self.supervision.map(|s| s.features(&model, self.params, self.device)).transpose()?.flatten();
-        let images = Tensor::cat(&images, 0)?;
-        let texts = if texts.is_empty() { None } else { Some(Tensor::cat(&texts, 0)?) };
-        let rows: Vec<usize> = batches.iter().flat_map(|b| b.rows.iter().copied()).collect();
-        let (output, grads) = self.loss((&images, texts.as_ref(), prompts.as_ref()), &rows, &model)?;
+        let prompts = self.supervision.map(|s| s.features(&model, self)).transpose()?.flatten();
+        let rows: Vec<u32> = batches.iter().flat_map(|b| b.rows.iter().map(|&row| row as u32)).collect();
+        let (rows, own) = self.world.gather_numbers(&rows)?;
+        let images = self.gather(&images)?;
+        let texts = if self.loss.uses_reports() { Some(self.gather(&texts)?) } else { None };
+        let of_prompts = prompts.as_ref().map(|(_, all, _)| all);
+        let (output, grads) = self.loss((&images, texts.as_ref(), of_prompts), &rows, &model)?;
         // A weight is done with once the last chunk has passed it.
         type Whole<'a> = Option<(&'a Value, Tensor)>;
         let mut run_back = |outputs: &[(&Value, &Tensor)], whole: Whole, (rows, is_last): (Range<usize>, bool)| {
-            let part = |grad: &Tensor| grad.narrow(0, rows.start, rows.len())?.copy();
+            let part = |grad: &Tensor| grad.narrow(0, own.start + rows.start, rows.len())?.copy();
             let outputs = outputs.iter().map(|(value, grad)| Ok((*value, part(grad)?))).chain(whole.map(Ok));
             let outputs = outputs.collect::<candle_core::Result<Vec<_>>>()?;
             let mut finished = |leaf| if is_last { tell(leaf).map_err(wrapped) } else { Ok(()) };
             tape.backward(outputs, &mut finished).map_err(anyhow::Error::from)
         };
-        let pairs = images.dim(0)?;
-        let of_text = text.as_ref().zip(grads.text.as_ref());
-        let outputs: Vec<_> = std::iter::once((&image, &grads.image)).chain(of_text).collect();
-        run_back(&outputs, prompts.as_ref().zip(grads.prompts), (pairs - last.pairs..pairs, earlier.is_empty()))?;
-        drop((image, text, prompts));
+        let in_last = last.map_or(0, |last| last.pairs);
+        let of_image = image.as_ref().map(|image| (image, &grads.image));
+        let outputs: Vec<_> = of_image.into_iter().chain(text.as_ref().zip(grads.text.as_ref())).collect();
+        let own_prompts = |(value, _, own): &'_ (Option<Value>, Tensor, Range<usize>), grad: Tensor| {
+            let part = grad.narrow(0, own.start, own.len())?.copy()?;
+            anyhow::Ok(value.clone().map(|value| (value, part)))
+        };
+        let of_prompts =
+            prompts.as_ref().zip(grads.prompts).map(|(p, grad)| own_prompts(p, grad)).transpose()?.flatten();
+        let whole = of_prompts.as_ref().map(|(value, grad)| (value, grad.clone()));
+        run_back(&outputs, whole, (own.len() - in_last..own.len(), earlier.is_empty()))?;
+        drop((image, text, prompts, of_prompts));
         let mut start = 0;
         for (i, batch) in earlier.iter().enumerate() {
             self.chunk(i);
-            // One tower after the other: the memory of one at a time.
+            // One tower after the other: the memory of one at a time. Texts first, as with one chunk.
             let (rows, is_last) = (start..start + batch.pairs, i + 1 == earlier.len());
-            run_back(&[(&self.images(&model, batch)?, &grads.image)], None, (rows.clone(), is_last))?;
             if let (Some(text), Some(grad)) = (self.texts(&model, batch)?, &grads.text) {
-                run_back(&[(&text, grad)], None, (rows, is_last))?;
+                run_back(&[(&text, grad)], None, (rows.clone(), is_last))?;
             }
+            run_back(&[(&self.images(&model, batch)?, &grads.image)], None, (rows, is_last))?;
             start += batch.pairs;
         }
-        let scalars = [Some((model.logit_scale(), grads.logit_scale)), model.logit_bias().zip(grads.logit_bias)];
-        tape.backward(scalars.into_iter().flatten(), &mut |_| Ok(()))?;
+        // Every rank has worked out the whole loss, so its gradient on these.
+        let (of_scale, of_bias) =
+            (Some((model.logit_scale(), grads.logit_scale)), model.logit_bias().zip(grads.logit_bias));
+        for (value, grad) in of_scale.into_iter().chain(of_bias) {
+            tape.backward([(value, self.world.counted_once(grad)?)], &mut |_| Ok(()))?;
+        }
         for (number, param) in self.params.numbered().filter(|(_, p)| p.trainable) {
             // logit_scale and logit_bias are no inputs of a step: the tape tells of them here.
             tell(number)?;
             let name = &param.spec.name;
-            ensure!(told[number].get(), "{name} is trainable and got no gradient; please report this as a bug");
+            let needed = !own.is_empty();
+            ensure!(
+                !needed || told[number].get(),
+                "{name} is trainable and got no gradient; please report this as a bug"
+            );
         }
+        sums.finish(on_grad)?;
         Ok(output)
+    }
+
+    /// Features of this rank's chunks and of all other ranks', (all pairs, embed_dim).
+    pub(super) fn gather(&self, own: &[Tensor]) -> Result<Tensor> {
+        match own {
+            [] => self.world.gather_rows(&Tensor::zeros((0, self.config.embed_dim), DType::F32, self.device)?),
+            own => self.world.gather_rows(&Tensor::cat(own, 0)?),
+        }
     }
 
     /// Tells layers that drop which chunk is running.
@@ -187,13 +218,13 @@ impl TrainStep<'_> {
     /// batch.
     fn loss(
         &self,
-        (image, text, prompts): (&Tensor, Option<&Tensor>, Option<&Value>),
-        rows: &[usize],
+        (image, text, prompts): (&Tensor, Option<&Tensor>, Option<&Tensor>),
+        rows: &[u32],
         model: &ClipModel,
     ) -> Result<(LossOutput, LossGradients)> {
         let var = |t: Option<&Tensor>| t.map(Var::from_tensor).transpose();
         let (image, text) = (Var::from_tensor(image)?, var(text)?);
-        let prompts = var(prompts.map(Value::tensor))?;
+        let prompts = var(prompts)?;
         let logit_scale = Var::from_tensor(model.logit_scale().tensor())?;
         let bias = var(model.logit_bias().filter(|_| self.loss.uses_bias()).map(Value::tensor))?;
         let targets = self.supervision.map_or_else(PairTargets::default, |s| s.targets(rows));

@@ -3,14 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use anyhow::{Result, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
+use super::step::TrainStep;
 use crate::config::{ClassWeights, Config, LossKind, Positives};
 use crate::data::{Labels, Prompts, ReportTokenizer, Row};
 use crate::loss::PairTargets;
-use crate::model::{ClipModel, Params, Part};
+use crate::model::{ClipModel, Part};
 use crate::ops::Value;
 use crate::seed::name_index;
 
@@ -108,10 +110,10 @@ impl Supervision {
     }
 
     /// What is known of a batch made of these rows.
-    pub(super) fn targets(&self, rows: &[usize]) -> PairTargets {
+    pub(super) fn targets(&self, rows: &[u32]) -> PairTargets {
         PairTargets {
-            classes: rows.iter().filter_map(|&r| self.classes.get(r).copied()).collect(),
-            findings: rows.iter().filter_map(|&r| self.findings.get(r).cloned()).collect(),
+            classes: rows.iter().filter_map(|&r| self.classes.get(r as usize).copied()).collect(),
+            findings: rows.iter().filter_map(|&r| self.findings.get(r as usize).cloned()).collect(),
             alike: self.alike.as_ref().map_or(Vec::new(), |alike| alike.table(rows)),
         }
     }
@@ -121,20 +123,33 @@ impl Supervision {
         self.prompts.as_ref().map(|p| p.counts.as_slice())
     }
 
-    /// Features of the prompts' sentences, (sentences, embed_dim). Encoded anew while the text tower is trained; of a
-    /// frozen one what it gives is kept, and only a trained projection runs again.
-    pub(super) fn features(&self, model: &ClipModel, params: &Params, device: &Device) -> Result<Option<Value>> {
+    /// Features of the prompts' sentences: those of this rank's share, if it has one; of all, (sentences, embed_dim);
+    /// where the share stands. Encoded anew while the text tower is trained; of a frozen one what it gives is kept, and
+    /// only a trained projection runs again.
+    pub(super) fn features(
+        &self,
+        model: &ClipModel,
+        step: &TrainStep,
+    ) -> Result<Option<(Option<Value>, Tensor, Range<usize>)>> {
         let Some(prompts) = &self.prompts else { return Ok(None) };
-        if let Some(kept) = &*prompts.kept.borrow() {
-            return Ok(Some(model.project_text(&kept.clone().into())?));
+        let own = step.world.share(prompts.input_ids.len() / prompts.tokens);
+        let value = if own.is_empty() { None } else { Some(prompts.encode(model, step, own.clone())?) };
+        let all = step.gather(&value.iter().map(|v| v.tensor().clone()).collect::<Vec<_>>())?;
+        Ok(Some((value, all, own)))
+    }
+}
+
+impl PromptBatch {
+    fn encode(&self, model: &ClipModel, step: &TrainStep, own: Range<usize>) -> Result<Value> {
+        if let Some(kept) = &*self.kept.borrow() {
+            return Ok(model.project_text(&kept.clone().into())?);
         }
-        let sentences = prompts.input_ids.len() / prompts.tokens;
-        let input_ids = Tensor::from_slice(&prompts.input_ids, (sentences, prompts.tokens), device)?;
-        let states = model.text_states(&input_ids)?;
-        if !params.trainable().any(|p| p.spec.part == Part::Text) {
-            *prompts.kept.borrow_mut() = Some(states.tensor().clone());
+        let ids = &self.input_ids[own.start * self.tokens..own.end * self.tokens];
+        let states = model.text_states(&Tensor::from_slice(ids, (own.len(), self.tokens), step.device)?)?;
+        if !step.params.trainable().any(|p| p.spec.part == Part::Text) {
+            *self.kept.borrow_mut() = Some(states.tensor().clone());
         }
-        Ok(Some(model.project_text(&states)?))
+        Ok(model.project_text(&states)?)
     }
 }
 
@@ -177,15 +192,16 @@ fn alike(by: Positives, rows: &[Row]) -> Alike {
 
 impl Alike {
     /// (rows · rows); 1 on the diagonal.
-    fn table(&self, rows: &[usize]) -> Vec<f64> {
-        let like = |a: usize, b: usize| match self {
-            Self::Keys(keys) => f64::from(u8::from(keys[a] == keys[b])),
+    fn table(&self, rows: &[u32]) -> Vec<f64> {
+        let like = |a: u32, b: u32| match self {
+            Self::Keys(keys) => f64::from(u8::from(keys[a as usize] == keys[b as usize])),
             Self::Sets(sets) => {
+                let (a, b) = (a as usize, b as usize);
                 let shared = sets[a].iter().filter(|l| sets[b].contains(l)).count() as f64;
                 if shared > 0.0 { shared / ((sets[a].len() * sets[b].len()) as f64).sqrt() } else { 0.0 }
             }
         };
-        let one = |(i, &a): (usize, &usize)| {
+        let one = |(i, &a): (usize, &u32)| {
             rows.iter().enumerate().map(|(j, &b)| if i == j { 1.0 } else { like(a, b) }).collect::<Vec<_>>()
         };
         rows.iter().enumerate().flat_map(one).collect()

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use super::all_reduce::check_same_weights;
+use super::books::Books;
 use super::checkpoint;
 use super::plan::Plan;
 use super::prepare::Prepared;
@@ -17,13 +19,14 @@ use super::stop;
 use super::supervision::Supervision;
 use super::thaw;
 use crate::config::{Config, OnError};
-use crate::data::{Batch, Dataset, Prefetch, Row};
+use crate::data::{Batch, Dataset, Prefetch, Row, RowError};
+use crate::dist::Collective;
 use crate::eval::RetrievalReport;
 use crate::export::{AdapterOptions, ModelFolder, write_adapter, write_model};
 use crate::loss::LossOutput;
 use crate::model::{Noise, Params, lora};
 use crate::optim::{AdamW, Ema};
-use crate::track::{Event, JsonlSink, ProgressSink, RunFolder, Sink, StepRecord, TensorboardSink, replace_folder};
+use crate::track::{Event, RunFolder, StepRecord};
 
 /// Where to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,7 @@ pub struct Outcome {
 }
 
 pub(super) struct Trainer<'a> {
+    pub(super) world: Rc<dyn Collective>,
     pub(super) config: &'a Config,
     pub(super) plan: Plan,
     pub(super) supervision: Supervision,
@@ -66,24 +70,30 @@ pub(super) struct Trainer<'a> {
     pub(super) val: Vec<Row>,
     pub(super) folder: ModelFolder,
     pub(super) device: candle_core::Device,
-    pub(super) run: RunFolder,
-    pub(super) jsonl: JsonlSink,
-    pub(super) tensorboard: Option<TensorboardSink>,
-    pub(super) progress: ProgressSink,
+    /// Of the first rank.
+    pub(super) run_folder: Option<PathBuf>,
+    pub(super) books: Books,
 }
 
-/// Trains as `config` says and leaves the best model in the run folder.
+/// Trains as `config` says, together with the other ranks of `world`, and leaves the best model in the run folder, which
+/// the first rank alone is given.
 ///
 /// # Errors
 /// A row that cannot be read, a loss or gradient that is not finite, a disk that is full. The last checkpoint stays.
-pub fn train(config: &Config, prepared: Prepared, run: RunFolder, resume: &Resume) -> Result<Outcome> {
+pub fn train(
+    config: &Config,
+    prepared: Prepared,
+    run: Option<RunFolder>,
+    resume: &Resume,
+    world: Rc<dyn Collective>,
+) -> Result<Outcome> {
     let started = Instant::now();
-    let mut trainer = Trainer::new(config, prepared, run, resume)?;
+    let mut trainer = Trainer::new(config, prepared, run, resume, world)?;
     let result = trainer.keep_features().and_then(|reason| match reason {
         Some(reason) => Ok(Some(reason)),
         None => trainer.run(),
     });
-    trainer.draw_page()?;
+    trainer.books.draw_page()?;
     trainer.emit(&Event::End)?;
     let stopped = result?;
     Ok(Outcome {
@@ -105,7 +115,7 @@ impl Trainer<'_> {
             if self.eval_is_due() {
                 self.evaluate()?;
             }
-            let reason = self.reason_to_stop();
+            let reason = self.reason_to_stop()?;
             let ends = reason.is_some() || step == self.plan.total_steps;
             // Nothing is lost by not saving step 0: starting again gives the same.
             if ends || (step > 0 && step.is_multiple_of(self.plan.checkpoint_every)) {
@@ -116,7 +126,7 @@ impl Trainer<'_> {
                 return Ok(reason);
             }
             let started = Instant::now();
-            let chunks = self.next_chunks(&mut batches)?;
+            let (chunks, pairs) = self.next_chunks(&mut batches)?;
             let waiting = started.elapsed().as_secs_f64();
             let lr_factor = self.plan.schedule.factor(step);
             let logit_scale = self.logit_scale()?;
@@ -124,47 +134,56 @@ impl Trainer<'_> {
             self.state.step += 1;
             self.unsaved = true;
             self.log(&loss, logit_scale, grad_norm, lr_factor)?;
-            self.log_time(&chunks, started.elapsed().as_secs_f64(), waiting)?;
+            self.log_time(pairs, started.elapsed().as_secs_f64(), waiting)?;
         }
     }
 
     pub(super) fn emit(&mut self, event: &Event) -> Result<()> {
-        self.jsonl.on(event)?;
-        self.tensorboard.as_mut().map_or(Ok(()), |sink| sink.on(event))?;
-        self.progress.on(event)
+        self.books.emit(event)
     }
 
-    /// Chunks from the current step on, decoded ahead.
+    /// This rank's chunks from the current step on, decoded ahead.
     fn prefetch(&self) -> Prefetch<Result<Batch>> {
-        let (batch_size, per_step) = (self.config.train.batch_size as u64, self.config.train.accum_freq as u64);
-        let end = self.plan.total_steps * per_step;
+        let (end, per_step) = (self.plan.total_steps, self.plan.chunks.len() as u64);
         let (dataset, sampler) = (Arc::clone(&self.train), Arc::clone(&self.plan.sampler));
-        let data = &self.config.data;
+        let (data, chunks) = (&self.config.data, self.plan.chunks.clone());
         Prefetch::start(self.state.step * per_step, data.workers, data.prefetch, move |index| {
-            (index < end).then(|| dataset.batch(&sampler.batch(index), index * batch_size))
+            let (step, places) = (index / per_step, chunks[(index % per_step) as usize].clone());
+            let sample = step * sampler.rows_per_step() as u64 + places.start as u64;
+            (step < end).then(|| dataset.batch(&sampler.rows(step, places), sample))
         })
     }
 
-    fn next_chunks(&mut self, batches: &mut Prefetch<Result<Batch>>) -> Result<Vec<Batch>> {
+    /// This rank's chunks of the next step, and the pairs of all ranks.
+    fn next_chunks(&mut self, batches: &mut Prefetch<Result<Batch>>) -> Result<(Vec<Batch>, usize)> {
         let mut chunks = Vec::new();
-        for _ in 0..self.config.train.accum_freq {
-            let batch = batches.next().context("a data worker ended unexpectedly")??;
-            self.take_errors(&batch)?;
-            if batch.pairs > 0 {
-                chunks.push(batch);
-            }
+        let mut errors = Vec::new();
+        for _ in 0..self.plan.chunks.len() {
+            let mut batch = batches.next().context("a data worker ended unexpectedly")??;
+            errors.append(&mut batch.errors);
+            chunks.push(batch);
         }
-        let pairs: usize = chunks.iter().map(|b| b.pairs).sum();
+        self.take_errors(&errors)?;
+        chunks.retain(|b| b.pairs > 0);
+        let own: usize = chunks.iter().map(|b| b.pairs).sum();
+        let pairs = self.world.gather_numbers(&[own as u32])?.0.iter().map(|&n| n as usize).sum();
         ensure!(pairs >= 2, "step {}: fewer than 2 of its rows could be read", self.state.step + 1);
-        Ok(chunks)
+        Ok((chunks, pairs))
     }
 
-    fn take_errors(&mut self, batch: &Batch) -> Result<()> {
-        let rows: Vec<SkippedRow> = batch.errors.iter().map(|e| SkippedRow::new("train", e.file, e.line)).collect();
-        let Some(first) = batch.errors.first() else { return Ok(()) };
-        let place = format!("{}: {}", first.place, first.reason);
-        ensure!(self.config.data.on_error == OnError::Skip, "{place}; mend it, or set data.on_error = \"skip\"");
-        self.note_skipped(rows).context(place)
+    /// Rows that this rank could not read; every rank takes note of those of all.
+    fn take_errors(&mut self, errors: &[RowError]) -> Result<()> {
+        let first = errors.first().map_or(String::new(), |e| format!("{}: {}", e.place, e.reason));
+        ensure!(
+            errors.is_empty() || self.config.data.on_error == OnError::Skip,
+            "{first}; mend it, or set data.on_error = \"skip\""
+        );
+        let own: Vec<SkippedRow> = errors.iter().map(|e| SkippedRow::new("train", e.file, e.line)).collect();
+        let mut rows = Vec::new();
+        for told in self.world.gather_bytes(&serde_json::to_vec(&own)?)? {
+            rows.extend(serde_json::from_slice::<Vec<SkippedRow>>(&told)?);
+        }
+        if rows.is_empty() { Ok(()) } else { self.note_skipped(rows).context(first) }
     }
 
     /// Counts rows that could not be read and tells of those that are new.
@@ -193,6 +212,7 @@ impl Trainer<'_> {
             ..Noise::default()
         });
         let step = TrainStep {
+            world: &*self.world,
             config: &self.folder.config,
             params: &self.params,
             loss: &loss_of(self.config, &self.supervision, eps),
@@ -264,18 +284,19 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn log_time(&mut self, chunks: &[Batch], seconds: f64, waiting: f64) -> Result<()> {
-        let pairs: usize = chunks.iter().map(|b| b.pairs).sum();
+    fn log_time(&mut self, pairs: usize, seconds: f64, waiting: f64) -> Result<()> {
         let samples_per_s = pairs as f64 / seconds.max(1e-9);
         self.emit(&Event::Timing { step: self.state.step, seconds, waiting, samples_per_s })
     }
 
-    fn reason_to_stop(&self) -> Option<String> {
+    fn reason_to_stop(&self) -> Result<Option<String>> {
+        // Whichever rank was asked: all stop at the same step.
+        let asked = self.world.any(stop::asked())?;
         let (step, total) = (self.state.step, self.plan.total_steps);
         let patience = self.config.train.early_stopping;
-        if step == total {
+        Ok(if step == total {
             None
-        } else if stop::asked() {
+        } else if asked {
             Some(format!("stopped at step {step} of {total}, as asked; go on with --resume latest"))
         } else if self.config.train.stop_after.is_some_and(|n| step >= n) {
             Some(format!("stopped at step {step} of {total}, as train.stop_after says; go on with --resume latest"))
@@ -283,19 +304,15 @@ impl Trainer<'_> {
             Some(format!("stopped early at step {step} of {total}: no better validation for {patience} times"))
         } else {
             None
-        }
+        })
     }
 
     pub(super) fn save(&mut self) -> Result<()> {
         if !self.unsaved {
             return Ok(());
         }
-        let lengths = self.jsonl.sync()?;
-        self.state.metrics_bytes = lengths.metrics;
-        self.state.timing_bytes = lengths.timing;
-        self.state.skipped_bytes = lengths.skipped;
-        checkpoint::save(&self.run, &self.params, &self.optimizer, self.ema.as_ref(), &self.state)
-            .with_context(|| format!("saving step {}", self.state.step))?;
+        check_same_weights(&*self.world, &self.params)?;
+        self.books.save(&self.params, &self.optimizer, self.ema.as_ref(), &mut self.state)?;
         (self.saved_at, self.unsaved) = (Some(self.state.step), false);
         Ok(())
     }
@@ -306,13 +323,15 @@ impl Trainer<'_> {
         let Some((step, report)) = self.state.best.clone() else { return Ok(()) };
         self.folder.summary = self.summary(Some(&report));
         let file = if self.ema.is_some() { checkpoint::EMA_FILE } else { "model.safetensors" };
-        let path = self.run.checkpoint_path(step).join(file);
-        if !path.is_file() {
+        let path = self.run_folder.as_ref().map(|run| RunFolder::open(run)).transpose()?;
+        let path = path.map(|run| run.checkpoint_path(step).join(file));
+        if !self.world.from_first(|| Ok(path.as_ref().is_some_and(|path| path.is_file())))? {
             self.state.best = None;
             return self.emit(&Event::Warning(format!(
                 "the checkpoint of the best step, {step}, is gone: the search starts anew"
             )));
         }
+        let Some(path) = path else { return Ok(()) };
         let tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu)?;
         let mut weights: Vec<_> = tensors.into_iter().collect();
         weights.sort_by(|a, b| a.0.cmp(&b.0));
@@ -331,17 +350,16 @@ impl Trainer<'_> {
     /// Writes model/, with adapters multiplied out, and adapter/ with the adapters alone.
     fn hand_over(&self, weights: Vec<(String, candle_core::Tensor)>) -> Result<()> {
         let Some(scale) = self.params.adapter_scale() else {
-            return replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &weights));
+            return self.books.replace_folder("model", |folder| write_model(folder, &self.folder, &weights));
         };
         let options = AdapterOptions {
             rank: self.config.lora.rank,
             alpha: self.config.lora.alpha,
             dropout: self.config.lora.dropout,
         };
-        let path = self.run.path().join("adapter");
-        replace_folder(&path, |folder| write_adapter(folder, &self.folder, &options, &weights))?;
+        self.books.replace_folder("adapter", |folder| write_adapter(folder, &self.folder, &options, &weights))?;
         let merged = lora::merge(weights, scale)?;
-        replace_folder(&self.run.model(), |folder| write_model(folder, &self.folder, &merged))
+        self.books.replace_folder("model", |folder| write_model(folder, &self.folder, &merged))
     }
 
     pub(super) fn write_model(&self) -> Result<()> {

@@ -6,11 +6,9 @@ use super::records::SkippedRow;
 use super::trainer::Trainer;
 use crate::config::OnError;
 use crate::data::Row;
-use crate::error::one_line;
 use crate::eval::{Encoder, Pictures, RetrievalOptions, RetrievalReport, UnreadableImage, evaluate_and_draw};
 use crate::model::{Builder, ClipModel};
-use crate::run_report;
-use crate::track::{Event, replace_file};
+use crate::track::Event;
 
 impl Trainer<'_> {
     pub(super) fn eval_is_due(&self) -> bool {
@@ -37,7 +35,7 @@ impl Trainer<'_> {
             report.loss_chance
         );
         if step == 0 || best {
-            replace_file(&self.run.pictures(step > 0), &serde_json::to_vec(&pictures)?)?;
+            self.books.keep_pictures(step > 0, &pictures)?;
         }
         self.emit(&Event::Eval {
             step,
@@ -58,7 +56,7 @@ impl Trainer<'_> {
             _ => self.state.evals_without_best += 1,
         }
         self.unsaved = true;
-        self.draw_page()?;
+        self.books.draw_page()?;
         // A validation's outcome is worth a checkpoint: without one, a kill would forget which model is the best.
         if step > 0 { self.save() } else { Ok(()) }
     }
@@ -68,6 +66,7 @@ impl Trainer<'_> {
         loop {
             let model = ClipModel::new(&self.folder.config, &Builder::eval(self.judged()))?;
             let encoder = Encoder {
+                world: &*self.world,
                 model: &model,
                 preprocess: &self.folder.preprocess,
                 tokenizer: &self.folder.tokenizer,
@@ -97,12 +96,5 @@ impl Trainer<'_> {
             self.val.retain(|r| Some(r.image()) != bad);
             self.note_skipped(skipped).context(place)?;
         }
-    }
-
-    /// The run's page, refreshed at each validation. A page that cannot be written is no reason to lose a run.
-    pub(super) fn draw_page(&mut self) -> Result<()> {
-        let path = self.run.path().join("report.html");
-        let drawn = run_report::page(&[self.run.path()]).and_then(|page| replace_file(&path, page.as_bytes()));
-        drawn.or_else(|e| self.emit(&Event::Warning(format!("the run's page: {}", one_line(&e)))))
     }
 }

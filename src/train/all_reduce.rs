@@ -1,0 +1,191 @@
+//! Gradients added up over ranks while the backward pass goes on.
+//!
+//! Weights stand in buckets in the order in which the backward pass is done with them, the same on all ranks. A bucket
+//! is sent once it is full and all before it are; so the last layers' sums travel while the first layers' gradients are
+//! worked out (as in PyTorch's DistributedDataParallel, arXiv 2006.15704).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Tensor};
+
+use crate::dist::{Collective, Sum};
+use crate::model::{Depth, Param, Params, Part};
+use crate::ops::{Gradient, RowGradient, squared_sum};
+
+/// Numbers of a bucket, if its last weight is not larger: 25 MiB.
+const BUCKET: usize = 25 << 18;
+
+/// Takes each weight's gradient on this rank once, and gives the sum over ranks once.
+pub(super) struct AllReduce<'a> {
+    world: &'a dyn Collective,
+    params: &'a Params,
+    /// Numbers of the weights of each bucket.
+    buckets: Vec<Vec<usize>>,
+    /// Gradients that wait for their bucket to be full.
+    waiting: BTreeMap<usize, Gradient>,
+    /// The first bucket that was not sent.
+    next: usize,
+    /// Buckets that were, in order.
+    sent: VecDeque<(usize, Box<dyn Sum>)>,
+}
+
+/// What is done with the number of a weight and its gradient.
+pub(super) type OnGrad<'a> = dyn FnMut(usize, Gradient) -> Result<()> + 'a;
+
+impl<'a> AllReduce<'a> {
+    pub(super) fn new(world: &'a dyn Collective, params: &'a Params) -> Self {
+        let mut order: Vec<(usize, &Param)> = params.numbered().filter(|(_, p)| p.trainable && !is_table(p)).collect();
+        order.sort_by_key(|(_, p)| backward_order(p));
+        let mut buckets: Vec<Vec<usize>> = Vec::new();
+        let mut room = 0;
+        for (number, param) in order {
+            if room == 0 {
+                buckets.push(Vec::new());
+                room = BUCKET;
+            }
+            room = room.saturating_sub(param.spec.shape.elem_count());
+            buckets.last_mut().into_iter().for_each(|bucket| bucket.push(number));
+        }
+        Self { world, params, buckets, waiting: BTreeMap::new(), next: 0, sent: VecDeque::new() }
+    }
+
+    /// Takes the gradient of weight `number`; `on_grad` gets what is complete by now.
+    pub(super) fn put(&mut self, number: usize, grad: Gradient, on_grad: &mut OnGrad) -> Result<()> {
+        if self.world.size() == 1 {
+            return on_grad(number, grad);
+        }
+        self.waiting.insert(number, grad);
+        while let Some(bucket) = self.buckets.get(self.next)
+            && bucket.iter().all(|number| self.waiting.contains_key(number))
+        {
+            self.send_next()?;
+        }
+        while let Some((_, sum)) = self.sent.front_mut()
+            && sum.is_ready()
+        {
+            self.land(on_grad)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the rest. A weight that this rank gave no gradient, because none of its rows could be read, has 0.
+    pub(super) fn finish(mut self, on_grad: &mut OnGrad) -> Result<()> {
+        if self.world.size() == 1 {
+            return Ok(());
+        }
+        while self.next < self.buckets.len() {
+            self.send_next()?;
+        }
+        let tables: Vec<usize> =
+            self.params.numbered().filter(|(_, p)| p.trainable && is_table(p)).map(|(number, _)| number).collect();
+        for number in tables {
+            let sum = self.sum_of_rows(number)?;
+            while !self.sent.is_empty() {
+                self.land(on_grad)?;
+            }
+            on_grad(number, sum)?;
+        }
+        while !self.sent.is_empty() {
+            self.land(on_grad)?;
+        }
+        Ok(())
+    }
+
+    fn send_next(&mut self) -> Result<()> {
+        let bucket = &self.buckets[self.next];
+        let flat = |&number: &usize| {
+            let grad = match self.waiting.remove(&number) {
+                Some(grad) => grad.into_dense()?,
+                None => self.params.numbered_param(number).var.as_detached_tensor().zeros_like()?,
+            };
+            grad.flatten_all()?.to_dtype(DType::F32)
+        };
+        let parts = bucket.iter().map(flat).collect::<candle_core::Result<Vec<Tensor>>>()?;
+        self.sent.push_back((self.next, self.world.begin_sum(Tensor::cat(&parts, 0)?)?));
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Hands on the bucket that was sent first.
+    fn land(&mut self, on_grad: &mut OnGrad) -> Result<()> {
+        let Some((bucket, sum)) = self.sent.pop_front() else { return Ok(()) };
+        let sum = sum.wait()?;
+        let mut start = 0;
+        for &number in &self.buckets[bucket] {
+            let shape = &self.params.numbered_param(number).spec.shape;
+            let grad = sum.narrow(0, start, shape.elem_count())?.reshape(shape)?;
+            start += shape.elem_count();
+            on_grad(number, Gradient::Dense(grad))?;
+        }
+        Ok(())
+    }
+
+    /// Of a table, only the rows that any rank looked up travel.
+    fn sum_of_rows(&mut self, number: usize) -> Result<Gradient> {
+        let table = self.params.numbered_param(number);
+        let (count, width) = table.spec.shape.dims2()?;
+        let own = match self.waiting.remove(&number) {
+            Some(Gradient::Rows(rows)) => rows,
+            Some(Gradient::Dense(all)) => RowGradient::of_all(&all)?,
+            None => RowGradient::zero((count, width), table.var.device()),
+        };
+        let (mut rows, _) = self.world.gather_numbers(&own.rows())?;
+        rows.sort_unstable();
+        rows.dedup();
+        let sum = self.world.begin_sum(own.dense_rows(&rows)?)?;
+        let sum: Vec<f32> = sum.wait()?.to_vec1()?;
+        let mut grad = RowGradient::zero((count, width), table.var.device());
+        grad.add(&rows, &sum);
+        Ok(Gradient::Rows(grad))
+    }
+}
+
+/// Token embeddings: large, and of a step's texts only some rows have a gradient.
+fn is_table(param: &Param) -> bool {
+    param.spec.part == Part::Text && param.spec.depth == Depth::Embeddings && param.spec.decay
+}
+
+/// The texts' tower is run back first, from its end; the scale and the projections are told of at the end.
+fn backward_order(param: &Param) -> (u8, std::cmp::Reverse<Depth>) {
+    let part = match param.spec.part {
+        Part::Text => 0,
+        Part::Image => 1,
+        Part::Heads => 2,
+    };
+    (part, std::cmp::Reverse(param.spec.depth))
+}
+
+/// Bytes that a step's sums take, and in how many buckets, tables aside.
+pub fn bucket_bytes(world: &dyn Collective, params: &Params) -> (usize, usize) {
+    let sums = AllReduce::new(world, params);
+    let bytes = |&number: &usize| 4 * params.numbered_param(number).spec.shape.elem_count();
+    (sums.buckets.iter().flatten().map(bytes).sum(), sums.buckets.len())
+}
+
+/// Fails where weights that were the same on all ranks have drifted apart.
+///
+/// # Errors
+/// Names the first rank that has.
+pub(super) fn check_same_weights(world: &dyn Collective, params: &Params) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let mut squares = 0.0;
+    for param in params.trainable() {
+        squares += squared_sum(&param.var.as_detached_tensor())?;
+    }
+    let all = world.gather_bytes(&squares.to_le_bytes())?;
+    for (rank, bytes) in all.iter().enumerate() {
+        let other = f64::from_le_bytes(bytes.as_slice().try_into().context("a sum of squares is 8 bytes")?);
+        // Machines may round differently; a lost or doubled gradient shows in more.
+        anyhow::ensure!(
+            (other - squares).abs() <= 1e-6 * squares.abs(),
+            "the weights have drifted apart: their squares add up to {squares} on {} and to {other} on {}; please report \
+             this as a bug",
+            world.name(world.rank()),
+            world.name(rank)
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Before the first step, ranks make sure that they are about to do the same.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use super::prepare::Prepared;
+use crate::config::{Config, KEYS};
+use crate::dist::Collective;
+use crate::error::{Problem, Problems};
+use crate::model::Params;
+
+/// Keys that may differ from host to host: they do not change what is trained. Paths may as well, for what they lead to
+/// is compared.
+const OF_THE_HOST: [&str; 4] = ["device", "data.workers", "data.prefetch", "train.log_every"];
+
+/// Compares program, config, data, labels and weights of all ranks with the first's.
+///
+/// # Errors
+/// [`Problems`] with every difference of the first rank that has one.
+pub(super) fn agree(world: &dyn Collective, config: &Config, prepared: &Prepared) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let mut own = BTreeMap::from([
+        ("the program's version".to_string(), program()),
+        ("the pairs' fingerprint".into(), prepared.data_fingerprint.clone()),
+        ("the labels' and prompts' fingerprint".into(), digest(format!("{:?}", prepared.supervision).as_bytes())),
+        ("the weights' fingerprint".into(), of_weights(&prepared.params)?),
+    ]);
+    for key in KEYS.iter().filter(|key| !OF_THE_HOST.contains(&key.name) && !key.leads_somewhere()) {
+        let value = config.value(key.name).map_or("not set".into(), ToString::to_string);
+        own.insert(key.name.into(), value);
+    }
+    let all = world.gather_bytes(&serde_json::to_vec(&own)?)?;
+    let read =
+        |bytes: &Vec<u8>| serde_json::from_slice::<BTreeMap<String, String>>(bytes).context("another rank's greeting");
+    let all = all.iter().map(read).collect::<Result<Vec<_>>>()?;
+    for (rank, other) in all.iter().enumerate() {
+        let names: std::collections::BTreeSet<&String> = all[0].keys().chain(other.keys()).collect();
+        let value = |of: &BTreeMap<String, String>, name: &String| of.get(name).cloned().unwrap_or("unknown".into());
+        let differs = |name: &&&String| value(&all[0], name) != value(other, name);
+        let line = |name: &&String| {
+            Problem(format!(
+                "ranks disagree: {name} is {} on {} and {} on {}; start all of them with the same program, config, data and \
+                 model",
+                value(&all[0], name),
+                world.name(0),
+                value(other, name),
+                world.name(rank)
+            ))
+        };
+        let problems: Vec<Problem> = names.iter().filter(differs).map(line).collect();
+        if !problems.is_empty() {
+            return Err(Problems(problems).into());
+        }
+    }
+    Ok(())
+}
+
+fn program() -> String {
+    let revision = option_env!("REPORTCLIP_REVISION").unwrap_or("unknown revision");
+    format!("{} ({revision})", env!("CARGO_PKG_VERSION"))
+}
+
+fn of_weights(params: &Params) -> Result<String> {
+    let mut hash = Sha256::new();
+    for param in params.iter() {
+        hash.update(param.spec.name.as_bytes());
+        let numbers: Vec<f32> = param.var.flatten_all()?.to_vec1()?;
+        for part in numbers.chunks(1 << 16) {
+            hash.update(part.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Enough of a hash to tell two apart, and short enough to be read.
+fn hex(hash: &[u8]) -> String {
+    hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
