@@ -312,6 +312,13 @@ mod tests {
         (0..count as u32).map(unit).collect()
     }
 
+    /// Chunk number `index`, counted from the start of training.
+    fn chunk(s: &Sampler, index: u64) -> Vec<usize> {
+        let (per_step, start) =
+            (s.batches_per_step as u64, (index % s.batches_per_step as u64) as usize * s.batch_size);
+        s.rows(index / per_step, start..start + s.batch_size)
+    }
+
     fn epoch(sampler: &Sampler, epoch: u64) -> Vec<usize> {
         let steps = sampler.steps_per_epoch();
         (0..steps).flat_map(|s| sampler.rows(epoch * steps + s, 0..sampler.rows_per_step())).collect()
@@ -326,7 +333,7 @@ mod tests {
         first.sort_unstable();
         first.dedup();
         assert_eq!(first.len(), 18);
-        assert_ne!(s.batch(0), sampler(plain(23), Sampling::default(), (2, 3), 4).batch(0));
+        assert_ne!(s.rows(0, 0..6), sampler(plain(23), Sampling::default(), (2, 3), 4).rows(0, 0..6));
     }
 
     #[test]
@@ -344,9 +351,9 @@ mod tests {
             (unit.study, unit.class, unit.hash) = (i as u32 / 2, (i % 5 == 0) as u32, i as u64 / 3);
         }
         let one = sampler(units.clone(), sampling.clone(), (4, 2), 9);
-        let all: Vec<Vec<usize>> = (0..40).map(|i| one.batch(i)).collect();
+        let all: Vec<Vec<usize>> = (0..40).map(|i| chunk(&one, i)).collect();
         for i in [37, 3, 20, 0] {
-            assert_eq!(sampler(units.clone(), sampling.clone(), (4, 2), 9).batch(i), all[i as usize]);
+            assert_eq!(chunk(&sampler(units.clone(), sampling.clone(), (4, 2), 9), i), all[i as usize]);
         }
     }
 
@@ -383,7 +390,7 @@ mod tests {
         units.iter_mut().enumerate().for_each(|(i, u)| u.class = u32::from(i < 5) + u32::from(i < 20));
         let s = sampler(units.clone(), Sampling { class_balanced: true, ..Sampling::default() }, (9, 1), 0);
         for batch in 0..11 {
-            let classes: Vec<u32> = s.batch(batch).iter().map(|&r| units[r].class).collect();
+            let classes: Vec<u32> = chunk(&s, batch).iter().map(|&r| units[r].class).collect();
             assert!((0..3).all(|c| classes.iter().filter(|&&x| x == c).count() == 3), "{classes:?}");
         }
     }

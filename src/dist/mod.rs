@@ -166,7 +166,8 @@ pub fn fail(world: &Rc<dyn Collective>, code: u8, speak: impl FnOnce(Option<Stri
         return speak(None);
     }
     if !world.is_first() {
-        std::thread::sleep(Duration::from_millis(500));
+        // Launchers take a second between asking ranks to end and ending them.
+        std::thread::sleep(Duration::from_secs(3));
     }
     speak(Some(world.name(world.rank())));
     end_all(code);

@@ -37,6 +37,7 @@ pub(super) struct Pulse {
     pub(super) about: About,
     silence: Duration,
     last_sent: Instant,
+    last_turn: Instant,
     /// When each rank was heard of last, and how many collectives it had begun then.
     heard: Vec<(Instant, u64)>,
     /// Collectives that this rank has begun.
@@ -49,7 +50,7 @@ impl Pulse {
     pub(super) fn new(world: SimpleCommunicator, about: About) -> Self {
         let now = Instant::now();
         let heard = vec![(now, 0); about.size];
-        Self { world, about, silence: SILENCE, last_sent: now, heard, begun: 0, waiting: None }
+        Self { world, about, silence: SILENCE, last_sent: now, last_turn: now, heard, begun: 0, waiting: None }
     }
 
     pub(super) fn lost_after(&mut self, silence: Duration) {
@@ -79,6 +80,11 @@ impl Pulse {
             self.world.abort(code);
         }
         let now = Instant::now();
+        if now - self.last_turn > self.silence / 2 {
+            // It was this rank that was stopped: it cannot tell of the others.
+            self.heard.iter_mut().for_each(|(at, _)| *at = now);
+        }
+        self.last_turn = now;
         // A tenth of the silence, so that few are on their way to a rank that takes none in any more: MPI would wait
         // with the rest, and nobody would count the time.
         if now - self.last_sent < (self.silence / 10).min(Duration::from_secs(5)) {
@@ -104,9 +110,9 @@ impl Pulse {
     }
 
     fn end_without(&self, lost: usize) -> ! {
-        // All but the first rank find out at once that the first is lost: one of them is to say so.
+        // All but the first rank find out at once that the first is lost: one says so and ends the others.
         if self.about.rank > 1 {
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_secs(10));
         }
         tracing::error!(
             "{} has given no sign of life for {} s: it was killed or stopped, or its host or network is down; the others \

@@ -69,13 +69,24 @@ impl<'a> AllReduce<'a> {
         Ok(())
     }
 
-    /// Waits for the rest. A weight that this rank gave no gradient, because none of its rows could be read, has 0.
-    pub(super) fn finish(mut self, on_grad: &mut OnGrad) -> Result<()> {
+    /// Waits for the rest. `missing` are the trainable weights that have no gradient on this rank: none of its rows could
+    /// be read, or no prompt is its own. They have 0 here.
+    ///
+    /// # Errors
+    /// A weight that has no gradient on any rank.
+    pub(super) fn finish(mut self, missing: &[u32], on_grad: &mut OnGrad) -> Result<()> {
+        // First what is to be sent anyway: all ranks must do all exchanges in one order.
+        while self.world.size() > 1 && self.next < self.buckets.len() {
+            self.send_next()?;
+        }
+        let (all, own) = self.world.gather_numbers(missing)?;
+        let nowhere = |number: &&u32| all.iter().filter(|n| n == number).count() == self.world.size();
+        if let Some(&number) = all[own].iter().find(nowhere) {
+            let name = &self.params.numbered_param(number as usize).spec.name;
+            anyhow::bail!("{name} is trainable and got no gradient; please report this as a bug");
+        }
         if self.world.size() == 1 {
             return Ok(());
-        }
-        while self.next < self.buckets.len() {
-            self.send_next()?;
         }
         let tables: Vec<usize> =
             self.params.numbered().filter(|(_, p)| p.trainable && is_table(p)).map(|(number, _)| number).collect();

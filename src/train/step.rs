@@ -153,17 +153,13 @@ impl TrainStep<'_> {
         for (value, grad) in of_scale.into_iter().chain(of_bias) {
             tape.backward([(value, self.world.counted_once(grad)?)], &mut |_| Ok(()))?;
         }
-        for (number, param) in self.params.numbered().filter(|(_, p)| p.trainable) {
+        let mut missing = Vec::new();
+        for (number, _) in self.params.numbered().filter(|(_, p)| p.trainable) {
             // logit_scale and logit_bias are no inputs of a step: the tape tells of them here.
             tell(number)?;
-            let name = &param.spec.name;
-            let needed = !own.is_empty();
-            ensure!(
-                !needed || told[number].get(),
-                "{name} is trainable and got no gradient; please report this as a bug"
-            );
+            missing.extend((!told[number].get()).then_some(number as u32));
         }
-        sums.finish(on_grad)?;
+        sums.finish(&missing, on_grad)?;
         Ok(output)
     }
 
