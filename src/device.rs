@@ -43,16 +43,15 @@ fn first_line(e: &candle_core::Error) -> String {
     e.to_string().lines().next().unwrap_or_default().to_string()
 }
 
-/// Of several processes on this host, each uses its part of the cores, unless `RAYON_NUM_THREADS` says how many. Call it
+/// Of several processes on this host, each uses its part of `all` cores, unless `RAYON_NUM_THREADS` says how many. Call it
 /// before anything else uses threads.
 ///
 /// # Errors
 /// None in practice.
-pub fn share_cores(processes: usize) -> anyhow::Result<()> {
+pub fn share_cores(processes: usize, all: usize) -> anyhow::Result<()> {
     if processes <= 1 || std::env::var_os("RAYON_NUM_THREADS").is_some() {
         return Ok(());
     }
-    let all = crate::ops::online_cores();
     let ours = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if ours * processes < all {
         tracing::warn!(

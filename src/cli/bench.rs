@@ -214,7 +214,7 @@ fn read_lengths(path: &Path) -> Result<Vec<usize>> {
 
 fn train_step(args: &ModelArgs, started: Instant, world: &dyn Collective) -> Result<()> {
     if args.threads.is_none() {
-        device::share_cores(world.local().1)?;
+        device::share_cores(world.local().1, crate::ops::online_cores())?;
     }
     let device = choose_device(&args.device, args.threads, world.local())?;
     let figures = bench::train_step(&model_bench(args)?, &device, started, world)?;

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, ensure};
 use super::{output, table};
 use crate::config::{self, Config, OnError};
 use crate::device;
-use crate::dist::{Collective, Single};
+use crate::dist::{self, Collective, Single};
 use crate::error::{Problem, Problems};
 use crate::model::ClipConfig;
 use crate::ops;
@@ -47,7 +47,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     let config = config::load(&args.config, &args.set)?;
     world.lost_after(Duration::from_secs(config.train.rank_timeout));
-    device::share_cores(world.local().1)?;
+    device::share_cores(world.local().1, ops::online_cores())?;
     let (folder, resume) = match &args.resume {
         // The run folder is the first rank's alone.
         _ if !world.is_first() => (None, Resume::No),
@@ -63,6 +63,7 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     };
     // Phantoms may be drawn and models fetched: once a host.
     let prepared = world.in_turn(|| train::prepare(&config, &**world))?;
+    let world = &dist::on_device(world, &prepared.device)?;
     ensure!(
         config.samples_per_step() >= world.size(),
         "train.batch_size × train.accum_freq is {}, fewer than the {} ranks",

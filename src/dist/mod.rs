@@ -7,6 +7,8 @@
 mod launch;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 #[cfg(feature = "mpi")]
 mod pulse;
 mod single;
@@ -16,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -70,6 +72,24 @@ pub trait Collective {
     /// # Errors
     /// A rank is lost.
     fn part(&self) -> Result<()>;
+}
+
+/// The ranks of `world`, for tensors on `device`: over NCCL where that is a GPU and this binary has it.
+///
+/// # Errors
+/// NCCL does not start.
+#[cfg(feature = "nccl")]
+pub fn on_device(world: &Rc<dyn Collective>, device: &Device) -> Result<Rc<dyn Collective>> {
+    if world.size() == 1 { Ok(Rc::clone(world)) } else { nccl::start(Rc::clone(world), device) }
+}
+
+/// The ranks of `world`, for tensors on `device`.
+///
+/// # Errors
+/// None.
+#[cfg(not(feature = "nccl"))]
+pub fn on_device(world: &Rc<dyn Collective>, _device: &Device) -> Result<Rc<dyn Collective>> {
+    Ok(Rc::clone(world))
 }
 
 /// A sum on its way.

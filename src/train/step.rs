@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::all_reduce::{AllReduce, OnGrad};
-use super::supervision::Supervision;
+use super::supervision::{PromptFeatures, Supervision};
 use crate::config::FreezeDepth;
 use crate::data::{Batch, Images};
 use crate::dist::Collective;
@@ -113,7 +113,7 @@ impl TrainStep<'_> {
         let (rows, own) = self.world.gather_numbers(&rows)?;
         let images = self.gather(&images)?;
         let texts = if self.loss.uses_reports() { Some(self.gather(&texts)?) } else { None };
-        let of_prompts = prompts.as_ref().map(|(_, all, _)| all);
+        let of_prompts = prompts.as_ref().map(|p| &p.all);
         let (output, grads) = self.loss((&images, texts.as_ref(), of_prompts), &rows, &model)?;
         // A weight is done with once the last chunk has passed it.
         type Whole<'a> = Option<(&'a Value, Tensor)>;
@@ -127,12 +127,11 @@ impl TrainStep<'_> {
         let in_last = last.map_or(0, |last| last.pairs);
         let of_image = image.as_ref().map(|image| (image, &grads.image));
         let outputs: Vec<_> = of_image.into_iter().chain(text.as_ref().zip(grads.text.as_ref())).collect();
-        let own_prompts = |(value, _, own): &'_ (Option<Value>, Tensor, Range<usize>), grad: Tensor| {
-            let part = grad.narrow(0, own.start, own.len())?.copy()?;
-            anyhow::Ok(value.clone().map(|value| (value, part)))
+        let own_prompts = |(prompts, grad): (&PromptFeatures, Tensor)| -> Result<_> {
+            let part = grad.narrow(0, prompts.share.start, prompts.share.len())?.copy()?;
+            Ok(prompts.own.clone().map(|own| (own, part)))
         };
-        let of_prompts =
-            prompts.as_ref().zip(grads.prompts).map(|(p, grad)| own_prompts(p, grad)).transpose()?.flatten();
+        let of_prompts = prompts.as_ref().zip(grads.prompts).map(own_prompts).transpose()?.flatten();
         let whole = of_prompts.as_ref().map(|(value, grad)| (value, grad.clone()));
         run_back(&outputs, whole, (own.len() - in_last..own.len(), earlier.is_empty()))?;
         drop((image, text, prompts, of_prompts));

@@ -123,20 +123,25 @@ impl Supervision {
         self.prompts.as_ref().map(|p| p.counts.as_slice())
     }
 
-    /// Features of the prompts' sentences: those of this rank's share, if it has one; of all, (sentences, embed_dim);
-    /// where the share stands. Encoded anew while the text tower is trained; of a frozen one what it gives is kept, and
-    /// only a trained projection runs again.
-    pub(super) fn features(
-        &self,
-        model: &ClipModel,
-        step: &TrainStep,
-    ) -> Result<Option<(Option<Value>, Tensor, Range<usize>)>> {
+    /// Features of the prompts' sentences. Encoded anew while the text tower is trained; of a frozen one what it gives is
+    /// kept, and only a trained projection runs again.
+    pub(super) fn features(&self, model: &ClipModel, step: &TrainStep) -> Result<Option<PromptFeatures>> {
         let Some(prompts) = &self.prompts else { return Ok(None) };
         let own = step.world.share(prompts.input_ids.len() / prompts.tokens);
         let value = if own.is_empty() { None } else { Some(prompts.encode(model, step, own.clone())?) };
         let all = step.gather(&value.iter().map(|v| v.tensor().clone()).collect::<Vec<_>>())?;
-        Ok(Some((value, all, own)))
+        Ok(Some(PromptFeatures { own: value, all, share: own }))
     }
+}
+
+/// Features of sentences, worked out by ranks together.
+pub(super) struct PromptFeatures {
+    /// Of this rank's share; `None` where it has none.
+    pub(super) own: Option<Value>,
+    /// Of all, (sentences, embed_dim).
+    pub(super) all: Tensor,
+    /// Where the share stands.
+    pub(super) share: Range<usize>,
 }
 
 impl PromptBatch {
