@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::cuda;
 use super::reference;
 use super::simd::{self, vectorised};
 use super::tape::{Value, composed};
@@ -29,6 +30,9 @@ impl Activation {
     /// # Errors
     /// Whatever the device reports.
     pub fn apply(self, x: &Value) -> Result<Value> {
+        if cuda::has_kernels(x.tensor()) {
+            return cuda::activation(x, self);
+        }
         if !cpu::has_kernels(x.tensor()) {
             return composed(&[x], move |t| reference::activation(t[0], self));
         }

@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor, Var, bail};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::cuda;
 use super::gradient::Gradient;
 use super::simd::vectorised;
 
@@ -33,6 +34,9 @@ pub struct AdamwStep {
 pub fn adamw_step(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwStep) -> Result<()> {
     if param.shape() != &grad.shape() || param.shape() != m.shape() || param.shape() != v.shape() {
         bail!("adamw: shapes {:?}, {:?}, {:?}, {:?} differ", param.dims(), grad.shape(), m.dims(), v.dims());
+    }
+    if cuda::has_kernels(param) {
+        return cuda::adamw(param, &grad.clone().into_dense()?, m, v, &Factors::new(step));
     }
     if !cpu::has_kernels(param) {
         return composed(param, &grad.clone().into_dense()?, m, v, step);
@@ -89,7 +93,13 @@ pub(super) struct Factors {
 }
 
 impl Factors {
-    fn new(s: &AdamwStep) -> Self {
+    /// As the kernel for GPUs takes them.
+    pub(super) fn in_order(&self) -> [f32; 9] {
+        let f = self;
+        [f.grad_scale, f.decay1, f.decay2, f.fresh1, f.fresh2, f.keep, f.rate, f.root_c2, f.eps]
+    }
+
+    pub(super) fn new(s: &AdamwStep) -> Self {
         let (c1, c2) = corrections(s);
         Self {
             grad_scale: s.grad_scale as f32,

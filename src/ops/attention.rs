@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::cuda;
 use super::gemm::{Into, Layout, Threads, product};
 use super::reference;
 use super::relevance::Relevance;
@@ -117,6 +118,9 @@ impl Attention {
         bias.map_or(Ok(()), |bias| bias.check(self))?;
         let (this, bias) = (self.clone(), bias.cloned());
         let inputs: Vec<&Value> = [q, k, v].into_iter().chain(bias.as_ref().map(|b| &b.table)).collect();
+        if bias.is_none() && cuda::has_kernels(q.tensor()) && cuda::fits(self, q.tensor().dim(1)?) {
+            return cuda::attention(self, q, k, v);
+        }
         if !cpu::has_kernels(q.tensor()) {
             let bias = bias.clone();
             return composed(&inputs, move |t| {

@@ -8,6 +8,7 @@ use candle_core::{CpuStorage, CustomOp3, DType, Layout as Places, Result, Shape,
 use rayon::prelude::*;
 
 use super::cpu;
+use super::cuda;
 use super::gemm::{Into, Layout, Threads, product};
 use super::reference;
 use super::simd::{self, vectorised};
@@ -45,6 +46,9 @@ pub fn contrastive(image: &Tensor, text: &Tensor, scale: &Tensor, options: &Cont
     }
     if !options.image_to_text && !options.text_to_image {
         bail!("contrastive: no direction is asked for");
+    }
+    if cuda::has_kernels(image) {
+        return cuda::contrastive(image, text, scale, options);
     }
     if !cpu::has_kernels(image) {
         return reference::contrastive(image, text, scale, options);

@@ -4,6 +4,7 @@ use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::cuda;
 use super::gradient::Gradient;
 use super::reference;
 use super::simd::{self, vectorised};
@@ -14,6 +15,9 @@ use super::tape::{Value, composed};
 /// # Errors
 /// Shapes that do not fit.
 pub fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> Result<Value> {
+    if cuda::has_kernels(x.tensor()) {
+        return cuda::layer_norm(x, weight, bias, eps);
+    }
     if !cpu::has_kernels(x.tensor()) {
         return composed(&[x, weight, bias], move |t| reference::layer_norm(t[0], t[1], t[2], eps));
     }

@@ -3,7 +3,7 @@
 //! others cut the graph without a word.
 //!
 //! Owns every kernel and every `unsafe` but the memory map of weights (model/checkpoint), and how each operation runs on
-//! a device: a fused kernel on the CPU, composed candle operations elsewhere. Knows no model.
+//! a device: a fused kernel on the CPU and, for most, on a GPU; composed candle operations elsewhere. Knows no model.
 
 mod activation;
 mod adamw;
@@ -12,6 +12,7 @@ mod attention;
 mod contrastive;
 mod conv;
 mod cpu;
+mod cuda;
 mod gemm;
 mod gradient;
 mod layer_norm;

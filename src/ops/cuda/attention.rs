@@ -1,0 +1,98 @@
+//! Attention that keeps no matrix of scores, forward and backward, over items that lie one after the other.
+
+use candle_core::{Result, Tensor};
+
+use super::launch::{Arg, launch, over};
+use super::zeros;
+use crate::ops::attention::Attention;
+use crate::ops::segments::Segments;
+use crate::ops::tape::Value;
+
+/// Queries or keys of a block, and the widest head, as kernels.cu has them.
+const TILE: usize = 32;
+const HEAD: usize = 64;
+
+/// Whether the kernels take heads of this width.
+pub(in crate::ops) fn fits(shape: &Attention, width: usize) -> bool {
+    width / shape.heads <= HEAD
+}
+
+/// [`Attention::apply`].
+pub(in crate::ops) fn attention(shape: &Attention, q: &Value, k: &Value, v: &Value) -> Result<Value> {
+    let inputs = [q, k, v];
+    let call = Call::new(shape, q.tensor(), k.tensor(), v.tensor())?;
+    let (out, log_sums) = call.forward()?;
+    let (y, (q, k, v)) = (out.clone(), (q.clone(), k.clone(), v.clone()));
+    Ok(Value::record(y, &inputs, move |grad| {
+        let [dq, dk, dv] = call.backward(&out, &log_sums, &grad.contiguous()?)?;
+        [(&q, dq), (&k, dk), (&v, dv)].into_iter().try_for_each(|(value, grad)| value.add_grad(grad))
+    }))
+}
+
+struct Call {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    /// First row of each item, and the end.
+    q_starts: Tensor,
+    k_starts: Tensor,
+    heads: usize,
+    head_width: usize,
+    causal: bool,
+    items: usize,
+    /// Of any item.
+    most: (usize, usize),
+}
+
+impl Call {
+    fn new(shape: &Attention, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
+        let starts = |segments: &Segments| {
+            let ends = segments.firsts().iter().chain([&segments.rows()]).map(|&row| row as u32).collect::<Vec<_>>();
+            Tensor::from_vec(ends, segments.items() + 1, q.device())
+        };
+        let most = |segments: &Segments| segments.spans().map(|(_, length)| length).max().unwrap_or(0);
+        Ok(Self {
+            q: q.contiguous()?,
+            k: k.contiguous()?,
+            v: v.contiguous()?,
+            q_starts: starts(&shape.queries)?,
+            k_starts: starts(&shape.keys)?,
+            heads: shape.heads,
+            head_width: q.dim(1)? / shape.heads,
+            causal: shape.causal,
+            items: shape.queries.items(),
+            most: (most(&shape.queries), most(&shape.keys)),
+        })
+    }
+
+    /// Runs a kernel over tiles of the longest of `rows`, with what all of them are told at the end.
+    fn launch(&self, kernel: &'static str, rows: usize, tensors: &[&Tensor]) -> Result<()> {
+        let tensors = tensors.iter().copied().chain([&self.q_starts, &self.k_starts]).map(Arg::Tensor);
+        let scale = (self.head_width as f64).powf(-0.5);
+        let rest =
+            [Arg::Int(self.heads), Arg::Int(self.head_width), Arg::Int(usize::from(self.causal)), Arg::Float(scale)];
+        let args: Vec<Arg> = tensors.chain(rest).collect();
+        launch(kernel, (rows.div_ceil(TILE), self.heads, self.items), &args)
+    }
+
+    /// The output, and log Σ exp of each query's scores, (query rows, heads).
+    fn forward(&self) -> Result<(Tensor, Tensor)> {
+        let out = zeros(&self.q, self.q.shape())?;
+        let log_sums = zeros(&self.q, (self.q.dim(0)?, self.heads))?;
+        self.launch("attention", self.most.0, &[&self.q, &self.k, &self.v, &out, &log_sums])?;
+        Ok((out, log_sums))
+    }
+
+    fn backward(&self, out: &Tensor, log_sums: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
+        let delta = zeros(&self.q, log_sums.shape())?;
+        let count = delta.elem_count();
+        let args = [out, grad, &delta].map(Arg::Tensor);
+        launch("attention_delta", over(count), &[&args[..], &[Arg::Int(count), Arg::Int(self.head_width)]].concat())?;
+        let (dq, dk, dv) =
+            (zeros(&self.q, self.q.shape())?, zeros(&self.k, self.k.shape())?, zeros(&self.v, self.v.shape())?);
+        let inputs = [&self.q, &self.k, &self.v, grad, log_sums, &delta];
+        self.launch("attention_dq", self.most.0, &[&inputs[..], &[&dq]].concat())?;
+        self.launch("attention_dkv", self.most.1, &[&inputs[..], &[&dk, &dv]].concat())?;
+        Ok([dq, dk, dv])
+    }
+}
