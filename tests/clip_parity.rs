@@ -41,6 +41,7 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
         supervision: None,
         noise: None,
         device: &Device::Cpu,
+        products: DType::F32,
         checkpoint_activations: false,
         frozen_image: FreezeDepth::None,
     };

@@ -97,6 +97,7 @@ impl Case {
             supervision: None,
             noise: None,
             device: &Device::Cpu,
+            products: DType::F32,
             checkpoint_activations: false,
             frozen_image: FreezeDepth::None,
         }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{assert_close, load_golden};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images};
@@ -43,6 +43,7 @@ fn step_of<'a>(loaded: &'a Loaded, loss: &'a Loss) -> TrainStep<'a> {
         supervision: None,
         noise: None,
         device: &Device::Cpu,
+        products: DType::F32,
         checkpoint_activations: false,
         frozen_image: FreezeDepth::None,
     }
@@ -162,6 +163,35 @@ fn recomputed_blocks_and_early_updates_change_nothing() {
             }
         }
     }
+}
+
+/// Products in bf16: every weight keeps its type and gets a gradient of its own, near that of f32. Against PyTorch's
+/// autocast the sums would differ by as much: bf16 has 8 bits.
+#[test]
+fn products_in_bf16_reach_every_weight() {
+    let loaded = load_golden(&format!("clip/{}", CASES[0]));
+    let batch = [batch(CASES[0], 0, 4)];
+    let (exact, loss) = step_of(&loaded, &LOSS).gradients(&batch).unwrap();
+    let step = TrainStep { products: DType::BF16, ..step_of(&loaded, &LOSS) };
+    let (rough, rough_loss) = step.gradients(&batch).unwrap();
+    let value = |t: &Tensor| t.to_scalar::<f32>().unwrap();
+    let (a, b) = (value(&loss.loss), value(&rough_loss.loss));
+    assert!(a != b && (a - b).abs() < 0.02 * a, "loss {a} in f32, {b} in bf16");
+    assert_eq!(exact.len(), rough.len());
+    let (mut difference, mut whole) = (0.0, 0.0);
+    for (name, grad) in exact {
+        let (x, y) = (grad.into_dense().unwrap(), rough[&name].clone().into_dense().unwrap());
+        assert_eq!(y.dtype(), DType::F32, "{name}");
+        let square = |t: &Tensor| f64::from(t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
+        assert!(square(&y) > 0.0, "{name} has no gradient in bf16");
+        difference += square(&(&x - &y).unwrap());
+        whole += square(&x);
+    }
+    assert!(
+        difference < 0.05f64.powi(2) * whole,
+        "gradients differ by {:.3} of their norm",
+        (difference / whole).sqrt()
+    );
 }
 
 #[test]

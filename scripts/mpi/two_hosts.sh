@@ -44,5 +44,5 @@ EOF
 chmod +x "$here/rsh"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 ip netns exec rc1 unshare --uts bash -c 'hostname rc1; exec "$@"' bash \
-    mpirun --bind-to none --hostfile "$here/hosts" --mca plm_rsh_agent "$here/rsh" --mca btl tcp,self \
+    mpirun --bind-to none --hostfile "$here/hosts" --mca plm_rsh_agent "$here/rsh" --mca btl tcp,self --mca coll_libnbc_iallreduce_algorithm 1 \
     -x RAYON_NUM_THREADS="${RAYON_NUM_THREADS:-1}" -n 2 "$@"

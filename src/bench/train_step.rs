@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use rand::RngExt;
 use serde::Serialize;
 
@@ -37,6 +37,8 @@ pub struct TrainStepBench {
     pub cached_features: bool,
     /// Whether blocks keep only their input for the backward pass.
     pub checkpoint_activations: bool,
+    /// In which type products with weights are worked out.
+    pub products: DType,
 }
 
 /// What came of it. Seconds, but for the last three.
@@ -90,6 +92,7 @@ pub fn train_step(
         supervision: None,
         noise: None,
         device,
+        products: bench.products,
         checkpoint_activations: bench.checkpoint_activations,
         frozen_image: if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None },
     };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use candle_core::DType;
 
 use super::output;
 use crate::bench::{self, DataBench, LoaderBench, Spread, TrainStepBench};
@@ -68,6 +69,9 @@ pub(super) struct ModelArgs {
     /// Keep only each block's input for the backward pass
     #[arg(long)]
     checkpoint_activations: bool,
+    /// Products with weights in bf16, for GPUs
+    #[arg(long)]
+    bf16: bool,
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto")]
     device: String,
@@ -198,6 +202,7 @@ fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
         freeze_image: args.freeze_image,
         cached_features: args.cached_features,
         checkpoint_activations: args.checkpoint_activations,
+        products: if args.bf16 { DType::BF16 } else { DType::F32 },
     })
 }
 

@@ -225,6 +225,7 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collec
         supervision: Some(&prepared.supervision),
         noise: None,
         device: &prepared.device,
+        products: train::products(config),
         checkpoint_activations: config.train.checkpoint_activations,
         frozen_image: config.freeze.image,
     };

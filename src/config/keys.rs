@@ -296,6 +296,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("train.tensorboard", Kind::Bool, "true", "Write TensorBoard events into the run folder"),
     key(
+        "train.precision",
+        Kind::OneOf(&["f32", "bf16"]),
+        "\"f32\"",
+        "Numbers in products with weights; all else is f32. bf16 is for GPUs: on CPUs it is right and slow",
+    ),
+    key(
         "train.rank_timeout",
         Kind::Int(1, 86400),
         "60",

@@ -84,6 +84,7 @@ impl Config {
                 patch_dropout: v.float("train.patch_dropout"),
                 checkpoint_activations: v.truth("train.checkpoint_activations"),
                 tensorboard: v.truth("train.tensorboard"),
+                bf16: v.text("train.precision") == "bf16",
                 rank_timeout: v.int("train.rank_timeout"),
                 log_every: v.int("train.log_every"),
             },

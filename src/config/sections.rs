@@ -213,6 +213,8 @@ pub struct TrainConfig {
     /// Keep only each block's input for the backward pass.
     pub checkpoint_activations: bool,
     pub tensorboard: bool,
+    /// Products with weights in bf16; in f32 if false.
+    pub bf16: bool,
     /// Seconds.
     pub rank_timeout: u64,
     pub log_every: u64,

@@ -1,14 +1,13 @@
 //! Matrix product with a weight, as in `torch.nn.functional.linear`.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::activation::{self, Activation};
 use super::cpu;
 use super::gemm::{Into, Layout, Matrix, Threads, product};
 use super::gradient::Gradient;
-use super::reference;
-use super::tape::{Value, composed};
+use super::tape::Value;
 
 /// `x · weightᵀ + bias`. x: (rows, in), weight: (out, in), bias: (out) → (rows, out).
 ///
@@ -36,12 +35,9 @@ pub fn linear_residual(x: &Value, weight: &Value, bias: &Value, residual: &Value
 
 fn affine(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
     let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
-    if !cpu::has_kernels(x.tensor()) {
-        let biased = bias.is_some();
-        return composed(&inputs, move |t| {
-            let y = reference::linear(t[0], t[1], biased.then(|| t[2]))?;
-            if t.len() > 3 { y + t[3] } else { Ok(y) }
-        });
+    let products = inputs.iter().map(|v| v.products()).find(|p| *p == DType::BF16).unwrap_or(x.tensor().dtype());
+    if !cpu::has_kernels(x.tensor()) || products != DType::F32 {
+        return affine_of_candle(x, weight, (bias, residual), products);
     }
     let y = forward(x.tensor(), weight.tensor(), bias.map(Value::tensor), residual.map(Value::tensor))?;
     let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.cloned());
@@ -51,6 +47,38 @@ fn affine(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Val
         }
         add_weight_grad(&weight, &grad, x.tensor())?;
         add_input_grad(&x, &grad, weight.tensor())?;
+        residual.map_or(Ok(()), |residual| residual.add_grad(grad))
+    }))
+}
+
+/// [`affine`] by candle's products, with numbers of type `products`, on any device.
+fn affine_of_candle(
+    x: &Value,
+    weight: &Value,
+    (bias, residual): (Option<&Value>, Option<&Value>),
+    products: DType,
+) -> Result<Value> {
+    let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
+    let (xs, ws) = (x.tensor().to_dtype(products)?, weight.tensor().to_dtype(products)?);
+    let mut y = xs.matmul(&ws.t()?)?.to_dtype(x.tensor().dtype())?;
+    if let Some(bias) = bias {
+        y = y.broadcast_add(bias.tensor())?;
+    }
+    if let Some(residual) = residual {
+        y = (y + residual.tensor())?;
+    }
+    let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.cloned());
+    Ok(Value::record(y, &inputs, move |grad| {
+        let factor = grad.to_dtype(products)?;
+        if let Some(bias) = bias.filter(Value::wants_grad) {
+            bias.add_grad(grad.sum(0)?)?;
+        }
+        if weight.wants_grad() {
+            weight.add_grad(factor.t()?.matmul(&xs)?.to_dtype(weight.tensor().dtype())?)?;
+        }
+        if x.wants_grad() {
+            x.add_grad(factor.matmul(&ws)?.to_dtype(x.tensor().dtype())?)?;
+        }
         residual.map_or(Ok(()), |residual| residual.add_grad(grad))
     }))
 }
@@ -67,10 +95,9 @@ pub fn activated_linear_residual(
     bias: &Value,
     residual: &Value,
 ) -> Result<Value> {
-    if !cpu::has_kernels(x.tensor()) {
-        return composed(&[x, weight, bias, residual], move |t| {
-            reference::linear(&reference::activation(t[0], kind)?, t[1], Some(t[2]))? + t[3]
-        });
+    let products = [x, weight].map(Value::products);
+    if !cpu::has_kernels(x.tensor()) || products.contains(&DType::BF16) {
+        return linear_residual(&kind.apply(x)?, weight, bias, residual);
     }
     let active = activation::forward(x.tensor(), kind)?;
     let y = forward(&active, weight.tensor(), Some(bias.tensor()), Some(residual.tensor()))?;

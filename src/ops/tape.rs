@@ -8,7 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
-use candle_core::{Result, Shape, Tensor, Var};
+use candle_core::{DType, Result, Shape, Tensor, Var};
 
 use super::gradient::Gradient;
 use super::relevance::Relevance;
@@ -41,6 +41,8 @@ pub struct Tape {
     steps: RefCell<Vec<Step>>,
     grads: RefCell<Vec<Option<Gradient>>>,
     recording: Cell<bool>,
+    /// In which type products with weights are worked out.
+    products: Cell<DType>,
     /// Of each attention that was run back, where that is wanted.
     relevance: RefCell<Option<Vec<Relevance>>>,
 }
@@ -60,8 +62,15 @@ impl Tape {
             steps: RefCell::default(),
             grads,
             recording: Cell::new(true),
+            products: Cell::new(DType::F32),
             relevance: RefCell::default(),
         })
+    }
+
+    /// Has products with weights worked out in bf16 (their sums in f32, on GPUs by tensor cores) or as the numbers are.
+    /// Weights, their gradients and all else keep their type.
+    pub fn multiply_in(&self, products: DType) {
+        self.products.set(products);
     }
 
     /// The weight of this number, below the tape's count of leaves.
@@ -175,6 +184,12 @@ impl Value {
             all.push(make()?);
         }
         Ok(())
+    }
+
+    /// In which type this value's products with weights are worked out.
+    pub(super) fn products(&self) -> DType {
+        let own = self.tensor.dtype();
+        self.tape().map(|tape| tape.products.get()).filter(|_| own == DType::F32).unwrap_or(own)
     }
 
     fn tape(&self) -> Option<Rc<Tape>> {

@@ -23,7 +23,7 @@ pub use all_reduce::bucket_bytes;
 pub use open_model::{fetch_tower, open_pretrained, open_tokenizer, report_policy};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
-pub use setup::loss_of;
+pub use setup::{loss_of, products};
 pub use step::TrainStep;
 pub use supervision::Supervision;
 pub use trainer::{Outcome, Resume, train};

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use candle_core::DType;
 
 use super::books::Books;
 use super::checkpoint;
@@ -112,6 +113,11 @@ impl<'a> Trainer<'a> {
         }
         Ok(trainer)
     }
+}
+
+/// In which type `config` has products with weights worked out.
+pub fn products(config: &Config) -> DType {
+    if config.train.bf16 { DType::BF16 } else { DType::F32 }
 }
 
 /// The objective that `config` names, with smoothing `eps`.

@@ -34,6 +34,9 @@ pub struct TrainStep<'a> {
     pub noise: Option<&'a Rc<Noise>>,
     /// Where tensors live.
     pub device: &'a Device,
+    /// In which type products with weights are worked out: f32 or bf16. Weights, norms, the residual stream and the loss
+    /// are f32 either way.
+    pub products: DType,
     /// Whether blocks keep only their input for the backward pass.
     pub checkpoint_activations: bool,
     /// The image layers whose output [`Images::Features`] hold.
@@ -86,6 +89,7 @@ impl TrainStep<'_> {
     /// chunk's steps are recorded in the first pass: it runs back first, and needs no second forward pass.
     fn backward(&self, batches: &[Batch], on_grad: &mut OnGrad) -> Result<LossOutput> {
         let tape = Tape::new(self.params.len());
+        tape.multiply_in(self.products);
         let builder = Builder::train(self.params, &tape).recompute(self.checkpoint_activations);
         let builder = self.noise.map_or(builder.clone(), |noise| builder.noise(noise));
         let model = ClipModel::new(self.config, &builder)?;

@@ -13,7 +13,7 @@ use super::checkpoint;
 use super::plan::Plan;
 use super::prepare::Prepared;
 use super::records::{SkippedRow, TrainState};
-use super::setup::loss_of;
+use super::setup::{loss_of, products};
 use super::step::TrainStep;
 use super::stop;
 use super::supervision::Supervision;
@@ -219,6 +219,7 @@ impl Trainer<'_> {
             supervision: Some(&self.supervision),
             noise: Some(&noise),
             device: &self.device,
+            products: products(self.config),
             checkpoint_activations: self.config.train.checkpoint_activations,
             frozen_image: self.config.freeze.image,
         };

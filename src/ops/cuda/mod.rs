@@ -95,4 +95,179 @@ pub(super) fn adamw(param: &Var, grad: &Tensor, m: &Var, v: &Var, factors: &Fact
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    //! Kernels, run by the emulator, against their plain twins. On machines without a GPU this is all that they are tested by.
+    use std::io::Write;
+
+    use candle_core::{Device, Tensor, Var};
+    use rand::RngExt;
+
+    use super::*;
+    use crate::ops::attention::Attention;
+    use crate::ops::contrastive::Contrastive;
+    use crate::ops::segments::Segments;
+    use crate::ops::tape::Tape;
+    use crate::ops::{AdamwStep, adamw_step, gradient::Gradient, reference};
+    use crate::seed::{Purpose, stream};
+
+    fn random(shape: &[usize], number: u64) -> Tensor {
+        let mut rng = stream(0, Purpose::Augment, number);
+        let numbers = (0..shape.iter().product()).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect::<Vec<_>>();
+        Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+    }
+
+    fn is_there() -> bool {
+        let there = emulator::is_there();
+        if !there {
+            let _ = writeln!(std::io::stderr(), "skipped: there is no g++ to build the emulator");
+        }
+        there
+    }
+
+    /// Within `tolerance` of the largest number.
+    fn assert_close(what: &str, got: &Tensor, expected: &Tensor, tolerance: f32) {
+        assert_eq!(got.dims(), expected.dims(), "{what}");
+        let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let (got, expected) = (numbers(got), numbers(expected));
+        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        assert!(largest > 0.0, "{what}: nothing to compare");
+        for (i, (a, b)) in got.iter().zip(&expected).enumerate() {
+            assert!((a - b).abs() <= tolerance * largest, "{what}: number {i} is {a}, expected {b}");
+        }
+    }
+
+    /// Output and gradients of `kernel`, on a tape, against those of `twin`, by candle.
+    fn assert_like_twin(
+        what: &str,
+        inputs: &[Tensor],
+        kernel: impl Fn(&[&Value]) -> Result<Value>,
+        twin: impl Fn(&[&Tensor]) -> Result<Tensor>,
+    ) {
+        let tape = Tape::new(inputs.len());
+        let values: Vec<Value> = inputs.iter().enumerate().map(|(i, x)| tape.leaf(i, x.clone())).collect();
+        let y = kernel(&values.iter().collect::<Vec<_>>()).unwrap();
+        let vars: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+        let expected = twin(&vars.iter().map(|v| v.as_tensor()).collect::<Vec<_>>()).unwrap();
+        assert_close(what, y.tensor(), &expected, 1e-5);
+        let upstream = random(expected.dims(), 99);
+        tape.backward([(&y, upstream.clone())], &mut |_| Ok(())).unwrap();
+        let grads = (expected * upstream).unwrap().sum_all().unwrap().backward().unwrap();
+        for (i, var) in vars.iter().enumerate() {
+            let got = tape.take_grad(i).unwrap_or_else(|| panic!("{what}: input {i} gets no gradient"));
+            assert_close(&format!("{what}: gradient {i}"), &got.into_dense().unwrap(), grads.get(var).unwrap(), 2e-5);
+        }
+    }
+
+    #[test]
+    fn layer_norm_is_its_twin() {
+        if !is_there() {
+            return;
+        }
+        for (rows, width) in [(3, 5), (70, 130), (1, 128)] {
+            let inputs = [random(&[rows, width], 1), random(&[width], 2), random(&[width], 3)];
+            assert_like_twin(
+                &format!("layer norm {rows} × {width}"),
+                &inputs,
+                |v| layer_norm(v[0], v[1], v[2], 1e-5),
+                |t| reference::layer_norm(t[0], t[1], t[2], 1e-5),
+            );
+        }
+    }
+
+    #[test]
+    fn activations_are_their_twins() {
+        if !is_there() {
+            return;
+        }
+        let all = [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Tanh];
+        for kind in all {
+            let x = (random(&[7, 50], 4) * 4.0).unwrap();
+            assert_like_twin(
+                &format!("{kind:?}"),
+                &[x],
+                |v| activation(v[0], kind),
+                |t| reference::activation(t[0], kind),
+            );
+        }
+    }
+
+    #[test]
+    fn adamw_is_that_of_the_cpu() {
+        if !is_there() {
+            return;
+        }
+        let step = AdamwStep { lr: 1e-2, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, t: 3, grad_scale: 0.5 };
+        let start = || {
+            [random(&[300], 5), random(&[300], 6), random(&[300], 7).sqr().unwrap()]
+                .map(|t| Var::from_tensor(&t.copy().unwrap()).unwrap())
+        };
+        let grad = random(&[300], 8);
+        let ([p, m, v], [p2, m2, v2]) = (start(), start());
+        adamw(&p, &grad, &m, &v, &Factors::new(&step)).unwrap();
+        adamw_step(&p2, &Gradient::Dense(grad), &m2, &v2, &step).unwrap();
+        for (what, a, b) in [("p", p, p2), ("m", m, m2), ("v", v, v2)] {
+            assert_close(what, a.as_tensor(), b.as_tensor(), 1e-6);
+        }
+    }
+
+    #[test]
+    fn attention_is_its_twin() {
+        if !is_there() {
+            return;
+        }
+        let cases = [
+            // Items of several lengths, across tiles; a causal text; one query an item, as BERT's pooler would ask.
+            (vec![5, 33, 1], vec![5, 33, 1], 2, 8, false),
+            (vec![40, 7], vec![40, 7], 2, 64, true),
+            (vec![70], vec![70], 1, 20, true),
+            (vec![1, 1], vec![35, 4], 3, 4, false),
+            (vec![2, 3], vec![40, 3], 1, 16, true),
+        ];
+        for (queries, keys, heads, head_width, causal) in cases {
+            let what = format!("attention of {queries:?} to {keys:?}, {heads} heads of {head_width}, causal {causal}");
+            let (queries, keys) = (Segments::of_lengths(queries), Segments::of_lengths(keys));
+            let width = heads * head_width;
+            let inputs = [
+                random(&[queries.rows(), width], 10),
+                random(&[keys.rows(), width], 11),
+                random(&[keys.rows(), width], 12),
+            ];
+            let shape = Attention { heads, queries, keys, causal };
+            assert!(fits(&shape, width));
+            assert_like_twin(
+                &what,
+                &inputs,
+                |v| attention(&shape, v[0], v[1], v[2]),
+                |t| reference::attention(t[0], t[1], t[2], &shape, None),
+            );
+        }
+        let wide = Attention::within(&Segments::even(1, 2), 1, false);
+        assert!(!fits(&wide, 65), "wider heads go through the twin");
+    }
+
+    #[test]
+    fn the_contrastive_loss_is_its_twin() {
+        if !is_there() {
+            return;
+        }
+        for (image_to_text, text_to_image, label_smoothing) in
+            [(true, true, 0.1), (true, false, 0.0), (false, true, 0.3)]
+        {
+            let options = Contrastive { image_to_text, text_to_image, label_smoothing };
+            let inputs = || {
+                let all = [random(&[130, 9], 20), random(&[130, 9], 21), Tensor::new(3f32, &Device::Cpu).unwrap()];
+                all.map(|t| Var::from_tensor(&t).unwrap())
+            };
+            let ([a, b, s], [a2, b2, s2]) = (inputs(), inputs());
+            let got = contrastive(&a, &b, &s, &options).unwrap();
+            let expected = reference::contrastive(&a2, &b2, &s2, &options).unwrap();
+            assert_close("loss", &got.loss, &expected.loss, 1e-6);
+            assert!((got.loss_hard - expected.loss_hard).abs() < 1e-5, "{} {}", got.loss_hard, expected.loss_hard);
+            assert_eq!(got.accuracy, expected.accuracy);
+            let (grads, expected) = (got.loss.backward().unwrap(), expected.loss.backward().unwrap());
+            for (what, x, y) in [("image", &a, &a2), ("text", &b, &b2), ("scale", &s, &s2)] {
+                assert_close(what, grads.get(x).unwrap(), expected.get(y).unwrap(), 2e-5);
+            }
+        }
+    }
+}
