@@ -680,6 +680,23 @@ fn features_of_frozen_images_are_kept_and_change_nothing() {
     place.assert_same_run("runs/stop", "runs/seeded");
 }
 
+/// Four processes that do not know of one another would write the same files.
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn a_launcher_is_refused_without_mpi() {
+    let place = Place::new();
+    for launcher in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"] {
+        let output = place.command(&["train", "tiny.toml", "--out", "run"]).env(launcher, "4").output().unwrap();
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.starts_with("error: a launcher started 4 processes, but this binary"), "{stderr}");
+    }
+    assert!(!place.path("run").exists());
+    let output =
+        place.command(&["train", "tiny.toml", "--out", "run"]).env("OMPI_COMM_WORLD_SIZE", "1").output().unwrap();
+    assert!(output.status.success(), "one process is one: {}", text(&output.stderr));
+}
+
 #[test]
 fn benchmarks_print_their_figures() {
     let place = Place::new();

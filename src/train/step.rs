@@ -177,7 +177,8 @@ impl TrainStep<'_> {
     /// Tells layers that drop which chunk is running.
     fn chunk(&self, number: usize) {
         if let Some(noise) = self.noise {
-            noise.chunk.set(number as u64);
+            // Chunks of other ranks are other chunks.
+            noise.chunk.set(((self.world.rank() as u64) << 32) + number as u64);
         }
     }
 
