@@ -409,6 +409,19 @@ fn a_killed_rank_ends_the_others() {
     }
 }
 
+/// Whichever rank is asked: all stop at one step, and save.
+#[test]
+fn a_rank_that_is_asked_to_stop_stops_all() {
+    let Some(place) = Place::new() else { return };
+    let (child, _) = lose(&place, 3, 1, "-TERM");
+    let output = child.wait_with_output().unwrap();
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let step = last_checkpoint(&place);
+    assert!(stderr.contains(&format!("stopped at step {step} of")), "{stderr}");
+    assert_eq!(place.steps("run").len() as u64, step);
+}
+
 fn last_checkpoint(place: &Place) -> u64 {
     let steps = names(&place.path("run/checkpoints"));
     steps.iter().filter_map(|n| n.strip_prefix("step-")?.parse().ok()).max().unwrap()
