@@ -7,13 +7,13 @@ use candle_core::{DType, Device};
 use rand::RngExt;
 use serde::Serialize;
 
-use super::Spread;
+use super::{Spread, matmul_gflops};
 use crate::config::{Direction, FreezeDepth};
 use crate::data::{Batch, Images, Preprocess, image::Picture};
 use crate::dist::Collective;
 use crate::loss::{ClipLoss, Loss};
 use crate::model::{ClipConfig, Part, checkpoint};
-use crate::ops::peak_rss_mib;
+use crate::ops::{gpu_memory_mib, peak_rss_mib};
 use crate::optim::{AdamW, AdamWOptions};
 use crate::seed::{Purpose, stream};
 use crate::train::TrainStep;
@@ -60,6 +60,21 @@ pub struct TrainStepFigures {
     pub peak_rss_mib: u64,
     /// Loss of the last step, so that nobody measures nothing.
     pub loss: f64,
+    /// On a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuFigures>,
+}
+
+/// What a GPU's figures are read against.
+#[derive(Clone, Debug, Serialize)]
+pub struct GpuFigures {
+    /// Memory in use after the last step, everybody's.
+    pub memory_mib: u64,
+    /// 10⁹ operations a second of a large product of the same type, measured after the steps.
+    pub matmul_gflops: f64,
+    /// Of the multiply-adds of the textbook step (forward once, backward twice, every token) over the median step; for
+    /// towers whose multiply-adds are counted, trained whole in one chunk.
+    pub share_of_matmul: Option<f64>,
 }
 
 /// Runs the steps, of which each rank of `world` has its share.
@@ -100,7 +115,9 @@ pub fn train_step(
     let first = world.rank() * bench.accum_freq;
     let batches: Vec<Batch> =
         (first..first + bench.accum_freq).map(|i| random_batch(&own, i)).collect::<Result<_>>()?;
-    run(&step, &batches, &mut optimizer, bench.steps, started)
+    let figures = run(&step, &batches, &mut optimizer, bench.steps, started)?;
+    let of_this_gpu = figures.samples_per_s / world.size() as f64;
+    Ok(TrainStepFigures { gpu: gpu_figures(bench, device, of_this_gpu)?, ..figures })
 }
 
 /// As the peer's script has them.
@@ -127,6 +144,7 @@ fn run(
     for i in 0..steps {
         let begun = Instant::now();
         let (output, _) = step.run(batches, optimizer, 1.0)?;
+        step.device.synchronize()?;
         seconds.push(begun.elapsed().as_secs_f64());
         loss = f64::from(output.loss.to_scalar::<f32>()?);
         if i == 0 {
@@ -145,7 +163,19 @@ fn run(
         samples_per_s: f64::from(pairs) / rest.median,
         peak_rss_mib: peak_rss_mib(),
         loss,
+        gpu: None,
     })
+}
+
+fn gpu_figures(bench: &TrainStepBench, device: &Device, samples_per_s: f64) -> Result<Option<GpuFigures>> {
+    let Some(memory_mib) = gpu_memory_mib(device) else { return Ok(None) };
+    let matmul_gflops = matmul_gflops(device, bench.products)?;
+    let tokens = bench.text_lengths.iter().sum::<usize>() / bench.text_lengths.len().max(1);
+    let whole = !bench.freeze_image && bench.accum_freq == 1;
+    let image = bench.config.vision.multiply_adds().filter(|_| whole);
+    let of_pair = image.map(|image| 3 * (image + bench.config.text.multiply_adds(tokens)));
+    let share_of_matmul = of_pair.map(|of_pair| 2.0 * of_pair as f64 * samples_per_s / 1e9 / matmul_gflops);
+    Ok(Some(GpuFigures { memory_mib, matmul_gflops, share_of_matmul }))
 }
 
 /// Random pixels and token ids, an end mark at each text's end.

@@ -135,6 +135,9 @@ pub(super) struct LoaderArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct MatmulArgs {
+    /// Factors in bf16, for GPUs
+    #[arg(long)]
+    bf16: bool,
     /// Threads; default: as many as the machine has cores
     #[arg(long)]
     threads: Option<usize>,
@@ -234,7 +237,10 @@ fn train_step(args: &ModelArgs, started: Instant, world: &dyn Collective) -> Res
         figures.first_step_s,
         figures.samples_per_s,
         figures.peak_rss_mib
-    ))
+    ))?;
+    let Some(gpu) = &figures.gpu else { return Ok(()) };
+    let share = gpu.share_of_matmul.map_or(String::new(), |share| format!(", of which the step reaches {share:.2}"));
+    output::print(&format!("GPU: {} MiB in use; {:.0} GFLOP/s in products{share}", gpu.memory_mib, gpu.matmul_gflops))
 }
 
 fn spread(s: &Spread) -> String {
@@ -315,7 +321,7 @@ fn loader(args: &LoaderArgs) -> Result<()> {
 
 fn matmul(args: &MatmulArgs) -> Result<()> {
     let device = choose_device(&args.device, args.threads, (0, 1))?;
-    let gflops = bench::matmul_gflops(&device)?;
+    let gflops = bench::matmul_gflops(&device, if args.bf16 { DType::BF16 } else { DType::F32 })?;
     if args.json {
         return output::print_json(&serde_json::json!({ "gflops": gflops }));
     }

@@ -93,6 +93,14 @@ impl VisionConfig {
             }
     }
 
+    /// Multiply-adds of one image's way through the tower, every token through every block; `None` where they are not
+    /// counted.
+    pub fn multiply_adds(&self) -> Option<usize> {
+        let Self::Vit(c) = self else { return None };
+        let patches = (c.image_size / c.patch_size).pow(2) * 3 * c.patch_size.pow(2) * c.width;
+        Some(patches + transformer_multiply_adds(c.tokens(), c.layers, c.width, c.intermediate))
+    }
+
     /// Blocks that freezing counts, over all stages.
     pub fn blocks(&self) -> usize {
         match self {
@@ -182,6 +190,14 @@ impl TextConfig {
         match self {
             Self::Clip(ClipTextConfig { eos: EosRule::FirstEqual(id), .. }) => *id,
             _ => self.vocab_size() as u32 - 1,
+        }
+    }
+
+    /// Multiply-adds of the way of a text of so many tokens through the tower.
+    pub fn multiply_adds(&self, tokens: usize) -> usize {
+        match self {
+            Self::Clip(c) => transformer_multiply_adds(tokens, c.layers, c.width, c.intermediate),
+            Self::Bert(c) => transformer_multiply_adds(tokens, c.layers, c.width, c.intermediate),
         }
     }
 
@@ -343,3 +359,8 @@ pub(super) fn check_transformer(name: &str, width: usize, heads: usize, layers: 
 
 /// A CLIP's prefix: one class token.
 pub(super) const CLASS_TOKEN: Prefix = Prefix { class_token: true, distillation_token: false, registers: 0 };
+
+/// Projections, feed-forward layers, and attention's two products.
+fn transformer_multiply_adds(tokens: usize, layers: usize, width: usize, intermediate: usize) -> usize {
+    layers * tokens * (4 * width * width + 2 * width * intermediate + 2 * tokens * width)
+}

@@ -34,6 +34,7 @@ pub use alloc::{Allocator, keep_freed_memory, online_cores, peak_rss_mib, physic
 pub use attention::{Attention, PositionBias};
 pub use contrastive::{Contrastive, ContrastiveOutput, contrastive};
 pub use conv::Conv2d;
+pub use cuda::gpu_memory_mib;
 pub use gradient::{Gradient, RowGradient, squared_sum};
 pub use layer_norm::layer_norm;
 pub use linear::{activated_linear_residual, linear, linear_no_bias, linear_residual};

@@ -22,6 +22,8 @@ pub(super) struct AllReduce<'a> {
     params: &'a Params,
     /// Numbers of the weights of each bucket.
     buckets: Vec<Vec<usize>>,
+    /// Which weights have a gradient on this rank.
+    has_grad: Vec<bool>,
     /// Gradients that wait for their bucket to be full.
     waiting: BTreeMap<usize, Gradient>,
     /// The first bucket that was not sent.
@@ -47,11 +49,13 @@ impl<'a> AllReduce<'a> {
             room = room.saturating_sub(param.spec.shape.elem_count());
             buckets.last_mut().into_iter().for_each(|bucket| bucket.push(number));
         }
-        Self { world, params, buckets, waiting: BTreeMap::new(), next: 0, sent: VecDeque::new() }
+        let has_grad = vec![false; params.len()];
+        Self { world, params, buckets, has_grad, waiting: BTreeMap::new(), next: 0, sent: VecDeque::new() }
     }
 
     /// Takes the gradient of weight `number`; `on_grad` gets what is complete by now.
     pub(super) fn put(&mut self, number: usize, grad: Gradient, on_grad: &mut OnGrad) -> Result<()> {
+        self.has_grad[number] = true;
         if self.world.size() == 1 {
             return on_grad(number, grad);
         }
@@ -69,17 +73,19 @@ impl<'a> AllReduce<'a> {
         Ok(())
     }
 
-    /// Waits for the rest. `missing` are the trainable weights that have no gradient on this rank: none of its rows could
-    /// be read, or no prompt is its own. They have 0 here.
+    /// Waits for the rest. A trainable weight that has no gradient on this rank, because none of its rows could be read or
+    /// no prompt is its own, has 0 here.
     ///
     /// # Errors
     /// A weight that has no gradient on any rank.
-    pub(super) fn finish(mut self, missing: &[u32], on_grad: &mut OnGrad) -> Result<()> {
+    pub(super) fn finish(mut self, on_grad: &mut OnGrad) -> Result<()> {
         // First what is to be sent anyway: all ranks must do all exchanges in one order.
         while self.world.size() > 1 && self.next < self.buckets.len() {
             self.send_next()?;
         }
-        let (all, own) = self.world.gather_numbers(missing)?;
+        let missing = self.params.numbered().filter(|(number, p)| p.trainable && !self.has_grad[*number]);
+        let missing: Vec<u32> = missing.map(|(number, _)| number as u32).collect();
+        let (all, own) = self.world.gather_numbers(&missing)?;
         let nowhere = |number: &&u32| all.iter().filter(|n| n == number).count() == self.world.size();
         if let Some(&number) = all[own].iter().find(nowhere) {
             let name = &self.params.numbered_param(number as usize).spec.name;

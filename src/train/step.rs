@@ -1,6 +1,5 @@
 //! One optimizer step: the loss over the whole batch, its gradients in the memory of one chunk, the update.
 
-use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -8,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::all_reduce::{AllReduce, OnGrad};
-use super::supervision::{PromptFeatures, Supervision};
+use super::supervision::Supervision;
 use crate::config::FreezeDepth;
 use crate::data::{Batch, Images};
 use crate::dist::Collective;
@@ -93,17 +92,8 @@ impl TrainStep<'_> {
         let builder = Builder::train(self.params, &tape).recompute(self.checkpoint_activations);
         let builder = self.noise.map_or(builder.clone(), |noise| builder.noise(noise));
         let model = ClipModel::new(self.config, &builder)?;
-        let told = vec![Cell::new(false); self.params.len()];
         let mut sums = AllReduce::new(self.world, self.params);
-        let mut tell = |leaf: usize| -> Result<()> {
-            match tape.take_grad(leaf) {
-                Some(grad) => {
-                    told[leaf].set(true);
-                    sums.put(leaf, grad, on_grad)
-                }
-                None => Ok(()),
-            }
-        };
+        let mut tell = |leaf: usize| tape.take_grad(leaf).map_or(Ok(()), |grad| sums.put(leaf, grad, on_grad));
         // A rank none of whose rows could be read has no batch, and takes part in the sums.
         let (last, earlier) = batches.split_last().map_or((None, batches), |(last, earlier)| (Some(last), earlier));
         let (mut images, mut texts) = tape.paused(|| self.features(&model, earlier))?;
@@ -131,11 +121,7 @@ impl TrainStep<'_> {
         let in_last = last.map_or(0, |last| last.pairs);
         let of_image = image.as_ref().map(|image| (image, &grads.image));
         let outputs: Vec<_> = of_image.into_iter().chain(text.as_ref().zip(grads.text.as_ref())).collect();
-        let own_prompts = |(prompts, grad): (&PromptFeatures, Tensor)| -> Result<_> {
-            let part = grad.narrow(0, prompts.share.start, prompts.share.len())?.copy()?;
-            Ok(prompts.own.clone().map(|own| (own, part)))
-        };
-        let of_prompts = prompts.as_ref().zip(grads.prompts).map(own_prompts).transpose()?.flatten();
+        let of_prompts = prompts.as_ref().zip(grads.prompts).map(|(p, grad)| p.own_part(grad)).transpose()?.flatten();
         let whole = of_prompts.as_ref().map(|(value, grad)| (value, grad.clone()));
         run_back(&outputs, whole, (own.len() - in_last..own.len(), earlier.is_empty()))?;
         drop((image, text, prompts, of_prompts));
@@ -156,13 +142,9 @@ impl TrainStep<'_> {
         for (value, grad) in of_scale.into_iter().chain(of_bias) {
             tape.backward([(value, self.world.counted_once(grad)?)], &mut |_| Ok(()))?;
         }
-        let mut missing = Vec::new();
-        for (number, _) in self.params.numbered().filter(|(_, p)| p.trainable) {
-            // logit_scale and logit_bias are no inputs of a step: the tape tells of them here.
-            tell(number)?;
-            missing.extend((!told[number].get()).then_some(number as u32));
-        }
-        sums.finish(&missing, on_grad)?;
+        // They are no inputs of a step: the tape tells of them here.
+        (0..self.params.len()).try_for_each(&mut tell)?;
+        sums.finish(on_grad)?;
         Ok(output)
     }
 

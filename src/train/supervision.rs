@@ -144,6 +144,14 @@ pub(super) struct PromptFeatures {
     pub(super) share: Range<usize>,
 }
 
+impl PromptFeatures {
+    /// This rank's features with their part of the gradient on all.
+    pub(super) fn own_part(&self, grad: Tensor) -> Result<Option<(Value, Tensor)>> {
+        let part = grad.narrow(0, self.share.start, self.share.len())?.copy()?;
+        Ok(self.own.clone().map(|own| (own, part)))
+    }
+}
+
 impl PromptBatch {
     fn encode(&self, model: &ClipModel, step: &TrainStep, own: Range<usize>) -> Result<Value> {
         if let Some(kept) = &*self.kept.borrow() {

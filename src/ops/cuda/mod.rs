@@ -23,6 +23,20 @@ pub(super) fn has_kernels(x: &Tensor) -> bool {
     cfg!(feature = "cuda") && x.device().is_cuda() && x.dtype() == DType::F32
 }
 
+/// Memory of the GPU that is in use, everybody's, in MiB; `None` where `device` is none.
+#[cfg(feature = "cuda")]
+pub fn gpu_memory_mib(device: &candle_core::Device) -> Option<u64> {
+    let candle_core::Device::Cuda(cuda) = device else { return None };
+    let (free, all) = cuda.cuda_stream().context().mem_get_info().ok()?;
+    Some(((all - free) >> 20) as u64)
+}
+
+/// Memory of the GPU that is in use: this binary knows none.
+#[cfg(not(feature = "cuda"))]
+pub fn gpu_memory_mib(_device: &candle_core::Device) -> Option<u64> {
+    None
+}
+
 fn zeros(like: &Tensor, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
     Tensor::zeros(shape, DType::F32, like.device())
 }
