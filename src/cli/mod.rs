@@ -24,7 +24,7 @@ use std::rc::Rc;
 
 use clap::{Parser, Subcommand};
 
-use crate::dist::{self, Collective, Single};
+use crate::dist::{self, Collective};
 use crate::error::{Problems, one_line};
 
 /// Fine-tune CLIP on medical images and their reports.
@@ -90,11 +90,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
-    let alone = || Ok(Rc::new(Single) as Rc<dyn Collective>);
-    let connected = match (&cli.command, dist::launched()) {
-        (Command::Train(_) | Command::Bench(_), _) => dist::connect(),
-        (_, 0 | 1) => alone(),
-        (_, n) => Err(anyhow::anyhow!("a launcher started {n} processes; only `train` and `bench` run on several")),
+    let run_on_several = matches!(cli.command, Command::Train(_) | Command::Bench(_));
+    let connected = match dist::launched() {
+        n if n > 1 && !run_on_several => {
+            Err(anyhow::anyhow!("a launcher started {n} processes; only `train` and `bench` run on several"))
+        }
+        _ => dist::connect(),
     };
     let world = match connected {
         Ok(world) => world,

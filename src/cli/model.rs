@@ -98,7 +98,7 @@ fn merge(model: &str, base: &str, alpha: f64, out: &std::path::Path) -> Result<(
     };
     let ((tuned, folder), (before, _)) = (open(model)?, open(base)?);
     let mixed = tuned.params.mixed(&before.params, alpha).context("these two are not of one shape")?;
-    let weights: Vec<_> = mixed.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect();
+    let weights = mixed.tensors();
     let origin = format!("{} Mixed with the model before: {alpha} of the fine-tuned weights.", folder.origin);
     let folder = ModelFolder { origin, ..folder };
     replace_folder(out, |path| write_model(path, &folder, &weights))?;

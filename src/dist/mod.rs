@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -135,6 +135,17 @@ impl dyn Collective + '_ {
         let all = all.concat();
         let numbers_of_all = all.as_chunks::<4>().0.iter().map(|&four| u32::from_le_bytes(four)).collect();
         Ok((numbers_of_all, start..start + numbers.len()))
+    }
+
+    /// [`Collective::gather_rows`] of rows in several parts, of which a rank may have none; (…, width).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn gather_parts(&self, own: &[Tensor], width: usize, device: &Device) -> Result<Tensor> {
+        match own {
+            [] => self.gather_rows(&Tensor::zeros((0, width), DType::F32, device)?),
+            own => self.gather_rows(&Tensor::cat(own, 0)?),
+        }
     }
 
     /// What `make` gives on the first rank; the others do not run it.

@@ -52,7 +52,7 @@ impl Encoder<'_> {
             let image = images.get(u64::from_le_bytes(*number) as usize).context("an image of none")?.clone();
             return Err(UnreadableImage { image, reason: String::from_utf8_lossy(reason).into_owned() }.into());
         }
-        let rows = self.world.gather_rows(&self.concatenate(&rows?)?)?;
+        let rows = self.gather(&rows?)?;
         ensure!(rows.dim(0)? == images.len(), "a data worker ended unexpectedly");
         finite(rows, "image features")
     }
@@ -85,7 +85,7 @@ impl Encoder<'_> {
             let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), self.device)?;
             rows.push(self.model.text_embeds(&input_ids)?.to_device(&Device::Cpu)?);
         }
-        finite(self.world.gather_rows(&self.concatenate(&rows)?)?, "text features")
+        finite(self.gather(&rows)?, "text features")
     }
 
     /// Whole batches, so that each row is worked out among the same others whatever the number of ranks.
@@ -94,11 +94,8 @@ impl Encoder<'_> {
         all.chunks(self.batch_size).skip(own.start).take(own.len())
     }
 
-    fn concatenate(&self, rows: &[Tensor]) -> Result<Tensor> {
-        if rows.is_empty() {
-            return Ok(Tensor::zeros((0, self.model.embed_dim()), candle_core::DType::F32, &Device::Cpu)?);
-        }
-        Ok(Tensor::cat(rows, 0)?)
+    fn gather(&self, own: &[Tensor]) -> Result<Embeddings> {
+        self.world.gather_parts(own, self.model.embed_dim(), &Device::Cpu)
     }
 }
 

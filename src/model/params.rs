@@ -159,6 +159,11 @@ impl Params {
         self.index.get(name).map(|&i| &self.list[i])
     }
 
+    /// Names and numbers, by name, sharing storage with the weights: what is written to files.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        self.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect()
+    }
+
     /// The weights with their numbers, by name: a tape's leaves.
     pub fn numbered(&self) -> impl Iterator<Item = (usize, &Param)> {
         self.list.iter().enumerate()

@@ -42,7 +42,7 @@ impl Ema {
 
     /// All averages, for a checkpoint.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        self.averaged.iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect()
+        self.averaged.tensors()
     }
 
     /// Puts back what [`Self::state`] gave.

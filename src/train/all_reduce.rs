@@ -173,13 +173,6 @@ fn backward_order(param: &Param) -> (u8, std::cmp::Reverse<Depth>) {
     (part, std::cmp::Reverse(param.spec.depth))
 }
 
-/// Bytes that a step's sums take, and in how many buckets, tables aside.
-pub fn bucket_bytes(world: &dyn Collective, params: &Params) -> (usize, usize) {
-    let sums = AllReduce::new(world, params);
-    let bytes = |&number: &usize| 4 * params.numbered_param(number).spec.shape.elem_count();
-    (sums.buckets.iter().flatten().map(bytes).sum(), sums.buckets.len())
-}
-
 /// Fails where weights that were the same on all ranks have drifted apart.
 ///
 /// # Errors

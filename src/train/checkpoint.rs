@@ -9,8 +9,8 @@ use candle_core::{Device, Tensor};
 
 use super::records::TrainState;
 use crate::dist::Collective;
+use crate::model::Params;
 use crate::model::checkpoint::save_safetensors;
-use crate::model::{Param, Params};
 use crate::ops::squared_sum;
 use crate::optim::{AdamW, Ema};
 use crate::track::{RunFolder, replace_folder};
@@ -34,7 +34,7 @@ pub(super) fn save(
         ensure!(finite, "weight {} is not finite; not saved, the checkpoint before is whole", param.spec.name);
     }
     replace_folder(&run.checkpoint_path(state.step), |folder| {
-        save_safetensors(&folder.join("model.safetensors"), &named(params.iter()))?;
+        save_safetensors(&folder.join("model.safetensors"), &params.tensors())?;
         save_safetensors(&folder.join("optimizer.safetensors"), &optimizer.state())?;
         ema.map_or(Ok(()), |ema| save_safetensors(&folder.join(EMA_FILE), &ema.state()))?;
         Ok(fs::write(folder.join("state.json"), serde_json::to_vec_pretty(state)?)?)
@@ -67,7 +67,7 @@ pub(super) fn restore(
     ema: Option<&Ema>,
 ) -> Result<TrainState> {
     let state: TrainState = world.from_first(|| read_state(folder.context("a checkpoint of nowhere")?))?;
-    let weights = of_file(world, folder, "model.safetensors", named(params.iter()))?;
+    let weights = of_file(world, folder, "model.safetensors", params.tensors())?;
     for param in params.iter() {
         param.var.set(&weights[&param.spec.name])?;
     }
@@ -76,10 +76,6 @@ pub(super) fn restore(
         ema.restore(&of_file(world, folder, EMA_FILE, ema.state())?)?;
     }
     Ok(state)
-}
-
-fn named<'a>(params: impl Iterator<Item = &'a Param>) -> Vec<(String, Tensor)> {
-    params.map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect()
 }
 
 fn read_state(folder: &Path) -> Result<TrainState> {

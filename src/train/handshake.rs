@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 
+use super::fingerprint::Fingerprint;
 use super::prepare::Prepared;
 use crate::config::{Config, KEYS};
 use crate::dist::Collective;
@@ -26,7 +26,7 @@ pub(super) fn agree(world: &dyn Collective, config: &Config, prepared: &Prepared
     let mut own = BTreeMap::from([
         ("the program's version".to_string(), program()),
         ("the pairs' fingerprint".into(), prepared.data_fingerprint.clone()),
-        ("the labels' and prompts' fingerprint".into(), digest(format!("{:?}", prepared.supervision).as_bytes())),
+        ("the labels' and prompts' fingerprint".into(), of_labels(prepared)),
         ("the weights' fingerprint".into(), of_weights(&prepared.params)?),
     ]);
     for key in KEYS.iter().filter(|key| !OF_THE_HOST.contains(&key.name) && !key.leads_somewhere()) {
@@ -65,22 +65,21 @@ fn program() -> String {
 }
 
 fn of_weights(params: &Params) -> Result<String> {
-    let mut hash = Sha256::new();
+    let mut print = Fingerprint::new();
     for param in params.iter() {
-        hash.update(param.spec.name.as_bytes());
-        let numbers: Vec<f32> = param.var.flatten_all()?.to_vec1()?;
-        for part in numbers.chunks(1 << 16) {
-            hash.update(part.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
-        }
+        print.field(param.spec.name.as_bytes());
+        print.numbers(&param.var)?;
     }
-    Ok(hex(&hash.finalize()))
+    Ok(short(print))
 }
 
-fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+fn of_labels(prepared: &Prepared) -> String {
+    let mut print = Fingerprint::new();
+    print.field(format!("{:?}", prepared.supervision).as_bytes());
+    short(print)
 }
 
-/// Enough of a hash to tell two apart, and short enough to be read.
-fn hex(hash: &[u8]) -> String {
-    hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
+/// Enough to tell two apart, and short enough to be read.
+fn short(print: Fingerprint) -> String {
+    print.hex()[..16].to_string()
 }

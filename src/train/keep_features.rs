@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
-use sha2::{Digest, Sha256};
 
+use super::fingerprint::Fingerprint;
 use super::stop;
 use super::trainer::Trainer;
 use crate::config::{Config, FreezeDepth};
@@ -46,7 +46,7 @@ impl Trainer<'_> {
             return Ok(None);
         }
         let layers = format!("{:?} {frozen:?}", self.folder.config.vision);
-        let key = key(&layers, &self.params, &self.train);
+        let key = key(&layers, &self.params, &self.train)?;
         let path = self.world.from_first(|| Ok(path(self.config, self.run_folder.as_deref(), &key)))?;
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
         let rows = self.train.rows.len();
@@ -136,29 +136,24 @@ fn path(config: &Config, run: Option<&Path>, key: &str) -> PathBuf {
 
 /// Over all that the features depend on: the frozen layers' shape and weights, preprocessing, and the images by name,
 /// size and time.
-fn key(layers: &str, params: &Params, dataset: &Dataset) -> String {
-    let mut hash = Sha256::new();
-    let mut field = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    };
-    field(env!("CARGO_PKG_VERSION").as_bytes());
-    field(layers.as_bytes());
-    field(dataset.preprocess.to_json().to_string().as_bytes());
+fn key(layers: &str, params: &Params, dataset: &Dataset) -> Result<String> {
+    let mut print = Fingerprint::new();
+    print.field(env!("CARGO_PKG_VERSION").as_bytes());
+    print.field(layers.as_bytes());
+    print.field(dataset.preprocess.to_json().to_string().as_bytes());
     let below = |p: &&Param| p.spec.part == Part::Image && !p.trainable;
     for param in params.iter().filter(below) {
-        field(param.spec.name.as_bytes());
-        let numbers: Vec<f32> = param.var.flatten_all().and_then(|t| t.to_vec1()).unwrap_or_default();
-        numbers.chunks(1 << 16).for_each(|part| field(&part.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()));
+        print.field(param.spec.name.as_bytes());
+        print.numbers(&param.var)?;
     }
     for row in &dataset.rows {
         let image = row.image();
-        field(image.to_string().as_bytes());
+        print.field(image.to_string().as_bytes());
         let meta = std::fs::metadata(image.file()).ok();
         let time =
             meta.as_ref().and_then(|m| m.modified().ok()).and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-        field(&meta.map_or(0, |m| m.len()).to_le_bytes());
-        field(&time.map_or(0, |t| t.as_nanos()).to_le_bytes());
+        print.field(&meta.map_or(0, |m| m.len()).to_le_bytes());
+        print.field(&time.map_or(0, |t| t.as_nanos()).to_le_bytes());
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    Ok(print.hex())
 }

@@ -3,6 +3,7 @@
 mod all_reduce;
 mod books;
 mod checkpoint;
+mod fingerprint;
 mod handshake;
 mod keep_features;
 mod leaks;
@@ -19,7 +20,6 @@ mod thaw;
 mod trainer;
 mod validate;
 
-pub use all_reduce::bucket_bytes;
 pub use open_model::{fetch_tower, open_pretrained, open_tokenizer, report_policy};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
-use sha2::{Digest, Sha256};
 
+use super::fingerprint::Fingerprint;
 use super::leaks;
 use super::open_model::open_model;
 use super::plan::sampler;
@@ -317,14 +317,11 @@ fn check_freeze(config: &Config, model: &ClipConfig, problems: &mut ProblemList)
 
 /// Over image file names, reports and splits; says whether a resumed run sees the same pairs.
 fn fingerprint<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
-    let mut hash = Sha256::new();
+    let mut print = Fingerprint::new();
     for row in rows {
         let image = row.image_name();
         let image = image.rsplit(['/', '\\']).next().unwrap_or(image);
-        for field in [image, row.report(), row.split().unwrap_or("")] {
-            hash.update((field.len() as u64).to_le_bytes());
-            hash.update(field.as_bytes());
-        }
+        [image, row.report(), row.split().unwrap_or("")].iter().for_each(|field| print.field(field.as_bytes()));
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    print.hex()
 }

@@ -150,10 +150,7 @@ impl TrainStep<'_> {
 
     /// Features of this rank's chunks and of all other ranks', (all pairs, embed_dim).
     pub(super) fn gather(&self, own: &[Tensor]) -> Result<Tensor> {
-        match own {
-            [] => self.world.gather_rows(&Tensor::zeros((0, self.config.embed_dim), DType::F32, self.device)?),
-            own => self.world.gather_rows(&Tensor::cat(own, 0)?),
-        }
+        self.world.gather_parts(own, self.config.embed_dim, self.device)
     }
 
     /// Tells layers that drop which chunk is running.

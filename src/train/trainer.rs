@@ -364,8 +364,6 @@ impl Trainer<'_> {
     }
 
     pub(super) fn write_model(&self) -> Result<()> {
-        let weights =
-            self.judged().iter().map(|p| (p.spec.name.clone(), p.var.as_detached_tensor())).collect::<Vec<_>>();
-        self.hand_over(weights)
+        self.hand_over(self.judged().tensors())
     }
 }

@@ -321,12 +321,19 @@ extern "C" __global__ void attention_delta(const float* out, const float* grad, 
     delta[i] = sum;
 }
 
-// The probability and the score's gradient of query r and key c, computed again.
+// The probabilities and the scores' gradients of a tile of queries and a tile of keys, computed again; p may be null.
 __device__ void again(
-    const Tile* qs, const Tile* gs, const Tile* ks, const Tile* vs, int r, int c, bool seen, int head_width, float scale,
-    float log_sum, float delta, float* p, float* ds) {
-    *p = seen ? expf(dot(qs, r, ks, c, head_width) * scale - log_sum) : 0.0f;
-    *ds = *p * (dot(gs, r, vs, c, head_width) - delta);
+    const Tile* qs, const Tile* gs, const Tile* ks, const Tile* vs, int first_query, int first_key, int q_start,
+    int queries, int keys, int head, int heads, int head_width, int causal, float scale, const float* log_sums,
+    const float* delta, float (*p)[TILE + 1], float (*ds)[TILE + 1]) {
+    for (int i = threadIdx.x; i < TILE * TILE; i += THREADS) {
+        int r = i / TILE, c = i % TILE;
+        bool seen = sees(first_query + r, first_key + c, queries, keys, causal);
+        size_t at = seen ? (size_t)(q_start + first_query + r) * heads + head : 0;
+        float probability = seen ? expf(dot(qs, r, ks, c, head_width) * scale - log_sums[at]) : 0.0f;
+        if (p) p[r][c] = probability;
+        ds[r][c] = probability * (dot(gs, r, vs, c, head_width) - delta[at]);
+    }
 }
 
 // Grid: (tiles of queries, heads, items).
@@ -350,13 +357,9 @@ extern "C" __global__ void attention_dq(
         load(&ks, k, k_start, tile, keys, head, heads, head_width);
         load(&vs, v, k_start, tile, keys, head, heads, head_width);
         __syncthreads();
-        for (int i = threadIdx.x; i < TILE * TILE; i += THREADS) {
-            int r = i / TILE, c = i % TILE;
-            bool seen = sees(first + r, tile + c, queries, keys, causal);
-            size_t at = seen ? (size_t)(q_start + first + r) * heads + head : 0;
-            float p;
-            again(&qs, &gs, &ks, &vs, r, c, seen, head_width, scale, log_sums[at], delta[at], &p, &ds[r][c]);
-        }
+        again(
+            &qs, &gs, &ks, &vs, first, tile, q_start, queries, keys, head, heads, head_width, causal, scale, log_sums,
+            delta, 0, ds);
         __syncthreads();
         #pragma unroll
         for (int j = 0; j < KEPT; j++) {
@@ -399,12 +402,9 @@ extern "C" __global__ void attention_dkv(
         load(&qs, q, q_start, tile, queries, head, heads, head_width);
         load(&gs, grad, q_start, tile, queries, head, heads, head_width);
         __syncthreads();
-        for (int i = threadIdx.x; i < TILE * TILE; i += THREADS) {
-            int r = i / TILE, c = i % TILE;
-            bool seen = sees(tile + r, first + c, queries, keys, causal);
-            size_t at = seen ? (size_t)(q_start + tile + r) * heads + head : 0;
-            again(&qs, &gs, &ks, &vs, r, c, seen, head_width, scale, log_sums[at], delta[at], &p[r][c], &ds[r][c]);
-        }
+        again(
+            &qs, &gs, &ks, &vs, tile, first, q_start, queries, keys, head, heads, head_width, causal, scale, log_sums,
+            delta, p, ds);
         __syncthreads();
         #pragma unroll
         for (int j = 0; j < KEPT; j++) {

@@ -1,13 +1,12 @@
 //! Every published form of the weights, and broken or hostile ones. Fixtures: scripts/golden/clip.py.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common;
 use std::fs;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use common::{assert_close, golden, load_golden, open};
+use crate::common::{assert_close, golden, load_golden, open};
 use reportclip::error::one_line;
 use reportclip::model::checkpoint::{LoadOptions, inspect, load, save_safetensors};
 

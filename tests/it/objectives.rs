@@ -2,8 +2,7 @@
 //! 1e-5 of the largest; ours run in f32.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common;
 use candle_core::{Device, Tensor, Var};
 use reportclip::loss::{
     ClassLoss, ClipLoss, Direction, Inputs, Loss, MultiLabelLoss, MultiPositiveLoss, PairTargets, SiglipLoss,

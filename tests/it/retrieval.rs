@@ -1,8 +1,6 @@
 //! Retrieval figures and chance levels against plain numpy. Golden cases: scripts/golden/retrieval.py.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use reportclip::metrics::{Query, rank_of_best, retrieval, summarise};
 use serde_json::Value;
 

@@ -1,11 +1,9 @@
 //! DICOM pixels against pydicom. Fixtures: scripts/golden/dicom.py.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::path::Path;
 
-use common::golden;
+use crate::common::golden;
 use reportclip::data::dicom;
 use serde_json::Value;
 

@@ -1,10 +1,8 @@
 //! `cross_entropy` against PyTorch, values and gradients. Golden cases: scripts/golden/cross_entropy.py.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use candle_core::{Device, Tensor, Var};
-use common::{assert_close, golden};
+use crate::common::{assert_close, golden};
 use reportclip::loss::{CrossEntropy, Reduction, Targets, cross_entropy};
 use serde_json::Value;
 

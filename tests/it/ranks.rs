@@ -1,6 +1,5 @@
 //! Several processes under `mpirun`: the same training as one process, whatever is trained and however many they are;
 //! what becomes of the others when one is lost. Needs `--features mpi` and an `mpirun`.
-#![cfg(feature = "mpi")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::collections::BTreeSet;

@@ -2,13 +2,11 @@
 //! Fixtures: scripts/golden/encoders.py.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, golden, numbers, open, tensors};
+use crate::common::{assert_close, golden, numbers, open, tensors};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images, ReportTokenizer, TokenizerKind};
 use reportclip::dist::Single;

@@ -1,9 +1,7 @@
 //! Preprocessing and tokenizing against transformers. Fixtures: scripts/golden/preprocess.py, tokenizer.py.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{assert_close, golden, numbers, tensors};
+use crate::common::{assert_close, golden, numbers, tensors};
 use reportclip::data::{Preprocess, ReportTokenizer, TokenizerKind, image};
 use serde_json::Value;
 

@@ -1,13 +1,12 @@
 //! CLIP against transformers: features, loss, every gradient, ten AdamW steps. Fixtures: scripts/golden/clip.py.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common;
 use std::cell::Cell;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, golden, load_golden, open, tensors};
+use crate::common::{assert_close, golden, load_golden, open, tensors};
 use reportclip::config::FreezeDepth;
 use reportclip::data::{Batch, Images};
 use reportclip::dist::Single;

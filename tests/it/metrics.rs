@@ -1,8 +1,7 @@
 //! Figures against scikit-learn, torchmetrics and scipy (scripts/golden/metrics.py). Tolerance 1e-9 absolute unless said.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common;
 use reportclip::metrics::calibration::{self, Judged};
 use reportclip::metrics::{classification, logistic::Logistic, ranking::Ranking};
 use serde_json::Value;

@@ -1,11 +1,9 @@
 //! Parquet and tar shards against what `datasets` and `webdataset` wrote (scripts/golden/dataset_formats.py), and hostile files.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::path::Path;
 
-use common::golden;
+use crate::common::golden;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use reportclip::data::{Columns, Manifest, dicom, image, sections};

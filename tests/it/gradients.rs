@@ -1,10 +1,9 @@
 //! Every trainable weight moves, frozen ones do not and cost nothing, and GradCache gives the plain step's gradients.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common;
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, load_golden};
+use crate::common::{assert_close, load_golden};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images};
 use reportclip::dist::Single;

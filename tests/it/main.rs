@@ -1,0 +1,21 @@
+//! The integration tests, one module a topic, in one binary: linking it once is most of what building tests costs.
+
+mod checkpoint_formats;
+mod clip_parity;
+mod common;
+mod cross_entropy;
+mod data_parity;
+mod dicom;
+mod encoders;
+mod formats;
+mod gradients;
+mod house;
+mod hub;
+mod metrics;
+mod objectives;
+mod ops;
+mod prepare;
+#[cfg(feature = "mpi")]
+mod ranks;
+mod retrieval;
+mod runs;
