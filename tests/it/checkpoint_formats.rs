@@ -5,8 +5,8 @@ use crate::common;
 use std::fs;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
 use crate::common::{assert_close, golden, load_golden, open};
+use candle_core::{Device, Tensor};
 use reportclip::error::one_line;
 use reportclip::model::checkpoint::{LoadOptions, inspect, load, save_safetensors};
 

@@ -5,8 +5,8 @@ use crate::common;
 use std::cell::Cell;
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
 use crate::common::{assert_close, golden, load_golden, open, tensors};
+use candle_core::{DType, Device, Tensor};
 use reportclip::config::FreezeDepth;
 use reportclip::data::{Batch, Images};
 use reportclip::dist::Single;

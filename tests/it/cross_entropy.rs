@@ -1,8 +1,8 @@
 //! `cross_entropy` against PyTorch, values and gradients. Golden cases: scripts/golden/cross_entropy.py.
 #![allow(clippy::unwrap_used)]
 
-use candle_core::{Device, Tensor, Var};
 use crate::common::{assert_close, golden};
+use candle_core::{Device, Tensor, Var};
 use reportclip::loss::{CrossEntropy, Reduction, Targets, cross_entropy};
 use serde_json::Value;
 

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
 use crate::common::{assert_close, golden, numbers, open, tensors};
+use candle_core::{DType, Device, Tensor};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images, ReportTokenizer, TokenizerKind};
 use reportclip::dist::Single;

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::common;
-use candle_core::{DType, Device, Tensor};
 use crate::common::{assert_close, load_golden};
+use candle_core::{DType, Device, Tensor};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images};
 use reportclip::dist::Single;

@@ -2,8 +2,8 @@
 //! operations without kernels (f64 takes the way that CUDA takes).
 #![allow(clippy::unwrap_used)]
 
-use candle_core::{DType, Device, Result, Tensor, Var};
 use crate::common::{assert_close, numbers};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use reportclip::ops::{
     self, Activation, Attention, Contrastive, Conv2d, Gradient, Maps, PositionBias, Segments, Tape, Value, reference,
 };

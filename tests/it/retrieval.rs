@@ -1,6 +1,7 @@
 //! Retrieval figures and chance levels against plain numpy. Golden cases: scripts/golden/retrieval.py.
 #![allow(clippy::unwrap_used)]
 
+use crate::common;
 use reportclip::metrics::{Query, rank_of_best, retrieval, summarise};
 use serde_json::Value;
 
