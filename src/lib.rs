@@ -1,7 +1,7 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error html ops metrics` ← `config track hub sweep dist` ← `data model loss optim run_report` ← `export eval` ← `train` ← `bench` ← `cli`.
+//! `error fs html ops metrics` ← `config track hub sweep dist` ← `data model loss optim run_report` ← `export eval` ← `train` ← `bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;
@@ -12,6 +12,7 @@ pub mod dist;
 pub mod error;
 pub mod eval;
 pub mod export;
+pub mod fs;
 pub mod html;
 pub mod hub;
 pub mod loss;

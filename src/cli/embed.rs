@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::eval::{ColumnArgs, OpenModel, policy_of};
 use super::output;
 use crate::data::{Columns, ImageSource, Manifest, ReportPolicy, Row};
-use crate::track::replace_with;
+use crate::fs::replace_with;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:

@@ -10,7 +10,7 @@ use super::eval::{OpenModel, policy_of};
 use super::output;
 use crate::data::{Columns, Manifest, Picture, image};
 use crate::eval::{Explanation, explain};
-use crate::track::replace_file;
+use crate::fs::replace_file;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:

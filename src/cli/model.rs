@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::output;
 use crate::export::{ModelFolder, write_model};
+use crate::fs::replace_folder;
 use crate::hub::{ModelFiles, Source};
 use crate::model::Part;
 use crate::model::checkpoint::{self, Inspection, LoadOptions};
-use crate::track::replace_folder;
 
 /// Fetch models and look into them.
 #[derive(Debug, clap::Subcommand)]

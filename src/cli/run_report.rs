@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::output;
+use crate::fs::replace_file;
 use crate::run_report;
-use crate::track::replace_file;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:

@@ -13,8 +13,8 @@ use super::{output, table};
 use crate::config::{self, Config};
 use crate::data::{Columns, Manifest};
 use crate::dist::Single;
+use crate::fs::replace_file;
 use crate::sweep::{self, Axis, Figures, Member, Setting};
-use crate::track::replace_file;
 use crate::train::stop;
 
 #[derive(Debug, clap::Args)]

@@ -9,5 +9,5 @@ mod tensorboard;
 pub use event::{Event, Sink, StepRecord};
 pub use jsonl::{JsonlSink, Lengths};
 pub use progress::ProgressSink;
-pub use run_folder::{RunFolder, replace_file, replace_folder, replace_with};
+pub use run_folder::RunFolder;
 pub use tensorboard::TensorboardSink;

@@ -11,12 +11,11 @@ use super::records::{RunRecord, TrainState};
 use crate::config::Config;
 use crate::error::one_line;
 use crate::eval::Pictures;
+use crate::fs::{replace_file, replace_folder};
 use crate::model::Params;
 use crate::optim::{AdamW, Ema};
 use crate::run_report;
-use crate::track::{
-    Event, JsonlSink, Lengths, ProgressSink, RunFolder, Sink, TensorboardSink, replace_file, replace_folder,
-};
+use crate::track::{Event, JsonlSink, Lengths, ProgressSink, RunFolder, Sink, TensorboardSink};
 
 pub(super) struct Books(Option<Kept>);
 

@@ -9,11 +9,12 @@ use candle_core::{Device, Tensor};
 
 use super::records::TrainState;
 use crate::dist::Collective;
+use crate::fs::replace_folder;
 use crate::model::Params;
 use crate::model::checkpoint::save_safetensors;
 use crate::ops::squared_sum;
 use crate::optim::{AdamW, Ema};
-use crate::track::{RunFolder, replace_folder};
+use crate::track::RunFolder;
 
 /// How many of the last checkpoints stay, beside the best.
 const KEPT: usize = 2;

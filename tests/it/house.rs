@@ -26,7 +26,7 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 
 /// From the ground up; a module may know those of lower layers, and within a layer only what is listed.
 const LAYERS: [&[&str]; 8] = [
-    &["error", "html", "ops", "metrics", "seed", "device"],
+    &["error", "fs", "html", "ops", "metrics", "seed", "device"],
     &["config", "track", "hub", "sweep", "dist"],
     &["data", "model", "loss", "optim", "run_report"],
     &["export", "eval"],

@@ -9,8 +9,8 @@ use crate::cli::eval::ColumnArgs;
 use crate::cli::output;
 use crate::data::Manifest;
 use crate::data::lint::{Level, LintOptions, LintReport, lint, page};
+use crate::fs::replace_file;
 use crate::hub::{ModelFiles, Source};
-use crate::track::replace_file;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exits with 1 where it finds an error.

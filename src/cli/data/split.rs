@@ -11,7 +11,7 @@ use crate::cli::output;
 use crate::data::Manifest;
 use crate::data::split::{Unit, assign};
 use crate::data::table::with_column;
-use crate::track::replace_file;
+use crate::fs::replace_file;
 
 #[derive(Debug, clap::Args)]
 #[command(

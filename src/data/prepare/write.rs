@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Entry, Preset};
 use crate::data::image::{self, reduced};
-use crate::track::replace_file;
+use crate::fs::replace_file;
 
 /// Where and how it is written.
 pub struct Job<'a> {

@@ -1,0 +1,108 @@
+//! Files and folders are replaced whole: a kill at any moment leaves the old one or the new one. Knows no run.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Writes a file beside its place, syncs it and renames it there.
+///
+/// # Errors
+/// It cannot be written; the old file is untouched then.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_with(path, |temporary| Ok(fs::write(temporary, bytes)?))
+}
+
+/// [`replace_file`] for whoever writes to a path of its own.
+///
+/// # Errors
+/// As there.
+pub fn replace_with(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let temporary = beside(path, "tmp");
+    let write = || -> Result<()> {
+        fill(&temporary)?;
+        File::open(&temporary)?.sync_all()?;
+        fs::rename(&temporary, path)?;
+        Ok(sync_parent(path)?)
+    };
+    write().with_context(|| format!("writing {}", path.display())).inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+/// Lets `fill` write a folder beside its place, syncs it and renames it there. An old folder at that place is moved
+/// aside first and removed afterwards; [`recover_folder`] puts it back if a kill came in between.
+///
+/// # Errors
+/// It cannot be written; the old folder is untouched then.
+pub fn replace_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    recover_folder(path);
+    let (temporary, old) = (beside(path, "tmp"), beside(path, "old"));
+    let write = || -> Result<()> {
+        drop(fs::remove_dir_all(&temporary));
+        fs::create_dir_all(&temporary)?;
+        fill(&temporary)?;
+        for entry in fs::read_dir(&temporary)? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        File::open(&temporary)?.sync_all()?;
+        if path.exists() {
+            fs::rename(path, &old)?;
+        }
+        fs::rename(&temporary, path)?;
+        sync_parent(path)?;
+        drop(fs::remove_dir_all(&old));
+        Ok(())
+    };
+    write().with_context(|| format!("writing {}", path.display())).inspect_err(|_| {
+        drop(fs::remove_dir_all(&temporary));
+        recover_folder(path);
+    })
+}
+
+/// Puts back a folder that a kill caught between being moved aside and being replaced.
+pub fn recover_folder(path: &Path) {
+    let old = beside(path, "old");
+    if old.exists() {
+        if path.exists() {
+            drop(fs::remove_dir_all(&old));
+        } else {
+            drop(fs::rename(&old, path));
+        }
+    }
+}
+
+/// `dir/name` → `dir/.name.<suffix>`: on the same file system, so that the rename is atomic.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let name = path.file_name().map_or_else(|| "x".into(), |n| n.to_string_lossy().into_owned());
+    path.with_file_name(format!(".{name}.{suffix}"))
+}
+
+/// A rename is only safe on disk once its folder is.
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    match path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_replacement_leaves_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model");
+        replace_folder(&path, |p| Ok(fs::write(p.join("a"), "1")?)).unwrap();
+        replace_folder(&path, |_| bail!("no")).unwrap_err();
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
+        // As a kill between the two renames leaves it.
+        fs::rename(&path, dir.path().join(".model.old")).unwrap();
+        replace_folder(&path, |_| bail!("no")).unwrap_err();
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
+        replace_folder(&path, |p| Ok(fs::write(p.join("b"), "2")?)).unwrap();
+        assert!(!path.join("a").exists() && path.join("b").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+}
