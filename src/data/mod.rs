@@ -2,39 +2,32 @@
 //!
 //! Knows no model. What a model needs of it arrives as plain values: an image size, a context length.
 
-pub mod augment;
-pub mod bpe;
 mod csv_file;
 mod dataset;
-pub mod dicom;
 mod feature_cache;
 pub mod fingerprint;
 pub mod image;
-mod image_processors;
 pub mod lint;
 mod loader;
 pub mod manifest;
 mod parquet_file;
-mod pipeline;
 pub mod prepare;
-pub mod preprocess;
 mod prompts;
 mod report_policy;
 mod row;
 mod sampler;
-pub mod sections;
 pub mod sides;
 pub mod sources;
 pub mod split;
 pub mod synth;
 pub mod table;
+mod text;
 mod text_file;
-pub mod tokenize;
 mod webdataset;
 
 pub use dataset::{Batch, Dataset, Images, RowError};
 pub use feature_cache::FeatureCache;
-pub use image::Picture;
+pub use image::{Picture, augment, dicom, preprocess};
 pub use loader::Prefetch;
 pub use manifest::{Columns, Manifest, RowProblem};
 pub use preprocess::{Prepared, Preprocess};
@@ -42,4 +35,5 @@ pub use prompts::{Labels, PromptClass, Prompts};
 pub use report_policy::ReportPolicy;
 pub use row::{ImageSource, Origin, Row};
 pub use sampler::{Sampler, Sampling};
+pub use text::{bpe, sections, tokenize};
 pub use tokenize::{ReportTokenizer, TokenizerKind};

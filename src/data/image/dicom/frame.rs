@@ -5,8 +5,8 @@ use dicom_core::value::Value;
 use dicom_object::DefaultDicomObject;
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 
+use super::super::picture::{MAX_BYTES, MAX_SIDE};
 use super::{count, jpeg_ls, number, tags, text};
-use crate::data::image::{MAX_BYTES, MAX_SIDE};
 use crate::error::caught;
 
 /// Pixel values of one frame.

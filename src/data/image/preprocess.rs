@@ -1,5 +1,5 @@
 //! Pixels to model input: resize with antialiasing, centre crop, rescale, normalise. Which files say so is
-//! `image_processors.rs`'s.
+//! `processors.rs`'s.
 
 use anyhow::{Context, Result, ensure};
 use fast_image_resize::images::{TypedImage, TypedImageRef};
@@ -7,7 +7,7 @@ use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::augment::Augmented;
-use super::image::Picture;
+use super::picture::Picture;
 
 /// How to resize.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,5 +1,5 @@
-//! Where the steps from pixels to input are written: transformers' `preprocessor_config.json`, class by class, and open_clip's
-//! `preprocess_cfg`.
+//! Where the steps from pixels to input are written: transformers' `preprocessor_config.json`, class by class, and
+//! open_clip's `preprocess_cfg`.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};

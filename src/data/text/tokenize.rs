@@ -6,12 +6,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::{pipeline, sections};
-
-/// CLIP's marks of begin and end.
-pub const START: &str = "<|startoftext|>";
-/// See [`START`].
-pub const END: &str = "<|endoftext|>";
+use super::pipeline::{self, END, START};
+use super::sections;
 
 /// Files that make a tokenizer; all that are there are copied to an exported model. SentencePiece's are not read here:
 /// transformers' slow tokenizers want them.

@@ -3,41 +3,19 @@
 use std::io::{BufReader, Cursor};
 use std::path::{Path, PathBuf};
 
-use super::dicom;
 use anyhow::{Context, Result, bail, ensure};
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-/// No radiograph or slide thumbnail is wider; a header that claims more is broken or hostile.
-pub(super) const MAX_SIDE: u32 = 30_000;
+use super::dicom;
+use super::picture::{MAX_BYTES, MAX_SIDE, Picture};
+
 /// Largest image file, DICOM with many frames included.
 const MAX_FILE: u64 = 1 << 30;
-/// Bytes that decoding one image may take.
-pub(super) const MAX_BYTES: u64 = 2 << 30;
 
-/// Pixels of one image, row after row. A radiograph stays gray: a third of the work of resizing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
-    /// Columns.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// 1 for gray, 3 for red, green and blue side by side.
-    pub channels: usize,
-    /// height × width × channels numbers.
-    pub bytes: Vec<u8>,
-}
-
-impl Picture {
-    /// Values of one of the three colours, which in a gray image are the same.
-    pub fn colour(&self, channel: usize) -> impl Iterator<Item = u8> + '_ {
-        let offset = channel.min(self.channels - 1);
-        self.bytes.iter().skip(offset).step_by(self.channels).copied()
-    }
-}
-
-/// Reads DICOM as [`dicom::decode`] does, the first frame unless `#N` behind the name says which, and PNG or JPEG: gray, palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are
-/// scaled to 8, both as transformers 5 does (16-bit gray, which Pillow would clip, as `round(v / 257)`). The camera's
-/// orientation mark is obeyed.
+/// Reads DICOM as [`dicom::decode`] does, the first frame unless `#N` behind the name says which, and PNG or JPEG: gray,
+/// palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are scaled to 8, both as
+/// transformers 5 does (16-bit gray, which Pillow would clip, as `round(v / 257)`). The camera's orientation mark is
+/// obeyed.
 ///
 /// # Errors
 /// Not an image, truncated, or claiming more than 30,000 pixels a side.
@@ -46,7 +24,7 @@ pub fn read(path: &Path) -> Result<Picture> {
 }
 
 /// `x.dcm#3` is the third frame of x.dcm: the file, and the frame from 0.
-pub(super) fn frame_of(path: &Path) -> (PathBuf, usize) {
+pub(in crate::data) fn frame_of(path: &Path) -> (PathBuf, usize) {
     let text = path.to_string_lossy();
     let named = text.rsplit_once('#').and_then(|(file, number)| Some((file, number.parse::<usize>().ok()?)));
     match named {
@@ -57,7 +35,7 @@ pub(super) fn frame_of(path: &Path) -> (PathBuf, usize) {
 }
 
 /// Content of an image file, up to 1 GiB.
-pub(super) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
+pub(in crate::data) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(frame_of(path).0)?;
     let len = file.metadata()?.len();
     ensure!(len <= MAX_FILE, "has {len} bytes; allowed are {MAX_FILE}");
@@ -99,65 +77,6 @@ pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
         _ => (3, image.into_rgb8().into_raw()),
     };
     Ok(Picture { width, height, channels, bytes })
-}
-
-/// A JPEG of the picture, its longer side at most `side` pixels.
-///
-/// # Errors
-/// It cannot be encoded.
-pub fn thumbnail(picture: &Picture, side: u32) -> Result<Vec<u8>> {
-    jpeg(&dynamic(picture)?.thumbnail(side, side), 80)
-}
-
-/// The picture's gray values, scaled to a square of `side` pixels.
-///
-/// # Errors
-/// It cannot be scaled.
-pub fn gray_of_side(picture: &Picture, side: u32) -> Result<Vec<u8>> {
-    let scaled = dynamic(picture)?.resize_exact(side, side, image::imageops::FilterType::CatmullRom);
-    Ok(scaled.into_luma8().into_raw())
-}
-
-/// A PNG of a square of `side` pixels, three bytes each.
-///
-/// # Errors
-/// Another number of bytes.
-pub fn png(side: u32, rgb: &[u8]) -> Result<Vec<u8>> {
-    let picture = image::RgbImage::from_raw(side, side, rgb.to_vec()).context("a picture of another size")?;
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png)?;
-    Ok(bytes.into_inner())
-}
-
-/// A JPEG of the picture with its shorter side at most `size` pixels.
-///
-/// # Errors
-/// It cannot be encoded.
-pub fn reduced(picture: &Picture, size: Option<u32>) -> Result<Vec<u8>> {
-    let whole = dynamic(picture)?;
-    let shorter = picture.width.min(picture.height);
-    let size = size.unwrap_or(shorter);
-    if shorter <= size {
-        return jpeg(&whole, 95);
-    }
-    let scaled = |side: u32| ((u64::from(side) * u64::from(size) + u64::from(shorter) / 2) / u64::from(shorter)) as u32;
-    let (width, height) = (scaled(picture.width), scaled(picture.height));
-    jpeg(&whole.resize_exact(width, height, image::imageops::FilterType::CatmullRom), 95)
-}
-
-fn dynamic(picture: &Picture) -> Result<DynamicImage> {
-    let (width, height, bytes) = (picture.width, picture.height, picture.bytes.clone());
-    let whole = match picture.channels {
-        1 => image::GrayImage::from_raw(width, height, bytes).map(DynamicImage::from),
-        _ => image::RgbImage::from_raw(width, height, bytes).map(DynamicImage::from),
-    };
-    whole.context("has fewer pixels than it says")
-}
-
-fn jpeg(image: &DynamicImage, quality: u8) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    image.write_with_encoder(image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality))?;
-    Ok(bytes)
 }
 
 /// Whether an end-of-image mark follows the picture's own data: the decoder fills what is missing with gray and says

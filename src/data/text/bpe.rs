@@ -10,8 +10,7 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
 };
 
-use super::pipeline::clip_pipeline;
-use super::tokenize::{END, START};
+use super::pipeline::{END, START, clip_pipeline};
 
 /// The files of a tokenizer whose vocabulary has at most `vocab_size` entries: 256 bytes, 256 bytes that end a word,
 /// merges in order of count, begin and end. Works for any language.

@@ -4,7 +4,10 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-use super::tokenize::{END, START};
+/// CLIP's marks of begin and end.
+pub(super) const START: &str = "<|startoftext|>";
+/// See [`START`].
+pub(super) const END: &str = "<|endoftext|>";
 
 /// Which class of transformers a tokenizer follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 
 use rand::{Rng, RngExt};
 
-use super::image::Picture;
+use super::picture::Picture;
 use crate::config::AugmentConfig;
 
 /// The changes drawn for one image.

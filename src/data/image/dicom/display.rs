@@ -3,10 +3,10 @@
 use anyhow::{Result, bail, ensure};
 use dicom_object::{DefaultDicomObject, InMemDicomObject};
 
+use super::super::picture::Picture;
 use super::frame::Frame;
 use super::lut::Lut;
 use super::{item, number, numbers, tags, text};
-use crate::data::image::Picture;
 
 /// The modality's values to 0 (black) … 1 (white).
 type Shown = Box<dyn Fn(f64) -> f64>;

@@ -15,7 +15,7 @@ use dicom_object::{DefaultDicomObject, InMemDicomObject, OpenFileOptions};
 
 pub use frame::Frame;
 
-use super::image::Picture;
+use super::picture::Picture;
 use crate::error::caught;
 
 /// The elements that are read.
