@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::image::{self, Picture};
-use super::parquet_file::ParquetImages;
+use super::parquet::ParquetImages;
 use super::webdataset::TarShard;
+use crate::data::image::{self, Picture};
 use crate::error::caught;
 
 /// What a row may hold, in the order of its spans.

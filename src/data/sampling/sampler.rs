@@ -8,7 +8,7 @@ use rand::{Rng, RngExt};
 
 use crate::seed::{Purpose, name_index, stream};
 
-use super::Row;
+use crate::data::Row;
 
 /// How an epoch is drawn.
 #[derive(Clone, Debug, Default)]

@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::row::Row;
 use crate::config::{Blank, Uncertain};
+use crate::data::Row;
 
 /// Sentences that stand for a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Prompts {
     }
 
     /// What `rows` are labelled with, and how often each label occurs that no class has. Findings come from columns of
-    /// their names, [`super::Columns::extra`] 0, 1, …; where no row has any, from the label column as a list with `;` or
+    /// their names, [`crate::data::Columns::extra`] 0, 1, …; where no row has any, from the label column as a list with `;` or
     /// `|`.
     ///
     /// # Errors

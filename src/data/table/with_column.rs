@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::manifest::Columns;
-use super::{csv_file, text_file};
+use super::{csv, text};
 
 /// The manifest at `path` with column `name` set to `value(line)` where that is something; all else as it was. CSV comes
 /// back with its own separator, JSONL as JSONL.
@@ -24,10 +24,10 @@ pub fn with_column<'a>(
     if matches!(extension.as_str(), "parquet" | "tar") || path.is_dir() {
         bail!("{}: splits are written into CSV, TSV and JSONL manifests only; make one first", path.display());
     }
-    let mut source = text_file::open(path).with_context(place)?;
+    let mut source = text::open(path).with_context(place)?;
     let named = matches!(extension.as_str(), "jsonl" | "ndjson" | "json");
     if !named && !std::io::BufRead::fill_buf(&mut source)?.trim_ascii_start().starts_with(b"{") {
-        return csv_file::with_column(source, columns, name, value).with_context(place);
+        return csv::with_column(source, columns, name, value).with_context(place);
     }
     let mut text = String::new();
     for (i, line) in std::io::BufRead::lines(source).enumerate() {

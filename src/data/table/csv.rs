@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 
 use super::manifest::{Columns, Take, extra_field, filled, missing_column, names};
 use super::row::{Field, Fields};
-use super::text_file::not_utf8;
+use super::text::not_utf8;
 
 /// Hands all records of a CSV with a header to `take`, without holding the file in memory.
 pub(super) fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<()> {

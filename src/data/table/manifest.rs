@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::report_policy::ReportPolicy;
 use super::row::{EXTRA_SEPARATOR, Field, Fields, Images, NAMED, Origin, Row, RowPacker};
-use super::{csv_file, image, parquet_file, sources, text_file, webdataset};
+use super::{csv, parquet, sources, text, webdataset};
 use crate::config::DataConfig;
+use crate::data::{ReportPolicy, image};
 use crate::error::{caught, did_you_mean};
 
 /// Which columns hold what, how a text file is cut into columns, and what of a report is read.
@@ -147,9 +147,9 @@ impl Manifest {
         let origin = |images| Arc::new(Origin { path: path.to_path_buf(), number, images });
         match extension.as_str() {
             "parquet" => {
-                let file = caught(|| parquet_file::open(path, columns))?;
+                let file = caught(|| parquet::open(path, columns))?;
                 let images = if file.holds_bytes() { Images::Parquet(file.clone()) } else { Images::Files(root()) };
-                collect(origin(images), columns, |take| caught(|| parquet_file::read(&file, columns, take)))
+                collect(origin(images), columns, |take| caught(|| parquet::read(&file, columns, take)))
             }
             "tar" => {
                 let (shard, samples) = webdataset::open(path, columns)?;
@@ -159,12 +159,12 @@ impl Manifest {
                 })
             }
             _ => collect(origin(Images::Files(root())), columns, |take| {
-                let mut source = text_file::open(path)?;
+                let mut source = text::open(path)?;
                 let named = matches!(extension.as_str(), "jsonl" | "ndjson" | "json");
                 let starts_as_json = std::io::BufRead::fill_buf(&mut source)?.trim_ascii_start().starts_with(b"{");
                 match named || starts_as_json {
-                    true => text_file::read_jsonl(source, columns, take),
-                    false => csv_file::read(source, columns, take),
+                    true => text::read_jsonl(source, columns, take),
+                    false => csv::read(source, columns, take),
                 }
             }),
         }
