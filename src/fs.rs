@@ -40,10 +40,9 @@ pub fn replace_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
         drop(fs::remove_dir_all(&temporary));
         fs::create_dir_all(&temporary)?;
         fill(&temporary)?;
-        for entry in fs::read_dir(&temporary)? {
-            File::open(entry?.path())?.sync_all()?;
+        for inside in whole_tree(&temporary)? {
+            File::open(inside)?.sync_all()?;
         }
-        File::open(&temporary)?.sync_all()?;
         if path.exists() {
             fs::rename(path, &old)?;
         }
@@ -56,6 +55,21 @@ pub fn replace_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
         drop(fs::remove_dir_all(&temporary));
         recover_folder(path);
     })
+}
+
+/// Everything in `folder` at any depth, what is inside a folder before that folder, and `folder` itself last.
+fn whole_tree(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.extend(whole_tree(&entry.path())?);
+        } else {
+            found.push(entry.path());
+        }
+    }
+    found.push(folder.to_path_buf());
+    Ok(found)
 }
 
 /// Puts back a folder that a kill caught between being moved aside and being replaced.
@@ -89,6 +103,22 @@ mod tests {
     use anyhow::bail;
 
     use super::*;
+
+    /// A pair's towers lie in subfolders: what is synced before the rename must reach them.
+    #[test]
+    fn a_tree_is_whole_and_inside_out() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("text/deep")).unwrap();
+        for name in ["config.json", "text/vocab.txt", "text/deep/weights"] {
+            fs::write(dir.path().join(name), name).unwrap();
+        }
+        let tree = whole_tree(dir.path()).unwrap();
+        let at = |name: &str| tree.iter().position(|p| *p == dir.path().join(name)).unwrap();
+        assert_eq!(tree.len(), 6);
+        assert!(at("text/deep/weights") < at("text/deep") && at("text/deep") < at("text"));
+        assert!(at("text/vocab.txt") < at("text") && at("config.json") < tree.len() - 1);
+        assert_eq!(tree.last().unwrap(), dir.path());
+    }
 
     #[test]
     fn a_failed_replacement_leaves_the_old_one() {
