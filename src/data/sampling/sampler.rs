@@ -1,6 +1,6 @@
 //! The order of training rows: a pure function of the seed and the position, so that resuming needs no state.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -121,7 +121,7 @@ impl Sampler {
             self.sort_by_length(&mut order, &mut rng);
         }
         if self.sampling.no_duplicate_reports {
-            order = self.without_duplicates(order);
+            order = without_duplicates(&order, self.rows_per_step(), |row| self.units[row as usize].hash);
         }
         order
     }
@@ -212,42 +212,48 @@ impl Sampler {
             part.copy_from_slice(&batches.concat());
         }
     }
+}
 
-    /// Steps are filled in order, a row whose report the step holds already waits for the next; what cannot be placed
-    /// so comes last.
-    fn without_duplicates(&self, order: Vec<u32>) -> Vec<u32> {
-        let step = self.batch_size * self.batches_per_step;
-        let total = order.len();
-        let mut result = Vec::with_capacity(total);
-        let mut rows = order.into_iter();
-        let mut waiting: VecDeque<u32> = VecDeque::new();
-        while result.len() < total {
-            let (mut seen, mut filled) = (HashSet::new(), 0);
-            let hash = |row: u32| self.units[row as usize].hash;
-            for _ in 0..waiting.len() {
-                let Some(row) = waiting.pop_front() else { break };
-                if filled < step && seen.insert(hash(row)) {
-                    result.push(row);
-                    filled += 1;
-                } else {
-                    waiting.push_back(row);
-                }
+/// `rows` in an order in which steps are filled one after the other, and a row whose `report` the step holds already
+/// waits for the next; what cannot be placed so comes last. Each row is looked at once and moved at most twice: of those
+/// that wait, only the first of each report is known to the step.
+fn without_duplicates(rows: &[u32], step: usize, report: impl Fn(u32) -> u64) -> Vec<u32> {
+    let mut result = Vec::with_capacity(rows.len());
+    // By report, where in `rows` those stand that wait; and the first of each report, in the order of rows.
+    let mut waiting: HashMap<u64, VecDeque<usize>> = HashMap::new();
+    let mut first: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut next = 0;
+    while result.len() < rows.len() {
+        let mut held = HashSet::new();
+        while held.len() < step
+            && let Some((place, report)) = first.pop_first()
+        {
+            waiting.get_mut(&report).and_then(VecDeque::pop_front);
+            held.insert(report);
+            result.push(rows[place]);
+        }
+        while held.len() < step && next < rows.len() {
+            let report = report(rows[next]);
+            if held.insert(report) {
+                result.push(rows[next]);
+            } else {
+                waiting.entry(report).or_default().push_back(next);
             }
-            while filled < step {
-                let Some(row) = rows.next() else { break };
-                if seen.insert(hash(row)) {
-                    result.push(row);
-                    filled += 1;
-                } else {
-                    waiting.push_back(row);
-                }
-            }
-            if filled < step {
-                result.extend(waiting.drain(..));
+            next += 1;
+        }
+        if held.len() < step {
+            let mut rest: Vec<usize> = waiting.into_values().flatten().collect();
+            rest.sort_unstable();
+            result.extend(rest.into_iter().map(|place| rows[place]));
+            break;
+        }
+        for report in held {
+            if let Some(&place) = waiting.get(&report).and_then(VecDeque::front) {
+                first.insert(place, report);
             }
         }
-        result
     }
+    result
 }
 
 fn units(rows: &[Row], sources: &[usize]) -> Vec<Unit> {
@@ -407,6 +413,53 @@ mod tests {
             assert_eq!(reports.len(), 10);
         }
         assert_eq!(rows.iter().collect::<HashSet<_>>().len(), 60);
+    }
+
+    /// What [`without_duplicates`] must give, word for word: all that wait are looked at in each step.
+    fn without_duplicates_slowly(rows: &[u32], step: usize, report: impl Fn(u32) -> u64) -> Vec<u32> {
+        let mut result = Vec::new();
+        let mut waiting: VecDeque<u32> = rows.iter().copied().collect();
+        while !waiting.is_empty() {
+            let (mut held, mut later) = (HashSet::new(), VecDeque::new());
+            for row in waiting {
+                if held.len() < step && held.insert(report(row)) {
+                    result.push(row);
+                } else {
+                    later.push_back(row);
+                }
+            }
+            if held.len() < step {
+                result.extend(later.drain(..));
+            }
+            waiting = later;
+        }
+        result
+    }
+
+    #[test]
+    fn equal_reports_wait_at_the_cost_of_one_look_a_row() {
+        let looks = std::cell::Cell::new(0usize);
+        for (rows, step, reports) in [(400u32, 8, 3), (999, 10, 60), (64, 64, 64), (50, 7, 1), (1, 2, 1), (0, 4, 1)] {
+            // A third of the rows share one report, the others a few.
+            let report = |row: u32| {
+                looks.set(looks.get() + 1);
+                if row.is_multiple_of(3) { 0 } else { u64::from(row * 7 % reports) }
+            };
+            let order: Vec<u32> = (0..rows).map(|i| i * 61 % rows.max(1)).collect();
+            let slow = without_duplicates_slowly(&order, step, report);
+            looks.set(0);
+            assert_eq!(without_duplicates(&order, step, report), slow);
+            assert!(looks.get() <= order.len(), "{} looks at {rows} rows", looks.get());
+        }
+        // What waits is as many rows as there are; a look at each of them in each step would be 10⁹.
+        looks.set(0);
+        let report = |row: u32| {
+            looks.set(looks.get() + 1);
+            if row % 2 == 0 { 0 } else { u64::from(row) }
+        };
+        let order: Vec<u32> = (0..100_000).collect();
+        assert_eq!(without_duplicates(&order, 4, report).len(), order.len());
+        assert_eq!(looks.get(), order.len());
     }
 
     #[test]
