@@ -4,9 +4,9 @@
 //! as little-endian f32. It grows by whole rows, so an interrupted run goes on where it was.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,18 +14,14 @@ const MAGIC: &[u8; 8] = b"rc-feat1";
 const KEY_BYTES: usize = 64;
 const HEADER: u64 = (MAGIC.len() + KEY_BYTES + 16) as u64;
 
-/// An open cache; threads share it.
+/// An open cache. Threads read it at the same time: each names the place in the file that it reads, and none waits for
+/// another.
 #[derive(Debug)]
 pub struct FeatureCache {
-    inner: Mutex<Inner>,
+    file: File,
+    present: Vec<AtomicBool>,
     /// Numbers a row.
     width: usize,
-}
-
-#[derive(Debug)]
-struct Inner {
-    file: File,
-    present: Vec<u8>,
 }
 
 impl FeatureCache {
@@ -40,7 +36,7 @@ impl FeatureCache {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).with_context(place)?;
         }
-        let mut file =
+        let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(place)?;
         let mut header = MAGIC.to_vec();
         header.extend(key.as_bytes());
@@ -48,28 +44,21 @@ impl FeatureCache {
         header.extend((width as u64).to_le_bytes());
         let length = HEADER + rows as u64 + (rows * width * 4) as u64;
         let mut found = vec![0; header.len()];
-        let same = file.metadata()?.len() == length && file.read_exact(&mut found).is_ok() && found == header;
+        let same = file.metadata()?.len() == length && file.read_exact_at(&mut found, 0).is_ok() && found == header;
         let mut present = vec![0; rows];
         if same {
-            file.read_exact(&mut present).with_context(place)?;
+            file.read_exact_at(&mut present, HEADER).with_context(place)?;
         } else {
             file.set_len(0).with_context(place)?;
             file.set_len(length).with_context(place)?;
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(&header).with_context(place)?;
+            file.write_all_at(&header, 0).with_context(place)?;
         }
-        Ok(Self { inner: Mutex::new(Inner { file, present }), width })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A thread that died left whole rows at worst unmarked.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Self { file, present: present.into_iter().map(|byte| AtomicBool::new(byte == 1)).collect(), width })
     }
 
     /// The rows that are not there yet.
     pub fn missing(&self) -> Vec<usize> {
-        let inner = self.lock();
-        (0..inner.present.len()).filter(|&row| inner.present[row] != 1).collect()
+        (0..self.present.len()).filter(|&row| !self.has(row)).collect()
     }
 
     /// Stores rows: number and `width` numbers of each. They count as there only once they are on the disk.
@@ -77,20 +66,16 @@ impl FeatureCache {
     /// # Errors
     /// The disk is full.
     pub fn write<'a>(&self, rows: impl Iterator<Item = (usize, &'a [f32])> + Clone) -> Result<()> {
-        let mut inner = self.lock();
-        let count = inner.present.len();
+        let count = self.present.len();
         for (row, numbers) in rows.clone() {
             ensure!(row < count && numbers.len() == self.width, "row {row} of {count}, {} numbers", numbers.len());
             let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
-            let at = self.start(count, row);
-            inner.file.seek(SeekFrom::Start(at))?;
-            inner.file.write_all(&bytes)?;
+            self.file.write_all_at(&bytes, self.start(row))?;
         }
-        inner.file.sync_data()?;
+        self.file.sync_data()?;
         for (row, _) in rows {
-            inner.file.seek(SeekFrom::Start(HEADER + row as u64))?;
-            inner.file.write_all(&[1])?;
-            inner.present[row] = 1;
+            self.file.write_all_at(&[1], HEADER + row as u64)?;
+            self.present[row].store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -100,23 +85,22 @@ impl FeatureCache {
     /// # Errors
     /// The file cannot be read.
     pub fn read(&self, row: usize, numbers: &mut Vec<f32>) -> Result<bool> {
-        let mut bytes = vec![0; 4 * self.width];
-        {
-            let mut inner = self.lock();
-            if inner.present.get(row) != Some(&1) {
-                return Ok(false);
-            }
-            let at = self.start(inner.present.len(), row);
-            inner.file.seek(SeekFrom::Start(at))?;
-            inner.file.read_exact(&mut bytes)?;
+        if !self.has(row) {
+            return Ok(false);
         }
+        let mut bytes = vec![0; 4 * self.width];
+        self.file.read_exact_at(&mut bytes, self.start(row))?;
         let (fours, _) = bytes.as_chunks::<4>();
         numbers.extend(fours.iter().map(|&four| f32::from_le_bytes(four)));
         Ok(true)
     }
 
-    fn start(&self, rows: usize, row: usize) -> u64 {
-        HEADER + rows as u64 + (row * self.width * 4) as u64
+    fn has(&self, row: usize) -> bool {
+        self.present.get(row).is_some_and(|there| there.load(Ordering::Acquire))
+    }
+
+    fn start(&self, row: usize) -> u64 {
+        HEADER + self.present.len() as u64 + (row * self.width * 4) as u64
     }
 }
 
@@ -144,6 +128,29 @@ mod tests {
         assert_eq!(FeatureCache::open(&path, &other, 4, 2).unwrap().missing().len(), 4);
         std::fs::write(&path, b"short").unwrap();
         assert_eq!(FeatureCache::open(&path, &other, 4, 2).unwrap().missing().len(), 4);
+    }
+
+    /// Readers that shared the file's own position would have to wait for one another.
+    #[test]
+    fn readers_name_their_place_in_the_file() {
+        use std::io::Seek;
+        let dir = tempfile::tempdir().unwrap();
+        let cache = FeatureCache::open(&dir.path().join("c"), &"0".repeat(64), 64, 3).unwrap();
+        let rows: Vec<[f32; 3]> = (0..64).map(|i| [i as f32, 0.5, -(i as f32)]).collect();
+        cache.write(rows.iter().enumerate().map(|(i, row)| (i, row.as_slice()))).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (cache, rows) = (&cache, &rows);
+                scope.spawn(move || {
+                    for row in (0..64).map(|i| (i * 7 + thread * 13) % 64) {
+                        let mut numbers = Vec::new();
+                        assert!(cache.read(row, &mut numbers).unwrap());
+                        assert_eq!(numbers, rows[row]);
+                    }
+                });
+            }
+        });
+        assert_eq!((&cache.file).stream_position().unwrap(), 0, "nobody moved it");
     }
 
     #[test]
