@@ -165,9 +165,10 @@ fn mask(grad: &Tensor, y: &Tensor) -> Result<()> {
 /// Items that are worked on together, and their output rows.
 fn chunks(shape: &Geometry) -> impl Iterator<Item = (std::ops::Range<usize>, std::ops::Range<usize>)> {
     let (per_item, all) = (shape.to.height * shape.to.width, shape.to.items);
-    let items = match shape.is_pointwise() {
-        true => all.max(1),
-        false => (GATHERED / (per_item * shape.patch()).max(1)).clamp(1, all.max(1)),
+    let items = if shape.is_pointwise() {
+        all.max(1)
+    } else {
+        (GATHERED / (per_item * shape.patch()).max(1)).clamp(1, all.max(1))
     };
     (0..all).step_by(items).map(move |first| {
         let last = (first + items).min(all);

@@ -43,14 +43,12 @@ pub fn select_rows(x: &Value, rows: &[u32]) -> Result<Value> {
         if !kept.wants_grad() {
             return Ok(());
         }
-        // In place where there is a gradient already: most rows stay as they are.
-        let rows = Tensor::from_slice(&rows, rows.len(), grad.device())?;
         kept.update_grad(|before| {
             let before = match before {
                 Some(before) => before.into_dense()?,
                 None => kept.tensor().zeros_like()?,
             };
-            before.index_add(&rows, &grad, 0).map(Gradient::Dense)
+            add_to_rows(before, &rows, &grad).map(Gradient::Dense)
         })
     }))
 }
@@ -110,6 +108,24 @@ fn checked<'a>(table: &'a Tensor, rows: &[u32]) -> Result<&'a Tensor> {
     }
 }
 
+/// `sum` with row i of `grad` added to its row `rows[i]`. In place where there are kernels: most rows stay as they are,
+/// and a copy would cost more than the sum. The caller must hold no other tensor on the storage of `sum`.
+fn add_to_rows(sum: Tensor, rows: &[u32], grad: &Tensor) -> Result<Tensor> {
+    if !cpu::has_kernels(&sum) || !sum.is_contiguous() {
+        let rows = Tensor::from_slice(rows, rows.len(), grad.device())?;
+        return sum.index_add(&rows, grad, 0);
+    }
+    let width = sum.dim(1)?;
+    let grad = grad.contiguous()?;
+    let addend = cpu::read(&grad)?;
+    cpu::write(&sum, |sum| {
+        for (&row, addend) in rows.iter().zip(addend.chunks_exact(width.max(1))) {
+            sum[row as usize * width..][..width].iter_mut().zip(addend).for_each(|(s, a)| *s += a);
+        }
+    })?;
+    Ok(sum)
+}
+
 fn add_rows_grad(table: &Value, rows: &[u32], grad: &Tensor) -> Result<()> {
     if !table.wants_grad() {
         return Ok(());
@@ -134,4 +150,24 @@ fn add_rows_grad(table: &Value, rows: &[u32], grad: &Tensor) -> Result<()> {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn rows_are_added_in_place_and_as_index_add_does() {
+        let numbers: Vec<f32> = (0..12).map(|i| i as f32 * 0.37).collect();
+        let sum = Tensor::from_vec(numbers, (4, 3), &Device::Cpu).unwrap();
+        let grad = Tensor::from_vec((0..9).map(|i| 0.1 + i as f32).collect(), (3, 3), &Device::Cpu).unwrap();
+        let rows = Tensor::new(&[2u32, 0, 2], &Device::Cpu).unwrap();
+        let expected = sum.index_add(&rows, &grad, 0).unwrap().to_vec2::<f32>().unwrap();
+        let same_storage = sum.clone();
+        let after = add_to_rows(sum, &[2, 0, 2], &grad).unwrap();
+        assert_eq!(after.to_vec2::<f32>().unwrap(), expected);
+        assert_eq!(same_storage.to_vec2::<f32>().unwrap(), expected, "no copy was made");
+    }
 }

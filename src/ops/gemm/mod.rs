@@ -153,9 +153,8 @@ mod tests {
         for (m, n, k) in shapes.chain([(5, 6, 0), (9, 50, 512), (9, 50, 513), (17, 49, 1200), (150, 160, 1025)]) {
             let (a, b) = (wave(m * k, 0.1), wave(k * n, 0.7));
             for way in 0..8 {
-                let layout = |rows, columns, turned: bool| match turned {
-                    true => Layout::plain(columns, rows).transposed(),
-                    false => Layout::plain(rows, columns),
+                let layout = |rows, columns, turned: bool| {
+                    if turned { Layout::plain(columns, rows).transposed() } else { Layout::plain(rows, columns) }
                 };
                 let (la, lb) = (layout(m, k, way & 1 > 0).of(&a), layout(k, n, way & 2 > 0).of(&b));
                 let gap = 3;
