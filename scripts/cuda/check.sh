@@ -26,4 +26,4 @@ if [ -n "$ptx" ]; then : > "$folder/$(basename "$input" .cu).ptx"; else : > "$ou
 EOF
 chmod +x "$home/bin/nvcc"
 export CUDA_HOME=$home NVCC=$home/bin/nvcc CUDARC_CUDA_VERSION=13000 CUDA_COMPUTE_CAP=90
-cargo clippy --locked --all-targets --features "${1:-cuda,nccl,mpi}" -- -D warnings
+cargo clippy --release --locked --all-targets --features "${1:-cuda,nccl,mpi}" -- -D warnings

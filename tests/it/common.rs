@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // Each test file uses its part.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -21,6 +22,24 @@ pub const ADAMW: AdamWOptions = AdamWOptions {
     weight_decay: 0.0,
     clip_grad_norm: 1.0,
 };
+
+/// Says that the test that runs cannot: `skipped: <test>: <why>`, which `.ci/run` counts. Straight to stderr, since what
+/// a passing test prints is swallowed.
+pub fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let line = format!("skipped: {}: {why}\n", thread.name().unwrap_or("a test"));
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// What an environment variable names, for tests of files that cannot lie in the repository; without it the test is
+/// skipped.
+pub fn named_by(variable: &str, what: &str) -> Option<String> {
+    let value = std::env::var(variable).ok();
+    if value.is_none() {
+        skipped(&format!("{variable} does not name {what}"));
+    }
+    value
+}
 
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::common::golden;
+use crate::common::{golden, named_by};
 use reportclip::data::dicom;
 use serde_json::Value;
 
@@ -61,10 +61,7 @@ fn every_kind_of_file_is_what_pydicom_reads() {
 /// `REPORTCLIP_PYDICOM` names what `scripts/golden/dicom.py --real` wrote.
 #[test]
 fn pydicoms_own_files_are_what_pydicom_reads() {
-    let Some(folder) = std::env::var_os("REPORTCLIP_PYDICOM") else {
-        eprintln!("skipped: REPORTCLIP_PYDICOM is not set");
-        return;
-    };
+    let Some(folder) = named_by("REPORTCLIP_PYDICOM", "what scripts/golden/dicom.py wrote") else { return };
     let folder = Path::new(&folder);
     let (mut right, mut failures) = (0, Vec::new());
     for line in std::fs::read_to_string(folder.join("golden.jsonl")).unwrap().lines() {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use crate::common::{assert_close, golden, numbers, open, tensors};
+use crate::common::{assert_close, golden, named_by, numbers, open, tensors};
 use candle_core::{DType, Device, Tensor};
 use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images, ReportTokenizer, TokenizerKind};
@@ -300,10 +300,7 @@ fn chunks_and_recomputation_give_the_gradients_of_the_whole_batch() {
 /// A real model, where there is one: see scripts/golden/minilm.py.
 #[test]
 fn minilm_embeddings_agree_with_sentence_transformers_within_1e_4() {
-    let Ok(folders) = std::env::var("REPORTCLIP_MINILM") else {
-        eprintln!("skipped: REPORTCLIP_MINILM does not name MODEL_FOLDER:EXPECTED_FOLDER");
-        return;
-    };
+    let Some(folders) = named_by("REPORTCLIP_MINILM", "MODEL_FOLDER:EXPECTED_FOLDER") else { return };
     let (model, expected) = folders.split_once(':').unwrap();
     let pairing = PairOptions { image_pooling: None, text_pooling: None, mlp: false, embed_dim: 384 };
     let (image, text) = (open(&golden("encoders/pair_vit_bert/vision")), open(Path::new(model)));

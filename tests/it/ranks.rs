@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
+use crate::common::skipped;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_reportclip");
 
 /// 10 steps of a tiny model on phantoms, without clipping: weights are updated while sums are on their way.
@@ -53,10 +55,10 @@ struct Place {
 }
 
 impl Place {
-    /// `None`, with a word why, where there is no mpirun.
+    /// `None`, and the test is skipped, where there is no mpirun.
     fn new() -> Option<Self> {
         if Command::new("mpirun").arg("--version").output().is_err() {
-            eprintln!("skipped: there is no mpirun");
+            skipped("there is no mpirun");
             return None;
         }
         let place = Self { dir: tempfile::tempdir().unwrap() };

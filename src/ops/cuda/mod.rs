@@ -133,7 +133,9 @@ mod tests {
     fn is_there() -> bool {
         let there = emulator::is_there();
         if !there {
-            let _ = writeln!(std::io::stderr(), "skipped: there is no g++ to build the emulator");
+            let test = std::thread::current();
+            let line = format!("skipped: {}: no g++ to build the emulator\n", test.name().unwrap_or("a test"));
+            let _ = std::io::stderr().write_all(line.as_bytes());
         }
         there
     }
