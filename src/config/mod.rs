@@ -30,6 +30,20 @@ use crate::error::Problems;
 
 /// Reads a config file, applies `--set key=value` pairs in order, resolves and checks.
 ///
+/// ```
+/// let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("pairs.csv"), "image,report\n")?;
+/// let file = folder.path().join("my.toml");
+/// std::fs::write(&file, "model.init = \"random\"\ndata.train = \"pairs.csv\"\n")?;
+///
+/// let config = reportclip::config::load(&file, &["train.batch_size=16".into()])?;
+/// assert_eq!((config.train.batch_size, config.seed), (16, 0));
+///
+/// let problem = reportclip::config::load(&file, &["train.batchsize=16".into()]).unwrap_err();
+/// assert!(problem.to_string().contains("did you mean `train.batch_size`?"));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
 /// # Errors
 /// The file cannot be read, or [`Problems`] with everything that is wrong in it.
 pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {

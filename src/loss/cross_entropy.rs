@@ -46,6 +46,17 @@ impl Default for CrossEntropy {
 /// Cross-entropy of `logits` (batch, classes) against `targets`, differentiable in the logits. A scalar, or (batch)
 /// with [`Reduction::None`]. The convention is PyTorch's: ε/K everywhere, also on the target.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use reportclip::loss::{CrossEntropy, Targets, cross_entropy};
+///
+/// let logits = Tensor::new(&[[2.0, 1.0, 0.1], [0.5, 1.5, 0.8]], &Device::Cpu)?;
+/// let options = CrossEntropy { label_smoothing: 0.1, ..CrossEntropy::default() };
+/// let loss = cross_entropy(&logits, Targets::Indices(&[0, 1]), &options)?.to_scalar::<f64>()?;
+/// assert!((loss - 0.5966686606).abs() < 1e-9);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// Shapes that do not fit, a target outside 0..classes, a smoothing outside 0..=1.
 pub fn cross_entropy(logits: &Tensor, targets: Targets, options: &CrossEntropy) -> Result<Tensor> {

@@ -73,6 +73,16 @@ pub struct Explanation {
 
 /// Computes all steps of `input` with smoothing `eps`.
 ///
+/// ```
+/// use reportclip::loss::explain::{Input, explain};
+///
+/// let explanation = explain(&Input::example(), 0.1)?;
+/// assert!((explanation.smoothed_targets[0][0] - 0.9333).abs() < 5e-5);
+/// assert!((explanation.per_sample[1] - 0.6796).abs() < 5e-5);
+/// assert!((explanation.loss - 0.5967).abs() < 5e-5);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
 /// # Errors
 /// A matrix that is empty or ragged, targets that do not fit it.
 pub fn explain(input: &Input, eps: f64) -> Result<Explanation> {

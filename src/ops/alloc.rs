@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 
 /// Makes glibc keep freed memory instead of giving it back and faulting it in again at the next step; measured at
-/// 20–50 % of a training step (shared/candle-notes.md). Elsewhere it does nothing. Call it before any thread starts.
+/// 20–50 % of a training step. Elsewhere it does nothing. Call it before any thread starts.
 #[allow(unsafe_code)]
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

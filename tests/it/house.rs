@@ -4,36 +4,33 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use reportclip::data::Prompts;
+
+use crate::sources::{Sources, code_only, files, without_tests};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path, extension));
-        } else if path.extension().is_some_and(|e| e == extension) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
+/// A path as the repository names it.
+fn named(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().to_str().unwrap().to_string()
 }
 
 /// From the ground up; a module may know those of lower layers, and within a layer only what is listed.
-const LAYERS: [&[&str]; 8] = [
-    &["error", "fs", "html", "ops", "metrics", "seed", "device"],
-    &["config", "track", "hub", "sweep", "dist"],
+const LAYERS: [&[&str]; 10] = [
+    &["error", "html", "fs", "ops", "metrics", "seed", "device"],
+    &["config", "track", "hub", "dist"],
     &["data", "model", "loss", "optim", "run_report"],
-    &["export", "eval"],
+    &["session"],
+    &["export", "eval", "search"],
     &["train"],
+    &["sweep"],
     &["bench"],
     &["cli"],
-    &["main", "lib"],
+    &["lib"],
 ];
 /// The optimizer goes by the parts of the model; evaluation needs nothing of export.
 const SIDEWAYS: [(&str, &str); 1] = [("optim", "model")];
@@ -42,32 +39,38 @@ fn layer(module: &str) -> usize {
     LAYERS.iter().position(|l| l.contains(&module)).unwrap_or_else(|| panic!("{module} has no layer"))
 }
 
+/// The folder or file of `src` that a file belongs to.
+fn module(path: &str) -> &str {
+    let first = path.split('/').next().unwrap();
+    first.strip_suffix(".rs").unwrap_or(first)
+}
+
 #[test]
 fn no_arrow_between_modules_runs_back() {
+    let sources = Sources::read(&root().join("src"));
     let mut arrows = 0;
-    for path in files(&root().join("src"), "rs") {
-        let relative = path.strip_prefix(root().join("src")).unwrap();
-        let first = relative.iter().next().unwrap().to_str().unwrap();
-        let module = first.strip_suffix(".rs").unwrap_or(first);
-        let source = fs::read_to_string(&path).unwrap();
-        // Unit tests may reach anywhere.
-        let source = source.split("#[cfg(test)]").next().unwrap();
-        assert!(
-            !source.contains("crate::{"),
-            "{}: one use a module, so that this test can read them",
-            relative.display()
-        );
-        for (_, rest) in source.match_indices("crate::").map(|(i, m)| source.split_at(i + m.len())) {
-            let used: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if used == module || used.is_empty() || !LAYERS.concat().contains(&used.as_str()) {
-                continue;
-            }
+    for ((from, to), path) in &sources.uses {
+        let (user, used) = (module(from), module(to));
+        if user != used {
             arrows += 1;
-            let allowed = layer(&used) < layer(module) || SIDEWAYS.contains(&(module, used.as_str()));
-            assert!(allowed, "{}: {module} must not know {used}", relative.display());
+            let allowed = layer(used) < layer(user) || SIDEWAYS.contains(&(user, used));
+            assert!(allowed, "{from} ({path}): {user} must not know {used}");
         }
     }
     assert!(arrows > 50, "the test reads the sources: {arrows} arrows");
+}
+
+#[test]
+fn no_circle_of_files() {
+    let sources = Sources::read(&root().join("src"));
+    assert!(sources.files.len() > 100 && sources.uses.len() > 200, "the test reads the sources");
+    let told = |circle: &Vec<String>| {
+        let next = circle.iter().cycle().skip(1);
+        let steps = circle.iter().zip(next).map(|(a, b)| format!("{a} ({})", sources.uses[&(a.clone(), b.clone())]));
+        steps.collect::<Vec<_>>().join(" → ")
+    };
+    let circles: Vec<String> = sources.circles().iter().map(told).collect();
+    assert!(circles.is_empty(), "circles of files:\n{}", circles.join("\n"));
 }
 
 #[test]
@@ -81,23 +84,57 @@ fn only_cli_and_sinks_print_and_only_ops_is_unsafe() {
         let allowed = relative.starts_with("ops/") || relative == "model/checkpoint/source.rs";
         assert!(!is_unsafe || allowed, "{relative} is unsafe");
         assert!(!source.contains("_no_bwd") || relative.starts_with("ops/"), "{relative} cuts the graph");
-        let lines = source.split("#[cfg(test)]").next().unwrap().lines().count();
+        let lines = without_tests(&code_only(&source)).lines().count();
         assert!(lines <= 400, "{relative} has {lines} lines");
     }
 }
 
 #[test]
-fn every_config_resolves() {
+fn no_line_is_longer_than_120_columns() {
+    let folders = ["src", "tests", "docs"].map(|f| root().join(f));
+    for path in folders.iter().flat_map(|f| files(f, "rs")).chain([root().join("build.rs")]) {
+        for (i, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let columns = line.chars().count();
+            assert!(columns <= 120, "{}:{} has {columns} columns", named(&path), i + 1);
+        }
+    }
+}
+
+#[test]
+fn nothing_names_a_path_outside_of_the_repository() {
+    // In two parts each, so that this file does not name them either.
+    let outside = [["shared", "/"].concat(), ["/work", "/"].concat(), ["/root", "/"].concat()];
+    let kinds = ["rs", "toml", "py", "sh", "md", "cu", "cpp", "css"];
+    let folders = ["src", "tests", "scripts", "configs", "prompts", "docs", "data"].map(|f| root().join(f));
+    let inside = kinds.iter().flat_map(|kind| folders.iter().flat_map(|folder| files(folder, kind)));
+    let tops = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Cargo.toml", "build.rs", ".ci/run"];
+    for path in inside.chain(tops.map(|f| root().join(f))).filter(|p| !p.starts_with(root().join("tests/golden"))) {
+        let text = fs::read_to_string(&path).unwrap();
+        for (i, line) in text.lines().enumerate() {
+            assert!(!outside.iter().any(|o| line.contains(o)), "{}:{}: {line}", named(&path), i + 1);
+        }
+    }
+}
+
+#[test]
+fn every_config_and_prompt_file_is_read() {
     // A config may name data that its user has; an empty file stands for it here.
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("manifest.csv"), "").unwrap();
     let manifest = format!("data.train={}", dir.path().join("manifest.csv").display());
-    let configs = files(&root().join("configs"), "toml");
-    assert!(configs.len() >= 24);
-    for path in configs {
-        let config = reportclip::config::load(&path, std::slice::from_ref(&manifest));
-        config.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let folders = ["configs", "prompts", "docs"].map(|f| root().join(f));
+    let (mut configs, mut prompts) = (0, 0);
+    for path in folders.iter().flat_map(|f| files(f, "toml")) {
+        if named(&path).contains("prompts") {
+            Prompts::open(&path).unwrap_or_else(|e| panic!("{}: {e:#}", named(&path)));
+            prompts += 1;
+        } else {
+            let config = reportclip::config::load(&path, std::slice::from_ref(&manifest));
+            config.unwrap_or_else(|e| panic!("{}: {e:#}", named(&path)));
+            configs += 1;
+        }
     }
+    assert!(configs > 0 && prompts > 0);
 }
 
 #[test]
@@ -115,19 +152,37 @@ fn a_resolved_config_resolves_to_itself() {
 }
 
 #[test]
-fn the_readme_has_every_key_and_folder() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+fn the_docs_have_every_key_and_folder() {
+    let keys = fs::read_to_string(root().join("docs/config.md")).unwrap();
     let table = reportclip::config::keys_as_markdown();
-    assert!(readme.contains(&table), "run `reportclip config list --markdown` and put it into the README:\n{table}");
-    let folders: BTreeSet<String> = fs::read_dir(root().join("src"))
-        .unwrap()
-        .map(|e| e.unwrap())
-        .filter(|e| e.path().is_dir())
-        .map(|e| format!("  {}/", e.file_name().to_str().unwrap()))
+    assert!(keys.contains(&table), "put what `reportclip config list --markdown` prints into docs/config.md:\n{table}");
+    let architecture = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let folders: BTreeSet<String> = files(&root().join("src"), "rs")
+        .iter()
+        .map(|path| path.strip_prefix(root().join("src")).unwrap().parent().unwrap().to_str().unwrap().to_string())
+        // A folder of one tower among towers is what the page tells once.
+        .filter(|folder| !folder.is_empty() && folder.matches('/').count() < 2)
         .collect();
     for folder in folders {
-        assert!(readme.contains(&folder), "the README's tree lacks {folder}");
+        assert!(architecture.contains(&format!("`{folder}/`")), "docs/architecture.md does not name `{folder}/`");
     }
+}
+
+#[test]
+fn the_readme_is_short_and_every_link_leads_somewhere() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.len() <= 15 * 1024, "README.md has {} bytes", readme.len());
+    let link = regex::Regex::new(r"\]\(([^)#\s]+)").unwrap();
+    let pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|f| root().join(f));
+    let mut links = 0;
+    for page in pages.into_iter().chain(files(&root().join("docs"), "md")) {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in link.captures_iter(&text).map(|m| m[1].to_string()).filter(|t| !t.starts_with("http")) {
+            assert!(page.parent().unwrap().join(&target).exists(), "{}: {target} is not there", named(&page));
+            links += 1;
+        }
+    }
+    assert!(links > 10, "{links} links");
 }
 
 #[test]

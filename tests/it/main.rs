@@ -19,3 +19,4 @@ mod prepare;
 mod ranks;
 mod retrieval;
 mod runs;
+mod sources;
