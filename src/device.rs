@@ -2,8 +2,8 @@
 
 use candle_core::Device;
 
-/// The device for `wanted` (`"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`) and one line saying why. Of several processes on a
-/// host, `(local rank, how many)`, each takes a GPU of its own unless one is named.
+/// The device for `wanted` (`"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`) and one line saying why. Of several processes on
+/// a host, `(local rank, how many)`, each takes a GPU of its own unless one is named.
 ///
 /// # Errors
 /// A CUDA device asked for by name that is not there, or a binary built without the `cuda` feature.
@@ -43,8 +43,8 @@ fn first_line(e: &candle_core::Error) -> String {
     e.to_string().lines().next().unwrap_or_default().to_string()
 }
 
-/// Of several processes on this host, each uses its part of `all` cores, unless `RAYON_NUM_THREADS` says how many. Call it
-/// before anything else uses threads.
+/// Of several processes on this host, each uses its part of `all` cores, unless `RAYON_NUM_THREADS` says how many. Call
+/// it before anything else uses threads.
 ///
 /// # Errors
 /// None in practice.
@@ -55,8 +55,8 @@ pub fn share_cores(processes: usize, all: usize) -> anyhow::Result<()> {
     let ours = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if ours * processes < all {
         tracing::warn!(
-            "this process may use {ours} of {all} cores, because the launcher bound it; with Open MPI, mpirun --bind-to \
-             none lets {processes} processes use all"
+            "this process may use {ours} of {all} cores, because the launcher bound it; with Open MPI, mpirun \
+             --bind-to none lets {processes} processes use all"
         );
     }
     // A process that was bound has its cores for itself.

@@ -1,7 +1,8 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error fs html ops metrics` ← `config track hub sweep dist` ← `data model loss optim run_report` ← `export eval` ← `train` ← `bench` ← `cli`.
+//! `error fs html ops metrics` ← `config track hub sweep dist` ← `data model loss optim run_report` ← `export eval` ←
+//! `train` ← `bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;

@@ -1,6 +1,6 @@
-//! Sums and gathers of tensors that live on GPUs, over NCCL; everything else goes over MPI, which also hands round NCCL's
-//! id. NCCL has a stream of its own, so sums travel while the backward pass goes on; cudarc's events keep the two in
-//! order.
+//! Sums and gathers of tensors that live on GPUs, over NCCL; everything else goes over MPI, which also hands round
+//! NCCL's id. NCCL has a stream of its own, so sums travel while the backward pass goes on; cudarc's events keep the
+//! two in order.
 //!
 //! Never run on a GPU by those who wrote it; see the README.
 

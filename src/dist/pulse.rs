@@ -1,7 +1,7 @@
 //! Signs of life between ranks, and the end of all when one is lost.
 //!
-//! Every rank writes to the first one now and then, and the first to every other; so a lost rank is noticed by the first,
-//! a lost first rank by all.
+//! Every rank writes to the first one now and then, and the first to every other; so a lost rank is noticed by the
+//! first, a lost first rank by all.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -115,8 +115,8 @@ impl Pulse {
             std::thread::sleep(Duration::from_secs(10));
         }
         tracing::error!(
-            "{} has given no sign of life for {} s: it was killed or stopped, or its host or network is down; the others \
-             end; the last checkpoint is whole, go on with --resume latest",
+            "{} has given no sign of life for {} s: it was killed or stopped, or its host or network is down; the \
+             others end; the last checkpoint is whole, go on with --resume latest",
             self.about.name(lost),
             self.silence.as_secs_f32()
         );

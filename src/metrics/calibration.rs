@@ -1,4 +1,5 @@
-//! Whether probabilities mean what they say: calibration errors, proper scores, temperature scaling, selective accuracy.
+//! Whether probabilities mean what they say: calibration errors, proper scores, temperature scaling, selective
+//! accuracy.
 
 use serde::{Deserialize, Serialize};
 

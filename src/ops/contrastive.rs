@@ -35,8 +35,8 @@ pub struct ContrastiveOutput {
     pub accuracy: f64,
 }
 
-/// The loss of `image` and `text` features, both (batch, embed_dim) and not normalised, at `scale`, a scalar. Row i of one
-/// belongs to row i of the other.
+/// The loss of `image` and `text` features, both (batch, embed_dim) and not normalised, at `scale`, a scalar. Row i of
+/// one belongs to row i of the other.
 ///
 /// # Errors
 /// Shapes that do not fit, neither direction asked for.

@@ -10,7 +10,8 @@ use super::reference;
 use super::simd::{self, vectorised};
 use super::tape::{Value, composed};
 
-/// `(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension. x: (…, width), weight and bias: (width).
+/// `(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension. x: (…, width), weight and bias:
+/// (width).
 ///
 /// # Errors
 /// Shapes that do not fit.

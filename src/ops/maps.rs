@@ -105,8 +105,8 @@ pub fn max_pool(x: &Value, maps: Maps, kernel: usize, stride: usize, padding: us
     Ok((output, to))
 }
 
-/// The mean of each window of `kernel` × `kernel` pixels that do not overlap; what is left over at the edge is not seen.
-/// x: (rows of `maps`, channels).
+/// The mean of each window of `kernel` × `kernel` pixels that do not overlap; what is left over at the edge is not
+/// seen. x: (rows of `maps`, channels).
 ///
 /// # Errors
 /// Shapes that do not fit.

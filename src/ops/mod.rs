@@ -1,9 +1,10 @@
 //! The differentiable operations that models and losses are made of, and the tape that towers are differentiated on.
-//! Code above trusts that every one of them has a right gradient: candle's own fused `LayerNorm`, `softmax_last_dim` and
-//! others cut the graph without a word.
+//! Code above trusts that every one of them has a right gradient: candle's own fused `LayerNorm`, `softmax_last_dim`
+//! and others cut the graph without a word.
 //!
-//! Owns every kernel and every `unsafe` but the memory map of weights (model/checkpoint), and how each operation runs on
-//! a device: a fused kernel on the CPU and, for most, on a GPU; composed candle operations elsewhere. Knows no model.
+//! Owns every kernel and every `unsafe` but the memory map of weights (model/checkpoint), and how each operation runs
+//! on a device: a fused kernel on the CPU and, for most, on a GPU; composed candle operations elsewhere. Knows no
+//! model.
 
 mod activation;
 mod adamw;

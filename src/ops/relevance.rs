@@ -12,9 +12,9 @@ pub struct Relevance {
     pub values: Vec<f32>,
 }
 
-/// What each of the last layer's keys, followed down to the first layer's rows, has to do with the pooled row: with R = 1
-/// at first, each layer adds A · R (equation 6). `layers` from the first to the last; `pooled` is the row that is read off
-/// the last one, `None` where that is the mean of all rows or an attention with a query of its own.
+/// What each of the last layer's keys, followed down to the first layer's rows, has to do with the pooled row: with R =
+/// 1 at first, each layer adds A · R (equation 6). `layers` from the first to the last; `pooled` is the row that is
+/// read off the last one, `None` where that is the mean of all rows or an attention with a query of its own.
 pub fn roll_out(layers: &[Relevance], pooled: Option<usize>) -> Vec<f32> {
     let Some(first) = layers.first() else { return Vec::new() };
     let n = first.keys;

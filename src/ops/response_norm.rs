@@ -8,8 +8,8 @@ use super::maps::Maps;
 use super::reference::{self, RESPONSE_EPS};
 use super::tape::{Value, composed};
 
-/// `x · share · weight + bias + x`, where a channel's share is its norm over the item's pixels, divided by the mean norm
-/// of all channels plus 1e-6. x: (rows of `maps`, channels), weight and bias: (channels).
+/// `x · share · weight + bias + x`, where a channel's share is its norm over the item's pixels, divided by the mean
+/// norm of all channels plus 1e-6. x: (rows of `maps`, channels), weight and bias: (channels).
 ///
 /// # Errors
 /// Shapes that do not fit.

@@ -7,8 +7,8 @@ use super::gradient::{Gradient, RowGradient};
 use super::reference;
 use super::tape::Value;
 
-/// Row `rows[i]` of `table` as row i. table: (count, width) → (rows, width). Rows that were not looked up cost nothing in
-/// the backward pass.
+/// Row `rows[i]` of `table` as row i. table: (count, width) → (rows, width). Rows that were not looked up cost nothing
+/// in the backward pass.
 ///
 /// # Errors
 /// A row outside the table.

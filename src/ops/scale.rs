@@ -1,5 +1,5 @@
-//! Small operations on weights, by which a scale behind a layer is taken into the layer itself: batch normalisation with
-//! fixed statistics and layer scale cost no pass over activations.
+//! Small operations on weights, by which a scale behind a layer is taken into the layer itself: batch normalisation
+//! with fixed statistics and layer scale cost no pass over activations.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;

@@ -1,9 +1,9 @@
 //! Reverse-mode differentiation for the towers.
 //!
-//! candle's own keeps every activation until the whole backward pass is over, clears and adds on each edge of the graph,
-//! and works out gradients of frozen operands. This one runs the steps back in the order in which they were recorded,
-//! frees each as it passes, lets products add straight into a gradient, and skips what nobody asks for. Losses stay with
-//! candle's: they are small.
+//! candle's own keeps every activation until the whole backward pass is over, clears and adds on each edge of the
+//! graph, and works out gradients of frozen operands. This one runs the steps back in the order in which they were
+//! recorded, frees each as it passes, lets products add straight into a gradient, and skips what nobody asks for.
+//! Losses stay with candle's: they are small.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -213,7 +213,8 @@ impl Value {
         output
     }
 
-    /// Changes this value's gradient: `update` gets what is there and gives what shall be. Nothing where none is wanted.
+    /// Changes this value's gradient: `update` gets what is there and gives what shall be. Nothing where none is
+    /// wanted.
     pub(super) fn update_grad(&self, update: impl FnOnce(Option<Gradient>) -> Result<Gradient>) -> Result<()> {
         let (Some(tape), Some(tracked)) = (self.tape(), &self.tracked) else { return Ok(()) };
         let updated = update(tape.take_grad(tracked.slot))?;

@@ -1,7 +1,8 @@
 //! TensorBoard event files: TFRecords of `Event` messages (tensorboard/compat/proto/event.proto and summary.proto),
 //! written by hand, for a dozen fields need no compiler of schemas.
 //!
-//! When a run goes on, the file is made anew from metrics.jsonl, which was cut to the checkpoint: one file, no step twice.
+//! When a run goes on, the file is made anew from metrics.jsonl, which was cut to the checkpoint: one file, no step
+//! twice.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};

@@ -23,8 +23,8 @@ pub const ADAMW: AdamWOptions = AdamWOptions {
     clip_grad_norm: 1.0,
 };
 
-/// Says that the test that runs cannot: `skipped: <test>: <why>`, which `.ci/run` counts. Straight to stderr, since what
-/// a passing test prints is swallowed.
+/// Says that the test that runs cannot: `skipped: <test>: <why>`, which `.ci/run` counts. Straight to stderr, since
+/// what a passing test prints is swallowed.
 pub fn skipped(why: &str) {
     let thread = std::thread::current();
     let line = format!("skipped: {}: {why}\n", thread.name().unwrap_or("a test"));

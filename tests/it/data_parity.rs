@@ -25,7 +25,8 @@ fn pixels_agree_with_transformers_within_1_of_255() {
         assert_eq!((ours.height as usize, ours.width as usize), (height, width), "{key}");
         let planes: Vec<f64> = (0..3).flat_map(|c| ours.colour(c).map(f64::from)).collect();
         let worst = planes.iter().zip(numbers(pixels)).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
-        // Pillow decodes colour JPEGs with libjpeg-turbo: chroma upsampling and rounding differ from zune-jpeg's by one.
+        // Pillow decodes colour JPEGs with libjpeg-turbo: chroma upsampling and rounding differ from zune-jpeg's by
+        // one.
         let allowed = if file == "rgb.jpg" { 2.0 } else { 1.0 };
         if worst > allowed {
             failures.push(format!("{key}: {worst}"));
@@ -101,8 +102,8 @@ fn token_ids_equal_transformers() {
     }
 }
 
-/// Fixtures: scripts/golden/image_processors.py. Transparency under open_clip is dropped after resizing rather than laid on
-/// white before: that is left out, as are images that the class itself refuses.
+/// Fixtures: scripts/golden/image_processors.py. Transparency under open_clip is dropped after resizing rather than
+/// laid on white before: that is left out, as are images that the class itself refuses.
 #[test]
 fn every_image_processor_agrees_within_1_of_255() {
     let expected = tensors(&golden("image_processors/expected_pixels.safetensors"));

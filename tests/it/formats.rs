@@ -1,4 +1,5 @@
-//! Parquet and tar shards against what `datasets` and `webdataset` wrote (scripts/golden/dataset_formats.py), and hostile files.
+//! Parquet and tar shards against what `datasets` and `webdataset` wrote (scripts/golden/dataset_formats.py), and
+//! hostile files.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -152,11 +153,19 @@ fn bytes_of(name: &str) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 128,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::default()
+    })]
 
     /// Whatever stands in a manifest: rows, problems or one line, no panic; lines are where they are said to be.
     #[test]
-    fn any_text_is_a_manifest_or_an_error(text in "(image|report|split|\"|'|,|;|\t|\\\\|\r|\n|[{}:a-c]|右){0,60}", json in any::<bool>()) {
+    fn any_text_is_a_manifest_or_an_error(
+        text in "(image|report|split|\"|'|,|;|\t|\\\\|\r|\n|[{}:a-c]|右){0,60}",
+        json in any::<bool>(),
+    ) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(if json { "a.jsonl" } else { "a.csv" });
         std::fs::write(&path, format!("image,report\n{text}")).unwrap();
@@ -210,8 +219,12 @@ proptest! {
 
     /// DICOM files of every kind with some bytes changed: a picture or an error, in bounded memory, without a panic.
     #[test]
-    fn broken_dicom_does_not_panic(kind in 0usize..9, changes in proptest::collection::vec((0usize..4000, any::<u8>()), 1..6)) {
-        let names = ["ct_signed", "voi_lut", "modality_lut", "palette", "rle_16", "jls_12", "j2k_12", "ljpeg_16", "padding"];
+    fn broken_dicom_does_not_panic(
+        kind in 0usize..9,
+        changes in proptest::collection::vec((0usize..4000, any::<u8>()), 1..6),
+    ) {
+        let names =
+            ["ct_signed", "voi_lut", "modality_lut", "palette", "rle_16", "jls_12", "j2k_12", "ljpeg_16", "padding"];
         let mut bytes = bytes_of(&format!("dicom/{}.dcm", names[kind]));
         for (at, byte) in changes {
             // Past the preamble and the meta group, most of the time.

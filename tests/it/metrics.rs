@@ -1,4 +1,5 @@
-//! Figures against scikit-learn, torchmetrics and scipy (scripts/golden/metrics.py). Tolerance 1e-9 absolute unless said.
+//! Figures against scikit-learn, torchmetrics and scipy (scripts/golden/metrics.py). Tolerance 1e-9 absolute unless
+//! said.
 #![allow(clippy::unwrap_used)]
 
 use crate::common;

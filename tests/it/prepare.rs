@@ -54,7 +54,8 @@ fn open_i() {
             images.iter().map(|i| format!("<parentImage id=\"{i}\"><figureId/></parentImage>")).collect();
         format!(
             "<?xml version=\"1.0\"?><eCitation><uId id=\"{id}\"/><MedlineCitation><Article><Abstract>\
-             <AbstractText Label=\"COMPARISON\">None.</AbstractText><AbstractText Label=\"INDICATION\">Cough</AbstractText>\
+             <AbstractText Label=\"COMPARISON\">None.</AbstractText>\
+             <AbstractText Label=\"INDICATION\">Cough</AbstractText>\
              <AbstractText Label=\"FINDINGS\">{findings}</AbstractText>\
              <AbstractText Label=\"IMPRESSION\">Seen &amp; noted.</AbstractText></Abstract></Article></MedlineCitation>\
              <MeSH><major>Opacity/lung/base</major></MeSH>{images}</eCitation>"
@@ -103,14 +104,15 @@ fn mimic_cxr_with_images_made_smaller() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("mimic");
     let metadata = "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition\n\
-                    aaaa-1,10000032,50414267,CHEST,PA\naaaa-2,10000032,50414267,CHEST,LATERAL\nbbbb-1,10000764,57375967,CHEST,AP\n\
+                    aaaa-1,10000032,50414267,CHEST,PA\naaaa-2,10000032,50414267,CHEST,LATERAL\n\
+                    bbbb-1,10000764,57375967,CHEST,AP\n\
                     cccc-1,10000898,50771383,CHEST,PA\n";
     write(root.join("mimic-cxr-2.0.0-metadata.csv.gz"), gzip(metadata));
     let split = "dicom_id,study_id,subject_id,split\naaaa-1,50414267,10000032,train\naaaa-2,50414267,10000032,train\n\
                  bbbb-1,57375967,10000764,validate\ncccc-1,50771383,10000898,test\n";
     write(root.join("mimic-cxr-2.0.0-split.csv"), split);
-    let names = "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,No \
-                 Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices";
+    let names = "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,\
+                 No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices";
     let labels = format!(
         "subject_id,study_id,{names}\n10000032,50414267,,,,,,,,,1.0,,,,,\n10000764,57375967,,1.0,-1.0,,,,,,,1.0,,,,\n"
     );
@@ -312,7 +314,8 @@ fn presets_split_and_lint_say_what_is_wrong() {
     assert!(page.contains("data:image/jpeg;base64,"));
 }
 
-/// 3,955 real reports, where `REPORTCLIP_OPENI` names the archive that Open-i gives out: each section as the XML labels it.
+/// 3,955 real reports, where `REPORTCLIP_OPENI` names the archive that Open-i gives out: each section as the XML labels
+/// it.
 #[test]
 fn sections_of_open_i_are_those_of_its_labels() {
     let Some(archive) = named_by("REPORTCLIP_OPENI", "Open-i's NLMCXR_reports.tgz") else { return };

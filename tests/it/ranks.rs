@@ -232,7 +232,8 @@ fn ranks_train_a_siglip_as_one_process_does() {
     });
     fs::write(model.join("preprocessor_config.json"), preprocessor.to_string()).unwrap();
     let config = "seed = 1\nmodel.path = \"siglip\"\ndata.train = \"phantom/manifest.csv\"\nloss.kind = \"siglip\"\n\
-                  loss.label_smoothing = 0.1\ntrain = { batch_size = 7, max_steps = 10, checkpoint_every = 5 }\noptim = { lr = 1e-4 }\n";
+                  loss.label_smoothing = 0.1\ntrain = { batch_size = 7, max_steps = 10, checkpoint_every = 5 }\n\
+                  optim = { lr = 1e-4 }\n";
     fs::write(place.path("tiny.toml"), config).unwrap();
     place.train_ok(1, "one", &[]);
     for ranks in [2, 3, 4] {

@@ -279,13 +279,14 @@ fn all_config_problems_are_told_at_once_with_lines_and_hints() {
         "broken.toml:11: model.init: is the text \"randm\"; allowed is \"pretrained\", \"random\"",
         "broken.toml:1: sed: unknown key; did you mean `seed`?",
         "broken.toml:3: loss.lable_smoothing: unknown key; did you mean `loss.label_smoothing`?",
-        "broken.toml:4: loss.label_smoothing: is 1.5; allowed is a number from 0 to 1, or { from, to, over } with over a length of training",
+        "broken.toml:4: loss.label_smoothing: is 1.5; allowed is a number from 0 to 1, or { from, to, over } \
+         with over a length of training",
         "broken.toml:6: train.batch_size: is the text \"big\"; allowed is a whole number from 1 to 1048576",
         "broken.toml:7: train.eval_every: is the text \"two weeks\"; allowed is a number of steps, or \"N samples\", \
          \"N epochs\", \"N%\"",
         "broken.toml:9: data.train: nowhere.csv: there is no such file",
-        "broken.toml: model.path is missing; name a folder or a hub id such as \"openai/clip-vit-base-patch32\", or two \
-         towers as model.image and model.text, or say init = \"random\"",
+        "broken.toml: model.path is missing; name a folder or a hub id such as \"openai/clip-vit-base-patch32\", or \
+         two towers as model.image and model.text, or say init = \"random\"",
     ];
     let mut expected = expected.map(str::to_string);
     expected.sort();

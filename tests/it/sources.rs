@@ -28,8 +28,9 @@ pub fn code_only(source: &str) -> String {
     let text = r###"\bb?r##".*?"##|\bb?r#".*?"#|\bb?r".*?"|"(?:[^"\\]|\\.)*""###;
     let character = r"'(?:[^'\\\n]|\\x[0-9a-fA-F]{2}|\\u\{[^}]*\}|\\.)'";
     let hidden = Regex::new(&format!("(?s){comment}|{text}|{character}"));
-    let blank = |found: &regex::Captures| found[0].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect::<String>();
-    hidden.unwrap().replace_all(source, blank).into_owned()
+    let blank = |c: char| if c == '\n' { '\n' } else { ' ' };
+    let blanks = |found: &regex::Captures| found[0].chars().map(blank).collect::<String>();
+    hidden.unwrap().replace_all(source, blanks).into_owned()
 }
 
 /// Code without items under `#[cfg(test)]`, which may reach anywhere and be as long as they like.
@@ -134,7 +135,8 @@ fn flat(tree: &str) -> Vec<(Vec<String>, String)> {
         let (path, name) = tree.split_once(" as ").unwrap_or((tree, tree.rsplit("::").next().unwrap()));
         return vec![(path.split("::").map(|s| s.trim().to_string()).collect(), name.trim().to_string())];
     };
-    let prefix: Vec<String> = tree[..open].split("::").map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect();
+    let segments = tree[..open].split("::").map(|s| s.trim().to_string());
+    let prefix: Vec<String> = segments.filter(|s| !s.is_empty()).collect();
     let inside = &tree[open + 1..tree.rfind('}').unwrap()];
     let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
     for (at, c) in inside.char_indices() {
@@ -253,8 +255,12 @@ fn a_circle_is_found_through_trees_and_re_exports_and_nowhere_else() {
     let innocent = vec![
         lib(),
         file("a/mod.rs", "mod x;\npub use x::Thing;\npub struct Base;\n"),
-        file("a/x.rs", "use super::Base;\n// crate::b::y()\nconst S: &str = \"crate::b::y\";\npub struct Thing(Base);\n"),
-        file("b.rs", "use crate::a::Thing;\n#[cfg(test)]\nuse crate::a::{Base};\n#[cfg(test)]\nmod tests { fn f() {} }\nfn y(_: Thing) {}\n"),
+        file(
+            "a/x.rs",
+            "use super::Base;\n// crate::b::y()\nconst S: &str = \"crate::b::y\";\n#[cfg(test)]\nuse crate::b::{y};\n\
+             #[cfg(test)]\nmod tests { fn f() { crate::b::y() } }\npub(in crate::a) struct Thing(Base);\n",
+        ),
+        file("b.rs", "use crate::a::Thing;\nfn y(_: Thing) {}\n"),
     ];
     let found = Sources::of(innocent);
     assert!(found.circles().is_empty(), "{:?}", found.circles());
@@ -265,7 +271,10 @@ fn a_circle_is_found_through_trees_and_re_exports_and_nowhere_else() {
     let guilty = vec![
         lib(),
         file("a/mod.rs", "mod x;\npub use x::Thing;\n"),
-        file("a/x.rs", "#[cfg(test)]\nmod tests { fn f() {} }\nuse crate::b::{self, z::{W as V}};\npub struct Thing;\n"),
+        file(
+            "a/x.rs",
+            "#[cfg(test)]\nmod tests { fn f() {} }\nuse crate::b::{self, z::{W as V}};\npub struct Thing;\n",
+        ),
         file("b.rs", "fn y(_: crate::a::Thing) {}\n"),
     ];
     let circles = Sources::of(guilty).circles();

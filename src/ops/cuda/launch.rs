@@ -126,8 +126,8 @@ mod gpu {
             block_dim: (THREADS as u32, 1, 1),
             shared_mem_bytes: 0,
         };
-        // SAFETY: kernel and arguments stand side by side in this folder, and the emulator refuses in tests what does not
-        // fit; kernels stay within the counts that they are given.
+        // SAFETY: kernel and arguments stand side by side in this folder, and the emulator refuses in tests what does
+        // not fit; kernels stay within the counts that they are given.
         match unsafe { builder.launch(config) } {
             Ok(_) => Ok(()),
             Err(e) => bail!("{kernel}: {e}"),

@@ -1,6 +1,6 @@
-//! Fused kernels for NVIDIA's GPUs, as `ops` has them for the CPU. Each takes and gives contiguous f32 tensors; other types
-//! and shapes go through the composed twins. kernels.cu is compiled when it is first used, so building needs no more than
-//! candle's CUDA feature does.
+//! Fused kernels for NVIDIA's GPUs, as `ops` has them for the CPU. Each takes and gives contiguous f32 tensors; other
+//! types and shapes go through the composed twins. kernels.cu is compiled when it is first used, so building needs no
+//! more than candle's CUDA feature does.
 
 mod attention;
 mod contrastive;
@@ -110,7 +110,8 @@ pub(super) fn adamw(param: &Var, grad: &Tensor, m: &Var, v: &Var, factors: &Fact
 
 #[cfg(test)]
 mod tests {
-    //! Kernels, run by the emulator, against their plain twins. On machines without a GPU this is all that they are tested by.
+    //! Kernels, run by the emulator, against their plain twins. On machines without a GPU this is all that they are
+    //! tested by.
     use std::io::Write;
 
     use candle_core::{Device, Tensor, Var};

@@ -1,9 +1,9 @@
-//! The product's own kernel for processors with AVX-512: the gemm crate stays at two thirds of their peak where a matrix
-//! comes transposed and its rows lie a multiple of 4,096 bytes apart, which is what `x · weightᵀ` is.
+//! The product's own kernel for processors with AVX-512: the gemm crate stays at two thirds of their peak where a
+//! matrix comes transposed and its rows lie a multiple of 4,096 bytes apart, which is what `x · weightᵀ` is.
 //!
-//! As in Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): blocks along the shared side,
-//! both operands packed into slivers, tiles of the result in registers. A number of the result is added up in one order,
-//! whatever the number of threads.
+//! As in Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): blocks along the shared
+//! side, both operands packed into slivers, tiles of the result in registers. A number of the result is added up in one
+//! order, whatever the number of threads.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -140,9 +140,9 @@ impl Step<'_> {
             for (at, i) in rows.clone().enumerate() {
                 let a = &packed[at * sliver..(at + 1) * sliver];
                 let height = ROWS.min(layout.rows - i * ROWS);
-                // SAFETY: the tile's first number lies in the slice behind dst, as `product` in mod.rs has checked for the
-                // whole layout; so do its `height` rows and `width` columns; no other task has this tile; a and b hold
-                // `depth` groups of ROWS and COLUMNS numbers; the processor has AVX-512 (`is_available`).
+                // SAFETY: the tile's first number lies in the slice behind dst, as `product` in mod.rs has checked for
+                // the whole layout; so do its `height` rows and `width` columns; no other task has this tile; a and b
+                // hold `depth` groups of ROWS and COLUMNS numbers; the processor has AVX-512 (`is_available`).
                 unsafe {
                     let c = self.dst.start.add(i * ROWS * layout.row_stride + j * COLUMNS * layout.column_stride);
                     let tile = Tile { c, layout, height, width, scale: self.scale, into: self.into };
@@ -233,8 +233,8 @@ impl Tile {
     }
 }
 
-/// Packs `count` ≤ `WIDTH` lines of `depth` numbers so that the numbers at one depth stand together, `WIDTH` of them with
-/// zeros at the end. Strides: from line to line, and along a line.
+/// Packs `count` ≤ `WIDTH` lines of `depth` numbers so that the numbers at one depth stand together, `WIDTH` of them
+/// with zeros at the end. Strides: from line to line, and along a line.
 fn pack<const WIDTH: usize>(
     src: &[f32],
     (line, along): (usize, usize),

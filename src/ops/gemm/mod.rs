@@ -102,8 +102,8 @@ fn by_crate((dst, layout, into): (&mut [f32], Layout, Into), scale: f32, a: Matr
         Threads::One => gemm::Parallelism::None,
         Threads::All => gemm::Parallelism::Rayon(rayon::current_num_threads()),
     };
-    // SAFETY: every index that gemm touches lies within the span of its layout, which was checked against its slice when
-    // the matrix was made, and by `product` for dst; dst is borrowed mutably, so it overlaps neither a nor b.
+    // SAFETY: every index that gemm touches lies within the span of its layout, which was checked against its slice
+    // when the matrix was made, and by `product` for dst; dst is borrowed mutably, so it overlaps neither a nor b.
     unsafe {
         gemm::gemm(
             layout.rows,
