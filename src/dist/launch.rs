@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use anyhow::Result;
 
-use super::{Collective, Single};
+use super::Single;
+use super::collective::Collective;
 
 /// Names under which launchers tell how many processes they started: Open MPI, MPICH and Intel MPI, Slurm's steps.
 const SIZES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];

@@ -18,30 +18,14 @@ use ::mpi::traits::{Communicator, CommunicatorCollectives, Equivalence, Root};
 use anyhow::{Context, Result, anyhow, ensure};
 use candle_core::{Device, Tensor};
 
-use super::pulse::Pulse;
-use super::{Collective, Sum};
+use super::collective::{Collective, Sum};
+use super::pulse::{About, Pulse};
 
 /// All ranks of the launcher.
 pub struct Mpi {
     about: About,
     jobs: Sender<Job>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Who this rank and the others are.
-#[derive(Clone, Debug)]
-pub(super) struct About {
-    pub(super) rank: usize,
-    pub(super) size: usize,
-    local: (usize, usize),
-    /// Host of each rank.
-    hosts: Vec<String>,
-}
-
-impl About {
-    pub(super) fn name(&self, rank: usize) -> String {
-        format!("rank {rank} on host {}", self.hosts.get(rank).map_or("?", String::as_str))
-    }
 }
 
 /// What the thread is asked for, and where the answer goes.

@@ -14,7 +14,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::cuda_backend::cudarc::nccl::{Comm, Id, ReduceOp};
 use candle_core::{CpuStorage, CudaStorage, DType, Device, InplaceOp1, Layout, Tensor};
 
-use super::{Collective, Sum};
+use super::collective::{Collective, Sum};
 
 /// The ranks of `world`, whose tensors are on `device`, a GPU of each rank's own.
 ///

@@ -10,8 +10,6 @@ use ::mpi::request::{Request, Scope};
 use ::mpi::topology::SimpleCommunicator;
 use ::mpi::traits::{Communicator, Destination, Source};
 
-use super::mpi::About;
-
 /// Between two looks at a collective, once it has not been done at the first ones.
 const NAP: Duration = Duration::from_micros(50);
 
@@ -28,6 +26,22 @@ pub(super) fn abort(code: u8) -> ! {
     // The thread that owns MPI is gone or stuck in it: the launcher ends the others when one ends so.
     #[allow(clippy::exit)]
     std::process::exit(i32::from(code));
+}
+
+/// Who this rank and the others are.
+#[derive(Clone, Debug)]
+pub(super) struct About {
+    pub(super) rank: usize,
+    pub(super) size: usize,
+    pub(super) local: (usize, usize),
+    /// Host of each rank.
+    pub(super) hosts: Vec<String>,
+}
+
+impl About {
+    pub(super) fn name(&self, rank: usize) -> String {
+        format!("rank {rank} on host {}", self.hosts.get(rank).map_or("?", String::as_str))
+    }
 }
 
 /// What is known of the others' lives. Lives on the thread that owns MPI.

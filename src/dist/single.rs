@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Collective, Sum};
+use super::collective::{Collective, Sum};
 
 /// The only rank: whatever it gives is what it gets.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::Source;
+use super::name::Source;
 
 /// The file that an error is about; reads "config.json of org/name@main".
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ mod dataset;
 mod download;
 mod error;
 mod http;
+mod name;
 mod settings;
 mod source;
 
@@ -29,8 +30,8 @@ use std::sync::OnceLock;
 
 pub use dataset::DatasetFiles;
 pub use error::{HubError, Wanted};
+pub use name::Source;
 pub use settings::HubSettings;
-pub use source::Source;
 
 use cache::RepoCache;
 use http::Http;

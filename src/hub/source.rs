@@ -1,11 +1,11 @@
 //! What a model's name means, and which names are allowed to become paths and addresses.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hf_hub::{Repo, RepoType};
 
-use super::HubError;
+use super::error::HubError;
+use super::name::Source;
 
 /// What the name of a data set begins with, in addresses as here.
 pub(super) const DATASETS: &str = "datasets/";
@@ -16,20 +16,6 @@ pub(super) fn repo_of(repo: &str, revision: &str) -> Repo {
         Some(name) => Repo::with_revision(name.into(), RepoType::Dataset, revision.into()),
         None => Repo::with_revision(repo.into(), RepoType::Model, revision.into()),
     }
-}
-
-/// Where a model comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A local folder.
-    Folder(PathBuf),
-    /// A repository on the Hub.
-    Hub {
-        /// `org/name`.
-        repo: String,
-        /// A branch, tag or commit; `main` when none was given.
-        revision: String,
-    },
 }
 
 impl Source {
@@ -63,15 +49,6 @@ impl Source {
             return bad(if folder_like { "no such folder exists here, and it is no Hub name" } else { why });
         }
         Ok(Self::Hub { repo: repo.into(), revision: revision.into() })
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Folder(folder) => write!(f, "{}", folder.display()),
-            Self::Hub { repo, revision } => write!(f, "{repo}@{revision}"),
-        }
     }
 }
 

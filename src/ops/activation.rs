@@ -7,22 +7,8 @@ use super::cpu;
 use super::cuda;
 use super::reference;
 use super::simd::{self, vectorised};
+use super::spec::Activation;
 use super::tape::{Value, composed};
-
-/// An activation, applied to each number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x · sigmoid(1.702 x)`, OpenAI's.
-    QuickGelu,
-    /// GELU with the error function, `torch.nn.GELU()`: LAION's, BERT's.
-    Gelu,
-    /// GELU with tanh in its place, `gelu_pytorch_tanh`: SigLIP's.
-    GeluTanh,
-    /// `max(x, 0)`.
-    Relu,
-    /// The hyperbolic tangent: BERT's pooler.
-    Tanh,
-}
 
 impl Activation {
     /// Activated numbers, in the shape of `x`.

@@ -7,25 +7,7 @@ use super::cpu;
 use super::cuda;
 use super::gradient::Gradient;
 use super::simd::vectorised;
-
-/// The numbers of one update of one parameter.
-#[derive(Clone, Copy, Debug)]
-pub struct AdamwStep {
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay; 0 for parameters that have none.
-    pub weight_decay: f64,
-    /// Number of this update, from 1: for bias correction.
-    pub t: i32,
-    /// The gradient is multiplied by this first (norm clipping).
-    pub grad_scale: f64,
-}
+use super::spec::{AdamwStep, Factors, corrections};
 
 /// Updates `param` and both moments in place, in one pass over them. All tensors have one shape.
 ///
@@ -78,43 +60,6 @@ fn update(
     })??
 }
 
-/// What the numbers of an update come to in f32.
-#[derive(Clone, Copy)]
-pub(super) struct Factors {
-    grad_scale: f32,
-    decay1: f32,
-    decay2: f32,
-    fresh1: f32,
-    fresh2: f32,
-    keep: f32,
-    rate: f32,
-    root_c2: f32,
-    eps: f32,
-}
-
-impl Factors {
-    /// As the kernel for GPUs takes them.
-    pub(super) fn in_order(&self) -> [f32; 9] {
-        let f = self;
-        [f.grad_scale, f.decay1, f.decay2, f.fresh1, f.fresh2, f.keep, f.rate, f.root_c2, f.eps]
-    }
-
-    pub(super) fn new(s: &AdamwStep) -> Self {
-        let (c1, c2) = corrections(s);
-        Self {
-            grad_scale: s.grad_scale as f32,
-            decay1: s.beta1 as f32,
-            decay2: s.beta2 as f32,
-            fresh1: (1.0 - s.beta1) as f32,
-            fresh2: (1.0 - s.beta2) as f32,
-            keep: (1.0 - s.lr * s.weight_decay) as f32,
-            rate: (s.lr / c1) as f32,
-            root_c2: c2.sqrt() as f32,
-            eps: s.eps as f32,
-        }
-    }
-}
-
 vectorised! {
     fn adamw_block(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], f: Factors) {
         // One length for all, so that the loop needs no bounds checks.
@@ -137,8 +82,4 @@ fn composed(param: &Var, grad: &Tensor, m: &Var, v: &Var, s: &AdamwStep) -> Resu
     let denominator = ((v.as_tensor().sqrt()? / c2.sqrt())? + s.eps)?;
     let moved = (m.as_tensor() / denominator)?;
     param.set(&((param.as_tensor() * (1.0 - s.lr * s.weight_decay))? - (moved * (s.lr / c1))?)?)
-}
-
-fn corrections(s: &AdamwStep) -> (f64, f64) {
-    (1.0 - s.beta1.powi(s.t), 1.0 - s.beta2.powi(s.t))
 }

@@ -13,23 +13,11 @@ use super::reference;
 use super::relevance::Relevance;
 use super::segments::Segments;
 use super::softmax::{softmax_row, softmax_row_bwd};
+use super::spec::Attention;
 use super::tape::{Value, composed};
 
 /// Items whose bias gradients are added up by one task.
 const ITEMS_PER_PARTIAL: usize = 4;
-
-/// Which rows look at which.
-#[derive(Clone, Debug)]
-pub struct Attention {
-    /// A head's numbers stand side by side within a row.
-    pub heads: usize,
-    /// The rows of each item that look.
-    pub queries: Segments,
-    /// The rows of each item that are looked at.
-    pub keys: Segments,
-    /// Whether a query sees no key behind it; an item's last query stands at its last key.
-    pub causal: bool,
-}
 
 /// What is added to the scores of each head by where query and key stand, as in Swin and BEiT. Items then have one
 /// length.

@@ -12,28 +12,7 @@ use super::cuda;
 use super::gemm::{Into, Layout, Threads, product};
 use super::reference;
 use super::simd::{self, vectorised};
-
-/// What the loss is.
-#[derive(Clone, Copy, Debug)]
-pub struct Contrastive {
-    /// ε: the partner gets `1 - ε + ε/N`, every other item of the batch `ε/N`.
-    pub label_smoothing: f64,
-    /// Whether each image looks for its text.
-    pub image_to_text: bool,
-    /// Whether each text looks for its image.
-    pub text_to_image: bool,
-}
-
-/// The loss, and what similarities say beside it.
-#[derive(Clone, Debug)]
-pub struct ContrastiveOutput {
-    /// Mean over directions and rows: a scalar, differentiable in both features and the scale.
-    pub loss: Tensor,
-    /// The same without smoothing.
-    pub loss_hard: f64,
-    /// Share of rows (over the counted directions) whose own partner is strictly the most similar.
-    pub accuracy: f64,
-}
+use super::spec::{Contrastive, ContrastiveOutput};
 
 /// The loss of `image` and `text` features, both (batch, embed_dim) and not normalised, at `scale`, a scalar. Row i of
 /// one belongs to row i of the other.

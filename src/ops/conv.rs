@@ -8,8 +8,8 @@ use super::cpu;
 use super::gemm::{Into, Layout, Threads, product};
 use super::gradient::Gradient;
 use super::linear::column_sum;
-use super::maps::Maps;
 use super::reference;
+use super::spec::{Geometry, Maps};
 use super::tape::{Value, composed};
 
 /// Patches gathered at once, in numbers: 16 MiB.
@@ -30,18 +30,6 @@ pub struct Conv2d<'a> {
     pub padding: usize,
     /// Whether what is below 0 in the end becomes 0.
     pub relu: bool,
-}
-
-/// The numbers of one convolution.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Geometry {
-    pub from: Maps,
-    pub to: Maps,
-    pub inner: usize,
-    pub outer: usize,
-    pub kernel: usize,
-    pub stride: usize,
-    pub padding: usize,
 }
 
 impl Geometry {

@@ -3,10 +3,11 @@
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::activation::{self, Activation};
+use super::activation;
 use super::cpu;
 use super::gemm::{Into, Layout, Matrix, Threads, product};
 use super::gradient::Gradient;
+use super::spec::Activation;
 use super::tape::Value;
 
 /// `x · weightᵀ + bias`. x: (rows, in), weight: (out, in), bias: (out) → (rows, out).

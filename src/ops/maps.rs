@@ -8,36 +8,10 @@ use super::linear::column_sum;
 use super::reference;
 use super::segments::Segments;
 use super::simd::vectorised;
+use super::spec::Maps;
 use super::tape::{Value, composed};
 
-/// A batch of feature maps whose pixels are rows: item by item, line by line, (items · height · width, channels).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Maps {
-    /// Images.
-    pub items: usize,
-    /// Pixels down.
-    pub height: usize,
-    /// Pixels across.
-    pub width: usize,
-}
-
 impl Maps {
-    /// Pixels in all.
-    pub fn rows(&self) -> usize {
-        self.items * self.height * self.width
-    }
-
-    /// (items, channels, height, width) as rows.
-    ///
-    /// # Errors
-    /// Another rank.
-    pub fn from_pixels(pixels: &Tensor) -> Result<(Tensor, Self)> {
-        let (items, channels, height, width) = pixels.dims4()?;
-        let maps = Self { items, height, width };
-        let rows = pixels.permute((0, 2, 3, 1))?.contiguous()?.reshape((maps.rows(), channels))?;
-        Ok((rows, maps))
-    }
-
     fn check(&self, x: &Tensor) -> Result<usize> {
         match x.dims2()? {
             (rows, channels) if rows == self.rows() => Ok(channels),

@@ -3,12 +3,8 @@
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
-use super::activation::Activation;
-use super::attention::Attention;
-use super::contrastive::{Contrastive, ContrastiveOutput};
-use super::conv::Geometry;
-use super::maps::Maps;
 use super::segments::Segments;
+use super::spec::{Activation, Attention, Contrastive, ContrastiveOutput, Geometry, Maps};
 
 /// `x · weightᵀ + bias`. x: (…, in), weight: (out, in), bias: (out).
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {

@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu;
-use super::maps::Maps;
 use super::reference::{self, RESPONSE_EPS};
+use super::spec::Maps;
 use super::tape::{Value, composed};
 
 /// `x · share · weight + bias + x`, where a channel's share is its norm over the item's pixels, divided by the mean

@@ -63,6 +63,19 @@ fn end_of_item(code: &str) -> usize {
     code.len()
 }
 
+/// In a module that is written out in its file, `super` is the file's own module.
+fn seen_from_the_file(mut code: String) -> String {
+    let inside = Regex::new(r"\bmod\s+\w+\s*\{").unwrap();
+    let mut from = 0;
+    while let Some(found) = inside.find_at(&code, from) {
+        let (start, end) = (found.start(), found.start() + end_of_item(&code[found.start()..]));
+        let module = code[start..end].replace("super::", "self::");
+        from = start + module.len();
+        code.replace_range(start..end, &module);
+    }
+    code
+}
+
 /// A file of `src`, without tests.
 pub struct Source {
     /// Relative to `src`.
@@ -92,14 +105,16 @@ impl Source {
         }
         let visible = Regex::new(r"pub\s*\(in [^)]*\)").unwrap();
         let code = visible.replace_all(&without_tests(&code_only(text)), "pub").into_owned();
+        let code = seen_from_the_file(code);
         let declared = Regex::new(r"\bmod\s+(\w+)\s*;").unwrap();
         let children = declared.captures_iter(&code).map(|m| m[1].to_string()).collect();
         let uses = Regex::new(r"(pub(?:\([^)]*\))?\s+)?\buse\s+([^;]*);").unwrap();
         let body = declared.replace_all(&uses.replace_all(&code, ""), "").into_owned();
         let mut imports = Vec::new();
         for found in uses.captures_iter(&code) {
-            for (path, name) in flat(&found[2]) {
-                let here = || Regex::new(&format!(r"\b{name}\b")).unwrap().is_match(&body);
+            // What a module inside the file takes from the file is no import.
+            for (path, name) in flat(&found[2]).into_iter().filter(|(path, _)| path[0] != "self" || path.len() > 2) {
+                let here = || Regex::new(&format!(r"(?:^|[^:.\w]){name}\b")).unwrap().is_match(&body);
                 let passed_on = found.get(1).is_some() && (name == "*" || !here());
                 imports.push(Import { path, name, passed_on });
             }
@@ -258,7 +273,8 @@ fn a_circle_is_found_through_trees_and_re_exports_and_nowhere_else() {
         file(
             "a/x.rs",
             "use super::Base;\n// crate::b::y()\nconst S: &str = \"crate::b::y\";\n#[cfg(test)]\nuse crate::b::{y};\n\
-             #[cfg(test)]\nmod tests { fn f() { crate::b::y() } }\npub(in crate::a) struct Thing(Base);\n",
+             #[cfg(test)]\nmod tests { fn f() { crate::b::y() } }\npub(in crate::a) struct Thing(Base);\n\
+             mod inner { use super::Thing; }\n",
         ),
         file("b.rs", "use crate::a::Thing;\nfn y(_: Thing) {}\n"),
     ];

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Entry, first_there, sheet, split_name, with_headings};
+use super::entry::{Entry, first_there, split_name, with_headings};
+use super::sheet;
 use crate::data::sections::Section;
 
 pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Entry;
+use super::entry::Entry;
 
 const IMAGES: [&str; 5] = ["png", "jpg", "jpeg", "dcm", "dicom"];
 /// Deepest folder that is looked into: a link to above would go on for ever.

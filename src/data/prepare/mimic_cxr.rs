@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Entry, first_there, sheet, split_name};
+use super::entry::{Entry, first_there, split_name};
+use super::sheet;
 
 pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
     let metadata = sheet::required(root, "mimic-cxr-2.0.0-metadata.csv")?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 
-use super::{Entry, first_there, with_headings};
+use super::entry::{Entry, first_there, with_headings};
 use crate::data::sections::Section;
 
 /// Largest report; the longest of the collection has 12 KB.

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Entry, first_there, sheet};
+use super::entry::{Entry, first_there};
+use super::sheet;
 
 pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
     let path = sheet::required(root, "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv")?;

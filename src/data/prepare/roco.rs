@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Entry, sheet, split_name};
+use super::entry::{Entry, split_name};
+use super::sheet;
 
 pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();

@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{Entry, Preset};
+use super::Preset;
+use super::entry::Entry;
 use crate::data::image::{self, reduced};
 use crate::fs::replace_file;
 

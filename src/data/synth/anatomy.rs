@@ -1,7 +1,7 @@
 //! Shapes of phantom bodies and of the devices in them, in the body coordinates of `draw`. Owns measures, no pixels.
 
+use super::random::uniform;
 use super::scene::Device;
-use super::uniform;
 use rand_chacha::ChaCha8Rng;
 
 /// A patient's own shape, the same in all studies.

@@ -1,8 +1,8 @@
 //! Chinese wordings of phantom reports: tables only. To word something in another way, add a line. Phrases end without
 //! a full stop; `report` joins them.
 
-use super::report::{Denial, Phrases, Words};
 use super::scene::{Device, Extent, Finding, Grade, Inspiration, Side, Zone};
+use super::words::{Denial, Phrases, Words};
 
 /// The Chinese tables.
 pub(super) const WORDS: Words = Words {

@@ -6,9 +6,10 @@
 //! so that every IEEE machine rounds to the same bytes.
 
 use super::anatomy::{Body, Stroke, strokes};
+use super::random::uniform;
 use super::scene::{Extent, Finding, Grade, Inspiration, Scene, Side, Zone};
 use super::shape::{View, below, blob, falloff, fraction, grain, segment};
-use super::{GrayImage, uniform};
+use super::study::GrayImage;
 use rand_chacha::ChaCha8Rng;
 
 /// Millimetres per unit of body coordinates.

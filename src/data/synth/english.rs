@@ -1,8 +1,8 @@
 //! English wordings of phantom reports: tables only. To word something in another way, add a line. Phrases start in
 //! lower case and end without a full stop; `report` makes sentences of them.
 
-use super::report::{Denial, Phrases, Words};
 use super::scene::{Device, Extent, Finding, Grade, Inspiration, Side, Zone};
+use super::words::{Denial, Phrases, Words};
 
 /// The English tables.
 pub(super) const WORDS: Words = Words {

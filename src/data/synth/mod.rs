@@ -8,67 +8,22 @@ mod anatomy;
 mod chinese;
 mod draw;
 mod english;
+mod random;
 mod report;
 mod scene;
 mod shape;
+mod study;
+mod words;
 mod write;
 
+pub use study::{GrayImage, Language, Study, SynthOptions};
 pub use write::write;
 
 use anatomy::Body;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use random::{pick, shuffle};
 use scene::{Device, Side, plan};
-
-/// One phantom study: picture and report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Study {
-    /// The patient, "P0001" and up.
-    pub patient_id: String,
-    /// The study, "P0001-S1" and up.
-    pub study_id: String,
-    /// "train", "val" or "test"; whole patients.
-    pub split: &'static str,
-    /// The main finding in snake case, "normal" if there is none.
-    pub label: &'static str,
-    /// "FINDINGS: … IMPRESSION: …", or the Chinese headings.
-    pub report: String,
-    /// The drawn picture.
-    pub image: GrayImage,
-}
-
-/// An 8-bit gray picture.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GrayImage {
-    /// Pixels in a row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// `width * height` values row by row, 0 black.
-    pub pixels: Vec<u8>,
-}
-
-/// What to generate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SynthOptions {
-    /// Number of patients; each has one to three studies, two on average.
-    pub patients: usize,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// Edge length of the pictures in pixels; 48 and up are readable.
-    pub size: u32,
-    /// Language of the reports; the pictures do not depend on it.
-    pub language: Language,
-}
-
-/// Language of the reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Language {
-    /// FINDINGS and IMPRESSION.
-    English,
-    /// 检查所见 and 诊断意见.
-    Chinese,
-}
 
 /// All phantom studies in order, patient by patient, about two for each. A patient's studies depend on the seed and
 /// the patient's number, not on how many patients are asked for. Of every seven patients in a row five train, one is
@@ -114,23 +69,6 @@ fn split(seed: u64, patient: u64) -> &'static str {
     let mut block = ["val", "test", "train", "train", "train", "train", "train"];
     shuffle(&mut stream(seed, patient / 7, 15), &mut block);
     block[(patient % 7) as usize]
-}
-
-/// A number from `low` to `high`.
-fn uniform(rng: &mut ChaCha8Rng, low: f32, high: f32) -> f32 {
-    low + (high - low) * rng.random::<f32>()
-}
-
-/// One of `items`, which must not be empty.
-fn pick<T: Copy>(rng: &mut ChaCha8Rng, items: &[T]) -> T {
-    items[rng.random_range(0..items.len() as u32) as usize]
-}
-
-/// Puts `items` in random order.
-fn shuffle<T>(rng: &mut ChaCha8Rng, items: &mut [T]) {
-    for last in (1..items.len()).rev() {
-        items.swap(last, rng.random_range(0..=last as u32) as usize);
-    }
 }
 
 #[cfg(test)]

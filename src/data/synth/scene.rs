@@ -4,7 +4,7 @@
 //! To add a finding: a variant of [`Finding`], its line in [`Finding::sample`], and the match arms that the compiler
 //! then asks for here (label, region), in `draw` (opacity), `report` (blanks), `english` and `chinese` (phrases).
 
-use super::pick;
+use super::random::pick;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 

@@ -1,7 +1,7 @@
 //! Soft-edged shapes that the phantom is drawn from, and how the picture is taken. Owns plain geometry and exposure;
 //! knows no anatomy.
 
-use super::uniform;
+use super::random::uniform;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 

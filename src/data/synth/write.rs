@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use image::{ExtendedColorType, ImageFormat};
 
-use super::{SynthOptions, generate};
+use super::generate;
+use super::study::SynthOptions;
 
 /// Writes all studies of `options` into `folder`; returns how many. Pictures are drawn aside and renamed, and the
 /// manifest comes last: where it is, all is.

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::launch::{Arg, launch, over};
 use super::zeros;
-use crate::ops::attention::Attention;
+use crate::ops::spec::Attention;
 use crate::ops::segments::Segments;
 use crate::ops::tape::Value;
 

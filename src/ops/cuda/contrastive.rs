@@ -5,8 +5,8 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Layout, Result, Sha
 
 use super::launch::{Arg, launch, over};
 use super::zeros;
-use crate::ops::contrastive::{Contrastive, ContrastiveOutput};
 use crate::ops::reference::SHORTEST;
+use crate::ops::spec::{Contrastive, ContrastiveOutput};
 
 /// [`crate::ops::contrastive`].
 pub(in crate::ops) fn contrastive(

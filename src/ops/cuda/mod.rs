@@ -10,8 +10,7 @@ mod launch;
 
 use candle_core::{D, DType, Result, Tensor, Var};
 
-use super::activation::Activation;
-use super::adamw::Factors;
+use super::spec::{Activation, Factors};
 use super::tape::Value;
 use launch::{Arg, THREADS, launch, over};
 
@@ -118,9 +117,9 @@ mod tests {
     use rand::RngExt;
 
     use super::*;
-    use crate::ops::attention::Attention;
-    use crate::ops::contrastive::Contrastive;
     use crate::ops::segments::Segments;
+    use crate::ops::spec::Attention;
+    use crate::ops::spec::Contrastive;
     use crate::ops::tape::Tape;
     use crate::ops::{AdamwStep, adamw_step, gradient::Gradient, reference};
     use crate::seed::{Purpose, stream};

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::{Into, Layout, Matrix, Threads};
+use super::operands::{Into, Layout, Matrix, Threads};
 
 /// Rows of a tile.
 const ROWS: usize = 8;

@@ -2,77 +2,9 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod operands;
 
-/// A matrix that lies in a slice.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Matrix<'a> {
-    pub numbers: &'a [f32],
-    pub layout: Layout,
-}
-
-/// How a matrix lies in a slice.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    pub rows: usize,
-    pub columns: usize,
-    /// Distance between the starts of neighbouring rows.
-    pub row_stride: usize,
-    /// Distance between neighbouring numbers of a row.
-    pub column_stride: usize,
-}
-
-impl Layout {
-    /// Row after row.
-    pub fn plain(rows: usize, columns: usize) -> Self {
-        Self { rows, columns, row_stride: columns, column_stride: 1 }
-    }
-
-    /// `columns` neighbouring columns of a matrix that is `width` wide.
-    pub fn part(rows: usize, columns: usize, width: usize) -> Self {
-        Self { rows, columns, row_stride: width, column_stride: 1 }
-    }
-
-    pub fn transposed(self) -> Self {
-        Self { rows: self.columns, columns: self.rows, row_stride: self.column_stride, column_stride: self.row_stride }
-    }
-
-    /// How many numbers of the slice it spans.
-    fn span(&self) -> usize {
-        if self.rows == 0 || self.columns == 0 {
-            return 0;
-        }
-        (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride + 1
-    }
-
-    pub fn of(self, numbers: &[f32]) -> Matrix<'_> {
-        assert!(self.span() <= numbers.len(), "{self:?} does not lie in {} numbers", numbers.len());
-        Matrix { numbers, layout: self }
-    }
-}
-
-impl Matrix<'_> {
-    pub fn transposed(self) -> Self {
-        Self { layout: self.layout.transposed(), ..self }
-    }
-}
-
-/// What a product does with what was there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Into {
-    /// It is lost.
-    Over,
-    /// The product is added.
-    Onto,
-}
-
-/// Who works on a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Threads {
-    /// The calling thread: many small products run side by side.
-    One,
-    /// All of rayon's.
-    All,
-}
+pub(super) use operands::{Into, Layout, Matrix, Threads};
 
 /// `dst = scale · a · b`, or with [`Into::Onto`] `dst += …`; `layout` says where in `dst`.
 pub(super) fn product(

@@ -1,0 +1,48 @@
+//! What a preset reads, and how data sets' own words become ours.
+
+use std::path::PathBuf;
+
+use crate::data::sections::Section;
+
+/// An image with its report, as a data set's own files have it. Numbers of patients are hashed before they are written.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    /// Where the image should be.
+    pub image: PathBuf,
+    /// The report, its sections under headings.
+    pub report: String,
+    /// Patient, as the data set calls them.
+    pub patient: Option<String>,
+    /// Study.
+    pub study: Option<String>,
+    /// View or projection.
+    pub view: Option<String>,
+    /// One label.
+    pub label: Option<String>,
+    /// The official split: train, val or test.
+    pub split: Option<String>,
+}
+
+/// Sections as one report that the section parser reads back.
+pub(super) fn with_headings(sections: &[(Section, Option<String>)]) -> String {
+    let filled = sections.iter().filter_map(|(section, text)| {
+        let text = text.as_deref()?.trim();
+        (!text.is_empty()).then(|| format!("{}: {text}", section.heading()))
+    });
+    filled.collect::<Vec<_>>().join("\n")
+}
+
+/// The splits of data sets under the names that are used here.
+pub(super) fn split_name(name: &str) -> Option<String> {
+    let name = name.trim().to_lowercase();
+    match name.as_str() {
+        "" => None,
+        "validate" | "validation" | "valid" | "dev" => Some("val".into()),
+        _ => Some(name),
+    }
+}
+
+/// The first of `candidates` that is there; else the first, so that it is named as missing.
+pub(super) fn first_there(candidates: Vec<PathBuf>) -> PathBuf {
+    candidates.iter().find(|path| path.is_file()).or(candidates.first()).cloned().unwrap_or_default()
+}

@@ -1,0 +1,51 @@
+//! What is asked for, and what comes: plain data.
+
+/// One phantom study: picture and report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Study {
+    /// The patient, "P0001" and up.
+    pub patient_id: String,
+    /// The study, "P0001-S1" and up.
+    pub study_id: String,
+    /// "train", "val" or "test"; whole patients.
+    pub split: &'static str,
+    /// The main finding in snake case, "normal" if there is none.
+    pub label: &'static str,
+    /// "FINDINGS: … IMPRESSION: …", or the Chinese headings.
+    pub report: String,
+    /// The drawn picture.
+    pub image: GrayImage,
+}
+
+/// An 8-bit gray picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrayImage {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// `width * height` values row by row, 0 black.
+    pub pixels: Vec<u8>,
+}
+
+/// What to generate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SynthOptions {
+    /// Number of patients; each has one to three studies, two on average.
+    pub patients: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Edge length of the pictures in pixels; 48 and up are readable.
+    pub size: u32,
+    /// Language of the reports; the pictures do not depend on it.
+    pub language: Language,
+}
+
+/// Language of the reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// FINDINGS and IMPRESSION.
+    English,
+    /// 检查所见 and 诊断意见.
+    Chinese,
+}
