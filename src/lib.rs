@@ -1,8 +1,8 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error fs html ops metrics` ← `config track hub sweep dist` ← `data model loss optim run_report` ← `export eval` ←
-//! `train` ← `bench` ← `cli`.
+//! `error fs html words span ops metrics` ← `track hub sweep dist` ← `data model loss optim run_report` ← `config` ←
+//! `export eval` ← `train` ← `bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;
@@ -23,6 +23,8 @@ pub mod ops;
 pub mod optim;
 pub mod run_report;
 pub mod seed;
+pub mod span;
 pub mod sweep;
 pub mod track;
 pub mod train;
+mod words;

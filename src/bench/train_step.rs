@@ -8,10 +8,11 @@ use rand::RngExt;
 use serde::Serialize;
 
 use super::{Spread, matmul_gflops};
-use crate::config::{Direction, FreezeDepth};
+use crate::config::Direction;
 use crate::data::{Batch, Images, Preprocess, image::Picture};
 use crate::dist::Collective;
 use crate::loss::{ClipLoss, Loss};
+use crate::model::freeze::FreezeDepth;
 use crate::model::{ClipConfig, Part, checkpoint};
 use crate::ops::{gpu_memory_mib, peak_rss_mib};
 use crate::optim::{AdamW, AdamWOptions};

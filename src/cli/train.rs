@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, ensure};
 
 use super::{output, table};
-use crate::config::{self, Config, OnError};
+use crate::config::{self, Config};
+use crate::data::OnError;
 use crate::device;
 use crate::dist::{self, Collective, Single};
 use crate::error::{Problem, Problems};
@@ -150,22 +151,6 @@ fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolde
 
 /// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ.
 fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, plan: &Plan) -> Result<()> {
-    const FREE: [&str; 14] = [
-        "output",
-        "device",
-        "data.workers",
-        "data.prefetch",
-        "data.max_skipped",
-        "train.stop_after",
-        "train.log_every",
-        "train.rank_timeout",
-        "train.tensorboard",
-        "train.eval_every",
-        "train.checkpoint_every",
-        "train.early_stopping",
-        "eval.batch_size",
-        "eval.gallery",
-    ];
     const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
     let started = config::load(&folder.config_path(), &[])?;
     let before = train::plan(&started, prepared, &Single);
@@ -174,7 +159,7 @@ fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, p
         let (was, is) = (started.value(key.name), config.value(key.name));
         if was == is
             || same_path(was, is)
-            || FREE.contains(&key.name)
+            || key.may_differ_on_resume()
             || (LENGTH.contains(&key.name) && plan.continues(&before))
         {
             continue;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::eval::{DataArgs, OpenModel, policy_of};
 use super::{output, table};
-use crate::config::{Blank, Uncertain};
+use crate::data::{Blank, Uncertain};
 use crate::data::{Columns, Manifest, Prompts, Row};
 use crate::eval::{Scores, ZeroShotOptions, score};
 

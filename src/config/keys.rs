@@ -1,31 +1,11 @@
 //! Every config key: one row each with its kind, default and meaning. The README's table is made from it.
 
+use super::key::{Key, key};
 use super::kind::Kind;
-
-/// One config key.
-#[derive(Clone, Copy, Debug)]
-pub struct Key {
-    /// Dotted name, as in the file and in `--set`.
-    pub name: &'static str,
-    /// What it may be.
-    pub kind: Kind,
-    /// Default in TOML; empty where there is none.
-    pub default: &'static str,
-    /// One line of meaning.
-    pub help: &'static str,
-}
-
-impl Key {
-    /// Whether its value names files or a model, which may lie elsewhere on another machine.
-    pub fn leads_somewhere(&self) -> bool {
-        matches!(self.kind, Kind::Path | Kind::Sources)
-            || ["model.path", "model.image", "model.text"].contains(&self.name)
-    }
-}
-
-const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
-    Key { name, kind, default, help }
-}
+use super::loss::{Direction, LossKind, Positives};
+use super::sections::{BestMetric, ModelInit, Precision, ProjectionKind};
+use crate::data::{Blank, Blanks, Flip, LongReports, OnError, ReportSection, RowOdds, Separator, Uncertain, Views};
+use crate::optim::ScheduleKind;
 
 const MAX: i64 = i64::MAX;
 const INF: f64 = f64::INFINITY;
@@ -33,9 +13,10 @@ const INF: f64 = f64::INFINITY;
 /// All keys, in the order in which they are shown.
 pub const KEYS: &[Key] = &[
     key("seed", Kind::Int(0, MAX), "0", "Seed of order, augmentation, fresh weights and bootstrap"),
-    key("device", Kind::Text, "\"auto\"", "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\""),
-    key("output", Kind::Path, "", "Run folder; default runs/<config name> in the working directory (--out wins)"),
-    key("model.init", Kind::OneOf(&["pretrained", "random"]), "\"pretrained\"", "Where the weights come from"),
+    key("device", Kind::Text, "\"auto\"", "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\"").per_machine(),
+    key("output", Kind::Path, "", "Run folder; default runs/<config name> in the working directory (--out wins)")
+        .on_resume(),
+    key("model.init", Kind::OneOf(ModelInit::WORDS), "\"pretrained\"", "Where the weights come from"),
     key(
         "model.path",
         Kind::Text,
@@ -56,7 +37,7 @@ pub const KEYS: &[Key] = &[
         "\"auto\"",
         "Pair: what stands for the text; auto also follows the 1_Pooling folder of sentence-transformers",
     ),
-    key("model.projection", Kind::OneOf(&["linear", "mlp"]), "\"linear\"", "Pair: the fresh projections"),
+    key("model.projection", Kind::OneOf(ProjectionKind::WORDS), "\"linear\"", "Pair: the fresh projections"),
     key("model.embed_dim", Kind::Int(1, 1 << 16), "512", "Pair: width of the shared space"),
     key("model.image_size", Kind::Int(1, 4096), "", "Pixels a side; default the model's (random: 224)"),
     key("model.context_length", Kind::Int(4, 4096), "", "Tokens a text; default the model's (random: 77)"),
@@ -111,22 +92,17 @@ pub const KEYS: &[Key] = &[
     key("data.val_split", Kind::Text, "\"val\"", "Value of split_column to validate on"),
     key(
         "data.separator",
-        Kind::OneOf(&["auto", "comma", "tab", "semicolon", "pipe"]),
+        Kind::OneOf(Separator::WORDS),
         "\"auto\"",
         "Separator of columns; auto reads it off the header",
     ),
     key(
         "data.views",
-        Kind::OneOf(&["all_views", "one_view"]),
+        Kind::OneOf(Views::WORDS),
         "\"all_views\"",
         "Studies of several rows: every row in an epoch, or one drawn anew each epoch",
     ),
-    key(
-        "data.sampling",
-        Kind::OneOf(&["uniform", "class_balanced"]),
-        "\"uniform\"",
-        "class_balanced draws every label equally often",
-    ),
+    key("data.sampling", Kind::OneOf(RowOdds::WORDS), "\"uniform\"", "class_balanced draws every label equally often"),
     key(
         "data.no_duplicate_reports",
         Kind::Bool,
@@ -151,10 +127,11 @@ pub const KEYS: &[Key] = &[
         "2000",
         "Look for near-duplicate images across splits when there are at most so many images; 0 = never",
     ),
-    key("data.on_error", Kind::OneOf(&["stop", "skip"]), "\"stop\"", "What to do with a row that cannot be read"),
-    key("data.max_skipped", Kind::Int(0, MAX), "100", "With on_error = \"skip\": stop when more rows than this fail"),
-    key("data.workers", Kind::Int(1, 256), "2", "Threads that decode images and tokenize"),
-    key("data.prefetch", Kind::Int(1, 1024), "8", "Batches prepared ahead of the model"),
+    key("data.on_error", Kind::OneOf(OnError::WORDS), "\"stop\"", "What to do with a row that cannot be read"),
+    key("data.max_skipped", Kind::Int(0, MAX), "100", "With on_error = \"skip\": stop when more rows than this fail")
+        .on_resume(),
+    key("data.workers", Kind::Int(1, 256), "2", "Threads that decode images and tokenize").per_machine(),
+    key("data.prefetch", Kind::Int(1, 1024), "8", "Batches prepared ahead of the model").per_machine(),
     key(
         "data.cache_features",
         Kind::Bool,
@@ -164,7 +141,7 @@ pub const KEYS: &[Key] = &[
     key("data.feature_cache", Kind::Path, "", "Folder for that; default feature-cache beside the run folder"),
     key(
         "report.section",
-        Kind::OneOf(&["whole", "impression", "findings", "both", "longest", "random_sentence"]),
+        Kind::OneOf(ReportSection::WORDS),
         "\"whole\"",
         "What of a report is read; kept in the model, so that eval and embed read the same",
     ),
@@ -176,13 +153,13 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "report.blanks",
-        Kind::OneOf(&["remove", "keep"]),
+        Kind::OneOf(Blanks::WORDS),
         "\"remove\"",
         "What becomes of the blanks of de-identification such as ___, XXXX and [** **]",
     ),
     key(
         "report.long",
-        Kind::OneOf(&["truncate", "sentences", "chunk"]),
+        Kind::OneOf(LongReports::WORDS),
         "\"truncate\"",
         "A report of more than context_length tokens: cut; its first whole sentences that fit; or a part of whole \
          sentences, drawn anew each time (the first when evaluating)",
@@ -193,13 +170,13 @@ pub const KEYS: &[Key] = &[
     key("augment.contrast", Kind::Float(0.0, 1.0), "0.0", "Random contrast change up to this share"),
     key(
         "augment.horizontal_flip",
-        Kind::OneOf(&["off", "on", "force"]),
+        Kind::OneOf(Flip::WORDS),
         "\"off\"",
         "\"on\" is refused when reports name sides; \"force\" is not",
     ),
     key(
         "loss.kind",
-        Kind::ListOf(&["clip", "siglip", "multi_positive", "class", "multi_label"]),
+        Kind::ListOf(LossKind::WORDS),
         "[\"clip\"]",
         "Objective, or several that are added up: clip = symmetric cross-entropy over the batch, siglip = each pair of \
          the batch judged by itself, multi_positive = clip with all that is alike as positives, class and multi_label = \
@@ -212,7 +189,7 @@ pub const KEYS: &[Key] = &[
         "0.1",
         "ε of the smoothed targets, PyTorch's convention; default 0 with siglip alone",
     ),
-    key("loss.direction", Kind::OneOf(&["both", "i2t", "t2i"]), "\"both\"", "Which cross-entropies count"),
+    key("loss.direction", Kind::OneOf(Direction::WORDS), "\"both\"", "Which cross-entropies count"),
     key(
         "loss.prompts",
         Kind::Path,
@@ -227,20 +204,20 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "loss.positives",
-        Kind::OneOf(&["report", "study", "label", "label_similarity"]),
+        Kind::OneOf(Positives::WORDS),
         "\"report\"",
         "multi_positive: which pairs are alike: with equal reports, of one study, with one label, or by the cosine of \
          their lists of labels",
     ),
     key(
         "loss.uncertain",
-        Kind::OneOf(&["ignore", "positive", "negative"]),
+        Kind::OneOf(Uncertain::WORDS),
         "\"ignore\"",
         "multi_label: what −1 in a finding's column counts as",
     ),
     key(
         "loss.blank",
-        Kind::OneOf(&["negative", "ignore"]),
+        Kind::OneOf(Blank::WORDS),
         "\"negative\"",
         "multi_label: what nothing in a finding's column counts as",
     ),
@@ -259,26 +236,25 @@ pub const KEYS: &[Key] = &[
         Kind::Int(1, MAX),
         "",
         "Save and stop at this step; the schedule still runs to the full length",
-    ),
-    key("train.eval_every", Kind::Span, "\"1 epochs\"", "How often to validate; also at the start and at the end"),
+    )
+    .on_resume(),
+    key("train.eval_every", Kind::Span, "\"1 epochs\"", "How often to validate; also at the start and at the end")
+        .on_resume(),
     key(
         "train.checkpoint_every",
         Kind::Span,
         "\"1 epochs\"",
         "How often to save for --resume; also at each validation",
-    ),
-    key(
-        "train.best_metric",
-        Kind::OneOf(&["mean_recall", "loss"]),
-        "\"mean_recall\"",
-        "What makes a checkpoint the best",
-    ),
+    )
+    .on_resume(),
+    key("train.best_metric", Kind::OneOf(BestMetric::WORDS), "\"mean_recall\"", "What makes a checkpoint the best"),
     key(
         "train.early_stopping",
         Kind::Int(0, MAX),
         "0",
         "Stop after this many validations without a new best; 0 = never",
-    ),
+    )
+    .on_resume(),
     key("train.clip_grad_norm", Kind::Float(0.0, INF), "1.0", "Largest norm of the whole gradient; 0 = no clipping"),
     key(
         "train.ema",
@@ -294,10 +270,10 @@ pub const KEYS: &[Key] = &[
         "false",
         "Keep only each block's input for the backward pass: less memory, about a fifth more time",
     ),
-    key("train.tensorboard", Kind::Bool, "true", "Write TensorBoard events into the run folder"),
+    key("train.tensorboard", Kind::Bool, "true", "Write TensorBoard events into the run folder").on_resume(),
     key(
         "train.precision",
-        Kind::OneOf(&["f32", "bf16"]),
+        Kind::OneOf(Precision::WORDS),
         "\"f32\"",
         "Numbers in products with weights; all else is f32. bf16 is for GPUs: on CPUs it is right and slow",
     ),
@@ -306,8 +282,9 @@ pub const KEYS: &[Key] = &[
         Kind::Int(1, 86400),
         "60",
         "Several processes: seconds without a sign of life after which one counts as lost and the others end",
-    ),
-    key("train.log_every", Kind::Int(1, MAX), "10", "Steps between lines where there is no terminal"),
+    )
+    .on_resume(),
+    key("train.log_every", Kind::Int(1, MAX), "10", "Steps between lines where there is no terminal").per_machine(),
     key("optim.lr", Kind::Float(0.0, 10.0), "1e-5", "Learning rate"),
     key("optim.lr_image", Kind::Float(0.0, 10.0), "", "Learning rate of the image tower; default lr"),
     key("optim.lr_text", Kind::Float(0.0, 10.0), "", "Learning rate of the text tower; default lr"),
@@ -327,7 +304,7 @@ pub const KEYS: &[Key] = &[
         "0.1",
         "Decay of matrices; biases, norms, positions, scale have none",
     ),
-    key("optim.schedule", Kind::OneOf(&["cosine", "linear", "constant"]), "\"cosine\"", "Shape of the learning rate"),
+    key("optim.schedule", Kind::OneOf(ScheduleKind::WORDS), "\"cosine\"", "Shape of the learning rate"),
     key("optim.warmup", Kind::Span, "\"10%\"", "Length of the rise from 0"),
     key("optim.min_lr_ratio", Kind::Float(0.0, 1.0), "0.0", "Where cosine and linear end, as a share of lr"),
     key("freeze.image", Kind::Freeze, "\"none\"", "What of the image tower stays as it is, from the input up"),
@@ -345,13 +322,14 @@ pub const KEYS: &[Key] = &[
         "[\"q_proj\", \"v_proj\"]",
         "Layers of transformer blocks that get an adapter, in towers that freeze does not freeze whole",
     ),
-    key("eval.batch_size", Kind::Int(1, 1 << 20), "64", "Pairs at once when encoding to evaluate"),
+    key("eval.batch_size", Kind::Int(1, 1 << 20), "64", "Pairs at once when encoding to evaluate").on_resume(),
     key(
         "eval.gallery",
         Kind::Int(0, 1000),
         "0",
         "Validation images kept in the run folder for its page, with their reports and what was found: patients' data",
-    ),
+    )
+    .on_resume(),
     key("eval.bootstrap", Kind::Int(0, 1 << 20), "1000", "Resamples for 95 % intervals, by patient; 0 = none"),
 ];
 

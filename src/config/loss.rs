@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::span::Span;
+use crate::data::{Blank, Uncertain};
+use crate::span::Span;
+use crate::words::words;
 
 words!(
     /// The objective.
@@ -33,26 +35,6 @@ words!(
     }
 );
 words!(
-    /// What an uncertain finding (−1) counts as.
-    Uncertain {
-        /// Nothing.
-        Ignore = "ignore",
-        /// That it is there.
-        Positive = "positive",
-        /// That it is not.
-        Negative = "negative",
-    }
-);
-words!(
-    /// What a finding counts as that a row does not mention.
-    Blank {
-        /// That it is not there.
-        Negative = "negative",
-        /// Nothing.
-        Ignore = "ignore",
-    }
-);
-words!(
     /// Which cross-entropies count.
     Direction {
         /// Both.
@@ -65,11 +47,16 @@ words!(
 );
 
 /// The objective.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct LossConfig {
     /// Each with its weight.
+    #[serde(rename = "kind", deserialize_with = "unweighted")]
     pub kinds: Vec<(LossKind, f64)>,
+    /// As written; [`Self::kinds`] has them.
+    #[serde(default)]
+    pub(super) weights: Vec<f64>,
     pub label_smoothing: Smoothing,
     pub direction: Direction,
     pub prompts: Option<PathBuf>,
@@ -79,7 +66,17 @@ pub struct LossConfig {
     pub blank: Blank,
 }
 
+/// Objectives, until their weights are known.
+fn unweighted<'de, D: Deserializer<'de>>(written: D) -> Result<Vec<(LossKind, f64)>, D::Error> {
+    Ok(Vec::<LossKind>::deserialize(written)?.into_iter().map(|kind| (kind, 1.0)).collect())
+}
+
 impl LossConfig {
+    /// Puts the weights beside their objectives.
+    pub(super) fn weigh(&mut self) {
+        self.kinds.iter_mut().zip(&self.weights).for_each(|((_, weight), written)| *weight = *written);
+    }
+
     /// Whether this objective is one of them.
     pub fn has(&self, kind: LossKind) -> bool {
         self.kinds.iter().any(|(k, _)| *k == kind)
@@ -92,7 +89,8 @@ impl LossConfig {
 }
 
 /// ε of the smoothed targets, which may change during training.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(from = "WrittenSmoothing")]
 pub struct Smoothing {
     /// At the first step.
     pub from: f64,
@@ -100,6 +98,23 @@ pub struct Smoothing {
     pub to: f64,
     /// Length of the straight way between.
     pub over: Span,
+}
+
+/// How smoothing is written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenSmoothing {
+    Constant(f64),
+    Way { from: f64, to: f64, over: Span },
+}
+
+impl From<WrittenSmoothing> for Smoothing {
+    fn from(written: WrittenSmoothing) -> Self {
+        match written {
+            WrittenSmoothing::Constant(eps) => Self::constant(eps),
+            WrittenSmoothing::Way { from, to, over } => Self { from, to, over },
+        }
+    }
 }
 
 impl Smoothing {
@@ -118,7 +133,8 @@ impl Smoothing {
 }
 
 /// How much each class counts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "WrittenClassWeights")]
 pub enum ClassWeights {
     /// All alike.
     None,
@@ -126,4 +142,22 @@ pub enum ClassWeights {
     Balanced,
     /// In the prompt file's order.
     List(Vec<f64>),
+}
+
+/// How class weights are written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenClassWeights {
+    Word(String),
+    List(Vec<f64>),
+}
+
+impl From<WrittenClassWeights> for ClassWeights {
+    fn from(written: WrittenClassWeights) -> Self {
+        match written {
+            WrittenClassWeights::List(weights) => Self::List(weights),
+            WrittenClassWeights::Word(word) if word == "balanced" => Self::Balanced,
+            WrittenClassWeights::Word(_) => Self::None,
+        }
+    }
 }

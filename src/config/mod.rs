@@ -1,27 +1,27 @@
 //! Configuration in two stages: what was written ([`Written`], with the line of each value) → what is meant
 //! ([`Config`], typed, every default filled). Nothing changes a `Config` afterwards. Plain data: knows no tensor.
 //!
-//! To add a key: one row in `keys.rs`, one field in `sections.rs`, one line where `resolved.rs` or `values.rs` fills it.
+//! To add a key: one row in `keys.rs`, and one field of the same name in the section that owns it.
 
-#[macro_use]
-mod words;
+mod check;
+mod key;
 mod keys;
 mod kind;
 mod loss;
-mod resolved;
+mod resolve;
 mod sections;
-mod span;
+mod typed;
 mod values;
 mod written;
 
+pub use key::{Key, MayDiffer};
 pub use keys::{KEYS, keys_as_markdown};
-pub use loss::{Blank, ClassWeights, Direction, LossConfig, LossKind, Positives, Smoothing, Uncertain};
-pub use resolved::Config;
+pub use kind::Kind;
+pub use loss::{ClassWeights, Direction, LossConfig, LossKind, Positives, Smoothing};
 pub use sections::{
-    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, FreezeDepth, LongReports, LoraConfig, ModelConfig, ModelInit,
-    OnError, OptimConfig, RandomModelConfig, ReportConfig, ReportSection, ScheduleKind, TrainConfig,
+    BestMetric, EvalConfig, ModelConfig, ModelInit, Precision, ProjectionKind, RandomModelConfig, TrainConfig,
 };
-pub use span::Span;
+pub use typed::Config;
 pub use written::Written;
 
 use std::path::Path;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{KEYS, Key};
+use super::key::Key;
+use super::keys::KEYS;
 use super::kind::Kind;
-use super::span::Span;
 use crate::error::{ProblemList, did_you_mean};
+use crate::span::Span;
 
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,23 +21,32 @@ pub enum Origin {
     Set,
 }
 
-/// Values as written, with every problem found on the way.
+/// What is wrong with what was written.
+#[derive(Clone, Debug)]
+pub(super) struct Mistake {
+    /// The key that is wrong, or that was probably meant.
+    pub key: Option<&'static str>,
+    /// What to tell the user.
+    pub line: String,
+}
+
+/// Values as written, with every mistake found on the way.
 #[derive(Debug, Default)]
 pub struct Written {
     pub(super) path: PathBuf,
     pub(super) values: BTreeMap<&'static str, (Value, Origin)>,
-    pub(super) problems: Vec<String>,
+    pub(super) mistakes: Vec<Mistake>,
 }
 
 impl Written {
     /// Parses `text`, the content of `path`, then `overrides` of the form `key=value`.
     pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Self {
-        let mut written = Self { path: path.to_path_buf(), values: BTreeMap::new(), problems: Vec::new() };
+        let mut written = Self { path: path.to_path_buf(), values: BTreeMap::new(), mistakes: Vec::new() };
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (table, errors) = DeTable::parse_recoverable(text);
         for e in &errors {
             let line = e.span().map_or(1, |s| line_of(text, s.start));
-            written.problems.push(format!("{}:{line}: {}", path.display(), e.message().replace('\n', ", ")));
+            written.note(None, format!("{}:{line}: {}", path.display(), e.message().replace('\n', ", ")));
         }
         written.walk("", table.get_ref(), text);
         for text in overrides {
@@ -61,8 +71,8 @@ impl Written {
 
     fn set(&mut self, text: &str) {
         let Some((name, value)) = text.split_once('=') else {
-            self.problems.push(format!("--set {text:?}: expected key=value, for example --set train.batch_size=16"));
-            return;
+            let line = format!("--set {text:?}: expected key=value, for example --set train.batch_size=16");
+            return self.note(None, line);
         };
         let (name, value) = (name.trim(), value.trim());
         // Numbers and booleans as TOML reads them; anything else is text, so that no quotes are needed in a shell. For a
@@ -80,20 +90,29 @@ impl Written {
     fn insert(&mut self, name: &str, value: Option<Value>, origin: Origin) {
         let place = self.place(name, &origin);
         let Some(key) = KEYS.iter().find(|k| k.name == name) else {
-            let hint = match did_you_mean(name, KEYS.iter().map(|k| k.name)) {
+            let meant = did_you_mean(name, KEYS.iter().map(|k| k.name));
+            let hint = match meant {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => "`reportclip config list` shows all keys".to_string(),
             };
             let what = if is_section(name) { "is a section, not a key" } else { "unknown key" };
-            self.problems.push(format!("{place}: {what}; {hint}"));
-            return;
+            return self.note(meant, format!("{place}: {what}; {hint}"));
         };
         match value.as_ref().ok_or_else(|| "a date or an unreadable number".to_string()).and_then(|v| check(key, v)) {
             Ok(value) => {
                 self.values.insert(key.name, (value, origin));
             }
-            Err(seen) => self.problems.push(format!("{place}: is {seen}; allowed is {}", key.kind.allowed())),
+            Err(seen) => self.note(Some(key.name), format!("{place}: is {seen}; allowed is {}", key.kind.allowed())),
         }
+    }
+
+    fn note(&mut self, key: Option<&'static str>, line: String) {
+        self.mistakes.push(Mistake { key, line });
+    }
+
+    /// Whether the user has been told already that this key is wrong.
+    pub(super) fn is_mistaken(&self, key: &str) -> bool {
+        self.mistakes.iter().any(|mistake| mistake.key == Some(key))
     }
 
     /// `file:line: key` or `--set key`.
@@ -110,12 +129,6 @@ impl Written {
             Some((_, origin)) => self.place(name, origin),
             None => format!("{}: {name}", self.path.display()),
         }
-    }
-
-    pub(super) fn into_problem_list(lines: &[String]) -> ProblemList {
-        let mut list = ProblemList::default();
-        lines.iter().for_each(|line| list.push(line.clone()));
-        list
     }
 }
 

@@ -7,8 +7,8 @@ use rand::RngExt;
 use rayon::prelude::*;
 
 use super::augment::Augmented;
+use super::config::{AugmentConfig, LongReports};
 use super::{FeatureCache, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
-use crate::config::{AugmentConfig, LongReports};
 use crate::error::one_line;
 use crate::seed::{Purpose, stream};
 

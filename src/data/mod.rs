@@ -2,6 +2,7 @@
 //!
 //! Knows no model. What a model needs of it arrives as plain values: an image size, a context length.
 
+mod config;
 mod dataset;
 mod feature_cache;
 pub mod fingerprint;
@@ -16,6 +17,10 @@ pub mod synth;
 pub mod table;
 mod text;
 
+pub use config::{
+    AugmentConfig, Blank, Blanks, DataConfig, Flip, LongReports, OnError, ReportConfig, ReportSection, RowOdds,
+    Separator, Uncertain, Views,
+};
 pub use dataset::{Batch, Dataset, Images, RowError};
 pub use feature_cache::FeatureCache;
 pub use image::{Picture, augment, dicom, preprocess};

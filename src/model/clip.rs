@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use candle_core::{Result, Tensor};
 
 use super::config::ClipConfig;
+use super::freeze::FreezeDepth;
 use super::params::{Builder, Init, ParamSpec, Part};
 use super::projection::Projector;
 use super::text::TextTower;
 use super::vision::VisionTower;
-use crate::config::FreezeDepth;
 use crate::ops::{Value, reference};
 
 /// `logit_scale` is kept at or below this, ln 100, as CLIP does.

@@ -2,9 +2,9 @@
 
 use anyhow::{Result, bail, ensure};
 
+use super::freeze::FreezeDepth;
 use super::text::{BertConfig, ClipTextConfig, EosRule, TextPool};
 use super::vision::{ConvNextConfig, Prefix, ResNetConfig, SwinConfig, VitConfig, VitPool};
-use crate::config::FreezeDepth;
 pub use crate::ops::Activation;
 
 /// What becomes of a tower's state before it is compared.

@@ -5,27 +5,23 @@
 use std::collections::HashMap;
 
 use candle_core::{Result, Tensor};
+use serde::Deserialize;
 
-use super::params::{Init, Param, ParamSpec, Params, Part};
-use crate::config::{FreezeConfig, FreezeDepth};
+use super::freeze::{FreezeConfig, FreezeDepth};
+use super::params::{Init, LORA_A, LORA_B, Param, ParamSpec, Params, Part, is_adapter};
 
 /// How adapters are made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraOptions {
-    /// Width of the bottleneck.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Width of the bottleneck; 0 = no adapters.
     pub rank: usize,
     /// What the product is multiplied by, times rank.
     pub alpha: f64,
+    /// Share of an adapter's input that is dropped.
+    pub dropout: f64,
     /// Layers that get one, by the last part of their names: `q_proj`, `fc1`, …
     pub targets: Vec<String>,
-}
-
-const A: &str = ".lora_A.weight";
-const B: &str = ".lora_B.weight";
-
-/// Whether a weight is part of an adapter.
-pub fn is_adapter(name: &str) -> bool {
-    name.ends_with(A) || name.ends_with(B)
 }
 
 /// `params` with adapters for all target layers of towers that `freeze` does not freeze whole; how many there are.
@@ -33,7 +29,7 @@ pub fn is_adapter(name: &str) -> bool {
 ///
 /// # Errors
 /// Whatever the device reports.
-pub fn add(params: &Params, options: &LoraOptions, freeze: &FreezeConfig, seed: u64) -> Result<(Params, usize)> {
+pub fn add(params: &Params, options: &LoraConfig, freeze: &FreezeConfig, seed: u64) -> Result<(Params, usize)> {
     let wanted = |p: &&Param| {
         let frozen = match p.spec.part {
             Part::Image => freeze.image == FreezeDepth::All,
@@ -51,7 +47,8 @@ pub fn add(params: &Params, options: &LoraOptions, freeze: &FreezeConfig, seed: 
         let layer = p.spec.name.strip_suffix(".weight").unwrap_or(&p.spec.name);
         // PEFT draws from ±1/√in evenly; this has the same spread.
         let a = Init::Normal((3.0 * inner as f64).powf(-0.5));
-        for (end, shape, init) in [(A, (options.rank, inner), a), (B, (out, options.rank), Init::Const(0.0))] {
+        for (end, shape, init) in [(LORA_A, (options.rank, inner), a), (LORA_B, (out, options.rank), Init::Const(0.0))]
+        {
             let name = format!("{layer}{end}");
             let spec = ParamSpec { name, shape: shape.into(), init, decay: true, buffer: false, ..p.spec.clone() };
             let numbers = spec.random(seed, p.var.device())?;
@@ -72,7 +69,9 @@ pub fn merge(weights: Vec<(String, Tensor)>, scale: f64) -> Result<Vec<(String, 
     let adapters: HashMap<String, Tensor> = adapters.into_iter().collect();
     for (name, weight) in &mut weights {
         let Some(layer) = name.strip_suffix(".weight") else { continue };
-        if let (Some(a), Some(b)) = (adapters.get(&format!("{layer}{A}")), adapters.get(&format!("{layer}{B}"))) {
+        if let (Some(a), Some(b)) =
+            (adapters.get(&format!("{layer}{LORA_A}")), adapters.get(&format!("{layer}{LORA_B}")))
+        {
             *weight = (&*weight + (b.matmul(a)? * scale)?)?;
         }
     }
@@ -83,8 +82,8 @@ pub fn merge(weights: Vec<(String, Tensor)>, scale: f64) -> Result<Vec<(String, 
 pub fn adapters(weights: &[(String, Tensor)]) -> Vec<(String, Tensor, Tensor)> {
     let find = |name: String| weights.iter().find(|(n, _)| *n == name).map(|(_, t)| t.clone());
     let of = |(name, a): &(String, Tensor)| {
-        let layer = name.strip_suffix(A)?;
-        Some((layer.to_string(), a.clone(), find(format!("{layer}{B}"))?))
+        let layer = name.strip_suffix(LORA_A)?;
+        Some((layer.to_string(), a.clone(), find(format!("{layer}{LORA_B}"))?))
     };
     weights.iter().filter_map(of).collect()
 }

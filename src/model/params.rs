@@ -17,6 +17,15 @@ use super::noise::Noise;
 use crate::ops::{Tape, Value};
 use crate::seed;
 
+/// How the names of an adapter's two matrices end.
+pub(super) const LORA_A: &str = ".lora_A.weight";
+pub(super) const LORA_B: &str = ".lora_B.weight";
+
+/// Whether a weight is part of an adapter; see [`super::lora`].
+pub fn is_adapter(name: &str) -> bool {
+    name.ends_with(LORA_A) || name.ends_with(LORA_B)
+}
+
 /// Which part of the model a weight belongs to. Learning rates and freezing go by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
@@ -285,11 +294,10 @@ impl<'a> Builder<'a> {
             Mode::Declare(_) => return Ok(None),
             Mode::Train(params, _) | Mode::Eval(params) => params,
         };
-        let (Some(scale), Some(a)) = (params.adapter_scale, params.get(&format!("{}.lora_A.weight", self.prefix)))
-        else {
+        let (Some(scale), Some(a)) = (params.adapter_scale, params.get(&format!("{}{LORA_A}", self.prefix))) else {
             return Ok(None);
         };
-        let (out, rank) = match params.get(&format!("{}.lora_B.weight", self.prefix)) {
+        let (out, rank) = match params.get(&format!("{}{LORA_B}", self.prefix)) {
             Some(b) => b.spec.shape.dims2()?,
             None => bail!("{}: an adapter has no lora_B", self.prefix),
         };

@@ -1,6 +1,18 @@
 //! The learning rate as a pure function of the step.
 
-use crate::config::ScheduleKind;
+use crate::words::words;
+
+words!(
+    /// Shape of the learning rate after warm-up.
+    ScheduleKind {
+        /// Half a cosine down to min_lr_ratio.
+        Cosine = "cosine",
+        /// A line down to min_lr_ratio.
+        Linear = "linear",
+        /// Flat.
+        Constant = "constant",
+    }
+);
 
 /// A rise from 0 over `warmup` steps, then the chosen shape down to `min_ratio` at `total`.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,14 +6,10 @@ use anyhow::{Context, Result};
 
 use super::fingerprint::Fingerprint;
 use super::prepare::Prepared;
-use crate::config::{Config, KEYS};
+use crate::config::{Config, KEYS, Key, MayDiffer};
 use crate::dist::Collective;
 use crate::error::{Problem, Problems};
 use crate::model::Params;
-
-/// Keys that may differ from host to host: they do not change what is trained. Paths may as well, for what they lead to
-/// is compared.
-const OF_THE_HOST: [&str; 4] = ["device", "data.workers", "data.prefetch", "train.log_every"];
 
 /// Compares program, config, data, labels and weights of all ranks with the first's.
 ///
@@ -29,7 +25,9 @@ pub(super) fn agree(world: &dyn Collective, config: &Config, prepared: &Prepared
         ("the labels' and prompts' fingerprint".into(), of_labels(prepared)),
         ("the weights' fingerprint".into(), of_weights(&prepared.params)?),
     ]);
-    for key in KEYS.iter().filter(|key| !OF_THE_HOST.contains(&key.name) && !key.leads_somewhere()) {
+    // Paths may differ: what they lead to is compared.
+    let compared = |key: &&Key| key.may_differ != MayDiffer::BetweenRanks && !key.leads_somewhere();
+    for key in KEYS.iter().filter(compared) {
         let value = config.value(key.name).map_or("not set".into(), ToString::to_string);
         own.insert(key.name.into(), value);
     }

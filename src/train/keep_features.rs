@@ -9,8 +9,9 @@ use candle_core::{DType, Tensor};
 use super::fingerprint::Fingerprint;
 use super::stop;
 use super::trainer::Trainer;
-use crate::config::{Config, FreezeDepth};
+use crate::config::Config;
 use crate::data::{Dataset, FeatureCache, Prefetch, Prepared, Row};
+use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
 use crate::track::Event;
 
@@ -18,7 +19,7 @@ use crate::track::Event;
 pub(super) fn choose(config: &Config, vision: &VisionConfig, epochs: f64) -> (bool, &'static str) {
     if config.freeze.image == FreezeDepth::None {
         (false, "no image layer is frozen")
-    } else if config.thaw[0].is_some() {
+    } else if config.freeze.image_until.is_some() {
         (false, "freeze.image_until thaws them")
     } else if !config.data.cache_features {
         (false, "data.cache_features is false")

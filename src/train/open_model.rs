@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use serde_json::{Value, json};
 
-use crate::config::{Config, LongReports, ModelInit};
+use crate::config::{Config, ModelInit, ProjectionKind};
+use crate::data::LongReports;
 use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, bpe, tokenize};
 use crate::export::{ModelFolder, REPORT_FILE};
 use crate::hub::{ModelFiles, Source};
@@ -63,7 +64,7 @@ fn pretrained(config: &Config, device: &Device) -> Result<Model> {
             let pairing = PairOptions {
                 image_pooling: pooling(&m.image_pooling),
                 text_pooling: pooling(&m.text_pooling),
-                mlp: m.mlp_projection,
+                mlp: m.projection == ProjectionKind::Mlp,
                 embed_dim: m.embed_dim,
             };
             let opened = open_pair(&image, &text, &pairing, &options, tokenizer, device)?;

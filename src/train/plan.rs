@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::prepare::Prepared;
 use super::thaw::ThawSteps;
-use crate::config::{Config, ScheduleKind};
-use crate::data::{Row, Sampler, Sampling};
+use crate::config::Config;
+use crate::data::{Row, RowOdds, Sampler, Sampling, Views};
 use crate::dist::Collective;
-use crate::optim::Schedule;
+use crate::optim::{Schedule, ScheduleKind};
 
 /// Lengths in steps, and memory in MiB.
 #[derive(Clone, Debug)]
@@ -42,8 +42,8 @@ pub(super) fn sampler(config: &Config, rows: &[Row], sources: &[usize]) -> Sampl
     let data = &config.data;
     let sampling = Sampling {
         weights: data.weights.clone(),
-        one_view: data.one_view,
-        class_balanced: data.class_balanced,
+        one_view: data.views == Views::One,
+        class_balanced: data.sampling == RowOdds::ClassBalanced,
         no_duplicate_reports: data.no_duplicate_reports,
         length_buckets: data.length_buckets,
         shuffle_buffer: data.shuffle_buffer,
@@ -65,7 +65,7 @@ pub fn plan(config: &Config, prepared: &Prepared, world: &dyn Collective) -> Pla
         (None, Some(samples)) => samples.div_ceil(per_step),
         (None, None) => t.epochs * steps_per_epoch,
     };
-    let steps = |span: crate::config::Span| span.steps(per_step, steps_per_epoch, total_steps);
+    let steps = |span: crate::span::Span| span.steps(per_step, steps_per_epoch, total_steps);
     let warmup = steps(config.optim.warmup).min(total_steps);
     let (all, trainable) = params.count();
     // f32 weights; gradients and two moments of what is trained.
@@ -75,7 +75,7 @@ pub fn plan(config: &Config, prepared: &Prepared, world: &dyn Collective) -> Pla
         steps_per_epoch,
         eval_every: steps(t.eval_every).max(1),
         checkpoint_every: steps(t.checkpoint_every).max(1),
-        thaw: config.thaw.map(|until| until.map(steps)),
+        thaw: config.freeze.until().map(|until| until.map(steps)),
         smoothing_steps: steps(config.loss.label_smoothing.over),
         schedule: Schedule {
             kind: config.optim.schedule,

@@ -12,13 +12,15 @@ use super::plan::sampler;
 use super::records::SkippedRow;
 use super::supervision::Supervision;
 use super::thaw;
-use crate::config::{Config, FreezeDepth, LongReports, LossKind, OnError};
+use crate::config::{Config, LossKind};
 use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, sides};
+use crate::data::{Flip, LongReports, OnError};
 use crate::dist::Collective;
 use crate::error::{Problem, ProblemList, Problems, one_line};
 use crate::export::ModelFolder;
-use crate::model::lora::{self, LoraOptions};
+use crate::model::freeze::FreezeDepth;
+use crate::model::lora;
 use crate::model::{ClipConfig, Params};
 
 /// Ready to train.
@@ -93,9 +95,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
     if config.lora.rank > 0 {
-        let options =
-            LoraOptions { rank: config.lora.rank, alpha: config.lora.alpha, targets: config.lora.targets.clone() };
-        let (adapted, layers) = lora::add(&params, &options, &config.freeze, config.seed)?;
+        let (adapted, layers) = lora::add(&params, &config.lora, &config.freeze, config.seed)?;
         if layers == 0 {
             let line = "lora.targets: no layer of a tower that is not frozen whole has such a name; lora.rank = 0 does \
                         without adapters";
@@ -103,7 +103,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         }
         notes.push(format!(
             "lora: adapters of rank {} beside {layers} layers; the towers' own weights stay",
-            options.rank
+            config.lora.rank
         ));
         params = adapted;
     }
@@ -285,7 +285,7 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
 
 /// A flipped image contradicts a report that names a side.
 fn check_flip(config: &Config, train: &[Row], problems: &mut ProblemList) {
-    if config.augment.horizontal_flip && !config.augment.force_flip {
+    if config.augment.horizontal_flip == Flip::On {
         let named = train.iter().filter(|r| sides::names_a_side(r.report())).count();
         if named > 0 {
             problems.push(format!(

@@ -15,7 +15,7 @@ use super::records::{RunRecord, TrainState};
 use super::supervision::Supervision;
 use super::thaw;
 use super::trainer::{Resume, Trainer};
-use crate::config::{Config, LossKind};
+use crate::config::{Config, LossKind, Precision};
 use crate::dist::Collective;
 use crate::loss::{ClassLoss, ClipLoss, Loss, MultiLabelLoss, MultiPositiveLoss, SiglipLoss};
 use crate::optim::{AdamW, AdamWOptions, Ema};
@@ -117,7 +117,7 @@ impl<'a> Trainer<'a> {
 
 /// In which type `config` has products with weights worked out.
 pub fn products(config: &Config) -> DType {
-    if config.train.bf16 { DType::BF16 } else { DType::F32 }
+    if config.train.precision == Precision::Bf16 { DType::BF16 } else { DType::F32 }
 }
 
 /// The objective that `config` names, with smoothing `eps`.
@@ -139,9 +139,9 @@ pub fn loss_of(config: &Config, supervision: &Supervision, label_smoothing: f64)
 fn optimizer_options(config: &Config) -> AdamWOptions {
     let o = &config.optim;
     AdamWOptions {
-        lr_image: o.lr_image,
-        lr_text: o.lr_text,
-        lr_heads: o.lr_heads,
+        lr_image: o.lr_image(),
+        lr_text: o.lr_text(),
+        lr_heads: o.lr_heads(),
         layer_decay: o.layer_decay,
         beta1: o.beta1,
         beta2: o.beta2,

@@ -8,10 +8,10 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::all_reduce::{AllReduce, OnGrad};
 use super::supervision::Supervision;
-use crate::config::FreezeDepth;
 use crate::data::{Batch, Images};
 use crate::dist::Collective;
 use crate::loss::{Inputs, Loss, LossOutput, PairTargets};
+use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipConfig, ClipModel, Noise, Params};
 use crate::ops::{Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};

@@ -1,7 +1,8 @@
 //! What is trained at which step: the config's freezing, until a tower thaws.
 
 use super::plan::Plan;
-use crate::config::{Config, FreezeDepth, LossKind};
+use crate::config::{Config, LossKind};
+use crate::model::freeze::FreezeDepth;
 use crate::model::{Params, Part, freeze};
 
 /// The tower thaws at this step; a tower that never does has none.

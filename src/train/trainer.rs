@@ -18,7 +18,8 @@ use super::step::TrainStep;
 use super::stop;
 use super::supervision::Supervision;
 use super::thaw;
-use crate::config::{Config, OnError};
+use crate::config::Config;
+use crate::data::OnError;
 use crate::data::{Batch, Dataset, Prefetch, Row, RowError};
 use crate::dist::Collective;
 use crate::eval::RetrievalReport;
@@ -260,7 +261,7 @@ impl Trainer<'_> {
             logit_scale,
             grad_norm,
             lr_factor,
-            lr: lr_factor * self.config.optim.lr_heads,
+            lr: lr_factor * self.config.optim.lr_heads(),
         };
         self.emit(&Event::Step(record))?;
         self.warn_at_chance(&record)

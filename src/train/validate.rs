@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 
 use super::records::SkippedRow;
 use super::trainer::Trainer;
-use crate::config::OnError;
-use crate::data::Row;
+use crate::config::BestMetric;
+use crate::data::{OnError, Row};
 use crate::eval::{Encoder, Pictures, RetrievalOptions, RetrievalReport, UnreadableImage, evaluate_and_draw};
 use crate::model::{Builder, ClipModel};
 use crate::track::Event;
@@ -20,7 +20,7 @@ impl Trainer<'_> {
     pub(super) fn evaluate(&mut self) -> Result<()> {
         let (report, pictures) = self.evaluate_readable()?;
         let step = self.state.step;
-        let by_recall = self.config.train.best_by_recall;
+        let by_recall = self.config.train.best_metric == BestMetric::MeanRecall;
         let better = |best: &RetrievalReport| match by_recall {
             true => report.mean_recall > best.mean_recall,
             false => report.loss < best.loss,

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 
 use crate::common::{assert_close, golden, load_golden, open, tensors};
 use candle_core::{DType, Device, Tensor};
-use reportclip::config::FreezeDepth;
 use reportclip::data::{Batch, Images};
 use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss};
 use reportclip::model::checkpoint::{LoadOptions, Loaded, load};
+use reportclip::model::freeze::FreezeDepth;
 use reportclip::model::{Builder, ClipModel};
 use reportclip::optim::{AdamW, AdamWOptions};
 use reportclip::train::TrainStep;

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use crate::common::{assert_close, golden, named_by, numbers, open, tensors};
 use candle_core::{DType, Device, Tensor};
-use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images, ReportTokenizer, TokenizerKind};
 use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss, SiglipLoss};
 use reportclip::model::checkpoint::{Family, LoadOptions, Loaded, PairOptions, Pooling, load, load_pair};
+use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
 use reportclip::model::{Builder, ClipModel, Part, freeze};
 use reportclip::ops::Tape;
 use reportclip::train::TrainStep;

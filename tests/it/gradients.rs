@@ -4,11 +4,11 @@
 use crate::common;
 use crate::common::{assert_close, load_golden};
 use candle_core::{DType, Device, Tensor};
-use reportclip::config::{FreezeConfig, FreezeDepth};
 use reportclip::data::{Batch, Images};
 use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss};
 use reportclip::model::checkpoint::Loaded;
+use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
 use reportclip::model::{Builder, ClipModel, freeze};
 use reportclip::ops::{Gradient, Tape};
 use reportclip::optim::{AdamW, AdamWOptions};

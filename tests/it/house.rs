@@ -20,10 +20,11 @@ fn named(path: &Path) -> String {
 }
 
 /// From the ground up; a module may know those of lower layers, and within a layer only what is listed.
-const LAYERS: [&[&str]; 10] = [
-    &["error", "html", "fs", "ops", "metrics", "seed", "device"],
-    &["config", "track", "hub", "dist"],
+const LAYERS: [&[&str]; 11] = [
+    &["error", "html", "fs", "words", "span", "ops", "metrics", "seed", "device"],
+    &["track", "hub", "dist"],
     &["data", "model", "loss", "optim", "run_report"],
+    &["config"],
     &["session"],
     &["export", "eval", "search"],
     &["train"],
@@ -32,8 +33,8 @@ const LAYERS: [&[&str]; 10] = [
     &["cli"],
     &["lib"],
 ];
-/// The optimizer goes by the parts of the model; evaluation needs nothing of export.
-const SIDEWAYS: [(&str, &str); 1] = [("optim", "model")];
+/// The optimizer goes by the parts of the model.
+const SIDEWAYS: [(&str, &str); 2] = [("optim", "model"), ("loss", "config")];
 
 fn layer(module: &str) -> usize {
     LAYERS.iter().position(|l| l.contains(&module)).unwrap_or_else(|| panic!("{module} has no layer"))

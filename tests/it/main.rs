@@ -3,6 +3,7 @@
 mod checkpoint_formats;
 mod clip_parity;
 mod common;
+mod config;
 mod cross_entropy;
 mod data_parity;
 mod dicom;

@@ -158,7 +158,7 @@ fn mimic_cxr_with_images_made_smaller() {
 }
 
 fn findings() -> reportclip::data::ReportPolicy {
-    let section = reportclip::config::ReportSection::Findings;
+    let section = reportclip::data::ReportSection::Findings;
     reportclip::data::ReportPolicy { section, ..Default::default() }
 }
 

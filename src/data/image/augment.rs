@@ -5,7 +5,7 @@
 use rand::{Rng, RngExt};
 
 use super::picture::Picture;
-use crate::config::AugmentConfig;
+use crate::data::config::{AugmentConfig, Flip};
 
 /// The changes drawn for one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,7 +38,7 @@ impl Augmented {
             keep: area.sqrt(),
             start: (unit(), unit()),
             angle,
-            flip: config.horizontal_flip && unit() < 0.5,
+            flip: config.horizontal_flip != Flip::Off && unit() < 0.5,
             brightness,
             contrast,
         })
@@ -105,14 +105,7 @@ mod tests {
 
     fn config() -> AugmentConfig {
         let off = 0.0;
-        AugmentConfig {
-            rotation: off,
-            crop: 1.0,
-            brightness: off,
-            contrast: off,
-            horizontal_flip: false,
-            force_flip: false,
-        }
+        AugmentConfig { rotation: off, crop: 1.0, brightness: off, contrast: off, horizontal_flip: Flip::Off }
     }
 
     #[test]
@@ -134,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_flip_keeps_colours() {
-        let config = AugmentConfig { horizontal_flip: true, ..config() };
+        let config = AugmentConfig { horizontal_flip: Flip::On, ..config() };
         let draw = |i| Augmented::draw(&config, &mut stream(1, Purpose::Augment, i)).unwrap();
         let flip = (0..50).map(draw).find(|a| a.flip).unwrap();
         let image = Picture { width: 2, height: 1, channels: 3, bytes: vec![1, 2, 3, 4, 5, 6] };

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::row::{EXTRA_SEPARATOR, Field, Fields, Images, NAMED, Origin, Row, RowPacker};
 use super::{csv, parquet, sources, text, webdataset};
-use crate::config::DataConfig;
+use crate::data::config::DataConfig;
 use crate::data::{ReportPolicy, image};
 use crate::error::{caught, did_you_mean};
 
@@ -65,7 +65,7 @@ impl From<&DataConfig> for Columns {
             split: c.split_column.clone(),
             label: c.label_column.clone(),
             extra: Vec::new(),
-            separator: c.separator,
+            separator: c.separator.byte(),
             policy: ReportPolicy::default(),
         }
     }

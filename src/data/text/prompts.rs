@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::config::{Blank, Uncertain};
 use crate::data::Row;
+use crate::data::config::{Blank, Uncertain};
 
 /// Sentences that stand for a class.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 use serde_json::{Value, json};
 
 use super::sections::{self, Section};
-use crate::config::{LongReports, ReportConfig, ReportSection};
+use crate::data::config::{Blanks, LongReports, ReportConfig, ReportSection};
 
 /// [`ReportConfig`] under the name that data goes by.
 pub type ReportPolicy = ReportConfig;
@@ -48,10 +48,10 @@ impl ReportConfig {
                 parts.into_iter().flatten().max_by_key(|text| text.chars().count())?.into()
             }
         };
-        let text = match (self.remove_blanks, text) {
-            (false, text) => text,
-            (true, Cow::Borrowed(text)) => sections::without_blanks(text),
-            (true, Cow::Owned(text)) => sections::without_blanks(&text).into_owned().into(),
+        let text = match (self.blanks, text) {
+            (Blanks::Keep, text) => text,
+            (Blanks::Remove, Cow::Borrowed(text)) => sections::without_blanks(text),
+            (Blanks::Remove, Cow::Owned(text)) => sections::without_blanks(&text).into_owned().into(),
         };
         text.chars().any(char::is_alphanumeric).then_some(text)
     }
@@ -70,7 +70,7 @@ impl ReportConfig {
         json!({
             "section": self.section.word(),
             "fallback": self.fallback.iter().map(|s| s.word()).collect::<Vec<_>>(),
-            "blanks": if self.remove_blanks { "remove" } else { "keep" },
+            "blanks": self.blanks.word(),
             "long": self.long.word(),
         })
     }
@@ -91,7 +91,7 @@ impl ReportConfig {
                 Some(items) => items.iter().map(|v| word(v, "fallback")).collect::<Result<_>>()?,
                 None => Vec::new(),
             },
-            remove_blanks: json["blanks"] == "remove",
+            blanks: json["blanks"].as_str().and_then(Blanks::find).unwrap_or(Blanks::Keep),
             long: LongReports::find(long)
                 .with_context(|| format!("long is {long:?}, which this version does not know"))?,
         })
@@ -105,7 +105,7 @@ mod tests {
     const REPORT: &str = "FINDINGS: Clear lungs. No effusion ___ seen.\nIMPRESSION: Normal.";
 
     fn policy(section: ReportSection, fallback: &[ReportSection]) -> ReportPolicy {
-        ReportPolicy { section, fallback: fallback.to_vec(), remove_blanks: true, long: LongReports::Truncate }
+        ReportPolicy { section, fallback: fallback.to_vec(), blanks: Blanks::Remove, long: LongReports::Truncate }
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         let all = ReportPolicy {
             section: ReportSection::Longest,
             fallback: vec![ReportSection::Both],
-            remove_blanks: true,
+            blanks: Blanks::Remove,
             long: LongReports::Chunk,
         };
         assert_eq!(ReportPolicy::from_json(&all.to_json()).unwrap(), all);

@@ -16,7 +16,7 @@ pub use vit::{Prefix, VitConfig, VitPool};
 
 use super::config::VisionConfig;
 use super::params::{Builder, Part};
-use crate::config::FreezeDepth;
+use crate::model::freeze::FreezeDepth;
 use crate::ops::Value;
 
 pub(super) enum VisionTower {

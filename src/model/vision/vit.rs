@@ -8,9 +8,9 @@ use anyhow::ensure;
 use candle_core::{Result, Tensor, bail};
 
 use super::attention_pool::AttentionPool;
-use crate::config::FreezeDepth;
 use crate::model::block::{LayerNorm, Linear, Stack, StackConfig};
 use crate::model::config::{CLASS_TOKEN, check_transformer};
+use crate::model::freeze::FreezeDepth;
 use crate::model::noise::Noise;
 use crate::model::params::{Builder, Depth, Init};
 use crate::ops::{self, Activation, Segments, Value};

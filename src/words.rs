@@ -1,15 +1,15 @@
-//! Closed sets of words that a key may have.
+//! Closed sets of words: an enum each, whose values are written in config files, flags and results as one word.
 
+/// Makes an enum of words: `words!(/// What it is. Name { /// What it means. Variant = "word" })`.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant),+ }
 
         impl $name {
-            pub(super) fn from_word(word: &str) -> Self {
-                Self::find(word).unwrap_or_else(|| unreachable!("{word:?} passed the table of keys"))
-            }
+            /// Every word, in order.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
 
             /// The value that is written so.
             pub fn find(word: &str) -> Option<Self> {
@@ -28,3 +28,5 @@ macro_rules! words {
         }
     };
 }
+
+pub(crate) use words;

@@ -1,153 +1,20 @@
-//! What is meant: typed values, every default filled, everything that can be checked without opening data checked.
+//! Values checked against one another, as far as that can be done without opening data.
 
-use std::path::{Path, PathBuf};
-
-use toml::Value;
-
-use super::loss::{LossConfig, LossKind};
-use super::sections::{
-    AugmentConfig, DataConfig, EvalConfig, FreezeConfig, FreezeDepth, LoraConfig, ModelConfig, ModelInit, OptimConfig,
-    ReportConfig, ScheduleKind, TrainConfig,
-};
-use super::span::Span;
-use super::values::{Values, is_hub};
+use super::key::Key;
+use super::keys::KEYS;
+use super::loss::LossKind;
+use super::sections::ModelInit;
+use super::typed::Config;
+use super::values::is_hub;
 use super::written::Written;
-use crate::error::{ProblemList, Problems};
-
-/// A whole run, resolved.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Config {
-    pub seed: u64,
-    pub device: String,
-    pub output: PathBuf,
-    /// Nobody chose `output`.
-    pub output_is_default: bool,
-    pub model: ModelConfig,
-    pub data: DataConfig,
-    pub report: ReportConfig,
-    pub augment: AugmentConfig,
-    pub loss: LossConfig,
-    pub train: TrainConfig,
-    pub optim: OptimConfig,
-    pub freeze: FreezeConfig,
-    pub lora: LoraConfig,
-    /// How long the image and the text tower stay frozen; `None` = to the end.
-    pub thaw: [Option<Span>; 2],
-    pub eval: EvalConfig,
-    /// Every key with a value, defaults included, paths absolute: what `config.toml` of a run folder holds.
-    pub resolved: toml::Table,
-}
+use crate::error::ProblemList;
+use crate::model::freeze::FreezeDepth;
 
 impl Config {
-    /// Fills defaults and checks values against one another.
-    ///
-    /// # Errors
-    /// Everything that is wrong, at once.
-    pub fn resolve(written: &Written) -> Result<Self, Problems> {
-        let mut problems = Written::into_problem_list(&written.problems);
-        let v = Values { written };
-        let (model, data) = (v.model(), v.data());
-        let stem = written.path.file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
-        let lr = v.float("optim.lr");
-        let config = Self {
-            seed: v.int("seed"),
-            device: v.text("device"),
-            output: v.path("output").unwrap_or_else(|| Path::new("runs").join(stem)),
-            output_is_default: v.path("output").is_none(),
-            model,
-            data,
-            report: v.report(),
-            augment: AugmentConfig {
-                rotation: v.float("augment.rotation"),
-                crop: v.float("augment.crop"),
-                brightness: v.float("augment.brightness"),
-                contrast: v.float("augment.contrast"),
-                horizontal_flip: v.text("augment.horizontal_flip") != "off",
-                force_flip: v.text("augment.horizontal_flip") == "force",
-            },
-            loss: v.loss(),
-            train: TrainConfig {
-                batch_size: v.size("train.batch_size"),
-                accum_freq: v.size("train.accum_freq"),
-                epochs: v.int("train.epochs"),
-                max_steps: v.optional_int("train.max_steps"),
-                max_samples: v.optional_int("train.max_samples"),
-                stop_after: v.optional_int("train.stop_after"),
-                eval_every: v.span("train.eval_every"),
-                checkpoint_every: v.span("train.checkpoint_every"),
-                best_by_recall: v.text("train.best_metric") == "mean_recall",
-                early_stopping: v.int("train.early_stopping"),
-                clip_grad_norm: v.float("train.clip_grad_norm"),
-                ema: v.float("train.ema"),
-                dropout: v.float("train.dropout"),
-                patch_dropout: v.float("train.patch_dropout"),
-                checkpoint_activations: v.truth("train.checkpoint_activations"),
-                tensorboard: v.truth("train.tensorboard"),
-                bf16: v.text("train.precision") == "bf16",
-                rank_timeout: v.int("train.rank_timeout"),
-                log_every: v.int("train.log_every"),
-            },
-            optim: OptimConfig {
-                lr_image: v.optional_float("optim.lr_image").unwrap_or(lr),
-                lr_text: v.optional_float("optim.lr_text").unwrap_or(lr),
-                lr_heads: v.optional_float("optim.lr_heads").unwrap_or(lr),
-                layer_decay: v.float("optim.layer_decay"),
-                beta1: v.float("optim.beta1"),
-                beta2: v.float("optim.beta2"),
-                eps: v.float("optim.eps"),
-                weight_decay: v.float("optim.weight_decay"),
-                schedule: ScheduleKind::from_word(&v.text("optim.schedule")),
-                warmup: v.span("optim.warmup"),
-                min_lr_ratio: v.float("optim.min_lr_ratio"),
-            },
-            lora: LoraConfig {
-                rank: v.size("lora.rank"),
-                alpha: v.float("lora.alpha"),
-                dropout: v.float("lora.dropout"),
-                targets: v.words("lora.targets"),
-            },
-            thaw: ["freeze.image_until", "freeze.text_until"].map(|key| v.get(key).map(|_| v.span(key))),
-            freeze: FreezeConfig {
-                image: v.freeze("freeze.image"),
-                text: v.freeze("freeze.text"),
-                projections: v.truth("freeze.projections"),
-                logit_scale: v.truth("freeze.logit_scale"),
-            },
-            eval: EvalConfig {
-                batch_size: v.size("eval.batch_size"),
-                gallery: v.size("eval.gallery"),
-                bootstrap: v.size("eval.bootstrap"),
-            },
-            resolved: v.table(),
-        };
-        config.check(written, &mut problems);
-        problems.finish()?;
-        Ok(config)
-    }
-
-    /// The value of a dotted key, defaults included.
-    pub fn value(&self, name: &str) -> Option<&Value> {
-        let mut parts = name.split('.');
-        let first = self.resolved.get(parts.next()?)?;
-        parts.try_fold(first, |value, part| value.get(part))
-    }
-
-    /// Pairs that one optimizer step sees.
-    pub fn samples_per_step(&self) -> usize {
-        self.train.batch_size * self.train.accum_freq
-    }
-
-    /// The resolved config as a file that `train` takes.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(&self.resolved).expect("a table of plain values is always TOML")
-    }
-
-    fn check(&self, written: &Written, problems: &mut ProblemList) {
-        let broken = |key: &str| written.problems.iter().any(|p| p.contains(key));
+    pub(super) fn check(&self, written: &Written, problems: &mut ProblemList) {
         self.check_model(written, problems);
         self.check_loss(written, problems);
-        if self.data.train.is_empty() && !broken("data.train") {
+        if self.data.train.is_empty() && !written.is_mistaken("data.train") {
             problems.push(format!(
                 "{}: data.train is missing; name a CSV, TSV, JSONL or Parquet manifest with columns image and report",
                 written.path.display()
@@ -220,7 +87,6 @@ impl Config {
 
     fn check_model(&self, written: &Written, problems: &mut ProblemList) {
         let m = &self.model;
-        let broken = |key: &str| written.problems.iter().any(|p| p.contains(key));
         let named: Vec<&str> = [("model.path", &m.path), ("model.image", &m.image), ("model.text", &m.text)]
             .into_iter()
             .filter_map(|(key, name)| name.as_ref().map(|_| key))
@@ -231,7 +97,7 @@ impl Config {
             (ModelInit::Random, [first, ..]) => {
                 problems.push(format!("{}: is set, but model.init is \"random\"; remove one of the two", place(first)))
             }
-            (ModelInit::Pretrained, []) if !broken("model.path") => problems.push(format!(
+            (ModelInit::Pretrained, []) if !written.is_mistaken("model.path") => problems.push(format!(
                 "{}: model.path is missing; name a folder or a hub id such as \"openai/clip-vit-base-patch32\", or two \
                  towers as model.image and model.text, or say init = \"random\"",
                 written.path.display()
@@ -248,7 +114,7 @@ impl Config {
         let pair = m.image.is_some() || m.text.is_some();
         for key in ["model.image_pooling", "model.text_pooling", "model.projection", "model.embed_dim"] {
             // A run's own config names every key, with its default where nobody chose.
-            let default = (Values { written: &Written::default() }).get(key);
+            let default = KEYS.iter().find(|k| k.name == key).and_then(Key::default);
             if !pair && self.value(key) != default.as_ref() {
                 problems.push(format!("{}: is set, but only pairs of model.image and model.text have it", place(key)));
             }
@@ -260,7 +126,7 @@ impl Config {
             problems.push(format!("{}: names no layer", written.place_of("lora.targets")));
         }
         let towers = [("image", self.freeze.image), ("text", self.freeze.text)];
-        for ((tower, depth), _) in towers.iter().zip(self.thaw).filter(|(_, until)| until.is_some()) {
+        for ((tower, depth), _) in towers.iter().zip(self.freeze.until()).filter(|(_, until)| until.is_some()) {
             if *depth == FreezeDepth::None {
                 let key = format!("freeze.{tower}_until");
                 problems.push(format!("{}: is set, but freeze.{tower} is \"none\"", written.place_of(&key)));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer};
+
 /// A length of training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Span {
@@ -38,6 +40,24 @@ impl Span {
             Self::Samples(n) => n.div_ceil(samples_per_step),
             Self::Epochs(e) => (e * steps_per_epoch as f64).ceil() as u64,
             Self::Percent(p) => (p / 100.0 * total_steps as f64).ceil() as u64,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    /// From a number of steps, or as [`Span::parse`] reads it.
+    fn deserialize<D: Deserializer<'de>>(written: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Steps(u64),
+            Text(String),
+        }
+        match Written::deserialize(written)? {
+            Written::Steps(steps) => Ok(Self::Steps(steps)),
+            Written::Text(text) => {
+                Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no length of training")))
+            }
         }
     }
 }
