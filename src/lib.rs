@@ -1,8 +1,8 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error fs html words span ops metrics` ← `track hub sweep dist` ← `data model loss optim run_report` ← `config` ←
-//! `export eval` ← `train` ← `bench` ← `cli`.
+//! `error fs html words span ops metrics` ← `track hub dist` ← `data model loss optim run_report` ← `config` ←
+//! `export eval` ← `train` ← `sweep bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;

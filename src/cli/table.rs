@@ -1,7 +1,6 @@
 //! Figures as tables for people.
 
 use crate::eval::{CalibrationReport, DirectionFigures, Figure, ProbeReport, RetrievalReport, ZeroShotReport};
-use crate::sweep::SettingFigures;
 
 /// One row a figure and direction; one column a model, then chance.
 pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
@@ -131,40 +130,6 @@ pub(super) fn probe(p: &ProbeReport) -> String {
         p.macro_f1,
         p.auroc_macro
     )
-}
-
-/// The columns of a sweep's table: figure, heading, factor.
-const SWEPT: [(&str, &str, f64); 10] = [
-    ("recall@1", "recall@1 %", 100.0),
-    ("mean_recall", "mean recall %", 100.0),
-    ("match_nll", "matching NLL", 1.0),
-    ("match_brier", "matching Brier", 1.0),
-    ("match_ece", "matching ECE", 1.0),
-    ("class_accuracy", "accuracy %", 100.0),
-    ("class_auroc_macro", "AUROC", 1.0),
-    ("class_nll", "class NLL", 1.0),
-    ("class_brier", "class Brier", 1.0),
-    ("class_ece", "class ECE", 1.0),
-];
-
-/// A sweep in Markdown: mean ± half of the 95 % interval over seeds, of the figures that any setting has.
-pub(super) fn sweep_markdown(rows: &[SettingFigures]) -> String {
-    let shown: Vec<_> = SWEPT.iter().filter(|(name, ..)| rows.iter().any(|r| r.figures.contains_key(*name))).collect();
-    let cells = |row: &SettingFigures| {
-        let cell = |(name, _, factor): &&(&str, &str, f64)| {
-            let Some(m) = row.figures.get(*name) else { return " – |".to_string() };
-            let digits = if *factor > 1.0 { 1 } else { 3 };
-            let half = m.half_width.map_or(String::new(), |h| format!(" ± {:.digits$}", h * factor));
-            format!(" {:.digits$}{half} |", m.mean * factor)
-        };
-        shown.iter().map(cell).collect::<String>()
-    };
-    let mut lines = vec![
-        format!("| setting |{}", shown.iter().map(|(_, heading, _)| format!(" {heading} |")).collect::<String>()),
-        format!("|---|{}", "---|".repeat(shown.len())),
-    ];
-    lines.extend(rows.iter().map(|row| format!("| {} |{}", row.setting, cells(row))));
-    lines.join("\n")
 }
 
 type Pick = fn(&RetrievalReport) -> &DirectionFigures;

@@ -21,3 +21,4 @@ mod ranks;
 mod retrieval;
 mod runs;
 mod sources;
+mod sweep;

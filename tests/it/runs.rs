@@ -12,7 +12,7 @@ use serde_json::Value;
 const BINARY: &str = env!("CARGO_BIN_EXE_reportclip");
 
 /// A folder with a small phantom set and a config that trains a tiny model on it in a few seconds.
-struct Place {
+pub struct Place {
     dir: tempfile::TempDir,
 }
 
@@ -49,7 +49,7 @@ bootstrap = 50
 "#;
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self { dir: tempfile::tempdir().unwrap() };
         let out = place.run(&["data", "synth", "--out", "phantom", "--patients", "40", "--size", "32"]);
         assert!(out.status.success(), "{}", text(&out.stderr));
@@ -57,37 +57,37 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(args).current_dir(self.dir.path()).env("RUST_BACKTRACE", "1").env("HF_HUB_OFFLINE", "1");
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
-    fn train(&self, out: &str, more: &[&str]) -> Output {
+    pub fn train(&self, out: &str, more: &[&str]) -> Output {
         self.run(&[&["train", "tiny.toml", "--out", out], more].concat())
     }
 
-    fn train_ok(&self, out: &str, more: &[&str]) -> Output {
+    pub fn train_ok(&self, out: &str, more: &[&str]) -> Output {
         let output = self.train(out, more);
         assert!(output.status.success(), "{}", text(&output.stderr));
         output
     }
 
     /// Trains without `--out`.
-    fn train_ok_in(&self, args: &[&str]) {
+    pub fn train_ok_in(&self, args: &[&str]) {
         let output = self.run(&[&["train", "tiny.toml"], args].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
-    fn assert_same_run(&self, a: &str, b: &str) {
+    pub fn assert_same_run(&self, a: &str, b: &str) {
         for file in ["metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"] {
             let (x, y) = (fs::read(self.path(a).join(file)).unwrap(), fs::read(self.path(b).join(file)).unwrap());
             assert!(x == y, "{file} differs between {a} and {b}");
@@ -95,7 +95,7 @@ impl Place {
     }
 
     /// The `error: …` lines of a command that must fail with `code`; checks that it fails politely.
-    fn errors(&self, args: &[&str], code: i32) -> Vec<String> {
+    pub fn errors(&self, args: &[&str], code: i32) -> Vec<String> {
         let output = self.run(args);
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
@@ -109,11 +109,11 @@ impl Place {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn json(bytes: &[u8]) -> Value {
+pub fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {}", text(bytes)))
 }
 
@@ -724,7 +724,7 @@ fn benchmarks_print_their_figures() {
     }
 }
 
-const PROMPTS: &str = "normal = [\"No active chest disease.\", \"Clear lungs.\"]\npneumothorax = \"Pneumothorax.\"\n\
+pub const PROMPTS: &str = "normal = [\"No active chest disease.\", \"Clear lungs.\"]\npneumothorax = \"Pneumothorax.\"\n\
                        consolidation = \"Consolidation.\"\n";
 const FINDINGS: &str = "normal = { positive = \"Clear lungs.\", negative = [\"Abnormal.\", \"Opacity.\"] }\n\
                         pneumothorax = { positive = \"Pneumothorax.\", negative = \"No pneumothorax.\" }\n";
@@ -785,47 +785,11 @@ fn every_objective_trains_in_chunks_and_resumes() {
 }
 
 #[test]
-fn zero_shot_and_a_sweep_that_goes_on() {
+fn zero_shot_judges_by_prompts() {
     let place = Place::new();
     fs::write(place.path("classes.toml"), PROMPTS).unwrap();
-    let args =
-        ["sweep", "tiny.toml", "--grid", "loss.label_smoothing=0,0.1", "--seeds", "2", "--out", "sweep", "--json"];
-    let args = [&args[..], &["--prompts", "classes.toml", "--set", "train.max_steps=4"]].concat();
-    // One member cannot make its folder: the others are done all the same.
-    fs::create_dir(place.path("sweep")).unwrap();
-    let blocked = place.path("sweep/loss.label_smoothing=0.1+seed=4");
-    fs::write(&blocked, "in the way").unwrap();
-    let output = place.run(&args);
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("1 of 4 members failed"), "{}", text(&output.stderr));
-    fs::remove_file(&blocked).unwrap();
-    let trained =
-        |name: &str| fs::metadata(place.path("sweep").join(name).join("metrics.jsonl")).unwrap().modified().unwrap();
-    let before = trained("loss.label_smoothing=0+seed=3");
-    let output = place.run(&args);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(trained("loss.label_smoothing=0+seed=3"), before, "what is done is not done again");
-    let table = json(&output.stdout)["table"].clone();
-    assert_eq!(table.as_array().unwrap().len(), 3, "two settings and the baseline");
-    for name in ["recall@1", "match_ece", "class_auroc_macro", "class_brier", "class_nll"] {
-        let cell = &table[1]["figures"][name];
-        assert!(cell["mean"].is_number() && cell["half_width"].is_number() && cell["seeds"] == 2, "{name}: {cell}");
-    }
-    assert_eq!(table[2]["figures"]["class_nll"], table[0]["figures"]["class_nll_scaled"]);
-    // A member is the run that `train` makes.
     place.train_ok("alone", &["--set", "train.max_steps=4", "--set", "loss.label_smoothing=0"]);
-    place.assert_same_run("alone", "sweep/loss.label_smoothing=0+seed=3");
-    // Halving ends with one of three, and says of the others when they were pruned.
-    let halving =
-        ["sweep", "tiny.toml", "--grid", "optim.lr=1e-5,1e-3,1e-2", "--halving", "3", "--out", "halved", "--json"];
-    let output = place.run(&halving);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let members = json(&output.stdout)["members"].clone();
-    let members = members.as_array().unwrap();
-    assert_eq!(members.iter().filter(|m| m["figures"].is_object()).count(), 1, "{members:?}");
-    assert!(members.iter().any(|m| m["problem"] == "pruned at step 1 of 10"), "{members:?}");
-
-    let model = "sweep/loss.label_smoothing=0+seed=3/model";
+    let model = "alone/model";
     let zero_shot = |more: &[&str]| {
         let args = ["zero-shot", "--model", model, "--data", "phantom/manifest.csv", "--prompts", "classes.toml"];
         let output = place.run(&[&args[..], &["--bootstrap", "50", "--json"], more].concat());

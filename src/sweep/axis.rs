@@ -1,0 +1,124 @@
+//! What a sweep tries: keys with their values, and the combinations of them.
+
+use anyhow::{Context, Result, bail, ensure};
+use rand::RngExt;
+use serde::Serialize;
+
+use crate::seed::{Purpose, stream};
+
+/// A key with the values to try.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axis {
+    /// Config key.
+    pub key: String,
+    /// What it is set to.
+    pub values: Values,
+}
+
+/// Values of an axis.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// Each of these.
+    List(Vec<String>),
+    /// For random search: anything between, drawn on a logarithmic scale where both are positive.
+    Range(f64, f64),
+}
+
+impl Axis {
+    /// Reads `key=v1,v2,…` or `key=low..high`.
+    ///
+    /// # Errors
+    /// Neither.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (key, values) = text.split_once('=').with_context(|| format!("{text:?}: expected key=v1,v2,…"))?;
+        let range = values.split_once("..").and_then(|(a, b)| Some((a.parse::<f64>().ok()?, b.parse::<f64>().ok()?)));
+        let values = match range {
+            Some((low, high)) => {
+                ensure!(low < high && high.is_finite(), "{text:?}: the range must go from a lower to a higher number");
+                Values::Range(low, high)
+            }
+            None => Values::List(values.split(',').map(|v| v.trim().to_string()).collect()),
+        };
+        if let Values::List(list) = &values {
+            ensure!(list.iter().all(|v| !v.is_empty()), "{text:?}: a value is empty");
+        }
+        Ok(Self { key: key.trim().to_string(), values })
+    }
+}
+
+/// A key with the value that one member has of it; in JSON a list of the two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "(String, String)")]
+pub struct Choice {
+    /// Config key.
+    pub key: String,
+    /// As `--set` takes it.
+    pub value: String,
+}
+
+impl From<Choice> for (String, String) {
+    fn from(choice: Choice) -> Self {
+        (choice.key, choice.value)
+    }
+}
+
+/// One combination, in the order of the axes.
+pub type Setting = Vec<Choice>;
+
+/// Every combination of the axes' values, the last axis changing fastest.
+///
+/// # Errors
+/// A range, which only random search can take.
+pub fn grid(axes: &[Axis]) -> Result<Vec<Setting>> {
+    let mut settings = vec![Setting::new()];
+    for axis in axes {
+        let Values::List(values) = &axis.values else {
+            bail!("{}: a range needs --random N; a grid takes a list of values", axis.key);
+        };
+        let with = |setting: &Setting, value: &String| {
+            let choice = Choice { key: axis.key.clone(), value: value.clone() };
+            setting.iter().cloned().chain([choice]).collect::<Setting>()
+        };
+        settings = settings.iter().flat_map(|setting| values.iter().map(move |value| with(setting, value))).collect();
+    }
+    Ok(settings)
+}
+
+/// `count` combinations drawn at random; the first ones stay the same when more are asked for.
+pub fn random(axes: &[Axis], count: usize, seed: u64) -> Vec<Setting> {
+    let draw = |i: usize| {
+        let mut rng = stream(seed, Purpose::Search, i as u64);
+        let value = |axis: &Axis, rng: &mut rand_chacha::ChaCha8Rng| match &axis.values {
+            Values::List(values) => values[rng.random_range(0..values.len())].clone(),
+            Values::Range(low, high) => {
+                let u: f64 = rng.random();
+                let drawn = if *low > 0.0 { low * (high / low).powf(u) } else { low + (high - low) * u };
+                // Short enough for a folder's name.
+                format!("{drawn:.3e}")
+            }
+        };
+        axes.iter().map(|axis| Choice { key: axis.key.clone(), value: value(axis, &mut rng) }).collect()
+    };
+    (0..count).map(draw).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn grids_and_draws() {
+        let axes = [Axis::parse("loss.label_smoothing=0,0.1").unwrap(), Axis::parse("optim.lr=1e-3,1e-4").unwrap()];
+        let values = |setting: &Setting| setting.iter().map(|c| c.value.clone()).collect::<Vec<_>>().join(" ");
+        let all: Vec<String> = grid(&axes).unwrap().iter().map(values).collect();
+        assert_eq!(all, ["0 1e-3", "0 1e-4", "0.1 1e-3", "0.1 1e-4"]);
+        let range = [Axis::parse("optim.lr=1e-5..1e-2").unwrap()];
+        assert!(grid(&range).is_err());
+        let drawn = random(&range, 200, 1);
+        assert_eq!(random(&range, 5, 1), drawn[..5]);
+        let values: Vec<f64> = drawn.iter().map(|s| s[0].value.parse().unwrap()).collect();
+        assert!(values.iter().all(|v| (1e-5..=1e-2).contains(v)));
+        let low = values.iter().filter(|v| **v < 10f64.powf(-3.5)).count();
+        assert!((80..120).contains(&low), "half of the draws lie below the geometric middle: {low}");
+        assert!(Axis::parse("seed").is_err() && Axis::parse("a=1,,2").is_err() && Axis::parse("a=2..1").is_err());
+    }
+}

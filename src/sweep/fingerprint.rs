@@ -1,0 +1,219 @@
+//! What a member was made from, so that a member that was made from something else is not taken for it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use toml::Value;
+
+use crate::config::{Config, KEYS, Kind};
+use crate::data::sources;
+use crate::hub::{ModelFiles, Source};
+
+/// Everything that changes what a member learns, or what it is judged by, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint(BTreeMap<String, Part>);
+
+/// One thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Part {
+    /// As it is written.
+    value: String,
+    /// Of the files that it names.
+    content: Option<String>,
+}
+
+impl Part {
+    /// Files are the same wherever they lie.
+    fn is_same(&self, other: &Self) -> bool {
+        match (&self.content, &other.content) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.value == other.value,
+        }
+    }
+}
+
+impl Fingerprint {
+    /// What `config` trains on and how: keys that change weights, and the content of manifests, prompts, tokenizer and
+    /// model. Images are not looked into.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn of_training(config: &Config, digests: &mut Digests) -> Result<Self> {
+        let mut fingerprint = Self::default();
+        for key in KEYS.iter().filter(|key| !key.may_differ_on_resume()) {
+            let Some(value) = config.value(key.name) else { continue };
+            let text = value.as_str();
+            let content = match (key.kind, key.name) {
+                (Kind::Sources, _) => Some(digests.of_sources(value)?),
+                (_, "loss.prompts" | "model.tokenizer") => text.map(|path| digests.of(Path::new(path))).transpose()?,
+                (_, "model.path" | "model.image" | "model.text") => {
+                    text.map(|name| digests.of_model(name)).transpose()?
+                }
+                _ => None,
+            };
+            fingerprint.insert(key.name, &value.to_string(), content);
+        }
+        Ok(fingerprint)
+    }
+
+    /// Adds a thing.
+    pub fn insert(&mut self, name: &str, value: &str, content: Option<String>) {
+        self.0.insert(name.to_string(), Part { value: value.to_string(), content });
+    }
+
+    /// What is not as it was `before`, in words.
+    pub fn changes(&self, before: &Self) -> Vec<String> {
+        let names: std::collections::BTreeSet<&String> = self.0.keys().chain(before.0.keys()).collect();
+        let change = |name: &String| match (before.0.get(name), self.0.get(name)) {
+            (Some(was), Some(is)) if was.is_same(is) => None,
+            (Some(was), Some(is)) if was.value == is.value => {
+                Some(format!("what {name} = {} holds has changed", is.value))
+            }
+            (was, is) => {
+                let show = |part: Option<&Part>| part.map_or("not set".into(), |p| p.value.clone());
+                Some(format!("{name} was {} and is {} now", show(was), show(is)))
+            }
+        };
+        names.into_iter().filter_map(change).collect()
+    }
+}
+
+/// Digests of files, each read once.
+#[derive(Debug, Default)]
+pub struct Digests(HashMap<PathBuf, String>);
+
+impl Digests {
+    /// Of a file, or of all files of a folder with their names.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of(&mut self, path: &Path) -> Result<String> {
+        if let Some(known) = self.0.get(path) {
+            return Ok(known.clone());
+        }
+        let mut hash = Sha256::new();
+        let root = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        for file in files(path).with_context(|| path.display().to_string())? {
+            if path.is_dir() {
+                field(&mut hash, file.strip_prefix(root).unwrap_or(&file).to_string_lossy().as_bytes());
+            }
+            sample(&mut hash, &file).with_context(|| file.display().to_string())?;
+        }
+        let digest = hex(hash);
+        self.0.insert(path.to_path_buf(), digest.clone());
+        Ok(digest)
+    }
+
+    /// Of the files of data.train and its like, in their order.
+    fn of_sources(&mut self, value: &Value) -> Result<String> {
+        let mut hash = Sha256::new();
+        for source in value.as_str().into_iter().chain(value.as_array().into_iter().flatten().filter_map(Value::as_str))
+        {
+            field(&mut hash, self.of_source(Path::new(source))?.as_bytes());
+        }
+        Ok(hex(hash))
+    }
+
+    /// Of all files with rows that a source names.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub fn of_source(&mut self, source: &Path) -> Result<String> {
+        let mut hash = Sha256::new();
+        for file in sources::expand(source)? {
+            field(&mut hash, self.of(&file)?.as_bytes());
+        }
+        Ok(hex(hash))
+    }
+
+    /// Of a folder, or the commit of a repository of the hub.
+    fn of_model(&mut self, name: &str) -> Result<String> {
+        match Source::parse(name)? {
+            Source::Folder(folder) => self.of(&folder),
+            hub => Ok(ModelFiles::open(&hub)?.commit().unwrap_or_default()),
+        }
+    }
+}
+
+/// The files at `path`, those of folders inside included, in the order of their names.
+fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(path)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
+    entries.sort();
+    let inside = entries.iter().map(|entry| files(entry)).collect::<std::io::Result<Vec<_>>>()?;
+    Ok(inside.concat())
+}
+
+/// A whole file, or of a large one its length and parts all over it: weights that were trained on differ everywhere.
+fn sample(hash: &mut Sha256, path: &Path) -> std::io::Result<()> {
+    const PART: u64 = 1 << 20;
+    const PARTS: u64 = 64;
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let step = if length <= PART * PARTS { PART } else { length / PARTS };
+    hash.update(length.to_le_bytes());
+    let mut part = Vec::new();
+    for start in (0..length).step_by(step as usize) {
+        file.seek(SeekFrom::Start(start))?;
+        part.clear();
+        file.by_ref().take(PART).read_to_end(&mut part)?;
+        hash.update(&part);
+    }
+    Ok(())
+}
+
+/// With its length, so that no two lists of fields run into one.
+fn field(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update((bytes.len() as u64).to_le_bytes());
+    hash.update(bytes);
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_named_and_a_move_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        for (name, text) in [("a", "x"), ("b", "x"), ("c", "y")] {
+            std::fs::create_dir(place(name)).unwrap();
+            std::fs::write(place(name).join("weights"), text).unwrap();
+        }
+        let of = |lr: &str, folder: &str| {
+            let mut print = Fingerprint::default();
+            print.insert("optim.lr", lr, None);
+            print.insert("model.path", folder, Some(Digests::default().of(&place(folder)).unwrap()));
+            print
+        };
+        assert!(of("1", "b").changes(&of("1", "a")).is_empty());
+        assert_eq!(of("2", "b").changes(&of("1", "a")), ["optim.lr was 1 and is 2 now"]);
+        assert_eq!(of("1", "c").changes(&of("1", "a")), ["model.path was a and is c now"]);
+        let before = of("1", "a");
+        std::fs::write(place("a").join("weights"), "z").unwrap();
+        assert_eq!(of("1", "a").changes(&before), ["what model.path = a holds has changed"]);
+        assert_eq!(before.changes(&Fingerprint::default())[1], "optim.lr was not set and is 1 now");
+    }
+
+    #[test]
+    fn large_files_are_looked_at_all_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        let file = File::create(&path).unwrap();
+        file.set_len(100 << 20).unwrap();
+        let before = Digests::default().of(&path).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, b"x", (50 << 20) + 7).unwrap();
+        assert_ne!(Digests::default().of(&path).unwrap(), before);
+    }
+}

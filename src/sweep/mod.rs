@@ -1,0 +1,20 @@
+//! Many runs of one config: what is tried, which of them go on, what they are judged by, and the table of it all.
+//!
+//! Members are trained and judged by processes of this same program, so that one that fails, or is ended by the system,
+//! ends alone; what is done is not done again. Knows no command line and prints nothing.
+
+mod axis;
+mod fingerprint;
+mod halving;
+mod judge;
+mod member;
+mod process;
+mod run;
+mod table;
+
+pub use axis::{Axis, Choice, Setting, Values, grid, random};
+pub use fingerprint::Fingerprint;
+pub use halving::{Score, survivors};
+pub use member::{Figures, Member, State};
+pub use run::{Finished, Request, run};
+pub use table::{Mean, SettingFigures, markdown, table};

@@ -1,0 +1,313 @@
+//! Trains and judges members, some at a time, and keeps account of it in the sweep's folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::axis::{self, Axis, Setting};
+use super::fingerprint::{Digests, Fingerprint};
+use super::halving::{ROUNDS, Score, survivors};
+use super::judge::Judge;
+use super::member::{Member, State};
+use super::process;
+use super::table::{SettingFigures, markdown, table};
+use crate::config::{self, Config};
+use crate::dist::Single;
+use crate::error::{Problem, Problems, one_line};
+use crate::fs::replace_file;
+use crate::train::{self, stop};
+
+/// What a sweep is to do.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The config that all members share.
+    pub config: PathBuf,
+    /// `key=value`, changed for all members.
+    pub overrides: Vec<String>,
+    /// Keys with the values to try, see [`Axis::parse`].
+    pub grid: Vec<String>,
+    /// Seeds of each combination, counted up from the config's.
+    pub seeds: u32,
+    /// So many random combinations in place of all.
+    pub random: Option<usize>,
+    /// Go on with the best 1/N after each round.
+    pub halving: Option<usize>,
+    /// Members at a time.
+    pub jobs: usize,
+    /// Judge by zero-shot classification too.
+    pub prompts: Option<PathBuf>,
+    /// Split to judge on.
+    pub split: Option<String>,
+    /// Where all goes; `None` = runs/<config name>-sweep.
+    pub folder: Option<PathBuf>,
+}
+
+/// What came of a sweep.
+#[derive(Debug)]
+pub struct Finished {
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// All members.
+    pub members: Vec<Member>,
+    /// Means by setting.
+    pub table: Vec<SettingFigures>,
+    /// Somebody asked to stop: not all is done.
+    pub stopped: bool,
+}
+
+impl Finished {
+    /// Members that have neither figures nor were pruned.
+    pub fn failed(&self) -> usize {
+        self.members.iter().filter(|m| matches!(m.state, State::Unfinished | State::Failed(_))).count()
+    }
+}
+
+/// What all members have in common.
+struct Sweep<'a> {
+    request: &'a Request,
+    config: Config,
+    /// Steps of a member.
+    total_steps: u64,
+    folder: PathBuf,
+    judge: Judge,
+}
+
+/// Trains and judges all members, or goes on where that stopped. A member that fails is left out.
+///
+/// # Errors
+/// [`Problems`] with the first combination that is wrong, or where members of the folder were made from something else;
+/// the disk is full.
+pub fn run(request: &Request) -> Result<Finished> {
+    let axes = request.grid.iter().map(|text| Axis::parse(text)).collect::<Result<Vec<_>>>()?;
+    let config = config::load(&request.config, &request.overrides)?;
+    let settings = match request.random {
+        Some(count) => axis::random(&axes, count, config.seed),
+        None => axis::grid(&axes)?,
+    };
+    let seeds = (0..u64::from(request.seeds)).map(|i| config.seed + i);
+    let of_setting =
+        |setting: &Setting| seeds.clone().map(|seed| Member::new(setting.clone(), seed)).collect::<Vec<_>>();
+    let mut members: Vec<Member> = settings.iter().flat_map(of_setting).collect();
+    // All that is wrong with any combination is told before the first is run.
+    let configs = members.iter().map(|member| config_of(request, member)).collect::<Result<Vec<_>>>()?;
+    let folder = request.folder.clone().unwrap_or_else(|| {
+        let stem = request.config.file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
+        Path::new("runs").join(format!("{stem}-sweep"))
+    });
+    // Data, tokenizer and model are opened once before the first member; the demo's phantoms are drawn then, once.
+    let prepared = train::prepare(&config, &Single)?;
+    ensure!(
+        request.halving.is_none() || !prepared.val.is_empty(),
+        "--halving compares members by their validations, and there are no validation pairs; name some with data.val"
+    );
+    let total_steps = train::plan(&config, &prepared, &Single).total_steps;
+    drop(prepared);
+    let mut digests = Digests::default();
+    let judge = Judge::new(&config, request.split.as_deref(), request.prompts.as_deref(), &mut digests)?;
+    let fingerprints = configs.iter().map(|c| Fingerprint::of_training(c, &mut digests)).collect::<Result<Vec<_>>>()?;
+    let sweep = Sweep { request, config, total_steps, folder, judge };
+    sweep.begin(&members, &fingerprints)?;
+    stop::listen()?;
+    sweep.train_all(&mut members)?;
+    if !stop::asked() {
+        let trained = numbers(&members, Member::is_unfinished);
+        sweep.each(&mut members, &trained, |member| {
+            let figures = sweep.judge.figures(&sweep.run_folder(member), sweep.threads(), &sweep.log(member))?;
+            member.state = State::Judged(figures);
+            Ok(())
+        })?;
+    }
+    sweep.save(&members)?;
+    let table = table(&members);
+    replace_file(&sweep.folder.join("sweep.md"), markdown(&table).as_bytes())?;
+    Ok(Finished { folder: sweep.folder, members, table, stopped: stop::asked() })
+}
+
+/// `key=value` of a member, as all and as it alone has them.
+fn overrides(request: &Request, member: &Member) -> Vec<String> {
+    let own = member.setting.iter().map(|choice| format!("{}={}", choice.key, choice.value));
+    request.overrides.iter().cloned().chain(own).chain([format!("seed={}", member.seed)]).collect()
+}
+
+fn config_of(request: &Request, member: &Member) -> Result<Config> {
+    config::load(&request.config, &overrides(request, member))
+}
+
+/// The places of the members of which this is so.
+fn numbers(members: &[Member], wanted: impl Fn(&Member) -> bool) -> Vec<usize> {
+    (0..members.len()).filter(|&i| wanted(&members[i])).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sweep<'_> {
+    fn run_folder(&self, member: &Member) -> PathBuf {
+        self.folder.join(&member.name)
+    }
+
+    fn log(&self, member: &Member) -> PathBuf {
+        self.folder.join(format!("{}.log", member.name))
+    }
+
+    /// Threads of one member.
+    fn threads(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from) / self.request.jobs
+    }
+
+    /// Makes the folder and notes what each member is made from; refuses to go on with members that were made from
+    /// something else, for their table would be told as if it were this one's.
+    fn begin(&self, members: &[Member], fingerprints: &[Fingerprint]) -> Result<()> {
+        std::fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())?;
+        let mut changes: Vec<String> = Vec::new();
+        let notes: Vec<PathBuf> =
+            members.iter().map(|m| self.folder.join(format!("{}.made-from.json", m.name))).collect();
+        for ((member, fingerprint), note) in members.iter().zip(fingerprints).zip(&notes) {
+            if !self.run_folder(member).join("config.toml").is_file() {
+                continue;
+            }
+            let before = std::fs::read(note).ok().and_then(|bytes| serde_json::from_slice::<Fingerprint>(&bytes).ok());
+            let own = before.map_or_else(
+                || vec![format!("{} is of another version of this program", member.name)],
+                |before| fingerprint.changes(&before),
+            );
+            own.into_iter().for_each(|change| {
+                if !changes.contains(&change) {
+                    changes.push(change);
+                }
+            });
+        }
+        if !changes.is_empty() {
+            return Err(Problems(vec![Problem(format!(
+                "{}: holds members of another sweep: {}; name another folder with --out, or remove this one",
+                self.folder.display(),
+                changes.join(", ")
+            ))])
+            .into());
+        }
+        for (note, fingerprint) in notes.iter().zip(fingerprints) {
+            replace_file(note, &serde_json::to_vec_pretty(fingerprint)?)?;
+        }
+        Ok(())
+    }
+
+    fn train_all(&self, members: &mut [Member]) -> Result<()> {
+        match self.request.halving {
+            Some(eta) => self.halve(members, eta),
+            None => {
+                let all = numbers(members, |_| true);
+                self.each(members, &all, |member| self.train(member, None))
+            }
+        }
+    }
+
+    /// Calls `work` on the members of these numbers, some at a time, and notes what goes wrong with each.
+    fn each(
+        &self,
+        members: &mut [Member],
+        numbers: &[usize],
+        work: impl Fn(&mut Member) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let (next, total) = (AtomicUsize::new(0), numbers.len());
+        let shared = Mutex::new(members);
+        let worker = || -> Result<()> {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(&number) = numbers.get(i) else { return Ok(()) };
+                if stop::asked() {
+                    return Ok(());
+                }
+                let mut member = lock(&shared)[number].clone();
+                tracing::info!("member {} of {total}: {}", i + 1, member.name);
+                if let Err(error) = work(&mut member)
+                    && !stop::asked()
+                {
+                    let line = one_line(&error);
+                    tracing::warn!("{}: {line}; the sweep goes on without it", member.name);
+                    member.state = State::Failed(line);
+                }
+                let mut members = lock(&shared);
+                members[number] = member;
+                self.save(&members)?;
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.request.jobs).map(|_| scope.spawn(worker)).collect();
+            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| bail!("a worker ended unexpectedly")))
+        })
+    }
+
+    fn save(&self, members: &[Member]) -> Result<()> {
+        let records: Vec<_> = members.iter().map(Member::record).collect();
+        let value = json!({"config": self.request.config, "grid": self.request.grid,
+            "judged_on": self.judge.rows()[1..].to_vec(), "members": records, "table": table(members)});
+        replace_file(&self.folder.join("sweep.json"), &serde_json::to_vec_pretty(&value)?)
+    }
+
+    /// Trains a member, to its end or up to step `stop_after`; goes on where it was stopped.
+    fn train(&self, member: &Member, stop_after: Option<u64>) -> Result<()> {
+        let run = self.run_folder(member);
+        if run.join("done.json").is_file() {
+            return Ok(());
+        }
+        let mut args = vec!["train".to_string(), self.request.config.to_string_lossy().into_owned(), "--json".into()];
+        let stop = stop_after.map(|step| format!("train.stop_after={step}"));
+        let overrides = overrides(self.request, member).into_iter().chain(stop);
+        args.extend(overrides.flat_map(|set| ["--set".to_string(), set]));
+        args.extend(["--out".into(), run.to_string_lossy().into_owned()]);
+        if run.join("config.toml").is_file() {
+            args.extend(["--resume".into(), "latest".into()]);
+        }
+        let outcome = process::run(&args, self.threads(), &self.log(member))?;
+        if outcome["steps"] == outcome["total_steps"] || is_early(&outcome) {
+            return replace_file(&run.join("done.json"), outcome.to_string().as_bytes());
+        }
+        ensure!(stop_after.is_some(), "{}", outcome["stopped"].as_str().unwrap_or("stopped"));
+        Ok(())
+    }
+
+    /// Rounds of ever more steps; after each but the last, the best 1 / eta go on, by their best validation so far,
+    /// averaged over seeds.
+    fn halve(&self, members: &mut [Member], eta: usize) -> Result<()> {
+        let mut settings: Vec<Setting> = members.iter().map(|m| m.setting.clone()).collect();
+        settings.dedup();
+        for round in (0..ROUNDS).rev() {
+            let step = (self.total_steps / (eta as u64).pow(round)).max(1);
+            let alive = numbers(members, Member::is_unfinished);
+            self.each(members, &alive, |member| self.train(member, (round > 0).then_some(step)))?;
+            if round == 0 || stop::asked() {
+                return Ok(());
+            }
+            let scores = settings.iter().map(|s| self.score(members, s)).collect::<Result<Vec<_>>>()?;
+            let kept: Vec<Setting> = survivors(&scores, eta).into_iter().map(|i| settings[i].clone()).collect();
+            for member in members.iter_mut().filter(|m| m.is_unfinished() && !kept.contains(&m.setting)) {
+                member.state = State::Pruned { step, total: self.total_steps };
+            }
+            tracing::info!(
+                "step {step} of {}: {} of {} combinations go on",
+                self.total_steps,
+                kept.len(),
+                settings.len()
+            );
+            settings = kept;
+        }
+        Ok(())
+    }
+
+    /// The mean score of those members of a setting that did not fail.
+    fn score(&self, members: &[Member], setting: &Setting) -> Result<Score> {
+        let of_setting = members.iter().filter(|m| m.is_unfinished() && m.setting == *setting);
+        let scores = of_setting
+            .map(|m| Score::of_run(&self.run_folder(m), self.config.train.best_metric))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Score::mean(&scores))
+    }
+}
+
+fn is_early(outcome: &Value) -> bool {
+    outcome["stopped"].as_str().is_some_and(|s| s.starts_with("stopped early"))
+}

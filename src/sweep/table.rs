@@ -1,0 +1,148 @@
+//! The table of a sweep: means over seeds with their intervals.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::axis::{Choice, Setting};
+use super::member::{Figures, Member};
+
+/// A mean over seeds with its 95 % interval by Student's t; no interval for a single seed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// Half the width of the interval.
+    pub half_width: Option<f64>,
+    /// Seeds.
+    pub seeds: usize,
+}
+
+impl Mean {
+    /// Of one figure's values; `None` without any.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len();
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let half_width = (n > 1).then(|| t_975(n - 1) * (squares / (n - 1) as f64 / n as f64).sqrt());
+        (n > 0).then_some(Self { mean, half_width, seeds: n })
+    }
+}
+
+/// The 97.5 % point of Student's t with this many degrees of freedom.
+fn t_975(freedom: usize) -> f64 {
+    const TABLE: [f64; 30] = [
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+        2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+    ];
+    TABLE.get(freedom.saturating_sub(1)).copied().unwrap_or(1.96)
+}
+
+/// A row of the table: a setting with the mean of each figure over its seeds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SettingFigures {
+    /// What was tried; the baseline's says so.
+    pub setting: String,
+    /// By name of figure.
+    pub figures: BTreeMap<String, Mean>,
+}
+
+/// Means by setting, in the order of their first member. Where label smoothing is swept and 0 is among its values, the
+/// honest baseline stands last: no smoothing, but temperature scaling afterwards.
+pub fn table(members: &[Member]) -> Vec<SettingFigures> {
+    let mut settings: Vec<&Setting> = Vec::new();
+    for member in members {
+        if !settings.contains(&&member.setting) {
+            settings.push(&member.setting);
+        }
+    }
+    let row = |setting: &Setting, name: String, scaled: bool| {
+        let of_setting: Vec<&Figures> =
+            members.iter().filter(|m| m.setting == *setting).filter_map(Member::figures).collect();
+        SettingFigures { setting: name, figures: means(&of_setting, scaled) }
+    };
+    let mut rows: Vec<SettingFigures> = settings.iter().map(|s| row(s, in_words(s), false)).collect();
+    let is_smoothing = |choice: &&Choice| choice.key == "loss.label_smoothing";
+    let is_zero = |choice: &Choice| choice.value.parse::<f64>().is_ok_and(|v| v == 0.0);
+    for setting in settings.iter().filter(|s| s.iter().find(is_smoothing).is_some_and(is_zero)) {
+        rows.push(row(setting, format!("{}, then temperature scaling", in_words(setting)), true));
+    }
+    rows
+}
+
+/// The mean of each figure; with `scaled`, of the same after temperature scaling where there is such a one.
+fn means(members: &[&Figures], scaled: bool) -> BTreeMap<String, Mean> {
+    let names: BTreeSet<&String> = members.iter().flat_map(|figures| figures.keys()).collect();
+    let mean = |name: &String| {
+        let after = format!("{name}_scaled");
+        let source = if scaled && members.iter().any(|f| f.contains_key(&after)) { &after } else { name };
+        let values: Vec<f64> = members.iter().filter_map(|f| f.get(source)).copied().filter(|v| !v.is_nan()).collect();
+        Some((name.clone(), Mean::of(&values)?))
+    };
+    names.into_iter().filter_map(mean).collect()
+}
+
+fn in_words(setting: &Setting) -> String {
+    setting.iter().map(|choice| format!("{} = {}", choice.key, choice.value)).collect::<Vec<_>>().join(", ")
+}
+
+/// The columns in Markdown: figure, heading, factor.
+const COLUMNS: [(&str, &str, f64); 10] = [
+    ("recall@1", "recall@1 %", 100.0),
+    ("mean_recall", "mean recall %", 100.0),
+    ("match_nll", "matching NLL", 1.0),
+    ("match_brier", "matching Brier", 1.0),
+    ("match_ece", "matching ECE", 1.0),
+    ("class_accuracy", "accuracy %", 100.0),
+    ("class_auroc_macro", "AUROC", 1.0),
+    ("class_nll", "class NLL", 1.0),
+    ("class_brier", "class Brier", 1.0),
+    ("class_ece", "class ECE", 1.0),
+];
+
+/// The table in Markdown: mean ± half of the 95 % interval over seeds, of the figures that any setting has.
+pub fn markdown(rows: &[SettingFigures]) -> String {
+    let shown: Vec<_> =
+        COLUMNS.iter().filter(|(name, ..)| rows.iter().any(|r| r.figures.contains_key(*name))).collect();
+    let cells = |row: &SettingFigures| {
+        let cell = |(name, _, factor): &&(&str, &str, f64)| {
+            let Some(m) = row.figures.get(*name) else { return " – |".to_string() };
+            let digits = if *factor > 1.0 { 1 } else { 3 };
+            let half = m.half_width.map_or(String::new(), |h| format!(" ± {:.digits$}", h * factor));
+            format!(" {:.digits$}{half} |", m.mean * factor)
+        };
+        shown.iter().map(cell).collect::<String>()
+    };
+    let mut lines = vec![
+        format!("| setting |{}", shown.iter().map(|(_, heading, _)| format!(" {heading} |")).collect::<String>()),
+        format!("|---|{}", "---|".repeat(shown.len())),
+    ];
+    lines.extend(rows.iter().map(|row| format!("| {} |{}", row.setting, cells(row))));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sweep::member::State;
+
+    #[test]
+    fn means_have_student_intervals_and_the_baseline_is_scaled() {
+        let m = Mean::of(&[1.0, 2.0, 3.0]).unwrap();
+        assert_eq!(m.mean, 2.0);
+        // scipy.stats.t.interval(0.95, 2, 2, 1/sqrt(3)) is 2 ± 2.4841.
+        assert!((m.half_width.unwrap() - 2.4841).abs() < 1e-3);
+        assert_eq!(Mean::of(&[1.0]).unwrap().half_width, None);
+        let member = |value: &str, seed, ece: Option<f64>| {
+            let setting = vec![Choice { key: "loss.label_smoothing".into(), value: value.into() }];
+            let figures = ece.map(|e| Figures::from([("ece".into(), e), ("ece_scaled".into(), e / 2.0)]));
+            Member { state: figures.map_or(State::Unfinished, State::Judged), ..Member::new(setting, seed) }
+        };
+        let rows = table(&[member("0", 0, Some(0.2)), member("0.1", 0, Some(0.3)), member("0.1", 1, None)]);
+        let ece: Vec<(&str, f64, usize)> =
+            rows.iter().map(|r| (r.setting.as_str(), r.figures["ece"].mean, r.figures["ece"].seeds)).collect();
+        assert_eq!(ece[0], ("loss.label_smoothing = 0", 0.2, 1));
+        assert_eq!(ece[1], ("loss.label_smoothing = 0.1", 0.3, 1));
+        assert_eq!(ece[2], ("loss.label_smoothing = 0, then temperature scaling", 0.1, 1));
+    }
+}

@@ -1,0 +1,146 @@
+//! `sweep` as users run it: members that go on, members that are not what they were, and halving.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::runs::{PROMPTS, Place, json, text};
+
+impl Place {
+    fn sweep(&self, args: &[&str]) -> Value {
+        let output = self.run(&[&["sweep", "tiny.toml", "--json"], args].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        json(&output.stdout)
+    }
+
+    /// When a member's figures were last written to.
+    fn trained(&self, member: &str) -> SystemTime {
+        fs::metadata(self.path(member).join("metrics.jsonl")).unwrap().modified().unwrap()
+    }
+}
+
+#[test]
+fn a_sweep_goes_on_and_its_members_are_runs() {
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    let args =
+        ["sweep", "tiny.toml", "--grid", "loss.label_smoothing=0,0.1", "--seeds", "2", "--out", "sweep", "--json"];
+    let args = [&args[..], &["--prompts", "classes.toml", "--set", "train.max_steps=4"]].concat();
+    // One member cannot make its folder: the others are done all the same.
+    fs::create_dir(place.path("sweep")).unwrap();
+    let blocked = place.path("sweep/loss.label_smoothing=0.1+seed=4");
+    fs::write(&blocked, "in the way").unwrap();
+    let output = place.run(&args);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("1 of 4 members failed"), "{}", text(&output.stderr));
+    fs::remove_file(&blocked).unwrap();
+    let before = place.trained("sweep/loss.label_smoothing=0+seed=3");
+    let output = place.run(&args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(place.trained("sweep/loss.label_smoothing=0+seed=3"), before, "what is done is not done again");
+    let table = json(&output.stdout)["table"].clone();
+    assert_eq!(table.as_array().unwrap().len(), 3, "two settings and the baseline");
+    for name in ["recall@1", "match_ece", "class_auroc_macro", "class_brier", "class_nll"] {
+        let cell = &table[1]["figures"][name];
+        assert!(cell["mean"].is_number() && cell["half_width"].is_number() && cell["seeds"] == 2, "{name}: {cell}");
+    }
+    assert_eq!(table[2]["figures"]["class_nll"], table[0]["figures"]["class_nll_scaled"]);
+    // A member is the run that `train` makes.
+    place.train_ok("alone", &["--set", "train.max_steps=4", "--set", "loss.label_smoothing=0"]);
+    place.assert_same_run("alone", "sweep/loss.label_smoothing=0+seed=3");
+}
+
+/// Halving ends with one of three, and says of the others when they were pruned.
+#[test]
+fn halving_leaves_one_of_three() {
+    let place = Place::new();
+    let swept = place.sweep(&["--grid", "optim.lr=1e-5,1e-3,1e-2", "--halving", "3", "--out", "halved"]);
+    let members = swept["members"].as_array().unwrap();
+    assert_eq!(members.iter().filter(|m| m["figures"].is_object()).count(), 1, "{members:?}");
+    assert!(members.iter().any(|m| m["problem"] == "pruned at step 1 of 10"), "{members:?}");
+}
+
+/// Rounds end before the first validation that is due: members are validated at the stop, and one that learns beats
+/// those that stand still although they come first.
+#[test]
+fn halving_compares_what_members_have_learnt() {
+    let place = Place::new();
+    let rare = ["--set", "train.max_steps=90", "--set", "train.eval_every=90", "--set", "eval.bootstrap=0"];
+    let grid = ["--grid", "optim.lr=0,1e-8,3e-4", "--halving", "3", "--out", "halved"];
+    let swept = place.sweep(&[&grid[..], &rare].concat());
+    let judged = |m: &&Value| m["figures"].is_object();
+    let left: Vec<&str> =
+        swept["members"].as_array().unwrap().iter().filter(judged).map(|m| m["name"].as_str().unwrap()).collect();
+    assert_eq!(left, ["optim.lr=3e-4+seed=3"], "{swept}");
+}
+
+#[test]
+fn halving_without_validation_pairs_is_refused() {
+    let place = Place::new();
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap().replace(",val,", ",train,");
+    fs::write(place.path("phantom/manifest.csv"), manifest).unwrap();
+    let args = ["sweep", "tiny.toml", "--grid", "optim.lr=0,1e-3", "--halving", "2", "--out", "halved"];
+    let errors = place.errors(&args, 1);
+    assert!(errors[0].starts_with("--halving compares members by their validations, and there are"), "{errors:?}");
+    assert!(!place.path("halved").exists());
+}
+
+/// Members are skipped only when they are what they would become again; the user is told what is not.
+#[test]
+fn members_that_were_made_from_something_else_are_refused() {
+    let place = Place::new();
+    let args = ["sweep", "tiny.toml", "--grid", "loss.label_smoothing=0,0.1", "--out", "sweep"];
+    let args = [&args[..], &["--set", "train.max_steps=2"]].concat();
+    let output = place.run(&args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (member, table) = ("sweep/loss.label_smoothing=0+seed=3", fs::read(place.path("sweep/sweep.md")).unwrap());
+    let before = place.trained(member);
+    let refused = |more: &[&str]| -> String {
+        let errors = place.errors(&[&args[..], more].concat(), 2);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].starts_with("sweep: holds members of another sweep: "), "{errors:?}");
+        assert_eq!(place.trained(member), before);
+        assert_eq!(fs::read(place.path("sweep/sweep.md")).unwrap(), table);
+        errors[0].clone()
+    };
+    // On the command line, in the file, in the data.
+    let error = refused(&["--set", "optim.lr=3e-3"]);
+    assert!(error.contains(": optim.lr was 0.001 and is 0.003 now; name another folder with --out"), "{error}");
+    let config = fs::read_to_string(place.path("tiny.toml")).unwrap();
+    fs::write(place.path("tiny.toml"), config.replace("brightness = 0.1", "brightness = 0.2")).unwrap();
+    assert!(refused(&[]).contains(": augment.brightness was 0.1 and is 0.2 now;"));
+    fs::write(place.path("tiny.toml"), config).unwrap();
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    fs::write(place.path("phantom/manifest.csv"), manifest.replacen("IMPRESSION", "Impression", 1)).unwrap();
+    let error = refused(&[]);
+    assert!(error.contains("manifest.csv\" holds has changed"), "{error}");
+    fs::write(place.path("phantom/manifest.csv"), manifest).unwrap();
+    // What does not change weights is no change.
+    let output = place.run(&[&args[..], &["--set", "data.workers=1"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(place.trained(member), before, "nothing is trained again");
+}
+
+/// Another split, or other prompts, judge members anew and train nothing.
+#[test]
+fn members_are_judged_anew_where_that_is_another_judgement() {
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    let figures = |more: &[&str]| {
+        let args = ["--grid", "loss.label_smoothing=0.1", "--out", "sweep", "--set", "train.max_steps=2"];
+        place.sweep(&[&args[..], more].concat())["members"][0]["figures"].clone()
+    };
+    let prompts = ["--prompts", "classes.toml"];
+    let on_test = figures(&prompts);
+    let before = place.trained("sweep/loss.label_smoothing=0.1+seed=3");
+    let on_train = figures(&["--prompts", "classes.toml", "--split", "train"]);
+    assert_ne!(on_train["mean_recall"], on_test["mean_recall"], "another split");
+    assert_eq!(figures(&prompts), on_test);
+    fs::write(place.path("classes.toml"), PROMPTS.replace("Clear lungs.", "Opacity in the left lung.")).unwrap();
+    let other = figures(&prompts);
+    assert_eq!(other["mean_recall"], on_test["mean_recall"]);
+    assert_ne!(other["class_nll"], on_test["class_nll"], "other prompts under the same name");
+    assert_eq!(place.trained("sweep/loss.label_smoothing=0.1+seed=3"), before, "nothing is trained again");
+}
