@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Deserializer};
+
 use crate::data::{Blank, Uncertain};
 use crate::span::Span;
 use crate::words::words;

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::key::Key;
 use super::keys::KEYS;
 use super::kind::Kind;
-use crate::error::{ProblemList, did_you_mean};
+use crate::error::did_you_mean;
 use crate::span::Span;
 
 /// Where a value stands.

@@ -112,7 +112,8 @@ fn what_is_frozen_is_no_part_of_the_graph() {
     let towers = tracked(FreezeConfig { image: FreezeDepth::All, text: FreezeDepth::All, ..FreezeConfig::NONE });
     let half =
         tracked(FreezeConfig { image: FreezeDepth::Blocks(1), text: FreezeDepth::Blocks(1), ..FreezeConfig::NONE });
-    let all = FreezeConfig { image: FreezeDepth::All, text: FreezeDepth::All, projections: true, logit_scale: true };
+    let (image, text) = (FreezeDepth::All, FreezeDepth::All);
+    let all = FreezeConfig { image, text, projections: true, logit_scale: true, ..FreezeConfig::NONE };
     assert!(whole.0 > 20 && whole.1 > 20, "{whole:?}");
     assert_eq!(towers, (1, 1), "the projections of {whole:?}");
     assert!(half.0 < whole.0 * 2 / 3 && half.1 < whole.1 * 2 / 3, "{half:?} of {whole:?}");

@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 
 use super::launch::{Arg, launch, over};
 use super::zeros;
-use crate::ops::spec::Attention;
 use crate::ops::segments::Segments;
+use crate::ops::spec::Attention;
 use crate::ops::tape::Value;
 
 /// Queries or keys of a block, and the widest head, as kernels.cu has them.
