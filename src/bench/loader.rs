@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::Spread;
-use crate::data::{Columns, Images, Manifest, Prefetch, Preprocess, Sampler, Sampling};
+use crate::data::{Columns, Images, Manifest, Prefetch, Preprocess, Sampler, Sampling, StepShape};
 use crate::ops::peak_rss_mib;
 
 /// What is measured.
@@ -61,7 +61,8 @@ pub fn loader(bench: &LoaderBench) -> Result<LoaderFigures> {
     let all = Arc::new(manifest.rows);
     let mut rates = Vec::new();
     if bench.rounds > 0 {
-        let sampler = Arc::new(Sampler::new(0, &all, &[rows], sampling, (bench.batch_size, 1)));
+        let step = StepShape { batch_size: bench.batch_size, batches: 1 };
+        let sampler = Arc::new(Sampler::new(0, &all, &[rows], sampling, step));
         let preprocess = Preprocess::clip(bench.image_size);
         let batches = sampler.steps_per_epoch();
         for round in 0..=bench.rounds as u64 {

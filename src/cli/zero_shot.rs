@@ -7,8 +7,7 @@ use serde_json::json;
 
 use super::eval::{DataArgs, OpenModel, policy_of};
 use super::{output, table};
-use crate::data::{Blank, Uncertain};
-use crate::data::{Columns, Manifest, Prompts, Row};
+use crate::data::{Blank, Columns, LabelPolicy, Manifest, Prompts, Row, Uncertain};
 use crate::eval::{Scores, ZeroShotOptions, score};
 
 #[derive(Debug, clap::Args)]
@@ -102,7 +101,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn scored(args: &Args, open: &OpenModel, prompts: &Prompts, rows: &[Row]) -> Result<Scores> {
     let uncertain = Uncertain::find(&args.uncertain).context("--uncertain")?;
     let blank = Blank::find(&args.blank).context("--blank")?;
-    let (labels, unknown) = prompts.labels(rows, (uncertain, blank))?;
+    let (labels, unknown) = prompts.labels(rows, LabelPolicy { uncertain, blank })?;
     if !unknown.is_empty() {
         let list: Vec<String> = unknown.iter().take(5).map(|(label, n)| format!("{label:?} ({n})")).collect();
         tracing::warn!(

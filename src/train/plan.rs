@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::prepare::Prepared;
 use super::thaw::ThawSteps;
 use crate::config::Config;
-use crate::data::{Row, RowOdds, Sampler, Sampling, Views};
+use crate::data::{Row, RowOdds, Sampler, Sampling, StepShape, Views};
 use crate::dist::Collective;
 use crate::optim::{Schedule, ScheduleKind};
 
@@ -48,7 +48,8 @@ pub(super) fn sampler(config: &Config, rows: &[Row], sources: &[usize]) -> Sampl
         length_buckets: data.length_buckets,
         shuffle_buffer: data.shuffle_buffer,
     };
-    Sampler::new(config.seed, rows, sources, sampling, (config.train.batch_size, config.train.accum_freq))
+    let step = StepShape { batch_size: config.train.batch_size, batches: config.train.accum_freq };
+    Sampler::new(config.seed, rows, sources, sampling, step)
 }
 
 /// The plan of this rank of `world` for what was prepared, of which the pairs must fill a step.

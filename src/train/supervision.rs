@@ -10,7 +10,7 @@ use candle_core::Tensor;
 
 use super::step::TrainStep;
 use crate::config::{ClassWeights, Config, LossKind, Positives};
-use crate::data::{Labels, Prompts, ReportTokenizer, Row};
+use crate::data::{LabelPolicy, Labels, Prompts, ReportTokenizer, Row};
 use crate::loss::PairTargets;
 use crate::model::{ClipModel, Part};
 use crate::ops::Value;
@@ -72,7 +72,7 @@ impl Supervision {
             if prompts.multi_label { "positive and" } else { "no" },
             if prompts.multi_label { "= \"class\" takes without" } else { "= \"multi_label\" needs as" }
         );
-        let (labels, unknown) = prompts.labels(rows, (c.uncertain, c.blank))?;
+        let (labels, unknown) = prompts.labels(rows, LabelPolicy { uncertain: c.uncertain, blank: c.blank })?;
         if !unknown.is_empty() {
             let rows: usize = unknown.values().sum();
             let shown: Vec<String> = unknown.keys().take(5).map(|label| format!("{label:?}")).collect();

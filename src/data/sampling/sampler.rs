@@ -1,14 +1,15 @@
 //! The order of training rows: a pure function of the seed and the position, so that resuming needs no state.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::{Rng, RngExt};
 
-use crate::seed::{Purpose, name_index, stream};
-
+use super::duplicates::without_duplicates;
+use super::facts::{RowFacts, facts};
 use crate::data::Row;
+use crate::seed::{Purpose, stream};
 
 /// How an epoch is drawn.
 #[derive(Clone, Debug, Default)]
@@ -27,47 +28,33 @@ pub struct Sampling {
     pub shuffle_buffer: usize,
 }
 
-/// What is known of a row.
-#[derive(Clone, Copy, Debug)]
-struct Unit {
-    /// Which of `data.train` it comes from.
-    source: u32,
-    /// Which file.
-    file: u32,
-    /// Rows with the same number are views of one study.
-    study: u32,
-    class: u32,
-    /// Of the report.
-    hash: u64,
-    length: u32,
+/// How many rows a step has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepShape {
+    /// Rows of a batch.
+    pub batch_size: usize,
+    /// Batches of a step.
+    pub batches: usize,
 }
 
 /// Which rows each batch holds. Every epoch is drawn anew; rows that do not fill a last step wait for the next epoch.
 #[derive(Debug)]
 pub struct Sampler {
     seed: u64,
-    units: Vec<Unit>,
+    units: Vec<RowFacts>,
     sampling: Sampling,
-    batch_size: usize,
-    batches_per_step: usize,
+    step: StepShape,
     rows_per_epoch: usize,
     /// The epochs asked for last.
     orders: Mutex<BTreeMap<u64, Arc<Vec<u32>>>>,
 }
 
 impl Sampler {
-    /// Draws from `rows`, of which the first `sources[0]` come from the first source and so on, in steps of
-    /// `batches_per_step` batches of `batch_size`. Look at [`Self::rows_per_epoch`] first: an epoch must fill one step.
-    pub fn new(
-        seed: u64,
-        rows: &[Row],
-        sources: &[usize],
-        sampling: Sampling,
-        (batch_size, batches_per_step): (usize, usize),
-    ) -> Self {
-        let units = units(rows, sources);
-        let mut sampler =
-            Self { seed, units, sampling, batch_size, batches_per_step, rows_per_epoch: 0, orders: Mutex::default() };
+    /// Draws from `rows`, of which the first `sources[0]` come from the first source and so on. Look at
+    /// [`Self::rows_per_epoch`] first: an epoch must fill one step.
+    pub fn new(seed: u64, rows: &[Row], sources: &[usize], sampling: Sampling, step: StepShape) -> Self {
+        let units = facts(rows, sources);
+        let mut sampler = Self { seed, units, sampling, step, rows_per_epoch: 0, orders: Mutex::default() };
         sampler.rows_per_epoch = sampler.drawn(0).len();
         sampler
     }
@@ -92,7 +79,7 @@ impl Sampler {
 
     /// Rows of a step.
     pub fn rows_per_step(&self) -> usize {
-        self.batch_size * self.batches_per_step
+        self.step.batch_size * self.step.batches
     }
 
     /// The rows of an epoch in order. Workers ask for neighbouring epochs at most.
@@ -203,89 +190,15 @@ impl Sampler {
 
     /// Over windows of some steps, rows of like length into one batch; the batches then in random order.
     fn sort_by_length(&self, order: &mut [u32], rng: &mut impl Rng) {
-        let window = self.sampling.length_buckets * self.batch_size * self.batches_per_step;
-        let whole = order.len() / self.batch_size * self.batch_size;
+        let window = self.sampling.length_buckets * self.step.batch_size * self.step.batches;
+        let whole = order.len() / self.step.batch_size * self.step.batch_size;
         for part in order[..whole].chunks_mut(window.max(1)) {
             part.sort_by_key(|&row| self.units[row as usize].length);
-            let mut batches: Vec<Vec<u32>> = part.chunks(self.batch_size).map(<[u32]>::to_vec).collect();
+            let mut batches: Vec<Vec<u32>> = part.chunks(self.step.batch_size).map(<[u32]>::to_vec).collect();
             shuffle(&mut batches, rng);
             part.copy_from_slice(&batches.concat());
         }
     }
-}
-
-/// `rows` in an order in which steps are filled one after the other, and a row whose `report` the step holds already
-/// waits for the next; what cannot be placed so comes last. Each row is looked at once and moved at most twice: of those
-/// that wait, only the first of each report is known to the step.
-fn without_duplicates(rows: &[u32], step: usize, report: impl Fn(u32) -> u64) -> Vec<u32> {
-    let mut result = Vec::with_capacity(rows.len());
-    // By report, where in `rows` those stand that wait; and the first of each report, in the order of rows.
-    let mut waiting: HashMap<u64, VecDeque<usize>> = HashMap::new();
-    let mut first: BTreeMap<usize, u64> = BTreeMap::new();
-    let mut next = 0;
-    while result.len() < rows.len() {
-        let mut held = HashSet::new();
-        while held.len() < step
-            && let Some((place, report)) = first.pop_first()
-        {
-            waiting.get_mut(&report).and_then(VecDeque::pop_front);
-            held.insert(report);
-            result.push(rows[place]);
-        }
-        while held.len() < step && next < rows.len() {
-            let report = report(rows[next]);
-            if held.insert(report) {
-                result.push(rows[next]);
-            } else {
-                waiting.entry(report).or_default().push_back(next);
-            }
-            next += 1;
-        }
-        if held.len() < step {
-            let mut rest: Vec<usize> = waiting.into_values().flatten().collect();
-            rest.sort_unstable();
-            result.extend(rest.into_iter().map(|place| rows[place]));
-            break;
-        }
-        for report in held {
-            if let Some(&place) = waiting.get(&report).and_then(VecDeque::front) {
-                first.insert(place, report);
-            }
-        }
-    }
-    result
-}
-
-fn units(rows: &[Row], sources: &[usize]) -> Vec<Unit> {
-    let mut files: Vec<usize> = Vec::new();
-    let mut studies = std::collections::HashMap::new();
-    let mut classes = std::collections::HashMap::new();
-    let mut ends: Vec<usize> = Vec::new();
-    for &count in sources {
-        ends.push(ends.last().unwrap_or(&0) + count);
-    }
-    let mut number = |i: usize, row: &Row| {
-        let address = Arc::as_ptr(row.origin()) as usize;
-        if files.last() != Some(&address) {
-            files.push(address);
-        }
-        let next = studies.len() as u32;
-        // A row without a study is one of its own.
-        let study = match row.study_id() {
-            Some(id) => *studies.entry((name_index(id), 0)).or_insert(next),
-            None => *studies.entry((i as u64, 1)).or_insert(next),
-        };
-        let next = classes.len() as u32;
-        Unit {
-            source: ends.partition_point(|&end| end <= i) as u32,
-            file: files.len() as u32 - 1,
-            study,
-            class: *classes.entry(row.label().map(str::to_string)).or_insert(next),
-            hash: name_index(row.report()),
-            length: row.report().len() as u32,
-        }
-    };
-    rows.iter().enumerate().map(|(i, row)| number(i, row)).collect()
 }
 
 /// Fisher and Yates.
@@ -297,15 +210,16 @@ fn shuffle<T>(items: &mut [T], rng: &mut impl Rng) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashSet, VecDeque};
+
     use super::*;
 
-    fn sampler(units: Vec<Unit>, sampling: Sampling, batch: (usize, usize), seed: u64) -> Sampler {
+    fn sampler(units: Vec<RowFacts>, sampling: Sampling, batch: (usize, usize), seed: u64) -> Sampler {
         let mut sampler = Sampler {
             seed,
             units,
             sampling,
-            batch_size: batch.0,
-            batches_per_step: batch.1,
+            step: StepShape { batch_size: batch.0, batches: batch.1 },
             rows_per_epoch: 0,
             orders: Mutex::default(),
         };
@@ -313,16 +227,16 @@ mod tests {
         sampler
     }
 
-    fn plain(count: usize) -> Vec<Unit> {
-        let unit = |i: u32| Unit { source: 0, file: i / 10, study: i, class: 0, hash: u64::from(i), length: i % 7 };
+    fn plain(count: usize) -> Vec<RowFacts> {
+        let unit = |i: u32| RowFacts { source: 0, file: i / 10, study: i, class: 0, hash: u64::from(i), length: i % 7 };
         (0..count as u32).map(unit).collect()
     }
 
     /// Chunk number `index`, counted from the start of training.
     fn chunk(s: &Sampler, index: u64) -> Vec<usize> {
         let (per_step, start) =
-            (s.batches_per_step as u64, (index % s.batches_per_step as u64) as usize * s.batch_size);
-        s.rows(index / per_step, start..start + s.batch_size)
+            (s.step.batches as u64, (index % s.step.batches as u64) as usize * s.step.batch_size);
+        s.rows(index / per_step, start..start + s.step.batch_size)
     }
 
     fn epoch(sampler: &Sampler, epoch: u64) -> Vec<usize> {

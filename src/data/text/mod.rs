@@ -1,12 +1,14 @@
 //! Reports and prompts as text, and to token ids: sections, sentences, what of a report is read, classes in words,
 //! tokenizers.
 
+mod blanks;
 pub mod bpe;
 mod pipeline;
 mod prompts;
 mod report_policy;
 pub mod sections;
+mod sentences;
 pub mod tokenize;
 
-pub use prompts::{Labels, PromptClass, Prompts};
+pub use prompts::{LabelPolicy, Labels, PromptClass, Prompts};
 pub use report_policy::ReportPolicy;

@@ -43,6 +43,15 @@ pub enum Labels {
     Findings(Vec<Vec<Option<bool>>>),
 }
 
+/// What counts where a row does not say yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelPolicy {
+    /// What −1 means.
+    pub uncertain: Uncertain,
+    /// What nothing means.
+    pub blank: Blank,
+}
+
 impl Prompts {
     /// Reads a file; `.json` is JSON, everything else TOML.
     ///
@@ -54,14 +63,12 @@ impl Prompts {
 
     fn read(path: &Path) -> Result<Self> {
         let text = String::from_utf8(std::fs::read(path)?).context("is not UTF-8")?;
-        let entries: serde_json::Map<String, Value> = match path.extension().is_some_and(|e| e == "json") {
-            true => serde_json::from_str(&text)?,
-            false => {
-                let parsed: toml::Table =
-                    text.parse().map_err(|e: toml::de::Error| anyhow::anyhow!("{}", e.message()))?;
-                let values = parsed.into_iter().map(|(name, value)| Ok((name, serde_json::to_value(value)?)));
-                values.collect::<Result<_>>()?
-            }
+        let entries: serde_json::Map<String, Value> = if path.extension().is_some_and(|e| e == "json") {
+            serde_json::from_str(&text)?
+        } else {
+            let parsed: toml::Table = text.parse().map_err(|e: toml::de::Error| anyhow::anyhow!("{}", e.message()))?;
+            let values = parsed.into_iter().map(|(name, value)| Ok((name, serde_json::to_value(value)?)));
+            values.collect::<Result<_>>()?
         };
         let classes = entries.iter().map(|(name, value)| class(name, value)).collect::<Result<Vec<_>>>()?;
         ensure!(classes.len() > 1 || classes.iter().any(|c| !c.negative.is_empty()), "names fewer than two classes");
@@ -90,28 +97,21 @@ impl Prompts {
     }
 
     /// What `rows` are labelled with, and how often each label occurs that no class has. Findings come from columns of
-    /// their names, [`crate::data::Columns::extra`] 0, 1, …; where no row has any, from the label column as a list with `;` or
-    /// `|`.
+    /// their names, [`crate::data::Columns::extra`] 0, 1, …; where no row has any, from the label column as a list with
+    /// `;` or `|`.
     ///
     /// # Errors
     /// No row has a class; a finding that is neither 1, 0, −1 nor blank.
-    pub fn labels(&self, rows: &[Row], policy: (Uncertain, Blank)) -> Result<(Labels, BTreeMap<String, usize>)> {
+    pub fn labels(&self, rows: &[Row], policy: LabelPolicy) -> Result<(Labels, BTreeMap<String, usize>)> {
         let index: HashMap<&str, usize> = self.classes.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
         let mut unknown = BTreeMap::new();
-        let labels = match self.multi_label {
-            false => Labels::Classes(rows.iter().map(|row| self.class_of(row, &index, &mut unknown)).collect()),
-            true if rows.iter().any(|row| (0..self.classes.len()).any(|k| row.extra(k).is_some())) => {
-                let of_row = |row: &Row| {
-                    let value = |k: usize| finding(row.extra(k), policy).map_err(|seen| (k, seen));
-                    let values: Result<Vec<_>, _> = (0..self.classes.len()).map(value).collect();
-                    values.map_err(|(k, seen)| {
-                        let name = &self.classes[k].name;
-                        anyhow::anyhow!("{}: {name:?} is {seen:?}; allowed is 1, 0, -1 or nothing", row.place())
-                    })
-                };
-                Labels::Findings(rows.iter().map(of_row).collect::<Result<_>>()?)
-            }
-            true => Labels::Findings(rows.iter().map(|row| self.listed(row, &index, &mut unknown)).collect()),
+        let in_columns = || rows.iter().any(|row| (0..self.classes.len()).any(|k| row.extra(k).is_some()));
+        let labels = if !self.multi_label {
+            Labels::Classes(rows.iter().map(|row| self.class_of(row, &index, &mut unknown)).collect())
+        } else if in_columns() {
+            Labels::Findings(rows.iter().map(|row| self.findings(row, policy)).collect::<Result<_>>()?)
+        } else {
+            Labels::Findings(rows.iter().map(|row| self.listed(row, &index, &mut unknown)).collect())
         };
         let found = match &labels {
             Labels::Classes(classes) => classes.iter().any(Option::is_some),
@@ -126,6 +126,17 @@ impl Prompts {
             if unknown.is_empty() { "none".into() } else { seen() }
         );
         Ok((labels, unknown))
+    }
+
+    /// What stands in the columns called as the classes.
+    fn findings(&self, row: &Row, policy: LabelPolicy) -> Result<Vec<Option<bool>>> {
+        let value = |(k, class): (usize, &PromptClass)| {
+            finding(row.extra(k), policy).map_err(|seen| {
+                let name = &class.name;
+                anyhow::anyhow!("{}: {name:?} is {seen:?}; allowed is 1, 0, -1 or nothing", row.place())
+            })
+        };
+        self.classes.iter().enumerate().map(value).collect()
     }
 
     fn class_of(
@@ -197,15 +208,15 @@ fn class(name: &str, value: &Value) -> Result<PromptClass> {
 }
 
 /// CheXpert's notation: 1, 0, −1 for "uncertain", nothing for "not mentioned".
-fn finding(value: Option<&str>, (uncertain, blank): (Uncertain, Blank)) -> Result<Option<bool>, String> {
+fn finding(value: Option<&str>, policy: LabelPolicy) -> Result<Option<bool>, String> {
     Ok(match value {
-        None => match blank {
+        None => match policy.blank {
             Blank::Negative => Some(false),
             Blank::Ignore => None,
         },
         Some("1" | "1.0" | "true") => Some(true),
         Some("0" | "0.0" | "false") => Some(false),
-        Some("-1" | "-1.0") => match uncertain {
+        Some("-1" | "-1.0") => match policy.uncertain {
             Uncertain::Ignore => None,
             Uncertain::Positive => Some(true),
             Uncertain::Negative => Some(false),
@@ -218,6 +229,10 @@ fn finding(value: Option<&str>, (uncertain, blank): (Uncertain, Blank)) -> Resul
 mod tests {
     use super::*;
     use crate::data::{Columns, Manifest};
+
+    fn policy(uncertain: Uncertain, blank: Blank) -> LabelPolicy {
+        LabelPolicy { uncertain, blank }
+    }
 
     fn prompts(name: &str, text: &str) -> Result<Prompts> {
         let dir = tempfile::tempdir().unwrap();
@@ -240,7 +255,7 @@ mod tests {
         assert_eq!(p.names(), ["zebra", "肺炎", "apple"]);
         assert_eq!(p.sentences(), (vec!["Z.", "肺炎。", "感染。", "A."], vec![1, 2, 1]));
         let rows = rows("image,report,label\na,x,apple\na,x,\na,x,todo\na,x,肺炎\n", &[]);
-        let (labels, unknown) = p.labels(&rows, (Uncertain::Ignore, Blank::Negative)).unwrap();
+        let (labels, unknown) = p.labels(&rows, policy(Uncertain::Ignore, Blank::Negative)).unwrap();
         assert_eq!(labels, Labels::Classes(vec![Some(2), None, None, Some(1)]));
         assert_eq!(unknown, BTreeMap::from([("todo".to_string(), 1)]));
     }
@@ -253,14 +268,20 @@ mod tests {
         let table = rows("image,report,A,B\na,x,1.0,\na,x,-1,0\n", &["A", "B"]);
         let of = |policy| p.labels(&table, policy).unwrap().0;
         let (yes, no) = (Some(true), Some(false));
-        assert_eq!(of((Uncertain::Ignore, Blank::Negative)), Labels::Findings(vec![vec![yes, no], vec![None, no]]));
-        assert_eq!(of((Uncertain::Positive, Blank::Ignore)), Labels::Findings(vec![vec![yes, None], vec![yes, no]]));
+        assert_eq!(
+            of(policy(Uncertain::Ignore, Blank::Negative)),
+            Labels::Findings(vec![vec![yes, no], vec![None, no]])
+        );
+        assert_eq!(
+            of(policy(Uncertain::Positive, Blank::Ignore)),
+            Labels::Findings(vec![vec![yes, None], vec![yes, no]])
+        );
         let lists = rows("image,report,label\na,x,B; A\na,x,B|C\n", &["A", "B"]);
-        let (labels, unknown) = p.labels(&lists, (Uncertain::Ignore, Blank::Ignore)).unwrap();
+        let (labels, unknown) = p.labels(&lists, policy(Uncertain::Ignore, Blank::Ignore)).unwrap();
         assert_eq!(labels, Labels::Findings(vec![vec![yes, yes], vec![no, yes]]));
         assert_eq!(unknown.len(), 1);
         let bad = rows("image,report,A,B\na,x,2,0\n", &["A", "B"]);
-        let error = p.labels(&bad, (Uncertain::Ignore, Blank::Ignore)).unwrap_err().to_string();
+        let error = p.labels(&bad, policy(Uncertain::Ignore, Blank::Ignore)).unwrap_err().to_string();
         assert!(error.ends_with("m.csv:2: \"A\" is \"2\"; allowed is 1, 0, -1 or nothing"), "{error}");
     }
 

@@ -1,10 +1,11 @@
 //! Sections of a clinical report: where FINDINGS begin and end. English and Chinese.
 //!
-//! A heading stands at the beginning of a line, or after a sentence, or in capitals within small letters; it is followed by
-//! a colon or stands alone on its line. Sub-headings such as `LUNGS:` stay part of their section. What is said in a section is not looked
-//! at.
+//! A heading stands at the beginning of a line, or after a sentence, or in capitals within small letters; it is
+//! followed by a colon or stands alone on its line. Sub-headings such as `LUNGS:` stay part of their section. What is
+//! said in a section is not looked at.
 
-use std::borrow::Cow;
+pub use super::blanks::without_blanks;
+pub use super::sentences::sentences;
 
 /// A part of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -253,138 +254,6 @@ pub fn text(report: &str, section: Section) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("\n"))
 }
 
-/// Words that end in a full stop which ends no sentence.
-const ABBREVIATIONS: [&str; 24] = [
-    "dr", "mr", "mrs", "ms", "prof", "st", "vs", "e.g", "i.e", "eg", "ie", "no", "approx", "ca", "cf", "fig", "resp",
-    "cm", "mm", "a.m", "p.m", "pt", "incl", "max",
-];
-
-/// Sentences, without the numbers of list items. A stop within a number, after an abbreviation or an initial ends none.
-pub fn sentences(text: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut start = 0;
-    let mut chars = text.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
-        let next = chars.peek().map(|&(_, c)| c);
-        let ends = match c {
-            '。' | '！' | '？' | '；' | '!' | '?' | '\n' => true,
-            '.' => next.is_none_or(char::is_whitespace) && !is_abbreviation(&text[start..at], next, &text[at + 1..]),
-            _ => false,
-        };
-        if ends {
-            push_sentence(&text[start..at + c.len_utf8()], &mut found);
-            start = at + c.len_utf8();
-        }
-    }
-    push_sentence(&text[start..], &mut found);
-    found
-}
-
-fn is_abbreviation(before: &str, next: Option<char>, after: &str) -> bool {
-    let word = before.rsplit(|c: char| c.is_whitespace() || c == '(').next().unwrap_or_default();
-    let lower = word.to_lowercase();
-    // The number of a list item, taken off with the sentence that follows it.
-    let item = before.trim().len() == word.len() && word.chars().all(|c| c.is_ascii_digit()) && !word.is_empty();
-    let initial = word.chars().count() == 1 && word.chars().all(char::is_uppercase);
-    // "3 cm. The" ends, "3 cm. in" does not.
-    let goes_on = after.trim_start().chars().next().is_some_and(char::is_lowercase);
-    let unit = matches!(lower.as_str(), "cm" | "mm" | "no" | "max");
-    let known = ABBREVIATIONS.contains(&lower.as_str());
-    next.is_some() && (item || initial || (known && (!unit || goes_on)))
-}
-
-fn push_sentence<'a>(text: &'a str, found: &mut Vec<&'a str>) {
-    let mut text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    if digits > 0 && digits <= 2 {
-        let rest = &text[digits..];
-        let marked = [". ", ") ", "、", ".\n", "．"].iter().find_map(|mark| rest.strip_prefix(mark));
-        text = marked.map_or(text, str::trim);
-    }
-    let text = text.trim_start_matches(['-', '*', '•']).trim();
-    if text.chars().any(char::is_alphanumeric) {
-        found.push(text);
-    }
-}
-
-/// `text` without the blanks of de-identification (`___`, `XXXX`, `[** … **]`, `[REDACTED]`), and without the white space
-/// and brackets that are then left over.
-pub fn without_blanks(text: &str) -> Cow<'_, str> {
-    if !text.contains("__")
-        && !text.contains("XXX")
-        && !text.contains("xxx")
-        && !text.contains('[')
-        && !text.contains("<unk>")
-    {
-        return text.into();
-    }
-    let mut kept = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut changed = false;
-    while !rest.is_empty() {
-        let after_word = kept.chars().next_back().is_some_and(char::is_alphanumeric);
-        match blank(rest, after_word) {
-            Some(len) => {
-                changed = true;
-                rest = &rest[len..];
-                while kept.ends_with(' ') {
-                    kept.pop();
-                }
-                let next = rest.trim_start_matches(' ');
-                // Empty brackets go too.
-                if kept.ends_with(['(', '（']) && next.starts_with([')', '）']) {
-                    kept.truncate(kept.trim_end_matches(['(', '（']).trim_end_matches(' ').len());
-                    rest = &next[next.chars().next().map_or(0, char::len_utf8)..];
-                } else if let Some(mark) = next.chars().next().filter(|c| MARKS.contains(c)) {
-                    rest = next;
-                    // Of two marks that now meet, the one that ends more stays.
-                    if kept.is_empty() || kept.ends_with(['.', '。']) && mark != ')' && mark != '）' {
-                        rest = next[mark.len_utf8()..].trim_start_matches(' ');
-                    } else if kept.ends_with([',', ';', '，', '；']) {
-                        kept.pop();
-                    }
-                } else if kept.is_empty() || kept.ends_with(['\n', '(']) {
-                    rest = next;
-                } else if !next.is_empty() && !next.starts_with('\n') {
-                    rest = next;
-                    if text.is_ascii() || kept.ends_with(|c: char| c.is_ascii()) {
-                        kept.push(' ');
-                    }
-                }
-            }
-            None => {
-                let c = rest.chars().next().unwrap_or_default();
-                kept.push(c);
-                rest = &rest[c.len_utf8()..];
-            }
-        }
-    }
-    if changed { kept.trim().to_string().into() } else { text.into() }
-}
-
-/// Marks that move up to the word before.
-const MARKS: [char; 9] = ['.', ',', ';', ':', ')', '。', '，', '；', '）'];
-
-/// Length of the blank that `text` begins with.
-fn blank(text: &str, after_word: bool) -> Option<usize> {
-    let run = |c: char| text.len() - text.trim_start_matches(c).len();
-    let next_is_word = |len: usize| text[len..].chars().next().is_some_and(char::is_alphanumeric);
-    match text.chars().next()? {
-        '_' if run('_') >= 2 => Some(run('_')),
-        // Not the end of a word, and more than a chromosome.
-        c @ ('X' | 'x') if !after_word && run(c) >= 3 && !next_is_word(run(c)) => Some(run(c)),
-        '<' if text.starts_with("<unk>") => Some(5),
-        '[' => {
-            let end = text.char_indices().take(80).find(|&(_, c)| c == ']' || c == '\n').filter(|&(_, c)| c == ']')?.0;
-            let inside = &text[1..end];
-            let marked = inside.starts_with("**")
-                || (inside.len() > 3 && inside.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c == ' '));
-            marked.then_some(end + 1)
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,9 +279,9 @@ mod tests {
 
     #[test]
     fn the_form_of_mimic_cxr() {
-        let report = "                                 FINAL REPORT\n EXAMINATION:  CHEST (PA AND LAT)\n \n INDICATION:  ___F \
-                      with cough // pneumonia?\n \n COMPARISON:  ___\n \n FINDINGS: \n \n LUNGS: Clear.\n HEART: Normal.\n \n \
-                      IMPRESSION: \n \n No acute process.\n";
+        let report = "                                 FINAL REPORT\n EXAMINATION:  CHEST (PA AND LAT)\n \n \
+                      INDICATION:  ___F with cough // pneumonia?\n \n COMPARISON:  ___\n \n FINDINGS: \n \n \
+                      LUNGS: Clear.\n HEART: Normal.\n \n IMPRESSION: \n \n No acute process.\n";
         assert_eq!(
             parts(report),
             [
@@ -470,35 +339,6 @@ mod tests {
         assert_eq!(text("FINDINGS: a\nIMPRESSION: b\nFINDINGS: c", Section::Findings).unwrap(), "a\nc");
         assert_eq!(text("FINDINGS:\nIMPRESSION: b", Section::Findings), None);
         assert_eq!(parts(""), []);
-    }
-
-    #[test]
-    fn sentences_of_both_languages() {
-        let english = "1. Nodule of 1.5 cm. in the left lobe, seen by Dr. X. Unchanged vs. prior? 2. No effusion.\n- Heart normal";
-        assert_eq!(
-            sentences(english),
-            ["Nodule of 1.5 cm. in the left lobe, seen by Dr. X. Unchanged vs. prior?", "No effusion.", "Heart normal"]
-        );
-        assert_eq!(sentences("1、右下肺斑片影。2、心影不大；未见积液"), ["右下肺斑片影。", "心影不大；", "未见积液"]);
-        assert_eq!(sentences("Width 3 cm. The rest is normal."), ["Width 3 cm.", "The rest is normal."]);
-        assert!(sentences(" . \n").is_empty());
-    }
-
-    #[test]
-    fn blanks_go_without_a_trace() {
-        for (text, wanted) in [
-            ("compared to ___ .", "compared to."),
-            ("___ year old with XXXX pain", "year old with pain"),
-            ("from [**2019-01-02**], unchanged", "from, unchanged"),
-            ("Dr. ___ (___) was told.", "Dr. was told."),
-            ("XXXX, no change. XXXX.", "no change."),
-            ("seen by [NAME] today", "seen by today"),
-            ("与____片比较", "与片比较"),
-            ("a plain text [see note] XX", "a plain text [see note] XX"),
-            ("foxxx", "foxxx"),
-        ] {
-            assert_eq!(without_blanks(text), wanted, "{text:?}");
-        }
     }
 
     #[test]
