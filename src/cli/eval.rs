@@ -7,6 +7,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{output, table};
+use crate::data::table::format_names;
 use crate::data::{Columns, Manifest, ReportPolicy, Row};
 use crate::dist::Single;
 use crate::eval::{Encoder, RetrievalOptions, evaluate, linear_probe, retrieval_difference};
@@ -58,11 +59,15 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// What may be given as a manifest.
+pub(super) fn manifest_help() -> String {
+    format!("Manifest: {}, a folder, hf://datasets/org/name", format_names())
+}
+
 /// How a manifest is read, shared by all commands that take one.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct DataArgs {
-    /// Manifest: CSV, TSV, JSONL, Parquet, tar shards, a folder, hf://datasets/org/name
-    #[arg(long, value_name = "MANIFEST")]
+    #[arg(long, value_name = "MANIFEST", help = manifest_help())]
     pub data: PathBuf,
     /// Only the rows of this split; default all rows
     #[arg(long)]

@@ -16,7 +16,7 @@ impl Config {
         self.check_loss(written, problems);
         if self.data.train.is_empty() && !written.is_mistaken("data.train") {
             problems.push(format!(
-                "{}: data.train is missing; name a CSV, TSV, JSONL or Parquet manifest with columns image and report",
+                "{}: data.train is missing; name a manifest with columns image and report",
                 written.path.display()
             ));
         }

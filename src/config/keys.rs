@@ -60,7 +60,7 @@ pub const KEYS: &[Key] = &[
         "data.train",
         Kind::Sources,
         "",
-        "Image–report pairs: CSV, TSV, JSONL, Parquet or WebDataset tar, patterns such as shard-{00..12}.tar, a folder, \
+        "Image–report pairs: a manifest of any format (docs/data.md), patterns such as shard-{00..12}.tar, a folder, \
          hf://datasets/org/name[@revision], or a list of these",
     ),
     key(

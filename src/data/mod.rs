@@ -27,6 +27,6 @@ pub use image::{Picture, augment, dicom, preprocess};
 pub use loader::Prefetch;
 pub use preprocess::{Prepared, Preprocess};
 pub use sampling::{Sampler, Sampling, StepShape};
-pub use table::{Columns, ImageSource, Manifest, Origin, Row, RowProblem, sources};
+pub use table::{Columns, ImageSource, Manifest, Origin, ProblemKind, Row, RowProblem, sources};
 pub use text::{LabelPolicy, Labels, PromptClass, Prompts, ReportPolicy, bpe, sections, tokenize};
 pub use tokenize::{ReportTokenizer, TokenizerKind};

@@ -24,8 +24,8 @@ pub enum Unit {
 }
 
 /// The split of each row, as a place in `shares`. Rows of a unit stay together, and so do rows whose images are the
-/// same file or have the same bytes, and with them their units. Groups are dealt out label by label (the rarest label of
-/// a group counts) in random order, each to the split that lacks most.
+/// same file or have the same bytes, and with them their units. Groups are dealt out label by label (the rarest label
+/// of a group counts) in random order, each to the split that lacks most.
 pub fn assign(rows: &[Row], unit: Unit, shares: &Shares, stratify: bool, seed: u64) -> Vec<usize> {
     let groups = groups(rows, unit);
     let mut rows_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();

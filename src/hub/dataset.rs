@@ -1,4 +1,4 @@
-//! Data sets of the Hub: which Parquet files there are, and the files.
+//! Data sets of the Hub: which files of a kind there are, and the files.
 
 use std::path::{Path, PathBuf};
 
@@ -47,17 +47,18 @@ impl DatasetFiles {
         Ok(Self(ModelFiles::open_with(&source, settings)?))
     }
 
-    /// Paths of all its Parquet files, in the order of their names; fetched where they are not in the cache. Without
-    /// a network, those of the cache.
+    /// Paths of all its files that end in `.{ending}`, in the order of their names; fetched where they are not in the
+    /// cache. Without a network, those of the cache.
     ///
     /// # Errors
     /// There are none, and every error of a download.
-    pub fn parquet(&self) -> Result<Vec<PathBuf>, HubError> {
+    pub fn files(&self, ending: &str) -> Result<Vec<PathBuf>, HubError> {
+        let ending = format!(".{ending}");
         let mut names = self.names()?;
-        names.retain(|name| name.ends_with(".parquet") && check_name(name).is_ok());
+        names.retain(|name| name.ends_with(&ending) && check_name(name).is_ok());
         names.sort();
         if names.is_empty() {
-            let wanted = Wanted { file: "*.parquet".into(), source: self.0.source().clone() };
+            let wanted = Wanted { file: format!("*{ending}"), source: self.0.source().clone() };
             return Err(HubError::EntryNotFound(Box::new(wanted)));
         }
         names.iter().map(|name| self.0.get(name)).collect()

@@ -119,6 +119,160 @@ fn what_is_cut_or_hostile_is_one_line() {
     );
 }
 
+/// Columns of one file as other writers than `datasets` make them: (schema of the column, physical values, levels).
+struct TypedColumn {
+    schema: &'static str,
+    values: TypedValues,
+    definition: Option<Vec<i16>>,
+    repetition: Option<Vec<i16>>,
+}
+
+enum TypedValues {
+    Bytes(Vec<Vec<u8>>),
+    Int32(Vec<i32>),
+    Int64(Vec<i64>),
+    Double(Vec<f64>),
+    Fixed(Vec<Vec<u8>>),
+}
+
+fn bytes(values: &[&[u8]]) -> TypedValues {
+    TypedValues::Bytes(values.iter().map(|v| v.to_vec()).collect())
+}
+
+fn required(schema: &'static str, values: TypedValues) -> TypedColumn {
+    TypedColumn { schema, values, definition: None, repetition: None }
+}
+
+/// Writes a file with one row group; `huggingface` is what `datasets` keeps in the footer.
+fn write_parquet(path: &Path, columns: &[TypedColumn], huggingface: &str) {
+    use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, FixedLenByteArray, FixedLenByteArrayType};
+    use parquet::data_type::{Int32Type, Int64Type};
+    use parquet::file::metadata::KeyValue;
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    let fields: String = columns.iter().map(|c| c.schema).collect();
+    let schema = parquet::schema::parser::parse_message_type(&format!("message m {{ {fields} }}")).unwrap();
+    let pairs = vec![KeyValue::new("huggingface".to_string(), huggingface.to_string())];
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(pairs)).build();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema.into(), properties.into()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for column in columns {
+        let mut open = group.next_column().unwrap().unwrap();
+        let (definition, repetition) = (column.definition.as_deref(), column.repetition.as_deref());
+        match &column.values {
+            TypedValues::Bytes(values) => {
+                let values: Vec<ByteArray> = values.iter().map(|v| v.clone().into()).collect();
+                open.typed::<ByteArrayType>().write_batch(&values, definition, repetition)
+            }
+            TypedValues::Fixed(values) => {
+                let values: Vec<FixedLenByteArray> = values.iter().map(|v| ByteArray::from(v.clone()).into()).collect();
+                open.typed::<FixedLenByteArrayType>().write_batch(&values, definition, repetition)
+            }
+            TypedValues::Int32(values) => open.typed::<Int32Type>().write_batch(values, definition, repetition),
+            TypedValues::Int64(values) => open.typed::<Int64Type>().write_batch(values, definition, repetition),
+            TypedValues::Double(values) => open.typed::<DoubleType>().write_batch(values, definition, repetition),
+        }
+        .unwrap();
+        open.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+/// Lists of labels, classes by number, numbers, dates and decimals: what a Parquet column may be, read as text.
+#[test]
+fn parquet_columns_of_every_kind_are_texts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("all.parquet");
+    let columns = [
+        required("required binary image;", bytes(&[b"one", b"two", b"three"])),
+        required("required binary report (UTF8);", bytes(&[b"r1", b" r2 ", b"r3"])),
+        TypedColumn {
+            schema: "optional group label (LIST) { repeated group list { optional int64 element; } }",
+            values: TypedValues::Int64(vec![1, 0, 2, 7]),
+            definition: Some(vec![3, 3, 0, 3, 2, 3]),
+            repetition: Some(vec![0, 1, 0, 0, 1, 1]),
+        },
+        required("required int64 patient_id (DECIMAL(18, 0));", TypedValues::Int64(vec![12, -1, 9_000_000_000])),
+        required("required int32 study_id (DATE);", TypedValues::Int32(vec![0, 19_782, -1])),
+        required("required int32 split (UINT_32);", TypedValues::Int32(vec![1, -1, 3])),
+        required("required double score;", TypedValues::Double(vec![1.0, 0.25, 1e300])),
+        required(
+            "required fixed_len_byte_array (3) price (DECIMAL(6, 2));",
+            TypedValues::Fixed(vec![vec![0, 0, 5], vec![0xff, 0xff, 0xff], vec![1, 0, 0]]),
+        ),
+        required("required int64 at (TIMESTAMP(MILLIS, true));", TypedValues::Int64(vec![0, 1, 86_400_000])),
+    ];
+    let classes =
+        r#"{"info":{"features":{"label":{"feature":{"names":["a","b","c"],"_type":"ClassLabel"},"_type":"List"}}}}"#;
+    write_parquet(&path, &columns, classes);
+    let extra = ["score", "price", "at", "nowhere"].map(str::to_string).to_vec();
+    let manifest = Manifest::open(&path, &Columns { extra, ..Columns::default() }, None).unwrap();
+    let rows: Vec<Vec<Option<&str>>> = manifest
+        .rows
+        .iter()
+        .map(|r| {
+            let named = [Some(r.report()), r.label(), r.patient_id(), r.study_id(), r.split()];
+            named.into_iter().chain((0..4).map(|i| r.extra(i))).collect()
+        })
+        .collect();
+    let expected: [[&str; 9]; 3] = [
+        ["r1", "b;a", "12", "1970-01-01", "1", "1.0", "0.05", "1970-01-01T00:00:00Z", ""],
+        ["r2", "", "-1", "2024-02-29", "4294967295", "0.25", "-0.01", "1970-01-01T00:00:00.001Z", ""],
+        ["r3", "c", "9000000000", "1969-12-31", "3", "1e300", "655.36", "1970-01-02T00:00:00Z", ""],
+    ];
+    let expected = expected.map(|row| row.map(|text| (!text.is_empty()).then_some(text)).to_vec());
+    assert_eq!(rows, expected);
+    assert_eq!(manifest.rows[2].image().bytes().unwrap(), b"three");
+    assert_eq!(manifest.rows[0].labels().collect::<Vec<_>>(), ["b", "a"]);
+}
+
+/// What cannot be read says so before anything is read.
+#[test]
+fn parquet_columns_that_are_no_text_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = || required("required binary report (UTF8);", bytes(&[b"r"]));
+    let image = || required("required binary image;", bytes(&[b"i"]));
+    let label = required("required int32 label (TIME(MILLIS, true));", TypedValues::Int32(vec![1]));
+    let cases = [
+        (vec![required("required int32 image;", TypedValues::Int32(vec![1])), report()], "column \"image\" is INT32"),
+        (vec![required("required binary pixels;", bytes(&[b"i"])), report()], "there is no column \"image\""),
+        (vec![image(), report(), label], "column \"label\": holds times of day"),
+    ];
+    for (columns, wanted) in cases {
+        let path = dir.path().join("a.parquet");
+        write_parquet(&path, &columns, "{}");
+        let line = reportclip::error::one_line(&open(&path).map(|m| m.rows.len()).unwrap_err());
+        assert!(line.contains(wanted) && !line.contains('\n'), "{line}");
+    }
+}
+
+/// The first page of the reports claims more than it holds.
+#[test]
+fn a_parquet_page_that_claims_too_much_is_one_line() {
+    let name = "datasets/train-00001-of-00002.parquet";
+    let file = std::fs::File::open(golden(name)).unwrap();
+    let metadata = parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
+    let group = metadata.row_group(0);
+    let report = group.columns().iter().find(|c| c.column_path().string() == "report").unwrap();
+    let start = report.data_page_offset() as usize;
+    let mut bytes = bytes_of(name);
+    // Field 1, the kind of page: 0. Field 2: bytes unpacked, a number of as many bytes as have their highest bit set.
+    assert_eq!(bytes[start..start + 3], [0x15, 0, 0x15]);
+    let mut at = start + 3;
+    while bytes[at] & 0x80 != 0 {
+        bytes[at] |= 0x7f;
+        at += 1;
+    }
+    bytes[at] = 0x7e;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lie.parquet");
+    std::fs::write(&path, bytes).unwrap();
+    let line = reportclip::error::one_line(&open(&path).map(|m| m.rows.len()).unwrap_err());
+    assert!(line.contains("column \"report\"") && line.contains("a page claims") && !line.contains('\n'), "{line}");
+}
+
 /// 60,000 × 60,000 pixels in a header of a few bytes.
 #[test]
 fn an_image_may_not_claim_the_memory() {
@@ -150,6 +304,24 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 
 fn bytes_of(name: &str) -> Vec<u8> {
     std::fs::read(golden(name)).unwrap()
+}
+
+const DICOM: [&str; 9] =
+    ["ct_signed", "voi_lut", "modality_lut", "palette", "rle_16", "jls_12", "j2k_12", "ljpeg_16", "padding"];
+
+/// A DICOM file that ends early is no picture, wherever it ends: half an image is not shown as if it were whole. What
+/// may be missing is the mark behind the last fragment of a compressed one.
+#[test]
+fn a_cut_dicom_file_fails_at_every_cut() {
+    for name in DICOM {
+        let bytes = bytes_of(&format!("dicom/{name}.dcm"));
+        dicom::decode(&bytes, 0).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        let end_mark = [0xfe, 0xff, 0xdd, 0xe0, 0, 0, 0, 0];
+        let needed = if bytes.ends_with(&end_mark) { bytes.len() - end_mark.len() } else { bytes.len() };
+        for cut in (0..needed).step_by(61).chain(needed - 40..needed) {
+            assert!(dicom::decode(&bytes[..cut], 0).is_err(), "{name} is read from {cut} of {needed} bytes");
+        }
+    }
 }
 
 proptest! {
@@ -223,9 +395,7 @@ proptest! {
         kind in 0usize..9,
         changes in proptest::collection::vec((0usize..4000, any::<u8>()), 1..6),
     ) {
-        let names =
-            ["ct_signed", "voi_lut", "modality_lut", "palette", "rle_16", "jls_12", "j2k_12", "ljpeg_16", "padding"];
-        let mut bytes = bytes_of(&format!("dicom/{}.dcm", names[kind]));
+        let mut bytes = bytes_of(&format!("dicom/{}.dcm", DICOM[kind]));
         for (at, byte) in changes {
             // Past the preamble and the meta group, most of the time.
             let len = bytes.len();
@@ -242,4 +412,66 @@ proptest! {
         let without = sections::without_blanks(&text);
         prop_assert!(without.len() <= text.len());
     }
+}
+
+/// A new format is its own file or folder and a line of the table: whoever else names formats would have to learn it.
+#[test]
+fn formats_are_named_in_their_own_files_and_the_table_only() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let table = source.join("data/table/formats");
+    // A format's own file or folder implements the trait.
+    let is_format = |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("\nimpl Format for "));
+    let mut formats = Vec::new();
+    for entry in std::fs::read_dir(&table).unwrap() {
+        let path = entry.unwrap().path();
+        if is_format(&path) || is_format(&path.join("mod.rs")) {
+            formats.push(path.file_stem().unwrap().to_str().unwrap().to_string());
+        }
+    }
+    formats.sort();
+    assert_eq!(formats, ["csv", "jsonl", "parquet", "webdataset"]);
+    // What people and modules call them; "csv" is also what prepared data sets lie in, so its module's path is looked
+    // for.
+    let modules = "formats::(csv|jsonl)|super::(csv|jsonl)|mod (csv|jsonl);";
+    let names = format!(r"JSONL|ndjson|\bTSV\b|tar shards?|[Pp]arquet|[Ww]eb[Dd]ataset|{modules}");
+    let names = regex::Regex::new(&names).unwrap();
+    let mut places = std::collections::BTreeMap::new();
+    for path in walk(&source) {
+        let relative = path.strip_prefix(&source).unwrap().to_str().unwrap().to_string();
+        let own = |format: &String| {
+            relative == format!("data/table/formats/{format}.rs")
+                || relative.starts_with(&format!("data/table/formats/{format}/"))
+        };
+        if formats.iter().any(own) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap().lines();
+        let count = code.filter(|line| !line.trim_start().starts_with("//") && names.is_match(line)).count();
+        if count > 0 {
+            places.insert(relative, count);
+        }
+    }
+    let expected = [
+        // The option that says how large shards are, in one example and three lines.
+        ("cli/data/prepare.rs", 4),
+        // The table: a line each that the file is there, one with all of them, what `data prepare` writes shards with.
+        ("data/table/formats/mod.rs", 6),
+        // The sink of metrics.jsonl, which is no manifest.
+        ("track/mod.rs", 1),
+    ];
+    assert_eq!(places, expected.map(|(file, count)| (file.to_string(), count)).into());
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(walk(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
 }

@@ -239,14 +239,14 @@ fn parquet_files_of_a_data_set_are_listed_fetched_and_kept() {
         answer.headers.retain(|(name, value)| *name != "ETag" || value.starts_with("etag-"));
         server.on(&format!("/datasets/org/name/resolve/{COMMIT}/{name}"), vec![answer]);
     }
-    let files = DatasetFiles::open_with("org/name", &settings).unwrap().parquet().unwrap();
+    let files = DatasetFiles::open_with("org/name", &settings).unwrap().files("parquet").unwrap();
     let snapshot = cache.path().join("datasets--org--name/snapshots").join(COMMIT);
     assert_eq!(files, [snapshot.join("data/train-0.parquet"), snapshot.join("data/train-1.parquet")]);
     // Once there, no network is needed.
     drop(server);
     settings.offline = true;
-    assert_eq!(DatasetFiles::open_with("org/name", &settings).unwrap().parquet().unwrap(), files);
-    let nothing = DatasetFiles::open_with("org/other", &settings).unwrap().parquet().unwrap_err();
+    assert_eq!(DatasetFiles::open_with("org/name", &settings).unwrap().files("parquet").unwrap(), files);
+    let nothing = DatasetFiles::open_with("org/other", &settings).unwrap().files("parquet").unwrap_err();
     assert!(line(&nothing).contains("datasets/org/other"), "{nothing}");
     assert!(DatasetFiles::open_with("../etc", &settings).is_err());
 }
@@ -259,10 +259,10 @@ fn a_list_that_is_none_is_an_error() {
         let mut odd = answer(200);
         odd.body = body.as_bytes().to_vec();
         server.on(path, vec![odd]);
-        line(&DatasetFiles::open_with("org/name", &settings).unwrap().parquet().unwrap_err());
+        line(&DatasetFiles::open_with("org/name", &settings).unwrap().files("parquet").unwrap_err());
     }
     server.on(path, vec![missing("RepoNotFound")]);
-    line(&DatasetFiles::open_with("org/name", &settings).unwrap().parquet().unwrap_err());
+    line(&DatasetFiles::open_with("org/name", &settings).unwrap().files("parquet").unwrap_err());
 }
 
 // ---- the cache and the way to it ----

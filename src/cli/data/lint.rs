@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::eval::ColumnArgs;
+use crate::cli::eval::{ColumnArgs, manifest_help};
 use crate::cli::output;
 use crate::data::Manifest;
 use crate::data::lint::{Level, LintOptions, LintReport, lint, page};
@@ -20,8 +20,7 @@ Examples:
   reportclip data lint data/pairs.csv --model openai/clip-vit-base-patch32 --html check.html
   reportclip data lint 'shards/train-{000..012}.tar' --json")]
 pub(in crate::cli) struct Args {
-    /// Manifest: CSV, TSV, JSONL, Parquet, tar shards, a folder, hf://datasets/org/name
-    #[arg(value_name = "MANIFEST")]
+    #[arg(value_name = "MANIFEST", help = manifest_help())]
     manifest: PathBuf,
     /// Folder that image paths start at; default the manifest's
     #[arg(long, value_name = "DIR")]
@@ -77,9 +76,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.html {
         replace_file(path, page(&report, &manifest.rows).as_bytes())?;
     }
-    match args.json {
-        true => output::print_json(&serde_json::to_value(&report)?)?,
-        false => output::print(&text(&report, args.html.as_deref(), tokenizer.is_some()))?,
+    if args.json {
+        output::print_json(&serde_json::to_value(&report)?)?;
+    } else {
+        output::print(&text(&report, args.html.as_deref(), tokenizer.is_some()))?;
     }
     let errors = report.findings.iter().filter(|f| f.level == Level::Error).count();
     if errors > 0 {
@@ -100,7 +100,7 @@ fn text(report: &LintReport, html: Option<&Path>, with_tokenizer: bool) -> Strin
             Level::Warning => "warning",
             Level::Note => "note",
         };
-        lines.push(format!("{level:<8} {:>7} {}: {}", finding.count, finding.code, finding.message));
+        lines.push(format!("{level:<8} {:>7} {}: {}", finding.count, finding.kind, finding.message));
         let shown: Vec<&str> = finding.rows.iter().take(SHOWN).map(String::as_str).collect();
         let more = if finding.count > SHOWN { ", …" } else { "" };
         lines.push(format!("{:17}{}{more}", "", shown.join(", ")));

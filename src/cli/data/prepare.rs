@@ -12,7 +12,8 @@ use crate::train::stop;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Reads a data set in the layout in which it is downloaded: openi, mimic-cxr, roco, chexpert-plus, padchest, or a folder
+    after_help = "Reads a data set in the layout in which it is downloaded: openi, mimic-cxr, roco, chexpert-plus, \
+padchest, or a folder
 of images with texts beside them. Numbers of patients and studies are written as salted hashes. The same command
 goes on where it was stopped.
 

@@ -10,7 +10,7 @@ use crate::cli::eval::ColumnArgs;
 use crate::cli::output;
 use crate::data::Manifest;
 use crate::data::split::{Unit, assign};
-use crate::data::table::with_column;
+use crate::data::table::{NewColumn, set_column};
 use crate::fs::replace_file;
 
 #[derive(Debug, clap::Args)]
@@ -90,7 +90,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let split = assign(rows, unit, &shares, args.stratify.is_some(), args.seed);
     let by_line: HashMap<u64, &str> = rows.iter().zip(&split).map(|(r, &s)| (r.line, shares[s].0.as_str())).collect();
-    let text = with_column(&args.manifest, &columns, &columns.split, &|line| by_line.get(&line).copied())?;
+    let column = NewColumn { name: &columns.split, value: &|line| by_line.get(&line).copied() };
+    let text = set_column(&args.manifest, &columns, &column)?;
     replace_file(&args.out, text.as_bytes())?;
     let mut table = Vec::new();
     for (s, (name, share)) in shares.iter().enumerate() {
@@ -104,10 +105,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
             "split": name, "asked": share, "rows": of().count(), "patients": patients.len(), "labels": labels,
         }));
     }
-    match args.json {
-        true => output::print_json(&json!({"out": args.out, "seed": args.seed, "splits": table})),
-        false => output::print(&shown(&args.out, rows.len(), &table)),
+    if args.json {
+        return output::print_json(&json!({"out": args.out, "seed": args.seed, "splits": table}));
     }
+    output::print(&shown(&args.out, rows.len(), &table))
 }
 
 fn shown(out: &Path, rows: usize, table: &[Value]) -> String {

@@ -50,7 +50,7 @@ pub(in crate::data) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
 /// As there.
 pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     ensure!(!bytes.is_empty(), "is empty");
-    ensure!(!bytes.starts_with(b"version https://git-lfs"), "is a Git LFS pointer, not an image; run `git lfs pull`");
+    ensure!(!is_lfs_pointer(bytes), "is a Git LFS pointer, not an image; run `git lfs pull`");
     if dicom::is_dicom(bytes) {
         return dicom::decode(bytes, frame);
     }
@@ -77,6 +77,11 @@ pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
         _ => (3, image.into_rgb8().into_raw()),
     };
     Ok(Picture { width, height, channels, bytes })
+}
+
+/// Whether a file holds no image, but says where Git LFS has it.
+pub(in crate::data) fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"version https://git-lfs")
 }
 
 /// Whether an end-of-image mark follows the picture's own data: the decoder fills what is missing with gray and says

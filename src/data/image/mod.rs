@@ -9,6 +9,6 @@ pub mod preprocess;
 mod processors;
 
 pub use decode::{decode, read};
-pub(in crate::data) use decode::{file_bytes, frame_of};
+pub(in crate::data) use decode::{file_bytes, frame_of, is_lfs_pointer};
 pub use encode::{gray_of_side, png, reduced, thumbnail};
 pub use picture::Picture;

@@ -27,8 +27,16 @@ static PATTERNS: LazyLock<Vec<(Identifier, Regex)>> = LazyLock::new(|| {
     let patterns = [
         (Identifier::Date, r"\b\d{1,2}[/.-]\d{1,2}[/.-](19|20)?\d{2}\b".to_string()),
         (Identifier::Date, r"\b(19|20)\d{2}\s*[-/.年]\s*\d{1,2}\s*[-/.月]\s*\d{1,2}".to_string()),
-        (Identifier::Date, format!(r"(?i)\b({months}\.? \d{{1,2}},? (19|20)\d{{2}}|\d{{1,2}} {months}\.? (19|20)\d{{2}})\b")),
-        (Identifier::RecordNumber, r"(?i)\b(mrn|accession|medical record|patient id|record no)[^a-z0-9\n]{0,4}(number|no|id)?[^a-z0-9\n]{0,4}[a-z]{0,4}\d{3,}".to_string()),
+        (Identifier::Date, format!(r"(?i)\b{months}\.? \d{{1,2}},? (19|20)\d{{2}}\b")),
+        (Identifier::Date, format!(r"(?i)\b\d{{1,2}} {months}\.? (19|20)\d{{2}}\b")),
+        (
+            Identifier::RecordNumber,
+            [
+                r"(?i)\b(mrn|accession|medical record|patient id|record no)[^a-z0-9\n]{0,4}",
+                r"(number|no|id)?[^a-z0-9\n]{0,4}[a-z]{0,4}\d{3,}",
+            ]
+            .concat(),
+        ),
         (Identifier::RecordNumber, r"(病历号|住院号|门诊号|影像号|检查号|登记号|病案号|病理号|身份证)[:：\s]*[A-Za-z]{0,4}\d{3,}".to_string()),
         (Identifier::RecordNumber, r"\b[A-Z]{0,3}\d{7,}\b".to_string()),
         (Identifier::Phone, r"(\+\d{1,3}[ -]?)?(\(\d{3}\) ?|\b\d{3}[ -.])\d{3}[ -.]\d{4}\b".to_string()),
@@ -56,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_names_somebody_is_seen_and_measurements_are_not() {
-        assert_eq!(PATTERNS.len(), 11, "every pattern compiles");
+        assert_eq!(PATTERNS.len(), 12, "every pattern compiles");
         for (report, kinds) in [
             ("Compared with 03/14/2019.", &[Date][..]),
             ("Compared with 2019年3月14日.", &[Date]),

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::{Finding, Histogram, Level};
+use super::{Finding, FindingKind, Histogram, Level};
 use crate::data::fingerprint::{FileDigest, PerceptualHash, digest, near_duplicates};
 use crate::data::{ImageSource, Row, dicom, image};
-use crate::error::one_line;
 
 /// Smallest side that says something.
 const TINY: u32 = 64;
@@ -25,15 +24,22 @@ struct Facts {
     burned_in: bool,
 }
 
-/// The images of some rows.
-pub(super) struct Looked {
-    /// Row, and its image's facts or what is wrong with it.
-    facts: Vec<(usize, Result<Facts, String>)>,
+/// Why an image cannot be read, as far as the advice differs.
+#[derive(Clone, Copy, PartialEq)]
+enum Unreadable {
+    LfsPointer,
+    Other,
 }
 
-impl Looked {
+/// The images of some rows.
+pub(super) struct InspectedImages {
+    /// Row, and its image's facts or what is wrong with it.
+    facts: Vec<(usize, Result<Facts, Unreadable>)>,
+}
+
+impl InspectedImages {
     /// Opens each distinct image once, or `most` of them.
-    pub fn at(rows: &[Row], most: usize, progress: &(dyn Fn(usize, usize) + Sync)) -> Self {
+    pub fn open(rows: &[Row], most: usize, progress: &(dyn Fn(usize, usize) + Sync)) -> Self {
         let mut seen = std::collections::HashSet::new();
         let mut chosen: Vec<usize> = (0..rows.len()).filter(|&i| seen.insert(rows[i].image())).collect();
         let all = chosen.len();
@@ -43,7 +49,7 @@ impl Looked {
         let done = AtomicUsize::new(0);
         let total = chosen.len();
         let facts = chosen.into_par_iter().map(|row| {
-            let facts = look(&rows[row].image()).map_err(|e| one_line(&e));
+            let facts = inspect(&rows[row].image());
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             (row, facts)
         });
@@ -75,32 +81,38 @@ impl Looked {
 
     pub fn findings(&self, rows: &[Row], findings: &mut Vec<Finding>) {
         let unreadable: Vec<usize> = self.facts.iter().filter(|(_, f)| f.is_err()).map(|(row, _)| *row).collect();
-        let pointers = self.facts.iter().filter(|(_, f)| f.as_ref().is_err_and(|e| e.contains("Git LFS"))).count();
+        let pointers =
+            self.facts.iter().filter(|(_, f)| f.as_ref().is_err_and(|e| *e == Unreadable::LfsPointer)).count();
         let hint = match pointers {
             0 => "see `reportclip embed --images FILE` for what is wrong with one".to_string(),
             n => format!("{n} are Git LFS pointers; run `git lfs pull` where they came from"),
         };
-        let mut add = |level, code, found: Vec<usize>, message: String| {
-            findings.extend(Finding::new(level, code, rows, found, message));
+        let mut add = |level, kind, found: Vec<usize>, message: String| {
+            findings.extend(Finding::new(level, kind, rows, found, message));
         };
-        add(Level::Error, "unreadable_image", unreadable, format!("images that cannot be read; {hint}"));
+        add(Level::Error, FindingKind::UnreadableImage, unreadable, format!("images that cannot be read; {hint}"));
         let with =
             |wanted: &dyn Fn(&Facts) -> bool| self.good().filter(|(_, f)| wanted(f)).map(|(row, _)| row).collect();
         let blank = with(&|f| f.deviation < BLANK);
-        add(Level::Warning, "blank_image", blank, "images of one shade: blank, or a failed export".into());
+        add(Level::Warning, FindingKind::BlankImage, blank, "images of one shade: blank, or a failed export".into());
         let tiny = with(&|f| f.width.min(f.height) < TINY);
-        add(Level::Warning, "tiny_image", tiny, format!("images with a side below {TINY} pixels: thumbnails?"));
+        add(
+            Level::Warning,
+            FindingKind::TinyImage,
+            tiny,
+            format!("images with a side below {TINY} pixels: thumbnails?"),
+        );
         let burned = with(&|f| f.burned_in);
         let message = "DICOM files that say names or numbers stand in their pixels; do not publish what comes of them";
-        add(Level::Warning, "burned_in_annotation", burned, message.into());
+        add(Level::Warning, FindingKind::BurnedInAnnotation, burned, message.into());
         let same = self.same();
         let differing = same.iter().filter(|(a, b)| rows[*a].report() != rows[*b].report()).map(|(_, b)| *b).collect();
         let message = "files that hold the same image as an earlier row but have another report: each is the other's \
                        false negative; give them one file name";
-        add(Level::Warning, "same_image_other_report", differing, message.into());
+        add(Level::Warning, FindingKind::SameImageOtherReport, differing, message.into());
         let patients = same.iter().filter(|(a, b)| rows[*a].patient_id() != rows[*b].patient_id());
         let message = "files that hold the same image as an earlier row of another patient: one of the two is wrong";
-        add(Level::Warning, "same_image_other_patient", patients.map(|(_, b)| *b).collect(), message.into());
+        add(Level::Warning, FindingKind::SameImageOtherPatient, patients.map(|(_, b)| *b).collect(), message.into());
     }
 
     pub fn histograms(&self, histograms: &mut Vec<Histogram>) {
@@ -115,9 +127,16 @@ impl Looked {
     }
 }
 
-fn look(source: &ImageSource) -> anyhow::Result<Facts> {
-    let bytes = source.bytes()?;
-    let picture = source.read_from(&bytes)?;
+fn inspect(source: &ImageSource) -> Result<Facts, Unreadable> {
+    let bytes = source.bytes().map_err(|_| Unreadable::Other)?;
+    if image::is_lfs_pointer(&bytes) {
+        return Err(Unreadable::LfsPointer);
+    }
+    facts(source, &bytes).map_err(|_| Unreadable::Other)
+}
+
+fn facts(source: &ImageSource, bytes: &[u8]) -> anyhow::Result<Facts> {
+    let picture = source.read_from(bytes)?;
     let count = picture.bytes.len().max(1) as f64;
     let (mut sum, mut squares) = (0u64, 0u64);
     for &b in &picture.bytes {
@@ -128,9 +147,9 @@ fn look(source: &ImageSource) -> anyhow::Result<Facts> {
         width: picture.width,
         height: picture.height,
         deviation: (squares as f64 / count - mean * mean).max(0.0).sqrt(),
-        digest: digest(source, &bytes),
+        digest: digest(source, bytes),
         hash: PerceptualHash::of(&picture)?,
-        burned_in: dicom::is_dicom(&bytes) && dicom::burned_in(&bytes)? == Some(true),
+        burned_in: dicom::is_dicom(bytes) && dicom::burned_in(bytes)? == Some(true),
     })
 }
 

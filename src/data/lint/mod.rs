@@ -4,6 +4,7 @@
 
 mod identifiers;
 mod images;
+mod kind;
 mod page;
 mod reports;
 mod rows;
@@ -12,10 +13,11 @@ use anyhow::Result;
 use serde::Serialize;
 
 pub use identifiers::{Identifier, identifiers};
+pub use kind::FindingKind;
 pub use page::page;
 
 use super::{Manifest, ReportTokenizer, Row};
-use images::Looked;
+use images::InspectedImages;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -34,8 +36,9 @@ pub enum Level {
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
-    /// Its name, the same in every version.
-    pub code: &'static str,
+    /// What it is.
+    #[serde(rename = "code")]
+    pub kind: FindingKind,
     /// Rows, or pairs of rows, that have it.
     pub count: usize,
     /// One line: what, and what to do.
@@ -94,10 +97,10 @@ pub struct LintOptions<'a> {
 const SHOWN: usize = 10;
 
 impl Finding {
-    fn new(level: Level, code: &'static str, rows: &[Row], found: Vec<usize>, message: String) -> Option<Self> {
+    fn new(level: Level, kind: FindingKind, rows: &[Row], found: Vec<usize>, message: String) -> Option<Self> {
         let examples: Vec<usize> = found.iter().copied().take(SHOWN).collect();
         let places = examples.iter().map(|&i| rows[i].place()).collect();
-        (!found.is_empty()).then_some(Self { level, code, count: found.len(), message, rows: places, examples })
+        (!found.is_empty()).then_some(Self { level, kind, count: found.len(), message, rows: places, examples })
     }
 }
 
@@ -112,18 +115,18 @@ pub fn lint(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<LintReport> {
     let rows = &manifest.rows;
-    let looked = Looked::at(rows, options.max_images, progress);
+    let images = InspectedImages::open(rows, options.max_images, progress);
     let mut findings = Vec::new();
     findings.extend(rows::unusable(&manifest.problems));
-    looked.findings(rows, &mut findings);
-    rows::leaks(rows, &looked, &mut findings);
+    images.findings(rows, &mut findings);
+    rows::leaks(rows, &images, &mut findings);
     rows::classes(rows, &mut findings);
     reports::findings(rows, options, &mut findings)?;
     findings.sort_by_key(|f| f.level);
     let mut histograms = Vec::new();
     rows::histograms(rows, &mut histograms);
     reports::histograms(rows, options.tokenizer, &mut histograms)?;
-    looked.histograms(&mut histograms);
+    images.histograms(&mut histograms);
     let distinct =
         |key: fn(&Row) -> Option<&str>| rows.iter().filter_map(key).collect::<std::collections::HashSet<_>>();
     Ok(LintReport {
@@ -132,7 +135,7 @@ pub fn lint(
         images: rows.iter().map(Row::image).collect::<std::collections::HashSet<_>>().len(),
         reports: distinct(|r| Some(r.report())).len(),
         patients: distinct(Row::patient_id).len(),
-        images_looked_at: looked.count(),
+        images_looked_at: images.count(),
         findings,
         histograms,
     })

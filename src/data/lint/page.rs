@@ -33,12 +33,11 @@ pub fn page(report: &LintReport, rows: &[Row]) -> String {
         html.push_str(&format!(
             "<section class=\"{level}\"><h2>{} <small>{level}, {}</small></h2><p>{}</p><p class=\"rows\">{}</p>",
             finding.count,
-            finding.code.replace('_', " "),
+            finding.kind.word().replace('_', " "),
             escape(&finding.message),
             finding.rows.iter().map(|r| escape(r)).collect::<Vec<_>>().join(", ")
         ));
-        if finding.code.contains("image") || finding.code.contains("copy") || finding.code.contains("duplicate_across")
-        {
+        if finding.kind.is_about_images() {
             for &row in finding.examples.iter().take(THUMBNAILS) {
                 if let Some(jpeg) = thumbnail(&rows[row]) {
                     let data = base64(&jpeg);

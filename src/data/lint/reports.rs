@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::{Finding, Histogram, Identifier, Level, LintOptions, identifiers};
+use super::{Finding, FindingKind, Histogram, Identifier, Level, LintOptions, identifiers};
 use crate::data::{ReportTokenizer, Row, sides};
 use crate::seed::name_index;
 
 pub(super) fn findings(rows: &[Row], options: &LintOptions, findings: &mut Vec<Finding>) -> Result<()> {
-    let mut add = |level, code, found: Vec<usize>, message: String| {
-        findings.extend(Finding::new(level, code, rows, found, message));
+    let mut add = |level, kind, found: Vec<usize>, message: String| {
+        findings.extend(Finding::new(level, kind, rows, found, message));
     };
     let duplicates = groups(rows, |r| name_index(r.report()));
     let n = options.batch_size.min(rows.len());
@@ -19,10 +19,10 @@ pub(super) fn findings(rows: &[Row], options: &LintOptions, findings: &mut Vec<F
     let repeated: Vec<usize> = duplicates.values().filter(|g| g.len() > 1).flat_map(|g| g[1..].to_vec()).collect();
     let level = if negatives > 0.05 * n as f64 { Level::Warning } else { Level::Note };
     let message = format!(
-        "rows whose report an earlier row has: of the {n} rows of a batch {negatives:.1} on average meet their own report \
-         as a false negative; see data.no_duplicate_reports"
+        "rows whose report an earlier row has: of the {n} rows of a batch {negatives:.1} on average meet their own \
+         report as a false negative; see data.no_duplicate_reports"
     );
-    add(level, "duplicate_report", sorted(repeated), message);
+    add(level, FindingKind::DuplicateReport, sorted(repeated), message);
     let templates = groups(rows, |r| name_index(&skeleton(r.report())));
     let mut filled: Vec<usize> = Vec::new();
     for group in templates.values().filter(|g| g.len() > 1) {
@@ -30,22 +30,23 @@ pub(super) fn findings(rows: &[Row], options: &LintOptions, findings: &mut Vec<F
         filled.extend(group[1..].iter().filter(|&&i| name_index(rows[i].report()) != first));
     }
     let message = "rows whose report is an earlier one but for numbers, case and punctuation: templates";
-    add(Level::Note, "template_report", sorted(filled), message.into());
+    add(Level::Note, FindingKind::TemplateReport, sorted(filled), message.into());
     let short = (0..rows.len()).filter(|&i| rows[i].report().chars().count() < 10).collect();
-    add(Level::Note, "short_report", short, "reports of fewer than 10 characters".into());
+    add(Level::Note, FindingKind::ShortReport, short, "reports of fewer than 10 characters".into());
     let seen: Vec<Vec<Identifier>> = rows.par_iter().map(|r| identifiers(r.report())).collect();
     let mut kinds: BTreeMap<Identifier, usize> = BTreeMap::new();
     seen.iter().flatten().for_each(|kind| *kinds.entry(*kind).or_default() += 1);
     let named: Vec<String> = kinds.iter().map(|(kind, n)| format!("{kind:?} in {n}").to_lowercase()).collect();
     let message = format!(
-        "reports that seem to name somebody ({}): take identifiers out before a model or its figures leave the building",
+        "reports that seem to name somebody ({}): take identifiers out before a model or its figures leave the \
+         building",
         named.join(", ")
     );
-    add(Level::Warning, "identifier", (0..rows.len()).filter(|&i| !seen[i].is_empty()).collect(), message);
+    add(Level::Warning, FindingKind::Identifier, (0..rows.len()).filter(|&i| !seen[i].is_empty()).collect(), message);
     let sided: Vec<usize> = (0..rows.len()).filter(|&i| sides::names_a_side(rows[i].report())).collect();
     let level = if options.flip { Level::Error } else { Level::Note };
     let message = "reports that name a side: augment.horizontal_flip would make them wrong, so keep it off";
-    add(level, "names_a_side", sided, message.into());
+    add(level, FindingKind::NamesASide, sided, message.into());
     if let Some(tokenizer) = options.tokenizer {
         let lengths = lengths(rows, tokenizer)?;
         let most = tokenizer.context_length();
@@ -54,10 +55,10 @@ pub(super) fn findings(rows: &[Row], options: &LintOptions, findings: &mut Vec<F
         let share = 100.0 * lost as f64 / lengths.iter().sum::<usize>().max(1) as f64;
         let level = if 20 * cut.len() > rows.len() { Level::Warning } else { Level::Note };
         let message = format!(
-            "reports of more than {most} tokens, which lose their ends, {share:.1} % of all tokens: see report.section, \
-             report.long and model.context_length"
+            "reports of more than {most} tokens, which lose their ends, {share:.1} % of all tokens: see \
+             report.section, report.long and model.context_length"
         );
-        add(level, "truncated_report", cut, message);
+        add(level, FindingKind::TruncatedReport, cut, message);
     }
     Ok(())
 }

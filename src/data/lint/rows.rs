@@ -2,30 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::images::Looked;
-use super::{Finding, Histogram, Level, SHOWN};
-use crate::data::{Row, RowProblem};
+use super::images::InspectedImages;
+use super::{Finding, FindingKind, Histogram, Level, SHOWN};
+use crate::data::{ProblemKind, Row, RowProblem};
 
 /// Rows that cannot be used, one finding a kind of problem.
 pub(super) fn unusable(problems: &[RowProblem]) -> Vec<Finding> {
-    let kinds = [
-        ("there is no such file", "missing_image", "images that are not there; check --image-root"),
-        ("the report is empty", "empty_report", "rows without a report"),
-        ("Git LFS pointer", "lfs_pointer", "reports that are Git LFS pointers; run `git lfs pull`"),
-        ("columns where the header has", "broken_row", "rows with too few or too many columns; is a quote missing?"),
-        ("", "unusable_row", "rows that cannot be used for another reason"),
-    ];
-    let mut found: BTreeMap<usize, Vec<&RowProblem>> = BTreeMap::new();
-    for problem in problems {
-        let kind = kinds.iter().position(|(text, ..)| problem.reason.contains(text)).unwrap_or(kinds.len() - 1);
-        found.entry(kind).or_default().push(problem);
-    }
-    let finding = |(kind, problems): (usize, Vec<&RowProblem>)| {
-        let (_, code, message) = kinds[kind];
+    let mut found: BTreeMap<ProblemKind, Vec<&RowProblem>> = BTreeMap::new();
+    problems.iter().for_each(|problem| found.entry(problem.kind).or_default().push(problem));
+    let finding = |(kind, problems): (ProblemKind, Vec<&RowProblem>)| {
+        let (kind, message) = FindingKind::of_problem(kind);
         let place = |p: &&RowProblem| format!("{}:{}", p.file.path.display(), p.line);
         Finding {
             level: Level::Error,
-            code,
+            kind,
             count: problems.len(),
             message: message.to_string(),
             rows: problems.iter().take(SHOWN).map(place).collect(),
@@ -36,15 +26,23 @@ pub(super) fn unusable(problems: &[RowProblem]) -> Vec<Finding> {
 }
 
 /// Who or what stands on both sides of a split.
-pub(super) fn leaks(rows: &[Row], looked: &Looked, findings: &mut Vec<Finding>) {
+pub(super) fn leaks(rows: &[Row], images: &InspectedImages, findings: &mut Vec<Finding>) {
     type Key = fn(&Row) -> Option<String>;
-    let keys: [(Key, &str, &str); 3] = [
-        (|r| r.patient_id().map(str::to_string), "leaking_patient", "rows of patients that another split holds too"),
-        (|r| r.study_id().map(str::to_string), "leaking_study", "rows of studies that another split holds too"),
-        (|r| Some(r.image().to_string()), "leaking_image", "rows whose image another split holds too"),
+    let keys: [(Key, FindingKind, &str); 3] = [
+        (
+            |r| r.patient_id().map(str::to_string),
+            FindingKind::LeakingPatient,
+            "rows of patients that another split holds too",
+        ),
+        (
+            |r| r.study_id().map(str::to_string),
+            FindingKind::LeakingStudy,
+            "rows of studies that another split holds too",
+        ),
+        (|r| Some(r.image().to_string()), FindingKind::LeakingImage, "rows whose image another split holds too"),
     ];
     const HINT: &str = "figures would be too good; `reportclip data split` keeps patients together";
-    for (key, code, what) in keys {
+    for (key, kind, what) in keys {
         let mut first: HashMap<String, Option<&str>> = HashMap::new();
         let mut found = Vec::new();
         for (i, row) in rows.iter().enumerate() {
@@ -54,15 +52,21 @@ pub(super) fn leaks(rows: &[Row], looked: &Looked, findings: &mut Vec<Finding>) 
                 found.push(i);
             }
         }
-        findings.extend(Finding::new(Level::Error, code, rows, found, format!("{what}: {HINT}")));
+        findings.extend(Finding::new(Level::Error, kind, rows, found, format!("{what}: {HINT}")));
     }
     let across = |pairs: Vec<(usize, usize)>| -> Vec<usize> {
         pairs.into_iter().filter(|&(a, b)| rows[a].split() != rows[b].split()).map(|(_, b)| b).collect()
     };
     let message = format!("files with the same content as one of another split: {HINT}");
-    findings.extend(Finding::new(Level::Error, "leaking_copy", rows, across(looked.same()), message));
+    findings.extend(Finding::new(Level::Error, FindingKind::LeakingCopy, rows, across(images.same()), message));
     let message = "images nearly the same as one of another split: look at them, figures may be too good".to_string();
-    findings.extend(Finding::new(Level::Warning, "near_duplicate_across_splits", rows, across(looked.near()), message));
+    findings.extend(Finding::new(
+        Level::Warning,
+        FindingKind::NearDuplicateAcrossSplits,
+        rows,
+        across(images.near()),
+        message,
+    ));
 }
 
 /// Labels that hardly occur, or hardly anything else.
@@ -74,14 +78,14 @@ pub(super) fn classes(rows: &[Row], findings: &mut Vec<Finding>) {
     }
     let rare: Vec<usize> = counts.values().filter(|rows| rows.len() < 5).flatten().copied().collect();
     let message = "rows with a label that fewer than 5 rows have: figures by label will say nothing of it";
-    findings.extend(Finding::new(Level::Note, "rare_label", rows, rare, message.into()));
+    findings.extend(Finding::new(Level::Note, FindingKind::RareLabel, rows, rare, message.into()));
     let missing = counts.get("").cloned().unwrap_or_default();
-    findings.extend(Finding::new(Level::Note, "no_label", rows, missing, "rows without a label".into()));
+    findings.extend(Finding::new(Level::Note, FindingKind::NoLabel, rows, missing, "rows without a label".into()));
     let largest = counts.values().map(Vec::len).max().unwrap_or(0);
     if 10 * largest > 9 * rows.len() {
         let most = counts.into_values().find(|rows| rows.len() == largest).unwrap_or_default();
         let message = "rows with one label, more than nine tenths of all: see data.sampling = \"class_balanced\"";
-        findings.extend(Finding::new(Level::Note, "one_label", rows, most, message.into()));
+        findings.extend(Finding::new(Level::Note, FindingKind::OneLabel, rows, most, message.into()));
     }
 }
 
@@ -109,5 +113,27 @@ pub(super) fn histograms(rows: &[Row], histograms: &mut Vec<Histogram>) {
         images.values().for_each(|views| *sizes.entry(views.len().min(10)).or_default() += 1);
         let bars = sizes.into_iter().map(|(n, count)| (n.to_string(), count)).collect();
         histograms.push(Histogram { name: "images a study", bars });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Columns, Manifest};
+
+    /// Kinds come with the problems; a file's name says nothing about them.
+    #[test]
+    fn names_of_files_do_not_decide_the_kind() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("there is no such file.png")).unwrap();
+        let text = "image,report\nthere is no such file.png,x\nthe report is empty.png,x\nno.png,\nno.png,x,y\n\
+                    no.png,version https://git-lfs.github.com/spec/v1\n";
+        let path = dir.path().join("m.csv");
+        std::fs::write(&path, text).unwrap();
+        let manifest = Manifest::open(&path, &Columns::default(), None).unwrap();
+        let found: Vec<(&str, usize)> = unusable(&manifest.problems).iter().map(|f| (f.kind.word(), f.count)).collect();
+        let expected =
+            [("missing_image", 1), ("empty_report", 1), ("lfs_pointer", 1), ("broken_row", 1), ("unusable_row", 1)];
+        assert_eq!(found, expected);
     }
 }

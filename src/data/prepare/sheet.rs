@@ -25,9 +25,10 @@ pub(super) fn each<const N: usize>(
 ) -> Result<()> {
     let place = || path.display().to_string();
     let file = File::open(path).with_context(place)?;
-    let reader: Box<dyn Read> = match path.extension().is_some_and(|e| e == "gz") {
-        true => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        false => Box::new(file),
+    let reader: Box<dyn Read> = if path.extension().is_some_and(|e| e == "gz") {
+        Box::new(flate2::read::MultiGzDecoder::new(file))
+    } else {
+        Box::new(file)
     };
     let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 18).from_reader(reader);
     let header = reader.headers().with_context(place)?.clone();

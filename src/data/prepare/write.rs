@@ -1,10 +1,9 @@
-//! Entries to a manifest, and where that is asked for to reduced images or shards. What was written is whole and stays, so
-//! the same command goes on where it was stopped.
+//! Entries to a manifest, and where that is asked for to reduced images or shards. What was written is whole and stays,
+//! so the same command goes on where it was stopped.
 
 use std::collections::HashSet;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::Preset;
 use super::entry::Entry;
 use crate::data::image::{self, reduced};
+use crate::data::table::{ShardSample, ShardWriter, shard_keys};
 use crate::fs::replace_file;
 
 /// Where and how it is written.
@@ -88,10 +88,12 @@ impl Job<'_> {
         let there: Vec<bool> = entries.par_iter().map(|e| e.image.is_file()).collect();
         let mut rows: Vec<Prepared> = Vec::new();
         for (entry, there) in entries.iter().zip(there) {
-            match () {
-                () if entry.report.trim().is_empty() => summary.empty_reports += 1,
-                () if !there => summary.missing_images += 1,
-                () => rows.push(Prepared::new(entry, &salt)?),
+            if entry.report.trim().is_empty() {
+                summary.empty_reports += 1;
+            } else if !there {
+                summary.missing_images += 1;
+            } else {
+                rows.push(Prepared::new(entry, &salt)?);
             }
         }
         if rows.is_empty() {
@@ -168,7 +170,7 @@ impl Job<'_> {
                 self.shard(&path, part)?;
             }
             (self.progress)(done.fetch_add(part.len(), Ordering::Relaxed) + part.len(), total);
-            let held = keys(&path)?;
+            let held = shard_keys(&path)?;
             for row in part.iter_mut() {
                 row.image = if held.contains(&row.key) { format!("{name}/{}", row.key) } else { String::new() };
             }
@@ -178,22 +180,16 @@ impl Job<'_> {
         Ok(count)
     }
 
-    /// Writes one shard, which has its name once it is whole. Rows whose image cannot be read are left out.
+    /// Writes one shard. Rows whose image cannot be read are left out.
     fn shard(&self, path: &Path, rows: &[Prepared]) -> Result<()> {
-        let partial = path.with_extension("tar.partial");
-        let file = fs::File::create(&partial).with_context(|| partial.display().to_string())?;
-        let mut tar = tar::Builder::new(std::io::BufWriter::new(file));
+        let mut shard = ShardWriter::create(path)?;
         for row in rows {
             ensure!(!(self.stop)(), STOPPED);
-            if let Ok((bytes, ending)) = row.encoded(self.options.size) {
-                append(&mut tar, &format!("{}.{ending}", row.key), &bytes)?;
-                append(&mut tar, &format!("{}.json", row.key), row.json().to_string().as_bytes())?;
+            if let Ok((image, ending)) = row.encoded(self.options.size) {
+                shard.add(&ShardSample { key: &row.key, image: &image, ending, texts: &row.json() })?;
             }
         }
-        let mut buffer = tar.into_inner()?;
-        buffer.flush()?;
-        buffer.get_ref().sync_all()?;
-        fs::rename(&partial, path).with_context(|| path.display().to_string())
+        shard.finish()
     }
 }
 
@@ -251,27 +247,6 @@ impl<'a> Prepared<'a> {
         let picture = image::decode(&bytes, 0)?;
         Ok((reduced(&picture, size)?, "jpg"))
     }
-}
-
-/// Keys of the samples that a shard holds.
-fn keys(shard: &Path) -> Result<HashSet<String>> {
-    let place = || format!("{}: is no whole shard; remove it", shard.display());
-    let mut archive = tar::Archive::new(fs::File::open(shard).with_context(place)?);
-    let mut keys = HashSet::new();
-    for member in archive.entries_with_seek().with_context(place)? {
-        let member = member.with_context(place)?;
-        let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
-        keys.extend(name.split('.').next().map(str::to_string));
-    }
-    Ok(keys)
-}
-
-fn append(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> Result<()> {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(bytes.len() as u64);
-    header.set_mode(0o644);
-    header.set_cksum();
-    Ok(tar.append_data(&mut header, name, bytes)?)
 }
 
 const COLUMNS: [&str; 7] = ["image", "report", "patient_id", "study_id", "view", "label", "split"];

@@ -1,4 +1,4 @@
-//! Manifests: one row an image–report pair, in CSV, TSV, JSONL, Parquet or tar shards; several of them as one.
+//! Manifests: one row an image–report pair, in any of the formats; several of them as one.
 //!
 //! Row numbers in messages are line numbers of the file. Reports and patients' numbers never appear in a message.
 
@@ -8,68 +8,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
-use serde_json::Value;
 
-use super::row::{EXTRA_SEPARATOR, Field, Fields, Images, NAMED, Origin, Row, RowPacker};
-use super::{csv, parquet, sources, text, webdataset};
-use crate::data::config::DataConfig;
-use crate::data::{ReportPolicy, image};
-use crate::error::{caught, did_you_mean};
-
-/// Which columns hold what, how a text file is cut into columns, and what of a report is read.
-#[derive(Clone, Debug)]
-pub struct Columns {
-    /// Image paths.
-    pub image: String,
-    /// Reports.
-    pub report: String,
-    /// Patients; used if there.
-    pub patient_id: String,
-    /// Studies; used if there.
-    pub study_id: String,
-    /// Splits; used if there.
-    pub split: String,
-    /// Labels; used if there.
-    pub label: String,
-    /// Columns beside these whose values are wanted: findings, subgroups. Empty where a manifest lacks one.
-    pub extra: Vec<String>,
-    /// `None` = read it off the header.
-    pub separator: Option<u8>,
-    /// What of each report is read.
-    pub policy: ReportPolicy,
-}
-
-impl Default for Columns {
-    fn default() -> Self {
-        Self {
-            image: "image".into(),
-            report: "report".into(),
-            patient_id: "patient_id".into(),
-            study_id: "study_id".into(),
-            split: "split".into(),
-            label: "label".into(),
-            extra: Vec::new(),
-            separator: None,
-            policy: ReportPolicy::default(),
-        }
-    }
-}
-
-impl From<&DataConfig> for Columns {
-    fn from(c: &DataConfig) -> Self {
-        Self {
-            image: c.image_column.clone(),
-            report: c.report_column.clone(),
-            patient_id: c.patient_id_column.clone(),
-            study_id: c.study_id_column.clone(),
-            split: c.split_column.clone(),
-            label: c.label_column.clone(),
-            extra: Vec::new(),
-            separator: c.separator.byte(),
-            policy: ReportPolicy::default(),
-        }
-    }
-}
+use super::columns::Columns;
+use super::fields::{Field, Fields, ProblemKind, Take, Unusable};
+use super::formats::format_of;
+use super::row::{Images, Origin, Row, RowPacker};
+use super::sources;
+use crate::data::image;
+use crate::data::text::Unreadable;
+use crate::error::caught;
 
 /// A row that cannot be used.
 #[derive(Clone, Debug)]
@@ -78,6 +25,8 @@ pub struct RowProblem {
     pub file: Arc<Origin>,
     /// Line of the manifest.
     pub line: u64,
+    /// Its kind.
+    pub kind: ProblemKind,
     /// What is wrong, without the report or patient.
     pub reason: String,
 }
@@ -96,9 +45,6 @@ pub struct Manifest {
     /// Unusable rows in the same order.
     pub problems: Vec<RowProblem>,
 }
-
-/// Takes a row as read: its line, and its texts or what is wrong with it.
-pub(super) type Take<'a> = dyn FnMut(u64, Result<Fields, String>) + 'a;
 
 impl Manifest {
     /// Reads all that `source` names (see [`sources::expand`]) and looks whether each image is there. Relative image
@@ -133,41 +79,24 @@ impl Manifest {
             let part = part.with_context(|| format!("manifest {}", path.display()))?;
             *files += 1;
             self.problems.extend(part.problems);
-            match self.rows.is_empty() {
-                true => self.rows = part.rows,
-                false => self.rows.extend(part.rows),
+            if self.rows.is_empty() {
+                self.rows = part.rows;
+            } else {
+                self.rows.extend(part.rows);
             }
         }
         Ok(())
     }
 
     fn open_file(path: &Path, number: usize, columns: &Columns, image_root: Option<&Path>) -> Result<Self> {
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
-        let root = || image_root.or(path.parent()).unwrap_or(Path::new("")).to_path_buf();
-        let origin = |images| Arc::new(Origin { path: path.to_path_buf(), number, images });
-        match extension.as_str() {
-            "parquet" => {
-                let file = caught(|| parquet::open(path, columns))?;
-                let images = if file.holds_bytes() { Images::Parquet(file.clone()) } else { Images::Files(root()) };
-                collect(origin(images), columns, |take| caught(|| parquet::read(&file, columns, take)))
-            }
-            "tar" => {
-                let (shard, samples) = webdataset::open(path, columns)?;
-                collect(origin(Images::Tar(shard)), columns, |take| {
-                    samples.into_iter().for_each(|(line, fields)| take(line, fields));
-                    Ok(())
-                })
-            }
-            _ => collect(origin(Images::Files(root())), columns, |take| {
-                let mut source = text::open(path)?;
-                let named = matches!(extension.as_str(), "jsonl" | "ndjson" | "json");
-                let starts_as_json = std::io::BufRead::fill_buf(&mut source)?.trim_ascii_start().starts_with(b"{");
-                match named || starts_as_json {
-                    true => text::read_jsonl(source, columns, take),
-                    false => csv::read(source, columns, take),
-                }
-            }),
-        }
+        let format = format_of(path)?;
+        let table = caught(|| format.open(path, columns))?;
+        let images = match table.images() {
+            Some(images) => Images::Packed(images),
+            None => Images::Files(image_root.or(path.parent()).unwrap_or(Path::new("")).to_path_buf()),
+        };
+        let origin = Arc::new(Origin { path: path.to_path_buf(), number, images });
+        collect(origin, columns, |take| caught(|| table.read(columns, take)))
     }
 
     /// Only the rows of one split; all rows where no row has a split.
@@ -191,21 +120,21 @@ impl Manifest {
 }
 
 fn collect(origin: Arc<Origin>, columns: &Columns, read: impl FnOnce(&mut Take) -> Result<()>) -> Result<Manifest> {
-    let problem = |line, reason| RowProblem { file: Arc::clone(&origin), line, reason };
+    let problem = |line, Unusable { kind, reason }| RowProblem { file: Arc::clone(&origin), line, kind, reason };
     let mut problems = Vec::new();
     let mut packer = RowPacker::new(Arc::clone(&origin));
     read(&mut |line, fields| match fields.and_then(|fields| checked(fields, columns)) {
         Ok(fields) => packer.push(line, &fields),
-        Err(reason) => problems.push(problem(line, reason)),
+        Err(unusable) => problems.push(problem(line, unusable)),
     })?;
     let mut rows = packer.finish();
     if let Images::Files(root) = &origin.images {
-        let lost: Vec<Option<String>> = rows.par_iter().map(|row| lost_image(root, row)).collect();
+        let lost: Vec<Option<Unusable>> = rows.par_iter().map(|row| lost_image(root, row)).collect();
         if lost.iter().any(Option::is_some) {
             let mut lost = lost.into_iter();
             rows.retain(|row| match lost.next().flatten() {
-                Some(reason) => {
-                    problems.push(problem(row.line, reason));
+                Some(unusable) => {
+                    problems.push(problem(row.line, unusable));
                     false
                 }
                 None => true,
@@ -217,86 +146,36 @@ fn collect(origin: Arc<Origin>, columns: &Columns, read: impl FnOnce(&mut Take) 
 }
 
 /// A row's texts, with the report as the policy wants it, or what is wrong with them.
-fn checked(mut fields: Fields, columns: &Columns) -> Result<Fields, String> {
+fn checked(mut fields: Fields, columns: &Columns) -> Result<Fields, Unusable> {
     if fields[Field::Image as usize].is_none() {
-        return Err("no image path".into());
+        return Err("no image path".to_string().into());
     }
-    let report = fields[Field::Report as usize].take().ok_or("the report is empty")?;
+    let empty = || Unusable::new(ProblemKind::EmptyReport, "the report is empty");
+    let report = fields[Field::Report as usize].take().ok_or_else(empty)?;
     if report.starts_with("version https://git-lfs") {
-        return Err("the report is a Git LFS pointer; run `git lfs pull` where it came from".into());
+        let reason = "the report is a Git LFS pointer; run `git lfs pull` where it came from";
+        return Err(Unusable::new(ProblemKind::LfsPointer, reason));
     }
-    fields[Field::Report as usize] = Some(columns.policy.fixed(report)?);
+    let fixed = columns.policy.fixed(report).map_err(|unreadable| match unreadable {
+        Unreadable::Blank => Unusable::new(ProblemKind::EmptyReport, unreadable.to_string()),
+        Unreadable::NoSection(_) => unreadable.to_string().into(),
+    });
+    fields[Field::Report as usize] = Some(fixed?);
     Ok(fields)
 }
 
-fn lost_image(root: &Path, row: &Row) -> Option<String> {
+fn lost_image(root: &Path, row: &Row) -> Option<Unusable> {
     let path = root.join(row.image_name());
+    let place = path.display();
     match std::fs::metadata(image::frame_of(&path).0) {
         Ok(meta) if meta.is_file() => None,
-        Ok(_) => Some(format!("image {}: is not a file", path.display())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Some(format!("image {}: there is no such file; check data.image_root", path.display()))
-        }
-        Err(e) => Some(format!("image {}: {e}", path.display())),
+        Ok(_) => Some(format!("image {place}: is not a file").into()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Some(Unusable::new(
+            ProblemKind::MissingImage,
+            format!("image {place}: there is no such file; check data.image_root"),
+        )),
+        Err(e) => Some(format!("image {place}: {e}").into()),
     }
-}
-
-pub(super) fn filled(text: &str) -> Option<String> {
-    let text = text.trim();
-    (!text.is_empty()).then(|| text.to_string())
-}
-
-/// In the order of [`Field`], all but the last.
-pub(super) fn names(c: &Columns) -> [&str; NAMED] {
-    [&c.image, &c.report, &c.patient_id, &c.study_id, &c.split, &c.label]
-}
-
-/// The values of [`Columns::extra`], which `value` finds by name, as one field.
-pub(super) fn extra_field(columns: &Columns, value: impl FnMut(&String) -> Option<String>) -> Option<String> {
-    let values = columns.extra.iter().map(value).map(Option::unwrap_or_default);
-    let values: Vec<String> = values.map(|v| v.replace(EXTRA_SEPARATOR, " ")).collect();
-    (!values.is_empty()).then(|| values.join(EXTRA_SEPARATOR.encode_utf8(&mut [0; 4])))
-}
-
-pub(super) fn json_fields(line: &str, columns: &Columns) -> Result<Fields, String> {
-    let object: serde_json::Map<String, Value> =
-        serde_json::from_str(line).map_err(|e| format!("not a JSON object (column {})", e.column()))?;
-    let fields = object_fields(&object, columns)?;
-    for (required, field) in [(&columns.image, Field::Image), (&columns.report, Field::Report)] {
-        if fields[field as usize].is_none() && !object.contains_key(required) {
-            let known: Vec<&str> = object.keys().map(String::as_str).collect();
-            return Err(missing_column(required, &known));
-        }
-    }
-    Ok(fields)
-}
-
-/// What of the columns a JSON object holds.
-pub(super) fn object_fields(object: &serde_json::Map<String, Value>, columns: &Columns) -> Result<Fields, String> {
-    let text = |name: &str| match object.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(s)) => Ok(filled(s)),
-        Some(Value::Number(n)) => Ok(Some(n.to_string())),
-        Some(Value::Bool(b)) => Ok(Some(b.to_string())),
-        Some(_) => Err(format!("{name:?} is neither text nor a number")),
-    };
-    let mut fields = Fields::default();
-    for (field, name) in fields.iter_mut().zip(names(columns)) {
-        *field = text(name)?;
-    }
-    let extra: Vec<Option<String>> = columns.extra.iter().map(|name| text(name)).collect::<Result<_, _>>()?;
-    let mut extra = extra.into_iter();
-    fields[Field::Extra as usize] = extra_field(columns, |_| extra.next().flatten());
-    Ok(fields)
-}
-
-pub(super) fn missing_column(name: &str, known: &[&str]) -> String {
-    let hint = match did_you_mean(name, known.iter().copied()) {
-        Some(close) => format!("did you mean {close:?}?"),
-        None => "name it with data.image_column or data.report_column, or pick the separator with data.separator"
-            .to_string(),
-    };
-    format!("there is no column {name:?}, only {}; {hint}", known.join(", "))
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! Manifests: files with one row an image–report pair, in several formats.
+//!
+//! A format is a file or folder of [`formats`] that implements [`format::Format`], and a line of the table there.
 
-mod csv;
+mod columns;
+mod fields;
+mod format;
+mod formats;
 mod manifest;
-mod parquet;
 mod row;
 pub mod sources;
-mod text;
-mod webdataset;
-mod with_column;
 
-pub use manifest::{Columns, Manifest, RowProblem};
+pub use columns::Columns;
+pub use fields::ProblemKind;
+pub use format::NewColumn;
+pub use formats::{ShardSample, ShardWriter, format_names, set_column, shard_keys};
+pub use manifest::{Manifest, RowProblem};
 pub use row::{ImageSource, Origin, Row};
-pub use with_column::with_column;

@@ -6,40 +6,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::parquet::ParquetImages;
-use super::webdataset::TarShard;
+use super::fields::{EXTRA_SEPARATOR, FIELDS, Field, Fields};
+use super::format::PackedImages;
 use crate::data::image::{self, Picture};
 use crate::error::caught;
-
-/// What a row may hold, in the order of its spans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
-    Image,
-    Report,
-    Patient,
-    Study,
-    Split,
-    Label,
-    /// Values of the columns that were asked for beside these, see [`Row::extra`].
-    Extra,
-}
-
-/// As many as [`Field`] has.
-pub(super) const FIELDS: usize = 7;
-
-/// Those of a column each: all but [`Field::Extra`].
-pub(super) const NAMED: usize = FIELDS - 1;
-
-/// Between the values of [`Field::Extra`]: ASCII's unit separator, which no text has.
-pub(super) const EXTRA_SEPARATOR: char = '\u{1f}';
-
-/// Texts of a row as read; empty ones are `None`.
-pub(super) type Fields = [Option<String>; FIELDS];
 
 /// A file that rows come from, and where their images are.
 #[derive(Debug)]
 pub struct Origin {
-    /// Manifest, Parquet file or tar shard.
+    /// The manifest.
     pub path: PathBuf,
     /// Its number among all files that were opened together, from 0.
     pub number: usize,
@@ -50,8 +25,8 @@ pub struct Origin {
 pub(super) enum Images {
     /// Files; relative ones start here.
     Files(PathBuf),
-    Tar(TarShard),
-    Parquet(ParquetImages),
+    /// Inside the file that the rows come from.
+    Packed(Arc<dyn PackedImages>),
 }
 
 /// Where one text of a row stands in its block; empty for none.
@@ -64,7 +39,7 @@ struct Span {
 /// One image–report pair.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Line of the manifest, row of the Parquet file or sample of the shard, from 1.
+    /// Line of the manifest; where it has none, number of the row; from 1.
     pub line: u64,
     origin: Arc<Origin>,
     /// Texts of this row and its neighbours.
@@ -132,7 +107,7 @@ impl Row {
     pub fn image(&self) -> ImageSource {
         match &self.origin.images {
             Images::Files(root) => ImageSource::File(root.join(self.image_name())),
-            _ => ImageSource::Packed(Packed { origin: Arc::clone(&self.origin), line: self.line }),
+            Images::Packed(_) => ImageSource::Packed(Packed { origin: Arc::clone(&self.origin), line: self.line }),
         }
     }
 }
@@ -142,11 +117,11 @@ impl Row {
 pub enum ImageSource {
     /// A file of its own.
     File(PathBuf),
-    /// Inside a Parquet file or a tar shard.
+    /// Inside a file with many.
     Packed(Packed),
 }
 
-/// An image inside a Parquet file or a tar shard.
+/// An image inside a file with many.
 #[derive(Clone, Debug)]
 pub struct Packed {
     origin: Arc<Origin>,
@@ -183,8 +158,7 @@ impl ImageSource {
         match self {
             Self::File(path) => image::file_bytes(path),
             Self::Packed(Packed { origin, line }) => match &origin.images {
-                Images::Tar(shard) => shard.image(*line),
-                Images::Parquet(images) => caught(|| images.image(*line)),
+                Images::Packed(images) => caught(|| images.image(*line)),
                 Images::Files(root) => image::file_bytes(root),
             },
         }
@@ -224,8 +198,8 @@ impl ImageSource {
         match self {
             Self::File(path) => std::fs::metadata(path).ok().map(|m| m.len()),
             Self::Packed(Packed { origin, line }) => match &origin.images {
-                Images::Tar(shard) => shard.image_len(*line),
-                _ => None,
+                Images::Packed(images) => images.image_len(*line),
+                Images::Files(_) => None,
             },
         }
     }

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::hub::DatasetFiles;
+use super::formats::FORMATS;
+use crate::hub::{DatasetFiles, HubError};
 
 /// How names of the hub's data sets begin, as in Python's `hf://datasets/org/name@revision`.
 pub const HUB: &str = "hf://datasets/";
@@ -12,15 +13,15 @@ pub const HUB: &str = "hf://datasets/";
 /// Files with rows, in the order of their names:
 /// - a file itself;
 /// - `shard-{000..012}.tar` and `shard-*.tar`, all that there are;
-/// - a folder: its manifest.csv, metadata.csv or metadata.jsonl, else its Parquet files or tar shards;
-/// - `hf://datasets/org/name[@revision]`: its Parquet files, fetched.
+/// - a folder: the manifest in it, such as manifest.csv, else its files of a format that comes in parts;
+/// - `hf://datasets/org/name[@revision]`: the same of a data set of the hub, fetched.
 ///
 /// # Errors
 /// There is no such thing, or nothing in it.
 pub fn expand(source: &Path) -> Result<Vec<PathBuf>> {
     let text = source.to_string_lossy();
     if let Some(name) = text.strip_prefix(HUB) {
-        return Ok(DatasetFiles::open(name)?.parquet()?);
+        return on_hub(&DatasetFiles::open(name)?);
     }
     if source.is_dir() {
         return in_folder(source);
@@ -41,19 +42,33 @@ pub fn expand(source: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// All files of the first format that comes in parts.
+fn on_hub(data_set: &DatasetFiles) -> Result<Vec<PathBuf>> {
+    let mut missing = None;
+    for ending in FORMATS.iter().filter_map(|f| f.in_folder().parts) {
+        match data_set.files(ending) {
+            Ok(files) => return Ok(files),
+            Err(e @ HubError::EntryNotFound(_)) => missing = missing.or(Some(e)),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(missing.map_or_else(|| anyhow!("no format comes in parts"), Into::into))
+}
+
 fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
-    for name in ["manifest.csv", "metadata.csv", "metadata.jsonl", "manifest.parquet"] {
+    let known = || FORMATS.iter().map(|f| f.in_folder());
+    for name in known().flat_map(|f| f.manifests) {
         if folder.join(name).is_file() {
             return Ok(vec![folder.join(name)]);
         }
     }
-    for extension in ["parquet", "tar"] {
+    for ending in known().filter_map(|f| f.parts) {
         let mut files = Vec::new();
-        // Data sets of the hub keep their Parquet files in data/.
+        // Data sets of the hub keep their files in data/.
         for place in [folder.to_path_buf(), folder.join("data")] {
             for entry in std::fs::read_dir(&place).into_iter().flatten() {
                 let path = entry.with_context(|| place.display().to_string())?.path();
-                if path.extension().is_some_and(|e| e == extension) && path.is_file() {
+                if path.extension().is_some_and(|e| e == ending) && path.is_file() {
                     files.push(path);
                 }
             }
@@ -63,10 +78,10 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
             return Ok(files);
         }
     }
-    bail!(
-        "{}: holds no rows; looked for manifest.csv, metadata.csv, metadata.jsonl, *.parquet and *.tar",
-        folder.display()
-    )
+    let manifests = known().flat_map(|f| f.manifests).map(|name| name.to_string());
+    let parts = known().filter_map(|f| f.parts).map(|ending| format!("*.{ending}"));
+    let names: Vec<String> = manifests.chain(parts).collect();
+    bail!("{}: holds no rows; looked for {}", folder.display(), names.join(", "))
 }
 
 /// `a-{00..02}.tar` → a-00.tar, a-01.tar, a-02.tar; `{train,val}` → both.

@@ -11,4 +11,4 @@ mod sentences;
 pub mod tokenize;
 
 pub use prompts::{LabelPolicy, Labels, PromptClass, Prompts};
-pub use report_policy::ReportPolicy;
+pub use report_policy::{ReportPolicy, Unreadable};

@@ -12,23 +12,42 @@ use crate::data::config::{Blanks, LongReports, ReportConfig, ReportSection};
 /// [`ReportConfig`] under the name that data goes by.
 pub type ReportPolicy = ReportConfig;
 
+/// Why nothing of a report is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It has no word.
+    Blank,
+    /// It has none of the sections that are allowed, of which this is the first.
+    NoSection(ReportSection),
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Blank => f.write_str("the report is empty but for blanks"),
+            Self::NoSection(section) => write!(
+                f,
+                "the report has nothing for report.section = {:?} or report.fallback; add \"whole\" to the latter",
+                section.word()
+            ),
+        }
+    }
+}
+
 impl ReportConfig {
     /// What of `report` is read, as far as that is the same each time: for `random_sentence` all sentences that may be
     /// drawn.
     ///
     /// # Errors
-    /// The report has none of the sections that are allowed; in words, without the report.
-    pub fn fixed(&self, report: String) -> Result<String, String> {
+    /// The report has none of the sections that are allowed.
+    pub fn fixed(&self, report: String) -> Result<String, Unreadable> {
         let picked = std::iter::once(&self.section).chain(&self.fallback).find_map(|&part| self.pick(part, &report));
         match picked {
             Some(Cow::Owned(text)) => Ok(text),
             Some(Cow::Borrowed(text)) if text.len() == report.len() => Ok(report),
             Some(Cow::Borrowed(text)) => Ok(text.to_string()),
-            None if self.section == ReportSection::Whole => Err("the report is empty but for blanks".into()),
-            None => Err(format!(
-                "the report has nothing for report.section = {:?} or report.fallback; add \"whole\" to the latter",
-                self.section.word()
-            )),
+            None if self.section == ReportSection::Whole => Err(Unreadable::Blank),
+            None => Err(Unreadable::NoSection(self.section)),
         }
     }
 
@@ -121,6 +140,7 @@ mod tests {
         assert!(
             read(Impression, &[Findings], "Clear.")
                 .unwrap_err()
+                .to_string()
                 .starts_with("the report has nothing for report.section = \"impression\"")
         );
         assert!(read(Whole, &[], "___ .").is_err());

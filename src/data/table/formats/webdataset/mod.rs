@@ -3,15 +3,21 @@
 //! The shard is indexed once and its images are then read where they lie, so the order of training does not depend on
 //! the order of the shard.
 
+mod write;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 
-use super::manifest::{Columns, filled, object_fields};
-use super::row::{Field, Fields};
+pub use write::{Sample as ShardSample, ShardWriter, keys as shard_keys};
+
+use super::json::{object, object_fields};
+use crate::data::table::columns::Columns;
+use crate::data::table::fields::{Field, Fields, Take, Unusable, filled};
+use crate::data::table::format::{Format, InFolder, PackedImages, Table};
 
 /// Largest text or JSON member; no report is longer.
 const MAX_TEXT: u64 = 16 << 20;
@@ -20,18 +26,68 @@ const IMAGES: [&str; 5] = ["jpg", "jpeg", "png", "dcm", "dicom"];
 /// Endings of reports.
 const TEXTS: [&str; 4] = ["txt", "text", "caption", "report"];
 
-/// An open shard.
-#[derive(Debug)]
-pub(super) struct TarShard {
-    path: PathBuf,
-    /// Offset and length of each sample's image, sample by sample; 0, 0 for none.
-    images: Vec<(u64, u64)>,
+/// The format.
+pub(super) struct WebDataset;
+
+impl Format for WebDataset {
+    fn names(&self) -> &'static [&'static str] {
+        &["tar shards"]
+    }
+
+    fn claims(&self, ending: &str, _: &[u8]) -> bool {
+        ending == "tar"
+    }
+
+    fn in_folder(&self) -> InFolder {
+        InFolder { manifests: &[], parts: Some("tar") }
+    }
+
+    fn open(&self, path: &Path, columns: &Columns) -> Result<Box<dyn Table>> {
+        Ok(Box::new(open(path, columns)?))
+    }
 }
 
-impl TarShard {
-    /// Bytes of the image of sample number `line`, from 1.
-    pub fn image(&self, line: u64) -> Result<Vec<u8>> {
-        let (offset, len) = *self.images.get(line as usize - 1).context("there is no such sample")?;
+/// An open shard.
+struct TarTable {
+    images: Arc<TarImages>,
+    samples: Vec<Sample>,
+}
+
+impl Table for TarTable {
+    fn images(&self) -> Option<Arc<dyn PackedImages>> {
+        Some(Arc::clone(&self.images) as Arc<dyn PackedImages>)
+    }
+
+    fn read(self: Box<Self>, _: &Columns, take: &mut Take) -> Result<()> {
+        self.samples.into_iter().for_each(|(line, fields)| take(line, fields));
+        Ok(())
+    }
+}
+
+/// Where the images of a shard are.
+#[derive(Debug)]
+struct TarImages {
+    path: PathBuf,
+    /// Sample by sample; empty ones for none.
+    places: Vec<Place>,
+}
+
+/// Bytes of the file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    offset: u64,
+    len: u64,
+}
+
+impl TarImages {
+    fn place(&self, line: u64) -> Option<Place> {
+        self.places.get(usize::try_from(line.checked_sub(1)?).ok()?).copied()
+    }
+}
+
+impl PackedImages for TarImages {
+    fn image(&self, line: u64) -> Result<Vec<u8>> {
+        let Place { offset, len } = self.place(line).context("there is no such sample")?;
         let mut bytes = vec![0; len as usize];
         // A file of its own each time: threads read at places of their own.
         let mut file = File::open(&self.path)?;
@@ -40,18 +96,18 @@ impl TarShard {
         Ok(bytes)
     }
 
-    pub fn image_len(&self, line: u64) -> Option<u64> {
-        self.images.get(line as usize - 1).map(|&(_, len)| len)
+    fn image_len(&self, line: u64) -> Option<u64> {
+        self.place(line).map(|place| place.len)
     }
 }
 
 /// Sample number and its texts, or what is wrong with it.
-type Sample = (u64, Result<Fields, String>);
+type Sample = (u64, Result<Fields, Unusable>);
 
 #[derive(Default)]
 struct Open {
     key: String,
-    image: (u64, u64),
+    image: Place,
     fields: Fields,
     problem: Option<String>,
 }
@@ -60,7 +116,7 @@ struct Open {
 ///
 /// # Errors
 /// Not a tar file, or truncated.
-pub(super) fn open(path: &Path, columns: &Columns) -> Result<(TarShard, Vec<Sample>)> {
+fn open(path: &Path, columns: &Columns) -> Result<TarTable> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
     let mut magic = [0; 2];
@@ -68,7 +124,7 @@ pub(super) fn open(path: &Path, columns: &Columns) -> Result<(TarShard, Vec<Samp
         bail!("is compressed, so samples cannot be found in it; unpack it with `gunzip`");
     }
     file.seek(SeekFrom::Start(0))?;
-    let (mut images, mut samples) = (Vec::new(), Vec::new());
+    let (mut places, mut samples) = (Vec::new(), Vec::new());
     let mut open = Open::default();
     let mut archive = tar::Archive::new(file.try_clone()?);
     for entry in archive.entries_with_seek()? {
@@ -87,13 +143,13 @@ pub(super) fn open(path: &Path, columns: &Columns) -> Result<(TarShard, Vec<Samp
         let (key, ending) = (key.to_string(), ending.to_lowercase());
         let ending = ending.as_str();
         if key != open.key {
-            close(&mut open, &mut images, &mut samples);
+            close(&mut open, &mut places, &mut samples);
             open.key = key;
         }
         if name.split(['/', '\\']).any(|part| part == "..") || name.starts_with('/') {
             open.problem = Some("a member's name leads out of the archive".into());
         } else if IMAGES.contains(&ending) {
-            open.image = (offset, size);
+            open.image = Place { offset, len: size };
             open.fields[Field::Image as usize] = Some(name.clone());
         } else if ending == "json" || ending == "cls" || TEXTS.contains(&ending) || ending == columns.report {
             if size > MAX_TEXT {
@@ -107,9 +163,9 @@ pub(super) fn open(path: &Path, columns: &Columns) -> Result<(TarShard, Vec<Samp
             }
         }
     }
-    close(&mut open, &mut images, &mut samples);
+    close(&mut open, &mut places, &mut samples);
     ensure!(!samples.is_empty(), "holds no samples");
-    Ok((TarShard { path: path.to_path_buf(), images }, samples))
+    Ok(TarTable { images: Arc::new(TarImages { path: path.to_path_buf(), places }), samples })
 }
 
 /// The name up to the first dot of its last part, and what follows in lower case.
@@ -120,27 +176,25 @@ fn key_and_ending(name: &str) -> Option<(&str, &str)> {
     (dot > start).then(|| (&name[..dot], &name[dot + 1..]))
 }
 
-fn close(open: &mut Open, images: &mut Vec<(u64, u64)>, samples: &mut Vec<Sample>) {
+fn close(open: &mut Open, places: &mut Vec<Place>, samples: &mut Vec<Sample>) {
     let open = std::mem::take(open);
     if open.key.is_empty() {
         return;
     }
-    images.push(open.image);
+    places.push(open.image);
     let missing = open.fields[Field::Image as usize].is_none().then(|| "has no image (.jpg, .png or .dcm)".to_string());
     let fields = match open.problem.or(missing) {
-        Some(problem) => Err(problem),
+        Some(problem) => Err(problem.into()),
         None => Ok(open.fields),
     };
-    samples.push((images.len() as u64, fields));
+    samples.push((places.len() as u64, fields));
 }
 
 fn take_text(fields: &mut Fields, ending: &str, bytes: &[u8], columns: &Columns) -> Result<(), String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_string())?;
     match ending {
         "json" => {
-            let object: serde_json::Map<String, Value> =
-                serde_json::from_str(text).map_err(|e| format!("not a JSON object (column {})", e.column()))?;
-            let found = object_fields(&object, columns)?;
+            let found = object_fields(&object(text)?, columns)?;
             for (i, (field, found)) in fields.iter_mut().zip(found).enumerate() {
                 // The image is a member, whatever the JSON calls it.
                 if i != Field::Image as usize && found.is_some() {

@@ -4,12 +4,27 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-
-use super::manifest::{Columns, Take, json_fields};
+use anyhow::{Result, bail};
 
 /// Read ahead; the dialect of a CSV is told from this much.
 const SAMPLE: usize = 64 << 10;
+/// The byte-order mark of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The beginning of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn head(path: &Path) -> Result<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path)?.take(SAMPLE as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// Whether text begins so, past byte-order mark and blanks.
+pub(super) fn starts_with(head: &[u8], wanted: &[u8]) -> bool {
+    head.strip_prefix(MARK).unwrap_or(head).trim_ascii_start().starts_with(wanted)
+}
 
 /// Opens a text file, past its byte-order mark.
 ///
@@ -31,34 +46,10 @@ pub(super) fn open(path: &Path) -> Result<impl BufRead + use<>> {
     if head.starts_with(b"version https://git-lfs") {
         bail!("is a Git LFS pointer, not the manifest; run `git lfs pull`");
     }
-    if head.starts_with(b"\xef\xbb\xbf") {
-        head.drain(..3);
+    if head.starts_with(MARK) {
+        head.drain(..MARK.len());
     }
     Ok(BufReader::with_capacity(SAMPLE, std::io::Cursor::new(head).chain(file)))
-}
-
-/// Hands the objects of a JSONL file to `take`.
-pub(super) fn read_jsonl(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<()> {
-    let (mut bytes, mut line, mut records) = (Vec::new(), 0u64, 0u64);
-    loop {
-        bytes.clear();
-        if source.read_until(b'\n', &mut bytes).context("cannot be read")? == 0 {
-            break;
-        }
-        line += 1;
-        let text = match std::str::from_utf8(&bytes) {
-            Ok(text) => text.trim(),
-            Err(e) => bail!("{}", not_utf8(&bytes, e.valid_up_to(), line)),
-        };
-        if !text.is_empty() {
-            take(line, json_fields(text, columns));
-            records += 1;
-        }
-    }
-    if records == 0 {
-        bail!("has no rows");
-    }
-    Ok(())
 }
 
 /// Message about bytes that are not UTF-8 from `valid` on; the first of `bytes` stands on line `line`.

@@ -1,19 +1,59 @@
-//! CSV as people write it: the separator, quote and escape are read off the file, and a quote that would swallow rows is
-//! an error instead.
+//! CSV as people write it: the separator, quote and escape are read off the file, and a quote that would swallow rows
+//! is an error instead.
 
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufRead, Read};
+use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use super::manifest::{Columns, Take, extra_field, filled, missing_column, names};
-use super::row::{Field, Fields};
-use super::text::not_utf8;
+use super::text;
+use crate::data::table::columns::{Columns, missing_column};
+use crate::data::table::fields::{Field, Fields, ProblemKind, Take, Unusable, extra_field, filled, names};
+use crate::data::table::format::{Format, InFolder, NewColumn, Table};
+
+/// The format.
+pub(super) struct Csv;
+
+impl Format for Csv {
+    fn names(&self) -> &'static [&'static str] {
+        &["CSV", "TSV"]
+    }
+
+    /// Separator and quotes are read off the file, so any text may be one.
+    fn claims(&self, _: &str, _: &[u8]) -> bool {
+        true
+    }
+
+    fn in_folder(&self) -> InFolder {
+        InFolder { manifests: &["manifest.csv", "metadata.csv"], parts: None }
+    }
+
+    fn open(&self, path: &Path, _: &Columns) -> Result<Box<dyn Table>> {
+        Ok(Box::new(Records(Box::new(text::open(path)?))))
+    }
+
+    fn sets_columns(&self) -> bool {
+        true
+    }
+
+    fn set_column(&self, path: &Path, columns: &Columns, column: &NewColumn) -> Result<String> {
+        with_column(text::open(path)?, columns, column)
+    }
+}
+
+struct Records(Box<dyn BufRead>);
+
+impl Table for Records {
+    fn read(self: Box<Self>, columns: &Columns, take: &mut Take) -> Result<()> {
+        read(self.0, columns, take)
+    }
+}
 
 /// Hands all records of a CSV with a header to `take`, without holding the file in memory.
-pub(super) fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<()> {
+fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<()> {
     let dialect = Dialect::sniff(source.fill_buf()?, columns);
     let separator_name = dialect.separator_name();
     let starts = Rc::new(RefCell::new(VecDeque::new()));
@@ -50,10 +90,11 @@ pub(super) fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take)
             }
             Err(e) => match e.kind() {
                 csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                    Err(format!("{len} columns where the header has {expected_len}; is a quote missing?"))
+                    let reason = format!("{len} columns where the header has {expected_len}; is a quote missing?");
+                    Err(Unusable::new(ProblemKind::BrokenRow, reason))
                 }
                 csv::ErrorKind::Io(_) => return Err(readable(e)),
-                _ => Err("cannot be read as CSV".to_string()),
+                _ => Err("cannot be read as CSV".to_string().into()),
             },
         };
         records += 1;
@@ -63,21 +104,16 @@ pub(super) fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take)
     Ok(())
 }
 
-/// The whole CSV with column `name` set to `value(line)`, added where it is not there.
-pub(super) fn with_column<'a>(
-    mut source: impl BufRead,
-    columns: &Columns,
-    name: &str,
-    value: &dyn Fn(u64) -> Option<&'a str>,
-) -> Result<String> {
+/// The whole CSV with a column set, added where it is not there; its separator stays.
+fn with_column(mut source: impl BufRead, columns: &Columns, column: &NewColumn) -> Result<String> {
     let dialect = Dialect::sniff(source.fill_buf()?, columns);
     let starts = Rc::new(RefCell::new(VecDeque::new()));
     let mut reader = dialect.reader(Checked::new(source, dialect, Rc::clone(&starts)));
     let mut header = reader.headers().map_err(readable)?.clone();
-    let at = header.iter().position(|h| h.trim() == name);
+    let at = header.iter().position(|h| h.trim() == column.name);
     let mut writer = csv::WriterBuilder::new().delimiter(dialect.separator).from_writer(Vec::new());
     if at.is_none() {
-        header.push_field(name);
+        header.push_field(column.name);
     }
     writer.write_record(&header)?;
     starts.borrow_mut().pop_front();
@@ -85,7 +121,7 @@ pub(super) fn with_column<'a>(
         let record = record.map_err(readable)?;
         let line = starts.borrow_mut().pop_front().unwrap_or_default();
         let mut fields: Vec<&str> = record.iter().collect();
-        match (at, value(line)) {
+        match (at, (column.value)(line)) {
             (Some(at), Some(value)) => fields[at] = value,
             (None, value) => fields.push(value.unwrap_or_default()),
             (Some(_), None) => {}
@@ -129,7 +165,8 @@ impl Dialect {
             // Earlier ones win ties.
             [b',', b'\t', b';', b'|'].into_iter().rev().max_by_key(|&s| score(s)).unwrap_or(b',')
         });
-        // A backslash before a quote that ends its field escapes nothing, and an empty quoted field is no doubled quote.
+        // A backslash before a quote that ends its field escapes nothing, and an empty quoted field is no doubled
+        // quote.
         let ends = |b: Option<&u8>| b.is_none_or(|&b| b == separator || b == b'\r' || b == b'\n');
         let pairs = |first: u8| {
             sample.windows(2).enumerate().filter(move |(_, w)| w[0] == first && w[1] == quote).map(|(i, _)| i)
@@ -246,7 +283,7 @@ impl<R: BufRead> Checked<R> {
                 self.partial = all[e.valid_up_to()..].to_vec();
                 Ok(())
             }
-            Err(e) => Err(not_utf8(all, e.valid_up_to(), line)),
+            Err(e) => Err(text::not_utf8(all, e.valid_up_to(), line)),
         }
     }
 }

@@ -1,0 +1,83 @@
+//! JSON objects, one a line.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::json::{Object, object, row_fields};
+use super::text;
+use crate::data::table::columns::Columns;
+use crate::data::table::fields::Take;
+use crate::data::table::format::{Format, InFolder, NewColumn, Table};
+
+/// The format.
+pub(super) struct Jsonl;
+
+impl Format for Jsonl {
+    fn names(&self) -> &'static [&'static str] {
+        &["JSONL"]
+    }
+
+    fn claims(&self, ending: &str, head: &[u8]) -> bool {
+        matches!(ending, "jsonl" | "ndjson" | "json") || text::starts_with(head, b"{")
+    }
+
+    fn in_folder(&self) -> InFolder {
+        InFolder { manifests: &["metadata.jsonl"], parts: None }
+    }
+
+    fn open(&self, path: &Path, _: &Columns) -> Result<Box<dyn Table>> {
+        Ok(Box::new(Lines(Box::new(text::open(path)?))))
+    }
+
+    fn sets_columns(&self) -> bool {
+        true
+    }
+
+    fn set_column(&self, path: &Path, _: &Columns, column: &NewColumn) -> Result<String> {
+        let mut written = String::new();
+        for (i, line) in text::open(path)?.lines().enumerate() {
+            let line = line?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let number = i as u64 + 1;
+            let mut object: Object = serde_json::from_str(&line).with_context(|| format!("line {number}"))?;
+            if let Some(value) = (column.value)(number) {
+                object.insert(column.name.to_string(), value.into());
+            }
+            written.push_str(&Value::Object(object).to_string());
+            written.push('\n');
+        }
+        Ok(written)
+    }
+}
+
+struct Lines(Box<dyn BufRead>);
+
+impl Table for Lines {
+    fn read(mut self: Box<Self>, columns: &Columns, take: &mut Take) -> Result<()> {
+        let (mut bytes, mut line, mut records) = (Vec::new(), 0u64, 0u64);
+        loop {
+            bytes.clear();
+            if self.0.read_until(b'\n', &mut bytes).context("cannot be read")? == 0 {
+                break;
+            }
+            line += 1;
+            let text = match std::str::from_utf8(&bytes) {
+                Ok(text) => text.trim(),
+                Err(e) => bail!("{}", text::not_utf8(&bytes, e.valid_up_to(), line)),
+            };
+            if !text.is_empty() {
+                take(line, object(text).and_then(|object| row_fields(&object, columns)).map_err(Into::into));
+                records += 1;
+            }
+        }
+        if records == 0 {
+            bail!("has no rows");
+        }
+        Ok(())
+    }
+}

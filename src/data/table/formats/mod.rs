@@ -1,0 +1,55 @@
+//! Manifest formats, a file or folder each, and the table of them. A new one implements [`Format`] and gets two lines
+//! here; nothing else names formats.
+
+mod csv;
+mod json;
+mod jsonl;
+mod parquet;
+mod text;
+mod webdataset;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::data::table::columns::Columns;
+use crate::data::table::format::{Format, NewColumn};
+
+pub use webdataset::{ShardSample, ShardWriter, shard_keys};
+
+/// All formats. Folders are searched for what each knows in this order; a file belongs to the last that claims it, so
+/// that CSV, which claims any, has what no other wants.
+pub(super) static FORMATS: [&dyn Format; 4] = [&csv::Csv, &jsonl::Jsonl, &parquet::Parquet, &webdataset::WebDataset];
+
+/// The format of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn format_of(path: &Path) -> Result<&'static dyn Format> {
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    let head = text::head(path)?;
+    FORMATS.into_iter().rev().find(|f| f.claims(&ending, &head)).context("is of no known format")
+}
+
+/// What people call the formats, for help: `CSV, TSV, …`.
+pub fn format_names() -> String {
+    names(|_| true).join(", ")
+}
+
+fn names(wanted: impl Fn(&dyn Format) -> bool) -> Vec<&'static str> {
+    FORMATS.into_iter().filter(|f| wanted(*f)).flat_map(|f| f.names().iter().copied()).collect()
+}
+
+/// The manifest at `path` with a column set; all else as it was, in its own format.
+///
+/// # Errors
+/// Its format cannot be written so, or it cannot be read.
+pub fn set_column(path: &Path, columns: &Columns, column: &NewColumn) -> Result<String> {
+    let place = || path.display().to_string();
+    let format = if path.is_dir() { None } else { Some(format_of(path).with_context(place)?) };
+    let Some(format) = format.filter(|f| f.sets_columns()) else {
+        let able = names(|f| f.sets_columns()).join(", ");
+        bail!("{}: splits are written into {able} manifests only; make one first", place());
+    };
+    format.set_column(path, columns, column).with_context(place)
+}
