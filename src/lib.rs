@@ -2,7 +2,7 @@
 //!
 //! Modules depend on one another in one direction only:
 //! `error fs html words span ops metrics` ← `track hub dist` ← `data model loss optim run_report` ← `config` ←
-//! `export eval` ← `train` ← `sweep bench` ← `cli`.
+//! `session` ← `export eval search` ← `train` ← `sweep bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;
@@ -22,7 +22,9 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod run_report;
+pub mod search;
 pub mod seed;
+pub mod session;
 pub mod span;
 pub mod sweep;
 pub mod track;

@@ -1,13 +1,13 @@
 //! Image files to model input, and texts to token ids, on one thread.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::Spread;
-use crate::data::{Preprocess, ReportTokenizer, image};
+use crate::data::{Preprocess, ReportTokenizer, TokenizerKind, image};
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -20,6 +20,31 @@ pub struct DataBench {
     pub texts: Option<(Vec<String>, ReportTokenizer)>,
     /// How often each is done, after once for nothing.
     pub rounds: usize,
+}
+
+impl DataBench {
+    /// The PNG and JPEG files of the folder `images`; `texts` are a file with one a line and a folder with a tokenizer.
+    ///
+    /// # Errors
+    /// No image in the folder; a text file or a tokenizer that cannot be read.
+    pub fn open(images: &Path, texts: Option<(&Path, &Path)>, image_size: usize, rounds: usize) -> Result<Self> {
+        let place = || images.display().to_string();
+        let entries = std::fs::read_dir(images).with_context(place)?;
+        let mut files = entries.map(|e| Ok(e?.path())).collect::<Result<Vec<_>>>().with_context(place)?;
+        let known = |path: &PathBuf| {
+            let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+            matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
+        };
+        files.retain(known);
+        files.sort();
+        ensure!(!files.is_empty(), "{}: holds no PNG or JPEG file", images.display());
+        let read = |(path, tokenizer): (&Path, &Path)| -> Result<(Vec<String>, ReportTokenizer)> {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let tokenizer = ReportTokenizer::from_folder(tokenizer, TokenizerKind::clip(77))?;
+            Ok((text.lines().map(str::to_string).collect(), tokenizer))
+        };
+        Ok(Self { images: files, image_size, texts: texts.map(read).transpose()?, rounds })
+    }
 }
 
 /// What came of it.

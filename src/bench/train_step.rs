@@ -1,8 +1,9 @@
 //! Training steps of a model with random weights on random input.
 
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 use rand::RngExt;
 use serde::Serialize;
@@ -40,6 +41,21 @@ pub struct TrainStepBench {
     pub checkpoint_activations: bool,
     /// In which type products with weights are worked out.
     pub products: DType,
+}
+
+/// The tokens of each text, from a file with one number a line.
+///
+/// # Errors
+/// It cannot be read, a line is no number, there is none.
+pub fn read_lengths(path: &Path) -> Result<Vec<usize>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let parse = |(i, line): (usize, &str)| {
+        let length = line.trim().parse::<usize>();
+        length.with_context(|| format!("{}:{}: {line:?} is not a number of tokens", path.display(), i + 1))
+    };
+    let lengths = text.lines().enumerate().map(parse).collect::<Result<Vec<_>>>()?;
+    ensure!(!lengths.is_empty(), "{}: is empty; one number of tokens a line is wanted", path.display());
+    Ok(lengths)
 }
 
 /// What came of it. Seconds, but for the last three.

@@ -1,14 +1,13 @@
 //! `reportclip bench`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use candle_core::DType;
 
 use super::output;
 use crate::bench::{self, DataBench, LoaderBench, Spread, TrainStepBench};
-use crate::data::{ReportTokenizer, TokenizerKind};
 use crate::device;
 use crate::dist::Collective;
 use crate::model::ClipConfig;
@@ -193,7 +192,7 @@ fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
     }
     let longest = config.text.context_length();
     let text_lengths = match &args.text_lengths {
-        Some(path) => read_lengths(path)?.into_iter().map(|n| n.min(longest)).collect(),
+        Some(path) => bench::read_lengths(path)?.into_iter().map(|n| n.min(longest)).collect(),
         None => vec![args.tokens.unwrap_or(longest)],
     };
     Ok(TrainStepBench {
@@ -207,17 +206,6 @@ fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
         checkpoint_activations: args.checkpoint_activations,
         products: if args.bf16 { DType::BF16 } else { DType::F32 },
     })
-}
-
-fn read_lengths(path: &Path) -> Result<Vec<usize>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let parse = |(i, line): (usize, &str)| {
-        let length = line.trim().parse::<usize>();
-        length.with_context(|| format!("{}:{}: {line:?} is not a number of tokens", path.display(), i + 1))
-    };
-    let lengths = text.lines().enumerate().map(parse).collect::<Result<Vec<_>>>()?;
-    ensure!(!lengths.is_empty(), "{}: is empty; one number of tokens a line is wanted", path.display());
-    Ok(lengths)
 }
 
 fn train_step(args: &ModelArgs, started: Instant, world: &dyn Collective) -> Result<()> {
@@ -262,29 +250,11 @@ fn encode(args: &ModelArgs) -> Result<()> {
 }
 
 fn data(args: &DataArgs) -> Result<()> {
-    let place = || args.images.display().to_string();
-    let entries = std::fs::read_dir(&args.images).with_context(place)?;
-    let mut images = entries.map(|e| Ok(e?.path())).collect::<Result<Vec<_>>>().with_context(place)?;
-    let known = |path: &PathBuf| {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
-    };
-    images.retain(known);
-    images.sort();
-    ensure!(!images.is_empty(), "{}: holds no PNG or JPEG file", args.images.display());
-    let texts = match (&args.texts, &args.tokenizer) {
-        (Some(path), Some(folder)) => {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            Some((
-                text.lines().map(str::to_string).collect(),
-                ReportTokenizer::from_folder(folder, TokenizerKind::clip(77))?,
-            ))
-        }
-        _ => None,
-    };
+    let texts = args.texts.as_deref().zip(args.tokenizer.as_deref());
+    let bench = DataBench::open(&args.images, texts, args.image_size, args.rounds)?;
     // Whatever runs in parallel elsewhere: figures are for one core.
     device::use_threads(1)?;
-    let figures = bench::data(&DataBench { images, image_size: args.image_size, texts, rounds: args.rounds })?;
+    let figures = bench::data(&bench)?;
     if args.json {
         return output::print_json(&serde_json::to_value(figures)?);
     }

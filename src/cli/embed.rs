@@ -1,15 +1,13 @@
 //! `reportclip embed`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
-use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
+use anyhow::{Result, ensure};
 
-use super::eval::{ColumnArgs, OpenModel, policy_of};
+use super::manifest_args::ColumnArgs;
 use super::output;
-use crate::data::{Columns, ImageSource, Manifest, ReportPolicy, Row};
-use crate::fs::replace_with;
+use crate::search::{IndexContents, build};
+use crate::session::RowSource;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -48,96 +46,23 @@ pub(super) struct Args {
     device: String,
 }
 
-/// What an index is of, kept in its header so that `search` can name its rows. Paths, no reports.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct IndexSource {
-    pub model: String,
-    pub manifest: Option<PathBuf>,
-    pub image_root: Option<PathBuf>,
-    pub split: Option<String>,
-    pub columns: ColumnArgs,
-    pub images: Vec<PathBuf>,
-    pub texts: Option<PathBuf>,
-}
-
-impl IndexSource {
-    /// The rows of the manifest that the index was made from.
-    pub fn rows(&self, policy: ReportPolicy) -> Result<Vec<Row>> {
-        let Some(path) = &self.manifest else { return Ok(Vec::new()) };
-        let manifest = Manifest::open(path, &Columns { policy, ..self.columns.columns() }, self.image_root.as_deref())?;
-        if let Some(problem) = manifest.problems.first() {
-            bail!("{problem}");
-        }
-        Ok(match &self.split {
-            Some(split) => manifest.only_split(split).rows,
-            None => manifest.rows,
-        })
-    }
-
-    /// The lines of the text file that the index was made from.
-    pub fn lines(&self) -> Result<Vec<String>> {
-        let Some(path) = &self.texts else { return Ok(Vec::new()) };
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        Ok(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_string).collect())
-    }
-}
-
-/// Largest logits_per_image that is written: 1 GiB. What is left out is one product of the two embeddings.
-const MAX_LOGITS: usize = 1 << 28;
-
 pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(args.batch_size > 0, "--batch-size is 0; allowed is 1 and more");
     ensure!(
         args.data.is_some() || args.texts.is_some() || !args.images.is_empty(),
         "nothing to embed; name --data MANIFEST, --images FILE… or --texts FILE"
     );
-    let absolute = |p: &PathBuf| std::path::absolute(p).unwrap_or_else(|_| p.clone());
-    let model = match Path::new(&args.model) {
-        folder if folder.is_dir() => absolute(&folder.to_path_buf()).to_string_lossy().into_owned(),
-        _ => args.model.clone(),
+    let contents = match &args.data {
+        Some(manifest) => IndexContents::Manifest(RowSource {
+            manifest: manifest.clone(),
+            split: args.split.clone(),
+            image_root: args.image_root.clone(),
+            columns: args.columns.columns(),
+        }),
+        None => IndexContents::Files { images: args.images.clone(), texts: args.texts.clone() },
     };
-    let source = IndexSource {
-        model,
-        manifest: args.data.as_ref().map(absolute),
-        image_root: args.image_root.as_ref().map(absolute),
-        split: args.split.clone(),
-        columns: args.columns.clone(),
-        images: args.images.iter().map(absolute).collect(),
-        texts: args.texts.as_ref().map(absolute),
-    };
-    let (rows, lines) = (source.rows(policy_of(&args.model)?)?, source.lines()?);
-    let images: Vec<ImageSource> = match source.manifest {
-        Some(_) => rows.iter().map(Row::image).collect(),
-        None => source.images.iter().cloned().map(ImageSource::from).collect(),
-    };
-    let texts: Vec<&str> = match source.manifest {
-        Some(_) => rows.iter().map(Row::report).collect(),
-        None => lines.iter().map(String::as_str).collect(),
-    };
-    ensure!(!images.is_empty() || !texts.is_empty(), "nothing to embed: there are no rows");
-    let m = OpenModel::open(&args.model, &args.device)?;
-    let encoder = m.encoder(args.batch_size);
-    let mut tensors: Vec<(String, Tensor)> = Vec::new();
-    if !images.is_empty() {
-        let rows = encoder.images(&images)?;
-        tensors.push(("image_embeds".into(), rows));
-    }
-    if !texts.is_empty() {
-        let rows = encoder.texts(&texts)?;
-        tensors.push(("text_embeds".into(), rows));
-    }
-    if images.len() * texts.len() > MAX_LOGITS {
-        tracing::warn!("logits_per_image is left out: {} × {} numbers are too many", images.len(), texts.len());
-    } else if let [(_, images), (_, texts)] = tensors.as_slice() {
-        let scale = m.model.scale()?.to_device(&candle_core::Device::Cpu)?;
-        let logits = images.matmul(&texts.t()?)?.broadcast_mul(&scale)?;
-        tensors.push(("logits_per_image".into(), logits));
-    }
-    let metadata = [("reportclip".to_string(), serde_json::to_string(&source)?)].into();
-    replace_with(&args.out, |path| {
-        let views = tensors.iter().map(|(name, t)| (name.as_str(), t));
-        Ok(safetensors::serialize_to_file(views, Some(metadata), path)?)
-    })?;
-    let shapes: Vec<String> = tensors.iter().map(|(name, t)| format!("{name} {:?}", t.dims())).collect();
+    let index = build(&contents, &args.model, &args.device, args.batch_size)?;
+    index.write(&args.out)?;
+    let shapes: Vec<String> = index.tensors().map(|(name, t)| format!("{name} {:?}", t.dims())).collect();
     output::print(&format!("{}: {}", args.out.display(), shapes.join(", ")))
 }

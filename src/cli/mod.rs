@@ -9,6 +9,7 @@ mod embed;
 mod eval;
 mod explain;
 mod loss;
+mod manifest_args;
 mod model;
 mod output;
 mod run_report;

@@ -1,17 +1,12 @@
 //! `reportclip model`.
 
-use std::collections::BTreeMap;
-
-use anyhow::{Context, Result, bail};
-use candle_core::Device;
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
 use super::output;
-use crate::export::{ModelFolder, write_model};
+use crate::export::write_model;
 use crate::fs::replace_folder;
-use crate::hub::{ModelFiles, Source};
-use crate::model::Part;
-use crate::model::checkpoint::{self, Inspection, LoadOptions};
+use crate::session::{self, Inspected, Session};
 
 /// Fetch models and look into them.
 #[derive(Debug, clap::Subcommand)]
@@ -77,130 +72,81 @@ pub(super) fn run(command: &Command) -> Result<()> {
 }
 
 fn download(model: &str) -> Result<()> {
-    let files = ModelFiles::open(&Source::parse(model)?)?;
-    // Opening it fetches all that training needs, and shows now rather than later that it is usable.
-    let weights = if checkpoint::is_tower(&files)? {
-        crate::train::fetch_tower(&files)?
-    } else {
-        let (loaded, _) = crate::train::open_pretrained(&files, &LoadOptions::default(), None, &Device::Cpu)?;
-        loaded.params.count().0
-    };
-    let commit = files.commit().map_or(String::new(), |c| format!(", commit {c}"));
-    output::print(&format!("{}: {weights} weights, ready for offline use{commit}", files.source()))
+    let fetched = session::fetch(model)?;
+    let commit = fetched.commit.map_or(String::new(), |c| format!(", commit {c}"));
+    output::print(&format!("{}: {} weights, ready for offline use{commit}", fetched.source, fetched.weights))
 }
 
 fn merge(model: &str, base: &str, alpha: f64, out: &std::path::Path) -> Result<()> {
-    anyhow::ensure!((0.0..=1.0).contains(&alpha), "--alpha is {alpha}; allowed is 0 to 1");
-    anyhow::ensure!(!out.exists(), "{}: exists already; nothing is overwritten, name another folder", out.display());
-    let open = |name: &str| -> Result<_> {
-        let files = ModelFiles::open(&Source::parse(name)?)?;
-        crate::train::open_pretrained(&files, &LoadOptions::default(), None, &Device::Cpu)
-    };
-    let ((tuned, folder), (before, _)) = (open(model)?, open(base)?);
-    let mixed = tuned.params.mixed(&before.params, alpha).context("these two are not of one shape")?;
-    let weights = mixed.tensors();
-    let origin = format!("{} Mixed with the model before: {alpha} of the fine-tuned weights.", folder.origin);
-    let folder = ModelFolder { origin, ..folder };
-    replace_folder(out, |path| write_model(path, &folder, &weights))?;
+    ensure!((0.0..=1.0).contains(&alpha), "--alpha is {alpha}; allowed is 0 to 1");
+    ensure!(!out.exists(), "{}: exists already; nothing is overwritten, name another folder", out.display());
+    let mixed = Session::open(model, "cpu")?.mixed(&Session::open(base, "cpu")?, alpha)?;
+    replace_folder(out, |path| write_model(path, &mixed.folder, &mixed.params.tensors()))?;
     output::print(&format!("model: {}", out.display()))
 }
 
 fn inspect(model: &str, batch_size: usize, tensors: bool, as_json: bool) -> Result<()> {
-    let files = ModelFiles::open(&Source::parse(model)?)?;
-    let found = checkpoint::inspect(&files)?;
-    let counts = counts(&found);
-    let all: usize = counts.values().sum();
-    let c = &found.config;
-    let activations = 4 * batch_size * (c.vision.activations() + c.text.activations());
-    // Weights, their gradients, and AdamW's two moments, all f32.
-    let memory_mib = (16 * all + activations) >> 20;
-    let opened = if found.problems.is_empty() {
-        Some(crate::train::open_pretrained(&files, &LoadOptions::default(), None, &Device::Cpu))
-    } else {
-        None
-    };
-    let mut refused = found.problems.clone();
-    let folder = match opened {
-        Some(Ok((_, folder))) => Some(folder),
-        Some(Err(error)) => {
-            refused.push(crate::error::one_line(&error));
-            None
-        }
-        None => None,
-    };
-    let preprocess = folder.as_ref().map(|f| f.preprocess.to_json());
-    let tokenizer = folder.as_ref().map(|f| (f.tokenizer.class().to_string(), f.tokenizer.vocab_size()));
+    let found = session::inspect(model, batch_size)?;
     if as_json {
-        let list: Vec<_> = found.mapped.iter().map(|m| json!([m.theirs, m.shape, m.ours, m.change])).collect();
-        let unused: Vec<_> = found.ignored.iter().map(|i| json!([i.name, i.reason])).collect();
-        output::print_json(&json!({
-            "source": files.source().to_string(), "layout": found.family.name(), "image_tower": c.vision.name(),
-            "text_tower": c.text.name(), "image_size": c.vision.image_size(),
-            "context_length": c.text.context_length(), "embed_dim": c.embed_dim, "parameters": counts,
-            "preprocessing": preprocess, "tokenizer": tokenizer, "tensors": list, "unused": unused,
-            "memory_mib": memory_mib, "batch_size": batch_size, "refused": refused,
-        }))?;
+        print_json(&found, batch_size)?;
     } else {
-        let mut lines = vec![
-            format!("{}: {} layout, {all} weights", files.source(), found.family.name()),
-            format!(
-                "image tower: {}, {} weights, images {2}×{2}",
-                c.vision.name(),
-                counts["image tower"],
-                c.vision.image_size()
-            ),
-            format!(
-                "text tower: {}, {} weights, up to {} tokens",
-                c.text.name(),
-                counts["text tower"],
-                c.text.context_length()
-            ),
-            format!("heads: {} weights, shared space {} wide", counts["heads"], c.embed_dim),
-        ];
-        if let Some((class, size)) = &tokenizer {
-            lines.push(format!("tokenizer: as {class}, {size} tokens"));
-        }
-        if let Some(p) = &preprocess {
-            lines.push(format!(
-                "preprocessing: as {}, size {}, resample {}",
-                p["image_processor_type"], p["size"], p["resample"]
-            ));
-        }
-        lines.push(format!("training all of it at batch {batch_size}: about {memory_mib} MiB"));
-        if tensors {
-            lines.extend(found.mapped.iter().map(|m| {
-                let change = if m.change.is_empty() { String::new() } else { format!(", {}", m.change) };
-                format!("  {} {:?} → {}{change}", m.theirs, m.shape, m.ours)
-            }));
-        } else {
-            lines.push(format!("tensors: {} are used (--tensors lists them)", found.mapped.len()));
-        }
-        lines.extend(found.ignored.iter().map(|i| format!("unused: {}: {}", i.name, i.reason)));
-        output::print(&lines.join("\n"))?;
+        output::print(&lines(&found, batch_size, tensors).join("\n"))?;
     }
-    match refused.as_slice() {
-        [] => Ok(()),
-        problems => {
-            const SHOWN: usize = 5;
-            problems.iter().take(SHOWN).for_each(|problem| output::error(problem));
-            match problems.len().saturating_sub(SHOWN) {
-                0 => bail!("this model would be refused"),
-                more => bail!("this model would be refused; {more} more reasons are in --json"),
-            }
-        }
+    const SHOWN: usize = 5;
+    found.refused.iter().take(SHOWN).for_each(|problem| output::error(problem));
+    match found.refused.len() {
+        0 => Ok(()),
+        1..=SHOWN => bail!("this model would be refused"),
+        all => bail!("this model would be refused; {} more reasons are in --json", all - SHOWN),
     }
 }
 
-/// Weights by part of the model.
-fn counts(found: &Inspection) -> BTreeMap<&'static str, usize> {
-    let mut counts = BTreeMap::from([("image tower", 0), ("text tower", 0), ("heads", 0)]);
-    for spec in &found.specs {
-        let part = match spec.part {
-            Part::Image => "image tower",
-            Part::Text => "text tower",
-            Part::Heads => "heads",
-        };
-        *counts.entry(part).or_default() += spec.shape.elem_count();
+fn print_json(found: &Inspected, batch_size: usize) -> Result<()> {
+    let (files, c) = (&found.files, &found.files.config);
+    let list: Vec<_> = files.mapped.iter().map(|m| json!([m.theirs, m.shape, m.ours, m.change])).collect();
+    let unused: Vec<_> = files.ignored.iter().map(|i| json!([i.name, i.reason])).collect();
+    output::print_json(&json!({
+        "source": found.source, "layout": files.family.name(), "image_tower": c.vision.name(),
+        "text_tower": c.text.name(), "image_size": c.vision.image_size(),
+        "context_length": c.text.context_length(), "embed_dim": c.embed_dim, "parameters": found.weights,
+        "preprocessing": found.preprocessing,
+        "tokenizer": found.tokenizer.as_ref().map(|t| (&t.class, t.vocab_size)), "tensors": list, "unused": unused,
+        "memory_mib": found.memory_mib, "batch_size": batch_size, "refused": found.refused,
+    }))
+}
+
+fn lines(found: &Inspected, batch_size: usize, tensors: bool) -> Vec<String> {
+    let (files, c) = (&found.files, &found.files.config);
+    let all: usize = found.weights.values().sum();
+    let mut lines = vec![
+        format!("{}: {} layout, {all} weights", found.source, files.family.name()),
+        format!(
+            "image tower: {}, {} weights, images {2}×{2}",
+            c.vision.name(),
+            found.weights["image tower"],
+            c.vision.image_size()
+        ),
+        format!(
+            "text tower: {}, {} weights, up to {} tokens",
+            c.text.name(),
+            found.weights["text tower"],
+            c.text.context_length()
+        ),
+        format!("heads: {} weights, shared space {} wide", found.weights["heads"], c.embed_dim),
+    ];
+    lines.extend(found.tokenizer.as_ref().map(|t| format!("tokenizer: as {}, {} tokens", t.class, t.vocab_size)));
+    lines.extend(found.preprocessing.as_ref().map(|p| {
+        format!("preprocessing: as {}, size {}, resample {}", p["image_processor_type"], p["size"], p["resample"])
+    }));
+    lines.push(format!("training all of it at batch {batch_size}: about {} MiB", found.memory_mib));
+    if tensors {
+        lines.extend(files.mapped.iter().map(|m| {
+            let change = if m.change.is_empty() { String::new() } else { format!(", {}", m.change) };
+            format!("  {} {:?} → {}{change}", m.theirs, m.shape, m.ours)
+        }));
+    } else {
+        lines.push(format!("tensors: {} are used (--tensors lists them)", files.mapped.len()));
     }
-    counts
+    lines.extend(files.ignored.iter().map(|i| format!("unused: {}: {}", i.name, i.reason)));
+    lines
 }

@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
-use serde_json::{Value, json};
 
-use super::embed::IndexSource;
-use super::eval::OpenModel;
 use super::output;
+use crate::search::{Hit, Index, Query, search};
+use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -39,82 +37,22 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let bytes = std::fs::read(&args.index).with_context(|| format!("index {}", args.index.display()))?;
-    let broken = || format!("index {}: not written by `reportclip embed`", args.index.display());
-    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).with_context(broken)?;
-    let source = header.metadata().as_ref().and_then(|m| m.get("reportclip")).with_context(broken)?;
-    let source: IndexSource = serde_json::from_str(source).with_context(broken)?;
-    let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(broken)?;
-    let order = if args.text.is_some() { ["image_embeds", "text_embeds"] } else { ["text_embeds", "image_embeds"] };
-    let found = order.into_iter().find_map(|name| tensors.remove(name).map(|t| (name, t)));
-    let Some((kind, gallery)) = found else { bail!("{}", broken()) };
-
-    let m = OpenModel::open(args.model.as_deref().unwrap_or(&source.model), &args.device)?;
     let query = match (&args.text, &args.image) {
-        (Some(text), _) => m.encoder(1).texts(&[text])?,
-        (None, Some(image)) => m.encoder(1).images(&[image.clone().into()])?,
+        (Some(text), _) => Query::Text(text),
+        (None, Some(image)) => Query::Image(image),
         (None, None) => bail!("name --text or --image"),
     };
-    if gallery.dim(1)? != query.dim(1)? {
-        bail!("{}: has embeddings of width {}, the model {}", args.index.display(), gallery.dim(1)?, query.dim(1)?);
-    }
-    let scores: Vec<f32> = gallery.matmul(&query.t()?)?.flatten_all()?.to_vec1()?;
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-    order.truncate(args.k);
-    let names = Names::read(&source, kind);
-    let hits: Vec<Value> = order
-        .iter()
-        .enumerate()
-        .map(|(i, &row)| {
-            let mut hit = json!({"rank": i + 1, "score": scores[row], "row": row});
-            names.add_to(&mut hit, row);
-            hit
-        })
-        .collect();
+    let index = Index::open(&args.index)?;
+    let session = Session::open(args.model.as_deref().unwrap_or(&index.source.model), &args.device)?;
+    let found = search(&index, &session, query, args.k).with_context(|| args.index.display().to_string())?;
     if args.json {
-        return output::print_json(&json!({"searched": kind, "gallery": scores.len(), "hits": hits}));
+        return output::print_json(&serde_json::to_value(&found)?);
     }
-    for hit in &hits {
-        let name = hit["image"].as_str().or(hit["text"].as_str()).unwrap_or_default().replace('\n', " ");
-        let line =
-            format!("{:>3}  {:.4}  row {}  {name}", hit["rank"], hit["score"].as_f64().unwrap_or(0.0), hit["row"]);
-        output::print(line.trim_end())?;
-    }
-    Ok(())
+    found.hits.iter().try_for_each(|hit| output::print(&line(hit)))
 }
 
-/// What the rows of an index are called, as far as the files that it was made from are still there.
-struct Names {
-    images: Vec<String>,
-    texts: Vec<String>,
-}
-
-impl Names {
-    fn read(source: &IndexSource, kind: &str) -> Self {
-        let rows = source.rows(Default::default()).unwrap_or_else(|e| {
-            tracing::warn!(
-                "the index's manifest cannot be read, so rows have numbers only: {}",
-                crate::error::one_line(&e)
-            );
-            Vec::new()
-        });
-        let mut images: Vec<String> = rows.iter().map(|r| r.image().to_string()).collect();
-        images.extend(source.images.iter().map(|path| path.display().to_string()));
-        let mut texts: Vec<String> = rows.iter().map(|r| r.report().to_string()).collect();
-        texts.extend(source.lines().unwrap_or_default());
-        if kind == "text_embeds" && source.manifest.is_none() {
-            images.clear();
-        }
-        Self { images, texts }
-    }
-
-    fn add_to(&self, hit: &mut Value, row: usize) {
-        if let Some(image) = self.images.get(row) {
-            hit["image"] = json!(image);
-        }
-        if let Some(text) = self.texts.get(row) {
-            hit["text"] = json!(text);
-        }
-    }
+fn line(hit: &Hit) -> String {
+    let name = hit.image.as_deref().or(hit.text.as_deref()).unwrap_or_default().replace('\n', " ");
+    let flag = if hit.changed { "(changed or gone since the index was made)" } else { "" };
+    format!("{:>3}  {:.4}  row {}  {name} {flag}", hit.rank, hit.score, hit.row).trim_end().to_string()
 }

@@ -7,6 +7,7 @@ mod dataset;
 mod feature_cache;
 pub mod fingerprint;
 pub mod image;
+pub mod leaks;
 pub mod lint;
 mod loader;
 pub mod prepare;

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::calibration::{
-    BINS, Bin, Judged, RiskPoint, area_under_risk, argmax, brier, equal_mass, equal_width, expected_error,
+    Answer, BINS, Bin, RiskPoint, area_under_risk, argmax, brier, equal_mass, equal_width, expected_error,
     fit_temperature, maximum_error, negative_log_likelihood, risk_coverage, softmax,
 };
 
 /// A prediction that can be judged.
 #[derive(Clone, Debug)]
-pub struct Scored {
+pub struct Prediction {
     /// One a class; their softmax is the model's probability.
     pub logits: Vec<f64>,
     /// What was so.
@@ -20,7 +20,7 @@ pub struct Scored {
     pub group: usize,
 }
 
-impl Scored {
+impl Prediction {
     /// Probabilities, scaled or as the model gives them.
     pub fn probabilities(&self, scaled: bool) -> Vec<f64> {
         softmax(&self.logits, if scaled { self.temperature } else { 1.0 })
@@ -31,9 +31,9 @@ impl Scored {
         argmax(&self.logits)
     }
 
-    fn judged(&self, scaled: bool) -> Judged {
+    fn answer(&self, scaled: bool) -> Answer {
         let (p, best) = (self.probabilities(scaled), self.predicted());
-        Judged { confidence: p[best], right: best == self.target }
+        Answer { confidence: p[best], right: best == self.target }
     }
 }
 
@@ -54,16 +54,16 @@ pub struct Calibration {
 
 impl Calibration {
     /// Of `predictions`, as they are or scaled.
-    pub fn of(predictions: &[&Scored], scaled: bool) -> Self {
-        let judged: Vec<Judged> = predictions.iter().map(|p| p.judged(scaled)).collect();
+    pub fn of(predictions: &[&Prediction], scaled: bool) -> Self {
+        let answers: Vec<Answer> = predictions.iter().map(|p| p.answer(scaled)).collect();
         let n = predictions.len() as f64;
-        let mean = |f: &dyn Fn(&Scored) -> f64| predictions.iter().map(|p| f(p)).sum::<f64>() / n;
-        let width = equal_width(&judged, BINS);
+        let mean = |f: &dyn Fn(&Prediction) -> f64| predictions.iter().map(|p| f(p)).sum::<f64>() / n;
+        let width = equal_width(&answers, BINS);
         Self {
             nll: mean(&|p| negative_log_likelihood(&p.logits, p.target, if scaled { p.temperature } else { 1.0 })),
             brier: mean(&|p| brier(&p.probabilities(scaled), p.target)),
             ece: expected_error(&width),
-            ece_equal_mass: expected_error(&equal_mass(&judged, BINS)),
+            ece_equal_mass: expected_error(&equal_mass(&answers, BINS)),
             mce: maximum_error(&width),
         }
     }
@@ -105,12 +105,12 @@ pub struct CalibrationReport {
 
 impl CalibrationReport {
     /// Of predictions whose temperatures are set; `None` without any.
-    pub fn of(predictions: &[&Scored], fitted_on: &str) -> Option<Self> {
+    pub fn of(predictions: &[&Prediction], fitted_on: &str) -> Option<Self> {
         if predictions.is_empty() {
             return None;
         }
-        let judged = |scaled: bool| predictions.iter().map(|p| p.judged(scaled)).collect::<Vec<_>>();
-        let points = risk_coverage(&judged(false));
+        let answers = |scaled: bool| predictions.iter().map(|p| p.answer(scaled)).collect::<Vec<_>>();
+        let points = risk_coverage(&answers(false));
         let every = points.len().div_ceil(100).max(1);
         let shown = |(i, _): &(usize, &RiskPoint)| i % every == 0 || i + 1 == points.len();
         let logs = predictions.iter().map(|p| p.temperature.ln()).sum::<f64>();
@@ -120,8 +120,8 @@ impl CalibrationReport {
             scaled: Calibration::of(predictions, true),
             temperature: (logs / predictions.len() as f64).exp(),
             fitted_on: fitted_on.to_string(),
-            reliability: equal_width(&judged(false), BINS),
-            reliability_scaled: equal_width(&judged(true), BINS),
+            reliability: equal_width(&answers(false), BINS),
+            reliability_scaled: equal_width(&answers(true), BINS),
             risk_coverage: points.iter().enumerate().filter(shown).map(|(_, p)| *p).collect(),
             aurc: area_under_risk(&points),
         })
@@ -133,8 +133,8 @@ pub const CROSSWISE: &str = "each half of the patients on the other half";
 
 /// Sets temperatures: the one that fits `on` best, or without that, for each half of the groups the one that fits the
 /// other half. Returns what it was fitted on, in words.
-pub fn set_temperatures(predictions: &mut [Scored], on: Option<(&[Scored], &str)>) -> String {
-    let rows = |all: &[Scored], half: Option<usize>| {
+pub fn set_temperatures(predictions: &mut [Prediction], on: Option<(&[Prediction], &str)>) -> String {
+    let rows = |all: &[Prediction], half: Option<usize>| {
         let chosen = all.iter().filter(|p| half.is_none_or(|half| p.group % 2 == half));
         fit_temperature(chosen.map(|p| (p.logits.as_slice(), p.target)))
     };
@@ -155,13 +155,13 @@ mod tests {
     #[test]
     fn no_temperature_sees_its_own_half() {
         // Patients of even number are told by logits that are ten times too large.
-        let scored = |i: usize| Scored {
+        let prediction = |i: usize| Prediction {
             logits: if i.is_multiple_of(2) { vec![10.0, 0.0] } else { vec![1.0, 0.0] },
             target: usize::from((i / 2).is_multiple_of(4)),
             temperature: 1.0,
             group: i,
         };
-        let mut all: Vec<Scored> = (0..80).map(scored).collect();
+        let mut all: Vec<Prediction> = (0..80).map(prediction).collect();
         assert_eq!(set_temperatures(&mut all, None), CROSSWISE);
         // Three in four are right: the odds are 3, whose logarithm the scaled difference must be.
         let right = 3f64.ln();

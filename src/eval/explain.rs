@@ -3,16 +3,17 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 
-use crate::data::{Picture, Preprocess, ReportTokenizer};
+use crate::data::{ImageSource, Picture, Row};
 use crate::model::{Builder, ClipConfig, ClipModel, Params, TextConfig, TextPool, VisionConfig, VitPool};
 use crate::ops::{Relevance, Tape, Value, reference::l2_normalize, roll_out};
+use crate::session::Session;
 
 /// What the pair has in common.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// Cosine of image and text.
     pub cosine: f64,
-    /// That times `logit_scale.exp()`.
+    /// The model's own logit: that times `logit_scale.exp()`, plus `logit_bias` where the model has one.
     pub logit: f64,
     /// Relevance of each patch, row by row, 0 to 1; empty for towers without attention over patches.
     pub patches: Vec<f32>,
@@ -26,14 +27,11 @@ pub struct Explanation {
 ///
 /// # Errors
 /// Whatever preprocessing, tokenizer or model report.
-pub fn explain(
-    (config, params): (&ClipConfig, &Params),
-    (preprocess, tokenizer): (&Preprocess, &ReportTokenizer),
-    image: &Picture,
-    text: &str,
-) -> Result<Explanation> {
+pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explanation> {
+    let (folder, params) = (&session.folder, &session.params);
+    let (config, tokenizer) = (&folder.config, &folder.tokenizer);
     let size = config.vision.image_size();
-    let pixel_values = Tensor::from_vec(preprocess.apply(image, None)?, (1, 3, size, size), &Device::Cpu)?;
+    let pixel_values = Tensor::from_vec(folder.preprocess.apply(image, None)?, (1, 3, size, size), &Device::Cpu)?;
     let ids = tokenizer.encode(text)?;
     let input_ids = Tensor::from_slice(&ids, (1, ids.len()), &Device::Cpu)?;
     let image_side = Side::of(config, params, |model| model.image_features(&pixel_values))?;
@@ -44,7 +42,9 @@ pub fn explain(
     let mut grad = |var: &Var| grads.remove(var).context("the cosine has no gradient");
     let (of_image, of_text) = (image_side.relevance(grad(&x)?)?, text_side.relevance(grad(&y)?)?);
     let cosine = f64::from(cosine.to_scalar::<f32>()?);
-    let scale = f64::from(params.get("logit_scale").context("a CLIP has a logit_scale")?.var.to_scalar::<f32>()?).exp();
+    let head = |name: &str| params.get(name).map(|p| p.var.to_scalar::<f32>().map(f64::from)).transpose();
+    let scale = head("logit_scale")?.context("a CLIP has a logit_scale")?.exp();
+    let logit = cosine * scale + head("logit_bias")?.unwrap_or(0.0);
     let (patches, grid) = match &config.vision {
         VisionConfig::Vit(vit) if !of_image.is_empty() => {
             let pooled = matches!(vit.pool, VitPool::Cls | VitPool::Dense).then_some(vit.prefix.registers);
@@ -69,7 +69,31 @@ pub fn explain(
     let shown: Vec<usize> = (0..relevance.len().min(ids.len())).filter(|&i| !marks(ids[i])).collect();
     let values = to_one(&shown.iter().map(|&i| relevance[i]).collect::<Vec<_>>());
     let tokens = shown.iter().map(|&i| tokenizer.decode(ids[i])).zip(values).collect();
-    Ok(Explanation { cosine, logit: cosine * scale, patches, grid, tokens })
+    Ok(Explanation { cosine, logit, patches, grid, tokens })
+}
+
+/// Where a text stands for an image among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// From 1, the best.
+    pub place: usize,
+    /// How many others there are.
+    pub gallery: usize,
+}
+
+/// Where `text` stands for `image` among the distinct reports of `rows`.
+///
+/// # Errors
+/// No rows; an image that cannot be read.
+pub fn place(session: &Session, image: &ImageSource, text: &str, rows: &[Row]) -> Result<Place> {
+    ensure!(!rows.is_empty(), "there are no reports to hold the text against");
+    let distinct: std::collections::BTreeSet<&str> = rows.iter().map(Row::report).collect();
+    let texts: Vec<&str> = std::iter::once(text).chain(distinct.iter().copied()).collect();
+    let encoder = session.encoder(64)?;
+    let image = encoder.images(std::slice::from_ref(image))?;
+    let scores: Vec<f32> = image.matmul(&encoder.texts(&texts)?.t()?.contiguous()?)?.flatten_all()?.to_vec1()?;
+    let place = 1 + scores[1..].iter().filter(|s| **s > scores[0]).count();
+    Ok(Place { place, gallery: distinct.len() })
 }
 
 /// One tower's way, recorded.

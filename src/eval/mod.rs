@@ -1,21 +1,28 @@
-//! Figures of a model on a split: encoding it, retrieval over it, zero-shot classification, calibration.
+//! Figures of a model on a split: retrieval over it, zero-shot classification, calibration, and why it finds a pair alike.
 
 mod calibration;
-mod encode;
+mod classify;
+mod encoded;
+mod evaluate;
 mod explain;
 mod figures;
 mod paired;
+mod pairs;
 mod pictures;
 mod probe;
+mod relevance_map;
 mod retrieval;
 mod zero_shot;
 
-pub use calibration::{Calibration, CalibrationReport, Scored};
-pub use encode::{Embeddings, Encoder, UnreadableImage};
-pub use explain::{Explanation, explain};
+pub use calibration::{Calibration, CalibrationReport, Prediction};
+pub use classify::{Classification, Classified, ZeroShotRequest};
+pub use encoded::EncodedSplit;
+pub use evaluate::{Evaluation, EvaluationReport, evaluate, evaluate_and_draw};
+pub use explain::{Explanation, Place, explain, place};
 pub use figures::{Figure, Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
 pub use paired::retrieval_difference;
 pub use pictures::{Example, Found, Pictures};
-pub use probe::{ProbeReport, linear_probe};
-pub use retrieval::{DirectionFigures, LabelFigures, RetrievalOptions, RetrievalReport, evaluate, evaluate_and_draw};
-pub use zero_shot::{Scores, class_directions, score};
+pub use probe::ProbeReport;
+pub use relevance_map::relevance_map;
+pub use retrieval::{DirectionFigures, LabelFigures, RetrievalOptions, RetrievalReport, retrieval_figures};
+pub use zero_shot::{FittedOn, Scores, class_directions, score};

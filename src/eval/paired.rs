@@ -2,33 +2,32 @@
 
 use anyhow::{Result, ensure};
 
-use super::encode::Encoder;
+use super::encoded::EncodedSplit;
 use super::figures::Figure;
-use super::retrieval::{Pairs, RetrievalOptions, outcomes};
-use crate::data::Row;
+use super::retrieval::{RetrievalOptions, outcomes};
 use crate::metrics::{Query, bootstrap, summarise};
 use crate::seed::{Purpose, stream};
 
-/// Figures of `model` minus those of `other` on `rows`, both directions; the same patients are drawn for both.
+/// Figures of one model minus those of another on the same rows, both directions; the same patients are drawn for both.
 ///
 /// # Errors
-/// No rows; [`super::UnreadableImage`].
+/// The two saw different rows.
 pub fn retrieval_difference(
-    model: &Encoder,
-    other: &Encoder,
-    rows: &[Row],
+    model: &EncodedSplit,
+    other: &EncodedSplit,
     options: &RetrievalOptions,
 ) -> Result<Vec<Figure>> {
-    ensure!(!rows.is_empty(), "there are no pairs to evaluate on");
-    let pairs = Pairs::new(rows);
-    let [ours, theirs] = [model, other].map(|encoder| -> Result<[Vec<Query>; 2]> {
-        let (images, texts) = (encoder.images(&pairs.images)?, encoder.texts(&pairs.texts)?);
-        Ok([outcomes(&images, &texts, &pairs.texts_of_image)?, outcomes(&texts, &images, &pairs.images_of_text)?])
-    });
-    let (ours, theirs) = (ours?, theirs?);
+    let pairs = &model.pairs;
+    let same = pairs.images.sources == other.pairs.images.sources && pairs.texts == other.pairs.texts;
+    ensure!(same, "the two models saw different rows");
+    let searches = |split: &EncodedSplit| -> Result<[Vec<Query>; 2]> {
+        let (images, texts) = (&split.images, &split.texts);
+        Ok([outcomes(images, texts, &pairs.texts_of_image)?, outcomes(texts, images, &pairs.images_of_text)?])
+    };
+    let (ours, theirs) = (searches(model)?, searches(other)?);
     let mut figures = Vec::new();
     for (i, (direction, groups)) in
-        [("image→text", &pairs.image_groups), ("text→image", &pairs.text_groups)].into_iter().enumerate()
+        [("image→text", &pairs.images.groups), ("text→image", &pairs.text_groups)].into_iter().enumerate()
     {
         let both: Vec<(Query, Query)> = ours[i].iter().copied().zip(theirs[i].iter().copied()).collect();
         let difference = |both: &[(Query, Query)]| -> Vec<f64> {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::encode::Encoder;
+use super::encoded::EncodedSplit;
 use crate::data::{ImageSource, Row};
 use crate::metrics::calibration::{argmax, softmax};
 use crate::metrics::{classification as metric, logistic::Logistic};
+use crate::session::{Embeddings, Encoder};
 
 /// Inverse strength of regularisation: scikit-learn's default.
 const C: f64 = 1.0;
@@ -36,28 +37,27 @@ pub struct ProbeReport {
     pub auroc_macro: f64,
 }
 
-/// Fits on `train`, judges on `test`; rows without a label are left out.
+/// Fits on `train`, judges on `split`; rows without a label are left out.
 ///
 /// # Errors
 /// Fewer than two labels, an image that cannot be read.
-pub fn linear_probe(encoder: &Encoder, train: &[Row], test: &[Row]) -> Result<ProbeReport> {
-    let distinct = |rows: &[Row]| -> (Vec<ImageSource>, Vec<String>) {
-        let mut seen = std::collections::HashSet::new();
-        let labelled = rows.iter().filter_map(|r| Some((r.image(), r.label()?.to_string())));
-        labelled.filter(|(image, _)| seen.insert(image.clone())).unzip()
-    };
-    let ((train, of_train), (test, of_test)) = (distinct(train), distinct(test));
+pub(super) fn linear_probe(encoder: &Encoder, train: &[Row], split: &EncodedSplit) -> Result<ProbeReport> {
+    let (images, of_train) = labelled(train);
+    let train: Vec<ImageSource> = images.iter().map(|&row| train[row].image()).collect();
+    let (test, of_test) = labelled(split.pairs.rows);
+    let test: Vec<usize> = test.into_iter().map(|row| split.pairs.images.of_row[row]).collect();
     let known: BTreeMap<&str, usize> = of_train.iter().map(|l| (l.as_str(), 0)).collect();
     let known: BTreeMap<&str, usize> = known.into_keys().enumerate().map(|(i, name)| (name, i)).collect();
     ensure!(known.len() > 1, "a linear probe needs training rows with at least 2 labels; there are {}", known.len());
     ensure!(!test.is_empty(), "a linear probe needs labelled rows to be judged on");
-    let embed = |images: &[ImageSource]| -> Result<Vec<Vec<f64>>> {
-        let rows = encoder.images(images)?.to_vec2::<f32>()?;
+    let numbers = |rows: &Embeddings| -> Result<Vec<Vec<f64>>> {
+        let rows = rows.to_vec2::<f32>()?;
         Ok(rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect())
     };
     let targets: Vec<usize> = of_train.iter().map(|l| known[l.as_str()]).collect();
-    let model = Logistic::fit(&embed(&train)?, &targets, known.len(), C);
-    let p: Vec<Vec<f64>> = embed(&test)?.iter().map(|x| softmax(&model.logits(x), 1.0)).collect();
+    let model = Logistic::fit(&numbers(&encoder.images(&train)?)?, &targets, known.len(), C);
+    let embeds = numbers(&split.images)?;
+    let p: Vec<Vec<f64>> = test.iter().map(|&image| softmax(&model.logits(&embeds[image]), 1.0)).collect();
     // A label that training never saw is a class that is never predicted.
     let targets: Vec<usize> = of_test.iter().map(|l| known.get(l.as_str()).copied().unwrap_or(known.len())).collect();
     let predicted: Vec<usize> = p.iter().map(|p| argmax(p)).collect();
@@ -79,4 +79,11 @@ pub fn linear_probe(encoder: &Encoder, train: &[Row], test: &[Row]) -> Result<Pr
         macro_f1: metric::macro_f1(&targets, &predicted, known.len() + 1),
         auroc_macro: aurocs.iter().sum::<f64>() / aurocs.len() as f64,
     })
+}
+
+/// The first labelled row of each image, and the labels of these.
+fn labelled(rows: &[Row]) -> (Vec<usize>, Vec<String>) {
+    let mut seen = std::collections::HashSet::new();
+    let all = rows.iter().enumerate().filter_map(|(i, row)| Some((i, row.label()?.to_string())));
+    all.filter(|&(i, _)| seen.insert(rows[i].image())).unzip()
 }

@@ -1,17 +1,18 @@
 //! Zero-shot classification: images against diagnosis prompts, with intervals by patient, calibration and subgroups.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
-use super::calibration::{Calibration, CalibrationReport, Scored, set_temperatures};
-use super::encode::{Embeddings, Encoder};
+use super::calibration::{Calibration, CalibrationReport, Prediction, set_temperatures};
 use super::figures::{Figure, Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
-use crate::data::{ImageSource, Labels, Prompts, Row};
+use super::pairs::DistinctImages;
+use crate::data::{Labels, Prompts, Row};
 use crate::metrics::{bootstrap, classification as metric};
 use crate::ops::reference::l2_normalize;
 use crate::seed::{Purpose, stream};
+use crate::session::{Embeddings, Encoder};
 
 /// Images of a split with their scores.
 pub struct Scores {
@@ -19,7 +20,7 @@ pub struct Scores {
     multi_label: bool,
     names: Vec<String>,
     /// With one class an image one task, otherwise one a finding: the prediction for each labelled image, by its number.
-    tasks: Vec<Vec<Option<Scored>>>,
+    tasks: Vec<Vec<Option<Prediction>>>,
     /// Number of each image's patient.
     groups: Vec<usize>,
     /// Values of the subgroup columns of each image.
@@ -47,96 +48,84 @@ pub fn class_directions(encoder: &Encoder, prompts: &Prompts) -> Result<Embeddin
 /// # Errors
 /// No row that has a label, an image that cannot be read.
 pub fn score(encoder: &Encoder, rows: &[Row], prompts: &Prompts, labels: &Labels, subgroups: usize) -> Result<Scores> {
-    let mut images: Vec<ImageSource> = Vec::new();
-    let mut first: HashMap<ImageSource, usize> = HashMap::new();
-    let mut of_image = Vec::new();
-    for (i, row) in rows.iter().enumerate() {
-        first.entry(row.image()).or_insert_with_key(|image| {
-            images.push(image.clone());
-            of_image.push(i);
-            images.len() - 1
-        });
-    }
-    let named = rows.iter().all(|r| r.patient_id().is_some());
-    let mut patients: HashMap<&str, usize> = HashMap::new();
-    let groups = of_image.iter().enumerate().map(|(image, &row)| {
-        let next = patients.len();
-        rows[row].patient_id().filter(|_| named).map_or(image, |p| *patients.entry(p).or_insert(next))
-    });
-    let groups: Vec<usize> = groups.collect();
+    let images = DistinctImages::of(rows);
     let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
-    let similarities = encoder.images(&images)?.matmul(&class_directions(encoder, prompts)?.t()?.contiguous()?)?;
+    let similarities =
+        encoder.images(&images.sources)?.matmul(&class_directions(encoder, prompts)?.t()?.contiguous()?)?;
     let similarities: Vec<Vec<f32>> = similarities.to_vec2()?;
     let logits = |image: usize, of: &[usize]| of.iter().map(|&k| scale * f64::from(similarities[image][k])).collect();
-    let scored = |image: usize, of: &[usize], target: usize| Scored {
+    let prediction = |image: usize, of: &[usize], target: usize| Prediction {
         logits: logits(image, of),
         target,
         temperature: 1.0,
-        group: groups[image],
+        group: images.groups[image],
     };
     let classes = prompts.classes.len();
     let all: Vec<usize> = (0..classes).collect();
     let tasks = match labels {
         Labels::Classes(labels) => {
-            let one = |(image, &row): (usize, &usize)| labels[row].map(|target| scored(image, &all, target));
-            vec![of_image.iter().enumerate().map(one).collect()]
+            let one = |(image, &row): (usize, &usize)| labels[row].map(|target| prediction(image, &all, target));
+            vec![images.first_rows.iter().enumerate().map(one).collect()]
         }
         Labels::Findings(labels) => {
             let of_finding = |k: usize| {
                 // The second class is "has it".
                 let one = |(image, &row): (usize, &usize)| {
-                    labels[row][k].map(|has| scored(image, &[2 * k + 1, 2 * k], usize::from(has)))
+                    labels[row][k].map(|has| prediction(image, &[2 * k + 1, 2 * k], usize::from(has)))
                 };
-                of_image.iter().enumerate().map(one).collect()
+                images.first_rows.iter().enumerate().map(one).collect()
             };
             (0..classes).map(of_finding).collect()
         }
     };
     let skipped = if prompts.multi_label { classes } else { 0 };
     let values = |row: &usize| (0..subgroups).map(|i| rows[*row].extra(skipped + i).map(str::to_string)).collect();
-    let subgroups = of_image.iter().map(values).collect();
-    Ok(Scores { multi_label: prompts.multi_label, names: prompts.names(), tasks, groups, subgroups })
+    let subgroups = images.first_rows.iter().map(values).collect();
+    Ok(Scores { multi_label: prompts.multi_label, names: prompts.names(), tasks, groups: images.groups, subgroups })
+}
+
+/// Scores of another split that temperatures and thresholds are fitted on.
+#[derive(Clone, Copy)]
+pub struct FittedOn<'a> {
+    /// The scores.
+    pub scores: &'a Scores,
+    /// The split, in words.
+    pub name: &'a str,
+}
+
+/// Thresholds of a class: one for each half of the patients, fitted on the other half or on another split.
+type Thresholds = [f64; 2];
+
+/// Predictions of one class against the others.
+#[derive(Default)]
+struct OneAgainstRest {
+    scores: Vec<f64>,
+    positive: Vec<bool>,
+    groups: Vec<usize>,
 }
 
 impl Scores {
-    /// Fits temperatures and thresholds, on `fit` with its name, or crosswise on halves of the patients; gives all
+    /// Fits temperatures and thresholds, on `fit`, or crosswise on halves of the patients; gives all
     /// figures.
     ///
     /// # Errors
     /// No labelled image.
-    pub fn report(&mut self, fit: Option<(&Scores, &str)>, options: &ZeroShotOptions) -> Result<ZeroShotReport> {
-        let (words, thresholds) = self.judge(fit)?;
+    pub fn report(&mut self, fit: Option<FittedOn>, options: &ZeroShotOptions) -> Result<ZeroShotReport> {
+        let words = self.fit_temperatures(fit)?;
+        let thresholds = self.fit_thresholds(fit);
         let labelled: Vec<usize> = self.labelled();
         ensure!(!labelled.is_empty(), "no image has a label that counts");
-        let predictions: Vec<&Scored> = self.tasks.iter().flatten().flatten().collect();
+        let predictions: Vec<&Prediction> = self.tasks.iter().flatten().flatten().collect();
         let Some(calibration) = CalibrationReport::of(&predictions, &words) else {
             anyhow::bail!("no image has a label that counts")
         };
         let figures = self.figures(&labelled, options);
-        let mut subgroups = Vec::new();
-        for (i, column) in options.subgroups.iter().enumerate() {
-            let mut values: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-            for &image in &labelled {
-                values.entry(self.subgroups[image][i].as_deref().unwrap_or("(blank)")).or_default().push(image);
-            }
-            ensure!(
-                values.keys().any(|v| *v != "(blank)"),
-                "no row has a value in column {column:?}; name a column of the manifest"
-            );
-            subgroups.extend(values.iter().map(|(value, images)| Subgroup {
-                column: column.clone(),
-                value: value.to_string(),
-                images: images.len(),
-                figures: self.figures(images, options),
-            }));
-        }
-        let confusion = match self.multi_label {
-            true => Vec::new(),
-            false => {
-                let (targets, predicted): (Vec<_>, Vec<_>) =
-                    predictions.iter().map(|p| (p.target, p.predicted())).unzip();
-                metric::confusion(&targets, &predicted, self.names.len())
-            }
+        let subgroups = self.subgroups(&labelled, options)?;
+        let confusion = if self.multi_label {
+            Vec::new()
+        } else {
+            let (targets, predicted) = answers(&predictions);
+            metric::confusion(&targets, &predicted, self.names.len())
         };
         Ok(ZeroShotReport {
             multi_label: self.multi_label,
@@ -151,44 +140,69 @@ impl Scores {
         })
     }
 
-    /// Fits temperatures and, for each class, thresholds: one for each half of the patients.
-    fn judge(&mut self, fit: Option<(&Scores, &str)>) -> Result<(String, Vec<[f64; 2]>)> {
-        if let Some((other, name)) = fit {
-            ensure!(other.tasks.len() == self.tasks.len(), "{name} was scored with other prompts");
+    /// Sets each prediction's temperature; says what it was fitted on.
+    fn fit_temperatures(&mut self, fit: Option<FittedOn>) -> Result<String> {
+        if let Some(FittedOn { scores, name }) = fit {
+            ensure!(scores.tasks.len() == self.tasks.len(), "{name} was scored with other prompts");
         }
         let flat = |scores: &Scores| scores.tasks.iter().flatten().flatten().cloned().collect::<Vec<_>>();
         let mut predictions = flat(self);
-        let others = fit.map(|(other, name)| (flat(other), name));
+        let others = fit.map(|fit| (flat(fit.scores), fit.name));
         let words = set_temperatures(&mut predictions, others.as_ref().map(|(o, name)| (o.as_slice(), *name)));
         let fitted = self.tasks.iter_mut().flatten().flatten().zip(predictions);
         fitted.for_each(|(p, fitted)| p.temperature = fitted.temperature);
-        let thresholds = (0..self.names.len()).map(|k| {
-            let best = |scores: &Scores, half: Option<usize>| {
-                let (s, p, groups) = scores.one_against_rest(k, None);
-                let chosen = (0..s.len()).filter(|&i| half.is_none_or(|half| groups[i] % 2 == half));
-                let (s, p): (Vec<f64>, Vec<bool>) = chosen.map(|i| (s[i], p[i])).unzip();
-                metric::best_threshold(&s, &p).unwrap_or(f64::INFINITY)
-            };
-            match fit {
-                Some((other, _)) => [best(other, None); 2],
-                None => [best(self, Some(1)), best(self, Some(0))],
+        Ok(words)
+    }
+
+    /// Of each class.
+    fn fit_thresholds(&self, fit: Option<FittedOn>) -> Vec<Thresholds> {
+        let best = |scores: &Scores, class: usize, half: Option<usize>| {
+            let of = scores.one_against_rest(class, None);
+            let chosen = (0..of.scores.len()).filter(|&i| half.is_none_or(|half| of.groups[i] % 2 == half));
+            let (scores, positive): (Vec<f64>, Vec<bool>) = chosen.map(|i| (of.scores[i], of.positive[i])).unzip();
+            metric::best_threshold(&scores, &positive).unwrap_or(f64::INFINITY)
+        };
+        let of_class = |class: usize| match fit {
+            Some(fit) => [best(fit.scores, class, None); 2],
+            None => [best(self, class, Some(1)), best(self, class, Some(0))],
+        };
+        (0..self.names.len()).map(of_class).collect()
+    }
+
+    /// Figures of the images with each value of each subgroup column.
+    fn subgroups(&self, labelled: &[usize], options: &ZeroShotOptions) -> Result<Vec<Subgroup>> {
+        let mut subgroups = Vec::new();
+        for (i, column) in options.subgroups.iter().enumerate() {
+            let mut values: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+            for &image in labelled {
+                values.entry(self.subgroups[image][i].as_deref().unwrap_or("(blank)")).or_default().push(image);
             }
-        });
-        Ok((words, thresholds.collect()))
+            ensure!(
+                values.keys().any(|v| *v != "(blank)"),
+                "no row has a value in column {column:?}; name a column of the manifest"
+            );
+            subgroups.extend(values.iter().map(|(value, images)| Subgroup {
+                column: column.clone(),
+                value: value.to_string(),
+                images: images.len(),
+                figures: self.figures(images, options),
+            }));
+        }
+        Ok(subgroups)
     }
 
     fn labelled(&self) -> Vec<usize> {
         (0..self.groups.len()).filter(|&image| self.tasks.iter().any(|task| task[image].is_some())).collect()
     }
 
-    /// Scores of class `k`, whether each is positive, and groups; of `images` (repeats count) or all.
-    fn one_against_rest(&self, k: usize, images: Option<&[usize]>) -> (Vec<f64>, Vec<bool>, Vec<usize>) {
+    /// Of class `k` over `images` (repeats count) or all.
+    fn one_against_rest(&self, k: usize, images: Option<&[usize]>) -> OneAgainstRest {
         let (task, class, positive) = if self.multi_label { (k, 1, 1) } else { (0, k, k) };
-        let mut found = (Vec::new(), Vec::new(), Vec::new());
-        let take = |p: &Scored| {
-            found.0.push(p.probabilities(false)[class]);
-            found.1.push(p.target == positive);
-            found.2.push(p.group);
+        let mut found = OneAgainstRest::default();
+        let take = |p: &Prediction| {
+            found.scores.push(p.probabilities(false)[class]);
+            found.positive.push(p.target == positive);
+            found.groups.push(p.group);
         };
         match images {
             None => self.tasks[task].iter().flatten().for_each(take),
@@ -202,7 +216,7 @@ impl Scores {
         // A finding is a choice of two.
         let k = if self.multi_label { 2.0 } else { self.names.len() as f64 };
         let shares: Vec<f64> = (0..self.names.len())
-            .map(|k| self.one_against_rest(k, Some(images)).1)
+            .map(|k| self.one_against_rest(k, Some(images)).positive)
             .map(|p| p.iter().filter(|p| **p).count() as f64 / p.len() as f64)
             .collect();
         let mut names = if self.multi_label {
@@ -227,25 +241,23 @@ impl Scores {
     fn values(&self, images: &[usize]) -> Vec<f64> {
         let ranked: Vec<(f64, f64)> = (0..self.names.len())
             .map(|k| self.one_against_rest(k, Some(images)))
-            .filter(|(_, p, _)| p.contains(&true) && p.contains(&false))
-            .map(|(s, p, _)| (metric::auroc(&s, &p), metric::average_precision(&s, &p)))
+            .filter(|of| of.positive.contains(&true) && of.positive.contains(&false))
+            .map(|of| (metric::auroc(&of.scores, &of.positive), metric::average_precision(&of.scores, &of.positive)))
             .collect();
         let mean = |pick: fn(&(f64, f64)) -> f64| ranked.iter().map(pick).sum::<f64>() / ranked.len() as f64;
-        let of_images = |task| images.iter().filter_map(move |&i| <[Option<Scored>]>::get(task, i)?.as_ref());
-        let predictions: Vec<&Scored> = self.tasks.iter().map(Vec::as_slice).flat_map(of_images).collect();
-        let mut values = match self.multi_label {
-            true => vec![mean(|r| r.0), mean(|r| r.1)],
-            false => {
-                let (targets, predicted): (Vec<_>, Vec<_>) =
-                    predictions.iter().map(|p| (p.target, p.predicted())).unzip();
-                let k = self.names.len();
-                vec![
-                    metric::accuracy(&targets, &predicted),
-                    metric::balanced_accuracy(&targets, &predicted, k),
-                    metric::macro_f1(&targets, &predicted, k),
-                    mean(|r| r.0),
-                ]
-            }
+        let of_images = |task| images.iter().filter_map(move |&i| <[Option<Prediction>]>::get(task, i)?.as_ref());
+        let predictions: Vec<&Prediction> = self.tasks.iter().map(Vec::as_slice).flat_map(of_images).collect();
+        let mut values = if self.multi_label {
+            vec![mean(|r| r.0), mean(|r| r.1)]
+        } else {
+            let (targets, predicted) = answers(&predictions);
+            let k = self.names.len();
+            vec![
+                metric::accuracy(&targets, &predicted),
+                metric::balanced_accuracy(&targets, &predicted, k),
+                metric::macro_f1(&targets, &predicted, k),
+                mean(|r| r.0),
+            ]
         };
         for scaled in [false, true] {
             values.extend(Calibration::of(&predictions, scaled).figures().map(|(_, v)| v));
@@ -269,11 +281,11 @@ impl Scores {
         bootstrap::interval(images, &groups, options.bootstrap, rng, values)
     }
 
-    fn findings(&self, thresholds: &[[f64; 2]], options: &ZeroShotOptions) -> Vec<Finding> {
+    fn findings(&self, thresholds: &[Thresholds], options: &ZeroShotOptions) -> Vec<Finding> {
         let labelled = self.labelled();
         let finding = |(k, name): (usize, &String)| {
             let values = |images: &[usize]| {
-                let (scores, positive, groups) = self.one_against_rest(k, Some(images));
+                let OneAgainstRest { scores, positive, groups } = self.one_against_rest(k, Some(images));
                 // A margin above the threshold that was not fitted on this patient.
                 let margins: Vec<f64> =
                     scores.iter().zip(&groups).map(|(s, group)| s - thresholds[k][group % 2]).collect();
@@ -284,7 +296,7 @@ impl Scores {
                 ]
             };
             let bounds = self.interval(&labelled, options, values);
-            let positive = self.one_against_rest(k, None).1;
+            let positive = self.one_against_rest(k, None).positive;
             let positives = positive.iter().filter(|p| **p).count();
             let share = positives as f64 / positive.len() as f64;
             let chances = [Some(0.5), Some(share), Some(2.0 * share / (1.0 + share))];
@@ -315,4 +327,9 @@ impl Scores {
         let names = self.names(&images).into_iter().map(|(name, _)| (name, Some(0.0)));
         Ok(Figure::list(names, values(&images), bounds))
     }
+}
+
+/// Targets, and the classes that were predicted.
+fn answers(predictions: &[&Prediction]) -> (Vec<usize>, Vec<usize>) {
+    predictions.iter().map(|p| (p.target, p.predicted())).unzip()
 }

@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use serde_json::json;
 
-use super::folder::ModelFolder;
 use crate::model::checkpoint::save_safetensors;
 use crate::model::lora;
+use crate::session::ModelFolder;
 
 /// What adapters were made with.
 #[derive(Clone, Copy, Debug)]

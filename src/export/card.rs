@@ -1,9 +1,9 @@
 //! The README.md of an exported model.
 
-use super::folder::ModelFolder;
 use crate::model::TextPool;
 use crate::model::checkpoint::Family;
 use crate::model::{Projection, TextConfig, VisionConfig};
+use crate::session::ModelFolder;
 
 /// What the model is, what it is not for, and how to load it.
 pub(super) fn card(model: &ModelFolder) -> String {

@@ -8,31 +8,9 @@ use candle_core::Tensor;
 use serde_json::{Value, json};
 
 use super::card::card;
-use crate::data::{Preprocess, ReportPolicy, ReportTokenizer};
-use crate::model::ClipConfig;
-use crate::model::checkpoint::{Family, Layout, save_safetensors};
-
-/// Everything beside the weights that a model folder holds.
-#[derive(Clone, Debug)]
-pub struct ModelFolder {
-    /// Shape.
-    pub config: ClipConfig,
-    /// Names and shapes of weights on disk, and configs as they were loaded.
-    pub layout: Layout,
-    /// Steps from pixels to input.
-    pub preprocess: Preprocess,
-    /// Tokenizer with its files.
-    pub tokenizer: ReportTokenizer,
-    /// What of a report it reads.
-    pub report: ReportPolicy,
-    /// What it was made from, in a few words, for the card; never a path or a patient's number.
-    pub origin: String,
-    /// Data and figures for the card, in Markdown; empty where nothing is known.
-    pub summary: String,
-}
-
-/// The file that says what of a report a model reads; other programs pass it over.
-pub const REPORT_FILE: &str = "reportclip_report.json";
+use crate::data::ReportPolicy;
+use crate::model::checkpoint::{Family, save_safetensors};
+use crate::session::{ModelFolder, REPORT_FILE};
 
 /// Writes the folder. `weights` have our names. Write to a temporary place: it is not atomic.
 ///

@@ -5,4 +5,4 @@ mod card;
 mod folder;
 
 pub use adapter::{AdapterOptions, write_adapter};
-pub use folder::{ModelFolder, REPORT_FILE, write_model};
+pub use folder::write_model;

@@ -8,7 +8,7 @@ pub const BINS: usize = 15;
 
 /// A prediction's confidence, and whether it was right.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Judged {
+pub struct Answer {
     /// Probability of what was predicted, 0 to 1.
     pub confidence: f64,
     /// Whether it was right.
@@ -27,21 +27,21 @@ pub struct Bin {
 }
 
 impl Bin {
-    fn of(judged: &[Judged]) -> Self {
-        let n = judged.len() as f64;
+    fn of(answers: &[Answer]) -> Self {
+        let n = answers.len() as f64;
         Self {
-            confidence: judged.iter().map(|j| j.confidence).sum::<f64>() / n,
-            accuracy: judged.iter().filter(|j| j.right).count() as f64 / n,
-            count: judged.len(),
+            confidence: answers.iter().map(|j| j.confidence).sum::<f64>() / n,
+            accuracy: answers.iter().filter(|j| j.right).count() as f64 / n,
+            count: answers.len(),
         }
     }
 }
 
 /// Bins of equal width over 0..1, those that hold anything; a confidence on a border belongs to the bin below, as in
 /// torchmetrics.
-pub fn equal_width(judged: &[Judged], bins: usize) -> Vec<Bin> {
-    let mut members: Vec<Vec<Judged>> = vec![Vec::new(); bins];
-    for j in judged {
+pub fn equal_width(answers: &[Answer], bins: usize) -> Vec<Bin> {
+    let mut members: Vec<Vec<Answer>> = vec![Vec::new(); bins];
+    for j in answers {
         let bin = (j.confidence * bins as f64).ceil() as usize;
         members[bin.saturating_sub(1).min(bins - 1)].push(*j);
     }
@@ -50,8 +50,8 @@ pub fn equal_width(judged: &[Judged], bins: usize) -> Vec<Bin> {
 
 /// Bins of equal numbers of predictions, by confidence; where that does not divide, the first have one more, as
 /// numpy.array_split cuts.
-pub fn equal_mass(judged: &[Judged], bins: usize) -> Vec<Bin> {
-    let mut sorted = judged.to_vec();
+pub fn equal_mass(answers: &[Answer], bins: usize) -> Vec<Bin> {
+    let mut sorted = answers.to_vec();
     sorted.sort_by(|a, b| a.confidence.total_cmp(&b.confidence));
     let (each, more) = (sorted.len() / bins, sorted.len() % bins);
     let mut rest = sorted.as_slice();
@@ -134,8 +134,8 @@ pub struct RiskPoint {
 }
 
 /// One point for each prediction more, the most confident first. Equal confidences count as if in random order.
-pub fn risk_coverage(judged: &[Judged]) -> Vec<RiskPoint> {
-    let mut sorted = judged.to_vec();
+pub fn risk_coverage(answers: &[Answer]) -> Vec<RiskPoint> {
+    let mut sorted = answers.to_vec();
     sorted.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     let (mut points, mut wrong) = (Vec::with_capacity(sorted.len()), 0.0);
     for tied in sorted.chunk_by(|a, b| a.confidence == b.confidence) {
@@ -179,10 +179,10 @@ mod tests {
 
     #[test]
     fn a_sure_and_right_model_has_no_error() {
-        let sure = vec![Judged { confidence: 1.0, right: true }; 7];
+        let sure = vec![Answer { confidence: 1.0, right: true }; 7];
         assert_eq!(expected_error(&equal_width(&sure, BINS)), 0.0);
         assert_eq!(equal_mass(&sure, 3).iter().map(|b| b.count).collect::<Vec<_>>(), [3, 2, 2]);
-        let half: Vec<Judged> = (0..10).map(|i| Judged { confidence: 0.9, right: i % 2 == 0 }).collect();
+        let half: Vec<Answer> = (0..10).map(|i| Answer { confidence: 0.9, right: i % 2 == 0 }).collect();
         assert!((maximum_error(&equal_width(&half, BINS)) - 0.4).abs() < 1e-12);
         assert!((area_under_risk(&risk_coverage(&half)) - 0.5).abs() < 1e-12, "equal confidences say nothing");
     }

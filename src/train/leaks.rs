@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use crate::data::fingerprint::{PerceptualHash, near_duplicates};
-use crate::data::split::same_images;
+use crate::data::leaks::{Side, shared};
 use crate::data::{ImageSource, Row};
 use crate::error::ProblemList;
 
@@ -22,26 +22,13 @@ pub(super) fn check(
     if others.is_empty() {
         return;
     }
-    const HINT: &str =
-        "so figures would be too good; give all rows of a patient one split, or let `reportclip data split`";
-    type KeyOf = fn(&Row) -> Option<&str>;
-    for (what, key) in [("patients", Row::patient_id as KeyOf), ("studies", Row::study_id)] {
-        let of = |rows| -> HashSet<&str> { <[Row]>::iter(rows).filter_map(key).collect() };
-        let both = of(train).intersection(&of(others)).count();
-        if both > 0 {
-            problems.push(format!("{file}: {both} {what} stand in training and in another split, {HINT}"));
-            return;
-        }
+    let sides = (Side { rows: train, name: "training" }, Side { rows: others, name: "another split" });
+    if let Some(line) = shared(sides.0, sides.1) {
+        problems.push(format!("{file}: {line}"));
+        return;
     }
     let all: Vec<Row> = train.iter().chain(others).cloned().collect();
     let across = |&(a, b): &(usize, usize)| (a < train.len()) != (b < train.len());
-    let same = same_images(&all).into_iter().filter(across).count();
-    if same > 0 {
-        problems.push(format!(
-            "{file}: {same} images stand in training and in another split, by name or with the same content, {HINT}"
-        ));
-        return;
-    }
     let images: HashSet<ImageSource> = all.iter().map(Row::image).collect();
     if images.len() > near_duplicates {
         if near_duplicates > 0 {

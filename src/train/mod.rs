@@ -7,7 +7,6 @@ mod fingerprint;
 mod handshake;
 mod keep_features;
 mod leaks;
-mod open_model;
 mod plan;
 mod prepare;
 mod records;
@@ -20,7 +19,6 @@ mod thaw;
 mod trainer;
 mod validate;
 
-pub use open_model::{fetch_tower, open_pretrained, open_tokenizer, report_policy};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
 pub use setup::{loss_of, products};

@@ -7,21 +7,21 @@ use candle_core::Device;
 
 use super::fingerprint::Fingerprint;
 use super::leaks;
-use super::open_model::open_model;
 use super::plan::sampler;
 use super::records::SkippedRow;
 use super::supervision::Supervision;
 use super::thaw;
 use crate::config::{Config, LossKind};
+use crate::data::leaks::{Side, shared};
 use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, sides};
 use crate::data::{Flip, LongReports, OnError};
 use crate::dist::Collective;
 use crate::error::{Problem, ProblemList, Problems, one_line};
-use crate::export::ModelFolder;
 use crate::model::freeze::FreezeDepth;
 use crate::model::lora;
 use crate::model::{ClipConfig, Params};
+use crate::session::{ModelFolder, open_model};
 
 /// Ready to train.
 pub struct Prepared {
@@ -184,6 +184,8 @@ struct Splits {
     without_split: usize,
     /// All rows that are not to be trained on: validation and, for example, test.
     others: Vec<Row>,
+    /// Those of them that are not validated on either: test.
+    held_out: Vec<Row>,
 }
 
 fn open_splits(config: &Config, prompts: Option<&Prompts>) -> Result<Splits> {
@@ -195,11 +197,16 @@ fn open_splits(config: &Config, prompts: Option<&Prompts>) -> Result<Splits> {
     let mut problems: Vec<String> = train.problems.iter().map(RowProblem::to_string).collect();
     let mut skipped: Vec<SkippedRow> = train.problems.iter().map(skip("train")).collect();
     let known_splits = train.splits().into_iter().map(str::to_string).collect();
+    let neither = |row: &&Row| {
+        row.split().is_some_and(|split| split != config.data.train_split && split != config.data.val_split)
+    };
+    let mut held_out: Vec<Row> = train.rows.iter().filter(neither).cloned().collect();
     let val = match config.data.val.as_slice() {
         [_, ..] => {
             let (val, _) = Manifest::open_all(&config.data.val, &columns, root)?;
             problems.extend(val.problems.iter().map(RowProblem::to_string));
             skipped.extend(val.problems.iter().map(skip("val")));
+            held_out.extend(val.rows.iter().filter(neither).cloned());
             let names = val.splits().join(", ");
             // A manifest of its own is validated on whole, unless it says which rows are meant.
             let rows = val.only_split(&config.data.val_split).rows;
@@ -224,7 +231,7 @@ fn open_splits(config: &Config, prompts: Option<&Prompts>) -> Result<Splits> {
     }
     let train = train.only_split(&config.data.train_split).rows;
     let fingerprint = fingerprint(train.iter().chain(&val));
-    Ok(Splits { sources, train, val, skipped, fingerprint, problems, known_splits, without_split, others })
+    Ok(Splits { sources, train, val, skipped, fingerprint, problems, known_splits, without_split, others, held_out })
 }
 
 fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, notes: &mut Vec<String>) {
@@ -280,6 +287,11 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
         notes.push(format!("warning: rows of {file} without a split, which are not used: {}", splits.without_split));
     }
     leaks::check(&file, &splits.train, &splits.others, config.data.near_duplicates, problems, notes);
+    // Whatever validation chooses, such as the best step, is judged on the rest.
+    let val = Side { rows: &splits.val, name: "validation" };
+    if let Some(line) = shared(val, Side { rows: &splits.held_out, name: "another split" }) {
+        problems.push(format!("{file}: {line}"));
+    }
     check_flip(config, &splits.train, problems);
 }
 

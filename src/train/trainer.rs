@@ -23,10 +23,11 @@ use crate::data::OnError;
 use crate::data::{Batch, Dataset, Prefetch, Row, RowError};
 use crate::dist::Collective;
 use crate::eval::RetrievalReport;
-use crate::export::{AdapterOptions, ModelFolder, write_adapter, write_model};
+use crate::export::{AdapterOptions, write_adapter, write_model};
 use crate::loss::LossOutput;
 use crate::model::{Noise, Params, lora};
 use crate::optim::{AdamW, Ema};
+use crate::session::ModelFolder;
 use crate::track::{Event, RunFolder, StepRecord};
 
 /// Where to start.

@@ -6,8 +6,9 @@ use super::records::SkippedRow;
 use super::trainer::Trainer;
 use crate::config::BestMetric;
 use crate::data::{OnError, Row};
-use crate::eval::{Encoder, Pictures, RetrievalOptions, RetrievalReport, UnreadableImage, evaluate_and_draw};
+use crate::eval::{Pictures, RetrievalOptions, RetrievalReport, evaluate_and_draw};
 use crate::model::{Builder, ClipModel};
+use crate::session::{Encoder, UnreadableImage};
 use crate::track::Event;
 
 impl Trainer<'_> {
@@ -67,7 +68,7 @@ impl Trainer<'_> {
             let model = ClipModel::new(&self.folder.config, &Builder::eval(self.judged()))?;
             let encoder = Encoder {
                 world: &*self.world,
-                model: &model,
+                model,
                 preprocess: &self.folder.preprocess,
                 tokenizer: &self.folder.tokenizer,
                 device: &self.device,

@@ -20,5 +20,6 @@ mod prepare;
 mod ranks;
 mod retrieval;
 mod runs;
+mod session;
 mod sources;
 mod sweep;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::common;
-use reportclip::metrics::calibration::{self, Judged};
+use reportclip::metrics::calibration::{self, Answer};
 use reportclip::metrics::{classification, logistic::Logistic, ranking::Ranking};
 use serde_json::Value;
 
@@ -50,8 +50,8 @@ fn classes_and_calibration() {
             let positive: Vec<bool> = targets.iter().map(|&t| t == class).collect();
             assert!((classification::auroc(&scores, &positive) - theirs).abs() < 1e-12);
         }
-        let judged = |i: usize| Judged { confidence: p[i][predicted[i]], right: predicted[i] == targets[i] };
-        let judged: Vec<Judged> = (0..p.len()).map(judged).collect();
+        let judged = |i: usize| Answer { confidence: p[i][predicted[i]], right: predicted[i] == targets[i] };
+        let judged: Vec<Answer> = (0..p.len()).map(judged).collect();
         let bins = calibration::equal_width(&judged, calibration::BINS);
         // torchmetrics bins in f32.
         close(&case, "ece", calibration::expected_error(&bins), 1e-6);

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::eval::{ColumnArgs, manifest_help};
+use crate::cli::manifest_args::{ColumnArgs, manifest_help};
 use crate::cli::output;
 use crate::data::Manifest;
 use crate::data::lint::{Level, LintOptions, LintReport, lint, page};
 use crate::fs::replace_file;
-use crate::hub::{ModelFiles, Source};
+use crate::session::open_tokenizer;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exits with 1 where it finds an error.
@@ -51,13 +51,7 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let tokenizer = match &args.model {
-        None => None,
-        Some(name) => {
-            let files = ModelFiles::open(&Source::parse(name)?)?;
-            Some(crate::train::open_tokenizer(&files, args.context_length)?)
-        }
-    };
+    let tokenizer = args.model.as_ref().map(|name| open_tokenizer(name, args.context_length)).transpose()?;
     let manifest = Manifest::open(&args.manifest, &args.columns.columns(), args.image_root.as_deref())?;
     let bar = ProgressBar::new(0)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left").context("a progress bar")?);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::cli::eval::ColumnArgs;
+use crate::cli::manifest_args::ColumnArgs;
 use crate::cli::output;
 use crate::data::Manifest;
 use crate::data::split::{Unit, assign};

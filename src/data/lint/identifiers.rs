@@ -37,7 +37,10 @@ static PATTERNS: LazyLock<Vec<(Identifier, Regex)>> = LazyLock::new(|| {
             ]
             .concat(),
         ),
-        (Identifier::RecordNumber, r"(病历号|住院号|门诊号|影像号|检查号|登记号|病案号|病理号|身份证)[:：\s]*[A-Za-z]{0,4}\d{3,}".to_string()),
+        (
+            Identifier::RecordNumber,
+            r"(病历号|住院号|门诊号|影像号|检查号|登记号|病案号|病理号|身份证)[:：\s]*[A-Za-z]{0,4}\d{3,}".to_string(),
+        ),
         (Identifier::RecordNumber, r"\b[A-Z]{0,3}\d{7,}\b".to_string()),
         (Identifier::Phone, r"(\+\d{1,3}[ -]?)?(\(\d{3}\) ?|\b\d{3}[ -.])\d{3}[ -.]\d{4}\b".to_string()),
         (Identifier::Phone, r"\b1[3-9]\d{9}\b".to_string()),

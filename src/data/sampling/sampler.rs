@@ -234,8 +234,7 @@ mod tests {
 
     /// Chunk number `index`, counted from the start of training.
     fn chunk(s: &Sampler, index: u64) -> Vec<usize> {
-        let (per_step, start) =
-            (s.step.batches as u64, (index % s.step.batches as u64) as usize * s.step.batch_size);
+        let (per_step, start) = (s.step.batches as u64, (index % s.step.batches as u64) as usize * s.step.batch_size);
         s.rows(index / per_step, start..start + s.step.batch_size)
     }
 

@@ -13,12 +13,11 @@ use crate::ops::squared_sum;
 pub type Embeddings = Tensor;
 
 /// A model with all that turns files and texts into its input.
-#[derive(Clone, Copy)]
 pub struct Encoder<'a> {
     /// The ranks that share the work.
     pub world: &'a dyn Collective,
     /// The towers.
-    pub model: &'a ClipModel,
+    pub model: ClipModel,
     /// Steps from pixels to input.
     pub preprocess: &'a Preprocess,
     /// Steps from text to token ids.
@@ -40,14 +39,14 @@ impl Encoder<'_> {
     pub fn images(&self, images: &[ImageSource]) -> Result<Embeddings> {
         let rows = self.own_images(images);
         let bad = rows.as_ref().err().and_then(|e| e.downcast_ref::<UnreadableImage>());
-        let told = match bad {
+        let message = match bad {
             Some(bad) => {
                 let number = images.iter().position(|image| *image == bad.image).context("an image of none")?;
                 [&(number as u64).to_le_bytes(), bad.reason.as_bytes()].concat()
             }
             None => Vec::new(),
         };
-        if let Some(bad) = self.world.gather_bytes(&told)?.iter().find(|told| !told.is_empty()) {
+        if let Some(bad) = self.world.gather_bytes(&message)?.iter().find(|message| !message.is_empty()) {
             let (number, reason) = bad.split_first_chunk::<8>().context("an image of none")?;
             let image = images.get(u64::from_le_bytes(*number) as usize).context("an image of none")?.clone();
             return Err(UnreadableImage { image, reason: String::from_utf8_lossy(reason).into_owned() }.into());

@@ -1,0 +1,103 @@
+//! Arguments that several commands take: a manifest with its columns, and how models are judged.
+
+use std::path::PathBuf;
+
+use crate::data::Columns;
+use crate::data::table::format_names;
+use crate::session::RowSource;
+
+/// What may be given as a manifest.
+pub(super) fn manifest_help() -> String {
+    format!("Manifest: {}, a folder, hf://datasets/org/name", format_names())
+}
+
+/// How a manifest is read.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct DataArgs {
+    #[arg(long, value_name = "MANIFEST", help = manifest_help())]
+    pub data: PathBuf,
+    /// Only the rows of this split; default all rows
+    #[arg(long)]
+    pub split: Option<String>,
+    /// Folder that image paths start at; default the manifest's
+    #[arg(long, value_name = "DIR")]
+    pub image_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+}
+
+/// Names of a manifest's columns.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ColumnArgs {
+    /// Column of image paths
+    #[arg(long, default_value = "image")]
+    pub image_column: String,
+    /// Column of reports
+    #[arg(long, default_value = "report")]
+    pub report_column: String,
+    /// Column of patients, used if there
+    #[arg(long, default_value = "patient_id")]
+    pub patient_id_column: String,
+    /// Column of studies, used if there
+    #[arg(long, default_value = "study_id")]
+    pub study_id_column: String,
+    /// Column of splits, used if there
+    #[arg(long, default_value = "split")]
+    pub split_column: String,
+    /// Column of labels, used if there
+    #[arg(long, default_value = "label")]
+    pub label_column: String,
+}
+
+/// How models are judged on a manifest.
+#[derive(Debug, clap::Args)]
+pub(super) struct JudgeArgs {
+    /// Model folder or hub id
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    pub model: String,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Another model to compare with, paired on the same rows
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    pub compare: Option<String>,
+    /// Items at once; does not change the figures
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch_size: u32,
+    /// Bootstrap resamples for 95 % intervals; 0 = none
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub bootstrap: u32,
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// "auto", "cpu", "cuda" or "cuda:N"
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ColumnArgs {
+    pub fn columns(&self) -> Columns {
+        Columns {
+            image: self.image_column.clone(),
+            report: self.report_column.clone(),
+            patient_id: self.patient_id_column.clone(),
+            study_id: self.study_id_column.clone(),
+            split: self.split_column.clone(),
+            label: self.label_column.clone(),
+            ..Columns::default()
+        }
+    }
+}
+
+impl DataArgs {
+    pub fn source(&self) -> RowSource {
+        RowSource {
+            manifest: self.data.clone(),
+            split: self.split.clone(),
+            image_root: self.image_root.clone(),
+            columns: self.columns.columns(),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Zero-shot classification of a manifest: which rows are judged, which are fitted on, and by which labels.
+
+use anyhow::{Result, ensure};
+
+use super::figures::{Figure, ZeroShotOptions, ZeroShotReport};
+use super::zero_shot::{FittedOn, Scores, score};
+
+use crate::data::leaks::{Side, refuse_shared};
+use crate::data::{Columns, LabelPolicy, Labels, Manifest, Prompts, ReportPolicy, Row};
+use crate::session::{RowSource, Session};
+
+/// How a manifest is read for zero-shot classification.
+#[derive(Clone, Debug)]
+pub struct ZeroShotRequest {
+    /// Split that temperature and thresholds are fitted on; default: val where the manifest has one and another is
+    /// judged, else each half of the patients on the other half.
+    pub fit_split: Option<String>,
+    /// What counts as a label.
+    pub labels: LabelPolicy,
+    /// Images at once; does not change the figures.
+    pub batch_size: usize,
+    /// How figures are worked out.
+    pub options: ZeroShotOptions,
+}
+
+/// What models are judged on: rows with their labels, prompts, and what is fitted on.
+pub struct Classification {
+    prompts: Prompts,
+    judged: LabelledRows,
+    /// Rows of another split with its name.
+    fit: Option<(LabelledRows, String)>,
+    batch_size: usize,
+    options: ZeroShotOptions,
+}
+
+struct LabelledRows {
+    rows: Vec<Row>,
+    labels: Labels,
+}
+
+/// A model's figures, and its scores for comparison with another's.
+pub struct Classified {
+    /// All figures.
+    pub report: ZeroShotReport,
+    scores: Scores,
+}
+
+impl Classification {
+    /// Of the rows that `source` names by `prompts`.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read, a row that cannot be used, no row with a label, a split that is not there, somebody
+    /// who stands both in the split that is fitted on and in the one that is judged.
+    pub fn on(source: &RowSource, policy: &ReportPolicy, prompts: Prompts, request: &ZeroShotRequest) -> Result<Self> {
+        let mut extra = if prompts.multi_label { prompts.names() } else { Vec::new() };
+        extra.extend(request.options.subgroups.iter().cloned());
+        let source = RowSource { columns: Columns { extra, ..source.columns.clone() }, ..source.clone() };
+        let manifest = source.all(policy)?;
+        let judged = match &source.split {
+            Some(split) => source.of_split(&manifest, split)?,
+            None => manifest.rows.clone(),
+        };
+        let labelled = |rows: Vec<Row>| LabelledRows::new(rows, &prompts, request);
+        let fit = match fit_split(&manifest, source.split.as_deref(), request.fit_split.as_deref())? {
+            Some(name) => {
+                let rows = source.of_split(&manifest, &name)?;
+                let name = format!("split {name}");
+                let judged_name = format!("split {}", source.split.as_deref().unwrap_or_default());
+                let fitted_on = Side { rows: &rows, name: &name };
+                refuse_shared(&source.name(), fitted_on, Side { rows: &judged, name: &judged_name })?;
+                Some((labelled(rows)?, name))
+            }
+            None => None,
+        };
+        let judged = labelled(judged)?;
+        Ok(Self { prompts, judged, fit, batch_size: request.batch_size, options: request.options.clone() })
+    }
+
+    /// Figures of `model`.
+    ///
+    /// # Errors
+    /// No labelled image, an image that cannot be read.
+    pub fn judge(&self, model: &Session) -> Result<Classified> {
+        let encoder = model.encoder(self.batch_size)?;
+        let subgroups = self.options.subgroups.len();
+        let scored = |of: &LabelledRows| score(&encoder, &of.rows, &self.prompts, &of.labels, subgroups);
+        let mut scores = scored(&self.judged)?;
+        let fit = self.fit.as_ref().map(|(rows, name)| anyhow::Ok((scored(rows)?, name.as_str()))).transpose()?;
+        let fit = fit.as_ref().map(|(scores, name)| FittedOn { scores, name });
+        let report = scores.report(fit, &self.options)?;
+        Ok(Classified { report, scores })
+    }
+
+    /// Overall figures of one model minus another's, both judged here, with paired intervals.
+    ///
+    /// # Errors
+    /// The two saw different images.
+    pub fn difference(&self, model: &Classified, other: &Classified) -> Result<Vec<Figure>> {
+        model.scores.difference(&other.scores, &self.options)
+    }
+}
+
+impl LabelledRows {
+    fn new(rows: Vec<Row>, prompts: &Prompts, request: &ZeroShotRequest) -> Result<Self> {
+        let (labels, unknown) = prompts.labels(&rows, request.labels)?;
+        if !unknown.is_empty() {
+            let list: Vec<String> = unknown.iter().take(5).map(|(label, n)| format!("{label:?} ({n})")).collect();
+            tracing::warn!(
+                "{} labels are no class of the prompt file and do not count: {}",
+                unknown.len(),
+                list.join(", ")
+            );
+        }
+        Ok(Self { rows, labels })
+    }
+}
+
+/// The split to fit on, where that is another than the one that is judged.
+fn fit_split(manifest: &Manifest, judged: Option<&str>, asked: Option<&str>) -> Result<Option<String>> {
+    let known = manifest.splits();
+    if let Some(name) = asked {
+        ensure!(known.contains(&name), "--fit-split {name}: the splits are {}", known.join(", "));
+        ensure!(judged.is_some(), "--fit-split {name}: needs --split, which must be another");
+    }
+    let name = asked.or(known.into_iter().find(|split| *split == "val" && judged.is_some()));
+    Ok(name.filter(|name| Some(*name) != judged).map(str::to_string))
+}

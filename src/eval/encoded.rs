@@ -1,0 +1,32 @@
+//! A split with what the towers make of it.
+
+use anyhow::{Result, ensure};
+
+use super::pairs::Pairs;
+use crate::data::Row;
+use crate::session::{Embeddings, Encoder};
+
+/// The distinct images and reports of a split with their embeddings: made once, for every figure that is asked for.
+pub struct EncodedSplit<'a> {
+    pub(super) pairs: Pairs<'a>,
+    /// A row for each distinct image, on the CPU.
+    pub(super) images: Embeddings,
+    /// A row for each distinct report, on the CPU.
+    pub(super) texts: Embeddings,
+    /// `logit_scale.exp()`
+    pub(super) scale: f64,
+}
+
+impl<'a> EncodedSplit<'a> {
+    /// Encodes each distinct image and report of `rows` once.
+    ///
+    /// # Errors
+    /// No rows; [`crate::session::UnreadableImage`].
+    pub fn new(encoder: &Encoder, rows: &'a [Row]) -> Result<Self> {
+        ensure!(!rows.is_empty(), "there are no pairs to evaluate on");
+        let pairs = Pairs::new(rows);
+        let (images, texts) = (encoder.images(&pairs.images.sources)?, encoder.texts(&pairs.texts)?);
+        let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
+        Ok(Self { pairs, images, texts, scale })
+    }
+}

@@ -1,0 +1,106 @@
+//! A split through a model: all figures of retrieval, and what is kept to be looked at.
+
+use anyhow::Result;
+
+use super::encoded::EncodedSplit;
+use super::figures::Figure;
+use super::paired::retrieval_difference;
+use super::pictures::Pictures;
+use super::probe::{ProbeReport, linear_probe};
+use super::retrieval::{RetrievalOptions, RetrievalReport, retrieval_figures};
+use crate::data::leaks::{Side, refuse_shared};
+use crate::data::{ReportPolicy, Row};
+use crate::session::{Encoder, RowSource, Session};
+
+/// Encodes the distinct images and reports of `rows` and computes all figures.
+///
+/// # Errors
+/// No rows; [`crate::session::UnreadableImage`].
+pub fn evaluate(encoder: &Encoder, rows: &[Row], options: &RetrievalOptions) -> Result<RetrievalReport> {
+    Ok(evaluate_and_draw(encoder, rows, options, 0)?.0)
+}
+
+/// [`evaluate`], and what is kept to be looked at, with `gallery` examples.
+///
+/// # Errors
+/// As there.
+pub fn evaluate_and_draw(
+    encoder: &Encoder,
+    rows: &[Row],
+    options: &RetrievalOptions,
+    gallery: usize,
+) -> Result<(RetrievalReport, Pictures)> {
+    let split = EncodedSplit::new(encoder, rows)?;
+    encoder.world.from_first(|| Ok((retrieval_figures(&split, options)?, Pictures::draw(&split, gallery)?)))
+}
+
+/// What models are judged on.
+pub struct Evaluation {
+    rows: Vec<Row>,
+    /// Rows to fit a linear probe on.
+    probe: Option<Vec<Row>>,
+    /// Items that are encoded at once; does not change the figures.
+    batch_size: usize,
+    options: RetrievalOptions,
+}
+
+/// What a model came to.
+pub struct EvaluationReport {
+    /// Retrieval, calibration, loss.
+    pub retrieval: RetrievalReport,
+    /// Those figures minus another model's on the same rows.
+    pub difference: Option<Vec<Figure>>,
+    /// What a linear probe makes of the labels.
+    pub probe: Option<ProbeReport>,
+}
+
+impl Evaluation {
+    /// On the rows that `source` names, of each report what `policy` reads.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read, a row that cannot be used, no row left.
+    pub fn on(source: &RowSource, policy: &ReportPolicy, batch_size: usize, options: RetrievalOptions) -> Result<Self> {
+        Ok(Self { rows: source.rows(policy)?, probe: None, batch_size, options })
+    }
+
+    /// Also fits a linear probe on the rows of `fit`, to be judged on this one's.
+    ///
+    /// # Errors
+    /// As [`Self::on`]; somebody who stands on both sides.
+    pub fn with_probe(self, fit: &RowSource, policy: &ReportPolicy) -> Result<Self> {
+        let rows = fit.rows(policy)?;
+        let name = format!("split {}", fit.split.as_deref().unwrap_or_default());
+        let fitted_on = Side { rows: &rows, name: &name };
+        refuse_shared(&fit.name(), fitted_on, Side { rows: &self.rows, name: "the split that is judged" })?;
+        Ok(Self { probe: Some(rows), ..self })
+    }
+
+    /// Figures of `model`, and how far they are from those of `other`. Each encodes each image once.
+    ///
+    /// # Errors
+    /// No rows; an image that cannot be read.
+    pub fn judge(&self, model: &Session, other: Option<&Session>) -> Result<EvaluationReport> {
+        let encoder = model.encoder(self.batch_size)?;
+        let split = EncodedSplit::new(&encoder, &self.rows)?;
+        let retrieval = retrieval_figures(&split, &self.options)?;
+        let probe = self.probe.as_ref().map(|fit| linear_probe(&encoder, fit, &split)).transpose()?;
+        let difference = |other: &Session| {
+            let theirs = EncodedSplit::new(&other.encoder(self.batch_size)?, &self.rows)?;
+            retrieval_difference(&split, &theirs, &self.options)
+        };
+        Ok(EvaluationReport { retrieval, difference: other.map(difference).transpose()?, probe })
+    }
+
+    /// Retrieval figures of mixtures of `tuned` with the model that it was made from, one for each of `shares` of `tuned`
+    /// (WiSE-FT, arXiv 2109.01903).
+    ///
+    /// # Errors
+    /// Models of two shapes; as [`evaluate`].
+    pub fn judge_mixtures(&self, tuned: &Session, base: &Session, shares: &[f64]) -> Result<Vec<RetrievalReport>> {
+        let of_share = |&share: &f64| {
+            let mixed = tuned.mixed(base, share)?;
+            evaluate(&mixed.encoder(self.batch_size)?, &self.rows, &self.options)
+        };
+        shares.iter().map(of_share).collect()
+    }
+}

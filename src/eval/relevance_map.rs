@@ -1,0 +1,33 @@
+//! The picture of an explanation.
+
+use anyhow::{Result, ensure};
+
+use super::explain::Explanation;
+use crate::data::{Picture, image};
+
+/// The image as the model sees it in gray, with relevance in red, at least 448 pixels a side; PNG.
+///
+/// # Errors
+/// An explanation without patches.
+pub fn relevance_map(seen: &Picture, explanation: &Explanation) -> Result<Vec<u8>> {
+    ensure!(!explanation.patches.is_empty(), "this image tower has no attention over patches to draw");
+    let side = seen.width.max(448);
+    let (gray, grid) = (image::gray_of_side(seen, side)?, explanation.grid as f32);
+    let at = |row: i64, column: i64| {
+        let clamp = |v: i64| v.clamp(0, explanation.grid as i64 - 1) as usize;
+        explanation.patches[clamp(row) * explanation.grid + clamp(column)]
+    };
+    let mut rgb = Vec::with_capacity(gray.len() * 3);
+    for (i, &light) in gray.iter().enumerate() {
+        let place = |pixel: usize| (pixel as f32 + 0.5) / side as f32 * grid - 0.5;
+        let (y, x) = (place(i / side as usize), place(i % side as usize));
+        let (row, column) = (y.floor() as i64, x.floor() as i64);
+        let (down, right) = (y - y.floor(), x - x.floor());
+        let above = at(row, column) * (1.0 - right) + at(row, column + 1) * right;
+        let below = at(row + 1, column) * (1.0 - right) + at(row + 1, column + 1) * right;
+        let heat = 0.65 * (above * (1.0 - down) + below * down);
+        let mix = |color: f32| (f32::from(light) * (1.0 - heat) + color * heat) as u8;
+        rgb.extend([mix(255.0), mix(40.0), mix(20.0)]);
+    }
+    image::png(side, &rgb)
+}

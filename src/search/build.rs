@@ -1,0 +1,105 @@
+//! Making an index.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+use super::identity::RowIdentity;
+use super::index::{ColumnNames, Index, IndexSource};
+use crate::data::{ImageSource, Row};
+use crate::session::{RowSource, Session, policy_of};
+
+/// What an index is to be made of.
+#[derive(Clone, Debug)]
+pub enum IndexContents {
+    /// Images and reports of a manifest.
+    Manifest(RowSource),
+    /// Image files, texts of a file line by line, or both; they need not belong together.
+    Files {
+        /// Image files.
+        images: Vec<PathBuf>,
+        /// Text file, one text a line.
+        texts: Option<PathBuf>,
+    },
+}
+
+/// Room for what rows were made from in an index's header, of which safetensors allows 100 MB.
+const MOST_IDENTITIES: usize = 80_000_000;
+/// What a row takes of it beside its image's name: a hash, keys and quotes.
+const BYTES_OF_IDENTITY: usize = 110;
+/// Largest logits_per_image that is kept: 1 GiB. What is left out is one product of the two embeddings.
+const MOST_LOGITS: usize = 1 << 28;
+
+/// Encodes `contents` by the model `name` (a folder or hub id) on `device`, `batch_size` at once.
+///
+/// # Errors
+/// Nothing to embed; a model, a manifest or an image that cannot be read.
+pub fn build(contents: &IndexContents, name: &str, device: &str, batch_size: usize) -> Result<Index> {
+    let mut source = source(contents, name);
+    let policy = policy_of(name)?;
+    let (rows, lines) = (source.manifest_rows()?, source.lines()?);
+    let images: Vec<ImageSource> =
+        rows.iter().map(Row::image).chain(source.images.iter().cloned().map(ImageSource::from)).collect();
+    let read = |row: &Row| policy.fixed(row.report().to_string()).map_err(|e| anyhow::anyhow!("{}: {e}", row.place()));
+    let reports: Vec<String> = rows.iter().map(read).collect::<Result<_>>()?;
+    let texts: Vec<&str> = reports.iter().chain(&lines).map(String::as_str).collect();
+    ensure!(!images.is_empty() || !texts.is_empty(), "nothing to embed: there are no rows");
+    source.rows = identities(&rows, &lines);
+    let session = Session::open(name, device)?;
+    let encoder = session.encoder(batch_size)?;
+    let image_embeds = if images.is_empty() { None } else { Some(encoder.images(&images)?) };
+    let text_embeds = if texts.is_empty() { None } else { Some(encoder.texts(&texts)?) };
+    let logits_per_image = match (&image_embeds, &text_embeds) {
+        (Some(_), Some(_)) if images.len() * texts.len() > MOST_LOGITS => {
+            tracing::warn!("logits_per_image is left out: {} × {} numbers are too many", images.len(), texts.len());
+            None
+        }
+        (Some(images), Some(texts)) => Some(session.logits_per_image(images, texts)?),
+        _ => None,
+    };
+    Ok(Index { source, image_embeds, text_embeds, logits_per_image })
+}
+
+/// Paths as they are from everywhere.
+fn source(contents: &IndexContents, model: &str) -> IndexSource {
+    let absolute = |p: &PathBuf| std::path::absolute(p).unwrap_or_else(|_| p.clone());
+    let model = match Path::new(model) {
+        folder if folder.is_dir() => absolute(&folder.to_path_buf()).to_string_lossy().into_owned(),
+        _ => model.to_string(),
+    };
+    let nothing = IndexSource {
+        model,
+        manifest: None,
+        image_root: None,
+        split: None,
+        columns: ColumnNames::from(&crate::data::Columns::default()),
+        images: Vec::new(),
+        texts: None,
+        rows: None,
+    };
+    match contents {
+        IndexContents::Manifest(rows) => IndexSource {
+            manifest: Some(absolute(&rows.manifest)),
+            image_root: rows.image_root.as_ref().map(absolute),
+            split: rows.split.clone(),
+            columns: ColumnNames::from(&rows.columns),
+            ..nothing
+        },
+        IndexContents::Files { images, texts } => IndexSource {
+            images: images.iter().map(absolute).collect(),
+            texts: texts.as_ref().map(absolute),
+            ..nothing
+        },
+    }
+}
+
+/// Of the rows of a manifest, or of the lines of a text file.
+fn identities(rows: &[Row], lines: &[String]) -> Option<Vec<RowIdentity>> {
+    let size: usize = rows.iter().map(|row| row.image_name().len() + BYTES_OF_IDENTITY).sum();
+    if size + lines.len() * BYTES_OF_IDENTITY > MOST_IDENTITIES {
+        tracing::warn!("the index has too many rows to say what each was made from; `search` will show numbers only");
+        return None;
+    }
+    let of_lines = lines.iter().map(|line| RowIdentity::of_line(line));
+    Some(rows.iter().map(RowIdentity::of_row).chain(of_lines).collect())
+}

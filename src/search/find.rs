@@ -1,0 +1,148 @@
+//! Finding: the rows of an index that fit a text or an image best, named by what they were made from.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use candle_core::Tensor;
+use serde::Serialize;
+
+use super::identity::RowIdentity;
+use super::index::{Index, IndexSource};
+use crate::data::Row;
+use crate::error::one_line;
+use crate::session::Session;
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Query<'a> {
+    /// Among the images, or among the texts where the index has no images.
+    Text(&'a str),
+    /// Among the texts, or among the images where the index has no texts.
+    Image(&'a Path),
+}
+
+/// A row of the index.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Hit {
+    /// From 1.
+    pub rank: usize,
+    /// Cosine.
+    pub score: f32,
+    /// Row of the index, from 0.
+    pub row: usize,
+    /// Its image; as the manifest named it then where that row is no longer to be found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Its report or line; absent where that is no longer to be found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Whether what it was made from is no longer to be found as it was: changed, gone or unreadable.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub changed: bool,
+}
+
+/// What a search came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Found {
+    /// `image_embeds` or `text_embeds`.
+    pub searched: &'static str,
+    /// How many rows those have.
+    pub gallery: usize,
+    /// The best, the first one first.
+    pub hits: Vec<Hit>,
+}
+
+/// The `k` rows of `index` that fit `query` best. A row is named only by what it was made from: one whose manifest row is
+/// no longer the same is flagged, and of an index that does not know what its rows were made from, numbers are all there is.
+///
+/// # Errors
+/// A model of another width; an image that cannot be read.
+pub fn search(index: &Index, session: &Session, query: Query, k: usize) -> Result<Found> {
+    let (images, texts) = (&index.image_embeds, &index.text_embeds);
+    let (images, texts) = (images.as_ref().map(|t| ("image_embeds", t)), texts.as_ref().map(|t| ("text_embeds", t)));
+    let encoder = session.encoder(1)?;
+    let (gallery, query) = match query {
+        Query::Text(text) => (images.or(texts), encoder.texts(&[text])?),
+        Query::Image(path) => (texts.or(images), encoder.images(&[path.to_path_buf().into()])?),
+    };
+    let Some((searched, gallery)) = gallery else { anyhow::bail!("the index has no embeddings") };
+    let (width, expected) = (gallery.dim(1)?, query.dim(1)?);
+    ensure!(width == expected, "has embeddings of width {width}, the model {expected}");
+    let best = best(gallery, &query, k)?;
+    let names = Names::read(&index.source, searched);
+    let hit = |(i, (row, score)): (usize, (usize, f32))| {
+        names.hit(Hit { rank: i + 1, score, row, image: None, text: None, changed: false })
+    };
+    Ok(Found { searched, gallery: gallery.dim(0)?, hits: best.into_iter().enumerate().map(hit).collect() })
+}
+
+/// The rows with the highest cosines, and these.
+fn best(gallery: &Tensor, query: &Tensor, k: usize) -> Result<Vec<(usize, f32)>> {
+    let scores: Vec<f32> = gallery.matmul(&query.t()?)?.flatten_all()?.to_vec1()?;
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    Ok(order.into_iter().take(k).map(|row| (row, scores[row])).collect())
+}
+
+/// What the rows of an index are called.
+enum Names<'a> {
+    /// They are these files.
+    Images(&'a [std::path::PathBuf]),
+    /// What each was made from, and what of that is still to be found, by its hash.
+    Identities(&'a [RowIdentity], HashMap<String, Name>),
+    /// Nothing is known of them.
+    Numbers,
+}
+
+/// What a row is called.
+struct Name {
+    image: Option<String>,
+    text: String,
+}
+
+impl<'a> Names<'a> {
+    fn read(source: &'a IndexSource, searched: &str) -> Self {
+        if source.manifest.is_none() && searched == "image_embeds" {
+            return Self::Images(&source.images);
+        }
+        let Some(identities) = &source.rows else {
+            tracing::warn!(
+                "the index does not say what its rows were made from, so they have numbers only; `reportclip embed` makes \
+                 one that does"
+            );
+            return Self::Numbers;
+        };
+        let found = names(source).unwrap_or_else(|e| {
+            tracing::warn!("what the index was made from cannot be read, so no report is shown: {}", one_line(&e));
+            HashMap::new()
+        });
+        Self::Identities(identities, found)
+    }
+
+    fn hit(&self, hit: Hit) -> Hit {
+        match self {
+            Self::Numbers => hit,
+            Self::Images(paths) => Hit { image: paths.get(hit.row).map(|path| path.display().to_string()), ..hit },
+            Self::Identities(identities, found) => {
+                let Some(identity) = identities.get(hit.row) else { return hit };
+                match found.get(&identity.sha256) {
+                    Some(name) => Hit { image: name.image.clone(), text: Some(name.text.clone()), ..hit },
+                    None => Hit { image: identity.image.clone(), changed: true, ..hit },
+                }
+            }
+        }
+    }
+}
+
+/// Names of all that is there today, by hash. Rows that are there twice have one name.
+fn names(source: &IndexSource) -> Result<HashMap<String, Name>> {
+    let of_row = |row: &Row| {
+        let name = Name { image: Some(row.image().to_string()), text: row.report().to_string() };
+        (RowIdentity::of_row(row).sha256, name)
+    };
+    let mut names: HashMap<String, Name> = source.usable_rows()?.iter().map(of_row).collect();
+    let of_line = |line: String| (RowIdentity::of_line(&line).sha256, Name { image: None, text: line });
+    names.extend(source.lines()?.into_iter().map(of_line));
+    Ok(names)
+}

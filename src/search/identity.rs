@@ -1,0 +1,40 @@
+//! What a row of an index is, whatever becomes of the manifest that it came from.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::data::Row;
+
+/// Which row of a manifest, or which line of a text file, a row of an index was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowIdentity {
+    /// The image as the manifest names it; none for a line of text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// SHA-256 of the row's fields, in hexadecimal digits.
+    pub sha256: String,
+}
+
+impl RowIdentity {
+    /// Of a row that was read with its whole report: over image, report, patient, study and label.
+    pub fn of_row(row: &Row) -> Self {
+        let fields = [Some(row.image_name()), Some(row.report()), row.patient_id(), row.study_id(), row.label()];
+        Self { image: Some(row.image_name().to_string()), sha256: sha256(&fields) }
+    }
+
+    /// Of a line of a text file.
+    pub fn of_line(line: &str) -> Self {
+        Self { image: None, sha256: sha256(&[Some(line)]) }
+    }
+}
+
+/// Each field with its length, so that no two lists of fields run into one.
+fn sha256(fields: &[Option<&str>]) -> String {
+    let mut hash = Sha256::new();
+    for field in fields {
+        let length = field.map_or(u64::MAX, |text| text.len() as u64);
+        hash.update(length.to_le_bytes());
+        hash.update(field.unwrap_or_default());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,172 @@
+//! The file that `reportclip embed` writes: embeddings, and in its header what they are of.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::identity::RowIdentity;
+use crate::data::{Columns, Manifest, ReportPolicy, Row};
+use crate::fs::replace_with;
+use crate::session::RowSource;
+
+/// What an index is of, kept in its header so that `search` can name its rows. Paths and hashes, no reports.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IndexSource {
+    /// Folder or hub id of the model.
+    pub model: String,
+    /// Where the manifest is, if it is of one.
+    pub manifest: Option<PathBuf>,
+    /// Folder that its image paths start at.
+    pub image_root: Option<PathBuf>,
+    /// The rows of this split only.
+    pub split: Option<String>,
+    /// The manifest's columns.
+    pub columns: ColumnNames,
+    /// The image files, if it is of such.
+    pub images: Vec<PathBuf>,
+    /// Where the text file is, if it is of one.
+    pub texts: Option<PathBuf>,
+    /// What each row was made from; indexes of older versions do not say.
+    #[serde(default)]
+    pub rows: Option<Vec<RowIdentity>>,
+}
+
+/// Names of a manifest's columns.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ColumnNames {
+    pub image_column: String,
+    pub report_column: String,
+    pub patient_id_column: String,
+    // Older indexes were written without this one and the last.
+    #[serde(default = "study_id")]
+    pub study_id_column: String,
+    pub split_column: String,
+    #[serde(default = "label")]
+    pub label_column: String,
+}
+
+fn study_id() -> String {
+    Columns::default().study_id
+}
+
+fn label() -> String {
+    Columns::default().label
+}
+
+impl From<&Columns> for ColumnNames {
+    fn from(c: &Columns) -> Self {
+        Self {
+            image_column: c.image.clone(),
+            report_column: c.report.clone(),
+            patient_id_column: c.patient_id.clone(),
+            study_id_column: c.study_id.clone(),
+            split_column: c.split.clone(),
+            label_column: c.label.clone(),
+        }
+    }
+}
+
+impl From<&ColumnNames> for Columns {
+    fn from(c: &ColumnNames) -> Self {
+        Self {
+            image: c.image_column.clone(),
+            report: c.report_column.clone(),
+            patient_id: c.patient_id_column.clone(),
+            study_id: c.study_id_column.clone(),
+            split: c.split_column.clone(),
+            label: c.label_column.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+impl IndexSource {
+    /// The manifest's rows, of the split that was asked for, with their whole reports.
+    ///
+    /// # Errors
+    /// The manifest cannot be read, or a row of it cannot be used.
+    pub(super) fn manifest_rows(&self) -> Result<Vec<Row>> {
+        self.row_source().map_or(Ok(Vec::new()), |source| source.rows(&ReportPolicy::default()))
+    }
+
+    /// All rows of the manifest that can be used today, whatever their split.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(super) fn usable_rows(&self) -> Result<Vec<Row>> {
+        let Some(source) = self.row_source() else { return Ok(Vec::new()) };
+        Ok(Manifest::open(&source.manifest, &source.columns, source.image_root.as_deref())?.rows)
+    }
+
+    fn row_source(&self) -> Option<RowSource> {
+        Some(RowSource {
+            manifest: self.manifest.clone()?,
+            split: self.split.clone(),
+            image_root: self.image_root.clone(),
+            columns: Columns::from(&self.columns),
+        })
+    }
+
+    /// The lines of the text file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn lines(&self) -> Result<Vec<String>> {
+        let Some(path) = &self.texts else { return Ok(Vec::new()) };
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Ok(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_string).collect())
+    }
+}
+
+/// Embeddings with what they are of.
+pub struct Index {
+    /// What they are of.
+    pub source: IndexSource,
+    /// (images, embed_dim), rows L2-normalised.
+    pub image_embeds: Option<Tensor>,
+    /// (texts, embed_dim), rows L2-normalised.
+    pub text_embeds: Option<Tensor>,
+    /// (images, texts): the model's own logits; only where both are of one manifest and few enough.
+    pub logits_per_image: Option<Tensor>,
+}
+
+/// Under what the header keeps [`IndexSource`].
+const KEY: &str = "reportclip";
+/// Names of the tensors.
+const NAMES: [&str; 3] = ["image_embeds", "text_embeds", "logits_per_image"];
+
+impl Index {
+    /// Reads a file that [`Self::write`] wrote.
+    ///
+    /// # Errors
+    /// It cannot be read, or something else wrote it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("index {}", path.display()))?;
+        let broken = || format!("index {}: not written by `reportclip embed`", path.display());
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).with_context(broken)?;
+        let source = header.metadata().as_ref().and_then(|m| m.get(KEY)).with_context(broken)?;
+        let source = serde_json::from_str(source).with_context(broken)?;
+        let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(broken)?;
+        let [image_embeds, text_embeds, logits_per_image] = NAMES.map(|name| tensors.remove(name));
+        anyhow::ensure!(image_embeds.is_some() || text_embeds.is_some(), "{}", broken());
+        Ok(Self { source, image_embeds, text_embeds, logits_per_image })
+    }
+
+    /// Its tensors with their names.
+    pub fn tensors(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        let tensors = [&self.image_embeds, &self.text_embeds, &self.logits_per_image];
+        NAMES.into_iter().zip(tensors).filter_map(|(name, tensor)| Some((name, tensor.as_ref()?)))
+    }
+
+    /// Writes it as a safetensors file.
+    ///
+    /// # Errors
+    /// It cannot be written; an old file is untouched then.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let metadata = [(KEY.to_string(), serde_json::to_string(&self.source)?)].into();
+        replace_with(path, |path| Ok(safetensors::serialize_to_file(self.tensors(), Some(metadata), path)?))
+    }
+}

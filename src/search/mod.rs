@@ -1,0 +1,11 @@
+//! An index of embeddings: writing one, and finding in it what fits a text or an image best.
+
+mod build;
+mod find;
+mod identity;
+mod index;
+
+pub use build::{IndexContents, build};
+pub use find::{Found, Hit, Query, search};
+pub use identity::RowIdentity;
+pub use index::{ColumnNames, Index, IndexSource};

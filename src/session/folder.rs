@@ -1,0 +1,27 @@
+//! Everything beside the weights that a model folder holds.
+
+use crate::data::{Preprocess, ReportPolicy, ReportTokenizer};
+use crate::model::ClipConfig;
+use crate::model::checkpoint::Layout;
+
+/// Everything beside the weights that a model folder holds.
+#[derive(Clone, Debug)]
+pub struct ModelFolder {
+    /// Shape.
+    pub config: ClipConfig,
+    /// Names and shapes of weights on disk, and configs as they were loaded.
+    pub layout: Layout,
+    /// Steps from pixels to input.
+    pub preprocess: Preprocess,
+    /// Tokenizer with its files.
+    pub tokenizer: ReportTokenizer,
+    /// What of a report it reads.
+    pub report: ReportPolicy,
+    /// What it was made from, in a few words, for the card; never a path or a patient's number.
+    pub origin: String,
+    /// Data and figures for the card, in Markdown; empty where nothing is known.
+    pub summary: String,
+}
+
+/// The file that says what of a report a model reads; other programs pass it over.
+pub const REPORT_FILE: &str = "reportclip_report.json";

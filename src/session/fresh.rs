@@ -1,0 +1,65 @@
+//! A CLIP with random weights, with a tokenizer that is given or trained on the reports.
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use serde_json::json;
+
+use super::folder::ModelFolder;
+use super::opened::Session;
+use crate::config::Config;
+use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, bpe};
+use crate::model::checkpoint::{self, Layout};
+use crate::model::{
+    ClipConfig, ClipTextConfig, EosRule, LOGIT_SCALE_INIT, Projection, TextConfig, VisionConfig, VitConfig,
+};
+
+/// As `model.random` says; `reports` are the training pairs.
+pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result<Session> {
+    let (m, r) = (&config.model, &config.model.random);
+    let image_size = m.image_size.unwrap_or(224);
+    let context_length = m.context_length.unwrap_or(77);
+    let kind = TokenizerKind::clip(context_length);
+    let tokenizer = match &m.tokenizer {
+        Some(folder) => ReportTokenizer::from_folder(folder, kind)?,
+        None => {
+            let files = bpe::train(reports.iter().map(|r| r.report()), r.vocab_size)?;
+            ReportTokenizer::from_files(files, kind)?
+        }
+    };
+    let end = tokenizer.end_id().context("model.tokenizer: has no <|endoftext|> token")?;
+    let vocab_size = tokenizer.vocab_size();
+    let vision = VitConfig::clip(r.vision_width, r.vision_layers, image_size, r.patch_size);
+    let text = ClipTextConfig::clip(r.text_width, r.text_layers, vocab_size, context_length, EosRule::FirstEqual(end));
+    let clip = ClipConfig {
+        vision: VisionConfig::Vit(VitConfig { heads: r.vision_heads, ..vision }),
+        text: TextConfig::Clip(ClipTextConfig { heads: r.text_heads, ..text }),
+        visual_projection: Projection::Linear { bias: false },
+        text_projection: Projection::Linear { bias: false },
+        embed_dim: r.embed_dim,
+        logit_scale_init: LOGIT_SCALE_INIT,
+        logit_bias_init: None,
+    };
+    let params = checkpoint::random(&clip, config.seed, device)?;
+    let note = format!(
+        "tokenizer: {} tokens, {}",
+        tokenizer.vocab_size(),
+        match &m.tokenizer {
+            Some(_) => "read from model.tokenizer",
+            None => "trained on the training reports, because model.tokenizer is not set",
+        }
+    );
+    let folder = ModelFolder {
+        // Without these transformers warns of ids of OpenAI's vocabulary.
+        layout: Layout::fresh_clip(
+            &clip,
+            json!({"bos_token_id": tokenizer.start_id(), "pad_token_id": tokenizer.pad_id()}),
+        )?,
+        config: clip,
+        preprocess: Preprocess::clip(image_size),
+        tokenizer,
+        report: ReportPolicy::default(),
+        origin: "Trained from scratch with reportclip.".into(),
+        summary: String::new(),
+    };
+    Ok(Session { params, folder, device: device.clone(), notes: vec![note] })
+}

@@ -1,0 +1,112 @@
+//! What a model is made of, whether it can be used, and what training it takes.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use candle_core::Device;
+use serde_json::Value;
+
+use super::open::fetch_tower;
+use super::opened::Session;
+use crate::error::one_line;
+use crate::hub::{ModelFiles, Source};
+use crate::model::Part;
+use crate::model::checkpoint::{self, Inspection, LoadOptions};
+
+/// What is known of a model.
+pub struct Inspected {
+    /// Folder, or repository with its revision.
+    pub source: String,
+    /// What its files hold, and which of it is used.
+    pub files: Inspection,
+    /// Weights of "image tower", "text tower" and "heads".
+    pub weights: BTreeMap<&'static str, usize>,
+    /// MiB that training all of it takes, an estimate: weights, gradients and AdamW's two moments in f32, activations.
+    pub memory_mib: usize,
+    /// Its image processor's config, where it can be opened.
+    pub preprocessing: Option<Value>,
+    /// Its tokenizer, where it can be opened.
+    pub tokenizer: Option<TokenizerSummary>,
+    /// Why it would be refused; empty where it can be used.
+    pub refused: Vec<String>,
+}
+
+/// A tokenizer in short.
+pub struct TokenizerSummary {
+    /// transformers' class.
+    pub class: String,
+    /// Tokens.
+    pub vocab_size: usize,
+}
+
+/// Looks into the model `name`, a folder or hub id; memory is for `batch_size` pairs a chunk.
+///
+/// # Errors
+/// No config that says what it is, weights that cannot be read.
+pub fn inspect(name: &str, batch_size: usize) -> Result<Inspected> {
+    let files = ModelFiles::open(&Source::parse(name)?)?;
+    let found = checkpoint::inspect(&files)?;
+    let weights = weights(&found);
+    let c = &found.config;
+    let activations = 4 * batch_size * (c.vision.activations() + c.text.activations());
+    let memory_mib = (16 * weights.values().sum::<usize>() + activations) >> 20;
+    let mut refused = found.problems.clone();
+    let mut folder = None;
+    if refused.is_empty() {
+        match Session::pretrained(&files, &LoadOptions::default(), None, &Device::Cpu) {
+            Ok(session) => folder = Some(session.folder),
+            Err(error) => refused.push(one_line(&error)),
+        }
+    }
+    let tokenizer = folder.as_ref().map(|folder| TokenizerSummary {
+        class: folder.tokenizer.class().to_string(),
+        vocab_size: folder.tokenizer.vocab_size(),
+    });
+    Ok(Inspected {
+        source: files.source().to_string(),
+        weights,
+        memory_mib,
+        preprocessing: folder.map(|folder| folder.preprocess.to_json()),
+        tokenizer,
+        refused,
+        files: found,
+    })
+}
+
+fn weights(found: &Inspection) -> BTreeMap<&'static str, usize> {
+    let mut weights = BTreeMap::from([("image tower", 0), ("text tower", 0), ("heads", 0)]);
+    for spec in &found.specs {
+        let part = match spec.part {
+            Part::Image => "image tower",
+            Part::Text => "text tower",
+            Part::Heads => "heads",
+        };
+        *weights.entry(part).or_default() += spec.shape.elem_count();
+    }
+    weights
+}
+
+/// A model or tower in the cache.
+pub struct Fetched {
+    /// Repository with its revision, or folder.
+    pub source: String,
+    /// Numbers that its weights hold.
+    pub weights: usize,
+    /// The commit, of a repository.
+    pub commit: Option<String>,
+}
+
+/// Fetches all that training needs of the model or tower `name`, and opens it, which shows now rather than later that it
+/// is usable.
+///
+/// # Errors
+/// Anything that is missing or broken.
+pub fn fetch(name: &str) -> Result<Fetched> {
+    let files = ModelFiles::open(&Source::parse(name)?)?;
+    let weights = if checkpoint::is_tower(&files)? {
+        fetch_tower(&files)?
+    } else {
+        Session::pretrained(&files, &LoadOptions::default(), None, &Device::Cpu)?.params.count().0
+    };
+    Ok(Fetched { source: files.source().to_string(), weights, commit: files.commit() })
+}

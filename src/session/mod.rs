@@ -1,0 +1,19 @@
+//! A model opened for use: weights, tokenizer, preprocessing, what of a report it reads, device. Evaluation, search,
+//! export and training all start here. Owns no figure and writes nothing.
+
+mod encode;
+mod folder;
+mod fresh;
+mod inspect;
+mod open;
+mod opened;
+mod processor;
+mod rows;
+
+pub use encode::{Embeddings, Encoder, UnreadableImage};
+pub use folder::{ModelFolder, REPORT_FILE};
+pub use inspect::{Fetched, Inspected, TokenizerSummary, fetch, inspect};
+pub use open::{open_model, policy_of};
+pub use opened::Session;
+pub use processor::open_tokenizer;
+pub use rows::RowSource;

@@ -1,0 +1,97 @@
+//! What stands beside a model's weights in its folder: preprocessing, tokenizer, what of a report it reads.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::folder::REPORT_FILE;
+use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, tokenize};
+use crate::hub::{ModelFiles, Source};
+use crate::model::VisionConfig;
+use crate::model::checkpoint::{self, Family};
+
+/// What of a report a model reads: whole ones, unless its folder says otherwise.
+///
+/// # Errors
+/// What it says cannot be read.
+pub(super) fn report_policy(files: &ModelFiles) -> Result<ReportPolicy> {
+    let Some(path) = files.find(REPORT_FILE)? else { return Ok(ReportPolicy::default()) };
+    let read = || -> Result<ReportPolicy> { ReportPolicy::from_json(&serde_json::from_slice(&std::fs::read(&path)?)?) };
+    read().with_context(|| path.display().to_string())
+}
+
+/// The tokenizer of the model `name`, a folder or hub id, without its weights; `context_length` wins over what its config
+/// says.
+///
+/// # Errors
+/// There is none, or it is broken.
+pub fn open_tokenizer(name: &str, context_length: Option<usize>) -> Result<ReportTokenizer> {
+    let files = ModelFiles::open(&Source::parse(name)?)?;
+    let mut config = Value::Null;
+    for name in ["config.json", "open_clip_config.json"] {
+        if let Some(path) = files.find(name)?.filter(|_| config.is_null()) {
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            config = serde_json::from_slice(&bytes).with_context(|| format!("{}: not JSON", path.display()))?;
+        }
+    }
+    let text = if config["text_config"].is_object() { &config["text_config"] } else { &config };
+    let model_type = text["model_type"].as_str().or(config["model_type"].as_str()).unwrap_or("clip");
+    // RoBERTa's table of positions begins with two that no token has.
+    let unused = if model_type.contains("roberta") { 2 } else { 0 };
+    let positions =
+        text["max_position_embeddings"].as_u64().or(config["model_cfg"]["text_cfg"]["context_length"].as_u64());
+    let said = positions.map_or(77, |n| n.saturating_sub(unused) as usize);
+    let model_type = model_type.replace("_text_model", "");
+    let kind = TokenizerKind { model_type, context_length: context_length.unwrap_or(said), full_length: false };
+    tokenizer_of(&files, kind)
+}
+
+/// Whose preprocessing a model has that comes without any.
+pub(super) fn image_model_type(loaded: &checkpoint::Loaded) -> &'static str {
+    match (&loaded.config.vision, loaded.layout.family) {
+        (_, Family::Siglip2) => "siglip2",
+        (_, Family::Clip | Family::ChineseClip | Family::OpenClip) => "clip",
+        (_, Family::Siglip) => "siglip",
+        (VisionConfig::ResNet(_) | VisionConfig::ConvNext(_), _) => "convnext",
+        _ => "vit",
+    }
+}
+
+/// The steps from pixels to input that a model's files say; `None` where they say nothing.
+pub(super) fn preprocessing(files: &ModelFiles) -> Result<Option<Preprocess>> {
+    let json = |path: &Path| -> Result<Value> {
+        let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+        serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))
+    };
+    let place = |path: &Path| path.display().to_string();
+    if let Some(path) = files.find("preprocessor_config.json")? {
+        let model_type = match files.find("config.json")? {
+            Some(config) => json(&config)?["model_type"].as_str().map(str::to_string),
+            None => None,
+        };
+        let read = Preprocess::from_json(&json(&path)?, model_type.as_deref());
+        return Ok(Some(read.with_context(|| place(&path))?));
+    }
+    if let Some(path) = files.find("open_clip_config.json")? {
+        return Ok(Some(Preprocess::from_open_clip(&json(&path)?).with_context(|| place(&path))?));
+    }
+    Ok(None)
+}
+
+/// The tokenizer in a model's files.
+pub(super) fn tokenizer_of(files: &ModelFiles, kind: TokenizerKind) -> Result<ReportTokenizer> {
+    let mut found = Vec::new();
+    for name in tokenize::TOKENIZER_FILES {
+        // With tokenizer.json, vocab.json and merges.txt say nothing new: two downloads less.
+        let has_json = found.iter().any(|(n, _): &(String, Vec<u8>)| n == "tokenizer.json");
+        if has_json && (name == "vocab.json" || name == "merges.txt" || name == "vocab.txt") {
+            continue;
+        }
+        if let Some(path) = files.find(name)? {
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            found.push((name.to_string(), bytes));
+        }
+    }
+    ReportTokenizer::from_files(found, kind).with_context(|| files.source().to_string())
+}

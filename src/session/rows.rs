@@ -1,0 +1,68 @@
+//! The rows that are asked for: which manifest, which split, what of each report.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::data::{Columns, Manifest, ReportPolicy, Row};
+
+/// Rows of a manifest.
+#[derive(Clone, Debug)]
+pub struct RowSource {
+    /// As `data.train` names it: a file, shards, a folder, a data set of the hub.
+    pub manifest: PathBuf,
+    /// Only the rows of this split; all rows without it.
+    pub split: Option<String>,
+    /// Folder that image paths start at, where that is not the manifest's.
+    pub image_root: Option<PathBuf>,
+    /// Names of the columns, with those that are wanted beside the usual ones.
+    pub columns: Columns,
+}
+
+impl RowSource {
+    /// All rows, of each report what `policy` reads.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read, a row that cannot be used.
+    pub fn all(&self, policy: &ReportPolicy) -> Result<Manifest> {
+        let columns = Columns { policy: policy.clone(), ..self.columns.clone() };
+        let manifest = Manifest::open(&self.manifest, &columns, self.image_root.as_deref())?;
+        if let Some(problem) = manifest.problems.first() {
+            let more = match manifest.problems.len() - 1 {
+                0 => String::new(),
+                n => format!(" (and {n} more rows)"),
+            };
+            bail!("{problem}{more}");
+        }
+        Ok(manifest)
+    }
+
+    /// The rows of the split asked for, all rows without one.
+    ///
+    /// # Errors
+    /// As [`Self::all`]; there is no such split.
+    pub fn rows(&self, policy: &ReportPolicy) -> Result<Vec<Row>> {
+        let manifest = self.all(policy)?;
+        match &self.split {
+            Some(split) => self.of_split(&manifest, split),
+            None => Ok(manifest.rows),
+        }
+    }
+
+    /// The rows of `manifest`, which is this one's, that are in `split`.
+    ///
+    /// # Errors
+    /// There is no such split.
+    pub fn of_split(&self, manifest: &Manifest, split: &str) -> Result<Vec<Row>> {
+        let known = manifest.splits().join(", ");
+        ensure!(!known.is_empty(), "{}: has no splits; leave --split out", self.name());
+        let rows: Vec<Row> = manifest.rows.iter().filter(|r| r.split() == Some(split)).cloned().collect();
+        ensure!(!rows.is_empty(), "{}: no row has split {split:?}; there are {known}", self.name());
+        Ok(rows)
+    }
+
+    /// The manifest, for messages.
+    pub fn name(&self) -> String {
+        self.manifest.display().to_string()
+    }
+}

@@ -1,0 +1,220 @@
+//! What is worked out on an opened model, from logits to search, as the library does it and as users run it.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use candle_core::{Device, Tensor};
+use reportclip::data::{Picture, Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, bpe};
+use reportclip::eval::explain;
+use reportclip::model::checkpoint::{Layout, LoadOptions, Loaded, load, random};
+use reportclip::model::{
+    ClipConfig, ClipTextConfig, EosRule, LOGIT_SCALE_INIT, Projection, TextConfig, VisionConfig, VitConfig,
+};
+use reportclip::ops::reference::l2_normalize;
+use reportclip::session::{ModelFolder, Session};
+use serde_json::Value;
+
+use crate::common::{golden, open, tensors};
+use crate::runs::{Place, json, text};
+
+fn tokenizer() -> ReportTokenizer {
+    let files = bpe::train(["left pleural effusion", "no effusion"].into_iter(), 600).unwrap();
+    ReportTokenizer::from_files(files, TokenizerKind::clip(16)).unwrap()
+}
+
+fn session(loaded: Loaded, tokenizer: ReportTokenizer) -> Session {
+    let folder = ModelFolder {
+        preprocess: Preprocess::clip(loaded.config.vision.image_size()),
+        config: loaded.config,
+        layout: loaded.layout,
+        tokenizer,
+        report: ReportPolicy::default(),
+        origin: String::new(),
+        summary: String::new(),
+    };
+    Session { params: loaded.params, folder, device: Device::Cpu, notes: Vec::new() }
+}
+
+/// A tiny CLIP with a bias, as SigLIP has it.
+fn with_bias() -> Session {
+    let tokenizer = tokenizer();
+    let eos = EosRule::FirstEqual(tokenizer.end_id().unwrap());
+    let config = ClipConfig {
+        vision: VisionConfig::Vit(VitConfig { heads: 2, ..VitConfig::clip(16, 1, 32, 16) }),
+        text: TextConfig::Clip(ClipTextConfig {
+            heads: 2,
+            ..ClipTextConfig::clip(16, 1, tokenizer.vocab_size(), 16, eos)
+        }),
+        visual_projection: Projection::Linear { bias: false },
+        text_projection: Projection::Linear { bias: false },
+        embed_dim: 16,
+        logit_scale_init: LOGIT_SCALE_INIT,
+        logit_bias_init: Some(-10.0),
+    };
+    let params = random(&config, 1, &Device::Cpu).unwrap();
+    let layout = Layout::fresh_clip(&config, serde_json::json!({})).unwrap();
+    let loaded = Loaded { config, params, layout, ignored: Vec::new(), fresh: Vec::new() };
+    session(loaded, tokenizer)
+}
+
+/// The published programs' loss of a batch comes out of our logits only with the bias in them.
+#[test]
+fn logits_of_a_siglip_have_its_bias() {
+    for name in ["siglip", "oc_siglip", "siglip2"] {
+        let folder = golden(&format!("encoders/{name}"));
+        let expected = tensors(&folder.join("expected.safetensors"));
+        let size = expected["pixel_values"].dim(3).unwrap();
+        let options = LoadOptions { native_size: Some(size), ..LoadOptions::default() };
+        let loaded = load(&open(&folder), &options, &Device::Cpu).unwrap();
+        let session = session(loaded, tokenizer());
+        let embeds = |what: &str| l2_normalize(&expected[what]).unwrap();
+        let logits = session.logits_per_image(&embeds("image_features"), &embeds("text_features")).unwrap();
+        let logits: Vec<Vec<f32>> = logits.to_vec2().unwrap();
+        let loss = |(i, row): (usize, &Vec<f32>)| -> f64 {
+            // −ln σ(±logit), own partner + and all others −
+            row.iter().enumerate().map(|(k, z)| (if i == k { -z } else { *z }).exp().ln_1p() as f64).sum()
+        };
+        let ours = logits.iter().enumerate().map(loss).sum::<f64>() / logits.len() as f64;
+        let theirs = f64::from(expected["loss"].to_scalar::<f32>().unwrap());
+        assert!((ours - theirs).abs() < 1e-4 * theirs.abs(), "{name}: {ours} instead of {theirs}");
+    }
+}
+
+#[test]
+fn an_explained_logit_is_the_models_own() {
+    let session = with_bias();
+    let bytes = (0..40 * 32 * 3).map(|i| (i % 251) as u8).collect();
+    let picture = Picture { width: 40, height: 32, channels: 3, bytes };
+    let text = "left pleural effusion";
+    let explanation = explain(&session, &picture, text).unwrap();
+    let encoder = session.encoder(1).unwrap();
+    let pixels = session.folder.preprocess.apply(&picture, None).unwrap();
+    let pixels = Tensor::from_vec(pixels, (1, 3, 32, 32), &Device::Cpu).unwrap();
+    let image = encoder.model.image_embeds(&pixels).unwrap();
+    let logits = session.logits_per_image(&image, &encoder.texts(&[text]).unwrap()).unwrap();
+    let logit = f64::from(logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0]);
+    assert!((explanation.logit - logit).abs() < 1e-4, "{} instead of {logit}", explanation.logit);
+    let without_bias = explanation.cosine * f64::from(LOGIT_SCALE_INIT as f32).exp();
+    assert!((explanation.logit - without_bias + 10.0).abs() < 1e-4, "{}", explanation.logit);
+}
+
+/// Rows keep their names when a manifest is sorted anew, and get nobody else's when it is edited.
+#[test]
+fn search_never_names_another_rows_report() {
+    let place = Place::new();
+    place.train_ok("run", &["--set", "train.max_steps=2"]);
+    let manifest = place.path("phantom/manifest.csv");
+    let before = fs::read_to_string(&manifest).unwrap();
+    let embed = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--out", "all.safetensors"];
+    let output = place.run(&embed);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let search = |index: &str| -> Vec<Value> {
+        let output = place.run(&["search", "--index", index, "--text", "left effusion", "-k", "1000", "--json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let mut hits = json(&output.stdout)["hits"].as_array().unwrap().clone();
+        hits.sort_by_key(|hit| hit["row"].as_u64());
+        hits
+    };
+    let named = search("all.safetensors");
+    assert!(named.len() > 10 && named.iter().all(|hit| hit["text"].is_string() && hit["changed"].is_null()));
+
+    // Another order: every row is still called what it was.
+    let lines: Vec<&str> = before.lines().collect();
+    let sorted: Vec<&str> = lines[..1].iter().chain(lines[1..].iter().rev()).copied().collect();
+    fs::write(&manifest, sorted.join("\n")).unwrap();
+    assert_eq!(search("all.safetensors"), named);
+
+    // The first row is gone, so that every number means another row, and the second has another report.
+    let report = named[1]["text"].as_str().unwrap().lines().next().unwrap();
+    let edited = [&lines[..1], &lines[2..]].concat().join("\n").replacen(report, "Something else.", 1);
+    fs::write(&manifest, edited).unwrap();
+    let hits = search("all.safetensors");
+    for row in [0, 1] {
+        assert_eq!(hits[row]["changed"], true, "{}", hits[row]);
+        assert!(hits[row]["text"].is_null() && hits[row]["image"].is_string(), "{}", hits[row]);
+    }
+    assert_eq!(hits[2..], named[2..]);
+    let output = place.run(&["search", "--index", "all.safetensors", "--text", "left effusion", "-k", "1000"]);
+    assert_eq!(text(&output.stdout).matches("(changed or gone since the index was made)").count(), 2);
+
+    // An index of an older version does not know what its rows are.
+    let bytes = fs::read(place.path("all.safetensors")).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let mut source: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["reportclip"]).unwrap();
+    source.as_object_mut().unwrap().remove("rows").unwrap();
+    let metadata = [("reportclip".to_string(), source.to_string())].into();
+    let all = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    safetensors::serialize_to_file(all.iter(), Some(metadata), &place.path("old.safetensors")).unwrap();
+    let hits = search("old.safetensors");
+    assert!(hits.len() == named.len() && hits.iter().all(|hit| hit["text"].is_null() && hit["image"].is_null()));
+}
+
+/// A line of a text file that was edited is not shown for the one that was embedded.
+#[test]
+fn search_never_shows_another_line() {
+    let place = Place::new();
+    place.train_ok("run", &["--set", "train.max_steps=2"]);
+    fs::write(place.path("lines.txt"), "no effusion\nleft effusion\n").unwrap();
+    let embed = ["embed", "--model", "run/model", "--texts", "lines.txt", "--out", "lines.safetensors"];
+    assert!(place.run(&embed).status.success());
+    fs::write(place.path("lines.txt"), "fracture\nno effusion\n").unwrap();
+    let output = place.run(&["search", "--index", "lines.safetensors", "--text", "left effusion", "--json"]);
+    let hits = json(&output.stdout)["hits"].clone();
+    let hit = |row: u64| hits.as_array().unwrap().iter().find(|hit| hit["row"] == row).unwrap().clone();
+    assert_eq!(hit(0)["text"], "no effusion");
+    assert!(hit(1)["text"].is_null() && hit(1)["changed"] == true, "{}", hit(1));
+}
+
+/// What is fitted on one split is not judged on another where somebody stands in both.
+#[test]
+fn figures_across_a_leak_are_refused() {
+    let place = Place::new();
+    place.train_ok("run", &["--set", "train.max_steps=2"]);
+    let classes = "normal = [\"Normal.\"]\n\"pleural effusion\" = [\"Effusion.\"]\n";
+    fs::write(place.path("classes.toml"), classes).unwrap();
+    let rows = |split: &str, patient: usize, image: &str, label: &str| {
+        format!("{image},\"FINDINGS: {label} {split} {patient}.\",{patient},{split},{label}\n")
+    };
+    let images: Vec<String> = fs::read_dir(place.path("phantom/images"))
+        .unwrap()
+        .map(|e| format!("images/{}", e.unwrap().file_name().to_str().unwrap()))
+        .collect();
+    let write = |patient_of_test: usize, image_of_test: &str| {
+        let mut text = "image,report,patient_id,split,label\n".to_string();
+        for (i, split) in ["train", "train", "val", "val", "test"].iter().enumerate() {
+            text += &rows(split, i, &images[i], if i % 2 == 0 { "normal" } else { "pleural effusion" });
+        }
+        text += &rows("test", patient_of_test, image_of_test, "pleural effusion");
+        fs::write(place.path("phantom/own.csv"), text).unwrap();
+    };
+    let data = ["--model", "run/model", "--data", "phantom/own.csv", "--split", "test", "--bootstrap", "0"];
+    let zero_shot = [&["zero-shot", "--prompts", "classes.toml"][..], &data].concat();
+    let probe = [&["eval", "--linear-probe", "val"][..], &data].concat();
+    let refused = |words: &str| {
+        for command in [&zero_shot, &probe] {
+            let errors = place.errors(command, 1);
+            assert!(errors.len() == 1 && errors[0].contains(words), "{command:?}: {errors:?}");
+            assert!(errors[0].contains("phantom/own.csv") && errors[0].contains("data split"), "{errors:?}");
+        }
+    };
+    write(3, &images[6]);
+    refused("1 patients stand in split val and in ");
+    write(7, &images[3]);
+    refused("1 images stand in split val and in ");
+    fs::copy(place.path("phantom").join(&images[3]), place.path("phantom/images/copy.png")).unwrap();
+    write(7, "images/copy.png");
+    refused("1 images stand in split val and in ");
+    // Fitted on training, the copied image of validation is no leak; and without one, all is judged.
+    let of_train = [&["eval", "--linear-probe", "train"][..], &data].concat();
+    assert!(place.run(&of_train).status.success());
+    write(7, &images[6]);
+    for command in [&zero_shot, &probe] {
+        let output = place.run(command);
+        assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+    }
+    // Training itself watches validation against test as well.
+    write(3, &images[6]);
+    let train = ["train", "tiny.toml", "--set", "data.train=phantom/own.csv", "--set", "train.batch_size=2"];
+    let errors = place.errors(&[&train[..], &["--set", "train.max_steps=1", "--out", "leaky"]].concat(), 2);
+    assert!(errors.iter().any(|e| e.contains("1 patients stand in validation and in another split")), "{errors:?}");
+}
