@@ -13,11 +13,12 @@ use crate::config::Direction;
 use crate::data::{Batch, Images, Preprocess, image::Picture};
 use crate::dist::Collective;
 use crate::loss::{ClipLoss, Loss};
-use crate::model::freeze::FreezeDepth;
-use crate::model::{ClipConfig, Part, checkpoint};
+use crate::model::freeze::{FreezeConfig, FreezeDepth};
+use crate::model::{ClipConfig, checkpoint};
 use crate::ops::{gpu_memory_mib, peak_rss_mib};
 use crate::optim::{AdamW, AdamWOptions};
 use crate::seed::{Purpose, stream};
+use crate::session::Frozen;
 use crate::train::TrainStep;
 
 /// What is measured.
@@ -112,21 +113,15 @@ pub fn train_step(
         bench.config.text.context_length()
     );
     let mut params = checkpoint::random(&bench.config, 0, device)?;
-    let frozen = |part: Part| bench.freeze_image && part == Part::Image;
-    params.iter_mut().for_each(|p| p.trainable &= !frozen(p.spec.part));
+    let image = if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None };
+    let frozen = Frozen::apply(FreezeConfig { image, ..FreezeConfig::NONE }, 0.0, &mut params);
     let mut optimizer = AdamW::new(&params, OPTIONS)?;
     let loss = Loss::Clip(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
     let step = TrainStep {
-        world,
-        config: &bench.config,
-        params: &params,
-        loss: &loss,
-        supervision: None,
-        noise: None,
-        device,
         products: bench.products,
         checkpoint_activations: bench.checkpoint_activations,
-        frozen_image: if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None },
+        frozen: Some(&frozen),
+        ..TrainStep::new(world, &bench.config, &params, &loss)
     };
     let own = TrainStepBench { batch_size: world.share(bench.batch_size).len(), ..bench.clone() };
     let first = world.rank() * bench.accum_freq;

@@ -15,7 +15,7 @@ use crate::dist::{self, Collective, Single};
 use crate::error::{Problem, Problems};
 use crate::model::ClipConfig;
 use crate::ops;
-use crate::track::RunFolder;
+use crate::track::{Note, RunFolder};
 use crate::train::{self, Outcome, Plan, Prepared, Resume, TrainStep};
 
 #[derive(Debug, clap::Args)]
@@ -72,10 +72,7 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         world.size()
     );
     let plan = train::plan(&config, &prepared, &**world);
-    prepared.notes.iter().for_each(|note| match note.strip_prefix("warning: ") {
-        Some(warning) => tracing::warn!("{warning}"),
-        None => tracing::info!("{note}"),
-    });
+    prepared.notes.iter().for_each(Note::log);
     check_memory(&plan, world.local().1)?;
     if args.dry_run {
         return dry_run(&config, &prepared, &plan, &**world);
@@ -200,19 +197,14 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collec
     let pairs = world.gather_numbers(&[batches.iter().map(|b| b.pairs as u32).sum()])?.0;
     ensure!(pairs.iter().sum::<u32>() >= 2, "fewer than 2 rows of the first step can be read");
     let eps = config.loss.label_smoothing.at(0, plan.smoothing_steps);
-    let loss = train::loss_of(config, &prepared.supervision, eps);
+    let loss = prepared.supervision.loss(&config.loss, eps);
     let started = std::time::Instant::now();
     let step = TrainStep {
-        world,
-        config: &prepared.folder.config,
-        params: &prepared.params,
-        loss: &loss,
         supervision: Some(&prepared.supervision),
-        noise: None,
-        device: &prepared.device,
         products: train::products(config),
         checkpoint_activations: config.train.checkpoint_activations,
-        frozen_image: config.freeze.image,
+        frozen: Some(&prepared.frozen),
+        ..TrainStep::new(world, &prepared.folder.config, &prepared.params, &loss)
     };
     let (_, step_loss) = step.gradients(&batches)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -260,13 +252,13 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collec
 }
 
 fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
-    let (steps, total) = outcome.steps;
     if let Some(reason) = &outcome.stopped {
         tracing::warn!("{reason}");
     }
     if json {
         return output::print_json(&serde_json::json!({
-            "run_folder": folder.path(), "model": folder.model(), "steps": steps, "total_steps": total,
+            "run_folder": folder.path(), "model": folder.model(), "steps": outcome.steps,
+            "total_steps": outcome.total_steps,
             "stopped": outcome.stopped, "seconds": outcome.seconds, "untuned": outcome.untuned,
             "best_step": outcome.best.as_ref().map(|b| b.0), "best": outcome.best.as_ref().map(|b| &b.1),
         }));
@@ -281,7 +273,7 @@ fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
             tracing::warn!("tuning made retrieval worse; a lower optim.lr, or more of the towers frozen, may help");
         }
     }
-    output::print(&format!("{steps} of {total} steps in {:.1} s", outcome.seconds))?;
+    output::print(&format!("{} of {} steps in {:.1} s", outcome.steps, outcome.total_steps, outcome.seconds))?;
     output::print(&format!("model: {}", folder.model().display()))?;
     output::print(&format!("run: {}", folder.path().display()))?;
     output::print(&format!("page: {}", folder.path().join("report.html").display()))

@@ -4,6 +4,7 @@
 mod encode;
 mod folder;
 mod fresh;
+mod frozen;
 mod inspect;
 mod open;
 mod opened;
@@ -12,6 +13,7 @@ mod rows;
 
 pub use encode::{Embeddings, Encoder, UnreadableImage};
 pub use folder::{ModelFolder, REPORT_FILE};
+pub use frozen::{Frozen, image_features_change};
 pub use inspect::{Fetched, Inspected, TokenizerSummary, fetch, inspect};
 pub use open::{open_model, policy_of};
 pub use opened::Session;

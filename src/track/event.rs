@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::note::Note;
+
 /// One optimizer step. Every number is reproducible; time is apart, in [`Event::Timing`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct StepRecord {
@@ -75,8 +77,8 @@ pub enum Event {
         /// Skipped so far.
         total: usize,
     },
-    /// An automatic choice with its reason.
-    Note(String),
+    /// A line to tell once.
+    Note(Note),
     /// Image features of frozen layers are worked out.
     Preparing {
         /// Rows done.
@@ -84,8 +86,6 @@ pub enum Event {
         /// Rows to do.
         total: usize,
     },
-    /// Something a person should know.
-    Warning(String),
     /// Training ended or stopped.
     End,
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::event::{Event, Sink};
+use super::note::Level;
 
 /// Stores events, one JSON object a line.
 pub struct JsonlSink {
@@ -108,8 +109,10 @@ impl Sink for JsonlSink {
             Event::Timing { step, seconds, waiting, samples_per_s } => self
                 .timing
                 .write(&json!({"step": step, "seconds": seconds, "waiting": waiting, "samples_per_s": samples_per_s})),
-            Event::Note(text) => self.timing.write(&json!({"note": text})),
-            Event::Warning(text) => self.timing.write(&json!({"warning": text})),
+            Event::Note(note) => self.timing.write(&match note.level {
+                Level::Choice => json!({"note": note.text}),
+                Level::Warning => json!({"warning": note.text}),
+            }),
             Event::Start { .. } | Event::Preparing { .. } | Event::End => Ok(()),
         }
     }

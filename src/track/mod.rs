@@ -2,12 +2,14 @@
 
 mod event;
 mod jsonl;
+mod note;
 mod progress;
 mod run_folder;
 mod tensorboard;
 
 pub use event::{Event, Sink, StepRecord};
 pub use jsonl::{JsonlSink, Lengths};
+pub use note::{Level, Note};
 pub use progress::ProgressSink;
 pub use run_folder::RunFolder;
 pub use tensorboard::TensorboardSink;

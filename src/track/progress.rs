@@ -7,6 +7,7 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::event::{Event, Sink, StepRecord};
+use super::note::Level;
 
 /// Draws events on stderr.
 pub struct ProgressSink {
@@ -93,7 +94,10 @@ impl Sink for ProgressSink {
                 let list = lines.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
                 self.line(&format!("warning: skipped line {list} of the {manifest} manifest ({total} rows so far)"));
             }
-            Event::Note(text) => self.line(text),
+            Event::Note(note) => match note.level {
+                Level::Choice => self.line(&note.text),
+                Level::Warning => self.line(&format!("warning: {}", note.text)),
+            },
             Event::Preparing { done, total } => match &self.bar {
                 Some(bar) => {
                     bar.set_length(*total as u64);
@@ -107,7 +111,6 @@ impl Sink for ProgressSink {
                 }
                 None => {}
             },
-            Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::End => {
                 if let Some(bar) = &self.bar {
                     bar.finish_and_clear();

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::event::{Event, Sink};
+use super::note::Level;
 
 /// Draws scalars, the heat map of similarities as image, their histograms, and the config as text.
 pub struct TensorboardSink {
@@ -113,7 +114,7 @@ impl Sink for TensorboardSink {
                 let tag = Message::default().bytes(1, b"train/samples_per_s");
                 self.summary(*step, tag.float(2, *samples_per_s as f32))
             }
-            Event::Warning(line) => self.summary(0, text("warning", line)),
+            Event::Note(note) if note.level == Level::Warning => self.summary(0, text("warning", &note.text)),
             _ => Ok(()),
         }
     }

@@ -7,40 +7,37 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 
-use super::records::TrainState;
+use super::records::Progress;
+use super::state::State;
 use crate::dist::Collective;
 use crate::fs::replace_folder;
-use crate::model::Params;
 use crate::model::checkpoint::save_safetensors;
 use crate::ops::squared_sum;
-use crate::optim::{AdamW, Ema};
 use crate::track::RunFolder;
+
+/// Weights.
+const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// Averaged weights, where a run keeps them: what was evaluated.
+const EMA_FILE: &str = "ema.safetensors";
 
 /// How many of the last checkpoints stay, beside the best.
 const KEPT: usize = 2;
 
-/// Averaged weights, where a run keeps them: what was evaluated.
-pub(super) const EMA_FILE: &str = "ema.safetensors";
-
-/// Writes the checkpoint of `state.step` and removes all but the last ones.
-pub(super) fn save(
-    run: &RunFolder,
-    params: &Params,
-    optimizer: &AdamW,
-    ema: Option<&Ema>,
-    state: &TrainState,
-) -> Result<()> {
+/// Writes the checkpoint of the step that `state` stands at, and removes all but the last ones.
+pub(super) fn save(run: &RunFolder, state: &State) -> Result<()> {
+    let State { params, optimizer, ema, progress } = state;
     for param in params.iter() {
         let finite = squared_sum(&param.var.as_detached_tensor())?.is_finite();
         ensure!(finite, "weight {} is not finite; not saved, the checkpoint before is whole", param.spec.name);
     }
-    replace_folder(&run.checkpoint_path(state.step), |folder| {
-        save_safetensors(&folder.join("model.safetensors"), &params.tensors())?;
+    replace_folder(&run.checkpoint_path(progress.step), |folder| {
+        save_safetensors(&folder.join(WEIGHTS_FILE), &params.tensors())?;
         save_safetensors(&folder.join("optimizer.safetensors"), &optimizer.state())?;
-        ema.map_or(Ok(()), |ema| save_safetensors(&folder.join(EMA_FILE), &ema.state()))?;
-        Ok(fs::write(folder.join("state.json"), serde_json::to_vec_pretty(state)?)?)
+        ema.as_ref().map_or(Ok(()), |ema| save_safetensors(&folder.join(EMA_FILE), &ema.state()))?;
+        Ok(fs::write(folder.join("state.json"), serde_json::to_vec_pretty(progress)?)?)
     })?;
-    let best = state.best.as_ref().map(|(step, _)| *step);
+    let best = progress.best.as_ref().map(|(step, _)| *step);
     let all = run.list_checkpoints();
     let old = all[..all.len().saturating_sub(KEPT)].iter().filter(|(step, _)| Some(*step) != best);
     for (_, old) in old {
@@ -58,28 +55,36 @@ pub(super) fn forget_after(run: &RunFolder, step: u64) -> Result<()> {
     Ok(())
 }
 
-/// Puts a checkpoint's weights and moments into `params` and `optimizer`. The first rank alone is given the folder and
-/// tells the others.
-pub(super) fn restore(
-    world: &dyn Collective,
-    folder: Option<&Path>,
-    params: &Params,
-    optimizer: &mut AdamW,
-    ema: Option<&Ema>,
-) -> Result<TrainState> {
-    let state: TrainState = world.from_first(|| read_state(folder.context("a checkpoint of nowhere")?))?;
-    let weights = of_file(world, folder, "model.safetensors", params.tensors())?;
-    for param in params.iter() {
-        param.var.set(&weights[&param.spec.name])?;
+/// The weights that were evaluated when the checkpoint of `step` was written, by name; `None` where it is gone.
+pub(super) fn evaluated(run: &RunFolder, step: u64, averaged: bool) -> Result<Option<Vec<(String, Tensor)>>> {
+    let file = if averaged { EMA_FILE } else { WEIGHTS_FILE };
+    let path = run.checkpoint_path(step).join(file);
+    if !path.is_file() {
+        return Ok(None);
     }
-    optimizer.restore(&of_file(world, folder, "optimizer.safetensors", optimizer.state())?, state.step)?;
-    if let Some(ema) = ema {
-        ema.restore(&of_file(world, folder, EMA_FILE, ema.state())?)?;
-    }
-    Ok(state)
+    let tensors = candle_core::safetensors::load(&path, &Device::Cpu).with_context(|| path.display().to_string())?;
+    let mut weights: Vec<_> = tensors.into_iter().collect();
+    weights.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(Some(weights))
 }
 
-fn read_state(folder: &Path) -> Result<TrainState> {
+/// Puts what a checkpoint holds into `state`. The first rank alone is given the folder and tells the others.
+pub(super) fn restore(world: &dyn Collective, folder: Option<&Path>, state: &mut State) -> Result<()> {
+    let progress: Progress = world.from_first(|| read_progress(folder.context("a checkpoint of nowhere")?))?;
+    let weights = of_file(world, folder, WEIGHTS_FILE, state.params.tensors())?;
+    for param in state.params.iter() {
+        param.var.set(&weights[&param.spec.name])?;
+    }
+    let moments = of_file(world, folder, "optimizer.safetensors", state.optimizer.state())?;
+    state.optimizer.restore(&moments, progress.step)?;
+    if let Some(ema) = &state.ema {
+        ema.restore(&of_file(world, folder, EMA_FILE, ema.state())?)?;
+    }
+    state.progress = progress;
+    Ok(())
+}
+
+fn read_progress(folder: &Path) -> Result<Progress> {
     let path = folder.join("state.json");
     let text = fs::read(&path).with_context(|| path.display().to_string())?;
     serde_json::from_slice(&text).with_context(|| format!("{}: not a checkpoint's state", path.display()))

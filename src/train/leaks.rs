@@ -8,6 +8,7 @@ use crate::data::fingerprint::{PerceptualHash, near_duplicates};
 use crate::data::leaks::{Side, shared};
 use crate::data::{ImageSource, Row};
 use crate::error::ProblemList;
+use crate::track::Note;
 
 /// Patients, studies and images on both sides are problems; images that look alike, where there are at most
 /// `near_duplicates` images, are notes.
@@ -17,7 +18,7 @@ pub(super) fn check(
     others: &[Row],
     near_duplicates: usize,
     problems: &mut ProblemList,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) {
     if others.is_empty() {
         return;
@@ -32,11 +33,11 @@ pub(super) fn check(
     let images: HashSet<ImageSource> = all.iter().map(Row::image).collect();
     if images.len() > near_duplicates {
         if near_duplicates > 0 {
-            notes.push(format!(
+            notes.push(Note::choice(format!(
                 "near-duplicate images across splits were not looked for among {} images; `reportclip data lint` does \
                  (data.near_duplicates is {near_duplicates})",
                 images.len()
-            ));
+            )));
         }
         return;
     }
@@ -44,12 +45,12 @@ pub(super) fn check(
     let hashes: Vec<Option<PerceptualHash>> = all.par_iter().map(hash).collect();
     let near: Vec<(usize, usize)> = self::near_duplicates(&hashes).into_iter().filter(across).collect();
     if let Some(&(a, b)) = near.first() {
-        notes.push(format!(
-            "warning: {} images in training look nearly the same as one in another split, the first {} as {}; figures may \
+        notes.push(Note::warning(format!(
+            "{} images in training look nearly the same as one in another split, the first {} as {}; figures may \
              be too good",
             near.len(),
             all[a].place(),
             all[b].place()
-        ));
+        )));
     }
 }

@@ -1,16 +1,23 @@
 //! Training: from a resolved config to a run folder with the best model in it.
 
 mod all_reduce;
-mod books;
 mod checkpoint;
 mod fingerprint;
+mod hand_over;
 mod handshake;
-mod keep_features;
+mod image_features;
 mod leaks;
+mod log;
+mod order;
 mod plan;
 mod prepare;
+mod prompt_tokens;
 mod records;
+mod run;
+mod run_writer;
 mod setup;
+mod skipped;
+mod state;
 mod step;
 pub mod stop;
 mod summary;
@@ -21,7 +28,7 @@ mod validate;
 
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
-pub use setup::{loss_of, products};
+pub use run::{Outcome, Resume, train};
+pub use setup::products;
 pub use step::TrainStep;
 pub use supervision::Supervision;
-pub use trainer::{Outcome, Resume, train};

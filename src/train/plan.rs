@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::order::sampler;
 use super::prepare::Prepared;
 use super::thaw::ThawSteps;
 use crate::config::Config;
-use crate::data::{Row, RowOdds, Sampler, Sampling, StepShape, Views};
+use crate::data::Sampler;
 use crate::dist::Collective;
 use crate::optim::{Schedule, ScheduleKind};
 
@@ -35,21 +36,6 @@ pub struct Plan {
     pub weights_mib: u64,
     /// Activations of one chunk, about.
     pub activations_mib: u64,
-}
-
-/// The order in which `rows` are drawn, of which the first `sources[0]` come from the first of data.train and so on.
-pub(super) fn sampler(config: &Config, rows: &[Row], sources: &[usize]) -> Sampler {
-    let data = &config.data;
-    let sampling = Sampling {
-        weights: data.weights.clone(),
-        one_view: data.views == Views::One,
-        class_balanced: data.sampling == RowOdds::ClassBalanced,
-        no_duplicate_reports: data.no_duplicate_reports,
-        length_buckets: data.length_buckets,
-        shuffle_buffer: data.shuffle_buffer,
-    };
-    let step = StepShape { batch_size: config.train.batch_size, batches: config.train.accum_freq };
-    Sampler::new(config.seed, rows, sources, sampling, step)
 }
 
 /// The plan of this rank of `world` for what was prepared, of which the pairs must fill a step.

@@ -7,7 +7,7 @@ use candle_core::Device;
 
 use super::fingerprint::Fingerprint;
 use super::leaks;
-use super::plan::sampler;
+use super::order::sampler;
 use super::records::SkippedRow;
 use super::supervision::Supervision;
 use super::thaw;
@@ -21,12 +21,15 @@ use crate::error::{Problem, ProblemList, Problems, one_line};
 use crate::model::freeze::FreezeDepth;
 use crate::model::lora;
 use crate::model::{ClipConfig, Params};
-use crate::session::{ModelFolder, open_model};
+use crate::session::{Frozen, ModelFolder, open_model};
+use crate::track::Note;
 
 /// Ready to train.
 pub struct Prepared {
     /// Weights, with what is frozen marked.
     pub params: Params,
+    /// What is frozen at first.
+    pub frozen: Frozen,
     /// The model folder to be written, all but its weights.
     pub folder: ModelFolder,
     /// Training pairs.
@@ -40,7 +43,7 @@ pub struct Prepared {
     /// Which device, and why that one.
     pub device_reason: String,
     /// Lines to tell once: automatic choices with their reasons, warnings.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     /// SHA-256 over the pairs of both splits.
     pub data_fingerprint: String,
     /// What objectives ask for beside pairs.
@@ -60,11 +63,11 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         Some((device, reason)) => (device, reason),
         None => (Device::Cpu, String::new()),
     };
-    notes.push(format!("device: {reason}"));
+    notes.push(Note::choice(format!("device: {reason}")));
     let device_reason = reason;
     let eps = config.loss.label_smoothing.from.max(config.loss.label_smoothing.to);
     if eps > 0.2 {
-        notes.push(format!("warning: label_smoothing is {eps}; above 0.2 most of the loss is its floor"));
+        notes.push(Note::warning(format!("label_smoothing is {eps}; above 0.2 most of the loss is its floor")));
     }
     draw_phantoms(config, &mut notes)?;
     let prompts = config.loss.prompts.as_ref().filter(|_| config.loss.needs_prompts());
@@ -83,7 +86,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
                     .to_string(),
             );
         }
-        notes.extend(model.notes.iter().cloned());
+        notes.extend(model.notes.iter().map(Note::choice));
     }
     problems.finish()?;
     let (Some(splits), Some(mut model)) = (splits, model) else {
@@ -101,24 +104,25 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
                         without adapters";
             return Err(Problems(vec![Problem(line.into())]).into());
         }
-        notes.push(format!(
+        notes.push(Note::choice(format!(
             "lora: adapters of rank {} beside {layers} layers; the towers' own weights stay",
             config.lora.rank
-        ));
+        )));
         params = adapted;
     }
     if config.train.patch_dropout > 0.0 && !model.folder.config.vision.drops_patches() {
         let line = format!("train.patch_dropout: a {} has no patches to drop", model.folder.config.vision.name());
         return Err(Problems(vec![Problem(line)]).into());
     }
-    thaw::apply(config, [None; 2], 0, &mut params);
+    let frozen = thaw::apply(config, [None; 2], 0, &mut params);
     if !config.loss.has(LossKind::Siglip) && params.get("logit_bias").is_some() {
-        notes.push("logit_bias stays as it is: loss.kind does not see it".into());
+        notes.push(Note::choice("logit_bias stays as it is: loss.kind does not see it"));
     }
     let supervision = Supervision::new(config, &splits.train, prompts.as_ref(), &model.folder.tokenizer, &mut notes)
         .map_err(|e| Problems(vec![Problem(one_line(&e))]))?;
     Ok(Prepared {
         params,
+        frozen,
         supervision,
         train: Dataset {
             rows: splits.train,
@@ -141,23 +145,23 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
 }
 
 /// A warning where reports lose their ends, which is where the impression stands; looks at 2,000 rows at most.
-fn truncation(tokenizer: &ReportTokenizer, rows: &[Row]) -> Result<Option<String>> {
+fn truncation(tokenizer: &ReportTokenizer, rows: &[Row]) -> Result<Option<Note>> {
     const LOOKED_AT: usize = 2000;
     let every = rows.len().div_ceil(LOOKED_AT).max(1);
     let sample = || rows.iter().step_by(every).map(|r| r.report());
     let (long, looked) = (tokenizer.count_truncated(sample())?, sample().count());
     let share = 100.0 * long as f64 / looked.max(1) as f64;
     Ok((share >= 1.0).then(|| {
-        format!(
-            "warning: {share:.0} % of the training reports ({long} of {looked} looked at) are longer than {} tokens and \
+        Note::warning(format!(
+            "{share:.0} % of the training reports ({long} of {looked} looked at) are longer than {} tokens and \
              lose their ends; model.context_length makes room for more, report.section and report.long choose what stays",
             tokenizer.context_length()
-        )
+        ))
     }))
 }
 
 /// The demo's data, where the config asks for it and it is not there.
-fn draw_phantoms(config: &Config, notes: &mut Vec<String>) -> Result<()> {
+fn draw_phantoms(config: &Config, notes: &mut Vec<Note>) -> Result<()> {
     let Some(manifest) = config.data.train.first().filter(|path| !path.exists()) else { return Ok(()) };
     let Some(patients) = config.data.phantom else { return Ok(()) };
     let folder = manifest.parent().unwrap_or(Path::new("."));
@@ -165,7 +169,8 @@ fn draw_phantoms(config: &Config, notes: &mut Vec<String>) -> Result<()> {
     let size = config.model.image_size.unwrap_or(64).clamp(16, 2048) as u32;
     let options = SynthOptions { patients, seed: 0, size, language: Language::English };
     let studies = synth::write(folder, &options).with_context(|| format!("data.phantom: {}", folder.display()))?;
-    notes.push(format!("drew {studies} phantom studies into {}, as data.phantom says", folder.display()));
+    let folder = folder.display();
+    notes.push(Note::choice(format!("drew {studies} phantom studies into {folder}, as data.phantom says")));
     Ok(())
 }
 
@@ -234,7 +239,7 @@ fn open_splits(config: &Config, prompts: Option<&Prompts>) -> Result<Splits> {
     Ok(Splits { sources, train, val, skipped, fingerprint, problems, known_splits, without_split, others, held_out })
 }
 
-fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, notes: &mut Vec<String>) {
+fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, notes: &mut Vec<Note>) {
     const SHOWN: usize = 5;
     let bad = splits.problems.len();
     match config.data.on_error {
@@ -251,7 +256,9 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
             "{bad} rows cannot be used, data.max_skipped is {}; the first is {}",
             config.data.max_skipped, splits.problems[0]
         )),
-        OnError::Skip if bad > 0 => notes.push(format!("warning: {bad} rows cannot be used; see skipped.jsonl")),
+        OnError::Skip if bad > 0 => {
+            notes.push(Note::warning(format!("{bad} rows cannot be used; see skipped.jsonl")));
+        }
         _ => {}
     }
     let file = config.data.train_name();
@@ -281,10 +288,11 @@ fn check_splits(config: &Config, splits: &Splits, problems: &mut ProblemList, no
             [] => "add a split column with val rows, or data.val".to_string(),
             names => format!("the splits are {}; name one with data.val_split, or data.val", names.join(", ")),
         };
-        notes.push(format!("warning: no validation pairs, so no figures will be honest; {known}"));
+        notes.push(Note::warning(format!("no validation pairs, so no figures will be honest; {known}")));
     }
     if splits.without_split > 0 {
-        notes.push(format!("warning: rows of {file} without a split, which are not used: {}", splits.without_split));
+        let rows = splits.without_split;
+        notes.push(Note::warning(format!("rows of {file} without a split, which are not used: {rows}")));
     }
     leaks::check(&file, &splits.train, &splits.others, config.data.near_duplicates, problems, notes);
     // Whatever validation chooses, such as the best step, is judged on the rest.

@@ -51,7 +51,7 @@ impl SkippedRow {
 
 /// state.json of a checkpoint: everything that is not a tensor.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct TrainState {
+pub struct Progress {
     /// Optimizer steps done.
     pub step: u64,
     /// Steps in all, as planned: the schedule depends on it.

@@ -1,109 +1,74 @@
 //! From what was prepared to a trainer that stands at its first or its resumed step.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use candle_core::DType;
 
-use super::books::Books;
 use super::checkpoint;
 use super::handshake::agree;
-use super::plan::plan;
+use super::plan::{Plan, plan};
 use super::prepare::Prepared;
-use super::records::{RunRecord, TrainState};
-use super::supervision::Supervision;
+use super::records::{Progress, RunRecord};
+use super::run_writer::RunWriter;
+use super::state::State;
 use super::thaw;
-use super::trainer::{Resume, Trainer};
-use crate::config::{Config, LossKind, Precision};
+use super::trainer::Trainer;
+use crate::config::{Config, Precision};
 use crate::dist::Collective;
-use crate::loss::{ClassLoss, ClipLoss, Loss, MultiLabelLoss, MultiPositiveLoss, SiglipLoss};
+use crate::model::Params;
 use crate::optim::{AdamW, AdamWOptions, Ema};
 use crate::track::RunFolder;
 
 impl<'a> Trainer<'a> {
+    /// A trainer that stands at step 0, or where the first rank's `checkpoint` does.
     pub(super) fn new(
         config: &'a Config,
         prepared: Prepared,
         run: Option<RunFolder>,
-        resume: &Resume,
+        checkpoint: Option<&Path>,
         world: Rc<dyn Collective>,
     ) -> Result<Self> {
         agree(&*world, config, &prepared)?;
         let plan = plan(config, &prepared, &*world);
-        let Prepared {
-            mut params,
-            folder,
-            train,
-            val,
-            device,
-            data_fingerprint,
-            skipped,
-            device_reason,
-            supervision,
-            ..
-        } = prepared;
-        let frozen: Vec<bool> = params.iter().map(|p| !p.trainable).collect();
-        // Moments for all that is ever trained.
-        thaw::apply(config, plan.thaw, u64::MAX, &mut params);
-        let mut optimizer = AdamW::new(&params, optimizer_options(config))?;
-        for (param, _) in params.iter().zip(frozen).filter(|(p, frozen)| *frozen && p.trainable) {
-            optimizer.starts_after(&param.spec.name, thaw::start_of(&plan, param.spec.part));
+        let Prepared { params, folder, train, val, device, data_fingerprint, skipped, device_reason, .. } = prepared;
+        let progress = Progress { total_steps: plan.total_steps, data_fingerprint, ..Progress::default() };
+        let mut state = fresh_state(config, &plan, params, progress)?;
+        // With all that is ever trained.
+        let parameters = state.params.count();
+        let restored = world.from_first(|| Ok(checkpoint.is_some()))?;
+        if restored {
+            restore(&*world, checkpoint, &mut state, &plan)?;
         }
-        let ema = (config.train.ema > 0.0).then(|| Ema::new(&params, config.train.ema)).transpose()?;
-        let fresh = TrainState { total_steps: plan.total_steps, data_fingerprint, ..TrainState::default() };
-        let from = match resume {
-            Resume::From(Some(checkpoint)) => Some(checkpoint.as_path()),
-            Resume::No | Resume::From(None) => None,
-        };
-        let restored = world.from_first(|| Ok(from.is_some()))?;
-        let mut state = if restored {
-            let state = checkpoint::restore(&*world, from, &params, &mut optimizer, ema.as_ref())?;
-            ensure!(
-                state.data_fingerprint == fresh.data_fingerprint,
-                "cannot resume: the pairs are not those that the run was started on; start a new run"
-            );
-            ensure!(
-                state.step <= plan.total_steps,
-                "cannot resume: the checkpoint is at step {}, and the run would end at step {}",
-                state.step,
-                plan.total_steps
-            );
-            state
-        } else {
-            fresh
-        };
-        state.total_steps = plan.total_steps;
         let record = RunRecord {
             version: env!("CARGO_PKG_VERSION").into(),
             revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
             seed: config.seed,
             device: device_reason,
-            data_fingerprint: state.data_fingerprint.clone(),
+            data_fingerprint: state.progress.data_fingerprint.clone(),
             pairs: (train.rows.len(), val.len()),
-            parameters: params.count(),
+            parameters,
             total_steps: plan.total_steps,
             ranks: world.size(),
         };
-        let run_folder = run.as_ref().map(|run| run.path().to_path_buf());
-        let books = Books::open(run, config, &record, &state)?;
+        let writer = RunWriter::open(run, config, &record, &state.progress)?;
+        let frozen = thaw::apply(config, plan.thaw, state.progress.step, &mut state.params);
         let mut trainer = Self {
             config,
             plan,
-            supervision,
-            optimizer,
-            ema,
-            saved_at: restored.then_some(state.step),
+            supervision: prepared.supervision,
+            saved_at: restored.then_some(state.progress.step),
             unsaved: !restored,
             steps_at_chance: 0,
+            frozen,
             state,
-            params,
             train: Arc::new(train),
             val,
             folder,
             device,
-            run_folder,
-            books,
+            writer,
             world,
         };
         if restored {
@@ -115,25 +80,40 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// Weights as they were opened, moments at 0 for all that is ever trained.
+fn fresh_state(config: &Config, plan: &Plan, mut params: Params, progress: Progress) -> Result<State> {
+    let frozen: Vec<bool> = params.iter().map(|p| !p.trainable).collect();
+    thaw::apply(config, plan.thaw, u64::MAX, &mut params);
+    let mut optimizer = AdamW::new(&params, optimizer_options(config))?;
+    for (param, _) in params.iter().zip(frozen).filter(|(p, frozen)| *frozen && p.trainable) {
+        optimizer.starts_after(&param.spec.name, thaw::start_of(plan.thaw, param.spec.part));
+    }
+    let ema = (config.train.ema > 0.0).then(|| Ema::new(&params, config.train.ema)).transpose()?;
+    Ok(State { params, optimizer, ema, progress })
+}
+
+/// Puts the first rank's checkpoint into `state`, if it is one of a run on the same pairs that is not past its end.
+fn restore(world: &dyn Collective, checkpoint: Option<&Path>, state: &mut State, plan: &Plan) -> Result<()> {
+    let fingerprint = state.progress.data_fingerprint.clone();
+    checkpoint::restore(world, checkpoint, state)?;
+    let progress = &mut state.progress;
+    ensure!(
+        progress.data_fingerprint == fingerprint,
+        "cannot resume: the pairs are not those that the run was started on; start a new run"
+    );
+    ensure!(
+        progress.step <= plan.total_steps,
+        "cannot resume: the checkpoint is at step {}, and the run would end at step {}",
+        progress.step,
+        plan.total_steps
+    );
+    progress.total_steps = plan.total_steps;
+    Ok(())
+}
+
 /// In which type `config` has products with weights worked out.
 pub fn products(config: &Config) -> DType {
     if config.train.precision == Precision::Bf16 { DType::BF16 } else { DType::F32 }
-}
-
-/// The objective that `config` names, with smoothing `eps`.
-pub fn loss_of(config: &Config, supervision: &Supervision, label_smoothing: f64) -> Loss {
-    let direction = config.loss.direction;
-    let one = |kind: LossKind| match kind {
-        LossKind::Clip => Loss::Clip(ClipLoss { label_smoothing, direction }),
-        LossKind::Siglip => Loss::Siglip(SiglipLoss { label_smoothing }),
-        LossKind::MultiPositive => Loss::MultiPositive(MultiPositiveLoss { label_smoothing, direction }),
-        LossKind::Class => Loss::Class(ClassLoss { label_smoothing, weights: supervision.class_weights() }),
-        LossKind::MultiLabel => Loss::MultiLabel(MultiLabelLoss { label_smoothing }),
-    };
-    match config.loss.kinds.as_slice() {
-        [(kind, 1.0)] => one(*kind),
-        kinds => Loss::Sum(kinds.iter().map(|(kind, weight)| (*weight, one(*kind))).collect()),
-    }
 }
 
 fn optimizer_options(config: &Config) -> AdamWOptions {

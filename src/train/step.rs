@@ -7,16 +7,17 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::all_reduce::{AllReduce, OnGrad};
+use super::prompt_tokens::PromptTokens;
 use super::supervision::Supervision;
 use crate::data::{Batch, Images};
 use crate::dist::Collective;
 use crate::loss::{Inputs, Loss, LossOutput, PairTargets};
-use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipConfig, ClipModel, Noise, Params};
 use crate::ops::{Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};
+use crate::session::Frozen;
 
-/// What is trained, and how.
+/// What is trained, and how. Made by [`TrainStep::new`]; what differs from that is set on it.
 #[derive(Clone, Copy)]
 pub struct TrainStep<'a> {
     /// The ranks that share the step.
@@ -38,8 +39,26 @@ pub struct TrainStep<'a> {
     pub products: DType,
     /// Whether blocks keep only their input for the backward pass.
     pub checkpoint_activations: bool,
-    /// The image layers whose output [`Images::Features`] hold.
-    pub frozen_image: FreezeDepth,
+    /// What is frozen, with what was kept of it: where batches hold [`Images::Features`], and to encode prompts once.
+    pub frozen: Option<&'a Frozen>,
+}
+
+impl<'a> TrainStep<'a> {
+    /// A step on pairs alone, without dropout, in f32, where `params` live.
+    pub fn new(world: &'a dyn Collective, config: &'a ClipConfig, params: &'a Params, loss: &'a Loss) -> Self {
+        Self {
+            world,
+            config,
+            params,
+            loss,
+            supervision: None,
+            noise: None,
+            device: params.iter().next().map_or(&Device::Cpu, |p| p.var.device()),
+            products: DType::F32,
+            checkpoint_activations: false,
+            frozen: None,
+        }
+    }
 }
 
 impl TrainStep<'_> {
@@ -102,7 +121,8 @@ impl TrainStep<'_> {
         let text = last.map(|last| self.texts(&model, last)).transpose()?.flatten();
         images.extend(image.iter().map(|i| i.tensor().clone()));
         texts.extend(text.iter().map(|t| t.tensor().clone()));
-        let prompts = self.supervision.map(|s| s.features(&model, self)).transpose()?.flatten();
+        let prompts = self.supervision.and_then(Supervision::prompts);
+        let prompts = prompts.map(|p| p.features(&model, self.frozen, self.world, self.device)).transpose()?;
         let rows: Vec<u32> = batches.iter().flat_map(|b| b.rows.iter().map(|&row| row as u32)).collect();
         let (rows, own) = self.world.gather_numbers(&rows)?;
         let images = self.gather(&images)?;
@@ -149,7 +169,7 @@ impl TrainStep<'_> {
     }
 
     /// Features of this rank's chunks and of all other ranks', (all pairs, embed_dim).
-    pub(super) fn gather(&self, own: &[Tensor]) -> Result<Tensor> {
+    fn gather(&self, own: &[Tensor]) -> Result<Tensor> {
         self.world.gather_parts(own, self.config.embed_dim, self.device)
     }
 
@@ -166,7 +186,8 @@ impl TrainStep<'_> {
         let numbers = batch.images.numbers();
         if let Images::Features(_) = batch.images {
             let x = Tensor::from_vec(numbers, ((), self.config.vision.width()), self.device)?;
-            return Ok(model.image_features_above(x, self.frozen_image)?);
+            let frozen = self.frozen.context("image features of frozen layers, and nothing is frozen")?;
+            return Ok(model.image_features_above(x, frozen.image())?);
         }
         let size = self.config.vision.image_size();
         let pixel_values = Tensor::from_vec(numbers, (batch.pairs, 3, size, size), self.device)?;
@@ -207,7 +228,7 @@ impl TrainStep<'_> {
         let logit_scale = Var::from_tensor(model.logit_scale().tensor())?;
         let bias = var(model.logit_bias().filter(|_| self.loss.uses_bias()).map(Value::tensor))?;
         let targets = self.supervision.map_or_else(PairTargets::default, |s| s.targets(rows));
-        let counts = self.supervision.and_then(Supervision::counts);
+        let counts = self.supervision.and_then(Supervision::prompts).map(PromptTokens::counts);
         let inputs = Inputs {
             image: &image,
             text: text.as_deref(),

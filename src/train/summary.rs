@@ -22,7 +22,7 @@ impl Trainer<'_> {
             patients(&self.train.rows),
             self.val.len(),
             patients(&self.val),
-            self.state.step,
+            self.step_number(),
             self.config.samples_per_step(),
             kinds.join(" + "),
             if smoothing.from == smoothing.to {

@@ -1,20 +1,16 @@
 //! What objectives beyond the batch's diagonal need to know: the labels of training rows, which pairs are alike, and the
 //! prompts.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 
 use anyhow::{Result, ensure};
-use candle_core::Tensor;
 
-use super::step::TrainStep;
-use crate::config::{ClassWeights, Config, LossKind, Positives};
+use super::prompt_tokens::PromptTokens;
+use crate::config::{ClassWeights, Config, LossConfig, LossKind, Positives};
 use crate::data::{LabelPolicy, Labels, Prompts, ReportTokenizer, Row};
-use crate::loss::PairTargets;
-use crate::model::{ClipModel, Part};
-use crate::ops::Value;
+use crate::loss::{ClassLoss, ClipLoss, Loss, MultiLabelLoss, MultiPositiveLoss, PairTargets, SiglipLoss};
 use crate::seed::name_index;
+use crate::track::Note;
 
 /// Of all training rows, by their number.
 #[derive(Debug, Default)]
@@ -22,7 +18,7 @@ pub struct Supervision {
     classes: Vec<Option<usize>>,
     findings: Vec<Vec<Option<bool>>>,
     alike: Option<Alike>,
-    prompts: Option<PromptBatch>,
+    prompts: Option<PromptTokens>,
     class_weights: Option<Vec<f64>>,
 }
 
@@ -32,18 +28,6 @@ enum Alike {
     Keys(Vec<u64>),
     /// By the cosine of their sets.
     Sets(Vec<Vec<u32>>),
-}
-
-/// The prompts' sentences as token ids.
-#[derive(Debug)]
-struct PromptBatch {
-    /// (sentences, tokens)
-    input_ids: Vec<u32>,
-    tokens: usize,
-    /// How many sentences belong to each direction.
-    counts: Vec<usize>,
-    /// What a frozen text tower makes of them, worked out once.
-    kept: RefCell<Option<Tensor>>,
 }
 
 impl Supervision {
@@ -56,13 +40,13 @@ impl Supervision {
         rows: &[Row],
         prompts: Option<&Prompts>,
         tokenizer: &ReportTokenizer,
-        notes: &mut Vec<String>,
+        notes: &mut Vec<Note>,
     ) -> Result<Self> {
         let c = &config.loss;
         let mut supervision = Self::default();
         if c.has(LossKind::MultiPositive) {
             let alike = alike(c.positives, rows);
-            notes.push(format!("multi_positive: {}", alike.describe(c.positives)));
+            notes.push(Note::choice(format!("multi_positive: {}", alike.describe(c.positives))));
             supervision.alike = Some(alike);
         }
         let Some(prompts) = prompts else { return Ok(supervision) };
@@ -77,9 +61,9 @@ impl Supervision {
             let rows: usize = unknown.values().sum();
             let shown: Vec<String> = unknown.keys().take(5).map(|label| format!("{label:?}")).collect();
             let shown = shown.join(", ");
-            notes.push(format!(
-                "warning: {rows} training rows have labels that no prompt stands for, and are ignored: {shown}"
-            ));
+            notes.push(Note::warning(format!(
+                "{rows} training rows have labels that no prompt stands for, and are ignored: {shown}"
+            )));
         }
         match labels {
             Labels::Classes(classes) => supervision.classes = classes,
@@ -98,15 +82,24 @@ impl Supervision {
                 Some(list.clone())
             }
         };
-        let (sentences, counts) = prompts.sentences();
-        let (input_ids, tokens) = tokenizer.encode_batch(sentences.iter().copied())?;
-        supervision.prompts = Some(PromptBatch { input_ids, tokens, counts, kept: RefCell::default() });
+        supervision.prompts = Some(PromptTokens::new(prompts, tokenizer)?);
         Ok(supervision)
     }
 
-    /// How much rows of each class count, where not all count alike.
-    pub fn class_weights(&self) -> Option<Vec<f64>> {
-        self.class_weights.clone()
+    /// The objective that `config` names, with smoothing `label_smoothing`.
+    pub fn loss(&self, config: &LossConfig, label_smoothing: f64) -> Loss {
+        let direction = config.direction;
+        let one = |kind: LossKind| match kind {
+            LossKind::Clip => Loss::Clip(ClipLoss { label_smoothing, direction }),
+            LossKind::Siglip => Loss::Siglip(SiglipLoss { label_smoothing }),
+            LossKind::MultiPositive => Loss::MultiPositive(MultiPositiveLoss { label_smoothing, direction }),
+            LossKind::Class => Loss::Class(ClassLoss { label_smoothing, weights: self.class_weights.clone() }),
+            LossKind::MultiLabel => Loss::MultiLabel(MultiLabelLoss { label_smoothing }),
+        };
+        match config.kinds.as_slice() {
+            [(kind, 1.0)] => one(*kind),
+            kinds => Loss::Sum(kinds.iter().map(|(kind, weight)| (*weight, one(*kind))).collect()),
+        }
     }
 
     /// What is known of a batch made of these rows.
@@ -118,51 +111,9 @@ impl Supervision {
         }
     }
 
-    /// How many of the prompts' sentences belong to each direction.
-    pub(super) fn counts(&self) -> Option<&[usize]> {
-        self.prompts.as_ref().map(|p| p.counts.as_slice())
-    }
-
-    /// Features of the prompts' sentences. Encoded anew while the text tower is trained; of a frozen one what it gives is
-    /// kept, and only a trained projection runs again.
-    pub(super) fn features(&self, model: &ClipModel, step: &TrainStep) -> Result<Option<PromptFeatures>> {
-        let Some(prompts) = &self.prompts else { return Ok(None) };
-        let own = step.world.share(prompts.input_ids.len() / prompts.tokens);
-        let value = if own.is_empty() { None } else { Some(prompts.encode(model, step, own.clone())?) };
-        let all = step.gather(&value.iter().map(|v| v.tensor().clone()).collect::<Vec<_>>())?;
-        Ok(Some(PromptFeatures { own: value, all, share: own }))
-    }
-}
-
-/// Features of sentences, worked out by ranks together.
-pub(super) struct PromptFeatures {
-    /// Of this rank's share; `None` where it has none.
-    pub(super) own: Option<Value>,
-    /// Of all, (sentences, embed_dim).
-    pub(super) all: Tensor,
-    /// Where the share stands.
-    pub(super) share: Range<usize>,
-}
-
-impl PromptFeatures {
-    /// This rank's features with their part of the gradient on all.
-    pub(super) fn own_part(&self, grad: Tensor) -> Result<Option<(Value, Tensor)>> {
-        let part = grad.narrow(0, self.share.start, self.share.len())?.copy()?;
-        Ok(self.own.clone().map(|own| (own, part)))
-    }
-}
-
-impl PromptBatch {
-    fn encode(&self, model: &ClipModel, step: &TrainStep, own: Range<usize>) -> Result<Value> {
-        if let Some(kept) = &*self.kept.borrow() {
-            return Ok(model.project_text(&kept.clone().into())?);
-        }
-        let ids = &self.input_ids[own.start * self.tokens..own.end * self.tokens];
-        let states = model.text_states(&Tensor::from_slice(ids, (own.len(), self.tokens), step.device)?)?;
-        if !step.params.trainable().any(|p| p.spec.part == Part::Text) {
-            *self.kept.borrow_mut() = Some(states.tensor().clone());
-        }
-        Ok(model.project_text(&states)?)
+    /// The prompts that images are held against.
+    pub(super) fn prompts(&self) -> Option<&PromptTokens> {
+        self.prompts.as_ref()
     }
 }
 

@@ -13,20 +13,43 @@ use crate::track::Event;
 
 impl Trainer<'_> {
     pub(super) fn eval_is_due(&self) -> bool {
-        let step = self.state.step;
+        let step = self.step_number();
         let due = step.is_multiple_of(self.plan.eval_every) || step == self.plan.total_steps;
-        due && self.state.last_eval != Some(step) && !self.val.is_empty()
+        due && self.state.progress.last_eval != Some(step) && !self.val.is_empty()
     }
 
+    /// A validation that is due, with a checkpoint: without one, a kill would forget which model is the best.
     pub(super) fn evaluate(&mut self) -> Result<()> {
+        let pictures = self.validate()?;
+        if self.step_number() == 0 || self.is_best() {
+            self.writer.keep_pictures(self.step_number() > 0, &pictures)?;
+        }
+        self.writer.draw_page()?;
+        self.unsaved = true;
+        if self.step_number() > 0 { self.save() } else { Ok(()) }
+    }
+
+    /// Figures of a run that pauses between two validations, so that it can be held against others. The checkpoint is
+    /// written already and knows nothing of them: when the run goes on, they are cut off, and it is the run that never
+    /// paused.
+    pub(super) fn evaluate_at_pause(&mut self) -> Result<()> {
+        let known = self.val.is_empty() || self.state.progress.last_eval == Some(self.step_number());
+        if known {
+            return Ok(());
+        }
+        self.validate()?;
+        self.writer.draw_page()
+    }
+
+    /// Works out the figures, tells of them, and hands over the best model. Gives what is worth looking at.
+    fn validate(&mut self) -> Result<Pictures> {
         let (report, pictures) = self.evaluate_readable()?;
-        let step = self.state.step;
+        let step = self.step_number();
         let by_recall = self.config.train.best_metric == BestMetric::MeanRecall;
-        let better = |best: &RetrievalReport| match by_recall {
-            true => report.mean_recall > best.mean_recall,
-            false => report.loss < best.loss,
+        let better = |best: &RetrievalReport| {
+            if by_recall { report.mean_recall > best.mean_recall } else { report.loss < best.loss }
         };
-        let best = step > 0 && self.state.best.as_ref().is_none_or(|(_, best)| better(best));
+        let best = step > 0 && self.state.progress.best.as_ref().is_none_or(|(_, best)| better(best));
         let line = format!(
             "mean recall {:.1} %, recall@1 image→text {:.1} % (chance {:.1} %), loss {:.3} (chance {:.3})",
             100.0 * report.mean_recall,
@@ -35,37 +58,36 @@ impl Trainer<'_> {
             report.loss,
             report.loss_chance
         );
-        if step == 0 || best {
-            self.books.keep_pictures(step > 0, &pictures)?;
-        }
         self.emit(&Event::Eval {
             step,
             figures: serde_json::to_value(&report)?,
-            similarities: pictures.similarities,
+            similarities: pictures.similarities.clone(),
             line,
             best,
         })?;
-        self.state.last_eval = Some(step);
-        match (step, best) {
-            (0, _) => self.state.untuned = Some(report),
-            (_, true) => {
-                self.folder.summary = self.summary(Some(&report));
-                self.write_model()?;
-                self.state.best = Some((step, report));
-                self.state.evals_without_best = 0;
-            }
-            _ => self.state.evals_without_best += 1,
+        self.state.progress.last_eval = Some(step);
+        if step == 0 {
+            self.state.progress.untuned = Some(report);
+        } else if best {
+            self.folder.summary = self.summary(Some(&report));
+            self.write_model()?;
+            self.state.progress.best = Some((step, report));
+            self.state.progress.evals_without_best = 0;
+        } else {
+            self.state.progress.evals_without_best += 1;
         }
-        self.unsaved = true;
-        self.books.draw_page()?;
-        // A validation's outcome is worth a checkpoint: without one, a kill would forget which model is the best.
-        if step > 0 { self.save() } else { Ok(()) }
+        Ok(pictures)
+    }
+
+    /// Whether the step's own validation is the best so far.
+    fn is_best(&self) -> bool {
+        self.state.progress.best.as_ref().is_some_and(|(step, _)| *step == self.step_number())
     }
 
     /// Figures over the validation pairs; with `on_error = "skip"`, without those that cannot be read.
     fn evaluate_readable(&mut self) -> Result<(RetrievalReport, Pictures)> {
         loop {
-            let model = ClipModel::new(&self.folder.config, &Builder::eval(self.judged()))?;
+            let model = ClipModel::new(&self.folder.config, &Builder::eval(self.state.evaluated()))?;
             let encoder = Encoder {
                 world: &*self.world,
                 model,

@@ -11,7 +11,6 @@ use reportclip::data::{Batch, Images};
 use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss};
 use reportclip::model::checkpoint::{LoadOptions, Loaded, load};
-use reportclip::model::freeze::FreezeDepth;
 use reportclip::model::{Builder, ClipModel};
 use reportclip::optim::{AdamW, AdamWOptions};
 use reportclip::train::TrainStep;
@@ -32,19 +31,7 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
         rows: (0..pairs).collect(),
         errors: Vec::new(),
     };
-    let step = TrainStep {
-        world: &Single,
-        config: &loaded.config,
-        params: &loaded.params,
-        loss: &LOSS,
-        supervision: None,
-        noise: None,
-        device: &Device::Cpu,
-        products: DType::F32,
-        checkpoint_activations: false,
-        frozen_image: FreezeDepth::None,
-    };
-    (step, [batch])
+    (TrainStep::new(&Single, &loaded.config, &loaded.params, &LOSS), [batch])
 }
 
 #[test]

@@ -87,18 +87,7 @@ fn case(name: &'static str) -> Case {
 
 impl Case {
     fn step(&self) -> TrainStep<'_> {
-        TrainStep {
-            world: &Single,
-            config: &self.loaded.config,
-            params: &self.loaded.params,
-            loss: &self.loss,
-            supervision: None,
-            noise: None,
-            device: &Device::Cpu,
-            products: DType::F32,
-            checkpoint_activations: false,
-            frozen_image: FreezeDepth::None,
-        }
+        TrainStep::new(&Single, &self.loaded.config, &self.loaded.params, &self.loss)
     }
 
     fn batch(&self, from: usize, to: usize) -> Batch {

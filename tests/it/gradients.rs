@@ -12,6 +12,7 @@ use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
 use reportclip::model::{Builder, ClipModel, freeze};
 use reportclip::ops::{Gradient, Tape};
 use reportclip::optim::{AdamW, AdamWOptions};
+use reportclip::session::Frozen;
 use reportclip::train::TrainStep;
 
 const LOSS: Loss = Loss::Clip(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
@@ -34,18 +35,7 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
 const OPTIONS: AdamWOptions = common::ADAMW;
 
 fn step_of<'a>(loaded: &'a Loaded, loss: &'a Loss) -> TrainStep<'a> {
-    TrainStep {
-        world: &Single,
-        config: &loaded.config,
-        params: &loaded.params,
-        loss,
-        supervision: None,
-        noise: None,
-        device: &Device::Cpu,
-        products: DType::F32,
-        checkpoint_activations: false,
-        frozen_image: FreezeDepth::None,
-    }
+    TrainStep::new(&Single, &loaded.config, &loaded.params, loss)
 }
 
 #[test]
@@ -260,7 +250,8 @@ fn a_step_on_kept_features_is_the_step_on_pixels() {
     for case in CASES {
         for frozen in [FreezeDepth::Blocks(0), FreezeDepth::Blocks(1), FreezeDepth::Blocks(2), FreezeDepth::All] {
             let mut loaded = load_golden(&format!("clip/{case}"));
-            freeze::apply(&FreezeConfig { image: frozen, ..FreezeConfig::NONE }, &mut loaded.params);
+            let config = FreezeConfig { image: frozen, ..FreezeConfig::NONE };
+            let owner = Frozen::apply(config, 0.0, &mut loaded.params);
             let vision = &loaded.config.vision;
             let pixels = batch(case, 0, 4);
             let shape = (4, 3, vision.image_size(), vision.image_size());
@@ -270,7 +261,7 @@ fn a_step_on_kept_features_is_the_step_on_pixels() {
             let features: Vec<f32> = features.flatten_all().unwrap().to_vec1().unwrap();
             assert_eq!(features.len(), 4 * vision.frozen_numbers(frozen).unwrap());
             let kept = Batch { images: Images::Features(features), ..pixels.clone() };
-            let step = TrainStep { frozen_image: frozen, ..step_of(&loaded, &LOSS) };
+            let step = TrainStep { frozen: Some(&owner), ..step_of(&loaded, &LOSS) };
             let (a, loss_a) = step.gradients(&[pixels]).unwrap();
             let (b, loss_b) = step.gradients(&[kept]).unwrap();
             assert_close(case, &loss_b.loss, &loss_a.loss, 1e-6, 0.0);

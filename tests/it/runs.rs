@@ -124,6 +124,9 @@ fn five_steps_resume_and_five_are_ten() {
     place.train_ok("five", &["--set", "train.stop_after=5"]);
     let half = fs::read_to_string(place.path("five/metrics.jsonl")).unwrap();
     assert!(half.lines().count() < 10 && half.contains("\"step\":5"));
+    // Between two validations, so that what pauses can be held against others; forgotten when the run goes on.
+    let last = json(half.lines().last().unwrap().as_bytes());
+    assert_eq!((&last["kind"], &last["step"]), (&Value::from("eval"), &Value::from(5)), "validated where it stopped");
     place.train_ok("five", &["--resume", "latest"]);
     place.assert_same_run("ten", "five");
     let metrics = fs::read_to_string(place.path("ten/metrics.jsonl")).unwrap();
@@ -1088,4 +1091,57 @@ fn a_pair_is_explained() {
     let (i, t) = (load("i.safetensors")["image_embeds"].clone(), load("t.safetensors")["text_embeds"].clone());
     let cosine = f64::from((i * t).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
     assert!((cosine - found["cosine"].as_f64().unwrap()).abs() < 1e-5);
+}
+
+/// Steps of a run's metrics.jsonl, as written.
+fn step_lines(place: &Place, run: &str) -> Vec<String> {
+    let metrics = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
+    metrics.lines().filter(|l| l.contains("\"kind\":\"step\"")).map(str::to_string).collect()
+}
+
+/// What a frozen text tower made of the prompts is nothing to one that has thawed.
+#[test]
+fn prompts_are_encoded_anew_once_the_text_tower_thaws() {
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    for (i, kind) in ["class", "[\"clip\", \"class\"]"].iter().enumerate() {
+        let kind = format!("loss.kind={kind}");
+        let options = [kind.as_str(), "loss.prompts=classes.toml", "freeze.text=all", "freeze.text_until=3"];
+        let set: Vec<&str> = options.iter().flat_map(|o| ["--set", o]).collect();
+        let names = [format!("ten{i}"), format!("five{i}")];
+        place.train_ok(&names[0], &set);
+        // A run that goes on after the thaw has nothing from before it.
+        place.train_ok(&names[1], &[&set[..], &["--set", "train.stop_after=5"]].concat());
+        place.train_ok(&names[1], &[&set[..], &["--resume", "latest"]].concat());
+        place.assert_same_run(&names[0], &names[1]);
+    }
+}
+
+/// Dropout reaches frozen layers as well: with features kept or not, and resumed or not, a run is the same.
+#[test]
+fn what_is_kept_of_frozen_layers_never_turns_dropout_off() {
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    let plain = ["augment.rotation=0", "augment.brightness=0", "freeze.image=all"];
+    let cases = [
+        ("patches", "train.patch_dropout=0.25", "train.patch_dropout"),
+        ("numbers", "train.dropout=0.2", "train.dropout"),
+    ];
+    for (name, drops, reason) in cases {
+        let set: Vec<&str> = plain.iter().chain([&drops]).flat_map(|o| ["--set", *o]).collect();
+        let told = text(&place.train_ok(&format!("{name}/with"), &set).stderr);
+        assert!(told.contains(&format!("image features are worked out at each step: {reason}")), "{told}");
+        place.train_ok(&format!("{name}/without"), &[&set[..], &["--set", "data.cache_features=false"]].concat());
+        let (with, without) =
+            (step_lines(&place, &format!("{name}/with")), step_lines(&place, &format!("{name}/without")));
+        assert_eq!((with.len(), &with), (10, &without));
+        place.train_ok(&format!("{name}/still"), &plain.iter().flat_map(|o| ["--set", *o]).collect::<Vec<_>>());
+        assert_ne!(with, step_lines(&place, &format!("{name}/still")), "{drops} changes the run");
+    }
+    let frozen = ["loss.kind=class", "loss.prompts=classes.toml", "freeze.text=all", "train.dropout=0.2"];
+    let set: Vec<&str> = frozen.iter().flat_map(|o| ["--set", *o]).collect();
+    place.train_ok("ten", &set);
+    place.train_ok("five", &[&set[..], &["--set", "train.stop_after=5"]].concat());
+    place.train_ok("five", &[&set[..], &["--resume", "latest"]].concat());
+    place.assert_same_run("ten", "five");
 }

@@ -13,18 +13,17 @@ use crate::config::Config;
 use crate::data::{Dataset, FeatureCache, Prefetch, Prepared, Row};
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
-use crate::track::Event;
+use crate::session::image_features_change;
+use crate::track::{Event, Note, RunFolder};
 
 /// Whether features are kept, and why.
 pub(super) fn choose(config: &Config, vision: &VisionConfig, epochs: f64) -> (bool, &'static str) {
     if config.freeze.image == FreezeDepth::None {
         (false, "no image layer is frozen")
-    } else if config.freeze.image_until.is_some() {
-        (false, "freeze.image_until thaws them")
     } else if !config.data.cache_features {
         (false, "data.cache_features is false")
-    } else if !config.augment.is_off() {
-        (false, "augmentation changes the images at each step")
+    } else if let Some(reason) = image_features_change(config) {
+        (false, reason)
     } else if vision.frozen_numbers(config.freeze.image).is_none() {
         (false, "of this kind of tower only the output of the whole can be kept")
     } else if epochs <= 1.0 {
@@ -36,19 +35,20 @@ pub(super) fn choose(config: &Config, vision: &VisionConfig, epochs: f64) -> (bo
 
 impl Trainer<'_> {
     /// Fills the cache of features and makes the data set read it. Returns why training shall not begin, if it shall not.
-    pub(super) fn keep_features(&mut self) -> Result<Option<String>> {
-        let frozen = self.config.freeze.image;
+    pub(super) fn keep_image_features(&mut self) -> Result<Option<String>> {
+        let frozen = self.frozen.image();
         let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
         let (kept, reason) = choose(self.config, &self.folder.config.vision, epochs);
         if !kept {
             if frozen != FreezeDepth::None {
-                self.emit(&Event::Note(format!("image features are worked out at each step: {reason}")))?;
+                let text = format!("image features are worked out at each step: {reason}");
+                self.emit(&Event::Note(Note::choice(text)))?;
             }
             return Ok(None);
         }
         let layers = format!("{:?} {frozen:?}", self.folder.config.vision);
-        let key = key(&layers, &self.params, &self.train)?;
-        let path = self.world.from_first(|| Ok(path(self.config, self.run_folder.as_deref(), &key)))?;
+        let key = key(&layers, &self.state.params, &self.train)?;
+        let path = self.world.from_first(|| Ok(path(self.config, self.writer.run().map(RunFolder::path), &key)))?;
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
         let rows = self.train.rows.len();
         let open = || FeatureCache::open(&path, &key, rows, width).context("data.feature_cache");
@@ -59,12 +59,12 @@ impl Trainer<'_> {
         missing.sort_unstable();
         missing.dedup();
         let size = (rows * width * 4) >> 20;
-        self.emit(&Event::Note(format!(
+        self.emit(&Event::Note(Note::choice(format!(
             "image features are kept in {} ({size} MiB, {} of {} rows to work out): {reason}",
             path.display(),
             missing.len(),
             rows
-        )))?;
+        ))))?;
         if let Some(reason) = self.fill(writer.as_ref(), width, missing)? {
             return Ok(Some(reason));
         }
@@ -80,7 +80,7 @@ impl Trainer<'_> {
     /// Each rank works out its share of each round; all that write get all. Rows whose image cannot be read stay
     /// missing: the step that needs one tells of it.
     fn fill(&mut self, cache: Option<&FeatureCache>, width: usize, missing: Vec<u32>) -> Result<Option<String>> {
-        let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?;
+        let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.state.params))?;
         let size = self.folder.config.vision.image_size();
         let round = self.config.eval.batch_size * self.world.size();
         let of_round = |rows: &[u32]| rows[self.world.share(rows.len())].to_vec();
@@ -105,7 +105,7 @@ impl Trainer<'_> {
                     let each = numbers.len() / images.len();
                     numbers.chunks_exact_mut(each).zip(images).for_each(|(numbers, (_, image))| image.write(numbers));
                     let pixel_values = Tensor::from_vec(numbers, (images.len(), 3, size, size), &self.device)?;
-                    let features = model.frozen_image_features(&pixel_values, self.config.freeze.image)?;
+                    let features = model.frozen_image_features(&pixel_values, self.frozen.image())?;
                     features.reshape((images.len(), width))?
                 }
             };

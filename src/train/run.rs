@@ -1,0 +1,253 @@
+//! The run: the training loop on one screen, and what only it needs.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use super::prepare::Prepared;
+use super::setup::products;
+use super::step::TrainStep;
+use super::stop;
+use super::thaw;
+use super::trainer::Trainer;
+use crate::config::Config;
+use crate::data::{Batch, Prefetch};
+use crate::dist::Collective;
+use crate::eval::RetrievalReport;
+use crate::loss::LossOutput;
+use crate::model::Noise;
+use crate::track::{Event, RunFolder};
+
+/// Where to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// At step 0, in a fresh run folder.
+    No,
+    /// At this checkpoint; `None` where the run was stopped before its first one.
+    From(Option<PathBuf>),
+}
+
+/// How it ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Steps done.
+    pub steps: u64,
+    /// Steps planned.
+    pub total_steps: u64,
+    /// Why it ended before its last step.
+    pub stopped: Option<String>,
+    /// Figures before the first step; absent without validation pairs.
+    pub untuned: Option<RetrievalReport>,
+    /// Step and figures of the best validation after the start.
+    pub best: Option<(u64, RetrievalReport)>,
+    /// Seconds of this process's part.
+    pub seconds: f64,
+}
+
+/// Why the loop ends before its last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// By Ctrl-C or SIGTERM.
+    Asked,
+    /// As train.stop_after says.
+    Paused,
+    /// As train.early_stopping says.
+    NoBetter,
+}
+
+/// Trains as `config` says, together with the other ranks of `world`, and leaves the best model in the run folder, which
+/// the first rank alone is given.
+///
+/// # Errors
+/// A row that cannot be read, a loss or gradient that is not finite, a disk that is full. The last checkpoint stays.
+pub fn train(
+    config: &Config,
+    prepared: Prepared,
+    run: Option<RunFolder>,
+    resume: &Resume,
+    world: Rc<dyn Collective>,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    let checkpoint = match resume {
+        Resume::From(checkpoint) => checkpoint.as_deref(),
+        Resume::No => None,
+    };
+    let mut trainer = Trainer::new(config, prepared, run, checkpoint, world)?;
+    let result = match trainer.keep_image_features() {
+        Ok(None) => trainer.run(),
+        other => other,
+    };
+    let stopped = first_error(result, [trainer.writer.draw_page(), trainer.emit(&Event::End)])?;
+    Ok(Outcome {
+        steps: trainer.step_number(),
+        total_steps: trainer.plan.total_steps,
+        stopped,
+        untuned: trainer.state.progress.untuned,
+        best: trainer.state.progress.best,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// `result`, and where that is fine the first error of what was done `after` it: on a full disk all of them fail, and
+/// what failed first says most.
+fn first_error<T>(result: Result<T>, after: impl IntoIterator<Item = Result<()>>) -> Result<T> {
+    let value = result?;
+    after.into_iter().collect::<Result<()>>()?;
+    Ok(value)
+}
+
+impl Trainer<'_> {
+    /// The loop: evaluate, save, stop, forward and backward, step, log. Returns why it ended early.
+    fn run(&mut self) -> Result<Option<String>> {
+        self.emit(&Event::Start { step: self.step_number(), total: self.plan.total_steps })?;
+        let mut batches = self.prefetch();
+        loop {
+            let step = self.step_number();
+            if self.eval_is_due() {
+                self.evaluate()?;
+            }
+            let stop = self.reason_to_stop()?;
+            let ends = stop.is_some() || step == self.plan.total_steps;
+            // Nothing is lost by not saving step 0: starting again gives the same.
+            if ends || (step > 0 && step.is_multiple_of(self.plan.checkpoint_every)) {
+                self.save()?;
+            }
+            if ends {
+                if stop == Some(Stop::Paused) {
+                    self.evaluate_at_pause()?;
+                }
+                self.leave_model()?;
+                return Ok(stop.map(|stop| self.describe(stop)));
+            }
+            let started = Instant::now();
+            let (chunks, pairs) = self.next_chunks(&mut batches)?;
+            let waiting = started.elapsed().as_secs_f64();
+            let lr_factor = self.plan.schedule.factor(step);
+            let logit_scale = self.state.logit_scale()?;
+            let (loss, grad_norm) = self.step(&chunks, lr_factor).with_context(|| self.failed_step())?;
+            self.state.progress.step += 1;
+            self.unsaved = true;
+            self.log(&loss, logit_scale, grad_norm, lr_factor)?;
+            self.log_time(pairs, started.elapsed().as_secs_f64(), waiting)?;
+        }
+    }
+
+    /// This rank's chunks from the current step on, decoded ahead.
+    fn prefetch(&self) -> Prefetch<Result<Batch>> {
+        let (end, per_step) = (self.plan.total_steps, self.plan.chunks.len() as u64);
+        let (dataset, sampler) = (Arc::clone(&self.train), Arc::clone(&self.plan.sampler));
+        let (data, chunks) = (&self.config.data, self.plan.chunks.clone());
+        Prefetch::start(self.step_number() * per_step, data.workers, data.prefetch, move |index| {
+            let (step, places) = (index / per_step, chunks[(index % per_step) as usize].clone());
+            let sample = step * sampler.rows_per_step() as u64 + places.start as u64;
+            (step < end).then(|| dataset.batch(&sampler.rows(step, places), sample))
+        })
+    }
+
+    /// This rank's chunks of the next step, and the pairs of all ranks.
+    fn next_chunks(&mut self, batches: &mut Prefetch<Result<Batch>>) -> Result<(Vec<Batch>, usize)> {
+        let mut chunks = Vec::new();
+        let mut errors = Vec::new();
+        for _ in 0..self.plan.chunks.len() {
+            let mut batch = batches.next().context("a data worker ended unexpectedly")??;
+            errors.append(&mut batch.errors);
+            chunks.push(batch);
+        }
+        self.take_errors(&errors)?;
+        chunks.retain(|b| b.pairs > 0);
+        let own: usize = chunks.iter().map(|b| b.pairs).sum();
+        let pairs = self.world.gather_numbers(&[own as u32])?.0.iter().map(|&n| n as usize).sum();
+        ensure!(pairs >= 2, "step {}: fewer than 2 of its rows could be read", self.step_number() + 1);
+        Ok((chunks, pairs))
+    }
+
+    fn step(&mut self, chunks: &[Batch], lr_factor: f64) -> Result<(LossOutput, f64)> {
+        let (config, number) = (self.config, self.step_number());
+        if thaw::freeze_at(config, self.plan.thaw, number) != self.frozen.config() {
+            self.frozen = thaw::apply(config, self.plan.thaw, number, &mut self.state.params);
+        }
+        let eps = config.loss.label_smoothing.at(number, self.plan.smoothing_steps);
+        let noise = Rc::new(Noise {
+            dropout: config.train.dropout,
+            patch_dropout: config.train.patch_dropout,
+            adapter_dropout: config.lora.dropout,
+            seed: config.seed,
+            step: number,
+            ..Noise::default()
+        });
+        let loss = self.supervision.loss(&config.loss, eps);
+        let step = TrainStep {
+            supervision: Some(&self.supervision),
+            noise: Some(&noise),
+            products: products(config),
+            checkpoint_activations: config.train.checkpoint_activations,
+            frozen: Some(&self.frozen),
+            ..TrainStep::new(&*self.world, &self.folder.config, &self.state.params, &loss)
+        };
+        let result = step.run(chunks, &mut self.state.optimizer, lr_factor)?;
+        if let Some(ema) = &self.state.ema {
+            ema.update(&self.state.params, number + 1)?;
+        }
+        Ok(result)
+    }
+
+    fn failed_step(&self) -> String {
+        let last = match self.saved_at {
+            Some(step) => format!("the checkpoint of step {step} is whole"),
+            None => "there is no checkpoint yet".into(),
+        };
+        format!("step {} failed ({last})", self.step_number() + 1)
+    }
+
+    fn reason_to_stop(&self) -> Result<Option<Stop>> {
+        // Whichever rank was asked: all stop at the same step.
+        let asked = self.world.any(stop::asked())?;
+        let (step, train) = (self.step_number(), &self.config.train);
+        Ok(if step == self.plan.total_steps {
+            None
+        } else if asked {
+            Some(Stop::Asked)
+        } else if train.stop_after.is_some_and(|n| step >= n) {
+            Some(Stop::Paused)
+        } else if train.early_stopping > 0 && self.state.progress.evals_without_best >= train.early_stopping {
+            Some(Stop::NoBetter)
+        } else {
+            None
+        })
+    }
+
+    fn describe(&self, stop: Stop) -> String {
+        let (step, total) = (self.step_number(), self.plan.total_steps);
+        match stop {
+            Stop::Asked => format!("stopped at step {step} of {total}, as asked; go on with --resume latest"),
+            Stop::Paused => {
+                format!("stopped at step {step} of {total}, as train.stop_after says; go on with --resume latest")
+            }
+            Stop::NoBetter => format!(
+                "stopped early at step {step} of {total}: no better validation for {} times",
+                self.config.train.early_stopping
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn what_failed_first_is_told() {
+        let fails = |text: &'static str| Err(anyhow!(text));
+        let told = |result: Result<u32>, after| first_error(result, after).unwrap_err().to_string();
+        assert_eq!(told(Err(anyhow!("disk full")), [fails("page"), fails("end")]), "disk full");
+        assert_eq!(told(Err(anyhow!("disk full")), [Ok(()), Ok(())]), "disk full");
+        assert_eq!(told(Ok(1), [fails("page"), fails("end")]), "page");
+        assert_eq!(told(Ok(1), [Ok(()), fails("end")]), "end");
+        assert_eq!(first_error(Ok(1), [Ok(()), Ok(())]).unwrap(), 1);
+    }
+}
