@@ -81,7 +81,7 @@ mod tests {
             let kept = Frozen::apply(freeze, dropout, &mut params());
             let mut count = 0;
             for _ in 0..3 {
-                let encode = || {
+                let encode = || -> Result<Value> {
                     count += 1;
                     Ok(Value::from(Tensor::new(&[[1f32, 2.0]], &candle_core::Device::Cpu)?))
                 };

@@ -20,7 +20,7 @@ impl Trainer<'_> {
             logit_scale,
             grad_norm,
             lr_factor,
-            lr: lr_factor * self.config.optim.lr_heads,
+            lr: lr_factor * self.config.optim.lr_heads(),
         };
         self.emit(&Event::Step(record))?;
         self.warn_at_chance(&record)

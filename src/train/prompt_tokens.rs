@@ -62,7 +62,7 @@ impl PromptTokens {
     ) -> Result<SentenceFeatures> {
         let share = world.share(self.input_ids.len() / self.tokens);
         let ids = &self.input_ids[share.start * self.tokens..share.end * self.tokens];
-        let encode = || {
+        let encode = || -> Result<Value> {
             let input_ids = Tensor::from_slice(ids, (share.len(), self.tokens), device)?;
             Ok(model.text_states(&input_ids)?)
         };
