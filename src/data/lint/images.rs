@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::{Finding, FindingKind, Histogram, Level};
+use super::finding::{Finding, Histogram, Level};
+use super::kind::FindingKind;
 use crate::data::fingerprint::{FileDigest, PerceptualHash, digest, near_duplicates};
 use crate::data::{ImageSource, Row, dicom, image};
 

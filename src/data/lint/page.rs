@@ -1,7 +1,7 @@
 //! The findings as one HTML page that opens from disk: no script, no network.
 
+use super::finding::{Level, LintReport};
 use super::images::thumbnail;
-use super::{Level, LintReport};
 use crate::data::Row;
 use crate::html::{base64, escape};
 

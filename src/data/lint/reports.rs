@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::{Finding, FindingKind, Histogram, Identifier, Level, LintOptions, identifiers};
+use super::finding::{Finding, Histogram, Level, LintOptions};
+use super::identifiers::{Identifier, identifiers};
+use super::kind::FindingKind;
 use crate::data::{ReportTokenizer, Row, sides};
 use crate::seed::name_index;
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::finding::{Finding, Histogram, Level, SHOWN};
 use super::images::InspectedImages;
-use super::{Finding, FindingKind, Histogram, Level, SHOWN};
+use super::kind::FindingKind;
 use crate::data::{ProblemKind, Row, RowProblem};
 
 /// Rows that cannot be used, one finding a kind of problem.
