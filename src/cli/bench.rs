@@ -10,7 +10,7 @@ use super::output;
 use crate::bench::{self, DataBench, LoaderBench, Spread, TrainStepBench};
 use crate::device;
 use crate::dist::Collective;
-use crate::model::ClipConfig;
+use crate::model::checkpoint;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -186,7 +186,7 @@ fn choose_device(name: &str, threads: Option<usize>, local: (usize, usize)) -> R
 }
 
 fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
-    let mut config = ClipConfig::builtin(&args.model)?;
+    let mut config = checkpoint::builtin(&args.model)?;
     if let Some(size) = args.image_size {
         config.vision.set_image_size(size);
     }

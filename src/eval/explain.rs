@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 
 use crate::data::{ImageSource, Picture, Row};
-use crate::model::{Builder, ClipConfig, ClipModel, Params, TextConfig, TextPool, VisionConfig, VitPool};
+use crate::model::{Builder, ClipConfig, ClipModel, Params};
 use crate::ops::{Relevance, Tape, Value, reference::l2_normalize, roll_out};
 use crate::session::Session;
 
@@ -45,26 +45,16 @@ pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explana
     let head = |name: &str| params.get(name).map(|p| p.var.to_scalar::<f32>().map(f64::from)).transpose();
     let scale = head("logit_scale")?.context("a CLIP has a logit_scale")?.exp();
     let logit = cosine * scale + head("logit_bias")?.unwrap_or(0.0);
-    let (patches, grid) = match &config.vision {
-        VisionConfig::Vit(vit) if !of_image.is_empty() => {
-            let pooled = matches!(vit.pool, VitPool::Cls | VitPool::Dense).then_some(vit.prefix.registers);
-            let rows = roll_out(&of_image, pooled);
-            ensure!(rows.len() == vit.prefix_rows() + vit.grid() * vit.grid(), "the tower has {} rows", rows.len());
-            (to_one(&rows[vit.prefix_rows()..]), vit.grid())
+    let (patches, grid) = match config.vision.patch_rows().filter(|_| !of_image.is_empty()) {
+        Some(patches) => {
+            let rows = roll_out(&of_image, patches.pooled);
+            ensure!(rows.len() == patches.before + patches.grid * patches.grid, "the tower has {} rows", rows.len());
+            (to_one(&rows[patches.before..]), patches.grid)
         }
-        _ => (Vec::new(), 0),
+        None => (Vec::new(), 0),
     };
     let rows = of_text.first().map_or(0, |r| r.keys);
-    let last = rows.checked_sub(1);
-    let pooled = match &config.text {
-        TextConfig::Clip(_) => last,
-        TextConfig::Bert(bert) => match bert.pool {
-            TextPool::Mean => None,
-            TextPool::Eos => last,
-            TextPool::Cls | TextPool::Dense => Some(0),
-        },
-    };
-    let relevance = roll_out(&of_text, pooled);
+    let relevance = roll_out(&of_text, config.text.pooled_row(rows));
     let marks = |id: u32| [tokenizer.start_id(), tokenizer.end_id()].contains(&Some(id)) || id == tokenizer.pad_id();
     let shown: Vec<usize> = (0..relevance.len().min(ids.len())).filter(|&i| !marks(ids[i])).collect();
     let values = to_one(&shown.iter().map(|&i| relevance[i]).collect::<Vec<_>>());

@@ -22,8 +22,8 @@ pub struct AdapterOptions {
     pub dropout: f64,
 }
 
-/// Writes one adapter for each part of the model's layout (in folders `vision` and `text` where the towers are models of
-/// their own). Layers that the layout's program keeps inside a joint one, such as open_clip's attention, cannot be
+/// Writes one adapter for each part of the model's layout (in folders `vision` and `text` where the towers are models
+/// of their own). Layers that the layout's program keeps inside a joint one, such as open_clip's attention, cannot be
 /// named there and are left out; README.md then says so. `weights` have our names.
 ///
 /// # Errors
@@ -61,10 +61,11 @@ pub fn write_adapter(
         });
         write(&inside.join("adapter_config.json"), &serde_json::to_vec_pretty(&config)?)?;
     }
-    let mut text = "Low-rank adapters for the model that they were trained on; `peft.PeftModel.from_pretrained(model, \".\")` \
-                    puts them there. The projections and logit_scale, where they were trained, are in ../model only.\n\n\
-                    Layers are named as in the files of weights. transformers 5 names those of ViT, DeiT and others anew in \
-                    memory, and PEFT then passes them over. ../model holds everything.\n"
+    let mut text = "Low-rank adapters for the model that they were trained on; \
+                    `peft.PeftModel.from_pretrained(model, \".\")` puts them there. The projections and logit_scale, \
+                    where they were trained, are in ../model only.\n\n\
+                    Layers are named as in the files of weights. transformers 5 names those of ViT, DeiT and others \
+                    anew in memory, and PEFT then passes them over. ../model holds everything.\n"
         .to_string();
     if homeless > 0 {
         text.push_str(&format!(

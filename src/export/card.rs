@@ -1,8 +1,7 @@
 //! The README.md of an exported model.
 
-use crate::model::TextPool;
+use crate::model::Projection;
 use crate::model::checkpoint::Family;
-use crate::model::{Projection, TextConfig, VisionConfig};
 use crate::session::ModelFolder;
 
 /// What the model is, what it is not for, and how to load it.
@@ -14,7 +13,8 @@ pub(super) fn card(model: &ModelFolder) -> String {
         _ => "transformers",
     };
     format!(
-        "---\nlibrary_name: {library}\npipeline_tag: zero-shot-image-classification\ntags:\n- clip\n- medical\n- reportclip\n---\n\n\
+        "---\nlibrary_name: {library}\npipeline_tag: zero-shot-image-classification\n\
+         tags:\n- clip\n- medical\n- reportclip\n---\n\n\
          # A dual encoder for images and their reports\n\n{origin}\n\n{towers}\n\n\
          {summary}\
          ## What it is for\n\n\
@@ -64,30 +64,6 @@ fn loading(model: &ModelFolder) -> String {
 /// transformers has no class for such a pair: its towers are loaded one by one.
 fn pair(model: &ModelFolder) -> String {
     let c = &model.config;
-    let image = match &c.vision {
-        VisionConfig::Vit(vit) if vit.pool == crate::model::VitPool::Mean => {
-            format!("image.last_hidden_state[:, {}:].mean(1)", vit.prefix_rows())
-        }
-        VisionConfig::Vit(vit) if vit.pool == crate::model::VitPool::Cls && !vit.final_norm => {
-            "image.last_hidden_state[:, 0]".into()
-        }
-        VisionConfig::Vit(vit) if vit.pool == crate::model::VitPool::Cls && !vit.pre_norm => {
-            "image.last_hidden_state[:, 0]".into()
-        }
-        VisionConfig::ConvNext(convnext) if !convnext.pooler_norm => {
-            "image.last_hidden_state.flatten(2).mean(2)".into()
-        }
-        _ => "image.pooler_output.flatten(1)".to_string(),
-    };
-    let text = match &c.text {
-        TextConfig::Bert(bert) => match bert.pool {
-            TextPool::Cls => "text.last_hidden_state[:, 0]",
-            TextPool::Dense => "text.pooler_output",
-            TextPool::Mean => "(text.last_hidden_state * mask).sum(1) / mask.sum(1)",
-            TextPool::Eos => "text.last_hidden_state[range(len(mask)), tokens[\"attention_mask\"].sum(1) - 1]",
-        },
-        TextConfig::Clip(_) => "text.pooler_output",
-    };
     let projected = |state: &str, name: &str, kind: Projection| match kind {
         Projection::None => state.to_string(),
         Projection::Linear { .. } => format!("{state} @ heads[\"{name}.weight\"].T"),
@@ -96,17 +72,18 @@ fn pair(model: &ModelFolder) -> String {
         }
     };
     format!(
-        "`reportclip eval --model .`, `embed` and `search` take the folder as it is. transformers has no class for this \
-         pair of towers; it loads them one by one:\n\n\
+        "`reportclip eval --model .`, `embed` and `search` take the folder as it is. transformers has no class for \
+         this pair of towers; it loads them one by one:\n\n\
          ```python\nimport torch\nfrom safetensors.torch import load_file\n\
          from transformers import AutoImageProcessor, AutoModel, AutoTokenizer\n\n\
          heads = load_file(\"heads.safetensors\")\n\
-         image = AutoModel.from_pretrained(\"vision\")(pixel_values)  # from AutoImageProcessor.from_pretrained(\".\")\n\
+         # pixel_values: from AutoImageProcessor.from_pretrained(\".\")\n\
+         image = AutoModel.from_pretrained(\"vision\")(pixel_values)\n\
          image_features = {}\n\
          tokens = AutoTokenizer.from_pretrained(\".\")(reports, padding=True, truncation=True, return_tensors=\"pt\")\n\
          text, mask = AutoModel.from_pretrained(\"text\")(**tokens), tokens[\"attention_mask\"][:, :, None]\n\
          text_features = {}\n```\n",
-        projected(&image, "visual_projection", c.visual_projection),
-        projected(text, "text_projection", c.text_projection),
+        projected(&c.vision.state_in_python(), "visual_projection", c.visual_projection),
+        projected(c.text.state_in_python(), "text_projection", c.text_projection),
     )
 }

@@ -1,5 +1,5 @@
-//! A folder that the model's own program loads: transformers, open_clip, or for pairs that neither holds, reportclip with
-//! towers that transformers loads one by one.
+//! A folder that the model's own program loads: transformers, open_clip, or for pairs that neither holds, reportclip
+//! with towers that transformers loads one by one.
 
 use std::path::Path;
 

@@ -5,20 +5,20 @@ use std::cell::RefCell;
 use candle_core::{Result, Tensor};
 
 use super::config::ClipConfig;
-use super::freeze::FreezeDepth;
+use super::layers::projection::Projector;
 use super::params::{Builder, Init, ParamSpec, Part};
-use super::projection::Projector;
-use super::text::TextTower;
-use super::vision::VisionTower;
+use super::text::tower::TextTower;
+use super::vision::tower::VisionTower;
+use crate::model::freeze::FreezeDepth;
 use crate::ops::{Value, reference};
 
-/// `logit_scale` is kept at or below this, ln 100, as CLIP does.
+/// `logit_scale` is kept at or below this, ln 100, as CLIP does, unless it starts above.
 pub const MAX_LOGIT_SCALE: f64 = 4.605_170_185_988_092;
 
 /// The model over a set of weights. Building one is cheap: it holds the weights' tensors, not copies.
 pub struct ClipModel {
-    vision: VisionTower,
-    text: TextTower,
+    vision: Box<dyn VisionTower>,
+    text: Box<dyn TextTower>,
     visual_projection: Projector,
     text_projection: Projector,
     logit_scale: Value,        // ()
@@ -36,8 +36,8 @@ impl ClipModel {
         let projector = |name: &str, kind, width| Projector::new(&heads, name, kind, width, config.embed_dim);
         let bias = |start| heads.vector("logit_bias", (), Init::Const(start));
         Ok(Self {
-            vision: VisionTower::new(b, &config.vision)?,
-            text: TextTower::new(b, &config.text)?,
+            vision: config.vision.build(&b.enter("vision_model").part(Part::Image))?,
+            text: config.text.build(&b.enter("text_model").part(Part::Text))?,
             visual_projection: projector("visual_projection", config.visual_projection, config.vision.width())?,
             text_projection: projector("text_projection", config.text_projection, config.text.width())?,
             logit_scale: heads.vector("logit_scale", (), Init::Const(config.logit_scale_init))?,
@@ -61,7 +61,8 @@ impl ClipModel {
         Ok(specs.into_inner())
     }
 
-    /// pixel_values: (batch, 3, image_size, image_size), normalised → image_features (batch, embed_dim), not normalised.
+    /// pixel_values: (batch, 3, image_size, image_size), normalised → image_features (batch, embed_dim), not
+    /// normalised.
     ///
     /// # Errors
     /// Images of another size.

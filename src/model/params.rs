@@ -9,11 +9,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
-
 use rand::RngExt;
 use rayon::prelude::*;
 
-use super::noise::Noise;
+use super::layers::noise::Noise;
 use crate::ops::{Tape, Value};
 use crate::seed;
 
@@ -21,7 +20,7 @@ use crate::seed;
 pub(super) const LORA_A: &str = ".lora_A.weight";
 pub(super) const LORA_B: &str = ".lora_B.weight";
 
-/// Whether a weight is part of an adapter; see [`super::lora`].
+/// Whether a weight is part of an adapter; see [`super::layers::lora`].
 pub fn is_adapter(name: &str) -> bool {
     name.ends_with(LORA_A) || name.ends_with(LORA_B)
 }
@@ -138,7 +137,7 @@ impl Params {
         Ok(Self { list, index, adapter_scale: None })
     }
 
-    /// The same weights, of which some are adapters; see [`super::lora`].
+    /// The same weights, of which some are adapters; see [`super::layers::lora`].
     pub(super) fn with_adapter_scale(self, scale: f64) -> Self {
         Self { adapter_scale: Some(scale), ..self }
     }
@@ -254,6 +253,14 @@ enum Mode<'a> {
     Eval(&'a Params),
 }
 
+/// What training does to a weight.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Decayed,
+    NotDecayed,
+    Buffer,
+}
+
 /// Hands weights to layers' constructors. Cheap to copy; [`Builder::enter`] goes one name deeper.
 #[derive(Clone)]
 pub struct Builder<'a> {
@@ -302,9 +309,8 @@ impl<'a> Builder<'a> {
             None => bail!("{}: an adapter has no lora_B", self.prefix),
         };
         let inner = a.spec.shape.dims2()?.1;
-        let any = Init::Const(0.0);
-        let (a, b) =
-            (self.matrix("lora_A.weight", (rank, inner), any)?, self.matrix("lora_B.weight", (out, rank), any)?);
+        let weight = |name: &str, shape| self.matrix(name, shape, Init::Const(0.0));
+        let (a, b) = (weight("lora_A.weight", (rank, inner))?, weight("lora_B.weight", (out, rank))?);
         Ok(Some((a, b, scale)))
     }
 
@@ -349,7 +355,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// No weight of this name (a loader's fault: it checks all names first).
     pub fn matrix(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Value> {
-        self.param(name, shape.into(), init, (true, false))
+        self.param(name, shape.into(), init, Kind::Decayed)
     }
 
     /// A weight that is not decayed: bias, norm, position, logit_scale.
@@ -357,7 +363,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// As [`Builder::matrix`].
     pub fn vector(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Value> {
-        self.param(name, shape.into(), init, (false, false))
+        self.param(name, shape.into(), init, Kind::NotDecayed)
     }
 
     /// A number that is never trained.
@@ -365,10 +371,10 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// As [`Builder::matrix`].
     pub fn buffer(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Value> {
-        self.param(name, shape.into(), init, (false, true))
+        self.param(name, shape.into(), init, Kind::Buffer)
     }
 
-    fn param(&self, name: &str, shape: Shape, init: Init, (decay, buffer): (bool, bool)) -> Result<Value> {
+    fn param(&self, name: &str, shape: Shape, init: Init, kind: Kind) -> Result<Value> {
         let name = self.enter(name).prefix;
         let find = |params: &'a Params| match params.index.get(&name) {
             Some(&number) => Ok((number, &params.list[number])),
@@ -378,12 +384,13 @@ impl<'a> Builder<'a> {
             Mode::Declare(specs) => {
                 let placeholder = Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape.clone())?;
                 let (part, depth) = (self.part, self.depth);
+                let (decay, buffer) = (kind == Kind::Decayed, kind == Kind::Buffer);
                 specs.borrow_mut().push(ParamSpec { name, shape, init, part, depth, decay, buffer });
                 Ok(placeholder.into())
             }
-            Mode::Train(params, tape) => find(params).map(|(number, p)| match p.trainable {
-                true => tape.leaf(number, p.var.as_detached_tensor()),
-                false => p.var.as_detached_tensor().into(),
+            Mode::Train(params, tape) => find(params).map(|(number, p)| {
+                let tensor = p.var.as_detached_tensor();
+                if p.trainable { tape.leaf(number, tensor) } else { tensor.into() }
             }),
             Mode::Eval(params) => find(params).map(|(_, p)| p.var.as_detached_tensor().into()),
         }

@@ -16,8 +16,10 @@ impl Activation {
     /// # Errors
     /// Whatever the device reports.
     pub fn apply(self, x: &Value) -> Result<Value> {
-        if cuda::has_kernels(x.tensor()) {
-            return cuda::activation(x, self);
+        if cuda::has_kernels(x.tensor())
+            && let Some(number) = cuda::activation_number(self)
+        {
+            return cuda::activation(x, number);
         }
         if !cpu::has_kernels(x.tensor()) {
             return composed(&[x], move |t| reference::activation(t[0], self));
@@ -115,6 +117,48 @@ vectorised! {
     }
 }
 
+vectorised! {
+    fn silu_block(x: &[f32], y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * sigmoid(*x));
+    }
+}
+
+vectorised! {
+    fn silu_block_bwd(x: &[f32], grad: &mut [f32]) {
+        for (g, x) in grad.iter_mut().zip(x) {
+            let s = sigmoid(*x);
+            *g *= s * (1.0 + x * (1.0 - s));
+        }
+    }
+}
+
+vectorised! {
+    fn sigmoid_block(x: &[f32], y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = sigmoid(*x));
+    }
+}
+
+vectorised! {
+    fn sigmoid_block_bwd(x: &[f32], grad: &mut [f32]) {
+        for (g, x) in grad.iter_mut().zip(x) {
+            let s = sigmoid(*x);
+            *g *= s * (1.0 - s);
+        }
+    }
+}
+
+vectorised! {
+    fn relu6_block(x: &[f32], y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x.clamp(0.0, 6.0));
+    }
+}
+
+vectorised! {
+    fn relu6_block_bwd(x: &[f32], grad: &mut [f32]) {
+        grad.iter_mut().zip(x).for_each(|(g, x)| *g = if *x > 0.0 && *x < 6.0 { *g } else { 0.0 });
+    }
+}
+
 /// Activated numbers of a CPU tensor.
 pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
     let x = x.contiguous()?;
@@ -125,6 +169,9 @@ pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
         Activation::GeluTanh => gelu_tanh_block,
         Activation::Relu => relu_block,
         Activation::Tanh => tanh_block,
+        Activation::Silu => silu_block,
+        Activation::Sigmoid => sigmoid_block,
+        Activation::Relu6 => relu6_block,
     };
     y.par_chunks_mut(cpu::BLOCK).zip(cpu::read(&x)?.par_chunks(cpu::BLOCK)).for_each(|(y, x)| block(x, y));
     Tensor::from_vec(y, x.dims(), x.device())
@@ -140,6 +187,9 @@ pub(super) fn backward(x: &Tensor, grad: Tensor, kind: Activation) -> Result<Ten
         Activation::GeluTanh => gelu_tanh_block_bwd,
         Activation::Relu => relu_block_bwd,
         Activation::Tanh => tanh_block_bwd,
+        Activation::Silu => silu_block_bwd,
+        Activation::Sigmoid => sigmoid_block_bwd,
+        Activation::Relu6 => relu6_block_bwd,
     };
     cpu::write(&grad, |grad| {
         grad.par_chunks_mut(cpu::BLOCK).zip(numbers.par_chunks(cpu::BLOCK)).for_each(|(g, x)| block(x, g));

@@ -85,7 +85,7 @@ impl Expanded {
 impl Attention {
     /// All rows of each item look at all rows of the same item, or with `causal` at those up to themselves.
     pub fn within(segments: &Segments, heads: usize, causal: bool) -> Self {
-        Self { heads, queries: segments.clone(), keys: segments.clone(), causal }
+        Self { heads, queries: segments.clone(), keys: segments.clone(), causal, window: None }
     }
 
     /// q: (query rows, width), k and v: (key rows, width) → (query rows, width). Scores are scaled by
@@ -141,7 +141,9 @@ impl Attention {
             );
         }
         let mut lengths = self.queries.spans().zip(self.keys.spans());
-        if self.queries.items() != self.keys.items() || (self.causal && lengths.any(|((_, q), (_, k))| q > k)) {
+        if self.queries.items() != self.keys.items()
+            || ((self.causal || self.window.is_some()) && lengths.any(|((_, q), (_, k))| q > k))
+        {
             bail!("attention: queries {:?} do not fit keys {:?}", self.queries, self.keys);
         }
         Ok(())
@@ -194,8 +196,14 @@ impl Attention {
         product(scores, self.scale(width), q, k.transposed(), Threads::One);
         bias(p);
         for (i, row) in p.chunks_exact_mut(keys).enumerate() {
+            // More queries than keys are allowed where neither depends on the place.
+            let place = (i + keys).saturating_sub(queries);
             if self.causal {
-                row[i + 1 + keys - queries..].fill(f32::NEG_INFINITY);
+                row[place + 1..].fill(f32::NEG_INFINITY);
+            }
+            if let Some(window) = self.window {
+                row[..place.saturating_sub(window).min(keys)].fill(f32::NEG_INFINITY);
+                row[(place + window + 1).min(keys)..].fill(f32::NEG_INFINITY);
             }
             softmax_row(row);
         }

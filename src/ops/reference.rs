@@ -4,7 +4,7 @@
 use candle_core::{D, DType, Result, Tensor, bail};
 
 use super::segments::Segments;
-use super::spec::{Activation, Attention, Contrastive, ContrastiveOutput, Geometry, Maps};
+use super::spec::{Activation, Attention, Contrastive, ContrastiveOutput, Geometry, Maps, Rotary};
 
 /// `x · weightᵀ + bias`. x: (…, in), weight: (out, in), bias: (out).
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -39,6 +39,9 @@ pub fn activation(x: &Tensor, kind: Activation) -> Result<Tensor> {
         Activation::GeluTanh => x.gelu(),
         Activation::Relu => x.relu(),
         Activation::Tanh => x.tanh(),
+        Activation::Silu => x * candle_nn::ops::sigmoid(x)?,
+        Activation::Sigmoid => candle_nn::ops::sigmoid(x),
+        Activation::Relu6 => x.clamp(0.0, 6.0),
     }
 }
 
@@ -58,25 +61,23 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, shape: &Attention, bias: Op
             let mask = Tensor::from_slice(mask, (queries, keys), q.device())?.to_dtype(q.dtype())?;
             added.broadcast_add(&mask)
         });
-        attention_of_item(&q, &k, &v, (shape.heads, shape.causal), added.transpose()?.as_ref())
+        attention_of_item(&q, &k, &v, shape, added.transpose()?.as_ref())
     });
     Tensor::cat(&items.collect::<Result<Vec<_>>>()?, 0)
 }
 
-fn attention_of_item(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    (heads, causal): (usize, bool),
-    added: Option<&Tensor>,
-) -> Result<Tensor> {
-    let (queries, width) = q.dims2()?;
+fn attention_of_item(q: &Tensor, k: &Tensor, v: &Tensor, shape: &Attention, added: Option<&Tensor>) -> Result<Tensor> {
+    let ((queries, width), keys, heads) = (q.dims2()?, k.dim(0)?, shape.heads);
     let head_width = width / heads;
     // (tokens, width) → (heads, tokens, head_width)
     let split = |x: &Tensor| x.reshape(((), heads, head_width))?.transpose(0, 1)?.contiguous();
     let scores = (split(q)?.matmul(&split(k)?.t()?)? * (head_width as f64).powf(-0.5))?;
     let scores = added.map_or(Ok(scores.clone()), |added| scores + added)?;
-    let scores = if causal { scores.broadcast_add(&causal_mask(queries, k.dim(0)?, &scores)?)? } else { scores };
+    let scores = if shape.causal { scores.broadcast_add(&causal_mask(queries, keys, &scores)?)? } else { scores };
+    let scores = match shape.window {
+        Some(window) => scores.broadcast_add(&window_mask(queries, keys, window, &scores)?)?,
+        None => scores,
+    };
     softmax(&scores)?.matmul(&split(v)?)?.transpose(0, 1)?.reshape((queries, width))
 }
 
@@ -86,6 +87,30 @@ fn causal_mask(queries: usize, keys: usize, like: &Tensor) -> Result<Tensor> {
     let behind = |query: usize, key: usize| if key > query + keys - queries { f32::NEG_INFINITY } else { 0.0 };
     let mask: Vec<f32> = (0..queries * keys).map(|i| behind(i / keys, i % keys)).collect();
     Tensor::from_vec(mask, (queries, keys), like.device())?.to_dtype(like.dtype())
+}
+
+/// 0 where a key stands within `window` places of the query, −∞ elsewhere: (queries, keys).
+fn window_mask(queries: usize, keys: usize, window: usize, like: &Tensor) -> Result<Tensor> {
+    let score = |i: usize| {
+        let (query, key) = (i / keys + keys - queries, i % keys);
+        if query.abs_diff(key) <= window { 0f32 } else { f32::NEG_INFINITY }
+    };
+    let scores: Vec<f32> = (0..queries * keys).map(score).collect();
+    Tensor::from_vec(scores, (queries, keys), like.device())?.to_dtype(like.dtype())
+}
+
+/// [`Rotary::apply`]: x (rows, width) → the same.
+pub fn rotary(x: &Tensor, rotary: &Rotary, positions: &[u32]) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let half = width / rotary.heads / 2;
+    let angles: Vec<f32> = positions.iter().flat_map(|&place| rotary.angles(width, place)).collect();
+    let angles = Tensor::from_vec(angles, (rows, 1, half), x.device())?.to_dtype(x.dtype())?;
+    let (cos, sin) = (angles.cos()?, angles.sin()?);
+    let x = x.reshape((rows, rotary.heads, 2, half))?;
+    let (x1, x2) = (x.narrow(2, 0, 1)?.squeeze(2)?, x.narrow(2, 1, 1)?.squeeze(2)?);
+    let y1 = (x1.broadcast_mul(&cos)? - x2.broadcast_mul(&sin)?)?;
+    let y2 = (x2.broadcast_mul(&cos)? + x1.broadcast_mul(&sin)?)?;
+    Tensor::stack(&[y1, y2], 2)?.reshape((rows, width))
 }
 
 /// Rows of `x`, (count, width), in the order of `rows`.

@@ -17,6 +17,12 @@ pub enum Activation {
     Relu,
     /// The hyperbolic tangent: BERT's pooler.
     Tanh,
+    /// `x · sigmoid(x)`, also called swish: EfficientNet's.
+    Silu,
+    /// The logistic function: gates.
+    Sigmoid,
+    /// `min(max(x, 0), 6)`: EfficientNet-Lite's.
+    Relu6,
 }
 
 /// Which rows look at which.
@@ -30,6 +36,8 @@ pub struct Attention {
     pub keys: Segments,
     /// Whether a query sees no key behind it; an item's last query stands at its last key.
     pub causal: bool,
+    /// Keys that stand further than this from a query are not seen by it; an item's last query stands at its last key.
+    pub window: Option<usize>,
 }
 
 /// What the loss is.
@@ -154,4 +162,22 @@ impl Factors {
 /// What the moments are divided by, which start at 0.
 pub(super) fn corrections(s: &AdamwStep) -> (f64, f64) {
     (1.0 - s.beta1.powi(s.t), 1.0 - s.beta2.powi(s.t))
+}
+
+/// How rows are turned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rotary {
+    /// A head's numbers stand side by side within a row.
+    pub heads: usize,
+    /// What the frequencies go down to from 1: pair `i` of the `n` of a head turns by `theta^(−i/n)` a place.
+    pub theta: f64,
+}
+
+impl Rotary {
+    /// Angle of each pair of a head at `position`, in f32 as PyTorch works it out.
+    pub(super) fn angles(&self, width: usize, position: u32) -> Vec<f32> {
+        let pairs = width / self.heads / 2;
+        let frequency = |i: usize| 1.0 / (self.theta as f32).powf(2.0 * i as f32 / (2 * pairs) as f32);
+        (0..pairs).map(|i| position as f32 * frequency(i)).collect()
+    }
 }

@@ -8,10 +8,7 @@ use super::folder::ModelFolder;
 use super::opened::Session;
 use crate::config::Config;
 use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, bpe};
-use crate::model::checkpoint::{self, Layout};
-use crate::model::{
-    ClipConfig, ClipTextConfig, EosRule, LOGIT_SCALE_INIT, Projection, TextConfig, VisionConfig, VitConfig,
-};
+use crate::model::checkpoint::{self, FreshClip, FreshTower};
 
 /// As `model.random` says; `reports` are the training pairs.
 pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result<Session> {
@@ -27,18 +24,19 @@ pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result
         }
     };
     let end = tokenizer.end_id().context("model.tokenizer: has no <|endoftext|> token")?;
-    let vocab_size = tokenizer.vocab_size();
-    let vision = VitConfig::clip(r.vision_width, r.vision_layers, image_size, r.patch_size);
-    let text = ClipTextConfig::clip(r.text_width, r.text_layers, vocab_size, context_length, EosRule::FirstEqual(end));
-    let clip = ClipConfig {
-        vision: VisionConfig::Vit(VitConfig { heads: r.vision_heads, ..vision }),
-        text: TextConfig::Clip(ClipTextConfig { heads: r.text_heads, ..text }),
-        visual_projection: Projection::Linear { bias: false },
-        text_projection: Projection::Linear { bias: false },
+    let numbers = FreshClip {
+        vision: FreshTower { width: r.vision_width, layers: r.vision_layers, heads: r.vision_heads },
+        image_size,
+        patch_size: r.patch_size,
+        text: FreshTower { width: r.text_width, layers: r.text_layers, heads: r.text_heads },
+        vocab_size: tokenizer.vocab_size(),
+        context_length,
+        end_id: end,
         embed_dim: r.embed_dim,
-        logit_scale_init: LOGIT_SCALE_INIT,
-        logit_bias_init: None,
     };
+    // Without these transformers warns of ids of OpenAI's vocabulary.
+    let ids = json!({"bos_token_id": tokenizer.start_id(), "pad_token_id": tokenizer.pad_id()});
+    let (clip, layout) = checkpoint::fresh_clip(&numbers, &ids)?;
     let params = checkpoint::random(&clip, config.seed, device)?;
     let note = format!(
         "tokenizer: {} tokens, {}",
@@ -49,11 +47,7 @@ pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result
         }
     );
     let folder = ModelFolder {
-        // Without these transformers warns of ids of OpenAI's vocabulary.
-        layout: Layout::fresh_clip(
-            &clip,
-            json!({"bos_token_id": tokenizer.start_id(), "pad_token_id": tokenizer.pad_id()}),
-        )?,
+        layout,
         config: clip,
         preprocess: Preprocess::clip(image_size),
         tokenizer,

@@ -8,7 +8,7 @@ use candle_core::Device;
 use super::folder::ModelFolder;
 use super::fresh::fresh;
 use super::opened::Session;
-use super::processor::{image_model_type, preprocessing, report_policy, tokenizer_of};
+use super::processor::{preprocessing, report_policy, tokenizer_of};
 use crate::config::{Config, ModelInit, ProjectionKind};
 use crate::data::LongReports;
 use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, tokenize};
@@ -170,7 +170,7 @@ fn model_folder(
 ) -> Result<ModelFolder> {
     let config = &loaded.config;
     let size = config.vision.image_size();
-    let mut preprocess = preprocess.unwrap_or_else(|| Preprocess::of_model(image_model_type(loaded), size));
+    let mut preprocess = preprocess.unwrap_or_else(|| Preprocess::of_model(loaded.preprocessing(), size));
     if preprocess.output_size() != Some((size as u32, size as u32)) {
         preprocess = preprocess.with_image_size(size);
     }

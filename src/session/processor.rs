@@ -8,8 +8,6 @@ use serde_json::Value;
 use super::folder::REPORT_FILE;
 use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, tokenize};
 use crate::hub::{ModelFiles, Source};
-use crate::model::VisionConfig;
-use crate::model::checkpoint::{self, Family};
 
 /// What of a report a model reads: whole ones, unless its folder says otherwise.
 ///
@@ -45,17 +43,6 @@ pub fn open_tokenizer(name: &str, context_length: Option<usize>) -> Result<Repor
     let model_type = model_type.replace("_text_model", "");
     let kind = TokenizerKind { model_type, context_length: context_length.unwrap_or(said), full_length: false };
     tokenizer_of(&files, kind)
-}
-
-/// Whose preprocessing a model has that comes without any.
-pub(super) fn image_model_type(loaded: &checkpoint::Loaded) -> &'static str {
-    match (&loaded.config.vision, loaded.layout.family) {
-        (_, Family::Siglip2) => "siglip2",
-        (_, Family::Clip | Family::ChineseClip | Family::OpenClip) => "clip",
-        (_, Family::Siglip) => "siglip",
-        (VisionConfig::ResNet(_) | VisionConfig::ConvNext(_), _) => "convnext",
-        _ => "vit",
-    }
 }
 
 /// The steps from pixels to input that a model's files say; `None` where they say nothing.

@@ -17,7 +17,7 @@ use crate::session::image_features_change;
 use crate::track::{Event, Note, RunFolder};
 
 /// Whether features are kept, and why.
-pub(super) fn choose(config: &Config, vision: &VisionConfig, epochs: f64) -> (bool, &'static str) {
+pub(super) fn choose(config: &Config, vision: &dyn VisionConfig, epochs: f64) -> (bool, &'static str) {
     if config.freeze.image == FreezeDepth::None {
         (false, "no image layer is frozen")
     } else if !config.data.cache_features {
@@ -38,7 +38,7 @@ impl Trainer<'_> {
     pub(super) fn keep_image_features(&mut self) -> Result<Option<String>> {
         let frozen = self.frozen.image();
         let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
-        let (kept, reason) = choose(self.config, &self.folder.config.vision, epochs);
+        let (kept, reason) = choose(self.config, &*self.folder.config.vision, epochs);
         if !kept {
             if frozen != FreezeDepth::None {
                 let text = format!("image features are worked out at each step: {reason}");

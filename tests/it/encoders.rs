@@ -286,6 +286,42 @@ fn chunks_and_recomputation_give_the_gradients_of_the_whole_batch() {
     }
 }
 
+/// A tower is its folder and its row: whoever names one elsewhere makes the next tower touch another file.
+#[test]
+fn no_tower_is_named_outside_its_folder_and_the_table() {
+    fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+    }
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut towers = Vec::new();
+    for side in ["vision", "text"] {
+        let folders = std::fs::read_dir(src.join("model").join(side)).unwrap().map(|entry| entry.unwrap().path());
+        towers.extend(folders.filter(|path| path.is_dir()).map(|path| {
+            let config = std::fs::read_to_string(path.join("config.rs")).unwrap();
+            let (_, name) = config.split_once("#[derive(Clone, Debug, PartialEq)]\npub struct ").unwrap();
+            let module = format!("{side}::{}", path.file_name().unwrap().to_str().unwrap());
+            (module, name.split(' ').next().unwrap().to_string(), path)
+        }));
+    }
+    assert!(towers.len() >= 6, "{towers:?}");
+    let mut named = Vec::new();
+    for path in sources(&src).iter().filter(|path| **path != src.join("model/towers.rs")) {
+        let source = std::fs::read_to_string(path).unwrap();
+        for (module, config, folder) in towers.iter().filter(|(.., folder)| !path.starts_with(folder)) {
+            if source.contains(module.as_str()) || source.contains(config.as_str()) {
+                named.push(format!("{}: {module} of {}", path.display(), folder.display()));
+            }
+        }
+    }
+    assert!(named.is_empty(), "towers are named in {} places: {named:#?}", named.len());
+    let table = std::fs::read_to_string(src.join("model/towers.rs")).unwrap();
+    for (module, ..) in &towers {
+        let row = format!("{}::TOWER", module.split("::").last().unwrap());
+        assert_eq!(table.matches(&row).count(), 1, "{row} stands once in the table");
+    }
+}
+
 /// A real model, where there is one: see scripts/golden/minilm.py.
 #[test]
 fn minilm_embeddings_agree_with_sentence_transformers_within_1e_4() {

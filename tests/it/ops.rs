@@ -5,7 +5,8 @@
 use crate::common::{assert_close, numbers};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use reportclip::ops::{
-    self, Activation, Attention, Contrastive, Conv2d, Gradient, Maps, PositionBias, Segments, Tape, Value, reference,
+    self, Activation, Attention, Contrastive, Conv2d, Gradient, Maps, PositionBias, Rotary, Segments, Tape, Value,
+    reference,
 };
 
 const SHAPES: [(usize, usize); 8] = [(1, 1), (1, 7), (3, 1), (5, 13), (17, 64), (33, 31), (130, 48), (257, 65)];
@@ -142,8 +143,11 @@ fn attention_over_items_of_various_lengths() {
         let forms = [
             Attention::within(&segments, heads, false),
             Attention::within(&segments, heads, true),
-            Attention { heads, queries: ones.clone(), keys: segments.clone(), causal: false },
-            Attention { heads, queries: ones, keys: segments, causal: true },
+            Attention { heads, queries: ones.clone(), keys: segments.clone(), causal: false, window: None },
+            Attention { heads, queries: ones, keys: segments.clone(), causal: true, window: None },
+            Attention { window: Some(2), ..Attention::within(&segments, heads, false) },
+            Attention { window: Some(0), ..Attention::within(&segments, heads, false) },
+            Attention { window: Some(3), ..Attention::within(&segments, heads, true) },
         ];
         for form in forms {
             let queries: &[usize] = &[form.queries.rows(), width];
@@ -165,7 +169,7 @@ fn attention_refuses_what_does_not_fit() {
     let apply = |form: &Attention, q, k, v| form.apply(&value(q), &value(k), &value(v)).err().map(|e| e.to_string());
     assert!(apply(&Attention::within(&five, 4, false), 5, 5, 5).unwrap().contains("4 heads do not divide"));
     assert!(apply(&Attention::within(&five, 2, false), 5, 4, 4).unwrap().contains("for 5 query and 5 key rows"));
-    let longer = Attention { heads: 2, queries: five.clone(), keys: Segments::even(1, 4), causal: true };
+    let longer = Attention { heads: 2, queries: five.clone(), keys: Segments::even(1, 4), causal: true, window: None };
     assert!(apply(&longer, 5, 4, 4).unwrap().contains("do not fit"));
     assert!(apply(&Attention::within(&five, 2, true), 5, 5, 5).is_none());
 }
@@ -568,9 +572,35 @@ fn scales_sums_and_rows() {
     for (kind, twin) in [
         (Activation::Tanh, Tensor::tanh as fn(&Tensor) -> Result<Tensor>),
         (Activation::Relu, Tensor::relu as fn(&Tensor) -> Result<Tensor>),
+        (Activation::Silu, Tensor::silu as fn(&Tensor) -> Result<Tensor>),
+        (Activation::Sigmoid, candle_nn::ops::sigmoid as fn(&Tensor) -> Result<Tensor>),
+        (Activation::Relu6, (|x| x.clamp(0.0, 6.0)) as fn(&Tensor) -> Result<Tensor>),
     ] {
         compare(&format!("{kind:?}"), &[&[17, 31]], |t| kind.apply(t[0]), |t| twin(t[0]));
     }
+}
+
+#[test]
+fn rotary_positions() {
+    for (heads, head_width, theta) in [(1, 2, 10_000.0), (3, 6, 160_000.0), (2, 16, 10_000.0)] {
+        let positions: Vec<u32> = [0, 1, 2, 3, 0, 1, 77].into();
+        let rotary = Rotary { heads, theta };
+        compare(
+            &format!("{rotary:?}"),
+            &[&[positions.len(), heads * head_width]],
+            |t| rotary.apply(t[0], &positions),
+            |t| reference::rotary(t[0], &rotary, &positions),
+        );
+    }
+    let x = Value::from(tensor(&[2, 6], 0.1, DType::F32));
+    // Place 0 turns nothing, and no turn changes a length.
+    let y = Rotary { heads: 1, theta: 10_000.0 }.apply(&x, &[0, 5]).unwrap();
+    let (before, after) = (numbers(x.tensor()), numbers(y.tensor()));
+    assert_eq!(before[..6], after[..6]);
+    let length = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>();
+    assert!((length(&before[6..]) - length(&after[6..])).abs() < 1e-5 && before[6..] != after[6..]);
+    let odd = Rotary { heads: 2, theta: 10_000.0 }.apply(&x, &[0, 1]).unwrap_err().to_string();
+    assert_eq!(odd, "rotary: 2 rows of 6 for 2 places and 2 heads");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use anyhow::Result;
 use candle_core::Tensor;
 use serde_json::{Value, json};
 
-use super::rename::{How, Renames};
 use crate::model::ClipConfig;
+use crate::model::format::rename::{How, Renames};
 
 /// Which program's form a model has on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,17 @@ impl Family {
         }
     }
 
+    /// The model type of transformers whose preprocessing a model has that comes without any; `None` where its image
+    /// tower says so.
+    pub fn preprocessing(self) -> Option<&'static str> {
+        match self {
+            Self::Clip | Self::ChineseClip | Self::OpenClip => Some("clip"),
+            Self::Siglip => Some("siglip"),
+            Self::Siglip2 => Some("siglip2"),
+            Self::DualEncoder | Self::Pair => None,
+        }
+    }
+
     /// As it is told to users.
     pub fn name(self) -> &'static str {
         match self {
@@ -51,7 +62,7 @@ impl Family {
 
 /// One weight file with the config beside it.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(super) struct SavedFile {
     /// Folder within the model's; empty for the model's own.
     pub folder: &'static str,
     pub config_file: &'static str,
@@ -68,7 +79,7 @@ pub(super) struct Part {
 pub struct Layout {
     /// Whose form it is.
     pub family: Family,
-    pub(super) parts: Vec<Part>,
+    pub(super) files: Vec<SavedFile>,
     /// JSON files beside them, by name: what open_clip reads of another repository.
     pub beside: Vec<(String, Value)>,
 }
@@ -85,17 +96,10 @@ pub struct Exported {
 }
 
 impl Layout {
-    /// That of transformers' CLIPModel, for a CLIP that no file holds yet; `text_fields` go into its `text_config`.
-    ///
-    /// # Errors
-    /// A model that is no CLIP.
-    pub fn fresh_clip(config: &ClipConfig, text_fields: Value) -> Result<Self> {
-        super::family::fresh_clip(config, text_fields)
-    }
-
-    /// transformers' word for the text tower, which says what its tokenizer does where the tokenizer's own files do not.
+    /// transformers' word for the text tower, which says what its tokenizer does where the tokenizer's own files do
+    /// not.
     pub fn text_model_type(&self) -> &str {
-        let text = self.parts.iter().find(|p| p.folder == "text").or(self.parts.first()).map(|p| &p.config);
+        let text = self.files.iter().find(|p| p.folder == "text").or(self.files.first()).map(|p| &p.config);
         let said = text.and_then(|config| {
             config.get("text_config").unwrap_or(config).get("model_type").or(config.get("model_type"))
         });
@@ -115,7 +119,7 @@ impl Layout {
     /// Name of the module that holds this weight of ours in the layout's program, and the folder of its part; `None`
     /// where the weight is no module's of its own, such as a third of a joint projection.
     pub fn module_of(&self, weight: &str) -> Option<(&'static str, String)> {
-        self.parts.iter().find_map(|part| match part.renames.foreign(weight)? {
+        self.files.iter().find_map(|part| match part.renames.foreign(weight)? {
             (name, How::Same) => Some((part.folder, name.strip_suffix(".weight")?.to_string())),
             _ => None,
         })
@@ -126,11 +130,11 @@ impl Layout {
     /// # Errors
     /// A weight that the layout has no name for.
     pub fn export(&self, model: &ClipConfig, weights: &[(String, Tensor)]) -> Result<Vec<Exported>> {
-        let homeless = weights.iter().find(|(name, _)| self.parts.iter().all(|p| p.renames.foreign(name).is_none()));
+        let homeless = weights.iter().find(|(name, _)| self.files.iter().all(|p| p.renames.foreign(name).is_none()));
         if let Some((name, _)) = homeless {
             anyhow::bail!("weight {name} has no name in the layout of {}", self.family.name());
         }
-        let part = |part: &Part| -> Result<Exported> {
+        let part = |part: &SavedFile| -> Result<Exported> {
             let mut tensors = part.renames.export(weights)?;
             tensors.extend(part.carried.iter().cloned());
             tensors.sort_by(|a, b| a.0.cmp(&b.0));
@@ -141,14 +145,14 @@ impl Layout {
                 weights: (part.weights_file, tensors),
             })
         };
-        self.parts.iter().map(part).collect()
+        self.files.iter().map(part).collect()
     }
 
     /// The part's config with what training may have changed: sizes, and the type of the numbers.
-    fn config_of(&self, part: &Part, model: &ClipConfig) -> Value {
+    fn config_of(&self, part: &SavedFile, model: &ClipConfig) -> Value {
         let mut config = part.config.clone();
         let (image_size, context_length) = (model.vision.image_size(), model.text.context_length());
-        let resized = matches!(model.text, crate::model::TextConfig::Clip(_));
+        let resized = model.text.learnt_positions().is_some();
         let mut set = |path: &[&str], value: usize, always: bool| {
             let mut at = &mut config;
             for key in &path[..path.len() - 1] {
@@ -171,8 +175,8 @@ impl Layout {
                 }
             }
             (Family::Siglip2, _) => {
-                if let crate::model::VisionConfig::Vit(vit) = &model.vision {
-                    set(&["vision_config", "num_patches"], vit.grid() * vit.grid(), true);
+                if let Some(positions) = model.vision.learnt_positions() {
+                    set(&["vision_config", "num_patches"], positions.grid * positions.grid, true);
                 }
                 set(&["text_config", "max_position_embeddings"], context_length, true);
             }

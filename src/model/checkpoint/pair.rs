@@ -1,19 +1,25 @@
-//! Two towers of transformers: in one VisionTextDualEncoder, in two repositories to be paired afresh, or in our own layout
-//! for pairs that transformers has no class for.
+//! Two towers of transformers: in one VisionTextDualEncoder, in two repositories to be paired afresh, or in our own
+//! layout for pairs that transformers has no class for.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::json::Section;
-use super::layout::{Family, Part};
-use super::load::{Draft, PartDraft};
-use super::rename::{How, Renames, Rule};
-use super::source::{Folder, TRANSFORMERS, WeightFiles};
-use super::text::{TEXT_FORMATS, TextFormat};
-use super::vision::{VISION_FORMATS, VisionFormat};
-use super::{Pooling, Unused};
+use super::files::{UnloadedFile, UnloadedModel};
+use super::layout::{Family, SavedFile};
+use super::source::{Folder, PAIR_HEADS, TRANSFORMERS, WeightFiles};
+use super::transformers::WholeModel;
 use crate::hub::ModelFiles;
-use crate::model::config::{ClipConfig, LOGIT_SCALE_INIT, Projection, TextConfig, VisionConfig};
+use crate::model::config::{ClipConfig, LOGIT_SCALE_INIT};
+use crate::model::format::json::Section;
+use crate::model::format::rename::{How, Renames, Rule};
+use crate::model::format::{Pooling, TowerFormat, Unused};
+use crate::model::layers::projection::Projection;
+use crate::model::text::tower::TextConfig;
+use crate::model::towers::{self, model_type};
+use crate::model::vision::tower::VisionConfig;
+
+/// transformers' word for its pairs of towers.
+pub(super) const DUAL_ENCODER: &str = "vision-text-dual-encoder";
 
 /// Config of our own layout, beside the folders `vision` and `text` and `heads.safetensors`.
 pub(super) const CONFIG: &str = "reportclip.json";
@@ -44,13 +50,14 @@ const HEADS: &[Rule] = &[
 
 impl PairOptions {
     fn projection(&self, width: usize) -> Projection {
-        match self.mlp {
-            true => Projection::Mlp { hidden: (width + self.embed_dim) / 2, biases: (false, false) },
-            false => Projection::Linear { bias: false },
+        if self.mlp {
+            Projection::Mlp { hidden: (width + self.embed_dim) / 2, biases: (false, false) }
+        } else {
+            Projection::Linear { bias: false }
         }
     }
 
-    fn model(&self, vision: VisionConfig, text: TextConfig, logit_scale_init: f64) -> ClipConfig {
+    fn model(&self, vision: Box<dyn VisionConfig>, text: Box<dyn TextConfig>, logit_scale_init: f64) -> ClipConfig {
         ClipConfig {
             visual_projection: self.projection(vision.width()),
             text_projection: self.projection(text.width()),
@@ -73,40 +80,29 @@ impl PairOptions {
 }
 
 /// A tower that a folder of transformers' holds: its row of the table, its config, what stands before its names.
-struct Tower<'a, F: 'static, C> {
-    format: &'static F,
+struct FoundTower<'a, C: 'static> {
+    format: &'static TowerFormat<C>,
     config: C,
     json: Value,
     folder: Folder<'a>,
     weights: WeightFiles,
+    renames: Renames,
     prefix: &'static str,
     pooling: Pooling,
 }
 
-fn model_type(config: &Value) -> &str {
-    config.get("model_type").and_then(Value::as_str).unwrap_or_default()
+fn is_vision(config: &Value) -> bool {
+    towers::vision_format(config).is_ok_and(|format| !format.whole_only)
 }
 
-fn find_vision(config: &Value) -> Result<&'static VisionFormat> {
-    let name = model_type(config);
-    VISION_FORMATS.iter().find(|f| f.model_types.contains(&name)).with_context(|| {
-        let known: Vec<&str> = VISION_FORMATS.iter().flat_map(|f| f.model_types.iter().copied()).collect();
-        format!("model_type is {name:?}, which is no image tower known here; known are {}", known.join(", "))
-    })
-}
-
-fn find_text(config: &Value) -> Result<&'static TextFormat> {
-    let name = model_type(config);
-    TEXT_FORMATS.iter().find(|f| f.model_types.contains(&name)).with_context(|| {
-        let known: Vec<&str> = TEXT_FORMATS.iter().flat_map(|f| f.model_types.iter().copied()).collect();
-        format!("model_type is {name:?}, which is no text tower known here; known are {}", known.join(", "))
-    })
+fn is_text(config: &Value) -> bool {
+    towers::text_format(config).is_ok_and(|format| !format.whole_only)
 }
 
 /// What to say of a config.json that is no dual encoder's.
 pub(super) fn not_a_whole_model(config: &Value) -> anyhow::Error {
     let name = model_type(config);
-    match (find_vision(config).is_ok(), find_text(config).is_ok()) {
+    match (is_vision(config), is_text(config)) {
         (true, _) => anyhow::anyhow!(
             "model_type is {name:?}, an image tower alone; name it as model.image, and a text tower as model.text"
         ),
@@ -129,9 +125,9 @@ pub(super) fn not_a_whole_model(config: &Value) -> anyhow::Error {
 /// Unreadable files.
 pub fn is_tower(files: &ModelFiles) -> Result<bool> {
     let Some(config) = Folder::top(files).json("config.json")? else { return Ok(false) };
-    let whole =
-        ["clip", "chinese_clip", "siglip", "siglip2", "vision-text-dual-encoder"].contains(&model_type(&config));
-    Ok(!whole && (find_vision(&config).is_ok() || find_text(&config).is_ok()))
+    let name = model_type(&config);
+    let whole = name == DUAL_ENCODER || WholeModel::find(name).is_some();
+    Ok(!whole && (is_vision(&config) || is_text(&config)))
 }
 
 /// Fetches and opens what a pair needs of a tower's files; says how many numbers its weights hold.
@@ -141,9 +137,10 @@ pub fn is_tower(files: &ModelFiles) -> Result<bool> {
 pub fn open_tower(files: &ModelFiles) -> Result<usize> {
     let folder = Folder::top(files);
     let config = folder.json("config.json")?.unwrap_or_default();
-    let weights = match find_vision(&config).is_ok() {
-        true => vision_tower(folder, None)?.weights,
-        false => text_tower(folder, None)?.weights,
+    let weights = if is_vision(&config) {
+        find_tower(folder, None, towers::vision_format, "vision_model.")?.weights
+    } else {
+        find_tower(folder, None, towers::text_format, "text_model.")?.weights
     };
     Ok(weights.shapes().values().map(|shape| shape.iter().product::<usize>()).sum())
 }
@@ -164,10 +161,12 @@ fn own(config: Value, section: &str) -> Value {
 }
 
 /// The prefix under which a file has most of a tower's tensors.
-fn prefix_of(prefixes: &[&'static str], weights: &WeightFiles, names: &[String]) -> &'static str {
+fn prefix_of(prefixes: &[&'static str], weights: &WeightFiles, renames: &Renames) -> &'static str {
     let shapes = weights.shapes();
-    let hits = |prefix: &str| names.iter().filter(|name| shapes.contains_key(&format!("{prefix}{name}"))).count();
-    prefixes.iter().rev().copied().max_by_key(|prefix| hits(prefix)).unwrap_or("")
+    let known = |prefix: &str| {
+        shapes.keys().filter(|name| name.strip_prefix(prefix).is_some_and(|name| renames.knows(name))).count()
+    };
+    prefixes.iter().rev().copied().max_by_key(|prefix| known(prefix)).unwrap_or("")
 }
 
 /// The pooling of a sentence-transformers model, which stands in a folder of its own.
@@ -181,61 +180,48 @@ fn sentence_pooling(folder: Folder) -> Result<Option<Pooling>> {
     })
 }
 
-fn automatic(pooler: Option<&str>, prefix: &str, weights: &WeightFiles, otherwise: Pooling) -> Pooling {
-    match pooler {
+/// The state that stands for the whole where nobody asks for one.
+fn own_pooling<C>(format: &TowerFormat<C>, prefix: &str, weights: &WeightFiles) -> Pooling {
+    match format.pooler {
         Some(weight) if !weights.shapes().contains_key(&format!("{prefix}{weight}")) => Pooling::Cls,
         Some(_) => Pooling::Pooler,
-        None => otherwise,
+        None => format.pooling,
     }
 }
 
-fn vision_tower<'a>(folder: Folder<'a>, pooling: Option<Pooling>) -> Result<Tower<'a, VisionFormat, VisionConfig>> {
+/// The tower of a folder whose form `find` knows; `ours` stands before all our names of its weights.
+fn find_tower<'a, C>(
+    folder: Folder<'a>,
+    pooling: Option<Pooling>,
+    find: fn(&Value) -> Result<&'static TowerFormat<C>>,
+    ours: &str,
+) -> Result<FoundTower<'a, C>> {
     let config = folder.json("config.json")?.with_context(|| format!("{folder}: has no config.json"))?;
     let place = || format!("{folder}: config.json");
-    let format = find_vision(&config).with_context(place)?;
+    let format = find(&config).with_context(place)?;
+    ensure!(!format.whole_only, "{folder}: config.json: {:?} is a part of a whole model only", model_type(&config));
     let json = own(config, format.section);
+    let section = Section { name: "", json: &json };
     let weights = WeightFiles::open(folder, TRANSFORMERS)?;
     let mut renames = Renames::default();
-    format.rules.iter().for_each(|rules| renames.add(rules, "", "vision_model."));
-    let names: Vec<String> = SAMPLES.iter().filter_map(|ours| Some(renames.foreign(ours)?.0)).collect();
-    let prefix = prefix_of(format.prefixes, &weights, &names);
-    let pooling = pooling.unwrap_or_else(|| automatic(format.pooler, prefix, &weights, Pooling::Pooler));
-    let config = (format.read)(&Section { name: "", json: &json }, pooling).with_context(place)?;
-    Ok(Tower { format, config, json, folder, weights, prefix, pooling })
-}
-
-fn text_tower<'a>(folder: Folder<'a>, pooling: Option<Pooling>) -> Result<Tower<'a, TextFormat, TextConfig>> {
-    let config = folder.json("config.json")?.with_context(|| format!("{folder}: has no config.json"))?;
-    let place = || format!("{folder}: config.json");
-    let format = find_text(&config).with_context(place)?;
-    let json = own(config, format.section);
-    let weights = WeightFiles::open(folder, TRANSFORMERS)?;
-    let mut renames = Renames::default();
-    renames.add(format.rules, "", "text_model.");
-    let names: Vec<String> = SAMPLES.iter().filter_map(|ours| Some(renames.foreign(ours)?.0)).collect();
-    let prefix = prefix_of(format.prefixes, &weights, &names);
-    let otherwise = match format.model_types.first() {
-        Some(&"clip") => Pooling::Eos,
-        _ => Pooling::Cls,
-    };
+    format.add_names(&section, &mut renames, "", ours).with_context(place)?;
+    let prefix = prefix_of(format.prefixes, &weights, &renames);
     let pooling = match (pooling, sentence_pooling(folder)?) {
         (Some(asked), _) => asked,
         (None, Some(said)) => said,
-        (None, None) => automatic(format.pooler, prefix, &weights, otherwise),
+        (None, None) => own_pooling(format, prefix, &weights),
     };
-    let config = (format.read)(&Section { name: "", json: &json }, pooling).with_context(place)?;
-    Ok(Tower { format, config, json, folder, weights, prefix, pooling })
+    let config = (format.read)(&section, pooling).with_context(place)?;
+    Ok(FoundTower { format, config, json, folder, weights, renames, prefix, pooling })
 }
 
-/// Weights that tell a file's prefix: every tower has one of them.
-const SAMPLES: &[&str] = &[
-    "vision_model.embeddings.patch_embedding.weight",
-    "vision_model.embeddings.patch_embeddings.weight",
-    "vision_model.embedder.embedder.convolution.weight",
-    "vision_model.encoder.layers.0.layer_norm1.weight",
-    "text_model.embeddings.token_embedding.weight",
-    "text_model.encoder.layers.0.layer_norm1.weight",
-];
+impl<'a, C> FoundTower<'a, C> {
+    /// Its file, to be written to `folder`; tensors that begin as `foreign` are not its own.
+    fn into_file(self, folder: &'static str, foreign: &'static [(&'static str, &'static str)]) -> UnloadedFile<'a> {
+        let saved = saved(folder, "config.json", self.json, self.renames);
+        UnloadedFile::new(self.folder, saved, self.weights, unused(self.format.unused, "")).behind(self.prefix, foreign)
+    }
+}
 
 fn unused(table: &'static [Unused], prefix: &str) -> Vec<(String, Unused)> {
     table.iter().map(|unused| (prefix.to_string(), *unused)).collect()
@@ -255,56 +241,45 @@ const NOT_VISION: &[(&str, &str)] = &[
 ];
 
 /// Two repositories, paired afresh.
-pub(super) fn compose<'a>(image: Folder<'a>, text: Folder<'a>, options: &PairOptions) -> Result<Draft<'a>> {
-    let image = vision_tower(image, options.image_pooling).context("model.image")?;
-    let text = text_tower(text, options.text_pooling).context("model.text")?;
+pub(super) fn compose<'a>(image: Folder<'a>, text: Folder<'a>, options: &PairOptions) -> Result<UnloadedModel<'a>> {
+    let vision_format = towers::vision_format;
+    let image = find_tower(image, options.image_pooling, vision_format, "vision_model.").context("model.image")?;
+    let text = find_tower(text, options.text_pooling, towers::text_format, "text_model.").context("model.text")?;
     let options = PairOptions { image_pooling: Some(image.pooling), text_pooling: Some(text.pooling), ..*options };
     let config = options.model(image.config.clone(), text.config.clone(), LOGIT_SCALE_INIT);
     // transformers' class takes what it calls pooler_output, through one matrix.
-    let as_pooler = |image: &Tower<VisionFormat, VisionConfig>, text: &Tower<TextFormat, TextConfig>| {
-        let of = |json| Section { name: "", json };
-        let image_is = (image.format.read)(&of(&image.json), Pooling::Pooler).is_ok_and(|c| c == image.config);
-        image_is && text.pooling == Pooling::Pooler && image.format.pairs && text.format.pairs && !options.mlp
-    };
-    let family = if as_pooler(&image, &text) { Family::DualEncoder } else { Family::Pair };
-    let (mut parts, merged) = (Vec::new(), family == Family::DualEncoder);
-    let mut renames = Renames::default();
-    image.format.rules.iter().for_each(|rules| renames.add(rules, "", "vision_model."));
-    let image_part = part("vision", "config.json", image.json.clone(), renames);
-    let mut draft = PartDraft::with_weights(image.folder, image_part, image.weights, unused(image.format.unused, ""));
-    parts.push(draft.behind(image.prefix, NOT_TEXT));
-    let mut renames = Renames::default();
-    renames.add(text.format.rules, "", "text_model.");
-    let text_part = part("text", "config.json", text.json.clone(), renames);
-    draft = PartDraft::with_weights(text.folder, text_part, text.weights, unused(text.format.unused, ""));
-    parts.push(draft.behind(text.prefix, NOT_VISION));
-    let beside = if merged {
-        json!({
-            "model_type": "vision-text-dual-encoder", "architectures": ["VisionTextDualEncoderModel"],
+    let pooler = (image.format.read)(&Section { name: "", json: &image.json }, Pooling::Pooler);
+    let as_pooler = pooler.is_ok_and(|pooler| pooler == image.config) && text.pooling == Pooling::Pooler;
+    let merged = as_pooler && image.format.pairs && text.format.pairs && !options.mlp;
+    let (family, heads) = if merged {
+        let json = json!({
+            "model_type": DUAL_ENCODER, "architectures": ["VisionTextDualEncoderModel"],
             "projection_dim": options.embed_dim, "logit_scale_init_value": LOGIT_SCALE_INIT,
             "vision_config": image.json, "text_config": text.json,
-        })
+        });
+        (Family::DualEncoder, json)
     } else {
-        options.to_json(LOGIT_SCALE_INIT)
+        (Family::Pair, options.to_json(LOGIT_SCALE_INIT))
     };
-    Ok(Draft { config, family, parts, fresh_heads: Some(beside), beside: Vec::new() })
+    let files = vec![image.into_file("vision", NOT_TEXT), text.into_file("text", NOT_VISION)];
+    Ok(UnloadedModel { config, family, files, fresh_heads: Some(heads), beside: Vec::new() })
 }
 
-fn part(folder: &'static str, config_file: &'static str, config: Value, renames: Renames) -> Part {
+fn saved(folder: &'static str, config_file: &'static str, config: Value, renames: Renames) -> SavedFile {
     let weights_file = if config_file == CONFIG { "heads.safetensors" } else { "model.safetensors" };
-    Part { folder, config_file, config, weights_file, renames, carried: Vec::new() }
+    SavedFile { folder, config_file, config, weights_file, renames, carried: Vec::new() }
 }
 
 /// Where a fresh pair is written: as one dual encoder of transformers, or in our layout.
-pub(super) fn written(family: Family, config: Value, towers: Vec<Part>) -> Vec<Part> {
+pub(super) fn written(family: Family, config: Value, towers: Vec<SavedFile>) -> Vec<SavedFile> {
     let mut heads = Renames::default();
     heads.add(HEADS, "", "");
     heads.add(LINEAR, "", "");
     if family == Family::Pair {
-        let heads = part("", CONFIG, config, heads);
+        let heads = saved("", CONFIG, config, heads);
         return towers.into_iter().chain([heads]).collect();
     }
-    let mut all = part("", "config.json", config, heads);
+    let mut all = saved("", "config.json", config, heads);
     for tower in towers {
         let prefix = format!("{}_model.", tower.folder);
         all.renames.append(tower.renames, &prefix);
@@ -314,7 +289,7 @@ pub(super) fn written(family: Family, config: Value, towers: Vec<Part>) -> Vec<P
 }
 
 /// Our own layout.
-pub(super) fn read(folder: Folder, config: Value) -> Result<Draft> {
+pub(super) fn read(folder: Folder, config: Value) -> Result<UnloadedModel> {
     let top = Section { name: "", json: &config };
     let pooling = |key: &str| -> Result<Option<Pooling>> {
         let word = top.text(key)?.unwrap_or("pooler");
@@ -333,23 +308,24 @@ pub(super) fn read(folder: Folder, config: Value) -> Result<Draft> {
         embed_dim: top.size("embed_dim", 512)?,
     };
     let inner = |name| Folder { files: folder.files, name };
-    let mut draft = compose(inner("vision"), inner("text"), &options)?;
-    draft.config.logit_scale_init = top.number("logit_scale_init_value", LOGIT_SCALE_INIT)?;
-    draft.family = Family::Pair;
-    draft.fresh_heads = None;
+    let mut model = compose(inner("vision"), inner("text"), &options)?;
+    model.config.logit_scale_init = top.number("logit_scale_init_value", LOGIT_SCALE_INIT)?;
+    model.family = Family::Pair;
+    model.fresh_heads = None;
     let mut heads = Renames::default();
     heads.add(HEADS, "", "");
     heads.add(LINEAR, "", "");
-    draft.parts.push(PartDraft::open(folder, part("", CONFIG, config, heads), Vec::new())?);
-    Ok(draft)
+    let weights = WeightFiles::open(folder, PAIR_HEADS)?;
+    model.files.push(UnloadedFile::new(folder, saved("", CONFIG, config, heads), weights, Vec::new()));
+    Ok(model)
 }
 
 /// A VisionTextDualEncoder.
-pub(super) fn read_dual_encoder(folder: Folder, config: Value) -> Result<Draft> {
+pub(super) fn read_dual_encoder(folder: Folder, config: Value) -> Result<UnloadedModel> {
     let top = Section { name: "", json: &config };
     let (image, words) = (Section::of(&config, "vision_config"), Section::of(&config, "text_config"));
-    let vision_format = find_vision(image.json).context("vision_config")?;
-    let text_format = find_text(words.json).context("text_config")?;
+    let vision_format = towers::vision_format(image.json).context("vision_config")?;
+    let text_format = towers::text_format(words.json).context("text_config")?;
     ensure!(vision_format.pairs, "vision_config: {:?} has no pooler_output of rank 2", model_type(image.json));
     ensure!(text_format.pairs, "text_config: {:?} has no pooler_output", model_type(words.json));
     let vision = (vision_format.read)(&image, Pooling::Pooler)?;
@@ -359,8 +335,8 @@ pub(super) fn read_dual_encoder(folder: Folder, config: Value) -> Result<Draft> 
     // transformers 4 nests CLIP's tower once more than 5.
     let nested = weights.shapes().keys().any(|name| name.starts_with("vision_model.vision_model."));
     let prefix = if nested { "vision_model.vision_model." } else { "vision_model." };
-    vision_format.rules.iter().for_each(|rules| renames.add(rules, prefix, "vision_model."));
-    renames.add(text_format.rules, "text_model.", "text_model.");
+    vision_format.add_names(&image, &mut renames, prefix, "vision_model.")?;
+    text_format.add_names(&words, &mut renames, "text_model.", "text_model.")?;
     renames.add(LINEAR, "", "");
     let options = PairOptions {
         image_pooling: Some(Pooling::Pooler),
@@ -371,7 +347,7 @@ pub(super) fn read_dual_encoder(folder: Folder, config: Value) -> Result<Draft> 
     let model = options.model(vision, text, top.number("logit_scale_init_value", 2.6592)?);
     let mut leftovers = unused(vision_format.unused, prefix);
     leftovers.extend(unused(text_format.unused, "text_model."));
-    let part = part("", "config.json", config, renames);
-    let draft = PartDraft::with_weights(folder, part, weights, leftovers);
-    Ok(Draft { config: model, family: Family::DualEncoder, parts: vec![draft], fresh_heads: None, beside: Vec::new() })
+    let saved = saved("", "config.json", config, renames);
+    let files = vec![UnloadedFile::new(folder, saved, weights, leftovers)];
+    Ok(UnloadedModel { config: model, family: Family::DualEncoder, files, fresh_heads: None, beside: Vec::new() })
 }

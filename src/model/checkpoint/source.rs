@@ -71,16 +71,25 @@ enum Kind {
     Pickle(Vec<PthTensors>),
 }
 
-/// transformers' names of weight files, without their endings.
-pub(super) const TRANSFORMERS: (&str, &str) = ("model", "pytorch_model");
+/// Names of a program's weight files, without their endings.
+#[derive(Clone, Copy)]
+pub(super) struct WeightNames {
+    safetensors: &'static str,
+    pickle: &'static str,
+}
+
+/// transformers'.
+pub(super) const TRANSFORMERS: WeightNames = WeightNames { safetensors: "model", pickle: "pytorch_model" };
 /// open_clip's.
-pub(super) const OPEN_CLIP: (&str, &str) = ("open_clip_model", "open_clip_pytorch_model");
+pub(super) const OPEN_CLIP: WeightNames =
+    WeightNames { safetensors: "open_clip_model", pickle: "open_clip_pytorch_model" };
 /// Ours, for the heads of a pair.
-pub(super) const PAIR_HEADS: (&str, &str) = ("heads", "heads");
+pub(super) const PAIR_HEADS: WeightNames = WeightNames { safetensors: "heads", pickle: "heads" };
 
 impl WeightFiles {
-    /// The first of `<safe>.safetensors`, its sharded form, `<pickle>.bin`, its sharded form; `names` are both.
-    pub fn open(folder: Folder, (safe, pickle): (&str, &str)) -> Result<Self> {
+    /// The first of `<safetensors>.safetensors`, its sharded form, `<pickle>.bin`, its sharded form.
+    pub fn open(folder: Folder, names: WeightNames) -> Result<Self> {
+        let WeightNames { safetensors: safe, pickle } = names;
         let names = [
             format!("{safe}.safetensors"),
             format!("{safe}.safetensors.index.json"),
@@ -181,7 +190,8 @@ fn check_not_lfs_pointer(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The distinct files named by an index. Names come from outside: `ModelFiles::get` refuses those that leave the folder.
+/// The distinct files named by an index. Names come from outside: `ModelFiles::get` refuses those that leave the
+/// folder.
 fn shards(folder: Folder, index: &Path) -> Result<Vec<PathBuf>> {
     #[derive(serde::Deserialize)]
     struct Index {

@@ -14,7 +14,7 @@ const HEAD: usize = 64;
 
 /// Whether the kernels take heads of this width.
 pub(in crate::ops) fn fits(shape: &Attention, width: usize) -> bool {
-    width / shape.heads <= HEAD
+    shape.window.is_none() && width / shape.heads <= HEAD
 }
 
 /// [`Attention::apply`].

@@ -77,17 +77,16 @@ pub(super) fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> R
     }))
 }
 
-/// [`Activation::apply`].
-pub(super) fn activation(x: &Value, kind: Activation) -> Result<Value> {
+/// The kernel's number of an activation; `None` for those that it does not have.
+pub(super) fn activation_number(kind: Activation) -> Option<usize> {
+    let all = [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Tanh];
+    all.iter().position(|known| *known == kind)
+}
+
+/// [`Activation::apply`] of the activation of this number.
+pub(super) fn activation(x: &Value, kind: usize) -> Result<Value> {
     let xs = x.tensor().contiguous()?;
     let (count, y) = (xs.elem_count(), zeros(&xs, xs.shape())?);
-    let kind = match kind {
-        Activation::QuickGelu => 0,
-        Activation::Gelu => 1,
-        Activation::GeluTanh => 2,
-        Activation::Relu => 3,
-        Activation::Tanh => 4,
-    };
     launch("activation", over(count), &[Arg::Tensor(&xs), Arg::Tensor(&y), Arg::Int(count), Arg::Int(kind)])?;
     let inputs = [x];
     let x = x.clone();
@@ -201,7 +200,7 @@ mod tests {
             assert_like_twin(
                 &format!("{kind:?}"),
                 &[x],
-                |v| activation(v[0], kind),
+                |v| activation(v[0], activation_number(kind).unwrap()),
                 |t| reference::activation(t[0], kind),
             );
         }
@@ -248,7 +247,7 @@ mod tests {
                 random(&[keys.rows(), width], 11),
                 random(&[keys.rows(), width], 12),
             ];
-            let shape = Attention { heads, queries, keys, causal };
+            let shape = Attention { heads, queries, keys, causal, window: None };
             assert!(fits(&shape, width));
             assert_like_twin(
                 &what,

@@ -1,0 +1,62 @@
+//! ConvNeXt and ConvNeXt V2.
+
+mod config;
+mod formats;
+mod layers;
+
+use anyhow::Result;
+
+use self::config::ConvNextConfig;
+use super::tower::{VisionConfig, VisionTower};
+use crate::model::format::Tower;
+use crate::model::params::Builder;
+
+/// The row of [`crate::model::towers`].
+pub const TOWER: Tower<Box<dyn VisionConfig>> = Tower { formats: formats::FORMATS, open_clip: None };
+
+impl VisionConfig for ConvNextConfig {
+    fn name(&self) -> &'static str {
+        "ConvNeXt"
+    }
+
+    fn width(&self) -> usize {
+        self.width()
+    }
+
+    fn image_size(&self) -> usize {
+        self.image_size
+    }
+
+    fn set_image_size(&mut self, size: usize) {
+        self.image_size = size;
+    }
+
+    fn blocks(&self) -> usize {
+        self.depths.iter().sum()
+    }
+
+    fn layer_activations(&self) -> usize {
+        self.activations()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check()
+    }
+
+    fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn VisionTower>> {
+        Ok(Box::new(layers::ConvNext::new(b, self)?))
+    }
+
+    fn takes_any_size(&self) -> bool {
+        true
+    }
+
+    fn state_in_python(&self) -> String {
+        let state = if self.pooler_norm { "pooler_output.flatten(1)" } else { "last_hidden_state.flatten(2).mean(2)" };
+        format!("image.{state}")
+    }
+
+    fn preprocessing(&self) -> &'static str {
+        "convnext"
+    }
+}
