@@ -6,14 +6,14 @@ use serde_json::Value;
 use super::format::open_clip::OpenClipTower;
 use super::format::{Tower, TowerFormat};
 use super::text::tower::TextConfig;
-use super::text::{bert, clip};
+use super::text::{bert, clip, modernbert};
 use super::vision::tower::VisionConfig;
 use super::vision::{convnext, resnet, swin, vit};
 
 const VISION: &[Tower<Box<dyn VisionConfig>>] =
     &[vit::TOWER, convnext::TOWER, resnet::TOWER, swin::TOWER];
 
-const TEXT: &[Tower<Box<dyn TextConfig>>] = &[clip::TOWER, bert::TOWER];
+const TEXT: &[Tower<Box<dyn TextConfig>>] = &[clip::TOWER, bert::TOWER, modernbert::TOWER];
 
 /// The form of image tower that a config.json describes.
 ///

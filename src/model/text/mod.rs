@@ -2,5 +2,6 @@
 
 pub mod bert;
 pub mod clip;
+pub mod modernbert;
 mod pool;
 pub mod tower;
