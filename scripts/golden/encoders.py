@@ -8,6 +8,7 @@ Names of cases as arguments write only those.
 
 import contextlib
 import copy
+import functools
 import importlib.metadata
 import math
 import shutil
@@ -23,6 +24,8 @@ import torch.nn.functional as F
 import transformers as hf
 from open_clip.push_to_hf_hub import save_config_for_hf
 from safetensors.torch import load_file, save_file
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.efficientnet import EfficientNet as TimmEfficientNet
 from torch import nn
 
 from clip import LABEL_SMOOTHING, symmetric_loss
@@ -297,12 +300,49 @@ def write_nested_names(name):
 class Pair(nn.Module):
     def __init__(self, vision, text, projection):
         super().__init__()
-        self.vision_model = hf.AutoModel.from_config(vision, attn_implementation="eager")
+        self.vision_model = vision_model(vision)
         self.text_model = hf.AutoModel.from_config(text, attn_implementation="eager")
-        image_width = vision.hidden_sizes[-1] if hasattr(vision, "hidden_sizes") else vision.hidden_size
+        image_width = vision.hidden_dim if hasattr(vision, "hidden_dim") else \
+            vision.hidden_sizes[-1] if hasattr(vision, "hidden_sizes") else vision.hidden_size
         self.visual_projection = PROJECTIONS[projection](image_width)
         self.text_projection = PROJECTIONS[projection](text.hidden_size)
         self.logit_scale = nn.Parameter(torch.zeros(()))
+
+
+def vision_model(config, folder=None):
+    if isinstance(config, LiteConfig):
+        return Lite(config, folder)
+    if folder is None:
+        return hf.AutoModel.from_config(config, attn_implementation="eager")
+    return hf.AutoModel.from_pretrained(folder, attn_implementation="eager")
+
+
+class LiteConfig:
+    """A tiny EfficientNet-Lite. timm's published ones have their numbers in its code; here they are in the config."""
+    image_size = 37  # Odd, and its first map has an odd side too.
+    hidden_dim = 20
+    json = {"architecture": "tf_efficientnet_lite0", "num_classes": 0, "in_channels": [8, 8, 12],
+            "out_channels": [8, 12, 16], "kernel_sizes": [3, 3, 5], "strides": [1, 2, 2], "expand_ratios": [1, 3, 2],
+            "num_block_repeats": [1, 2, 1], "hidden_dim": hidden_dim}
+
+
+class Lite(TimmEfficientNet):
+    def __init__(self, config, folder=None):
+        stages = [["ds_r1_k3_s1_e1_c8"], ["ir_r2_k3_s2_e3_c12"], ["ir_r1_k5_s2_e2_c16"]]
+        super().__init__(
+            decode_arch_def(stages), num_classes=0, num_features=config.hidden_dim, stem_size=8, fix_stem=True,
+            pad_type="same", act_layer=nn.ReLU6, norm_layer=functools.partial(nn.BatchNorm2d, eps=1e-3))
+        self.config = config
+        if folder is not None:
+            self.load_state_dict(load_file(folder / "model.safetensors"))
+
+    def forward(self, pixel_values):
+        return hf.modeling_outputs.BaseModelOutputWithPooling(pooler_output=super().forward(pixel_values))
+
+    def save_pretrained(self, folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_json(Path(folder) / "config.json", self.config.json)
+        save_file(self.state_dict(), Path(folder) / "model.safetensors", metadata={"format": "pt"})
 
 
 def linear(width):
@@ -339,6 +379,14 @@ def resnet(layer_type, hidden_sizes):
                            hidden_act="relu")
 
 
+def efficientnet():
+    # Twice the usual form of a map's margins: block 2 has those for a map of odd sides.
+    return hf.EfficientNetConfig(image_size=34, width_coefficient=0.0125, depth_coefficient=1.0, depth_divisor=4,
+                                 in_channels=[32, 640, 960], out_channels=[640, 960, 1280], kernel_sizes=[3, 3, 5],
+                                 strides=[1, 2, 2], expand_ratios=[1, 3, 2], num_block_repeats=[1, 1, 2],
+                                 depthwise_padding=[2], hidden_dim=16)
+
+
 # Vision, text, image pooling, text pooling, projection, text ids.
 PAIRS = {
     "pair_vit_bert": (vit(), bert(), "pooler", "pooler", "linear", BERT_TEXTS),
@@ -356,9 +404,16 @@ PAIRS = {
 }
 
 
+# Later than open_clip's cases, so that their seeds stay.
+MORE_PAIRS = {
+    "pair_efficientnet_bert": (efficientnet(), bert(), "pooler", "mean", "linear", BERT_TEXTS),
+    "pair_lite_modernbert": (LiteConfig(), modernbert(), "mean", "mean", "linear", dict(begin=62, end=63, pad=61)),
+}
+
+
 def image_state(model, pixel_values, pooling):
     out = model(pixel_values=pixel_values)
-    if pooling == "pooler":
+    if pooling == "pooler" or isinstance(model, Lite):
         return out.pooler_output.flatten(1)
     if pooling == "cls":
         return out.last_hidden_state[:, 0]
@@ -386,7 +441,7 @@ def pair_features(model, batch, image_pooling, text_pooling):
 
 
 def write_pair(name):
-    vision, text, image_pooling, text_pooling, projection, ids = PAIRS[name]
+    vision, text, image_pooling, text_pooling, projection, ids = {**PAIRS, **MORE_PAIRS}[name]
     model = redraw(Pair(vision, text, projection))
     batch = {"pixel_values": images(getattr(vision, "image_size", 32)), **texts(**ids)}
     folder = ROOT / name
@@ -408,7 +463,7 @@ def write_pair(name):
         weights.update({f"{kind}_model.{k}": w for k, w in saved_weights(folder / kind).items()})
 
     again = copy.deepcopy(model)
-    again.vision_model = hf.AutoModel.from_pretrained(folder / "vision", attn_implementation="eager").eval()
+    again.vision_model = vision_model(vision, folder / "vision").eval()
     again.text_model = hf.AutoModel.from_pretrained(folder / "text", attn_implementation="eager").eval()
     torch.testing.assert_close(pair_features(again, batch, image_pooling, text_pooling),
                                (image_features, text_features))
@@ -502,7 +557,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     hf.utils.logging.disable_progress_bar()
     cases = {**dict.fromkeys(SYSTEMS, write_system), "dual_clip_roberta_v4": write_nested_names,
-             **dict.fromkeys(PAIRS, write_pair), **dict.fromkeys(OPEN_CLIP, write_open_clip)}
+             **dict.fromkeys(PAIRS, write_pair), **dict.fromkeys(OPEN_CLIP, write_open_clip),
+             **dict.fromkeys(MORE_PAIRS, write_pair)}
     for seed, (name, write) in enumerate(cases.items()):
         if not sys.argv[1:] or name in sys.argv[1:]:
             torch.manual_seed(seed)

@@ -8,10 +8,10 @@ use super::format::{Tower, TowerFormat};
 use super::text::tower::TextConfig;
 use super::text::{bert, clip, modernbert};
 use super::vision::tower::VisionConfig;
-use super::vision::{convnext, resnet, swin, vit};
+use super::vision::{convnext, efficientnet, resnet, swin, vit};
 
 const VISION: &[Tower<Box<dyn VisionConfig>>] =
-    &[vit::TOWER, convnext::TOWER, resnet::TOWER, swin::TOWER];
+    &[vit::TOWER, convnext::TOWER, resnet::TOWER, swin::TOWER, efficientnet::TOWER];
 
 const TEXT: &[Tower<Box<dyn TextConfig>>] = &[clip::TOWER, bert::TOWER, modernbert::TOWER];
 

@@ -16,7 +16,7 @@ use reportclip::model::{Builder, ClipModel, Part, freeze};
 use reportclip::ops::Tape;
 use reportclip::train::TrainStep;
 
-const CASES: [&str; 26] = [
+const CASES: [&str; 28] = [
     "chinese_clip",
     "dual_beit_bert",
     "dual_clip_roberta",
@@ -36,6 +36,8 @@ const CASES: [&str; 26] = [
     "pair_deit_distilbert",
     "pair_dinov2_roberta",
     "pair_dinov2reg_xlmr",
+    "pair_efficientnet_bert",
+    "pair_lite_modernbert",
     "pair_resnet_bert",
     "pair_resnetbasic_bert",
     "pair_swin_bert",
@@ -305,7 +307,7 @@ fn no_tower_is_named_outside_its_folder_and_the_table() {
             (module, name.split(' ').next().unwrap().to_string(), path)
         }));
     }
-    assert!(towers.len() >= 7, "{towers:?}");
+    assert!(towers.len() >= 8, "{towers:?}");
     let mut named = Vec::new();
     for path in sources(&src).iter().filter(|path| **path != src.join("model/towers.rs")) {
         let source = std::fs::read_to_string(path).unwrap();
@@ -321,6 +323,63 @@ fn no_tower_is_named_outside_its_folder_and_the_table() {
         let row = format!("{}::TOWER", module.split("::").last().unwrap());
         assert_eq!(table.matches(&row).count(), 1, "{row} stands once in the table");
     }
+}
+
+/// The published names, without the weights: every one is a weight of ours or told to be no part of the tower.
+#[test]
+fn published_names_of_efficientnet_lite0_are_all_known() {
+    let names = std::fs::read(golden("encoders/efficientnet_lite0_names.json")).unwrap();
+    let names: BTreeMap<String, BTreeMap<String, Vec<usize>>> = serde_json::from_slice(&names).unwrap();
+    for (model_type, shapes) in names {
+        let folder = tempfile::tempdir().unwrap();
+        let key = if model_type.starts_with("tf_") { "architecture" } else { "model_type" };
+        let config = serde_json::json!({ key: model_type });
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let zeros = |(name, shape): (&String, &Vec<usize>)| {
+            (name.clone(), Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu).unwrap())
+        };
+        let weights: Vec<(String, Tensor)> = shapes.iter().map(zeros).collect();
+        let file = folder.path().join("model.safetensors");
+        reportclip::model::checkpoint::save_safetensors(&file, &weights).unwrap();
+        let pairing = PairOptions { image_pooling: None, text_pooling: None, mlp: false, embed_dim: 8 };
+        let text = open(&golden("encoders/pair_vit_bert/text"));
+        let options = LoadOptions { native_size: Some(224), ..LoadOptions::default() };
+        let loaded = load_pair(&open(folder.path()), &text, &pairing, &options, &Device::Cpu)
+            .unwrap_or_else(|e| panic!("{model_type}: {e:#}"));
+        assert_eq!(loaded.config.vision.width(), 1280);
+        let ours = loaded.params.iter().filter(|p| p.spec.part == Part::Image).count();
+        // Counters of batch norms are carried along; the classifier's two are left out.
+        let counters = shapes.keys().filter(|name| name.ends_with("num_batches_tracked")).count();
+        assert_eq!(ours + counters + 2, shapes.len(), "{model_type}");
+    }
+}
+
+/// A real model, where there is one: see scripts/golden/efficientnet_lite0.py.
+#[test]
+fn efficientnet_lite0_agrees_with_its_package_within_1e_4() {
+    let Ok(folders) = std::env::var("REPORTCLIP_LITE0") else {
+        eprintln!("skipped: REPORTCLIP_LITE0 does not name MODEL_FOLDER:EXPECTED_FOLDER");
+        return;
+    };
+    let (model, expected) = folders.split_once(':').unwrap();
+    // The first real pair: with MiniLM beside it, where that is there.
+    let minilm = std::env::var("REPORTCLIP_MINILM").ok();
+    let text = match minilm.as_deref().and_then(|folders| folders.split_once(':')) {
+        Some((minilm, _)) => open(Path::new(minilm)),
+        None => open(&golden("encoders/pair_vit_bert/text")),
+    };
+    let pairing = PairOptions { image_pooling: None, text_pooling: None, mlp: false, embed_dim: 1280 };
+    let options = LoadOptions { native_size: Some(224), ..LoadOptions::default() };
+    let loaded = load_pair(&open(Path::new(model)), &text, &pairing, &options, &Device::Cpu).unwrap();
+    let heads = loaded.params.get("visual_projection.weight").unwrap();
+    heads.var.set(&Tensor::eye(1280, DType::F32, &Device::Cpu).unwrap()).unwrap();
+    let clip = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params)).unwrap();
+    let expected = tensors(&Path::new(expected).join("expected.safetensors"));
+    let ours = clip.image_features(&expected["pixel_values"]).unwrap();
+    let pairs = numbers(ours.tensor()).into_iter().zip(numbers(&expected["features"]));
+    let worst = pairs.fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+    eprintln!("{} images, {} in all, largest difference {worst:e}", ours.tensor().dims()[0], loaded.config.text.name());
+    assert!(worst < 1e-4, "{worst:e}");
 }
 
 /// A real model, where there is one: see scripts/golden/minilm.py.

@@ -110,6 +110,28 @@ const CLASSES: &[Class] = &[
         clip_colours: false,
     },
     Class {
+        name: "EfficientNet",
+        // Its second division by image_std is taken into that; what is left is what ViT's class does.
+        written: "ViTImageProcessor",
+        model_types: &["efficientnet"],
+        square: true,
+        size: Resize::Exact(346, 346),
+        resample: BICUBIC,
+        crop: None,
+        clip_colours: false,
+    },
+    Class {
+        // timm's, which transformers has no class for: seven eighths of the image, as its pretrained_cfg says.
+        name: "EfficientNetLite0",
+        written: "CLIPImageProcessor",
+        model_types: &["efficientnet_lite0", "tf_efficientnet_lite0"],
+        square: false,
+        size: Resize::ShortestEdge(256),
+        resample: BICUBIC,
+        crop: Some(224),
+        clip_colours: false,
+    },
+    Class {
         name: "Beit",
         written: "BeitImageProcessor",
         model_types: &["beit"],
@@ -213,6 +235,12 @@ impl Preprocess {
                 mean: if normalise { three(json, "image_mean", defaults.mean)? } else { [0.0; 3] },
                 std,
             };
+        if class.name == "EfficientNet" {
+            ensure!(!flag("rescale_offset", false)?, "rescale_offset is true; this version takes false");
+            if normalise && flag("include_top", true)? {
+                read.std = read.std.map(|std| std * std);
+            }
+        }
         if class.name == "ConvNext" {
             read.take_share(match given("crop_pct") {
                 None => 224.0 / 256.0,

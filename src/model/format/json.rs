@@ -105,8 +105,10 @@ impl<'a> Section<'a> {
             "gelu" => Ok(Activation::Gelu),
             "gelu_pytorch_tanh" | "gelu_new" => Ok(Activation::GeluTanh),
             "relu" => Ok(Activation::Relu),
+            "relu6" => Ok(Activation::Relu6),
+            "silu" | "swish" => Ok(Activation::Silu),
             other => bail!(
-                "{} is {other:?}; known are quick_gelu, gelu, gelu_pytorch_tanh and relu",
+                "{} is {other:?}; known are quick_gelu, gelu, gelu_pytorch_tanh, relu, relu6 and silu",
                 self.path(key)
             ),
         }
