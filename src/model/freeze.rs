@@ -79,7 +79,9 @@ pub fn apply(freeze: &FreezeConfig, params: &mut Params) {
             Part::Image | Part::Text if adapted && !is_adapter(&spec.name) => false,
             Part::Image => !covers(freeze.image, spec.depth),
             Part::Text => !covers(freeze.text, spec.depth),
-            Part::Heads if matches!(spec.name.as_str(), "logit_scale" | "logit_bias") => !freeze.logit_scale,
+            Part::Heads if spec.name == "logit_scale" => !freeze.logit_scale,
+            // SigLIP's bias is no projection and no scale: no key freezes it.
+            Part::Heads if spec.name == "logit_bias" => true,
             Part::Heads => !freeze.projections,
         };
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use rayon::prelude::*;
 
 use crate::model::{Depth, MAX_LOGIT_SCALE, Param, Params, Part};
@@ -46,7 +46,12 @@ pub struct AdamW {
     blocks: [usize; 2],
     /// Updates before which a weight was frozen.
     starts: BTreeMap<String, i32>,
+    /// `logit_scale` is kept at or below this.
+    max_logit_scale: f32,
 }
+
+/// Name of [`AdamW::max_logit_scale`] in a checkpoint: it is where the first run of a training began.
+const MAX_LOGIT_SCALE_STATE: &str = "max_logit_scale";
 
 impl AdamW {
     /// Moments of zero for the trainable weights of `params`.
@@ -66,7 +71,11 @@ impl AdamW {
             };
             params.iter().map(block).max().unwrap_or(0)
         });
-        Ok(Self { options, t: 0, moments: moments.into_iter().collect(), blocks, starts: BTreeMap::new() })
+        // Published SigLIPs begin above CLIP's limit: that must not pull them down.
+        let start = params.get("logit_scale").map(|p| p.var.to_device(&Device::Cpu)?.to_scalar::<f32>()).transpose()?;
+        let max_logit_scale = start.unwrap_or(f32::NEG_INFINITY).max(MAX_LOGIT_SCALE as f32);
+        let moments = moments.into_iter().collect();
+        Ok(Self { options, t: 0, moments, blocks, starts: BTreeMap::new(), max_logit_scale })
     }
 
     /// Whether gradients are clipped by the norm of all together.
@@ -74,8 +83,8 @@ impl AdamW {
         self.options.clip_grad_norm > 0.0
     }
 
-    /// One update of all weights; `lr_factor` is the schedule's. Keeps `logit_scale` at or below ln 100. Returns the
-    /// gradient's norm before clipping.
+    /// One update of all weights; `lr_factor` is the schedule's. Keeps `logit_scale` at or below ln 100, or where it
+    /// started if that is more. Returns the gradient's norm before clipping.
     ///
     /// # Errors
     /// A gradient that is not finite: names the first such weight. Nothing is changed then.
@@ -152,19 +161,20 @@ impl AdamW {
         };
         adamw_step(&param.var, grad, m, v, &step)?;
         if name == "logit_scale" {
-            param.var.set(&param.var.minimum(MAX_LOGIT_SCALE)?)?;
+            param.var.set(&param.var.minimum(self.max_logit_scale)?)?;
         }
         Ok(())
     }
 
-    /// All moments, `m.<weight>` and `v.<weight>`, for a checkpoint.
+    /// All moments, `m.<weight>` and `v.<weight>`, and the limit of `logit_scale` where it is not CLIP's,
+    /// for a checkpoint.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let pairs = self.moments.iter();
-        pairs
-            .flat_map(|(name, (m, v))| {
-                [(format!("m.{name}"), m.as_detached_tensor()), (format!("v.{name}"), v.as_detached_tensor())]
-            })
-            .collect()
+        let pairs = self.moments.iter().flat_map(|(name, (m, v))| {
+            [(format!("m.{name}"), m.as_detached_tensor()), (format!("v.{name}"), v.as_detached_tensor())]
+        });
+        let raised = self.max_logit_scale > MAX_LOGIT_SCALE as f32;
+        let limit = raised.then(|| Tensor::full(self.max_logit_scale, (), &Device::Cpu).ok()).flatten();
+        pairs.chain(limit.map(|limit| (MAX_LOGIT_SCALE_STATE.to_string(), limit))).collect()
     }
 
     /// Puts back what [`Self::state`] gave, after `t` updates.
@@ -177,6 +187,9 @@ impl AdamW {
                 let saved = tensors.get(&key).with_context(|| format!("the checkpoint has no {key}"))?;
                 var.set(&saved.to_device(var.device())?).with_context(|| key)?;
             }
+        }
+        if let Some(limit) = tensors.get(MAX_LOGIT_SCALE_STATE) {
+            self.max_logit_scale = limit.to_device(&Device::Cpu)?.to_scalar()?;
         }
         self.t = i32::try_from(t).context("too many updates")?;
         Ok(())

@@ -289,6 +289,18 @@ fn chunks_and_recomputation_give_the_gradients_of_the_whole_batch() {
     }
 }
 
+#[test]
+fn freezing_the_scale_leaves_the_bias_trained() {
+    for name in ["siglip", "oc_siglip"] {
+        let mut case = case(name);
+        let trained = |case: &Case, name: &str| case.loaded.params.get(name).unwrap().trainable;
+        freeze::apply(&FreezeConfig { logit_scale: true, ..FreezeConfig::NONE }, &mut case.loaded.params);
+        assert!(!trained(&case, "logit_scale") && trained(&case, "logit_bias"), "{name}");
+        freeze::apply(&FreezeConfig { projections: true, ..FreezeConfig::NONE }, &mut case.loaded.params);
+        assert!(trained(&case, "logit_scale") && trained(&case, "logit_bias"), "{name}");
+    }
+}
+
 /// A tower is its folder and its row: whoever names one elsewhere makes the next tower touch another file.
 #[test]
 fn no_tower_is_named_outside_its_folder_and_the_table() {

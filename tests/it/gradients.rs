@@ -219,6 +219,35 @@ fn logit_scale_stays_at_or_below_ln_100() {
 }
 
 #[test]
+fn a_logit_scale_that_starts_above_ln_100_is_not_pulled_down_and_resumes_so() {
+    let loaded = load_golden("clip/odd_widths");
+    let scale = &loaded.params.get("logit_scale").unwrap().var;
+    // As SigLIP is published: 117.3.
+    let start = 117.3f32.ln();
+    scale.set(&Tensor::new(start, &Device::Cpu).unwrap()).unwrap();
+    let grads = |sign: f64| -> reportclip::optim::Gradients {
+        let grad = |p: &reportclip::model::Param| Gradient::Dense((p.var.ones_like().unwrap() * sign).unwrap());
+        loaded.params.iter().map(|p| (p.spec.name.clone(), grad(p))).collect()
+    };
+    let options = AdamWOptions { lr_heads: 0.1, ..OPTIONS };
+    let mut optimizer = AdamW::new(&loaded.params, options).unwrap();
+    let value = || scale.to_scalar::<f32>().unwrap();
+    optimizer.step(&loaded.params, &grads(-1.0), 1.0).unwrap();
+    assert_eq!(value(), start, "it stays at its start at most");
+    optimizer.step(&loaded.params, &grads(3.0), 1.0).unwrap();
+    let lower = value();
+    assert!(lower < start && lower > 100f32.ln(), "{lower}");
+    // A resumed run begins at another number, and has the first one's limit.
+    let state: std::collections::HashMap<String, Tensor> = optimizer.state().into_iter().collect();
+    let mut resumed = AdamW::new(&loaded.params, options).unwrap();
+    resumed.restore(&state, 2).unwrap();
+    for _ in 0..20 {
+        resumed.step(&loaded.params, &grads(-3.0), 1.0).unwrap();
+    }
+    assert_eq!(value(), start);
+}
+
+#[test]
 fn each_part_has_its_learning_rate_and_clipping_scales_the_moments() {
     let loaded = load_golden("clip/odd_widths");
     let before = loaded.params.snapshot().unwrap();
