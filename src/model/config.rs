@@ -7,7 +7,7 @@ use super::text::tower::TextConfig;
 use super::vision::tower::VisionConfig;
 
 /// A whole dual encoder.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ClipConfig {
     /// Image tower.
     pub vision: Box<dyn VisionConfig>,

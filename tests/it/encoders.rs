@@ -209,7 +209,7 @@ fn what_was_read_is_written_back_the_same() {
         let size = case.expected["pixel_values"].dim(3).unwrap();
         let options = LoadOptions { native_size: Some(size), ..LoadOptions::default() };
         let again = load(&open(out.path()), &options, &Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e:#}"));
-        assert_eq!(again.config.vision, case.loaded.config.vision, "{name}");
+        assert_eq!(&*again.config.vision, &*case.loaded.config.vision, "{name}");
         for (weight, before) in &weights {
             let after = &again.params.get(weight).unwrap().var;
             assert_eq!(numbers(after), numbers(before), "{name}: {weight}");

@@ -369,3 +369,27 @@ fn read_size(json: &Value, square: bool) -> Result<Resize> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn efficientnet_divides_by_its_deviation_twice() {
+        let json = json!({
+            "image_processor_type": "EfficientNetImageProcessor", "size": {"height": 2, "width": 2},
+            "image_mean": [0.485, 0.456, 0.406], "image_std": [0.479, 0.473, 0.474],
+        });
+        let read = Preprocess::from_json(&json, None).unwrap();
+        // What transformers 5.23 makes of a pixel of 200.
+        for (i, expected) in [1.304_534_6, 1.467_461_6, 1.683_819].into_iter().enumerate() {
+            let ours = (200.0 / 255.0 - read.mean[i]) / read.std[i];
+            assert!((ours - expected).abs() < 1e-5, "{ours} {expected}");
+        }
+        let once =
+            Preprocess::from_json(&json!({"include_top": false, "image_std": [0.5, 0.5, 0.5]}), Some("efficientnet"));
+        assert_eq!(once.unwrap().std, [0.5; 3]);
+        let offset = Preprocess::from_json(&json!({"rescale_offset": true}), Some("efficientnet"));
+        assert_eq!(offset.unwrap_err().to_string(), "rescale_offset is true; this version takes false");
+    }
+}

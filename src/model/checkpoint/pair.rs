@@ -140,7 +140,7 @@ pub fn open_tower(files: &ModelFiles) -> Result<usize> {
     let weights = if is_vision(&config) {
         find_tower(folder, None, towers::vision_format, "vision_model.")?.weights
     } else {
-        find_tower(folder, None, towers::text_format, "text_model.")?.weights
+        find_tower(folder, sentence_pooling(folder)?, towers::text_format, "text_model.")?.weights
     };
     Ok(weights.shapes().values().map(|shape| shape.iter().product::<usize>()).sum())
 }
@@ -206,11 +206,7 @@ fn find_tower<'a, C>(
     let mut renames = Renames::default();
     format.add_names(&section, &mut renames, "", ours).with_context(place)?;
     let prefix = prefix_of(format.prefixes, &weights, &renames);
-    let pooling = match (pooling, sentence_pooling(folder)?) {
-        (Some(asked), _) => asked,
-        (None, Some(said)) => said,
-        (None, None) => own_pooling(format, prefix, &weights),
-    };
+    let pooling = pooling.unwrap_or_else(|| own_pooling(format, prefix, &weights));
     let config = (format.read)(&section, pooling).with_context(place)?;
     Ok(FoundTower { format, config, json, folder, weights, renames, prefix, pooling })
 }
@@ -244,12 +240,16 @@ const NOT_VISION: &[(&str, &str)] = &[
 pub(super) fn compose<'a>(image: Folder<'a>, text: Folder<'a>, options: &PairOptions) -> Result<UnloadedModel<'a>> {
     let vision_format = towers::vision_format;
     let image = find_tower(image, options.image_pooling, vision_format, "vision_model.").context("model.image")?;
-    let text = find_tower(text, options.text_pooling, towers::text_format, "text_model.").context("model.text")?;
+    let asked = match options.text_pooling {
+        Some(asked) => Some(asked),
+        None => sentence_pooling(text).context("model.text")?,
+    };
+    let text = find_tower(text, asked, towers::text_format, "text_model.").context("model.text")?;
     let options = PairOptions { image_pooling: Some(image.pooling), text_pooling: Some(text.pooling), ..*options };
     let config = options.model(image.config.clone(), text.config.clone(), LOGIT_SCALE_INIT);
     // transformers' class takes what it calls pooler_output, through one matrix.
     let pooler = (image.format.read)(&Section { name: "", json: &image.json }, Pooling::Pooler);
-    let as_pooler = pooler.is_ok_and(|pooler| pooler == image.config) && text.pooling == Pooling::Pooler;
+    let as_pooler = pooler.is_ok_and(|pooler| *pooler == *image.config) && text.pooling == Pooling::Pooler;
     let merged = as_pooler && image.format.pairs && text.format.pairs && !options.mlp;
     let (family, heads) = if merged {
         let json = json!({

@@ -42,14 +42,16 @@ pub(super) struct WholeModel {
     sigmoid: bool,
 }
 
+const CLIP: WholeModel = WholeModel {
+    family: Family::Clip,
+    model_type: "clip",
+    image_pooling: Pooling::Cls,
+    text_pooling: Pooling::Eos,
+    sigmoid: false,
+};
+
 const WHOLE_MODELS: &[WholeModel] = &[
-    WholeModel {
-        family: Family::Clip,
-        model_type: "clip",
-        image_pooling: Pooling::Cls,
-        text_pooling: Pooling::Eos,
-        sigmoid: false,
-    },
+    CLIP,
     WholeModel {
         family: Family::ChineseClip,
         model_type: "chinese_clip",
@@ -197,7 +199,7 @@ pub fn fresh_clip(numbers: &FreshClip, text_fields: &Value) -> Result<(ClipConfi
         "model_type": "clip", "architectures": ["CLIPModel"], "projection_dim": numbers.embed_dim,
         "logit_scale_init_value": LOGIT_SCALE_INIT, "vision_config": vision, "text_config": text,
     });
-    let (config, renames) = WHOLE_MODELS[0].config(&json)?;
+    let (config, renames) = CLIP.config(&json)?;
     let layout = Layout { family: Family::Clip, files: vec![saved(json, renames)], beside: Vec::new() };
     Ok((config, layout))
 }
