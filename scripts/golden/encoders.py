@@ -321,14 +321,14 @@ class LiteConfig:
     """A tiny EfficientNet-Lite. timm's published ones have their numbers in its code; here they are in the config."""
     image_size = 37  # Odd, and its first map has an odd side too.
     hidden_dim = 20
-    json = {"architecture": "tf_efficientnet_lite0", "num_classes": 0, "in_channels": [8, 8, 12],
-            "out_channels": [8, 12, 16], "kernel_sizes": [3, 3, 5], "strides": [1, 2, 2], "expand_ratios": [1, 3, 2],
+    json = {"architecture": "tf_efficientnet_lite0", "num_classes": 0, "in_channels": [8, 8, 16],
+            "out_channels": [8, 16, 16], "kernel_sizes": [3, 3, 5], "strides": [1, 2, 2], "expand_ratios": [1, 3, 2],
             "num_block_repeats": [1, 2, 1], "hidden_dim": hidden_dim}
 
 
 class Lite(TimmEfficientNet):
     def __init__(self, config, folder=None):
-        stages = [["ds_r1_k3_s1_e1_c8"], ["ir_r2_k3_s2_e3_c12"], ["ir_r1_k5_s2_e2_c16"]]
+        stages = [["ds_r1_k3_s1_e1_c8"], ["ir_r2_k3_s2_e3_c16"], ["ir_r1_k5_s2_e2_c16"]]
         super().__init__(
             decode_arch_def(stages), num_classes=0, num_features=config.hidden_dim, stem_size=8, fix_stem=True,
             pad_type="same", act_layer=nn.ReLU6, norm_layer=functools.partial(nn.BatchNorm2d, eps=1e-3))

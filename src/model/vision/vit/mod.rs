@@ -10,8 +10,8 @@ use anyhow::Result;
 
 use self::config::{VitConfig, VitPool};
 use super::tower::{LearntPositions, PatchRows, VisionConfig, VisionTower};
-use crate::model::freeze::FreezeDepth;
 use crate::model::format::Tower;
+use crate::model::freeze::FreezeDepth;
 use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds};
 use crate::model::params::Builder;
 
