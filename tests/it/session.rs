@@ -6,10 +6,8 @@ use std::fs;
 use candle_core::{Device, Tensor};
 use reportclip::data::{Picture, Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, bpe};
 use reportclip::eval::explain;
-use reportclip::model::checkpoint::{Layout, LoadOptions, Loaded, load, random};
-use reportclip::model::{
-    ClipConfig, ClipTextConfig, EosRule, LOGIT_SCALE_INIT, Projection, TextConfig, VisionConfig, VitConfig,
-};
+use reportclip::model::LOGIT_SCALE_INIT;
+use reportclip::model::checkpoint::{FreshClip, FreshTower, LoadOptions, Loaded, fresh_clip, load, random};
 use reportclip::ops::reference::l2_normalize;
 use reportclip::session::{ModelFolder, Session};
 use serde_json::Value;
@@ -38,21 +36,20 @@ fn session(loaded: Loaded, tokenizer: ReportTokenizer) -> Session {
 /// A tiny CLIP with a bias, as SigLIP has it.
 fn with_bias() -> Session {
     let tokenizer = tokenizer();
-    let eos = EosRule::FirstEqual(tokenizer.end_id().unwrap());
-    let config = ClipConfig {
-        vision: VisionConfig::Vit(VitConfig { heads: 2, ..VitConfig::clip(16, 1, 32, 16) }),
-        text: TextConfig::Clip(ClipTextConfig {
-            heads: 2,
-            ..ClipTextConfig::clip(16, 1, tokenizer.vocab_size(), 16, eos)
-        }),
-        visual_projection: Projection::Linear { bias: false },
-        text_projection: Projection::Linear { bias: false },
+    let tower = FreshTower { width: 16, layers: 1, heads: 2 };
+    let numbers = FreshClip {
+        vision: tower,
+        image_size: 32,
+        patch_size: 16,
+        text: tower,
+        vocab_size: tokenizer.vocab_size(),
+        context_length: 16,
+        end_id: tokenizer.end_id().unwrap(),
         embed_dim: 16,
-        logit_scale_init: LOGIT_SCALE_INIT,
-        logit_bias_init: Some(-10.0),
     };
+    let (mut config, layout) = fresh_clip(&numbers, &serde_json::json!({})).unwrap();
+    config.logit_bias_init = Some(-10.0);
     let params = random(&config, 1, &Device::Cpu).unwrap();
-    let layout = Layout::fresh_clip(&config, serde_json::json!({})).unwrap();
     let loaded = Loaded { config, params, layout, ignored: Vec::new(), fresh: Vec::new() };
     session(loaded, tokenizer)
 }
