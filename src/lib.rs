@@ -14,7 +14,6 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod fs;
-pub mod html;
 pub mod hub;
 pub mod loss;
 pub mod metrics;

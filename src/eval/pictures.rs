@@ -2,6 +2,8 @@
 //! reports. These are patients' data: they stay in the run folder, and `eval.gallery = 0` keeps none.
 
 use anyhow::Result;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +12,6 @@ use super::pairs::Pair;
 use super::retrieval::outcomes;
 use crate::data::image;
 use crate::data::{ImageSource, Row};
-use crate::html::base64;
 
 /// Rows of the heat map.
 const HEAT_ROWS: usize = 32;
@@ -126,5 +127,5 @@ fn example(split: &EncodedSplit, reports: &Tensor, image: usize, rank: usize) ->
 
 fn thumbnail(source: &ImageSource) -> String {
     let jpeg = source.read().and_then(|picture| image::thumbnail(&picture, SIDE));
-    jpeg.map_or(String::new(), |jpeg| base64(&jpeg))
+    jpeg.map_or(String::new(), |jpeg| BASE64_STANDARD.encode(jpeg))
 }

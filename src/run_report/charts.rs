@@ -1,6 +1,6 @@
-//! Charts as SVG text. Colours are variables of the page's style, so that they follow light, dark and print.
+//! Charts as SVG. Colours are variables of the page's style, so that they follow light, dark and print.
 
-use crate::html::escape;
+use maud::{Markup, html};
 
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 220.0;
@@ -60,93 +60,88 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A chart with its title; empty where no line has a point.
-pub(super) fn chart(title: &str, x_name: &str, lines: &[Line]) -> String {
-    let Some(scale) = Scale::of(lines) else { return String::new() };
-    let mut svg = format!(
-        "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-        escape(title),
-        escape(title)
-    );
-    for i in 0..=4 {
-        let share = f64::from(i) / 4.0;
-        let y = scale.y.0 + share * (scale.y.1 - scale.y.0);
-        let x = scale.x.0 + share * (scale.x.1 - scale.x.0);
-        let (_, at_y) = scale.at((x, y));
-        let (at_x, _) = scale.at((x, y));
-        svg.push_str(&format!(
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at_y:.1}\" y2=\"{at_y:.1}\"/>\
-             <text class=\"y\" x=\"{}\" y=\"{:.1}\">{}</text><text class=\"x\" x=\"{at_x:.1}\" y=\"{}\">{}</text>",
-            WIDTH - RIGHT,
-            LEFT - 5.0,
-            at_y + 4.0,
-            number(y),
-            HEIGHT - 9.0,
-            number(x)
-        ));
-    }
-    for line in lines {
-        let points: Vec<(f64, f64)> = line.points.iter().filter(|p| p.1.is_finite()).map(|p| scale.at(*p)).collect();
-        let path: String = points.iter().map(|(x, y)| format!("{x:.1},{y:.1} ")).collect();
-        let class = if line.reference { "mark reference" } else { "mark" };
-        svg.push_str(&format!(
-            "<polyline class=\"{class} c{}\" points=\"{}\"><title>{}</title></polyline>",
-            line.color % COLORS,
-            path.trim_end(),
-            escape(&line.name)
-        ));
-        // Few points are points, not only corners.
-        if points.len() <= 30 && !line.reference {
-            points.iter().for_each(|(x, y)| {
-                svg.push_str(&format!(
-                    "<circle class=\"dot c{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\"/>",
-                    line.color % COLORS
-                ));
-            });
+pub(super) fn chart(title: &str, x_name: &str, lines: &[Line]) -> Markup {
+    let Some(scale) = Scale::of(lines) else { return html! {} };
+    html! {
+        figure {
+            figcaption { (title) }
+            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(title) {
+                @for quarter in 0..=4 { (grid(&scale, f64::from(quarter) / 4.0)) }
+                @for line in lines { (curve(&scale, line)) }
+            }
+            p.legend {
+                @for line in lines {
+                    span class={ "key" @if line.reference { " reference" } " " (color(line)) } {}
+                    (line.name) " "
+                }
+                span.axis { "→ " (x_name) }
+            }
         }
     }
-    svg.push_str("</svg><p class=\"legend\">");
-    for line in lines {
-        let class = if line.reference { " reference" } else { "" };
-        svg.push_str(&format!("<span class=\"key{class} c{}\"></span>{} ", line.color % COLORS, escape(&line.name)));
-    }
-    svg.push_str(&format!("<span class=\"axis\">→ {}</span></p></figure>", escape(x_name)));
-    svg
 }
 
-/// How many colours the style has.
-pub(super) const COLORS: usize = 8;
+/// A level with its number, and the number below it, at a share of both axes.
+fn grid(scale: &Scale, share: f64) -> Markup {
+    let x = scale.x.0 + share * (scale.x.1 - scale.x.0);
+    let y = scale.y.0 + share * (scale.y.1 - scale.y.0);
+    let (at_x, at_y) = scale.at((x, y));
+    html! {
+        line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(tenths(at_y)) y2=(tenths(at_y)) {}
+        text.y x=(LEFT - 5.0) y=(tenths(at_y + 4.0)) { (number(y)) }
+        text.x x=(tenths(at_x)) y=(HEIGHT - 9.0) { (number(x)) }
+    }
+}
+
+fn curve(scale: &Scale, line: &Line) -> Markup {
+    let points: Vec<(f64, f64)> = line.points.iter().filter(|p| p.1.is_finite()).map(|p| scale.at(*p)).collect();
+    let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    // Few points are points, not only corners.
+    let dots: &[(f64, f64)] = if points.len() <= 30 && !line.reference { &points } else { &[] };
+    html! {
+        polyline class={ "mark" @if line.reference { " reference" } " " (color(line)) } points=(path.join(" ")) {
+            title { (line.name) }
+        }
+        @for (x, y) in dots { circle class={ "dot " (color(line)) } cx=(tenths(*x)) cy=(tenths(*y)) r="2.6" {} }
+    }
+}
+
+/// The style's class of a line's colour.
+fn color(line: &Line) -> String {
+    const COLORS: usize = 8;
+    format!("c{}", line.color % COLORS)
+}
+
+/// A place in a drawing.
+fn tenths(value: f64) -> String {
+    format!("{value:.1}")
+}
 
 /// Similarities as squares, from the lowest to the highest; the diagonal is framed.
-pub(super) fn heat_map(title: &str, rows: &[Vec<f64>]) -> String {
+pub(super) fn heat_map(title: &str, rows: &[Vec<f64>]) -> Markup {
     let all = || rows.iter().flatten().copied().filter(|v| v.is_finite());
     if rows.is_empty() || all().next().is_none() {
-        return String::new();
+        return html! {};
     }
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let side = 300.0 / rows.len() as f64;
-    let mut svg = format!(
-        "<figure><figcaption>{}</figcaption><svg class=\"heat\" viewBox=\"0 0 300 300\" role=\"img\" aria-label=\"{}\">",
-        escape(title),
-        escape(title)
-    );
-    for (i, row) in rows.iter().enumerate() {
-        for (k, value) in row.iter().enumerate() {
-            let share = (value - low) / (high - low).max(1e-9);
-            let class = if i == k { "mark own" } else { "mark" };
-            svg.push_str(&format!(
-                "<rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{side:.2}\" height=\"{side:.2}\" \
-                 fill-opacity=\"{share:.2}\"/>",
-                k as f64 * side,
-                i as f64 * side
-            ));
+    let size = format!("{side:.2}");
+    let share = |value: f64| format!("{:.2}", (value - low) / (high - low).max(1e-9));
+    html! {
+        figure {
+            figcaption { (title) }
+            svg.heat viewBox="0 0 300 300" role="img" aria-label=(title) {
+                @for (i, row) in rows.iter().enumerate() {
+                    @for (k, value) in row.iter().enumerate() {
+                        rect.mark.own[i == k] x=(tenths(k as f64 * side)) y=(tenths(i as f64 * side)) width=(size)
+                            height=(size) fill-opacity=(share(*value)) {}
+                    }
+                }
+            }
+            p.legend {
+                "image ↓ report →, cosine from " (number(low)) " (pale) to " (number(high)) " (full); own pairs framed"
+            }
         }
     }
-    svg.push_str(&format!(
-        "</svg><p class=\"legend\">image ↓ report →, cosine from {} (pale) to {} (full); own pairs framed</p></figure>",
-        number(low),
-        number(high)
-    ));
-    svg
 }
 
 /// A bar with an interval and a level to read it against.
@@ -158,47 +153,37 @@ pub(super) struct Bar {
 }
 
 /// Bars from 0 to `most`.
-pub(super) fn bars(title: &str, bars: &[Bar], most: f64) -> String {
+pub(super) fn bars(title: &str, bars: &[Bar], most: f64) -> Markup {
     let shown: Vec<&Bar> = bars.iter().filter(|b| b.value.is_finite()).collect();
     if shown.is_empty() {
-        return String::new();
+        return html! {};
     }
     let height = 22.0 * shown.len() as f64 + 6.0;
     let x = |v: f64| 170.0 + (v / most).clamp(0.0, 1.0) * 230.0;
-    let mut svg = format!(
-        "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 470 {height}\" role=\"img\" aria-label=\"{}\">",
-        escape(title),
-        escape(title)
-    );
-    for (i, bar) in shown.iter().enumerate() {
-        let y = 4.0 + 22.0 * i as f64;
-        let name: String = bar.name.chars().take(26).collect();
-        svg.push_str(&format!(
-            "<text class=\"y\" x=\"164\" y=\"{:.1}\">{}</text><rect class=\"mark bar\" x=\"170\" y=\"{y:.1}\" \
-             width=\"{:.1}\" height=\"15\"/><text class=\"v\" x=\"408\" y=\"{:.1}\">{}</text>",
-            y + 12.0,
-            escape(&name),
-            x(bar.value) - 170.0,
-            y + 12.0,
-            number(bar.value)
-        ));
-        if let Some((low, high)) = bar.interval {
-            let middle = y + 7.5;
-            svg.push_str(&format!(
-                "<line class=\"whisker\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\"/>",
-                x(low),
-                x(high)
-            ));
-        }
-        if let Some(chance) = bar.chance {
-            let at = x(chance);
-            svg.push_str(&format!(
-                "<line class=\"level\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>",
-                y - 1.0,
-                y + 16.0
-            ));
+    html! {
+        figure {
+            figcaption { (title) }
+            svg viewBox={ "0 0 470 " (height) } role="img" aria-label=(title) {
+                @for (i, bar) in shown.iter().enumerate() { (row(bar, 4.0 + 22.0 * i as f64, x)) }
+            }
+            p.legend { "line: 95 % interval; broken: chance" }
         }
     }
-    svg.push_str("</svg><p class=\"legend\">line: 95 % interval; broken: chance</p></figure>");
-    svg
+}
+
+/// One bar with its top at `y`; `x` places a value.
+fn row(bar: &Bar, y: f64, x: impl Fn(f64) -> f64) -> Markup {
+    let name: String = bar.name.chars().take(26).collect();
+    let middle = tenths(y + 7.5);
+    html! {
+        text.y x="164" y=(tenths(y + 12.0)) { (name) }
+        rect.mark.bar x="170" y=(tenths(y)) width=(tenths(x(bar.value) - 170.0)) height="15" {}
+        text.v x="408" y=(tenths(y + 12.0)) { (number(bar.value)) }
+        @if let Some((low, high)) = bar.interval {
+            line.whisker x1=(tenths(x(low))) x2=(tenths(x(high))) y1=(middle) y2=(middle) {}
+        }
+        @if let Some(chance) = bar.chance {
+            line.level x1=(tenths(x(chance))) x2=(tenths(x(chance))) y1=(tenths(y - 1.0)) y2=(tenths(y + 16.0)) {}
+        }
+    }
 }

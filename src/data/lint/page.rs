@@ -1,69 +1,70 @@
 //! The findings as one HTML page that opens from disk: no script, no network.
 
-use super::finding::{Level, LintReport};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::finding::{Finding, Histogram, Level, LintReport};
 use super::images::thumbnail;
 use crate::data::Row;
-use crate::html::{base64, escape};
 
 /// Images shown beside a finding about images.
 const THUMBNAILS: usize = 8;
 
 /// The page. `rows` are those that were looked at; their reports are not shown.
 pub fn page(report: &LintReport, rows: &[Row]) -> String {
-    let mut html = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>Data check</title><style>{STYLE}</style><h1>Data check</h1>\
-         <p>{}: {} usable rows, {} images ({} looked into), {} reports, {} patients.</p>",
-        escape(&report.manifest),
-        report.rows,
-        report.images,
-        report.images_looked_at,
-        report.reports,
-        report.patients
-    );
-    if report.findings.is_empty() {
-        html.push_str("<p>Nothing was found.</p>");
-    }
-    for finding in &report.findings {
-        let level = match finding.level {
-            Level::Error => "error",
-            Level::Warning => "warning",
-            Level::Note => "note",
-        };
-        html.push_str(&format!(
-            "<section class=\"{level}\"><h2>{} <small>{level}, {}</small></h2><p>{}</p><p class=\"rows\">{}</p>",
-            finding.count,
-            finding.kind.word().replace('_', " "),
-            escape(&finding.message),
-            finding.rows.iter().map(|r| escape(r)).collect::<Vec<_>>().join(", ")
-        ));
-        if finding.kind.is_about_images() {
-            for &row in finding.examples.iter().take(THUMBNAILS) {
-                if let Some(jpeg) = thumbnail(&rows[row]) {
-                    let data = base64(&jpeg);
-                    html.push_str(&format!(
-                        "<img alt=\"line {}\" src=\"data:image/jpeg;base64,{data}\">",
-                        rows[row].line
-                    ));
-                }
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width";
+            title { "Data check" }
+            style { (PreEscaped(STYLE)) }
+            h1 { "Data check" }
+            p {
+                (report.manifest) ": " (report.rows) " usable rows, " (report.images) " images (" (report.images_looked_at)
+                " looked into), " (report.reports) " reports, " (report.patients) " patients."
+            }
+            @if report.findings.is_empty() { p { "Nothing was found." } }
+            @for finding in &report.findings { (section(finding, rows)) }
+            @for histogram in &report.histograms { (bars(histogram)) }
+        }
+        "\n"
+    };
+    page.into_string()
+}
+
+fn section(finding: &Finding, rows: &[Row]) -> Markup {
+    let level = match finding.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+        Level::Note => "note",
+    };
+    let shown = if finding.kind.is_about_images() { THUMBNAILS } else { 0 };
+    let shown = finding.examples.iter().take(shown).map(|&row| &rows[row]);
+    html! {
+        section class=(level) {
+            h2 { (finding.count) " " small { (level) ", " (finding.kind.word().replace('_', " ")) } }
+            p { (finding.message) }
+            p.rows { (finding.rows.join(", ")) }
+            @for (row, jpeg) in shown.filter_map(|row| Some((row, thumbnail(row)?))) {
+                img alt={ "line " (row.line) } src={ "data:image/jpeg;base64," (BASE64_STANDARD.encode(jpeg)) };
             }
         }
-        html.push_str("</section>");
     }
-    for histogram in &report.histograms {
-        let most = histogram.bars.iter().map(|b| b.1).max().unwrap_or(0).max(1);
-        html.push_str(&format!("<h2>{}</h2><table>", escape(histogram.name)));
-        for (name, count) in &histogram.bars {
-            let width = 100.0 * *count as f64 / most as f64;
-            html.push_str(&format!(
-                "<tr><th>{}</th><td><span class=\"bar\" style=\"width:{width:.1}%\"></span></td><td>{count}</td></tr>",
-                escape(name)
-            ));
+}
+
+fn bars(histogram: &Histogram) -> Markup {
+    let most = histogram.bars.iter().map(|b| b.1).max().unwrap_or(0).max(1);
+    let width = |count: usize| format!("width:{:.1}%", 100.0 * count as f64 / most as f64);
+    html! {
+        h2 { (histogram.name) }
+        table {
+            @for (name, count) in &histogram.bars {
+                tr { th { (name) } td { span.bar style=(width(*count)) {} } td { (count) } }
+            }
         }
-        html.push_str("</table>");
     }
-    html.push_str("</html>\n");
-    html
 }
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
