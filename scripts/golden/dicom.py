@@ -1,12 +1,13 @@
 """DICOM files of every kind that is read, and what pydicom makes of them: tests/golden/dicom.
 
-    python scripts/golden/dicom.py tests/golden/dicom          # needs pydicom numpy pillow pylibjpeg-openjpeg pyjpegls imagecodecs
+    python scripts/golden/dicom.py tests/golden/dicom          # needs pydicom numpy pillow pylibjpeg pylibjpeg-libjpeg
+                                                              # pylibjpeg-openjpeg pyjpegls imagecodecs
     python scripts/golden/dicom.py --real DIR                  # pydicom's own test files, for a run by hand; never committed
 
 Pictures are drawn from a seed. `stored` is pydicom's pixel_array (colour as RGB), `shown` what a viewer shows: modality
 table or rescale, first window (else lookup table, else 0.5th to 99.5th percentile), MONOCHROME1 inverted, padding black.
 """
-import argparse, json, pathlib, warnings
+import argparse, copy, json, pathlib, warnings
 
 import numpy as np
 import pydicom
@@ -73,6 +74,31 @@ def lut(first, bits, entries, signed=False):
     item.add_new(0x00283002, "SS" if signed else "US", [len(entries), first, bits])
     item.add_new(0x00283006, "OW", np.asarray(entries, "<u2").tobytes())
     return item
+
+
+def group(kinds, i):
+    """Functional groups (PS3.3 C.7.6.16) with numbers of their own for each i."""
+    item = Dataset()
+    if "rescale" in kinds:
+        item.PixelValueTransformationSequence = Sequence([Dataset()])
+        transform = item.PixelValueTransformationSequence[0]
+        transform.RescaleSlope, transform.RescaleIntercept, transform.RescaleType = 1 + i / 2, -100 * i, "US"
+    if "window" in kinds:
+        item.FrameVOILUTSequence = Sequence([Dataset()])
+        item.FrameVOILUTSequence[0].WindowCenter, item.FrameVOILUTSequence[0].WindowWidth = 400 + 300 * i, 700 + 250 * i
+    return item
+
+
+def of_frame(ds, index):
+    """The file with a frame's own rescaling and window in it, which pydicom's functions want handed to them."""
+    flat = copy.deepcopy(ds)
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        groups = ds.get(name) or []
+        item = groups[0 if name.startswith("Shared") else index] if groups else {}
+        for kind in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for element in (item[kind][0] if kind in item else []):
+                flat.add(element)
+    return flat
 
 
 def cases():
@@ -171,6 +197,15 @@ def cases():
         yield name, with_frames(ds, [ic.jpeg2k_encode(array.astype(kind), codecformat="j2k", reversible=True, level=0, bitspersample=bits)]), "j2k"
     yield "j2k_lossy", with_frames(gray(u12, 12, 16), [ic.jpeg2k_encode(u12.astype("u2"), codecformat="j2k", level=55, reversible=False, bitspersample=12)]), "j2k_lossy"
     yield "j2k_rgb", with_frames(base(rgb, "YBR_RCT", 8, 8, False, 3), [ic.jpeg2k_encode(rgb.astype("u1"), codecformat="j2k", reversible=True, level=0, mct=True)]), "j2k"
+    for name, per_frame, shared in [("enhanced_frames", ["rescale", "window"], []), ("enhanced_shared", ["window"], ["rescale"]),
+                                    ("enhanced_top", [], ["rescale"])]:
+        ds = gray(np.stack([picture(rng, 16, 14, 0, 3000 - 700 * i) for i in range(3)]), 12, 16)
+        if name == "enhanced_top":
+            window(ds, 900, 1500)
+        if per_frame:
+            ds.PerFrameFunctionalGroupsSequence = Sequence([group(per_frame, i) for i in range(3)])
+        ds.SharedFunctionalGroupsSequence = Sequence([group(shared, 5)])
+        yield name, ds, "explicit"
 
 
 def stored(ds, index):
@@ -239,7 +274,7 @@ def record(path, index):
         "photometric": ds.PhotometricInterpretation, "bits": int(ds.BitsStored), "stored": array.flatten().tolist(),
     }
     if ds.PhotometricInterpretation.startswith("MONOCHROME") and array.ndim == 2:
-        level, rule = shown(ds, array)
+        level, rule = shown(of_frame(ds, index), array)
         line |= {"rule": rule, "shown": level.flatten().tolist()}
     return line
 

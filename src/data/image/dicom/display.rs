@@ -1,6 +1,7 @@
 //! From pixel values to what a viewer shows: modality values, window, 8 bits (PS3.3 C.11.1, C.11.2, C.7.6.3).
 
 use anyhow::{Result, bail, ensure};
+use dicom_core::Tag;
 use dicom_object::{DefaultDicomObject, InMemDicomObject};
 
 use super::super::picture::Picture;
@@ -11,10 +12,11 @@ use super::{item, number, numbers, tags, text};
 /// The modality's values to 0 (black) … 1 (white).
 type Shown = Box<dyn Fn(f64) -> f64>;
 
-pub(super) fn picture(object: &DefaultDicomObject, frame: &Frame) -> Result<Picture> {
+/// `index` says which frame it is, from 0.
+pub(super) fn picture(object: &DefaultDicomObject, frame: &Frame, index: usize) -> Result<Picture> {
     let (width, height) = (frame.columns as u32, frame.rows as u32);
     if frame.photometric.starts_with("MONOCHROME") {
-        return Ok(Picture { width, height, channels: 1, bytes: gray(object, frame)? });
+        return Ok(Picture { width, height, channels: 1, bytes: gray(object, frame, index)? });
     }
     let frame = as_rgb(object, frame.clone())?;
     let shift = frame.bits_stored.saturating_sub(8);
@@ -47,18 +49,19 @@ pub(super) fn as_rgb(object: &DefaultDicomObject, mut frame: Frame) -> Result<Fr
             (frame.samples, frame.bits_stored, frame.photometric) = (3, tables[0].bits, "RGB".into());
         }
         other => bail!(
-            "has photometric interpretation {other}, which is not read; known are MONOCHROME1 and 2, RGB, YBR and PALETTE COLOR"
+            "has photometric interpretation {other}, which is not read; known are MONOCHROME1 and 2, RGB, YBR and PALETTE \
+             COLOR"
         ),
     }
     Ok(frame)
 }
 
-fn gray(object: &DefaultDicomObject, frame: &Frame) -> Result<Vec<u8>> {
+fn gray(object: &DefaultDicomObject, frame: &Frame, index: usize) -> Result<Vec<u8>> {
     ensure!(frame.samples == 1, "says {} and has {} values a pixel", frame.photometric, frame.samples);
     let padding = padding(object, frame);
     let is_padding = |v: i32| padding.is_some_and(|(low, high)| (low..=high).contains(&v));
-    let modality = modality(object, frame)?;
-    let shown: Shown = match voi(object, frame)? {
+    let modality = modality(object, frame, index)?;
+    let shown: Shown = match voi(object, frame, index)? {
         Some(shown) => shown,
         None => {
             let seen: Vec<f64> = frame.values.iter().filter(|v| !is_padding(**v)).map(|&v| modality(v)).collect();
@@ -101,20 +104,21 @@ fn padding(object: &DefaultDicomObject, frame: &Frame) -> Option<(i32, i32)> {
     Some((value.min(limit), value.max(limit)))
 }
 
-/// The object itself and the groups where enhanced multi-frame images keep such things.
-fn places(object: &DefaultDicomObject, group: dicom_core::Tag) -> impl Iterator<Item = &InMemDicomObject> {
-    let inside =
-        [tags::SHARED_GROUPS, tags::FRAME_GROUPS].map(|t| item(object, t).and_then(|groups| item(groups, group)));
-    std::iter::once(&**object).chain(inside.into_iter().flatten())
+/// Where a frame's rescaling or window may stand, the nearest first: in an enhanced multi-frame image's group of the frame
+/// or of all frames (PS3.3 C.7.6.16), else in the object itself.
+fn places(object: &DefaultDicomObject, group: Tag, index: usize) -> impl Iterator<Item = &InMemDicomObject> {
+    let groups = [item(object, tags::FRAME_GROUPS, index), item(object, tags::SHARED_GROUPS, 0)];
+    let inside = groups.map(|groups| groups.and_then(|groups| item(groups, group, 0)));
+    inside.into_iter().flatten().chain(std::iter::once(&**object))
 }
 
 /// Stored values to the modality's, Hounsfield units for instance.
-fn modality(object: &DefaultDicomObject, frame: &Frame) -> Result<Box<dyn Fn(i32) -> f64>> {
-    if let Some(table) = item(object, tags::MODALITY_LUTS) {
+fn modality(object: &DefaultDicomObject, frame: &Frame, index: usize) -> Result<Box<dyn Fn(i32) -> f64>> {
+    if let Some(table) = item(object, tags::MODALITY_LUTS, 0) {
         let lut = Lut::read(table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
         return Ok(Box::new(move |v| f64::from(lut.get(v))));
     }
-    for place in places(object, tags::PIXEL_TRANSFORM) {
+    for place in places(object, tags::PIXEL_TRANSFORM, index) {
         if let (Some(slope), Some(intercept)) = (number(place, tags::SLOPE), number(place, tags::INTERCEPT)) {
             return Ok(Box::new(move |v| f64::from(v) * slope + intercept));
         }
@@ -123,14 +127,14 @@ fn modality(object: &DefaultDicomObject, frame: &Frame) -> Result<Box<dyn Fn(i32
 }
 
 /// The modality's values to 0 … 1, as the file wants it; `None` where it says nothing.
-fn voi(object: &DefaultDicomObject, frame: &Frame) -> Result<Option<Shown>> {
-    for place in places(object, tags::FRAME_VOI) {
+fn voi(object: &DefaultDicomObject, frame: &Frame, index: usize) -> Result<Option<Shown>> {
+    for place in places(object, tags::FRAME_VOI, index) {
         let (centers, widths) = (numbers(place, tags::WINDOW_CENTER), numbers(place, tags::WINDOW_WIDTH));
         if let (Some(&center), Some(&width)) = (centers.first(), widths.first()) {
             return window(center, width, text(place, tags::VOI_FUNCTION).as_deref()).map(Some);
         }
     }
-    if let Some(table) = item(object, tags::VOI_LUTS) {
+    if let Some(table) = item(object, tags::VOI_LUTS, 0) {
         let lut = Lut::read(table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
         let most = f64::from((1u32 << lut.bits) - 1);
         return Ok(Some(Box::new(move |x| f64::from(lut.get(x as i32)) / most)));
@@ -152,10 +156,15 @@ fn window(center: f64, width: f64, function: Option<&str>) -> Result<Shown> {
             ensure!(width >= 1.0, "its window is {width} wide");
             // A width of 1 is a step.
             let (center, width) = (center - 0.5, width - 1.0);
-            Box::new(move |x| match () {
-                () if x <= center - width / 2.0 => 0.0,
-                () if x > center + width / 2.0 => 1.0,
-                () => (x - center) / width + 0.5,
+            let (low, high) = (center - width / 2.0, center + width / 2.0);
+            Box::new(move |x| {
+                if x <= low {
+                    0.0
+                } else if x > high {
+                    1.0
+                } else {
+                    (x - center) / width + 0.5
+                }
             })
         }
         Some(_) => bail!("its window has a function that is not known; allowed are LINEAR, LINEAR_EXACT and SIGMOID"),

@@ -98,10 +98,12 @@ fn native(all: &[u8], frame: &Frame, layout: &Layout, index: usize) -> Result<Ve
         1 => (start..start + bits).map(|bit| i32::from(bytes[bit / 8] >> (bit % 8) & 1)).collect(),
         allocated => numbers(bytes, allocated, frame),
     };
-    Ok(match () {
-        () if halved => values.chunks_exact(4).flat_map(|p| [p[0], p[2], p[3], p[1], p[2], p[3]]).collect(),
-        () if layout.planar && frame.samples == 3 => interleaved(&values),
-        () => values,
+    Ok(if halved {
+        values.chunks_exact(4).flat_map(|p| [p[0], p[2], p[3], p[1], p[2], p[3]]).collect()
+    } else if layout.planar && frame.samples == 3 {
+        interleaved(&values)
+    } else {
+        values
     })
 }
 
@@ -251,9 +253,10 @@ fn unpack_bits(packed: &[u8], wanted: usize) -> Result<Vec<u8>> {
         };
         let used = if control < 128 { count } else { usize::from(count > 0) };
         let bytes = after.get(..used).context("it ends in the middle of its pixels")?;
-        match control < 128 {
-            true => plane.extend_from_slice(bytes),
-            false => plane.extend(std::iter::repeat_n(bytes.first().copied().unwrap_or_default(), count)),
+        if control < 128 {
+            plane.extend_from_slice(bytes);
+        } else {
+            plane.extend(std::iter::repeat_n(bytes.first().copied().unwrap_or_default(), count));
         }
         rest = &after[used..];
     }

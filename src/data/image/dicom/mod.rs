@@ -61,15 +61,16 @@ pub fn is_dicom(bytes: &[u8]) -> bool {
 }
 
 /// A frame as a viewer shows it, frames counted from 0: gray with its first window (else its VOI lookup table, else from
-/// the 0.5th to the 99.5th percentile), RGB for colour. Overlays are left out; padding is black; pixels that are not
+/// the 0.5th to the 99.5th percentile), RGB for colour. Rescaling and window are the frame's own where an enhanced file
+/// gives each its own. Overlays are left out; padding is black; pixels that are not
 /// square stay as they are.
 ///
 /// # Errors
 /// Broken, a frame that is not there, a transfer syntax that is not read, more pixels than any image has.
 pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     let object = open(bytes)?;
-    let frame = frame::read(&object, frame)?;
-    display::picture(&object, &frame)
+    let values = frame::read(&object, frame)?;
+    display::picture(&object, &values, frame)
 }
 
 /// Pixel values of a frame before any lookup table or window; colour as RGB.
@@ -135,7 +136,7 @@ fn count(object: &InMemDicomObject, tag: Tag, name: &str) -> Result<usize> {
     Ok(n as usize)
 }
 
-/// The first item of a sequence.
-fn item(object: &InMemDicomObject, tag: Tag) -> Option<&InMemDicomObject> {
-    value(object, tag)?.items()?.first()
+/// An item of a sequence, counted from 0.
+fn item(object: &InMemDicomObject, tag: Tag, index: usize) -> Option<&InMemDicomObject> {
+    value(object, tag)?.items()?.get(index)
 }
