@@ -1,7 +1,7 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error fs html words span ops metrics` ← `track hub dist` ← `data model loss optim run_report` ← `config` ←
+//! `error fs words span ops metrics` ← `track hub dist` ← `data model loss optim run_report` ← `config` ←
 //! `session` ← `export eval search` ← `train` ← `sweep bench` ← `cli`.
 
 pub mod bench;

@@ -10,12 +10,10 @@ use std::collections::{HashMap, HashSet};
 use std::f32::consts::PI;
 
 use anyhow::Result;
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use sha2::{Digest, Sha256};
 
 use super::ImageSource;
-use super::image::Picture;
+use super::image::{self, Filter, Picture};
 
 /// Half a SHA-256: equal for equal files.
 pub type FileDigest = [u8; 16];
@@ -30,7 +28,7 @@ pub fn digest(image: &ImageSource, bytes: &[u8]) -> FileDigest {
     let mut hash = Sha256::new();
     hash.update(bytes);
     if let ImageSource::File(path) = image {
-        hash.update(super::image::frame_of(path).1.to_le_bytes());
+        hash.update(image::frame_of(path).1.to_le_bytes());
     }
     let mut half = [0; 16];
     half.copy_from_slice(&hash.finalize()[..16]);
@@ -56,11 +54,8 @@ impl PerceptualHash {
                 picture.bytes.chunks_exact(3).map(mean).collect()
             }
         };
-        let full = Image::from_vec_u8(picture.width, picture.height, gray, PixelType::U8)?;
-        let mut small = Image::new(SIDE as u32, SIDE as u32, PixelType::U8);
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Box));
-        Resizer::new().resize(&full, &mut small, &options)?;
-        let cells = small.buffer();
+        let full = Picture { width: picture.width, height: picture.height, channels: 1, bytes: gray };
+        let cells = image::resize(&full, (SIDE as u32, SIDE as u32), Filter::Box)?.bytes;
         let (low, high) = (cells.iter().min().copied().unwrap_or(0), cells.iter().max().copied().unwrap_or(0));
         if high - low < 8 {
             return Ok(None);
@@ -138,15 +133,10 @@ mod tests {
             std::fs::read_dir(dir.path().join("images")).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
         for path in files {
-            let picture = super::super::image::read(&path).unwrap();
+            let picture = image::read(&path).unwrap();
             let hash = PerceptualHash::of(&picture).unwrap().unwrap();
-            let full = image::GrayImage::from_raw(picture.width, picture.height, picture.bytes.clone()).unwrap();
-            let mut jpeg = Vec::new();
-            let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 70);
-            image::imageops::resize(&full, 100, 100, image::imageops::FilterType::Triangle)
-                .write_with_encoder(encoder)
-                .unwrap();
-            let again = PerceptualHash::of(&super::super::image::decode(&jpeg, 0).unwrap()).unwrap().unwrap();
+            let jpeg = image::thumbnail(&image::resize(&picture, (100, 100), Filter::Bilinear).unwrap(), 100).unwrap();
+            let again = PerceptualHash::of(&image::decode(&jpeg, 0).unwrap()).unwrap().unwrap();
             changed = changed.max(hash.distance(&again));
             hashes.push(hash);
         }

@@ -29,5 +29,5 @@ pub fn relevance_map(seen: &Picture, explanation: &Explanation) -> Result<Vec<u8
         let mix = |color: f32| (f32::from(light) * (1.0 - heat) + color * heat) as u8;
         rgb.extend([mix(255.0), mix(40.0), mix(20.0)]);
     }
-    image::png(side, &rgb)
+    image::png(&Picture { width: side, height: side, channels: 3, bytes: rgb })
 }

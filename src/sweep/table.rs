@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::axis::{Choice, Setting};
 use super::member::{Figures, Member};
@@ -29,13 +30,9 @@ impl Mean {
     }
 }
 
-/// The 97.5 % point of Student's t with this many degrees of freedom.
+/// The 97.5 % point of Student's t with this many degrees of freedom, at least 1.
 fn t_975(freedom: usize) -> f64 {
-    const TABLE: [f64; 30] = [
-        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-        2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-    ];
-    TABLE.get(freedom.saturating_sub(1)).copied().unwrap_or(1.96)
+    StudentsT::new(0.0, 1.0, freedom as f64).map_or(f64::INFINITY, |t| t.inverse_cdf(0.975))
 }
 
 /// A row of the table: a setting with the mean of each figure over its seeds.

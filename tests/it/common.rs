@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use reportclip::data::Picture;
 use reportclip::hub::{ModelFiles, Source};
 use reportclip::model::checkpoint::{LoadOptions, Loaded, load};
 use reportclip::optim::AdamWOptions;
@@ -43,6 +44,12 @@ pub fn named_by(variable: &str, what: &str) -> Option<String> {
 
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// A gray picture with `value` at each column and row.
+pub fn gray(width: u32, height: u32, value: impl Fn(u32, u32) -> u8) -> Picture {
+    let bytes = (0..width * height).map(|i| value(i % width, i / width)).collect();
+    Picture { width, height, channels: 1, bytes }
 }
 
 pub fn open(folder: &Path) -> ModelFiles {

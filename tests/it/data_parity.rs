@@ -35,6 +35,29 @@ fn pixels_agree_with_transformers_within_1_of_255() {
     assert!(failures.is_empty(), "{failures:?}");
 }
 
+/// Fixtures: scripts/golden/jpeg.py. Most that any value differs by, of 255: chroma is brought to full size with other
+/// roundings than libjpeg-turbo's, and noise is the worst there is for that.
+#[test]
+fn jpegs_are_within_a_stated_difference_of_pillow() {
+    let cases = [
+        ("gray", 1),
+        ("gray_progressive", 1),
+        ("smooth_420", 3),
+        ("noise_444", 3),
+        ("noise_422", 3),
+        ("noise_420", 3),
+        ("noise_420_progressive", 3),
+        ("cmyk", 1),
+    ];
+    for (name, allowed) in cases {
+        let read = |ending: &str| image::read(&golden(&format!("jpeg/{name}.{ending}"))).unwrap();
+        let (ours, pillow) = (read("jpg"), read("png"));
+        assert_eq!((ours.width, ours.height, ours.channels), (pillow.width, pillow.height, pillow.channels), "{name}");
+        let worst = ours.bytes.iter().zip(&pillow.bytes).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(worst <= allowed, "{name}: differs by {worst}, allowed is {allowed}");
+    }
+}
+
 #[test]
 fn normalised_values_agree() {
     let expected = tensors(&golden("preprocess/expected_normalised.safetensors"));

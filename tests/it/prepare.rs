@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use reportclip::data::{Columns, Manifest};
+use crate::common::gray;
+use reportclip::data::{Columns, Manifest, image};
 use serde_json::Value;
 
 use crate::common::named_by;
@@ -29,8 +30,9 @@ fn write(path: PathBuf, text: impl AsRef<[u8]>) {
 /// A small picture, different for each `i`.
 fn picture(path: PathBuf, i: u32) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let image = image::GrayImage::from_fn(40, 30, |x, y| image::Luma([(x * 5 + y * (i + 1) * 3 % 97 + 7 * i) as u8]));
-    image.save(path).unwrap();
+    let picture = gray(40, 30, |x, y| (x * 5 + y * (i + 1) * 3 % 97 + 7 * i) as u8);
+    let is_jpeg = path.extension().is_some_and(|e| e == "jpg");
+    fs::write(path, if is_jpeg { image::reduced(&picture, None) } else { image::png(&picture) }.unwrap()).unwrap();
 }
 
 fn gzip(text: &str) -> Vec<u8> {
@@ -145,8 +147,8 @@ fn mimic_cxr_with_images_made_smaller() {
     assert_eq!(rows[1]["view"], "LATERAL");
     let manifest = fs::read_to_string(dir.path().join("out/manifest.csv")).unwrap();
     assert!(!manifest.contains("10000032") && !manifest.contains("50414267"), "numbers of patients are hashed");
-    let image = image::open(dir.path().join("out").join(&rows[0]["image"])).unwrap();
-    assert_eq!((image.width(), image.height()), (21, 16));
+    let image = image::read(&dir.path().join("out").join(&rows[0]["image"])).unwrap();
+    assert_eq!((image.width, image.height), (21, 16));
     // Splits hold, sections are read, lint agrees.
     let columns = Columns { policy: findings(), ..Columns::default() };
     let read = Manifest::open(&dir.path().join("out/manifest.csv"), &columns, None).unwrap();
@@ -280,7 +282,7 @@ fn presets_split_and_lint_say_what_is_wrong() {
         picture(dir.path().join(format!("ph/i{i}.png")), i);
     }
     fs::copy(dir.path().join("ph/i0.png"), dir.path().join("ph/copy.png")).unwrap();
-    image::GrayImage::from_pixel(80, 80, image::Luma([9])).save(dir.path().join("ph/blank.png")).unwrap();
+    write(dir.path().join("ph/blank.png"), image::png(&gray(80, 80, |_, _| 9)).unwrap());
     write(dir.path().join("ph/lfs.png"), "version https://git-lfs.github.com/spec/v1\n");
     let bad = "image,report,patient_id,split\ni0.png,Effusion on the left of 3 cm.,secretA,train\n\
                copy.png,Effusion on the left of 5 cm.,secretB,val\ni1.png,Seen by Dr. Smith,secretA,val\n\

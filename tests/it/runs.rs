@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use crate::common::gray;
+use reportclip::data::image;
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_reportclip");
@@ -153,8 +155,8 @@ fn five_steps_resume_whatever_is_drawn() {
         for i in 0..24 {
             let study = folder.join(format!("p{name}{}/s{}", i / 3, i / 2));
             fs::create_dir_all(&study).unwrap();
-            let image = image::GrayImage::from_fn(40, 40, |x, y| image::Luma([(x * (i + 2) + y * 7) as u8]));
-            image.save(study.join(format!("{i}.png"))).unwrap();
+            let picture = gray(40, 40, |x, y| (x * (i + 2) + y * 7) as u8);
+            fs::write(study.join(format!("{i}.png")), image::png(&picture).unwrap()).unwrap();
             let text =
                 format!("FINDINGS: Number {} is seen. It is long. And longer.\nIMPRESSION: Case {}.", i % 7, i % 5);
             fs::write(study.join(format!("{i}.txt")), text).unwrap();
@@ -474,11 +476,9 @@ fn an_image_on_both_sides_is_refused_and_a_look_alike_is_told() {
     let (train, val) = (of("train"), of("val"));
     let before = fs::read(&val).unwrap();
     // The same picture, encoded anew and a little darker.
-    let darker = image::open(&train).unwrap().into_luma8();
-    let darker = image::GrayImage::from_fn(darker.width(), darker.height(), |x, y| {
-        image::Luma([darker.get_pixel(x, y).0[0].saturating_sub(2)])
-    });
-    darker.save(&val).unwrap();
+    let mut darker = image::read(&train).unwrap();
+    darker.bytes.iter_mut().for_each(|v| *v = v.saturating_sub(2));
+    fs::write(&val, image::png(&darker).unwrap()).unwrap();
     let output = place.train_ok("near", &[]);
     assert!(text(&output.stderr).contains("look nearly the same as one in another split"), "{}", text(&output.stderr));
     fs::copy(&train, &val).unwrap();

@@ -1,13 +1,12 @@
 //! Image files to 8-bit pixels, gray or RGB: PNG, JPEG, DICOM.
 
-use std::io::{BufReader, Cursor};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::dicom;
-use super::picture::{MAX_BYTES, MAX_SIDE, Picture};
+use super::picture::Picture;
+use super::{dicom, exif, jpeg, png};
+use crate::error::caught;
 
 /// Largest image file, DICOM with many frames included.
 const MAX_FILE: u64 = 1 << 30;
@@ -54,56 +53,18 @@ pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     if dicom::is_dicom(bytes) {
         return dicom::decode(bytes, frame);
     }
-    let mut reader = ImageReader::new(BufReader::new(Cursor::new(bytes))).with_guessed_format()?;
-    if reader.format().is_none() {
-        bail!("is not an image that can be read; known are PNG, JPEG and DICOM");
-    }
-    if reader.format() == Some(ImageFormat::Jpeg) {
-        ensure!(jpeg_is_whole(bytes), "is truncated: it has no end-of-image mark");
-    }
-    let mut limits = image::Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().context("cannot be decoded")?;
-    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).context("cannot be decoded; is it truncated?")?;
-    image.apply_orientation(orientation);
-    let (width, height) = (image.width(), image.height());
-    let (channels, bytes) = match image.color() {
-        ColorType::L8 | ColorType::L16 => (1, image.into_luma8().into_raw()),
-        color if color.has_alpha() => (3, over_white(&image)),
-        _ => (3, image.into_rgb8().into_raw()),
+    // A decoder that meets what it did not think of must not take the program with it.
+    let (picture, orientation) = if bytes.starts_with(png::SIGNATURE) {
+        caught(|| png::decode(bytes))?
+    } else if bytes.starts_with(jpeg::SIGNATURE) {
+        caught(|| jpeg::decode(bytes))?
+    } else {
+        bail!("is not an image that can be read; known are PNG, JPEG and DICOM")
     };
-    Ok(Picture { width, height, channels, bytes })
+    Ok(exif::upright(picture, orientation))
 }
 
 /// Whether a file holds no image, but says where Git LFS has it.
 pub(in crate::data) fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"version https://git-lfs")
-}
-
-/// Whether an end-of-image mark follows the picture's own data: the decoder fills what is missing with gray and says
-/// nothing. Marks inside segments before the data, such as a thumbnail's, do not count.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xda;
-    let mut at = 2;
-    while let [0xff, marker, high, low, ..] = bytes.get(at..).unwrap_or_default() {
-        at += 2 + usize::from(u16::from_be_bytes([*high, *low]));
-        if *marker == START_OF_SCAN {
-            return bytes.get(at..).unwrap_or_default().windows(2).any(|w| w == [0xff, 0xd9]);
-        }
-    }
-    // Fill bytes or an odd header: leave the verdict to the decoder.
-    true
-}
-
-fn over_white(image: &DynamicImage) -> Vec<u8> {
-    let blend = |c: u8, a: u8| {
-        let (c, a) = (u32::from(c), u32::from(a));
-        ((c * a + 255 * (255 - a) + 127) / 255) as u8
-    };
-    let rgba = image.to_rgba8();
-    rgba.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(|c| blend(c, p.0[3]))).collect()
 }

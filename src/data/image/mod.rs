@@ -4,11 +4,17 @@ pub mod augment;
 mod decode;
 pub mod dicom;
 mod encode;
+mod exif;
+mod jpeg;
 mod picture;
+mod png;
 pub mod preprocess;
 mod processors;
+mod resize;
 
 pub use decode::{decode, read};
 pub(in crate::data) use decode::{file_bytes, frame_of, is_lfs_pointer};
-pub use encode::{gray_of_side, png, reduced, thumbnail};
+pub use encode::{gray_of_side, reduced, thumbnail};
 pub use picture::Picture;
+pub use png::encode as png;
+pub(in crate::data) use resize::{Filter, resize};

@@ -1,5 +1,7 @@
 //! Pixels in memory, and how many an image may claim.
 
+use anyhow::{Result, ensure};
+
 /// No radiograph or slide thumbnail is wider; a header that claims more is broken or hostile.
 pub(super) const MAX_SIDE: u32 = 30_000;
 /// Bytes that decoding one image may take.
@@ -24,4 +26,11 @@ impl Picture {
         let offset = channel.min(self.channels - 1);
         self.bytes.iter().skip(offset).step_by(self.channels).copied()
     }
+}
+
+/// Refuses a header that claims more than any image has, before room is made for it.
+pub(super) fn bounded(width: u32, height: u32) -> Result<()> {
+    ensure!(width > 0 && height > 0, "is {width} × {height} pixels");
+    ensure!(width.max(height) <= MAX_SIDE, "claims {width} × {height} pixels; allowed are {MAX_SIDE} a side");
+    Ok(())
 }

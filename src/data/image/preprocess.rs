@@ -1,13 +1,11 @@
 //! Pixels to model input: resize with antialiasing, centre crop, rescale, normalise. Which files say so is
 //! `processors.rs`'s.
 
-use anyhow::{Context, Result, ensure};
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x3};
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use anyhow::{Result, ensure};
 
 use super::augment::Augmented;
 use super::picture::Picture;
+use super::resize::{Filter, resize_region};
 
 /// How to resize.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,45 +94,23 @@ impl Preprocess {
             u64::from(target_w) * u64::from(target_h) < 1 << 28,
             "image of {width}×{height} would become {target_w}×{target_h}"
         );
-        let resized = self.resample(image, region, target_w, target_h)?;
+        let all = [0.0, 0.0, f64::from(image.width), f64::from(image.height)];
+        let resized = resize_region(image, region.unwrap_or(all), (target_w, target_h), self.filter())?;
         Ok(match self.crop {
             Some((h, w)) => centre_crop(&resized, h, w, self.fill),
             None => resized,
         })
     }
 
-    /// Across first and then down, each rounded to bytes, as Pillow does it: overshoot at sharp edges is cut off after
-    /// each pass, so the order shows.
-    fn resample(&self, image: &Picture, region: Option<[f64; 4]>, width: u32, height: u32) -> Result<Picture> {
-        let (w, h) = (f64::from(image.width), f64::from(image.height));
-        let [x, y, kept_w, kept_h] = region.unwrap_or([0.0, 0.0, w, h]);
-        let across = self.pass(image, [x, 0.0, kept_w, h], width, image.height)?;
-        self.pass(&across, [0.0, y, f64::from(width), kept_h], width, height)
-    }
-
-    fn pass(&self, image: &Picture, [x, y, w, h]: [f64; 4], width: u32, height: u32) -> Result<Picture> {
-        let algorithm = match self.resample {
-            0 => ResizeAlg::Nearest,
-            1 => ResizeAlg::Convolution(FilterType::Lanczos3),
-            2 => ResizeAlg::Convolution(FilterType::Bilinear),
-            // Pillow's bicubic is the cubic with a = −0.5.
-            3 => ResizeAlg::Convolution(FilterType::CatmullRom),
-            4 => ResizeAlg::Convolution(FilterType::Box),
-            _ => ResizeAlg::Convolution(FilterType::Hamming),
-        };
-        let options = ResizeOptions::new().resize_alg(algorithm).crop(x, y, w, h);
-        let mut bytes = vec![0; width as usize * height as usize * image.channels];
-        // Typed: the other form compiles kernels for every pixel type into this crate, a minute of build.
-        if image.channels == 1 {
-            let source = TypedImageRef::<U8>::from_buffer(image.width, image.height, &image.bytes)?;
-            let mut target = TypedImage::<U8>::from_buffer(width, height, &mut bytes)?;
-            Resizer::new().resize_typed(&source, &mut target, &options).context("cannot be resized")?;
-        } else {
-            let source = TypedImageRef::<U8x3>::from_buffer(image.width, image.height, &image.bytes)?;
-            let mut target = TypedImage::<U8x3>::from_buffer(width, height, &mut bytes)?;
-            Resizer::new().resize_typed(&source, &mut target, &options).context("cannot be resized")?;
+    fn filter(&self) -> Filter {
+        match self.resample {
+            0 => Filter::Nearest,
+            1 => Filter::Lanczos,
+            2 => Filter::Bilinear,
+            3 => Filter::Bicubic,
+            4 => Filter::Box,
+            _ => Filter::Hamming,
         }
-        Ok(Picture { width, height, channels: image.channels, bytes })
     }
 
     /// Everything but the last step: one byte instead of twelve a pixel while it waits for its turn.

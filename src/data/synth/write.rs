@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use image::{ExtendedColorType, ImageFormat};
 
 use super::generate;
 use super::study::SynthOptions;
+use crate::data::image::{self, Picture};
 
 /// Writes all studies of `options` into `folder`; returns how many. Pictures are drawn aside and renamed, and the
 /// manifest comes last: where it is, all is.
@@ -26,9 +26,10 @@ pub fn write(folder: &Path, options: &SynthOptions) -> Result<usize> {
     let mut studies = 0;
     for study in generate(options) {
         let name = format!("{}.png", study.study_id);
-        let (path, picture) = (drawing.join(&name), &study.image);
-        let (width, height) = (picture.width, picture.height);
-        image::save_buffer_with_format(&path, &picture.pixels, width, height, ExtendedColorType::L8, ImageFormat::Png)
+        let (path, drawn) = (drawing.join(&name), study.image);
+        let picture = Picture { width: drawn.width, height: drawn.height, channels: 1, bytes: drawn.pixels };
+        image::png(&picture)
+            .and_then(|png| Ok(std::fs::write(&path, png)?))
             .with_context(|| path.display().to_string())?;
         let name = format!("images/{name}");
         csv.write_record([&name, &study.report, &study.patient_id, &study.study_id, study.split, study.label])?;
