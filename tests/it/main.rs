@@ -6,6 +6,7 @@ mod common;
 mod config;
 mod cross_entropy;
 mod data_parity;
+mod dependencies;
 mod dicom;
 mod encoders;
 mod formats;
