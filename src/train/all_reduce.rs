@@ -191,8 +191,8 @@ pub(super) fn check_same_weights(world: &dyn Collective, params: &Params) -> Res
         // Machines may round differently; a lost or doubled gradient shows in more.
         anyhow::ensure!(
             (other - squares).abs() <= 1e-6 * squares.abs(),
-            "the weights have drifted apart: their squares add up to {squares} on {} and to {other} on {}; please report \
-             this as a bug",
+            "the weights have drifted apart: their squares add up to {squares} on {} and to {other} on {}; please \
+             report this as a bug",
             world.name(world.rank()),
             world.name(rank)
         );

@@ -79,8 +79,8 @@ impl ReportTokenizer {
                 (pipeline.merges(vocab, merges, &config)?, "vocab.json with merges.txt")
             }
             _ => anyhow::bail!(
-                "no tokenizer: there is none of tokenizer.json, vocab.txt, and vocab.json with merges.txt; name a folder \
-                 that has one as model.tokenizer"
+                "no tokenizer: there is none of tokenizer.json, vocab.txt, and vocab.json with merges.txt; name a \
+                 folder that has one as model.tokenizer"
             ),
         };
         let mut inner = built.to_string().parse::<Tokenizer>().map_err(|e| anyhow!("{name}: not a tokenizer: {e}"))?;
