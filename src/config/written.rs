@@ -75,8 +75,8 @@ impl Written {
             return self.note(None, line);
         };
         let (name, value) = (name.trim(), value.trim());
-        // Numbers and booleans as TOML reads them; anything else is text, so that no quotes are needed in a shell. For a
-        // key that takes text only, a number is text too.
+        // Numbers and booleans as TOML reads them; anything else is text, so that no quotes are needed in a shell. For
+        // a key that takes text only, a number is text too.
         let is_text = KEYS
             .iter()
             .any(|k| k.name == name && matches!(k.kind, Kind::Text | Kind::Path | Kind::OneOf(_) | Kind::Sources));

@@ -49,8 +49,8 @@ impl Classification {
     /// Of the rows that `source` names by `prompts`.
     ///
     /// # Errors
-    /// A manifest that cannot be read, a row that cannot be used, no row with a label, a split that is not there, somebody
-    /// who stands both in the split that is fitted on and in the one that is judged.
+    /// A manifest that cannot be read, a row that cannot be used, no row with a label, a split that is not there,
+    /// somebody who stands both in the split that is fitted on and in the one that is judged.
     pub fn on(source: &RowSource, policy: &ReportPolicy, prompts: Prompts, request: &ZeroShotRequest) -> Result<Self> {
         let mut extra = if prompts.multi_label { prompts.names() } else { Vec::new() };
         extra.extend(request.options.subgroups.iter().cloned());

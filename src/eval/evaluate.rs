@@ -91,8 +91,8 @@ impl Evaluation {
         Ok(EvaluationReport { retrieval, difference: other.map(difference).transpose()?, probe })
     }
 
-    /// Retrieval figures of mixtures of `tuned` with the model that it was made from, one for each of `shares` of `tuned`
-    /// (WiSE-FT, arXiv 2109.01903).
+    /// Retrieval figures of mixtures of `tuned` with the model that it was made from, one for each of `shares` of
+    /// `tuned` (WiSE-FT, arXiv 2109.01903).
     ///
     /// # Errors
     /// Models of two shapes; as [`evaluate`].

@@ -1,4 +1,5 @@
-//! Figures of a model on a split: retrieval over it, zero-shot classification, calibration, and why it finds a pair alike.
+//! Figures of a model on a split: retrieval over it, zero-shot classification, calibration, and why it finds a pair
+//! alike.
 
 mod calibration;
 mod classify;

@@ -1,5 +1,5 @@
-//! Image–text retrieval over a split, many-to-many: identical reports are one target, rows with the same image one query,
-//! and within a study every image fits every report.
+//! Image–text retrieval over a split, many-to-many: identical reports are one target, rows with the same image one
+//! query, and within a study every image fits every report.
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};

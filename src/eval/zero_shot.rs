@@ -19,7 +19,8 @@ pub struct Scores {
     /// Whether an image may have several classes.
     multi_label: bool,
     names: Vec<String>,
-    /// With one class an image one task, otherwise one a finding: the prediction for each labelled image, by its number.
+    /// With one class an image one task, otherwise one a finding: the prediction for each labelled image, by its
+    /// number.
     tasks: Vec<Vec<Option<Prediction>>>,
     /// Number of each image's patient.
     groups: Vec<usize>,
@@ -27,8 +28,8 @@ pub struct Scores {
     subgroups: Vec<Vec<Option<String>>>,
 }
 
-/// Directions of the classes: for each a unit vector, the mean of its sentences' unit vectors made unit again, as CLIP's
-/// own zero-shot classifier. (directions, embed_dim)
+/// Directions of the classes: for each a unit vector, the mean of its sentences' unit vectors made unit again, as
+/// CLIP's own zero-shot classifier. (directions, embed_dim)
 ///
 /// # Errors
 /// Whatever the encoder reports.

@@ -22,9 +22,9 @@ impl Ema {
         Ok(Self { decay, averaged: params.with_own_weights()? })
     }
 
-    /// Takes in the weights after update number `t`, from 1. An average that has seen little forgets faster: the decay is
-    /// at most (1 + t) / (10 + t), as in TensorFlow's `ExponentialMovingAverage` with `num_updates`. (timm's warm-up is
-    /// another: 1 − (1 + t / gamma)^−power.)
+    /// Takes in the weights after update number `t`, from 1. An average that has seen little forgets faster: the decay
+    /// is at most (1 + t) / (10 + t), as in TensorFlow's `ExponentialMovingAverage` with `num_updates`. (timm's warm-up
+    /// is another: 1 − (1 + t / gamma)^−power.)
     ///
     /// # Errors
     /// Whatever the device reports.

@@ -53,8 +53,9 @@ pub struct Found {
     pub hits: Vec<Hit>,
 }
 
-/// The `k` rows of `index` that fit `query` best. A row is named only by what it was made from: one whose manifest row is
-/// no longer the same is flagged, and of an index that does not know what its rows were made from, numbers are all there is.
+/// The `k` rows of `index` that fit `query` best. A row is named only by what it was made from: one whose manifest row
+/// is no longer the same is flagged, and of an index that does not know what its rows were made from, numbers are all
+/// there is.
 ///
 /// # Errors
 /// A model of another width; an image that cannot be read.

@@ -42,7 +42,8 @@ impl Frozen {
         self.freeze.image
     }
 
-    /// What the text tower makes of a run's prompts, (sentences, width): `encode`'s result, kept while it stays the same.
+    /// What the text tower makes of a run's prompts, (sentences, width): `encode`'s result, kept while it stays the
+    /// same.
     ///
     /// # Errors
     /// Those of `encode`.

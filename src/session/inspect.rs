@@ -96,8 +96,8 @@ pub struct Fetched {
     pub commit: Option<String>,
 }
 
-/// Fetches all that training needs of the model or tower `name`, and opens it, which shows now rather than later that it
-/// is usable.
+/// Fetches all that training needs of the model or tower `name`, and opens it, which shows now rather than later that
+/// it is usable.
 ///
 /// # Errors
 /// Anything that is missing or broken.

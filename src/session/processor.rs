@@ -19,8 +19,8 @@ pub(super) fn report_policy(files: &ModelFiles) -> Result<ReportPolicy> {
     read().with_context(|| path.display().to_string())
 }
 
-/// The tokenizer of the model `name`, a folder or hub id, without its weights; `context_length` wins over what its config
-/// says.
+/// The tokenizer of the model `name`, a folder or hub id, without its weights; `context_length` wins over what its
+/// config says.
 ///
 /// # Errors
 /// There is none, or it is broken.

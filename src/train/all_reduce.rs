@@ -73,8 +73,8 @@ impl<'a> AllReduce<'a> {
         Ok(())
     }
 
-    /// Waits for the rest. A trainable weight that has no gradient on this rank, because none of its rows could be read or
-    /// no prompt is its own, has 0 here.
+    /// Waits for the rest. A trainable weight that has no gradient on this rank, because none of its rows could be read
+    /// or no prompt is its own, has 0 here.
     ///
     /// # Errors
     /// A weight that has no gradient on any rank.

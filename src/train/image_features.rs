@@ -34,7 +34,8 @@ pub(super) fn choose(config: &Config, vision: &dyn VisionConfig, epochs: f64) ->
 }
 
 impl Trainer<'_> {
-    /// Fills the cache of features and makes the data set read it. Returns why training shall not begin, if it shall not.
+    /// Fills the cache of features and makes the data set read it. Returns why training shall not begin, if it shall
+    /// not.
     pub(super) fn keep_image_features(&mut self) -> Result<Option<String>> {
         let frozen = self.frozen.image();
         let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;

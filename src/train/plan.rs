@@ -78,8 +78,8 @@ pub fn plan(config: &Config, prepared: &Prepared, world: &dyn Collective) -> Pla
 }
 
 impl Plan {
-    /// Whether a run of this plan may go on where one of plan `before` stopped: another length changes the learning rate
-    /// of every step, unless that is flat after the same warm-up.
+    /// Whether a run of this plan may go on where one of plan `before` stopped: another length changes the learning
+    /// rate of every step, unless that is flat after the same warm-up.
     pub fn continues(&self, before: &Plan) -> bool {
         let flat = |p: &Plan| (p.schedule.kind == ScheduleKind::Constant).then_some(p.schedule.warmup);
         self.total_steps == before.total_steps || (flat(self).is_some() && flat(self) == flat(before))

@@ -51,8 +51,8 @@ impl PromptTokens {
         &self.counts
     }
 
-    /// Features of the sentences, each rank its share, all get all. Encoded anew at each step, unless `frozen` keeps what
-    /// the text tower gives: only a trained projection runs again then.
+    /// Features of the sentences, each rank its share, all get all. Encoded anew at each step, unless `frozen` keeps
+    /// what the text tower gives: only a trained projection runs again then.
     pub fn features(
         &self,
         model: &ClipModel,

@@ -58,8 +58,8 @@ enum Stop {
     NoBetter,
 }
 
-/// Trains as `config` says, together with the other ranks of `world`, and leaves the best model in the run folder, which
-/// the first rank alone is given.
+/// Trains as `config` says, together with the other ranks of `world`, and leaves the best model in the run folder,
+/// which the first rank alone is given.
 ///
 /// # Errors
 /// A row that cannot be read, a loss or gradient that is not finite, a disk that is full. The last checkpoint stays.

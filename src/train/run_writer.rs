@@ -1,6 +1,7 @@
 //! Everything that a run writes: its record, its events into their sinks, checkpoints, pictures, the page.
 //!
-//! Only the first rank writes: two ranks never write one file. The writers of the others take everything and do nothing.
+//! Only the first rank writes: two ranks never write one file. The writers of the others take everything and do
+//! nothing.
 
 use std::path::Path;
 
@@ -27,7 +28,8 @@ struct Files {
 }
 
 impl RunWriter {
-    /// Opens the files of a run that stands at `progress`; what was written after it is cut off, for it will be done again.
+    /// Opens the files of a run that stands at `progress`; what was written after it is cut off, for it will be done
+    /// again.
     pub(super) fn open(
         run: Option<RunFolder>,
         config: &Config,

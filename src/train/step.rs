@@ -34,8 +34,8 @@ pub struct TrainStep<'a> {
     pub noise: Option<&'a Rc<Noise>>,
     /// Where tensors live.
     pub device: &'a Device,
-    /// In which type products with weights are worked out: f32 or bf16. Weights, norms, the residual stream and the loss
-    /// are f32 either way.
+    /// In which type products with weights are worked out: f32 or bf16. Weights, norms, the residual stream and the
+    /// loss are f32 either way.
     pub products: DType,
     /// Whether blocks keep only their input for the backward pass.
     pub checkpoint_activations: bool,
@@ -99,8 +99,8 @@ impl TrainStep<'_> {
         Ok((grads, loss))
     }
 
-    /// Every pair of `batches` is a negative of every other. `on_grad` gets the number of each trainable weight with its
-    /// gradient, once no step needs the weight any more.
+    /// Every pair of `batches` is a negative of every other. `on_grad` gets the number of each trainable weight with
+    /// its gradient, once no step needs the weight any more.
     ///
     /// With one batch, plain back-propagation. With more, in two passes (GradCache, arXiv 2101.06983): features of all
     /// chunks, the loss's gradient on the features, then each chunk again with its features' gradient. Only the last

@@ -1,5 +1,5 @@
-//! What objectives beyond the batch's diagonal need to know: the labels of training rows, which pairs are alike, and the
-//! prompts.
+//! What objectives beyond the batch's diagonal need to know: the labels of training rows, which pairs are alike, and
+//! the prompts.
 
 use std::collections::{BTreeMap, HashMap};
 

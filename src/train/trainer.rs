@@ -1,5 +1,5 @@
-//! A run in progress: what the loop works with. Knows neither the loop, which is in `run`, nor what the loop calls, which
-//! stands beside it by concern: `validate`, `image_features`, `hand_over`, `skipped`, `log`.
+//! A run in progress: what the loop works with. Knows neither the loop, which is in `run`, nor what the loop calls,
+//! which stands beside it by concern: `validate`, `image_features`, `hand_over`, `skipped`, `log`.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -11,9 +11,9 @@ use crate::error::caught;
 /// Largest image file, DICOM with many frames included.
 const MAX_FILE: u64 = 1 << 30;
 
-/// Reads DICOM as [`dicom::decode`] does, the first frame unless `#N` behind the name says which, and PNG or JPEG: gray,
-/// palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are scaled to 8, both as
-/// transformers 5 does (16-bit gray, which Pillow would clip, as `round(v / 257)`). The camera's orientation mark is
+/// Reads DICOM as [`dicom::decode`] does, the first frame unless `#N` behind the name says which, and PNG or JPEG:
+/// gray, palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are scaled to 8, both
+/// as transformers 5 does (16-bit gray, which Pillow would clip, as `round(v / 257)`). The camera's orientation mark is
 /// obeyed.
 ///
 /// # Errors

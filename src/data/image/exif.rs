@@ -1,4 +1,5 @@
-//! Which way up a camera held an image: Exif's orientation (CIPA DC-008, 4.6.4.1.6), as Pillow's `exif_transpose` obeys it.
+//! Which way up a camera held an image: Exif's orientation (CIPA DC-008, 4.6.4.1.6), as Pillow's `exif_transpose` obeys
+//! it.
 
 use super::picture::Picture;
 

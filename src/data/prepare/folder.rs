@@ -1,5 +1,5 @@
-//! Folders of images with a text of the same name beside each (a.png, a.txt), or one text for all images of a folder. The
-//! first folder below the root is the patient, where there is one; the folder that holds the image is the study.
+//! Folders of images with a text of the same name beside each (a.png, a.txt), or one text for all images of a folder.
+//! The first folder below the root is the patient, where there is one; the folder that holds the image is the study.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! From the official layout of a data set, as it is downloaded, to a manifest that everything else uses.
 //!
-//! A preset reads what its files say ([`Entry`]); `write` does the rest for all of them. A new preset is a file here and a
-//! line in the table below.
+//! A preset reads what its files say ([`Entry`]); `write` does the rest for all of them. A new preset is a file here
+//! and a line in the table below.
 
 mod chexpert_plus;
 mod entry;

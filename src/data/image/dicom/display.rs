@@ -5,9 +5,9 @@ use dicom_core::Tag;
 use dicom_object::{DefaultDicomObject, InMemDicomObject};
 
 use super::super::picture::Picture;
+use super::elements::{item, number, numbers, tags, text};
 use super::frame::Frame;
 use super::lut::Lut;
-use super::{item, number, numbers, tags, text};
 
 /// The modality's values to 0 (black) … 1 (white).
 type Shown = Box<dyn Fn(f64) -> f64>;
@@ -104,8 +104,8 @@ fn padding(object: &DefaultDicomObject, frame: &Frame) -> Option<(i32, i32)> {
     Some((value.min(limit), value.max(limit)))
 }
 
-/// Where a frame's rescaling or window may stand, the nearest first: in an enhanced multi-frame image's group of the frame
-/// or of all frames (PS3.3 C.7.6.16), else in the object itself.
+/// Where a frame's rescaling or window may stand, the nearest first: in an enhanced multi-frame image's group of the
+/// frame or of all frames (PS3.3 C.7.6.16), else in the object itself.
 fn places(object: &DefaultDicomObject, group: Tag, index: usize) -> impl Iterator<Item = &InMemDicomObject> {
     let groups = [item(object, tags::FRAME_GROUPS, index), item(object, tags::SHARED_GROUPS, 0)];
     let inside = groups.map(|groups| groups.and_then(|groups| item(groups, group, 0)));

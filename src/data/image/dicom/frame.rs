@@ -6,7 +6,8 @@ use dicom_object::DefaultDicomObject;
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 
 use super::super::picture::{MAX_BYTES, MAX_SIDE};
-use super::{count, jpeg_ls, number, tags, text};
+use super::elements::{count, number, tags, text};
+use super::jpeg_ls;
 use crate::error::caught;
 
 /// Pixel values of one frame.
@@ -63,7 +64,7 @@ pub(super) fn read(object: &DefaultDicomObject, index: usize) -> Result<Frame> {
         values: Vec::new(),
     };
     let syntax = object.meta().transfer_syntax().trim_end_matches('\0').to_string();
-    match super::value(object, tags::PIXELS).context("has no pixels")? {
+    match super::elements::value(object, tags::PIXELS).context("has no pixels")? {
         Value::Primitive(all) => {
             let mut bytes = all.to_bytes();
             if syntax == BIG_ENDIAN && allocated == 32 {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use dicom_core::Tag;
 use dicom_object::InMemDicomObject;
 
-use super::{numbers, value};
+use super::elements::{numbers, value};
 
 /// Values from `first` on to entries; what is below or above takes the first or last.
 pub(super) struct Lut {
