@@ -1,22 +1,20 @@
 //! `reportclip train`.
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 
 use super::{output, table};
 use crate::config::{self, Config};
-use crate::data::OnError;
 use crate::device;
-use crate::dist::{self, Collective, Single};
+use crate::dist::{self, Collective};
 use crate::error::{Problem, Problems};
 use crate::model::ClipConfig;
 use crate::ops;
 use crate::track::{Note, RunFolder};
-use crate::train::{self, Outcome, Plan, Prepared, Resume, TrainStep};
+use crate::train::{self, FirstStep, Outcome, Plan, Prepared, Resume};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -58,7 +56,7 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
             (None, Resume::No)
         }
         Some(from) => {
-            let (folder, resume) = find_run(&config, args.out.as_deref(), from)?;
+            let (folder, resume) = train::find_run(&config, args.out.as_deref(), from)?;
             (Some(folder), resume)
         }
     };
@@ -79,7 +77,7 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     }
     let folder = match folder {
         Some(folder) => {
-            check_same_config(&config, &folder, &prepared, &plan)?;
+            train::check_same_config(&config, &folder, &prepared, &plan)?;
             Some(folder)
         }
         None if world.is_first() => Some(RunFolder::create(&fresh_path(&config, args))?),
@@ -126,88 +124,8 @@ fn fresh_path(config: &Config, args: &Args) -> PathBuf {
     }
 }
 
-fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolder, Resume)> {
-    let path = match (from, out) {
-        ("latest", Some(out)) => out.to_path_buf(),
-        ("latest", None) if config.output_is_default => RunFolder::last_used(&config.output),
-        ("latest", None) => config.output.clone(),
-        (_, Some(_)) => anyhow::bail!("--resume {from} names its run folder; leave --out away"),
-        (_, None) => std::path::absolute(from)?,
-    };
-    if from != "latest" && path.join("state.json").is_file() {
-        let run = path.parent().and_then(Path::parent).ok_or_else(|| anyhow!("{from}: is not inside a run folder"))?;
-        return Ok((RunFolder::open(run)?, Resume::From(Some(path))));
-    }
-    let run = RunFolder::open(&path)?;
-    let last = run.list_checkpoints().pop().map(|(_, path)| path);
-    if last.is_none() {
-        tracing::warn!("{}: stopped before its first checkpoint; starting at step 0", path.display());
-    }
-    Ok((run, Resume::From(last)))
-}
-
-/// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ.
-fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, plan: &Plan) -> Result<()> {
-    const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
-    let started = config::load(&folder.config_path(), &[])?;
-    let before = train::plan(&started, prepared, &Single);
-    let mut problems = Vec::new();
-    for key in config::KEYS {
-        let (was, is) = (started.value(key.name), config.value(key.name));
-        if was == is
-            || same_path(was, is)
-            || key.may_differ_on_resume()
-            || (LENGTH.contains(&key.name) && plan.continues(&before))
-        {
-            continue;
-        }
-        let show = |v: Option<&toml::Value>| v.map_or("not set".into(), ToString::to_string);
-        let hint = if LENGTH.contains(&key.name) {
-            "; another length would change every learning rate (to pause a run, use train.stop_after)"
-        } else {
-            ""
-        };
-        problems.push(Problem(format!(
-            "cannot resume {}: {} was {} and is {} now{hint}",
-            folder.path().display(),
-            key.name,
-            show(was),
-            show(is)
-        )));
-    }
-    if problems.is_empty() { Ok(()) } else { Err(Problems(problems).into()) }
-}
-
-/// Two spellings of one file or folder that is there.
-fn same_path(a: Option<&toml::Value>, b: Option<&toml::Value>) -> bool {
-    let real = |v: Option<&toml::Value>| std::fs::canonicalize(v?.as_str()?).ok();
-    real(a).is_some_and(|a| Some(a) == real(b))
-}
-
 fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collective) -> Result<()> {
-    let chunk =
-        |places: &Range<usize>| prepared.train.batch(&plan.sampler.rows(0, places.clone()), places.start as u64);
-    let batches: Vec<_> = plan.chunks.iter().map(chunk).collect::<Result<_>>()?;
-    for e in batches.iter().flat_map(|b| &b.errors) {
-        let place = format!("{}: {}", e.place, e.reason);
-        anyhow::ensure!(config.data.on_error == OnError::Skip, "{place}");
-        tracing::warn!("{place}");
-    }
-    let batches: Vec<_> = batches.into_iter().filter(|b| b.pairs > 0).collect();
-    let pairs = world.gather_numbers(&[batches.iter().map(|b| b.pairs as u32).sum()])?.0;
-    ensure!(pairs.iter().sum::<u32>() >= 2, "fewer than 2 rows of the first step can be read");
-    let eps = config.loss.label_smoothing.at(0, plan.smoothing_steps);
-    let loss = prepared.supervision.loss(&config.loss, eps);
-    let started = std::time::Instant::now();
-    let step = TrainStep {
-        supervision: Some(&prepared.supervision),
-        products: train::products(config),
-        checkpoint_activations: config.train.checkpoint_activations,
-        frozen: Some(&prepared.frozen),
-        ..TrainStep::new(world, &prepared.folder.config, &prepared.params, &loss)
-    };
-    let (_, step_loss) = step.gradients(&batches)?;
-    let seconds = started.elapsed().as_secs_f64();
+    let FirstStep { loss: step_loss, seconds } = train::try_first_step(config, prepared, plan, world)?;
     let (all, trainable) = prepared.params.count();
     let c: &ClipConfig = &prepared.folder.config;
     let reports: Vec<&str> = prepared.train.rows.iter().map(|r| r.report()).collect();
@@ -219,7 +137,8 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collec
             c.text.context_length()
         ),
         format!(
-            "data: {} training pairs, {} validation pairs; {truncated} training reports ({:.1} %) are longer than {} tokens",
+            "data: {} training pairs, {} validation pairs; {truncated} training reports ({:.1} %) are longer than {} \
+             tokens",
             reports.len(),
             prepared.val.len(),
             100.0 * truncated as f64 / reports.len() as f64,
@@ -241,7 +160,8 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collec
             ops::peak_rss_mib()
         ),
         format!(
-            "one step: loss {:.4} without smoothing (chance {:.4}), {seconds:.2} s without AdamW; {:.1} h in all at that speed",
+            "one step: loss {:.4} without smoothing (chance {:.4}), {seconds:.2} s without AdamW; {:.1} h in all at \
+             that speed",
             step_loss.loss_hard,
             step_loss.chance,
             seconds * plan.total_steps as f64 / 3600.0

@@ -2,6 +2,7 @@
 
 mod all_reduce;
 mod checkpoint;
+mod dry_run;
 mod fingerprint;
 mod hand_over;
 mod handshake;
@@ -13,6 +14,7 @@ mod plan;
 mod prepare;
 mod prompt_tokens;
 mod records;
+mod resume;
 mod run;
 mod run_writer;
 mod setup;
@@ -26,9 +28,11 @@ mod thaw;
 mod trainer;
 mod validate;
 
+pub use dry_run::{FirstStep, try_first_step};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
-pub use run::{Outcome, Resume, train};
+pub use resume::{Resume, check_same_config, find_run};
+pub use run::{Outcome, train};
 pub use setup::products;
 pub use step::TrainStep;
 pub use supervision::Supervision;

@@ -1,6 +1,5 @@
 //! The run: the training loop on one screen, and what only it needs.
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::prepare::Prepared;
+use super::resume::Resume;
 use super::setup::products;
 use super::step::TrainStep;
 use super::stop;
@@ -20,15 +20,6 @@ use crate::eval::RetrievalReport;
 use crate::loss::LossOutput;
 use crate::model::Noise;
 use crate::track::{Event, RunFolder};
-
-/// Where to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// At step 0, in a fresh run folder.
-    No,
-    /// At this checkpoint; `None` where the run was stopped before its first one.
-    From(Option<PathBuf>),
-}
 
 /// How it ended.
 #[derive(Clone, Debug)]

@@ -727,8 +727,8 @@ fn benchmarks_print_their_figures() {
     }
 }
 
-pub const PROMPTS: &str = "normal = [\"No active chest disease.\", \"Clear lungs.\"]\npneumothorax = \"Pneumothorax.\"\n\
-                       consolidation = \"Consolidation.\"\n";
+pub const PROMPTS: &str = "normal = [\"No active chest disease.\", \"Clear lungs.\"]\npneumothorax = \
+                       \"Pneumothorax.\"\n consolidation = \"Consolidation.\"\n";
 const FINDINGS: &str = "normal = { positive = \"Clear lungs.\", negative = [\"Abnormal.\", \"Opacity.\"] }\n\
                         pneumothorax = { positive = \"Pneumothorax.\", negative = \"No pneumothorax.\" }\n";
 

@@ -1,0 +1,86 @@
+//! Going on with a run: which one is meant, and whether it is the same run still.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, bail};
+
+use super::plan::{Plan, plan};
+use super::prepare::Prepared;
+use crate::config::{self, Config};
+use crate::dist::Single;
+use crate::error::{Problem, Problems};
+use crate::track::RunFolder;
+
+/// Where to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// At step 0, in a fresh run folder.
+    No,
+    /// At this checkpoint; `None` where the run was stopped before its first one.
+    From(Option<PathBuf>),
+}
+
+/// The run folder and the checkpoint that `--resume from` means, with `--out out`.
+///
+/// # Errors
+/// There is none.
+pub fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolder, Resume)> {
+    let path = match (from, out) {
+        ("latest", Some(out)) => out.to_path_buf(),
+        ("latest", None) if config.output_is_default => RunFolder::last_used(&config.output),
+        ("latest", None) => config.output.clone(),
+        (_, Some(_)) => bail!("--resume {from} names its run folder; leave --out away"),
+        (_, None) => std::path::absolute(from)?,
+    };
+    if from != "latest" && path.join("state.json").is_file() {
+        let run = path.parent().and_then(Path::parent).ok_or_else(|| anyhow!("{from}: is not inside a run folder"))?;
+        return Ok((RunFolder::open(run)?, Resume::From(Some(path))));
+    }
+    let run = RunFolder::open(&path)?;
+    let last = run.list_checkpoints().pop().map(|(_, path)| path);
+    if last.is_none() {
+        tracing::warn!("{}: stopped before its first checkpoint; starting at step 0", path.display());
+    }
+    Ok((run, Resume::From(last)))
+}
+
+/// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ.
+///
+/// # Errors
+/// [`Problems`] with every key that differs.
+pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, now: &Plan) -> Result<()> {
+    const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
+    let started = config::load(&folder.config_path(), &[])?;
+    let before = plan(&started, prepared, &Single);
+    let mut problems = Vec::new();
+    for key in config::KEYS {
+        let (was, is) = (started.value(key.name), config.value(key.name));
+        if was == is
+            || same_path(was, is)
+            || key.may_differ_on_resume()
+            || (LENGTH.contains(&key.name) && now.continues(&before))
+        {
+            continue;
+        }
+        let show = |v: Option<&toml::Value>| v.map_or("not set".into(), ToString::to_string);
+        let hint = if LENGTH.contains(&key.name) {
+            "; another length would change every learning rate (to pause a run, use train.stop_after)"
+        } else {
+            ""
+        };
+        problems.push(Problem(format!(
+            "cannot resume {}: {} was {} and is {} now{hint}",
+            folder.path().display(),
+            key.name,
+            show(was),
+            show(is)
+        )));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Problems(problems).into()) }
+}
+
+/// Two spellings of one file or folder that is there.
+fn same_path(a: Option<&toml::Value>, b: Option<&toml::Value>) -> bool {
+    let real = |v: Option<&toml::Value>| std::fs::canonicalize(v?.as_str()?).ok();
+    real(a).is_some_and(|a| Some(a) == real(b))
+}
