@@ -9,10 +9,9 @@ use rand::RngExt;
 use serde::Serialize;
 
 use super::{Spread, matmul_gflops};
-use crate::config::Direction;
 use crate::data::{Batch, Images, Preprocess, image::Picture};
 use crate::dist::Collective;
-use crate::loss::{ClipLoss, Loss};
+use crate::loss::{ClipLoss, Direction, Loss};
 use crate::model::freeze::{FreezeConfig, FreezeDepth};
 use crate::model::{ClipConfig, checkpoint};
 use crate::ops::{gpu_memory_mib, peak_rss_mib};
@@ -116,7 +115,7 @@ pub fn train_step(
     let image = if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None };
     let frozen = Frozen::apply(FreezeConfig { image, ..FreezeConfig::NONE }, 0.0, &mut params);
     let mut optimizer = AdamW::new(&params, OPTIONS)?;
-    let loss = Loss::Clip(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+    let loss = Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
     let step = TrainStep {
         products: bench.products,
         checkpoint_activations: bench.checkpoint_activations,

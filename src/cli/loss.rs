@@ -80,48 +80,96 @@ fn read_input(args: &ExplainArgs) -> Result<Input> {
 
 fn describe(input: &Input, e: &Explanation) -> String {
     let classes = e.probabilities.first().map_or(0, Vec::len);
-    let rows = |matrix: &[Vec<f64>]| {
-        let line = |row: &Vec<f64>| row.iter().map(|v| format!("{v:>9.4}")).collect::<String>();
-        matrix.iter().map(line).collect::<Vec<_>>().join("\n")
-    };
-    let eps = e.label_smoothing;
-    let on = 1.0 - eps + eps / classes as f64;
-    let gap = match eps > 0.0 && classes > 1 {
-        true => {
-            format!("; the best gap between target and other logits is {:.2}", smoothing::best_logit_gap(classes, eps))
-        }
-        false => String::new(),
-    };
-    let samples: String = e.per_sample.iter().map(|v| format!("{v:>9.4}")).collect();
-    let plain = matches!(input.targets, InputTargets::Indices(_)) && input.class_weights.is_none();
-    let rule = match input.targets {
-        InputTargets::Indices(_) => {
-            format!(
-                "the target gets 1 - ε + ε/{classes} = {on:.4}, each other class ε/{classes} = {:.4}",
-                eps / classes as f64
-            )
-        }
-        InputTargets::Probabilities(_) => format!("(1 - ε) · target + ε/{classes}"),
-    };
-    let floor = match plain {
-        true => format!("floor {:.4} (no model gets below{gap}); ", e.floor),
-        false => String::new(),
-    };
+    let line = |row: &Vec<f64>| row.iter().map(|v| format!("{v:>9.4}")).collect::<String>();
+    let rows = |matrix: &[Vec<f64>]| matrix.iter().map(line).collect::<Vec<_>>().join("\n");
+    let Formulas { targets, sample, mean } = formulas(input, e.label_smoothing, classes);
     format!(
         "logits ({} × {classes})\n{}\n\n1. softmax\n{}\n\n\
-         2. smoothed targets: ε = {eps}, {rule}\n{}\n\n\
-         3. loss of each sample, -Σ target · ln softmax\n{samples}\n\n\
-         4. mean\n{:>9.4}   loss = {:.10}\n\n\
+         2. smoothed targets: ε = {}, {targets}\n{}\n\n\
+         3. loss of each sample, {sample}\n{}\n\n\
+         4. {mean}\n{:>9.4}   loss = {:.10}\n\n\
          gradient of the mean\n{}\n\n\
-         without smoothing {:.4}; {floor}chance ln {classes} = {:.4}",
+         without smoothing {:.4}; {}chance ln {classes} = {:.4}",
         input.logits.len(),
         rows(&input.logits),
         rows(&e.probabilities),
+        e.label_smoothing,
         rows(&e.smoothed_targets),
+        line(&e.per_sample),
         e.loss,
         e.loss,
         rows(&e.grad),
         e.loss_hard,
+        floor(input, e, classes),
         e.chance,
     )
+}
+
+/// What each step works out, in words.
+struct Formulas {
+    targets: String,
+    sample: &'static str,
+    mean: &'static str,
+}
+
+fn formulas(input: &Input, eps: f64, classes: usize) -> Formulas {
+    let weighted = input.class_weights.is_some();
+    let indices = matches!(input.targets, InputTargets::Indices(_));
+    let each = eps / classes as f64;
+    Formulas {
+        targets: if indices {
+            let on = 1.0 - eps + each;
+            format!("the target gets 1 - ε + ε/{classes} = {on:.4}, each other class ε/{classes} = {each:.4}")
+        } else {
+            format!("(1 - ε) · target + ε/{classes}")
+        },
+        sample: if weighted { "-Σ class weight · target · ln softmax" } else { "-Σ target · ln softmax" },
+        // PyTorch divides by the weights of the targets, and only where these are class indices.
+        mean: if weighted && indices {
+            "mean: the sum, divided by the sum of the targets' class weights"
+        } else {
+            "mean"
+        },
+    }
+}
+
+/// Said of index targets without class weights alone: the floor of others is another.
+fn floor(input: &Input, e: &Explanation, classes: usize) -> String {
+    if !matches!(input.targets, InputTargets::Indices(_)) || input.class_weights.is_some() {
+        return String::new();
+    }
+    let gap = if e.label_smoothing > 0.0 && classes > 1 {
+        let gap = smoothing::best_logit_gap(classes, e.label_smoothing);
+        format!("; the best gap between target and other logits is {gap:.2}")
+    } else {
+        String::new()
+    };
+    format!("floor {:.4} (no model gets below{gap}); ", e.floor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_formulas_are_those_of_the_numbers() {
+        let shown = |text: &str| {
+            let input: Input = serde_json::from_str(text).unwrap();
+            let explained = explain(&input, 0.1).unwrap();
+            (describe(&input, &explained), explained)
+        };
+        let (plain, _) = shown(r#"{"logits": [[2, 1, 0], [0, 1, 3]], "targets": [0, 1]}"#);
+        assert!(plain.contains("3. loss of each sample, -Σ target · ln softmax\n") && plain.contains("\n4. mean\n"));
+        let text = r#"{"logits": [[2, 1, 0], [0, 1, 3]], "targets": [0, 1], "class_weights": [1, 2, 4]}"#;
+        let (weighted, e) = shown(text);
+        assert!(weighted.contains("-Σ class weight · target · ln softmax"), "{weighted}");
+        assert!(weighted.contains("divided by the sum of the targets' class weights"), "{weighted}");
+        assert!(!weighted.contains("floor"), "{weighted}");
+        // As the words say.
+        for ((q, p), loss) in e.probabilities.iter().zip(&e.smoothed_targets).zip(&e.per_sample) {
+            let sum: f64 = [1.0, 2.0, 4.0].iter().zip(p.iter().zip(q)).map(|(w, (p, q))| -w * p * q.ln()).sum();
+            assert!((sum - loss).abs() < 1e-12, "{sum} {loss}");
+        }
+        assert!((e.per_sample.iter().sum::<f64>() / 3.0 - e.loss).abs() < 1e-12);
+    }
 }

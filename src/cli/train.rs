@@ -180,17 +180,24 @@ fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
             "run_folder": folder.path(), "model": folder.model(), "steps": outcome.steps,
             "total_steps": outcome.total_steps,
             "stopped": outcome.stopped, "seconds": outcome.seconds, "untuned": outcome.untuned,
-            "best_step": outcome.best.as_ref().map(|b| b.0), "best": outcome.best.as_ref().map(|b| &b.1),
+            "best_step": outcome.best.as_ref().map(|b| b.step), "best": outcome.best.as_ref().map(|b| &b.validation),
+            "best_metric": outcome.best_metric.word(),
         }));
     }
-    if let (Some(untuned), Some((step, best))) = (&outcome.untuned, &outcome.best) {
-        let tuned = format!("tuned (step {step})");
-        output::print(&table::retrieval(&[("untuned", untuned), (&tuned, best)]))?;
+    if let (Some(untuned), Some(best)) = (&outcome.untuned, &outcome.best) {
+        let metric = outcome.best_metric;
+        let tuned = format!("tuned (step {})", best.step);
+        output::print(&table::retrieval(&[("untuned", &untuned.retrieval), (&tuned, &best.validation.retrieval)]))?;
+        let (before, after) = (untuned.value(metric), best.validation.value(metric));
+        output::print(&format!("chosen by {}: {before:.3} untuned, {after:.3} tuned", metric.word()))?;
         output::print(
             "the tuned step was chosen on these same pairs, so its figures lean high; a test split gives free ones",
         )?;
-        if best.mean_recall < untuned.mean_recall {
-            tracing::warn!("tuning made retrieval worse; a lower optim.lr, or more of the towers frozen, may help");
+        if metric.is_better(before, after) {
+            tracing::warn!(
+                "tuning made {} worse; a lower optim.lr, or more of the towers frozen, may help",
+                metric.word()
+            );
         }
     }
     output::print(&format!("{} of {} steps in {:.1} s", outcome.steps, outcome.total_steps, outcome.seconds))?;

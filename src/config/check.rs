@@ -2,12 +2,12 @@
 
 use super::key::Key;
 use super::keys::KEYS;
-use super::loss::LossKind;
 use super::sections::ModelInit;
 use super::typed::Config;
 use super::values::is_hub;
 use super::written::Written;
 use crate::error::ProblemList;
+use crate::loss::{ObjectiveKind, TargetKind};
 use crate::model::freeze::FreezeDepth;
 
 impl Config {
@@ -55,12 +55,12 @@ impl Config {
 
     fn check_loss(&self, written: &Written, problems: &mut ProblemList) {
         let place = |key: &str| written.place_of(key);
-        let kinds: Vec<LossKind> = self.loss.kinds.iter().map(|(kind, _)| *kind).collect();
+        let kinds: Vec<&ObjectiveKind> = self.loss.kinds.iter().map(|(kind, _)| *kind).collect();
         if kinds.is_empty() {
             problems.push(format!("{}: names no objective", place("loss.kind")));
         }
         if let Some(twice) = (1..kinds.len()).find(|&i| kinds[..i].contains(&kinds[i])) {
-            problems.push(format!("{}: names {:?} twice", place("loss.kind"), kinds[twice].word()));
+            problems.push(format!("{}: names {:?} twice", place("loss.kind"), kinds[twice].name));
         }
         let weights = written.values.get("loss.weights").and_then(|(v, _)| v.as_array().map(Vec::len));
         if let Some(count) = weights.filter(|n| *n != kinds.len()) {
@@ -72,16 +72,19 @@ impl Config {
         }
         match &self.loss.prompts {
             None if self.loss.needs_prompts() => problems.push(format!(
-                "{}: loss.prompts is missing; \"class\" and \"multi_label\" need a prompt file, see prompts/phantom.toml",
-                place("loss.kind")
+                "{}: loss.prompts is missing; {:?} needs a prompt file, see prompts/phantom.toml",
+                place("loss.kind"),
+                kinds.iter().find(|kind| kind.needs.targets.uses_prompts()).map_or("", |kind| kind.name)
             )),
             Some(path) if !path.is_file() => {
                 problems.push(format!("{}: {}: there is no such file", place("loss.prompts"), path.display()));
             }
             _ => {}
         }
-        if self.loss.has(LossKind::Class) && self.loss.has(LossKind::MultiLabel) {
-            problems.push(format!("{}: names class and multi_label, which want different prompts", place("loss.kind")));
+        let by_prompts = |targets: TargetKind| kinds.iter().find(|kind| kind.needs.targets == targets);
+        if let (Some(a), Some(b)) = (by_prompts(TargetKind::Classes), by_prompts(TargetKind::Findings)) {
+            let place = place("loss.kind");
+            problems.push(format!("{place}: names {} and {}, which want different prompts", a.name, b.name));
         }
     }
 

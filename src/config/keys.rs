@@ -2,9 +2,9 @@
 
 use super::key::{Key, key};
 use super::kind::Kind;
-use super::loss::{Direction, LossKind, Positives};
-use super::sections::{BestMetric, ModelInit, Precision, ProjectionKind};
+use super::sections::{ModelInit, Precision, ProjectionKind};
 use crate::data::{Blank, Blanks, Flip, LongReports, OnError, ReportSection, RowOdds, Separator, Uncertain, Views};
+use crate::loss::{Direction, OBJECTIVE_NAMES, OBJECTIVES_HELP, Positives};
 use crate::optim::ScheduleKind;
 
 const MAX: i64 = i64::MAX;
@@ -174,52 +174,47 @@ pub const KEYS: &[Key] = &[
         "\"off\"",
         "\"on\" is refused when reports name sides; \"force\" is not",
     ),
-    key(
-        "loss.kind",
-        Kind::ListOf(LossKind::WORDS),
-        "[\"clip\"]",
-        "Objective, or several that are added up: clip = symmetric cross-entropy over the batch, siglip = each pair of \
-         the batch judged by itself, multi_positive = clip with all that is alike as positives, class and multi_label = \
-         images against loss.prompts",
-    ),
+    key("loss.kind", Kind::ListOf(&OBJECTIVE_NAMES), "[\"clip\"]", OBJECTIVES_HELP),
     key("loss.weights", Kind::Floats(0.0, 1000.0), "", "How much each of several objectives counts; default 1"),
     key(
         "loss.label_smoothing",
         Kind::Smoothing,
         "0.1",
-        "ε of the smoothed targets, PyTorch's convention; default 0 with siglip alone",
+        "ε of the smoothed targets, PyTorch's convention; default 0 where a sigmoid is the only objective",
     ),
     key("loss.direction", Kind::OneOf(Direction::WORDS), "\"both\"", "Which cross-entropies count"),
     key(
         "loss.prompts",
         Kind::Path,
         "",
-        "Prompt file of class and multi_label: what stands for each class, see prompts/ and `zero-shot --help`",
+        "Prompt file: what stands for each class, see prompts/ and `zero-shot --help`. Objectives over classes or findings \
+         need it; with others it gives validations zero-shot figures",
     ),
     key(
         "loss.class_weights",
         Kind::ClassWeights,
         "\"none\"",
-        "class: how much rows of each class count; balanced = rows / (classes × rows of the class)",
+        "Objectives over classes: how much rows of each count; balanced = rows / (classes × rows of the class)",
     ),
     key(
         "loss.positives",
         Kind::OneOf(Positives::WORDS),
-        "\"report\"",
-        "multi_positive: which pairs are alike: with equal reports, of one study, with one label, or by the cosine of \
-         their lists of labels",
+        "\"label\"",
+        "Objectives with several positives: which pairs are alike: with one label, by the cosine of their lists of \
+         labels, of one study, or with equal reports. Alike pairs with equal texts change nothing, so that \"report\" \
+         takes report.section = \"random_sentence\", report.long = \"chunk\" or dropout",
     ),
     key(
         "loss.uncertain",
         Kind::OneOf(Uncertain::WORDS),
         "\"ignore\"",
-        "multi_label: what −1 in a finding's column counts as",
+        "Findings: what −1 in a finding's column counts as",
     ),
     key(
         "loss.blank",
         Kind::OneOf(Blank::WORDS),
         "\"negative\"",
-        "multi_label: what nothing in a finding's column counts as",
+        "Findings: what nothing in a finding's column counts as",
     ),
     key("train.batch_size", Kind::Int(1, 1 << 20), "32", "Pairs that pass through the towers at once"),
     key(
@@ -247,7 +242,13 @@ pub const KEYS: &[Key] = &[
         "How often to save for --resume; also at each validation",
     )
     .on_resume(),
-    key("train.best_metric", Kind::OneOf(BestMetric::WORDS), "\"mean_recall\"", "What makes a checkpoint the best"),
+    key(
+        "train.best_metric",
+        Kind::OneOf(&["auto", "mean_recall", "loss", "auroc", "balanced_accuracy"]),
+        "\"auto\"",
+        "What makes a checkpoint the best, and what early_stopping and sweeps go by: mean recall, the objective's own \
+         loss, or zero-shot AUROC or balanced accuracy by loss.prompts; auto = what fits the objective, see the log",
+    ),
     key(
         "train.early_stopping",
         Kind::Int(0, MAX),

@@ -2,60 +2,22 @@
 
 use std::path::PathBuf;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::data::{Blank, Uncertain};
+use crate::data::{Blank, LabelPolicy, Uncertain};
+use crate::loss::{self, ClassWeights, Direction, ObjectiveKind, Positives, TargetKind};
+use crate::metrics::Metric;
 use crate::span::Span;
-use crate::words::words;
 
-words!(
-    /// The objective.
-    LossKind {
-        /// Symmetric cross-entropy over the batch diagonal.
-        Clip = "clip",
-        /// Sigmoid of every pair (arXiv 2303.15343).
-        Siglip = "siglip",
-        /// Symmetric cross-entropy over all pairs that are alike.
-        MultiPositive = "multi_positive",
-        /// Images against the classes of a prompt file.
-        Class = "class",
-        /// Images against its findings, of which one may have several.
-        MultiLabel = "multi_label",
-    }
-);
-words!(
-    /// Which pairs are alike.
-    Positives {
-        /// Those with the same report.
-        Report = "report",
-        /// Those of one study.
-        Study = "study",
-        /// Those with the same label.
-        Label = "label",
-        /// By the cosine of their sets of labels.
-        LabelSimilarity = "label_similarity",
-    }
-);
-words!(
-    /// Which cross-entropies count.
-    Direction {
-        /// Both.
-        Both = "both",
-        /// Image to text.
-        ImageToText = "i2t",
-        /// Text to image.
-        TextToImage = "t2i",
-    }
-);
-
-/// The objective.
+/// What is trained for.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct LossConfig {
-    /// Each with its weight.
+    /// Objectives, each with its weight.
     #[serde(rename = "kind", deserialize_with = "unweighted")]
-    pub kinds: Vec<(LossKind, f64)>,
+    pub kinds: Vec<(&'static ObjectiveKind, f64)>,
     /// As written; [`Self::kinds`] has them.
     #[serde(default)]
     pub(super) weights: Vec<f64>,
@@ -69,8 +31,9 @@ pub struct LossConfig {
 }
 
 /// Objectives, until their weights are known.
-fn unweighted<'de, D: Deserializer<'de>>(written: D) -> Result<Vec<(LossKind, f64)>, D::Error> {
-    Ok(Vec::<LossKind>::deserialize(written)?.into_iter().map(|kind| (kind, 1.0)).collect())
+fn unweighted<'de, D: Deserializer<'de>>(written: D) -> Result<Vec<(&'static ObjectiveKind, f64)>, D::Error> {
+    let known = |name: &String| loss::find(name).ok_or_else(|| D::Error::custom(format!("no objective {name:?}")));
+    Vec::<String>::deserialize(written)?.iter().map(|name| Ok((known(name)?, 1.0))).collect()
 }
 
 impl LossConfig {
@@ -79,14 +42,38 @@ impl LossConfig {
         self.kinds.iter_mut().zip(&self.weights).for_each(|((_, weight), written)| *weight = *written);
     }
 
-    /// Whether this objective is one of them.
-    pub fn has(&self, kind: LossKind) -> bool {
-        self.kinds.iter().any(|(k, _)| *k == kind)
+    /// Whether an objective must know this of the rows.
+    pub fn asks_for(&self, targets: TargetKind) -> bool {
+        self.kinds.iter().any(|(kind, _)| kind.needs.targets == targets)
+    }
+
+    /// The objective that sees the model's `logit_bias`, if any does.
+    pub fn uses_bias(&self) -> Option<&'static ObjectiveKind> {
+        self.kinds.iter().map(|(kind, _)| *kind).find(|kind| kind.needs.bias)
     }
 
     /// Whether images are held against prompts.
     pub fn needs_prompts(&self) -> bool {
-        self.has(LossKind::Class) || self.has(LossKind::MultiLabel)
+        self.kinds.iter().any(|(kind, _)| kind.needs.targets.uses_prompts())
+    }
+
+    /// What values of a finding's column count as.
+    pub fn label_policy(&self) -> LabelPolicy {
+        LabelPolicy { uncertain: self.uncertain, blank: self.blank }
+    }
+
+    /// What images are held against, in words.
+    pub fn held_against(&self) -> String {
+        let reports = self.kinds.iter().any(|(kind, _)| kind.needs.reports).then_some("reports");
+        let labels = self.needs_prompts().then_some("labels");
+        reports.into_iter().chain(labels).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// By which figure validations are compared where nobody chose, and why.
+    pub fn best_metric(&self) -> (Metric, &'static str) {
+        let mut chosen = self.kinds.iter().map(|(kind, _)| kind.best_metric);
+        let first = chosen.next().unwrap_or((Metric::Loss, "nothing else is known"));
+        if chosen.all(|(metric, _)| metric == first.0) { first } else { (Metric::Loss, "objectives are added up") }
     }
 }
 
@@ -131,35 +118,5 @@ impl Smoothing {
             return self.to;
         }
         self.from + (self.to - self.from) * step as f64 / length as f64
-    }
-}
-
-/// How much each class counts.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(from = "WrittenClassWeights")]
-pub enum ClassWeights {
-    /// All alike.
-    None,
-    /// Rows / (classes · rows of the class), as scikit-learn balances.
-    Balanced,
-    /// In the prompt file's order.
-    List(Vec<f64>),
-}
-
-/// How class weights are written.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WrittenClassWeights {
-    Word(String),
-    List(Vec<f64>),
-}
-
-impl From<WrittenClassWeights> for ClassWeights {
-    fn from(written: WrittenClassWeights) -> Self {
-        match written {
-            WrittenClassWeights::List(weights) => Self::List(weights),
-            WrittenClassWeights::Word(word) if word == "balanced" => Self::Balanced,
-            WrittenClassWeights::Word(_) => Self::None,
-        }
     }
 }

@@ -17,10 +17,8 @@ mod written;
 pub use key::{Key, MayDiffer};
 pub use keys::{KEYS, keys_as_markdown};
 pub use kind::Kind;
-pub use loss::{ClassWeights, Direction, LossConfig, LossKind, Positives, Smoothing};
-pub use sections::{
-    BestMetric, EvalConfig, ModelConfig, ModelInit, Precision, ProjectionKind, RandomModelConfig, TrainConfig,
-};
+pub use loss::{LossConfig, Smoothing};
+pub use sections::{EvalConfig, ModelConfig, ModelInit, Precision, ProjectionKind, RandomModelConfig, TrainConfig};
 pub use typed::Config;
 pub use written::Written;
 

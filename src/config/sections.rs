@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::metrics::Metric;
 use crate::span::Span;
 use crate::words::words;
 
@@ -36,23 +37,6 @@ words!(
         Bf16 = "bf16",
     }
 );
-
-words!(
-    /// By which figure validations are compared.
-    BestMetric {
-        /// Mean of recall@1, @5 and @10 of both directions.
-        MeanRecall = "mean_recall",
-        /// Loss.
-        Loss = "loss",
-    }
-);
-
-impl BestMetric {
-    /// Whether more is better.
-    pub fn higher_is_better(self) -> bool {
-        self == Self::MeanRecall
-    }
-}
 
 /// Where the model comes from.
 #[derive(Clone, Debug, Deserialize)]
@@ -93,6 +77,10 @@ pub struct RandomModelConfig {
     pub text_heads: usize,
 }
 
+fn metric_or_auto<'de, D: Deserializer<'de>>(written: D) -> Result<Option<Metric>, D::Error> {
+    Ok(Metric::find(&String::deserialize(written)?))
+}
+
 /// Length and rhythm of training.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,7 +94,9 @@ pub struct TrainConfig {
     pub stop_after: Option<u64>,
     pub eval_every: Span,
     pub checkpoint_every: Span,
-    pub best_metric: BestMetric,
+    /// `None` = auto: what fits the objective.
+    #[serde(deserialize_with = "metric_or_auto")]
+    pub best_metric: Option<Metric>,
     pub early_stopping: u64,
     pub clip_grad_norm: f64,
     /// 0 = none.

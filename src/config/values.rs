@@ -8,6 +8,7 @@ use super::key::Key;
 use super::keys::KEYS;
 use super::kind::Kind;
 use super::written::{Origin, Written};
+use crate::loss;
 
 /// Keys whose value is a folder or a hub id.
 const MODEL_NAMES: [&str; 3] = ["model.path", "model.image", "model.text"];
@@ -72,12 +73,13 @@ impl Values<'_> {
         root
     }
 
-    /// The sigmoid loss has none of its own, so that is its default.
+    /// Where nobody chose: the largest that an objective has by default.
     fn label_smoothing(&self, key: &Key) -> Option<Value> {
         let chosen = self.written.values.contains_key(key.name);
         let kinds = KEYS.iter().find(|k| k.name == "loss.kind").and_then(|kind| self.get(kind));
-        let siglip = kinds.iter().filter_map(Value::as_array).flatten().all(|v| v.as_str() == Some("siglip"));
-        self.get(key).filter(|_| chosen || !siglip).or(Some(Value::Float(0.0)))
+        let kinds = kinds.iter().filter_map(Value::as_array).flatten().filter_map(|v| loss::find(v.as_str()?));
+        let default = kinds.map(|kind| kind.label_smoothing).fold(0.0, f64::max);
+        self.get(key).filter(|_| chosen).or(Some(Value::Float(default)))
     }
 
     /// In the file, relative to the file's folder; in `--set`, relative to the working directory.

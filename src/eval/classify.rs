@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::figures::{Figure, ZeroShotOptions, ZeroShotReport};
-use super::zero_shot::{FittedOn, Scores, score};
+use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
 
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{Columns, LabelPolicy, Labels, Manifest, Prompts, ReportPolicy, Row};
@@ -83,7 +83,10 @@ impl Classification {
     pub fn judge(&self, model: &Session) -> Result<Classified> {
         let encoder = model.encoder(self.batch_size)?;
         let subgroups = self.options.subgroups.len();
-        let scored = |of: &LabelledRows| score(&encoder, &of.rows, &self.prompts, &of.labels, subgroups);
+        let scored = |of: &LabelledRows| {
+            let prompts = LabelledPrompts { prompts: &self.prompts, labels: &of.labels };
+            score(&encoder, &of.rows, prompts, subgroups)
+        };
         let mut scores = scored(&self.judged)?;
         let fit = self.fit.as_ref().map(|(rows, name)| anyhow::Ok((scored(rows)?, name.as_str()))).transpose()?;
         let fit = fit.as_ref().map(|(scores, name)| FittedOn { scores, name });

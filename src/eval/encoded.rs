@@ -1,8 +1,9 @@
 //! A split with what the towers make of it.
 
 use anyhow::{Result, ensure};
+use candle_core::{Device, Tensor};
 
-use super::pairs::Pairs;
+use super::pairs::{Pair, Pairs};
 use crate::data::Row;
 use crate::session::{Embeddings, Encoder};
 
@@ -28,5 +29,14 @@ impl<'a> EncodedSplit<'a> {
         let (images, texts) = (encoder.images(&pairs.images.sources)?, encoder.texts(&pairs.texts)?);
         let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
         Ok(Self { pairs, images, texts, scale })
+    }
+
+    /// Embeddings of each row's image and of its report.
+    pub(super) fn of_rows(&self) -> Result<(Embeddings, Embeddings)> {
+        let pick = |all: &Embeddings, number: fn(&Pair) -> usize| -> Result<Embeddings> {
+            let numbers: Vec<u32> = self.pairs.of_row.iter().map(|pair| number(pair) as u32).collect();
+            Ok(all.index_select(&Tensor::new(numbers.as_slice(), &Device::Cpu)?, 0)?)
+        };
+        Ok((pick(&self.images, |pair| pair.image)?, pick(&self.texts, |pair| pair.text)?))
     }
 }

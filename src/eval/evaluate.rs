@@ -1,11 +1,10 @@
-//! A split through a model: all figures of retrieval, and what is kept to be looked at.
+//! A split through a model: all figures of retrieval.
 
 use anyhow::Result;
 
 use super::encoded::EncodedSplit;
 use super::figures::Figure;
 use super::paired::retrieval_difference;
-use super::pictures::Pictures;
 use super::probe::{ProbeReport, linear_probe};
 use super::retrieval::{RetrievalOptions, RetrievalReport, retrieval_figures};
 use crate::data::leaks::{Side, refuse_shared};
@@ -17,21 +16,8 @@ use crate::session::{Encoder, RowSource, Session};
 /// # Errors
 /// No rows; [`crate::session::UnreadableImage`].
 pub fn evaluate(encoder: &Encoder, rows: &[Row], options: &RetrievalOptions) -> Result<RetrievalReport> {
-    Ok(evaluate_and_draw(encoder, rows, options, 0)?.0)
-}
-
-/// [`evaluate`], and what is kept to be looked at, with `gallery` examples.
-///
-/// # Errors
-/// As there.
-pub fn evaluate_and_draw(
-    encoder: &Encoder,
-    rows: &[Row],
-    options: &RetrievalOptions,
-    gallery: usize,
-) -> Result<(RetrievalReport, Pictures)> {
     let split = EncodedSplit::new(encoder, rows)?;
-    encoder.world.from_first(|| Ok((retrieval_figures(&split, options)?, Pictures::draw(&split, gallery)?)))
+    encoder.world.from_first(|| retrieval_figures(&split, options))
 }
 
 /// What models are judged on.

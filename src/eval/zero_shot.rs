@@ -9,6 +9,7 @@ use super::calibration::{Calibration, CalibrationReport, Prediction, set_tempera
 use super::figures::{Figure, Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
 use super::pairs::DistinctImages;
 use crate::data::{Labels, Prompts, Row};
+use crate::loss::PromptFeatures;
 use crate::metrics::{bootstrap, classification as metric};
 use crate::ops::reference::l2_normalize;
 use crate::seed::{Purpose, stream};
@@ -35,28 +36,56 @@ pub struct Scores {
 /// Whatever the encoder reports.
 pub fn class_directions(encoder: &Encoder, prompts: &Prompts) -> Result<Embeddings> {
     let (sentences, counts) = prompts.sentences();
-    let embeds = encoder.texts(&sentences)?;
+    directions(PromptFeatures { sentences: &encoder.texts(&sentences)?, counts: &counts })
+}
+
+/// The same of unit vectors of the sentences.
+pub(super) fn directions(PromptFeatures { sentences, counts }: PromptFeatures) -> Result<Embeddings> {
     let mut start = 0;
     let means = counts.iter().map(|&count| {
         start += count;
-        embeds.narrow(0, start - count, count)?.mean_keepdim(0)
+        sentences.narrow(0, start - count, count)?.mean_keepdim(0)
     });
     Ok(l2_normalize(&Tensor::cat(&means.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?)
 }
 
-/// Scores the distinct images of `rows` against `prompts`. `skip` subgroup columns stand before those of the options.
+/// Prompts, and which of them rows have.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelledPrompts<'a> {
+    /// What stands for each class.
+    pub prompts: &'a Prompts,
+    /// Of the rows.
+    pub labels: &'a Labels,
+}
+
+/// Scores the distinct images of `rows` against `prompts`. `subgroups` columns stand behind those of the findings.
 ///
 /// # Errors
 /// No row that has a label, an image that cannot be read.
-pub fn score(encoder: &Encoder, rows: &[Row], prompts: &Prompts, labels: &Labels, subgroups: usize) -> Result<Scores> {
+pub fn score(encoder: &Encoder, rows: &[Row], prompts: LabelledPrompts, subgroups: usize) -> Result<Scores> {
     let images = DistinctImages::of(rows);
     let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
-    let similarities =
-        encoder.images(&images.sources)?.matmul(&class_directions(encoder, prompts)?.t()?.contiguous()?)?;
-    let similarities: Vec<Vec<f32>> = similarities.to_vec2()?;
-    let logits = |image: usize, of: &[usize]| of.iter().map(|&k| scale * f64::from(similarities[image][k])).collect();
+    let directions = class_directions(encoder, prompts.prompts)?;
+    let logits = logits(&encoder.images(&images.sources)?, &directions, scale)?;
+    Ok(scores(images, rows, &logits, prompts, subgroups))
+}
+
+/// scale · cosine of each image with each direction of the prompts.
+pub(super) fn logits(images: &Embeddings, directions: &Embeddings, scale: f64) -> Result<Vec<Vec<f64>>> {
+    let cosines: Vec<Vec<f32>> = images.matmul(&directions.t()?.contiguous()?)?.to_vec2()?;
+    Ok(cosines.into_iter().map(|row| row.into_iter().map(|cosine| scale * f64::from(cosine)).collect()).collect())
+}
+
+/// Scores from the logits of each of `images`, those of `rows`.
+pub(super) fn scores(
+    images: DistinctImages,
+    rows: &[Row],
+    logits: &[Vec<f64>],
+    LabelledPrompts { prompts, labels }: LabelledPrompts,
+    subgroups: usize,
+) -> Scores {
     let prediction = |image: usize, of: &[usize], target: usize| Prediction {
-        logits: logits(image, of),
+        logits: of.iter().map(|&k| logits[image][k]).collect(),
         target,
         temperature: 1.0,
         group: images.groups[image],
@@ -82,7 +111,7 @@ pub fn score(encoder: &Encoder, rows: &[Row], prompts: &Prompts, labels: &Labels
     let skipped = if prompts.multi_label { classes } else { 0 };
     let values = |row: &usize| (0..subgroups).map(|i| rows[*row].extra(skipped + i).map(str::to_string)).collect();
     let subgroups = images.first_rows.iter().map(values).collect();
-    Ok(Scores { multi_label: prompts.multi_label, names: prompts.names(), tasks, groups: images.groups, subgroups })
+    Scores { multi_label: prompts.multi_label, names: prompts.names(), tasks, groups: images.groups, subgroups }
 }
 
 /// Scores of another split that temperatures and thresholds are fitted on.
@@ -192,7 +221,16 @@ impl Scores {
         Ok(subgroups)
     }
 
-    fn labelled(&self) -> Vec<usize> {
+    /// The overall figures without intervals, of probabilities as they are.
+    pub(super) fn unfitted(&self) -> Vec<Figure> {
+        let images = self.labelled();
+        let mut figures = Figure::list(self.names(&images), self.values(&images), None);
+        figures.retain(|figure| !figure.name.ends_with("_scaled"));
+        figures
+    }
+
+    /// Numbers of the images that have a label.
+    pub(super) fn labelled(&self) -> Vec<usize> {
         (0..self.groups.len()).filter(|&image| self.tasks.iter().any(|task| task[image].is_some())).collect()
     }
 

@@ -1,10 +1,74 @@
-//! Images against diagnosis prompts: one class a row (`class`), or findings that are there or not (`multi_label`).
+//! `class`: images against the classes of a prompt file, of which each has one.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, bail};
+use serde::Deserialize;
 
+use super::objective::{Inputs, Needs, Objective, ObjectiveKind, TargetKind, Term};
+use super::prompt_similarity::similarities;
 use super::soft_targets::SoftTargets;
-use super::{Inputs, Part};
-use crate::ops::reference::l2_normalize;
+use crate::metrics::Metric;
+
+pub(super) const KIND: ObjectiveKind = ObjectiveKind {
+    name: "class",
+    help: "images against the classes of loss.prompts",
+    needs: Needs { reports: false, bias: false, targets: TargetKind::Classes },
+    label_smoothing: 0.1,
+    best_metric: (Metric::BalancedAccuracy, "it trains to find each image's class"),
+    build: |s| Box::new(ClassLoss { label_smoothing: s.label_smoothing, weights: s.class_weights.clone() }),
+};
+
+/// How much each class counts.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "WrittenClassWeights")]
+pub enum ClassWeights {
+    /// All alike.
+    None,
+    /// Rows / (classes · rows of the class), as scikit-learn balances.
+    Balanced,
+    /// In the prompt file's order.
+    List(Vec<f64>),
+}
+
+/// How class weights are written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenClassWeights {
+    Word(String),
+    List(Vec<f64>),
+}
+
+impl From<WrittenClassWeights> for ClassWeights {
+    fn from(written: WrittenClassWeights) -> Self {
+        match written {
+            WrittenClassWeights::List(weights) => Self::List(weights),
+            WrittenClassWeights::Word(word) if word == "balanced" => Self::Balanced,
+            WrittenClassWeights::Word(_) => Self::None,
+        }
+    }
+}
+
+impl ClassWeights {
+    /// Weights of `count` classes, of which `rows` are; none for 1 each.
+    ///
+    /// # Errors
+    /// A list of another length.
+    pub fn of_rows(&self, rows: &[Option<usize>], count: usize) -> std::result::Result<Option<Vec<f64>>, String> {
+        match self {
+            Self::None => Ok(None),
+            Self::Balanced => Ok(Some(balanced(rows, count))),
+            Self::List(list) if list.len() == count => Ok(Some(list.clone())),
+            Self::List(list) => Err(format!("loss.class_weights: has {} numbers for {count} classes", list.len())),
+        }
+    }
+}
+
+/// Rows / (classes · rows of the class) of the labelled rows; 1 for a class without any.
+fn balanced(rows: &[Option<usize>], classes: usize) -> Vec<f64> {
+    let mut counts = vec![0usize; classes];
+    rows.iter().flatten().for_each(|&k| counts[k] += 1);
+    let all: usize = counts.iter().sum();
+    counts.iter().map(|&n| if n == 0 { 1.0 } else { all as f64 / (classes * n) as f64 }).collect()
+}
 
 /// `F.cross_entropy(sim_i2t, classes, weight, ignore_index, label_smoothing)` of sim_i2t (batch, classes).
 #[derive(Clone, Debug, PartialEq)]
@@ -15,34 +79,12 @@ pub struct ClassLoss {
     pub weights: Option<Vec<f64>>,
 }
 
-/// The same over two classes, "has it" and "has it not", for each finding; mean over all that is known.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MultiLabelLoss {
-    /// ε of the smoothed targets.
-    pub label_smoothing: f64,
-}
-
-/// scale · cosine of each image with each direction of the prompts: the mean of a class's sentences, each of length 1,
-/// made so again. (batch, directions)
-fn similarities(inputs: &Inputs) -> Result<Tensor> {
-    let Some((sentences, counts)) = inputs.prompts else { bail!("this objective needs loss.prompts") };
-    let all: usize = counts.iter().sum();
-    if sentences.dim(0)? != all {
-        bail!("{} prompt features for {all} sentences", sentences.dim(0)?);
+impl Objective for ClassLoss {
+    fn kind(&self) -> &'static ObjectiveKind {
+        &KIND
     }
-    let mut mean = vec![0f32; counts.len() * all];
-    let mut start = 0;
-    for (row, &count) in counts.iter().enumerate() {
-        mean[row * all + start..row * all + start + count].fill(1.0 / count as f32);
-        start += count;
-    }
-    let mean = Tensor::from_vec(mean, (counts.len(), all), sentences.device())?;
-    let directions = l2_normalize(&mean.matmul(&l2_normalize(sentences)?)?)?;
-    l2_normalize(inputs.image)?.matmul(&directions.t()?)?.broadcast_mul(inputs.scale)
-}
 
-impl ClassLoss {
-    pub(super) fn forward(&self, inputs: &Inputs) -> Result<Part> {
+    fn forward(&self, inputs: &Inputs) -> Result<Term> {
         let logits = similarities(inputs)?;
         let (batch, classes) = logits.dims2()?;
         let targets = &inputs.targets.classes;
@@ -57,19 +99,15 @@ impl ClassLoss {
     }
 }
 
-impl MultiLabelLoss {
-    pub(super) fn forward(&self, inputs: &Inputs) -> Result<Part> {
-        let logits = similarities(inputs)?;
-        let (batch, directions) = logits.dims2()?;
-        let findings = directions / 2;
-        // Positive and negative sentences of a finding stand side by side.
-        let logits = logits.reshape((batch * findings, 2))?;
-        let targets: Vec<Option<bool>> = inputs.targets.findings.iter().flatten().copied().collect();
-        if targets.len() != batch * findings || directions % 2 != 0 {
-            bail!("{} targets for {batch} images and {findings} findings", targets.len());
-        }
-        // "Has it" stands first.
-        let classes: Vec<Option<usize>> = targets.iter().map(|t| t.map(|has| usize::from(!has))).collect();
-        SoftTargets::of_classes(&classes, &[1.0; 2], self.label_smoothing)?.loss(&logits)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_few_rows_count_more() {
+        let rows = [Some(0), Some(0), None, Some(1)];
+        assert_eq!(ClassWeights::Balanced.of_rows(&rows, 3).unwrap().unwrap(), [0.5, 1.0, 1.0]);
+        let error = ClassWeights::List(vec![1.0; 2]).of_rows(&rows, 3).unwrap_err();
+        assert_eq!(error, "loss.class_weights: has 2 numbers for 3 classes");
     }
 }

@@ -1,10 +1,20 @@
-//! The contrastive loss over the batch diagonal: each image to its own report and back.
+//! `clip`: the contrastive loss over the batch diagonal, each image to its own report and back.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
-use super::{Inputs, Part, smoothing};
-use crate::config::Direction;
+use super::objective::{Direction, Inputs, Needs, Objective, ObjectiveKind, TargetKind, Term};
+use super::smoothing;
+use crate::metrics::Metric;
 use crate::ops::{Contrastive, contrastive};
+
+pub(super) const KIND: ObjectiveKind = ObjectiveKind {
+    name: "clip",
+    help: "symmetric cross-entropy over the batch",
+    needs: Needs { reports: true, bias: false, targets: TargetKind::Pairs },
+    label_smoothing: 0.1,
+    best_metric: (Metric::MeanRecall, "it trains to find each image's own report"),
+    build: |s| Box::new(ClipLoss { label_smoothing: s.label_smoothing, direction: s.direction }),
+};
 
 /// `(CE(sim_i2t) + CE(sim_t2i)) / 2` CLIP's objective, with label smoothing as in BLIP-2.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,16 +25,20 @@ pub struct ClipLoss {
     pub direction: Direction,
 }
 
-impl ClipLoss {
-    pub(super) fn forward(&self, inputs: &Inputs, text: &Tensor) -> Result<Part> {
+impl Objective for ClipLoss {
+    fn kind(&self) -> &'static ObjectiveKind {
+        &KIND
+    }
+
+    fn forward(&self, inputs: &Inputs) -> Result<Term> {
         let options = Contrastive {
             label_smoothing: self.label_smoothing,
             image_to_text: self.direction != Direction::TextToImage,
             text_to_image: self.direction != Direction::ImageToText,
         };
-        let output = contrastive(inputs.image, text, inputs.scale, &options)?;
+        let output = contrastive(inputs.image, inputs.reports()?, inputs.scale, &options)?;
         let batch = inputs.image.dim(0)?;
-        Ok(Part {
+        Ok(Term {
             loss: output.loss,
             hard: output.loss_hard,
             floor: smoothing::floor(batch, self.label_smoothing),

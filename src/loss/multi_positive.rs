@@ -1,14 +1,23 @@
-//! The contrastive loss where several reports of a batch fit an image: equal reports, one study, one label, or labels
-//! that are alike.
+//! `multi_positive`: the contrastive loss where several reports of a batch fit an image: those of one study or label, or
+//! with labels that are alike.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, bail};
 
+use super::objective::{Direction, Inputs, Needs, Objective, ObjectiveKind, TargetKind, Term};
 use super::soft_targets::SoftTargets;
-use super::{Inputs, Part};
-use crate::config::Direction;
+use crate::metrics::Metric;
 use crate::ops::reference::l2_normalize;
 
-/// Cross-entropy of each row of similarities against `(1 − ε) · alike / Σ alike + ε / K`.
+pub(super) const KIND: ObjectiveKind = ObjectiveKind {
+    name: "multi_positive",
+    help: "cross-entropy over the batch with all pairs that are alike by loss.positives as positives",
+    needs: Needs { reports: true, bias: false, targets: TargetKind::Likeness },
+    label_smoothing: 0.1,
+    best_metric: (Metric::Loss, "mean recall would count as wrong what it trains to find, reports of other rows"),
+    build: |s| Box::new(MultiPositiveLoss { label_smoothing: s.label_smoothing, direction: s.direction }),
+};
+
+/// Cross-entropy of each row of similarities against `(1 − ε) · likeness / Σ likeness + ε / K`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MultiPositiveLoss {
     /// ε of the smoothed targets.
@@ -17,24 +26,29 @@ pub struct MultiPositiveLoss {
     pub direction: Direction,
 }
 
-impl MultiPositiveLoss {
-    pub(super) fn forward(&self, inputs: &Inputs, text: &Tensor) -> Result<Part> {
+impl Objective for MultiPositiveLoss {
+    fn kind(&self) -> &'static ObjectiveKind {
+        &KIND
+    }
+
+    fn forward(&self, inputs: &Inputs) -> Result<Term> {
+        let text = inputs.reports()?;
         let sims = l2_normalize(inputs.image)?.matmul(&l2_normalize(text)?.t()?)?.broadcast_mul(inputs.scale)?;
         let batch = sims.dim(0)?;
-        let alike = &inputs.targets.alike;
-        if alike.len() != batch * batch {
-            bail!("{} numbers of likeness for {batch} pairs", alike.len());
+        let likeness = &inputs.targets.likeness;
+        if likeness.len() != batch * batch {
+            bail!("{} numbers of likeness for {batch} pairs", likeness.len());
         }
         // Likeness is symmetric, so one table serves both directions.
         let eps = self.label_smoothing;
-        let mut hard = Vec::with_capacity(alike.len());
-        for row in alike.chunks_exact(batch) {
+        let mut hard = Vec::with_capacity(likeness.len());
+        for row in likeness.chunks_exact(batch) {
             let all: f64 = row.iter().sum();
-            hard.extend(row.iter().map(|a| a / all));
+            hard.extend(row.iter().map(|l| l / all));
         }
         let soft = SoftTargets {
             smoothed: hard.iter().map(|p| (1.0 - eps) * p + eps / batch as f64).collect(),
-            right: alike.chunks_exact(batch).map(|row| Some(row.iter().map(|a| *a > 0.0).collect())).collect(),
+            right: likeness.chunks_exact(batch).map(|row| Some(row.iter().map(|l| *l > 0.0).collect())).collect(),
             hard,
             divisor: batch as f64,
         };
@@ -43,7 +57,72 @@ impl MultiPositiveLoss {
         match self.direction {
             Direction::ImageToText => of_images(),
             Direction::TextToImage => of_texts(),
-            Direction::Both => Part::sum(&[(0.5, of_images()?), (0.5, of_texts()?)]),
+            Direction::Both => Term::sum(&[(0.5, of_images()?), (0.5, of_texts()?)]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor, Var};
+
+    use super::super::{ClipLoss, Likeness, PairTargets, Positives, RowFacts};
+    use super::*;
+
+    /// Loss, and its gradient on images, on each distinct report and on the scale. Row i has report `of_row[i]`.
+    fn run(loss: &dyn Objective, of_row: &[u32], likeness: &Likeness) -> (f64, Vec<Vec<f32>>) {
+        let numbers = |n: usize, start: f32| -> Vec<f32> { (0..n).map(|i| (start + i as f32 * 0.37).sin()).collect() };
+        let cpu = &Device::Cpu;
+        let var = |rows: usize, start| {
+            Var::from_tensor(&Tensor::from_vec(numbers(4 * rows, start), (rows, 4), cpu).unwrap()).unwrap()
+        };
+        let (image, reports) = (var(of_row.len(), 0.2), var(3, 1.1));
+        let log_scale = Var::new(1.5f32, cpu).unwrap();
+        let text = reports.index_select(&Tensor::new(of_row, cpu).unwrap(), 0).unwrap();
+        let rows: Vec<u32> = (0..of_row.len() as u32).collect();
+        let targets = PairTargets { likeness: likeness.table(&rows), ..PairTargets::default() };
+        let inputs = Inputs {
+            image: &image,
+            text: Some(&text),
+            scale: &log_scale.exp().unwrap(),
+            bias: None,
+            prompts: None,
+            targets: &targets,
+        };
+        let term = loss.forward(&inputs).unwrap();
+        let grads = term.loss.backward().unwrap();
+        let flat = |v: &Var| grads.get(v).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let value = f64::from(term.loss.to_scalar::<f32>().unwrap());
+        (value, vec![flat(&image), flat(&reports), flat(&log_scale)])
+    }
+
+    fn largest_difference((a, of_a): &(f64, Vec<Vec<f32>>), (b, of_b): &(f64, Vec<Vec<f32>>)) -> f64 {
+        let pairs = of_a.iter().flatten().zip(of_b.iter().flatten());
+        pairs.fold((a - b).abs(), |worst, (a, b)| worst.max(f64::from((a - b).abs())))
+    }
+
+    /// Why equal reports as positives are refused: whatever the smoothing and the direction, they change neither the loss
+    /// nor its gradient on images, reports and scale. Alike pairs with unequal reports change both.
+    #[test]
+    fn alike_pairs_with_equal_reports_are_the_contrastive_loss_itself() {
+        let of_row = [0u32, 1, 0, 2, 0, 1];
+        let labels = ["a", "b", "a", "b", "a", "b"];
+        let facts = of_row.iter().zip(labels).map(|(report, label)| RowFacts {
+            report: ["r", "s", "t"][*report as usize],
+            label: Some(label),
+            ..RowFacts::default()
+        });
+        let facts: Vec<RowFacts> = facts.collect();
+        for label_smoothing in [0.0, 0.1, 0.5] {
+            for direction in [Direction::Both, Direction::ImageToText, Direction::TextToImage] {
+                let likeness = |by| Likeness::of(by, &facts);
+                let several = MultiPositiveLoss { label_smoothing, direction };
+                let clip = run(&ClipLoss { label_smoothing, direction }, &of_row, &likeness(Positives::Report));
+                let by_report = run(&several, &of_row, &likeness(Positives::Report));
+                assert!(largest_difference(&clip, &by_report) < 2e-6, "{label_smoothing} {direction:?}");
+                let by_label = run(&several, &of_row, &likeness(Positives::Label));
+                assert!(largest_difference(&clip, &by_label) > 1e-2, "{label_smoothing} {direction:?}");
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
-use super::Part;
 use super::cross_entropy::index_masks;
+use super::objective::Term;
 
 /// Targets of (rows, classes) logits: `smoothed` and `hard` say how much −ln q of each class counts.
 pub(super) struct SoftTargets {
@@ -31,12 +31,12 @@ impl SoftTargets {
     }
 
     /// The loss of `logits`. Where no row counts it is 0, with a gradient of 0.
-    pub fn loss(&self, logits: &Tensor) -> Result<Part> {
+    pub fn loss(&self, logits: &Tensor) -> Result<Term> {
         let (rows, classes) = logits.dims2()?;
         if self.divisor == 0.0 {
             // Not times 0: candle leaves that out of the graph.
             let nothing = (logits * logits.zeros_like()?)?.sum_all()?;
-            return Ok(Part { loss: nothing, hard: 0.0, floor: 0.0, chance: 0.0, accuracy: 0.0 });
+            return Ok(Term { loss: nothing, hard: 0.0, floor: 0.0, chance: 0.0, accuracy: 0.0 });
         }
         let coefficients = |values: &[f64]| -> Result<Tensor> {
             Tensor::from_vec(values.to_vec(), (rows, classes), logits.device())?.to_dtype(logits.dtype())
@@ -51,7 +51,7 @@ impl SoftTargets {
         let counted: Vec<bool> =
             z.iter().zip(&self.right).filter_map(|(z, right)| Some(best(z, right.as_ref()?))).collect();
         let accuracy = counted.iter().filter(|r| **r).count() as f64 / counted.len().max(1) as f64;
-        Ok(Part { loss: weighted(&self.smoothed, &log_q)?, hard, floor: self.floor(classes), chance, accuracy })
+        Ok(Term { loss: weighted(&self.smoothed, &log_q)?, hard, floor: self.floor(classes), chance, accuracy })
     }
 
     /// What the loss is where each row's q is as the targets want it: Σ a ln(Σa / a).

@@ -4,7 +4,9 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod classification;
 pub mod logistic;
+mod metric;
 pub mod ranking;
 pub mod retrieval;
 
+pub use metric::Metric;
 pub use retrieval::{Query, Retrieval, rank_of_best, summarise};

@@ -57,8 +57,19 @@ fn validations(runs: &[&Run]) -> Markup {
         ("NLL of matching", "calibration/as_is/nll"),
         ("fitted temperature", "calibration/temperature"),
     ];
+    let (own_loss, own_chance) = (eval("objective/loss"), eval("objective/chance"));
+    let chooses = |run: &Run| points(&run.evals, "metric/value");
+    let zero_shot = [("zero-shot AUROC", "auroc_macro"), ("zero-shot balanced accuracy", "balanced_accuracy")];
     html! {
         (over_steps(runs, "loss, validation", &eval("loss"), &[("chance", &eval("loss_chance"))]))
+        (over_steps(runs, "the objective's own loss, validation", &own_loss, &[("chance", &own_chance)]))
+        (over_steps(runs, "figure that chooses the best step", &chooses, &[]))
+        @for (title, name) in zero_shot {
+            @let path = format!("zero_shot/figures/{name}");
+            @let value = |run: &Run| points(&run.evals, &format!("val/{path}/value"));
+            @let chance = |run: &Run| points(&run.evals, &format!("val/{path}/chance"));
+            (over_steps(runs, title, &value, &[("chance", &chance)]))
+        }
         (over_steps(runs, "mean recall", &eval("mean_recall"), &[]))
         (over_steps(runs, "recall@1, image to text", &to_text, &[("chance", &to_text_chance)]))
         (over_steps(runs, "recall@1, text to image", &to_image, &[("chance", &to_image_chance)]))

@@ -6,8 +6,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::config::BestMetric;
-
 /// Rounds of halving: 1 / eta², 1 / eta and all of the steps.
 pub(super) const ROUNDS: u32 = 3;
 
@@ -25,21 +23,20 @@ impl Score {
     ///
     /// # Errors
     /// There is none.
-    pub(super) fn of_run(run: &Path, metric: BestMetric) -> Result<Self> {
+    pub(super) fn of_run(run: &Path) -> Result<Self> {
         let path = run.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let evals = records.filter(|v| v["kind"] == "eval" && v["step"] != 0);
         let score = |v: Value| {
-            let number = |name: &str| v["val"][name].as_f64().unwrap_or(f64::NAN);
-            let sign = if metric.higher_is_better() { 1.0 } else { -1.0 };
-            Self { figure: sign * number(metric.word()), loss: number("loss") }
+            let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+            let sign = if v["metric"]["higher_is_better"] == true { 1.0 } else { -1.0 };
+            Self { figure: sign * number(&v["metric"]["value"]), loss: number(&v["val"]["loss"]) }
         };
         evals.map(score).filter(|score| !score.figure.is_nan()).min_by(better_first).with_context(|| {
             format!(
-                "{}: no validation with a {}, by which train.best_metric says that members are compared",
-                run.display(),
-                metric.word()
+                "{}: no validation with the figure by which train.best_metric says that members are compared",
+                run.display()
             )
         })
     }
@@ -93,19 +90,24 @@ mod tests {
     #[test]
     fn a_run_is_as_good_as_its_best_validation() {
         let dir = tempfile::tempdir().unwrap();
-        let write = |evals: &[(u64, &str, f64)]| {
-            let line = |(step, recall, loss): &(u64, &str, f64)| {
-                format!("{{\"kind\":\"eval\",\"step\":{step},\"val\":{{\"mean_recall\":{recall},\"loss\":{loss}}}}}\n")
+        let write = |higher_is_better: bool, evals: &[(u64, &str)]| {
+            let line = |(step, value): &(u64, &str)| {
+                format!(
+                    "{{\"kind\":\"eval\",\"step\":{step},\"metric\":{{\"value\":{value},\"higher_is_better\":\
+                     {higher_is_better}}},\"val\":{{\"loss\":2.0}}}}\n"
+                )
             };
             std::fs::write(dir.path().join("metrics.jsonl"), evals.iter().map(line).collect::<String>()).unwrap();
         };
         // Before the first step all are alike.
-        write(&[(0, "0.9", 0.1), (1, "0.2", 2.0), (2, "null", 3.0), (3, "0.4", 2.5)]);
-        let of = |metric| Score::of_run(dir.path(), metric).map(|s| s.figure);
-        assert_eq!(of(BestMetric::MeanRecall).unwrap(), 0.4);
-        assert_eq!(of(BestMetric::Loss).unwrap(), -2.0);
-        write(&[(0, "0.9", 0.1), (2, "null", 3.0)]);
-        let error = of(BestMetric::MeanRecall).unwrap_err().to_string();
-        assert!(error.contains("no validation with a mean_recall"), "{error}");
+        let values = [(0, "0.9"), (1, "0.2"), (2, "null"), (3, "0.4")];
+        let figure = || Score::of_run(dir.path()).map(|s| s.figure);
+        write(true, &values);
+        assert_eq!(figure().unwrap(), 0.4);
+        write(false, &values);
+        assert_eq!(figure().unwrap(), -0.2);
+        write(true, &values[..1]);
+        let error = figure().unwrap_err().to_string();
+        assert!(error.contains("no validation with the figure"), "{error}");
     }
 }

@@ -68,7 +68,6 @@ impl Finished {
 /// What all members have in common.
 struct Sweep<'a> {
     request: &'a Request,
-    config: Config,
     /// Steps of a member.
     total_steps: u64,
     folder: PathBuf,
@@ -108,7 +107,7 @@ pub fn run(request: &Request) -> Result<Finished> {
     let mut digests = Digests::default();
     let judge = Judge::new(&config, request.split.as_deref(), request.prompts.as_deref(), &mut digests)?;
     let fingerprints = configs.iter().map(|c| Fingerprint::of_training(c, &mut digests)).collect::<Result<Vec<_>>>()?;
-    let sweep = Sweep { request, config, total_steps, folder, judge };
+    let sweep = Sweep { request, total_steps, folder, judge };
     sweep.begin(&members, &fingerprints)?;
     stop::listen()?;
     sweep.train_all(&mut members)?;
@@ -301,9 +300,7 @@ impl Sweep<'_> {
     /// The mean score of those members of a setting that did not fail.
     fn score(&self, members: &[Member], setting: &Setting) -> Result<Score> {
         let of_setting = members.iter().filter(|m| m.is_unfinished() && m.setting == *setting);
-        let scores = of_setting
-            .map(|m| Score::of_run(&self.run_folder(m), self.config.train.best_metric))
-            .collect::<Result<Vec<_>>>()?;
+        let scores = of_setting.map(|m| Score::of_run(&self.run_folder(m))).collect::<Result<Vec<_>>>()?;
         Ok(Score::mean(&scores))
     }
 }

@@ -32,6 +32,17 @@ pub struct StepRecord {
     pub lr: f64,
 }
 
+/// The figure by which validations are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ComparedFigure {
+    /// As `train.best_metric` has it.
+    pub name: &'static str,
+    /// NaN (null in JSON) where it does not exist.
+    pub value: f64,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -63,6 +74,8 @@ pub enum Event {
         similarities: Vec<Vec<f32>>,
         /// Figures.
         figures: Value,
+        /// The one that says which validation is the best.
+        compared: ComparedFigure,
         /// One line.
         line: String,
         /// Whether it is the best so far.

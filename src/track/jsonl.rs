@@ -100,9 +100,9 @@ impl Sink for JsonlSink {
                 }
                 self.metrics.write(&line)
             }
-            Event::Eval { step, figures, best, .. } => {
-                self.metrics.write(&json!({"kind": "eval", "step": step, "best": best, "val": figures}))
-            }
+            Event::Eval { step, figures, compared, best, .. } => self
+                .metrics
+                .write(&json!({"kind": "eval", "step": step, "best": best, "metric": compared, "val": figures})),
             Event::Skipped { manifest, lines, .. } => {
                 lines.iter().try_for_each(|line| self.skipped.write(&json!({"manifest": manifest, "line": line})))
             }

@@ -7,7 +7,7 @@ mod progress;
 mod run_folder;
 mod tensorboard;
 
-pub use event::{Event, Sink, StepRecord};
+pub use event::{ComparedFigure, Event, Sink, StepRecord};
 pub use jsonl::{JsonlSink, Lengths};
 pub use note::{Level, Note};
 pub use progress::ProgressSink;

@@ -37,7 +37,7 @@ pub(super) fn save(run: &RunFolder, state: &State) -> Result<()> {
         ema.as_ref().map_or(Ok(()), |ema| save_safetensors(&folder.join(EMA_FILE), &ema.state()))?;
         Ok(fs::write(folder.join("state.json"), serde_json::to_vec_pretty(progress)?)?)
     })?;
-    let best = progress.best.as_ref().map(|(step, _)| *step);
+    let best = progress.best.as_ref().map(|best| best.step);
     let all = run.list_checkpoints();
     let old = all[..all.len().saturating_sub(KEPT)].iter().filter(|(step, _)| Some(*step) != best);
     for (_, old) in old {

@@ -4,6 +4,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 use super::checkpoint;
+use super::records::BestStep;
 use super::trainer::Trainer;
 use crate::export::{AdapterOptions, write_adapter, write_model};
 use crate::model::lora;
@@ -27,8 +28,8 @@ impl Trainer<'_> {
     /// After going back to an earlier checkpoint, model/ may hold a later step's weights: puts the best one's back, as
     /// far as its checkpoint is still there.
     pub(super) fn restore_best(&mut self) -> Result<()> {
-        let Some((step, report)) = self.state.progress.best.clone() else { return Ok(()) };
-        self.folder.summary = self.summary(Some(&report));
+        let Some(BestStep { step, validation }) = self.state.progress.best.clone() else { return Ok(()) };
+        self.folder.summary = self.summary(Some(&validation));
         let (run, averaged) = (self.writer.run(), self.state.ema.is_some());
         let mut weights = None;
         let found = self.world.from_first(|| {

@@ -23,26 +23,8 @@ impl Trainer<'_> {
             lr: lr_factor * self.config.optim.lr_heads(),
         };
         self.emit(&Event::Step(record))?;
-        self.warn_at_chance(&record)
-    }
-
-    /// Other tools train on at ln N for days without a word.
-    fn warn_at_chance(&mut self, record: &StepRecord) -> Result<()> {
-        const STEPS: u64 = 50;
-        let at_chance = (record.loss_hard - record.chance).abs() < 0.02 * record.chance;
-        self.steps_at_chance = if at_chance { self.steps_at_chance + 1 } else { 0 };
-        if self.steps_at_chance == STEPS {
-            let text = format!(
-                "for {STEPS} steps the loss has stood at ln {} = {:.3}, as if images and reports had nothing to do with \
-                 each other; usual causes: a learning rate too low or too high (now {:.1e}), frozen towers, a batch too \
-                 small, reports that are all alike, or rows whose image and report do not belong together",
-                self.config.samples_per_step(),
-                record.chance,
-                record.lr
-            );
-            self.emit(&Event::Note(Note::warning(text)))?;
-        }
-        Ok(())
+        let warning = self.chance.warning(&record, &self.config.loss.held_against());
+        warning.map_or(Ok(()), |text| self.emit(&Event::Note(Note::warning(text))))
     }
 
     pub(super) fn log_time(&mut self, pairs: usize, seconds: f64, waiting: f64) -> Result<()> {

@@ -1,6 +1,8 @@
 //! Training: from a resolved config to a run folder with the best model in it.
 
 mod all_reduce;
+mod best_metric;
+mod chance;
 mod checkpoint;
 mod dry_run;
 mod fingerprint;
@@ -31,6 +33,7 @@ mod validate;
 pub use dry_run::{FirstStep, try_first_step};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
+pub use records::BestStep;
 pub use resume::{Resume, check_same_config, find_run};
 pub use run::{Outcome, train};
 pub use setup::products;

@@ -5,19 +5,21 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 
+use super::best_metric::{self, validation_labels};
 use super::fingerprint::Fingerprint;
 use super::leaks;
 use super::order::sampler;
 use super::records::SkippedRow;
 use super::supervision::Supervision;
 use super::thaw;
-use crate::config::{Config, LossKind};
+use crate::config::Config;
 use crate::data::leaks::{Side, shared};
 use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, sides};
 use crate::data::{Flip, LongReports, OnError};
 use crate::dist::Collective;
 use crate::error::{Problem, ProblemList, Problems, one_line};
+use crate::metrics::Metric;
 use crate::model::freeze::FreezeDepth;
 use crate::model::lora;
 use crate::model::{ClipConfig, Params};
@@ -38,6 +40,10 @@ pub struct Prepared {
     pub sources: Vec<usize>,
     /// Validation pairs; empty where there are none.
     pub val: Vec<Row>,
+    /// The prompt file, where the config names one.
+    pub prompts: Option<Prompts>,
+    /// By which figure validations are compared.
+    pub best_metric: Metric,
     /// Where tensors live.
     pub device: Device,
     /// Which device, and why that one.
@@ -70,7 +76,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         notes.push(Note::warning(format!("label_smoothing is {eps}; above 0.2 most of the loss is its floor")));
     }
     draw_phantoms(config, &mut notes)?;
-    let prompts = config.loss.prompts.as_ref().filter(|_| config.loss.needs_prompts());
+    let prompts = config.loss.prompts.as_ref();
     let prompts = prompts.and_then(|path| problems.keep(Prompts::open(path).context("loss.prompts")));
     let splits = problems.keep(open_splits(config, prompts.as_ref())).and_then(|splits| {
         check_splits(config, &splits, &mut problems, &mut notes);
@@ -80,11 +86,11 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     let model = problems.keep(open_model(config, reports, &device));
     if let Some(model) = &model {
         check_freeze(config, &model.folder.config, &mut problems);
-        if config.loss.has(LossKind::Siglip) && model.folder.config.logit_bias_init.is_none() {
-            problems.push(
-                "loss.kind: names \"siglip\", but the model has no logit_bias; allowed with this model are the others"
-                    .to_string(),
-            );
+        if let Some(kind) = config.loss.uses_bias().filter(|_| model.folder.config.logit_bias_init.is_none()) {
+            problems.push(format!(
+                "loss.kind: names {:?}, but the model has no logit_bias; allowed with this model are the others",
+                kind.name
+            ));
         }
         notes.extend(model.notes.iter().map(Note::choice));
     }
@@ -115,12 +121,15 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         return Err(Problems(vec![Problem(line)]).into());
     }
     let frozen = thaw::apply(config, [None; 2], 0, &mut params);
-    if !config.loss.has(LossKind::Siglip) && params.get("logit_bias").is_some() {
+    if config.loss.uses_bias().is_none() && params.get("logit_bias").is_some() {
         notes.push(Note::choice("logit_bias stays as it is: loss.kind does not see it"));
     }
     let supervision = Supervision::new(config, &splits.train, prompts.as_ref(), &model.folder.tokenizer, &mut notes)
         .map_err(|e| Problems(vec![Problem(one_line(&e))]))?;
+    let best_metric = best_metric(config, &splits.val, prompts.as_ref(), &mut notes)?;
     Ok(Prepared {
+        prompts,
+        best_metric,
         params,
         frozen,
         supervision,
@@ -142,6 +151,19 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         notes,
         skipped: splits.skipped,
     })
+}
+
+/// By which figure validations are compared, told with its reason.
+fn best_metric(config: &Config, val: &[Row], prompts: Option<&Prompts>, notes: &mut Vec<Note>) -> Result<Metric> {
+    if val.is_empty() {
+        return Ok(config.train.best_metric.unwrap_or(config.loss.best_metric().0));
+    }
+    let labels = validation_labels(&config.loss, val, prompts);
+    let labels = labels.as_ref().map_err(String::as_str);
+    let (metric, reason) =
+        best_metric::choose(&config.loss, config.train.best_metric, labels).map_err(|e| Problems(vec![Problem(e)]))?;
+    notes.push(Note::choice(format!("best checkpoint by {}: {reason}", metric.word())));
+    Ok(metric)
 }
 
 /// A warning where reports lose their ends, which is where the impression stands; looks at 2,000 rows at most.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::eval::RetrievalReport;
+use crate::eval::Validation;
 
 /// run.json: what is needed to say later what this run was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,6 +49,15 @@ impl SkippedRow {
     }
 }
 
+/// The best validation so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BestStep {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Its figures.
+    pub validation: Validation,
+}
+
 /// state.json of a checkpoint: everything that is not a tensor.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
@@ -61,9 +70,9 @@ pub struct Progress {
     /// The step of the last validation.
     pub last_eval: Option<u64>,
     /// Figures before the first step.
-    pub untuned: Option<RetrievalReport>,
-    /// Step and figures of the best validation.
-    pub best: Option<(u64, RetrievalReport)>,
+    pub untuned: Option<Validation>,
+    /// The best validation after the start.
+    pub best: Option<BestStep>,
     /// Validations since then.
     pub evals_without_best: u64,
     /// Rows that could not be read so far.

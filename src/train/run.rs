@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::prepare::Prepared;
+use super::records::BestStep;
 use super::resume::Resume;
 use super::setup::products;
 use super::step::TrainStep;
@@ -16,8 +17,9 @@ use super::trainer::Trainer;
 use crate::config::Config;
 use crate::data::{Batch, Prefetch};
 use crate::dist::Collective;
-use crate::eval::RetrievalReport;
+use crate::eval::Validation;
 use crate::loss::LossOutput;
+use crate::metrics::Metric;
 use crate::model::Noise;
 use crate::track::{Event, RunFolder};
 
@@ -31,9 +33,11 @@ pub struct Outcome {
     /// Why it ended before its last step.
     pub stopped: Option<String>,
     /// Figures before the first step; absent without validation pairs.
-    pub untuned: Option<RetrievalReport>,
-    /// Step and figures of the best validation after the start.
-    pub best: Option<(u64, RetrievalReport)>,
+    pub untuned: Option<Validation>,
+    /// The best validation after the start.
+    pub best: Option<BestStep>,
+    /// By which figure it was chosen.
+    pub best_metric: Metric,
     /// Seconds of this process's part.
     pub seconds: f64,
 }
@@ -78,6 +82,7 @@ pub fn train(
         stopped,
         untuned: trainer.state.progress.untuned,
         best: trainer.state.progress.best,
+        best_metric: trainer.best_metric,
         seconds: started.elapsed().as_secs_f64(),
     })
 }

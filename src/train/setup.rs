@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use candle_core::DType;
 
+use super::chance::ChanceWatch;
 use super::checkpoint;
 use super::handshake::agree;
 use super::plan::{Plan, plan};
@@ -59,9 +60,11 @@ impl<'a> Trainer<'a> {
             config,
             plan,
             supervision: prepared.supervision,
+            prompts: prepared.prompts,
+            best_metric: prepared.best_metric,
             saved_at: restored.then_some(state.progress.step),
             unsaved: !restored,
-            steps_at_chance: 0,
+            chance: ChanceWatch::default(),
             frozen,
             state,
             train: Arc::new(train),

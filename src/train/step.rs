@@ -11,7 +11,7 @@ use super::prompt_tokens::PromptTokens;
 use super::supervision::Supervision;
 use crate::data::{Batch, Images};
 use crate::dist::Collective;
-use crate::loss::{Inputs, Loss, LossOutput, PairTargets};
+use crate::loss::{Inputs, Loss, LossOutput, PairTargets, PromptFeatures};
 use crate::model::{Builder, ClipConfig, ClipModel, Noise, Params};
 use crate::ops::{Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};
@@ -229,12 +229,13 @@ impl TrainStep<'_> {
         let bias = var(model.logit_bias().filter(|_| self.loss.uses_bias()).map(Value::tensor))?;
         let targets = self.supervision.map_or_else(PairTargets::default, |s| s.targets(rows));
         let counts = self.supervision.and_then(Supervision::prompts).map(PromptTokens::counts);
+        let features = prompts.as_deref().zip(counts).map(|(sentences, counts)| PromptFeatures { sentences, counts });
         let inputs = Inputs {
             image: &image,
             text: text.as_deref(),
             scale: &logit_scale.exp()?,
             bias: bias.as_deref(),
-            prompts: prompts.as_deref().zip(counts),
+            prompts: features,
             targets: &targets,
         };
         let output = checked(self.loss.forward(&inputs)?, &image, text.as_ref())?;

@@ -4,16 +4,16 @@ use std::collections::HashSet;
 
 use super::trainer::Trainer;
 use crate::data::Row;
-use crate::eval::{DirectionFigures, RetrievalReport};
+use crate::eval::{DirectionFigures, Validation};
 
 impl Trainer<'_> {
     /// Markdown for the card of a model with these validation figures; without any where there was no validation.
-    pub(super) fn summary(&self, report: Option<&RetrievalReport>) -> String {
+    pub(super) fn summary(&self, validation: Option<&Validation>) -> String {
         let patients = |rows: &[Row]| {
             let known: HashSet<&str> = rows.iter().filter_map(Row::patient_id).collect();
             if known.is_empty() { String::new() } else { format!(" of {} patients", known.len()) }
         };
-        let kinds: Vec<&str> = self.config.loss.kinds.iter().map(|(kind, _)| kind.word()).collect();
+        let kinds: Vec<&str> = self.config.loss.kinds.iter().map(|(kind, _)| kind.name).collect();
         let smoothing = self.config.loss.label_smoothing;
         let mut text = format!(
             "## Data and training\n\n{} image–report pairs{} for training, {}{} for validation; {} optimizer steps of {} \
@@ -31,7 +31,8 @@ impl Trainer<'_> {
                 format!("{} to {}", smoothing.from, smoothing.to)
             }
         );
-        let Some(report) = report else { return text };
+        let Some(validation) = validation else { return text };
+        let report = &validation.retrieval;
         text.push_str(
             "## Figures\n\n| on the validation pairs | value [95 % interval] | chance | gallery |\n|---|---|---|---|\n",
         );
@@ -46,10 +47,17 @@ impl Trainer<'_> {
                 c.scaled.brier, c.scaled.nll
             ));
         }
-        text.push_str(
-            "\nThe step was chosen on these same pairs, so the figures lean high. Intervals are bootstrapped over patients \
-             where the data names them.\n\n",
-        );
+        if let Some(own) = validation.objective {
+            text.push_str(&format!("\nThe objective's own loss: {:.3} (chance {:.3}).\n", own.loss, own.chance));
+        }
+        for (name, value, chance) in validation.zero_shot_shown() {
+            text.push_str(&format!("\nZero-shot {name}: {value:.3} (chance {chance:.3}).\n"));
+        }
+        text.push_str(&format!(
+            "\nThe step was chosen by {} on these same pairs, so the figures lean high. Intervals are bootstrapped over \
+             patients where the data names them.\n\n",
+            self.best_metric.word()
+        ));
         text
     }
 }

@@ -1,6 +1,6 @@
 //! What is trained at which step: the config's freezing, until a tower thaws.
 
-use crate::config::{Config, LossKind};
+use crate::config::Config;
 use crate::model::freeze::{FreezeConfig, FreezeDepth};
 use crate::model::{Params, Part};
 use crate::session::Frozen;
@@ -24,7 +24,7 @@ pub(super) fn freeze_at(config: &Config, thaw: ThawSteps, step: u64) -> FreezeCo
 /// Marks what is trained at step number `step`, from 0.
 pub(super) fn apply(config: &Config, thaw: ThawSteps, step: u64, params: &mut Params) -> Frozen {
     let frozen = Frozen::apply(freeze_at(config, thaw, step), config.train.dropout, params);
-    if !config.loss.has(LossKind::Siglip)
+    if config.loss.uses_bias().is_none()
         && let Some(bias) = params.iter_mut().find(|p| p.spec.name == "logit_bias")
     {
         bias.trainable = false;

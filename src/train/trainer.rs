@@ -8,13 +8,15 @@ use anyhow::Result;
 use candle_core::Device;
 
 use super::all_reduce::check_same_weights;
+use super::chance::ChanceWatch;
 use super::plan::Plan;
 use super::run_writer::RunWriter;
 use super::state::State;
 use super::supervision::Supervision;
 use crate::config::Config;
-use crate::data::{Dataset, Row};
+use crate::data::{Dataset, Prompts, Row};
 use crate::dist::Collective;
+use crate::metrics::Metric;
 use crate::session::{Frozen, ModelFolder};
 use crate::track::Event;
 
@@ -30,9 +32,13 @@ pub(super) struct Trainer<'a> {
     pub saved_at: Option<u64>,
     /// Something happened since.
     pub unsaved: bool,
-    pub steps_at_chance: u64,
+    pub chance: ChanceWatch,
     pub train: Arc<Dataset>,
     pub val: Vec<Row>,
+    /// For figures of validations.
+    pub prompts: Option<Prompts>,
+    /// By which validations are compared.
+    pub best_metric: Metric,
     pub folder: ModelFolder,
     pub device: Device,
     pub writer: RunWriter,

@@ -2,14 +2,15 @@
 
 use anyhow::{Context, Result};
 
-use super::records::SkippedRow;
+use super::best_metric::validation_labels;
+use super::records::{BestStep, SkippedRow};
+use super::supervision::targets_of;
 use super::trainer::Trainer;
-use crate::config::BestMetric;
 use crate::data::{OnError, Row};
-use crate::eval::{Pictures, RetrievalOptions, RetrievalReport, evaluate_and_draw};
+use crate::eval::{LabelledPrompts, Pictures, RetrievalOptions, RowObjective, Validation, ValidationOptions, validate};
 use crate::model::{Builder, ClipModel};
 use crate::session::{Encoder, UnreadableImage};
-use crate::track::Event;
+use crate::track::{ComparedFigure, Event};
 
 impl Trainer<'_> {
     pub(super) fn eval_is_due(&self) -> bool {
@@ -43,35 +44,27 @@ impl Trainer<'_> {
 
     /// Works out the figures, tells of them, and hands over the best model. Gives what is worth looking at.
     fn validate(&mut self) -> Result<Pictures> {
-        let (report, pictures) = self.evaluate_readable()?;
+        let (validation, pictures) = self.figures_of_readable()?;
         let step = self.step_number();
-        let by_recall = self.config.train.best_metric == BestMetric::MeanRecall;
-        let better = |best: &RetrievalReport| {
-            if by_recall { report.mean_recall > best.mean_recall } else { report.loss < best.loss }
-        };
-        let best = step > 0 && self.state.progress.best.as_ref().is_none_or(|(_, best)| better(best));
-        let line = format!(
-            "mean recall {:.1} %, recall@1 image→text {:.1} % (chance {:.1} %), loss {:.3} (chance {:.3})",
-            100.0 * report.mean_recall,
-            100.0 * report.image_to_text.figures.recall_at_1,
-            100.0 * report.image_to_text.chance.recall_at_1,
-            report.loss,
-            report.loss_chance
-        );
+        let metric = self.best_metric;
+        let value = validation.value(metric);
+        let best = self.state.progress.best.as_ref().map_or(f64::NAN, |best| best.validation.value(metric));
+        let is_best = step > 0 && metric.is_better(value, best);
         self.emit(&Event::Eval {
             step,
-            figures: serde_json::to_value(&report)?,
+            figures: serde_json::to_value(&validation)?,
+            compared: ComparedFigure { name: metric.word(), value, higher_is_better: metric.higher_is_better() },
             similarities: pictures.similarities.clone(),
-            line,
-            best,
+            line: line(&validation),
+            best: is_best,
         })?;
         self.state.progress.last_eval = Some(step);
         if step == 0 {
-            self.state.progress.untuned = Some(report);
-        } else if best {
-            self.folder.summary = self.summary(Some(&report));
+            self.state.progress.untuned = Some(validation);
+        } else if is_best {
+            self.folder.summary = self.summary(Some(&validation));
             self.write_model()?;
-            self.state.progress.best = Some((step, report));
+            self.state.progress.best = Some(BestStep { step, validation });
             self.state.progress.evals_without_best = 0;
         } else {
             self.state.progress.evals_without_best += 1;
@@ -81,30 +74,45 @@ impl Trainer<'_> {
 
     /// Whether the step's own validation is the best so far.
     fn is_best(&self) -> bool {
-        self.state.progress.best.as_ref().is_some_and(|(step, _)| *step == self.step_number())
+        self.state.progress.best.as_ref().is_some_and(|best| best.step == self.step_number())
     }
 
-    /// Figures over the validation pairs; with `on_error = "skip"`, without those that cannot be read.
-    fn evaluate_readable(&mut self) -> Result<(RetrievalReport, Pictures)> {
-        loop {
-            let model = ClipModel::new(&self.folder.config, &Builder::eval(self.state.evaluated()))?;
-            let encoder = Encoder {
-                world: &*self.world,
-                model,
-                preprocess: &self.folder.preprocess,
-                tokenizer: &self.folder.tokenizer,
-                device: &self.device,
-                batch_size: self.config.eval.batch_size,
-                workers: self.config.data.workers,
-            };
-            let options = RetrievalOptions {
+    /// Figures over all validation pairs.
+    fn figures(&self) -> Result<(Validation, Pictures)> {
+        let model = ClipModel::new(&self.folder.config, &Builder::eval(self.state.evaluated()))?;
+        let encoder = Encoder {
+            world: &*self.world,
+            model,
+            preprocess: &self.folder.preprocess,
+            tokenizer: &self.folder.tokenizer,
+            device: &self.device,
+            batch_size: self.config.eval.batch_size,
+            workers: self.config.data.workers,
+        };
+        let config = &self.config.loss;
+        let labels = validation_labels(config, &self.val, self.prompts.as_ref()).ok();
+        let (loss, targets) = (self.supervision.loss(config, 0.0), targets_of(config, &self.val, labels.as_ref()));
+        let prompts = self.prompts.as_ref().zip(labels.as_ref());
+        let options = ValidationOptions {
+            objective: (prompts.is_some() || !config.needs_prompts())
+                .then_some(RowObjective { loss: &loss, targets: &targets }),
+            prompts: prompts.map(|(prompts, labels)| LabelledPrompts { prompts, labels }),
+            retrieval: RetrievalOptions {
                 bootstrap: self.config.eval.bootstrap,
                 loss_batch_size: self.config.samples_per_step(),
                 seed: self.config.seed,
-            };
-            let result = evaluate_and_draw(&encoder, &self.val, &options, self.config.eval.gallery);
+            },
+            gallery: self.config.eval.gallery,
+        };
+        validate(&encoder, &self.val, &options)
+    }
+
+    /// Figures over the validation pairs; with `on_error = "skip"`, without those that cannot be read.
+    fn figures_of_readable(&mut self) -> Result<(Validation, Pictures)> {
+        loop {
+            let result = self.figures();
             let error = match result {
-                Ok(report) => return Ok(report),
+                Ok(figures) => return Ok(figures),
                 Err(e) => e,
             };
             let bad = error.downcast_ref::<UnreadableImage>().map(|e| e.image.clone());
@@ -120,4 +128,25 @@ impl Trainer<'_> {
             self.note_skipped(skipped).context(place)?;
         }
     }
+}
+
+/// What a person reads of a validation.
+fn line(validation: &Validation) -> String {
+    let report = &validation.retrieval;
+    let mut line = format!(
+        "mean recall {:.1} %, recall@1 image→text {:.1} % (chance {:.1} %), loss {:.3} (chance {:.3})",
+        100.0 * report.mean_recall,
+        100.0 * report.image_to_text.figures.recall_at_1,
+        100.0 * report.image_to_text.chance.recall_at_1,
+        report.loss,
+        report.loss_chance
+    );
+    // Of the contrastive objective itself they are one.
+    if let Some(own) = validation.objective.filter(|own| (own.loss - report.loss).abs() > 1e-4) {
+        line.push_str(&format!(", the objective's own loss {:.3} (chance {:.3})", own.loss, own.chance));
+    }
+    for (name, value, chance) in validation.zero_shot_shown() {
+        line.push_str(&format!(", zero-shot {name} {:.1} % (chance {:.1} %)", 100.0 * value, 100.0 * chance));
+    }
+    line
 }

@@ -4,6 +4,7 @@
 use crate::common;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use crate::common::{assert_close, golden, load_golden, open, tensors};
 use candle_core::{DType, Device, Tensor};
@@ -17,7 +18,7 @@ use reportclip::train::TrainStep;
 
 const CASES: [&str; 3] = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"];
 
-const LOSS: Loss = Loss::Clip(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+static LOSS: LazyLock<Loss> = LazyLock::new(|| Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both }));
 
 /// A golden case as a training step, with its batch.
 fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainStep<'a>, [Batch; 1]) {

@@ -80,3 +80,18 @@ pub fn assert_close(what: &str, ours: &Tensor, expected: &Tensor, relative: f64,
     let allowed = relative * scale + absolute;
     assert!(worst <= allowed, "{what}: differs by {worst:e}, allowed is {allowed:e} (largest value {scale:e})");
 }
+
+/// Every source file below `folder`, sorted.
+pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

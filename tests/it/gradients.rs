@@ -14,8 +14,9 @@ use reportclip::ops::{Gradient, Tape};
 use reportclip::optim::{AdamW, AdamWOptions};
 use reportclip::session::Frozen;
 use reportclip::train::TrainStep;
+use std::sync::LazyLock;
 
-const LOSS: Loss = Loss::Clip(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+static LOSS: LazyLock<Loss> = LazyLock::new(|| Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both }));
 const CASES: [&str; 3] = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"];
 
 fn batch(case: &str, from: usize, to: usize) -> Batch {
@@ -188,7 +189,7 @@ fn products_in_bf16_reach_every_weight() {
 fn one_direction_reaches_every_weight_too() {
     for direction in [Direction::ImageToText, Direction::TextToImage] {
         let loaded = load_golden("clip/odd_widths");
-        let loss = Loss::Clip(ClipLoss { label_smoothing: 0.0, direction });
+        let loss = Loss::of(ClipLoss { label_smoothing: 0.0, direction });
         let (grads, _) = step_of(&loaded, &loss).gradients(&[batch("odd_widths", 0, 4)]).unwrap();
         assert_eq!(grads.len(), loaded.params.len());
     }

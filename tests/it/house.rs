@@ -34,7 +34,7 @@ const LAYERS: [&[&str]; 11] = [
     &["lib"],
 ];
 /// The optimizer goes by the parts of the model.
-const SIDEWAYS: [(&str, &str); 2] = [("optim", "model"), ("loss", "config")];
+const SIDEWAYS: [(&str, &str); 1] = [("optim", "model")];
 
 fn layer(module: &str) -> usize {
     LAYERS.iter().position(|l| l.contains(&module)).unwrap_or_else(|| panic!("{module} has no layer"))

@@ -2,10 +2,14 @@
 //! 1e-5 of the largest; ours run in f32.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use crate::common;
 use candle_core::{Device, Tensor, Var};
 use reportclip::loss::{
-    ClassLoss, ClipLoss, Direction, Inputs, Loss, MultiLabelLoss, MultiPositiveLoss, PairTargets, SiglipLoss,
+    ClassLoss, ClipLoss, Direction, Inputs, Loss, MultiLabelLoss, MultiPositiveLoss, OBJECTIVES, PairTargets,
+    PromptFeatures, SiglipLoss,
 };
 use serde_json::Value;
 
@@ -37,14 +41,14 @@ fn of(case: &Value, label_smoothing: f64) -> (Loss, PairTargets, Vec<usize>) {
     let direction = Direction::Both;
     let list = |key: &str| case[key].as_array().cloned().unwrap_or_default();
     let loss = match case["kind"].as_str().unwrap() {
-        "clip" => Loss::Clip(ClipLoss { label_smoothing, direction }),
-        "siglip" => Loss::Siglip(SiglipLoss { label_smoothing }),
-        "multi_positive" => Loss::MultiPositive(MultiPositiveLoss { label_smoothing, direction }),
+        "clip" => Loss::of(ClipLoss { label_smoothing, direction }),
+        "siglip" => Loss::of(SiglipLoss { label_smoothing }),
+        "multi_positive" => Loss::of(MultiPositiveLoss { label_smoothing, direction }),
         "class" => {
             let weights: Vec<f64> = list("weights").iter().map(|w| w.as_f64().unwrap()).collect();
-            Loss::Class(ClassLoss { label_smoothing, weights: (!weights.is_empty()).then_some(weights) })
+            Loss::of(ClassLoss { label_smoothing, weights: (!weights.is_empty()).then_some(weights) })
         }
-        "multi_label" => Loss::MultiLabel(MultiLabelLoss { label_smoothing }),
+        "multi_label" => Loss::of(MultiLabelLoss { label_smoothing }),
         other => panic!("{other}"),
     };
     let targets = PairTargets {
@@ -53,7 +57,7 @@ fn of(case: &Value, label_smoothing: f64) -> (Loss, PairTargets, Vec<usize>) {
             .iter()
             .map(|row| row.as_array().unwrap().iter().map(Value::as_bool).collect())
             .collect(),
-        alike: list("alike").iter().flat_map(flat).map(f64::from).collect(),
+        likeness: list("alike").iter().flat_map(flat).map(f64::from).collect(),
     };
     (loss, targets, list("counts").iter().map(|c| c.as_u64().unwrap() as usize).collect())
 }
@@ -72,7 +76,7 @@ fn values_and_gradients_are_torchs() {
             text: text.as_deref().filter(|_| loss.uses_reports()),
             scale: &scale,
             bias: bias.as_deref(),
-            prompts: sentences.as_deref().map(|s| (s, counts.as_slice())),
+            prompts: sentences.as_deref().map(|sentences| PromptFeatures { sentences, counts: &counts }),
             targets: &targets,
         };
         let output = loss.forward(&inputs).unwrap();
@@ -115,11 +119,11 @@ fn a_sum_is_the_sum_and_a_batch_without_labels_is_nothing() {
     let (class, targets, counts) = of(of_class, 0.1);
     let scale = Tensor::new(7f32, &Device::Cpu).unwrap();
     let run = |loss: &Loss, targets: &PairTargets| {
-        let prompts = Some((sentences.as_tensor(), counts.as_slice()));
+        let prompts = Some(PromptFeatures { sentences: &sentences, counts: &counts });
         let inputs = Inputs { image: &image, text: Some(&text), scale: &scale, bias: None, prompts, targets };
         loss.forward(&inputs).unwrap()
     };
-    let sum = run(&Loss::Sum(vec![(2.0, clip.clone()), (0.5, class.clone())]), &targets);
+    let sum = run(&Loss::sum(vec![(2.0, clip.clone()), (0.5, class.clone())]), &targets);
     let (a, b) = (run(&clip, &targets), run(&class, &targets));
     let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-5, "{a} {b}");
     close(sum.loss_hard, 2.0 * a.loss_hard + 0.5 * b.loss_hard);
@@ -132,4 +136,38 @@ fn a_sum_is_the_sum_and_a_batch_without_labels_is_nothing() {
     let grads = output.loss.backward().unwrap();
     assert!(common::numbers(grads.get(&image).unwrap()).iter().all(|g| *g == 0.0));
     assert!(clip.uses_reports() && !class.uses_reports());
+}
+
+/// Adding an objective takes its file, its row of the table, a case here and a line of the docs: nothing else in src names
+/// one, but for the few places that mean a certain one.
+#[test]
+fn objectives_are_listed_in_the_table_alone() {
+    // (file, objective): the default of loss.kind, what the benchmark trains, what a message advises.
+    const MEANT: [(&str, &str); 3] =
+        [("config/keys.rs", "clip"), ("bench/train_step.rs", "clip"), ("loss/likeness.rs", "clip")];
+    // There the words are families of models.
+    const OF_MODELS: [&str; 4] = ["model/", "data/", "session/", "train/open_model.rs"];
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut named = Vec::new();
+    for path in common::rust_files(&src) {
+        let relative = path.strip_prefix(&src).unwrap().to_str().unwrap().to_string();
+        let source = std::fs::read_to_string(&path).unwrap().replace('\\', "");
+        let source = source.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for kind in OBJECTIVES {
+            let own = [format!("loss/{}.rs", kind.name), "loss/table.rs".into(), "loss/mod.rs".into()];
+            let camel: String = kind.name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
+            let is_type = source.contains(&format!("{camel}Loss"));
+            let is_word = source.contains(&format!("\"{}\"", kind.name));
+            let of_models = OF_MODELS.iter().any(|start| relative.starts_with(start));
+            if !own.contains(&relative) && (is_type || (is_word && !of_models)) {
+                named.push((relative.clone(), kind.name));
+            }
+        }
+    }
+    let meant = |(file, kind): &(String, &str)| MEANT.contains(&(file.as_str(), *kind));
+    assert!(named.iter().all(meant), "named outside their file and the table: {named:?}");
+    assert_eq!(named.len(), MEANT.len(), "the test reads the sources: {named:?}");
+    // And each has a case of its own above.
+    let tested: BTreeSet<String> = cases().iter().map(|case| case["kind"].as_str().unwrap().to_string()).collect();
+    assert_eq!(tested, OBJECTIVES.iter().map(|kind| kind.name.to_string()).collect());
 }

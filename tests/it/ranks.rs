@@ -196,9 +196,15 @@ fn ranks_train_as_one_process_does() {
     let evals = |run: &str| {
         let text = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
         let values = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).filter(|v| v["kind"] == "eval");
-        values.map(|v| (v["step"].as_u64().unwrap(), v["val"]["loss"].as_f64().unwrap())).collect::<Vec<_>>()
+        let figures = |v: Value| {
+            let own = v["val"]["objective"]["loss"].as_f64().unwrap();
+            assert!(v["metric"]["value"].is_number(), "{v}");
+            (v["step"].as_u64().unwrap(), v["val"]["loss"].as_f64().unwrap() + own)
+        };
+        values.map(figures).collect::<Vec<_>>()
     };
-    for ((step, a), (same, b)) in evals("clip-1").into_iter().zip(evals("clip-3")) {
+    let pairs = evals("clip-1").into_iter().zip(evals("clip-3"));
+    for ((step, a), (same, b)) in pairs.chain(evals("class-1").into_iter().zip(evals("class-3"))) {
         assert!(step == same && (a - b).abs() < 1e-5 * a, "validation of step {step}: {a} and {b}");
     }
 }

@@ -787,6 +787,64 @@ fn every_objective_trains_in_chunks_and_resumes() {
     assert!(errors[0].contains("allowed is a number from 0 to 1, or { from, to, over }"), "{errors:?}");
 }
 
+/// The best step, early stopping and the figures of a validation follow the objective, not retrieval.
+#[test]
+fn validations_follow_the_objective() {
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    fs::write(place.path("findings.toml"), FINDINGS).unwrap();
+    let cases: [(&str, &[&str], &str, bool); 6] = [
+        ("class", &["loss.prompts=classes.toml"], "balanced_accuracy", true),
+        ("multi_label", &["loss.prompts=findings.toml"], "auroc", true),
+        ("multi_positive", &[], "loss", false),
+        ("clip", &[], "mean_recall", true),
+        ("clip", &["train.best_metric=auroc", "loss.prompts=classes.toml"], "auroc", true),
+        ("class", &["train.best_metric=loss", "loss.prompts=classes.toml"], "loss", false),
+    ];
+    for (i, (kind, more, metric, higher_is_better)) in cases.iter().enumerate() {
+        let kind_key = format!("loss.kind={kind}");
+        let keys = [&[kind_key.as_str(), "train.eval_every=2", "train.max_steps=6"], *more].concat();
+        let sets: Vec<&str> = keys.iter().flat_map(|key| ["--set", *key]).collect();
+        let run = format!("objective{i}");
+        let told = text(&place.train_ok(&run, &sets).stderr);
+        assert!(told.contains(&format!("best checkpoint by {metric}: ")), "{told}");
+        let lines = fs::read_to_string(place.path(&run).join("metrics.jsonl")).unwrap();
+        let evals: Vec<Value> = lines.lines().map(|l| json(l.as_bytes())).filter(|v| v["kind"] == "eval").collect();
+        assert_eq!(evals.len(), 4);
+        let mut best: Option<f64> = None;
+        for eval in &evals {
+            assert_eq!(eval["metric"]["name"], *metric);
+            assert_eq!(eval["metric"]["higher_is_better"], *higher_is_better);
+            let value = eval["metric"]["value"].as_f64().unwrap();
+            let better = best.is_none_or(|best| if *higher_is_better { value > best } else { value < best });
+            let is_best = eval["step"] != 0 && better;
+            assert_eq!(eval["best"], is_best, "{kind} {more:?}: {eval}");
+            best = if is_best { Some(value) } else { best };
+            let (own, clip) =
+                (eval["val"]["objective"]["loss"].as_f64().unwrap(), eval["val"]["loss"].as_f64().unwrap());
+            if *kind == "clip" {
+                assert!((own - clip).abs() < 1e-5 * clip, "one objective, one loss: {own} {clip}");
+            } else {
+                assert!((own - clip).abs() > 1e-3, "{kind}: {own} {clip}");
+            }
+            if *kind == "class" {
+                // Each image once, without class weights: the mean −ln of the classes' probabilities.
+                let nll = eval["val"]["zero_shot"]["figures"]["nll"]["value"].as_f64().unwrap();
+                assert!((own - nll).abs() < 1e-5 * nll, "{own} {nll}");
+            }
+        }
+    }
+    let errors = |sets: &[&str]| {
+        let sets: Vec<&str> = sets.iter().flat_map(|key| ["--set", *key]).collect();
+        place.errors(&[&["train", "tiny.toml"], &sets[..]].concat(), 2)[0].clone()
+    };
+    let error = errors(&["train.best_metric=auroc"]);
+    assert!(error.contains("train.best_metric: \"auroc\" cannot be worked out: loss.prompts"), "{error}");
+    let error = errors(&["loss.kind=multi_positive", "loss.positives=report"]);
+    assert!(error.contains("loss.positives: \"report\" changes nothing: "), "{error}");
+    assert!(error.contains("what would with this data: ") && error.contains("\"label\""), "{error}");
+}
+
 #[test]
 fn zero_shot_judges_by_prompts() {
     let place = Place::new();

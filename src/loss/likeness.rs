@@ -1,0 +1,206 @@
+//! Which rows are alike, for objectives with several positives.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::seed::name_index;
+use crate::words::words;
+
+words!(
+    /// Which pairs are alike.
+    Positives {
+        /// Those with the same report.
+        Report = "report",
+        /// Those of one study.
+        Study = "study",
+        /// Those with the same label.
+        Label = "label",
+        /// By the cosine of their sets of labels.
+        LabelSimilarity = "label_similarity",
+    }
+);
+
+/// What of a row says which others it is like.
+#[derive(Clone, Debug, Default)]
+pub struct RowFacts<'a> {
+    /// What the text tower reads of it.
+    pub report: &'a str,
+    /// Its study, where it is named.
+    pub study: Option<&'a str>,
+    /// The label column as it stands.
+    pub label: Option<&'a str>,
+    /// The same as a list.
+    pub labels: Vec<&'a str>,
+}
+
+/// How rows come into a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drawing {
+    /// Equal reports may have unequal features: a sentence or a chunk is drawn of each, or the text tower has dropout.
+    pub texts_vary: bool,
+    /// Of each study one row is drawn.
+    pub one_view: bool,
+}
+
+/// How alike rows are, by their number.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Likeness {
+    /// Rows with one key are alike.
+    Keys(Vec<u64>),
+    /// By the cosine of their sets.
+    Sets(Vec<Vec<u32>>),
+}
+
+impl Likeness {
+    /// Of `rows`. One without a study or a label is like no other.
+    pub fn of(by: Positives, rows: &[RowFacts]) -> Self {
+        let keys = |key: fn(&RowFacts<'_>) -> Option<u64>| {
+            Self::Keys(rows.iter().enumerate().map(|(i, row)| key(row).unwrap_or(!(i as u64))).collect())
+        };
+        // Numbers of rows without a key have the highest bit.
+        match by {
+            Positives::Report => keys(|row| Some(name_index(row.report) >> 1)),
+            Positives::Study => keys(|row| Some(name_index(row.study?) >> 1)),
+            Positives::Label => keys(|row| Some(name_index(row.label?) >> 1)),
+            Positives::LabelSimilarity => {
+                let mut numbers: HashMap<&str, u32> = HashMap::new();
+                let mut number = |label| {
+                    let next = numbers.len() as u32;
+                    *numbers.entry(label).or_insert(next)
+                };
+                let mut sets: Vec<Vec<u32>> =
+                    rows.iter().map(|row| row.labels.iter().map(|label| number(*label)).collect()).collect();
+                for set in &mut sets {
+                    set.sort_unstable();
+                    set.dedup();
+                }
+                Self::Sets(sets)
+            }
+        }
+    }
+
+    /// How alike the rows of a batch are, (rows · rows); 1 on the diagonal.
+    pub fn table(&self, rows: &[u32]) -> Vec<f64> {
+        let mut table = Vec::with_capacity(rows.len() * rows.len());
+        for (i, &a) in rows.iter().enumerate() {
+            table.extend(rows.iter().enumerate().map(|(j, &b)| if i == j { 1.0 } else { self.of_rows(a, b) }));
+        }
+        table
+    }
+
+    fn of_rows(&self, a: u32, b: u32) -> f64 {
+        let (a, b) = (a as usize, b as usize);
+        match self {
+            Self::Keys(keys) => f64::from(u8::from(keys[a] == keys[b])),
+            Self::Sets(sets) => {
+                let shared = sets[a].iter().filter(|label| sets[b].contains(label)).count() as f64;
+                if shared > 0.0 { shared / ((sets[a].len() * sets[b].len()) as f64).sqrt() } else { 0.0 }
+            }
+        }
+    }
+
+    /// How many groups of rows with one key, or one set, there are.
+    fn groups(&self) -> usize {
+        match self {
+            Self::Keys(keys) => keys.iter().collect::<HashSet<_>>().len(),
+            Self::Sets(sets) => sets.iter().collect::<HashSet<_>>().len(),
+        }
+    }
+
+    /// Whether two rows are alike whose text features differ.
+    ///
+    /// Alike rows with equal text features change nothing. Their similarities with any image are equal, so that sharing
+    /// an image's target among them leaves its loss; and from their side, one target each or shares of all sum to the
+    /// same over the group, as do the gradients on the one report that they have. All that whatever the smoothing.
+    fn joins_unequal_texts(&self, rows: &[RowFacts], texts_vary: bool) -> bool {
+        let mut report_of: HashMap<u64, &str> = HashMap::new();
+        let mut join =
+            |key: u64, report| report_of.insert(key, report).is_some_and(|before| texts_vary || before != report);
+        match self {
+            Self::Keys(keys) => keys.iter().zip(rows).any(|(&key, row)| join(key, row.report)),
+            Self::Sets(sets) => {
+                sets.iter().zip(rows).any(|(set, row)| set.iter().any(|&label| join(u64::from(label), row.report)))
+            }
+        }
+    }
+}
+
+/// Likeness of training rows, and a line that tells of it.
+///
+/// # Errors
+/// It would change nothing, with what would.
+pub fn likeness_of_training(by: Positives, rows: &[RowFacts], drawing: Drawing) -> Result<(Likeness, String), String> {
+    let helps = |by: Positives, likeness: &Likeness| {
+        !(by == Positives::Study && drawing.one_view) && likeness.joins_unequal_texts(rows, drawing.texts_vary)
+    };
+    let likeness = Likeness::of(by, rows);
+    if helps(by, &likeness) {
+        let note = format!("{} training rows in {} groups by {}", rows.len(), likeness.groups(), by.word());
+        return Ok((likeness, note));
+    }
+    let others = Positives::WORDS.iter().filter_map(|word| Positives::find(word));
+    let others = others.filter(|&other| helps(other, &Likeness::of(other, rows)));
+    let others: Vec<String> = others.map(|other| format!("{:?}", other.word())).collect();
+    let hint = match others.as_slice() {
+        [] => "no value would with this data: take loss.kind = \"clip\"".to_string(),
+        others => format!("what would with this data: {}", others.join(", ")),
+    };
+    Err(format!(
+        "loss.positives: {:?} changes nothing: no batch has two rows that are alike and whose texts differ, and alike \
+         rows with one text have the loss and the gradient of plain pairs; {hint}",
+        by.word()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows<'a>(rows: &[(&'a str, Option<&'a str>, Option<&'a str>)]) -> Vec<RowFacts<'a>> {
+        let facts = |&(report, study, label): &(&'a str, Option<&'a str>, Option<&'a str>)| {
+            let labels = label.into_iter().flat_map(|l| l.split(';')).collect();
+            RowFacts { report, study, label, labels }
+        };
+        rows.iter().map(facts).collect()
+    }
+
+    #[test]
+    fn likeness_is_symmetric_and_one_on_the_diagonal() {
+        let rows =
+            rows(&[("r", None, Some("a;b")), ("s", Some("1"), Some("b")), ("t", Some("1"), None), ("r", None, None)]);
+        let half = 1.0 / 2f64.sqrt();
+        #[rustfmt::skip]
+        assert_eq!(Likeness::of(Positives::LabelSimilarity, &rows).table(&[0, 1, 2, 3]), [
+            1.0, half, 0.0, 0.0,
+            half, 1.0, 0.0, 0.0,
+            0.0, 0.0, 1.0, 0.0,
+            0.0, 0.0, 0.0, 1.0,
+        ]);
+        let study = Likeness::of(Positives::Study, &rows);
+        assert_eq!(study.table(&[2, 0, 1]), [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(Likeness::of(Positives::Report, &rows).table(&[0, 3]), [1.0; 4]);
+        assert_eq!(Likeness::of(Positives::Label, &rows).table(&[2, 3]), [1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn what_changes_nothing_is_refused_with_what_would() {
+        let told = |by, rows: &[RowFacts], drawing| likeness_of_training(by, rows, drawing);
+        let plain = Drawing::default();
+        let table = rows(&[("r", Some("1"), Some("x")), ("r", Some("1"), Some("y")), ("s", Some("2"), Some("x"))]);
+        assert_eq!(told(Positives::Label, &table, plain).unwrap().1, "3 training rows in 2 groups by label");
+        for by in [Positives::Report, Positives::Study] {
+            let error = told(by, &table, plain).unwrap_err();
+            assert!(error.starts_with(&format!("loss.positives: {:?} changes nothing: ", by.word())), "{error}");
+            assert!(error.ends_with("what would with this data: \"label\", \"label_similarity\""), "{error}");
+        }
+        // A sentence drawn of each report makes equal reports unequal; one view a study leaves none alike.
+        let drawn = Drawing { texts_vary: true, one_view: false };
+        assert!(told(Positives::Report, &table, drawn).is_ok() && told(Positives::Study, &table, drawn).is_ok());
+        assert!(told(Positives::Study, &table, Drawing { one_view: true, ..drawn }).is_err());
+        let studies = rows(&[("findings", Some("1"), None), ("impression", Some("1"), None)]);
+        assert!(told(Positives::Study, &studies, plain).is_ok());
+        let error = told(Positives::Label, &studies, plain).unwrap_err();
+        assert!(error.ends_with("what would with this data: \"study\""), "{error}");
+        let error = told(Positives::Study, &studies, Drawing { one_view: true, ..plain }).unwrap_err();
+        assert!(error.ends_with("no value would with this data: take loss.kind = \"clip\""), "{error}");
+    }
+}
