@@ -187,8 +187,8 @@ pub const KEYS: &[Key] = &[
         "loss.prompts",
         Kind::Path,
         "",
-        "Prompt file: what stands for each class, see prompts/ and `zero-shot --help`. Objectives over classes or findings \
-         need it; with others it gives validations zero-shot figures",
+        "Prompt file: what stands for each class, see prompts/ and `zero-shot --help`. Objectives over classes or \
+         findings need it; with others it gives validations zero-shot figures",
     ),
     key(
         "loss.class_weights",

@@ -97,8 +97,8 @@ pub struct ValidationOptions<'a> {
     pub gallery: usize,
 }
 
-/// Encodes the distinct images and reports of `rows`, and the prompts, and computes all figures; with what is kept to be
-/// looked at.
+/// Encodes the distinct images and reports of `rows`, and the prompts, and computes all figures; with what is kept to
+/// be looked at.
 ///
 /// # Errors
 /// No rows; [`crate::session::UnreadableImage`].

@@ -1,7 +1,7 @@
 //! Objectives. Each takes features and a scale, never a batch or a model.
 //!
-//! To add one: a file here with its row (what it is called, what it needs, how it is made) and its forward pass, a line in
-//! [`OBJECTIVES`], a case in tests/it/objectives.rs, a line in the docs. Nothing else lists objectives.
+//! To add one: a file here with its row (what it is called, what it needs, how it is made) and its forward pass, a line
+//! in [`OBJECTIVES`], a case in tests/it/objectives.rs, a line in the docs. Nothing else lists objectives.
 
 mod class;
 mod clip;

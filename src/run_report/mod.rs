@@ -45,8 +45,8 @@ pub fn page(folders: &[&Path]) -> Result<String> {
             body {
                 h1 { (title) }
                 p.note {
-                    "A research tool's figures on the data named below. Not a medical device. Images and reports, where \
-                     it shows any, are patients' data."
+                    "A research tool's figures on the data named below. Not a medical device. Images and reports, \
+                     where it shows any, are patients' data."
                 }
                 @for sweep in folders.iter().filter_map(|f| f.sweep.as_ref()) { (sweep::section(sweep)) }
                 (summary(&runs))

@@ -22,8 +22,8 @@ impl ChanceWatch {
             format!(
                 "for {STEPS} steps the loss has stood at {:.3}, what knowing nothing costs, as if images and \
                  {held_against} had nothing to do with each other; usual causes: a learning rate too low or too high \
-                 (now {:.1e}), frozen towers, a batch too small, {held_against} that are all alike or that do not belong \
-                 to their images",
+                 (now {:.1e}), frozen towers, a batch too small, {held_against} that are all alike or that do not \
+                 belong to their images",
                 record.chance, record.lr
             )
         })

@@ -176,7 +176,8 @@ fn truncation(tokenizer: &ReportTokenizer, rows: &[Row]) -> Result<Option<Note>>
     Ok((share >= 1.0).then(|| {
         Note::warning(format!(
             "{share:.0} % of the training reports ({long} of {looked} looked at) are longer than {} tokens and \
-             lose their ends; model.context_length makes room for more, report.section and report.long choose what stays",
+             lose their ends; model.context_length makes room for more, report.section and report.long choose what \
+             stays",
             tokenizer.context_length()
         ))
     }))

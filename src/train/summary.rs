@@ -16,8 +16,8 @@ impl Trainer<'_> {
         let kinds: Vec<&str> = self.config.loss.kinds.iter().map(|(kind, _)| kind.name).collect();
         let smoothing = self.config.loss.label_smoothing;
         let mut text = format!(
-            "## Data and training\n\n{} image–report pairs{} for training, {}{} for validation; {} optimizer steps of {} \
-             pairs; objective {}, label smoothing {}.\n\n",
+            "## Data and training\n\n{} image–report pairs{} for training, {}{} for validation; {} optimizer steps of \
+             {} pairs; objective {}, label smoothing {}.\n\n",
             self.train.rows.len(),
             patients(&self.train.rows),
             self.val.len(),
@@ -41,10 +41,16 @@ impl Trainer<'_> {
         }
         if let Some(c) = &report.calibration {
             text.push_str(&format!(
-                "\nMatching within batches of {}: ECE {:.3}, Brier {:.3}, NLL {:.3}; after temperature scaling (temperature \
-                 {:.2}) {:.3}, {:.3}, {:.3}.\n",
-                report.loss_batch_size, c.as_is.ece, c.as_is.brier, c.as_is.nll, c.temperature, c.scaled.ece,
-                c.scaled.brier, c.scaled.nll
+                "\nMatching within batches of {}: ECE {:.3}, Brier {:.3}, NLL {:.3}; after temperature scaling \
+                 (temperature {:.2}) {:.3}, {:.3}, {:.3}.\n",
+                report.loss_batch_size,
+                c.as_is.ece,
+                c.as_is.brier,
+                c.as_is.nll,
+                c.temperature,
+                c.scaled.ece,
+                c.scaled.brier,
+                c.scaled.nll
             ));
         }
         if let Some(own) = validation.objective {
@@ -54,8 +60,8 @@ impl Trainer<'_> {
             text.push_str(&format!("\nZero-shot {name}: {value:.3} (chance {chance:.3}).\n"));
         }
         text.push_str(&format!(
-            "\nThe step was chosen by {} on these same pairs, so the figures lean high. Intervals are bootstrapped over \
-             patients where the data names them.\n\n",
+            "\nThe step was chosen by {} on these same pairs, so the figures lean high. Intervals are bootstrapped \
+             over patients where the data names them.\n\n",
             self.best_metric.word()
         ));
         text

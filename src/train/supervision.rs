@@ -46,8 +46,8 @@ impl Supervision {
         let findings = c.asks_for(TargetKind::Findings);
         ensure!(
             prompts.multi_label == findings,
-            "loss.prompts: has {} negative sentences, and loss.kind names an objective that takes them {}; see `zero-shot \
-             --help`",
+            "loss.prompts: has {} negative sentences, and loss.kind names an objective that takes them {}; see \
+             `zero-shot --help`",
             if prompts.multi_label { "positive and" } else { "no" },
             if findings { "with such" } else { "without" }
         );
@@ -82,8 +82,8 @@ impl Supervision {
     }
 }
 
-/// What the objectives ask for of rows that are not trained on, such as those of a validation. `labels` are those of the
-/// prompt file, where rows have any.
+/// What the objectives ask for of rows that are not trained on, such as those of a validation. `labels` are those of
+/// the prompt file, where rows have any.
 pub(super) fn targets_of(config: &LossConfig, rows: &[Row], labels: Option<&Labels>) -> RowTargets {
     let likeness = config.asks_for(TargetKind::Likeness).then(|| Likeness::of(config.positives, &facts(rows)));
     let mut targets = RowTargets { likeness, ..RowTargets::default() };
