@@ -41,8 +41,8 @@ pub(super) fn agree(world: &dyn Collective, config: &Config, prepared: &Prepared
         let differs = |name: &&&String| value(&all[0], name) != value(other, name);
         let line = |name: &&String| {
             Problem(format!(
-                "ranks disagree: {name} is {} on {} and {} on {}; start all of them with the same program, config, data \
-                 and model",
+                "ranks disagree: {name} is {} on {} and {} on {}; start all of them with the same program, config, \
+                 data and model",
                 value(&all[0], name),
                 world.name(0),
                 value(other, name),

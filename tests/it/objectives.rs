@@ -138,11 +138,11 @@ fn a_sum_is_the_sum_and_a_batch_without_labels_is_nothing() {
     assert!(clip.uses_reports() && !class.uses_reports());
 }
 
-/// Adding an objective takes its file, its row of the table, a case here and a line of the docs: nothing else in src names
-/// one, but for the few places that mean a certain one.
+/// Adding an objective takes its file, its row of the table, a case here and a line of the docs: nothing else in src
+/// names one, but for the few places that mean a certain one.
 #[test]
 fn objectives_are_listed_in_the_table_alone() {
-    // (file, objective): the default of loss.kind, what the benchmark trains, what a message advises, a column's heading.
+    // (file, objective): the default of loss.kind, what the benchmark trains, what a message advises, a heading.
     const MEANT: [(&str, &str); 4] = [
         ("config/keys.rs", "clip"),
         ("bench/train_step.rs", "clip"),
