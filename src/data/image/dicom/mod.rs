@@ -9,6 +9,8 @@ mod frame;
 mod jpeg_ls;
 mod lut;
 
+use std::io::{ErrorKind, Read};
+
 use anyhow::{Result, anyhow, ensure};
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
 
@@ -60,7 +62,20 @@ pub fn burned_in(bytes: &[u8]) -> Result<Option<bool>> {
 }
 
 fn open(bytes: &[u8]) -> Result<DefaultDicomObject> {
-    caught(|| OpenFileOptions::new().from_reader(whole(bytes)?).map_err(broken))
+    caught(|| OpenFileOptions::new().from_reader(UpToEnd(whole(bytes)?)).map_err(broken))
+}
+
+/// Bytes whose end is an error: where a fragment of compressed pixels says that it is longer, the library would else
+/// take what is there for all of it.
+struct UpToEnd<'a>(&'a [u8]);
+
+impl Read for UpToEnd<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.0.is_empty() && !into.is_empty() {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.0.read(into)
+    }
 }
 
 fn whole(bytes: &[u8]) -> Result<&[u8]> {
