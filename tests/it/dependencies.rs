@@ -94,17 +94,23 @@ fn licences_sources_and_versions_are_what_deny_toml_allows() {
     }
     assert!(versions.len() > 100, "{} packages", versions.len());
     let skip: Vec<String> = list("bans", "skip").iter().map(|s| s["crate"].as_str().unwrap().to_string()).collect();
+    let mut needless: BTreeSet<&String> = skip.iter().collect();
     for (name, mut versions) in versions {
-        let is_skipped = |v: &String| {
-            let of = |s: &String| {
+        let is_alone = versions.len() == 1;
+        versions.retain(|v| {
+            let is_of = |s: &&String| {
                 s.strip_prefix(&format!("{name}@")).is_some_and(|s| format!("{v}.").starts_with(&format!("{s}.")))
             };
-            skip.iter().any(of)
-        };
-        versions.retain(|v| !is_skipped(v));
+            let entry = skip.iter().find(is_of);
+            if let (Some(entry), false) = (entry, is_alone) {
+                needless.remove(entry);
+            }
+            entry.is_none()
+        });
         if versions.len() > 1 {
             problems.push(format!("{name}: in versions {versions:?}"));
         }
     }
+    problems.extend(needless.iter().map(|s| format!("{s}: is skipped and stands beside no other version")));
     assert!(problems.is_empty(), "{problems:#?}");
 }
