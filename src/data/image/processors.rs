@@ -213,28 +213,28 @@ impl Preprocess {
             None => class.resample,
             Some(v) => v.as_u64().filter(|n| *n <= 5).with_context(|| format!("resample is {v}; known are 0 to 5"))?,
         };
+        let rescale = match given("rescale_factor") {
+            _ if !flag("do_rescale", true)? => 1.0,
+            None => 1.0 / 255.0,
+            Some(v) => v
+                .as_f64()
+                .filter(|x| *x > 0.0 && *x <= 1.0)
+                .with_context(|| format!("rescale_factor is {v}; allowed is a number above 0 and at most 1"))?
+                as f32,
+        };
         let normalise = flag("do_normalize", true)?;
         let std = if normalise { three(json, "image_std", defaults.std)? } else { [1.0; 3] };
         ensure!(std.iter().all(|s| *s > 0.0), "image_std is {std:?}; allowed are numbers above 0");
-        let mut read =
-            Self {
-                class: class.written,
-                resize: flag("do_resize", true)?.then_some(resize),
-                resample,
-                crop: flag("do_center_crop", class.crop.is_some())?.then_some(crop),
-                fill: 0,
-                rescale: match flag("do_rescale", true)? {
-                    true => match given("rescale_factor") {
-                        None => 1.0 / 255.0,
-                        Some(v) => v.as_f64().filter(|x| *x > 0.0 && *x <= 1.0).with_context(|| {
-                            format!("rescale_factor is {v}; allowed is a number above 0 and at most 1")
-                        })? as f32,
-                    },
-                    false => 1.0,
-                },
-                mean: if normalise { three(json, "image_mean", defaults.mean)? } else { [0.0; 3] },
-                std,
-            };
+        let mut read = Self {
+            class: class.written,
+            resize: flag("do_resize", true)?.then_some(resize),
+            resample,
+            crop: flag("do_center_crop", class.crop.is_some())?.then_some(crop),
+            fill: 0,
+            rescale,
+            mean: if normalise { three(json, "image_mean", defaults.mean)? } else { [0.0; 3] },
+            std,
+        };
         if class.name == "EfficientNet" {
             ensure!(!flag("rescale_offset", false)?, "rescale_offset is true; this version takes false");
             if normalise && flag("include_top", true)? {

@@ -49,8 +49,8 @@ pub(super) fn as_rgb(object: &DefaultDicomObject, mut frame: Frame) -> Result<Fr
             (frame.samples, frame.bits_stored, frame.photometric) = (3, tables[0].bits, "RGB".into());
         }
         other => bail!(
-            "has photometric interpretation {other}, which is not read; known are MONOCHROME1 and 2, RGB, YBR and PALETTE \
-             COLOR"
+            "has photometric interpretation {other}, which is not read; known are MONOCHROME1 and 2, RGB, YBR and \
+             PALETTE COLOR"
         ),
     }
     Ok(frame)

@@ -210,32 +210,31 @@ impl<'a> Coder<'a> {
     fn step(&self, d: i32) -> i32 {
         let [t1, t2, t3] = self.thresholds;
         let size = d.abs();
-        let level = match () {
-            () if size <= self.near => 0,
-            () if size < t1 => 1,
-            () if size < t2 => 2,
-            () if size < t3 => 3,
-            () => 4,
-        };
+        let level = [size > self.near, size >= t1, size >= t2, size >= t3].map(i32::from).iter().sum::<i32>();
         level * d.signum()
     }
 
     fn regular(&mut self, context: i32, left: i32, up: i32, corner: i32) -> Result<i32> {
         let sign = context.signum();
         let mut s = self.contexts[context.unsigned_abs() as usize];
-        let predicted = match () {
-            () if corner >= left.max(up) => left.min(up),
-            () if corner <= left.min(up) => left.max(up),
-            () => left + up - corner,
+        let predicted = if corner >= left.max(up) {
+            left.min(up)
+        } else if corner <= left.min(up) {
+            left.max(up)
+        } else {
+            left + up - corner
         };
         let predicted = (predicted + sign * s.c).clamp(0, self.maximum);
         let k = exponent(s.n, s.a)?;
         let mapped = self.bits.golomb(k, self.limit, self.width)?;
-        let error = match k == 0 && self.near == 0 && 2 * s.b <= -s.n {
-            true if mapped % 2 == 1 => (mapped - 1) / 2,
-            true => -(mapped / 2) - 1,
-            false if mapped % 2 == 0 => mapped / 2,
-            false => -(mapped + 1) / 2,
+        let odd = mapped % 2 == 1;
+        // The sign's bit stands for the other sign where errors lean to one side.
+        let error = if k == 0 && self.near == 0 && 2 * s.b <= -s.n {
+            if odd { (mapped - 1) / 2 } else { -(mapped / 2) - 1 }
+        } else if odd {
+            -(mapped + 1) / 2
+        } else {
+            mapped / 2
         };
         ensure!(error.abs() <= self.range, "has an error that is out of bounds");
         s.b += error * (2 * self.near + 1);
@@ -304,10 +303,12 @@ impl<'a> Coder<'a> {
     fn reconstruct(&self, predicted: i32, error: i32) -> i32 {
         let unit = 2 * self.near + 1;
         let value = predicted + error * unit;
-        let value = match () {
-            () if value < -self.near => value + self.range * unit,
-            () if value > self.maximum + self.near => value - self.range * unit,
-            () => value,
+        let value = if value < -self.near {
+            value + self.range * unit
+        } else if value > self.maximum + self.near {
+            value - self.range * unit
+        } else {
+            value
         };
         value.clamp(0, self.maximum)
     }
@@ -321,15 +322,12 @@ fn exponent(n: i32, a: i32) -> Result<u32> {
 /// Default thresholds (C.2.4.1.1 of the standard), unless the file names its own.
 fn thresholds(maximum: i32, near: i32, named: [i32; 3]) -> [i32; 3] {
     let bounded = |value: i32, least: i32| if value > maximum || value < least { least } else { value };
-    let base = match maximum >= 128 {
-        true => {
-            let factor = (maximum.min(4095) + 128) / 256;
-            [factor + 2 + 3 * near, factor * 4 + 3 + 5 * near, factor * 17 + 4 + 7 * near]
-        }
-        false => {
-            let factor = 256 / (maximum + 1);
-            [(3 / factor + 3 * near).max(2), (7 / factor + 5 * near).max(3), (21 / factor + 7 * near).max(4)]
-        }
+    let base = if maximum >= 128 {
+        let factor = (maximum.min(4095) + 128) / 256;
+        [factor + 2 + 3 * near, factor * 4 + 3 + 5 * near, factor * 17 + 4 + 7 * near]
+    } else {
+        let factor = 256 / (maximum + 1);
+        [(3 / factor + 3 * near).max(2), (7 / factor + 5 * near).max(3), (21 / factor + 7 * near).max(4)]
     };
     let mut least = near + 1;
     let mut result = [0; 3];
@@ -385,10 +383,7 @@ impl<'a> Bits<'a> {
             zeros += 1;
             ensure!(zeros <= most, "has a code that is too long");
         }
-        match zeros < most {
-            true => Ok((zeros << k) as i32 | self.take(k)?),
-            false => Ok(self.take(width)? + 1),
-        }
+        if zeros < most { Ok((zeros << k) as i32 | self.take(k)?) } else { Ok(self.take(width)? + 1) }
     }
 
     /// Bytes up to the marker that follows.
