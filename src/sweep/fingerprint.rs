@@ -14,7 +14,7 @@ use crate::config::{Config, KEYS, Kind};
 use crate::data::sources;
 use crate::hub::{ModelFiles, Source};
 
-/// Everything that changes what a member learns, or what it is judged by, by name.
+/// Everything that changes what a member learns, or what it is compared by, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint(BTreeMap<String, Part>);
 

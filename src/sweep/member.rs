@@ -28,7 +28,7 @@ pub enum State {
     /// It has no figures yet.
     Unfinished,
     /// It is trained, and these are its best model's figures.
-    Judged(Figures),
+    Evaluated(Figures),
     /// Others were better when it stood at `step` of `total`.
     Pruned {
         /// Steps done.
@@ -49,7 +49,7 @@ impl Member {
     /// Its figures, once there are some.
     pub fn figures(&self) -> Option<&Figures> {
         match &self.state {
-            State::Judged(figures) => Some(figures),
+            State::Evaluated(figures) => Some(figures),
             _ => None,
         }
     }
@@ -67,7 +67,7 @@ impl Member {
             seed: self.seed,
             figures: self.figures(),
             problem: match &self.state {
-                State::Unfinished | State::Judged(_) => None,
+                State::Unfinished | State::Evaluated(_) => None,
                 State::Pruned { step, total } => Some(format!("pruned at step {step} of {total}")),
                 State::Failed(why) => Some(why.clone()),
             },

@@ -1,12 +1,12 @@
-//! Many runs of one config: what is tried, which of them go on, what they are judged by, and the table of it all.
+//! Many runs of one config: what is tried, which of them go on, what they are compared by, and the table of it all.
 //!
-//! Members are trained and judged by processes of this same program, so that one that fails, or is ended by the system,
+//! Members are trained and evaluated by processes of this same program, so that one that fails, or is ended by the system,
 //! ends alone; what is done is not done again. Knows no command line and prints nothing.
 
 mod axis;
+mod evaluation;
 mod fingerprint;
 mod halving;
-mod judge;
 mod member;
 mod process;
 mod run;

@@ -1,4 +1,4 @@
-//! Trains and judges members, some at a time, and keeps account of it in the sweep's folder.
+//! Trains and evaluates members, some at a time, and keeps account of it in the sweep's folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::axis::{self, Axis, Setting};
+use super::evaluation::Evaluation;
 use super::fingerprint::{Digests, Fingerprint};
 use super::halving::{ROUNDS, Score, survivors};
-use super::judge::Judge;
 use super::member::{Member, State};
 use super::process;
 use super::table::{SettingFigures, markdown, table};
@@ -37,9 +37,9 @@ pub struct Request {
     pub halving: Option<usize>,
     /// Members at a time.
     pub jobs: usize,
-    /// Judge by zero-shot classification too.
+    /// Evaluate by zero-shot classification too.
     pub prompts: Option<PathBuf>,
-    /// Split to judge on.
+    /// Split to evaluate on.
     pub split: Option<String>,
     /// Where all goes; `None` = runs/<config name>-sweep.
     pub folder: Option<PathBuf>,
@@ -71,10 +71,10 @@ struct Sweep<'a> {
     /// Steps of a member.
     total_steps: u64,
     folder: PathBuf,
-    judge: Judge,
+    evaluation: Evaluation,
 }
 
-/// Trains and judges all members, or goes on where that stopped. A member that fails is left out.
+/// Trains and evaluates all members, or goes on where that stopped. A member that fails is left out.
 ///
 /// # Errors
 /// [`Problems`] with the first combination that is wrong, or where members of the folder were made from something else;
@@ -105,17 +105,17 @@ pub fn run(request: &Request) -> Result<Finished> {
     let total_steps = train::plan(&config, &prepared, &Single).total_steps;
     drop(prepared);
     let mut digests = Digests::default();
-    let judge = Judge::new(&config, request.split.as_deref(), request.prompts.as_deref(), &mut digests)?;
+    let evaluation = Evaluation::new(&config, request.split.as_deref(), request.prompts.as_deref(), &mut digests)?;
     let fingerprints = configs.iter().map(|c| Fingerprint::of_training(c, &mut digests)).collect::<Result<Vec<_>>>()?;
-    let sweep = Sweep { request, total_steps, folder, judge };
+    let sweep = Sweep { request, total_steps, folder, evaluation };
     sweep.begin(&members, &fingerprints)?;
     stop::listen()?;
     sweep.train_all(&mut members)?;
     if !stop::asked() {
         let trained = numbers(&members, Member::is_unfinished);
         sweep.each(&mut members, &trained, |member| {
-            let figures = sweep.judge.figures(&sweep.run_folder(member), sweep.threads(), &sweep.log(member))?;
-            member.state = State::Judged(figures);
+            let figures = sweep.evaluation.figures(&sweep.run_folder(member), sweep.threads(), &sweep.log(member))?;
+            member.state = State::Evaluated(figures);
             Ok(())
         })?;
     }
@@ -243,7 +243,7 @@ impl Sweep<'_> {
     fn save(&self, members: &[Member]) -> Result<()> {
         let records: Vec<_> = members.iter().map(Member::record).collect();
         let value = json!({"config": self.request.config, "grid": self.request.grid,
-            "judged_on": self.judge.rows()[1..].to_vec(), "members": records, "table": table(members)});
+            "judged_on": self.evaluation.rows()[1..].to_vec(), "members": records, "table": table(members)});
         replace_file(&self.folder.join("sweep.json"), &serde_json::to_vec_pretty(&value)?)
     }
 

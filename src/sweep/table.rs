@@ -133,7 +133,7 @@ mod tests {
         let member = |value: &str, seed, ece: Option<f64>| {
             let setting = vec![Choice { key: "loss.label_smoothing".into(), value: value.into() }];
             let figures = ece.map(|e| Figures::from([("ece".into(), e), ("ece_scaled".into(), e / 2.0)]));
-            Member { state: figures.map_or(State::Unfinished, State::Judged), ..Member::new(setting, seed) }
+            Member { state: figures.map_or(State::Unfinished, State::Evaluated), ..Member::new(setting, seed) }
         };
         let rows = table(&[member("0", 0, Some(0.2)), member("0.1", 0, Some(0.3)), member("0.1", 1, None)]);
         let ece: Vec<(&str, f64, usize)> =

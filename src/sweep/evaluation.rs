@@ -1,4 +1,4 @@
-//! What members are judged by: the figures of `eval`, and with prompts of `zero-shot`, on one set of rows.
+//! What members are compared by: the figures of `eval`, and with prompts of `zero-shot`, on one set of rows.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::data::{Columns, Manifest};
 use crate::fs::replace_file;
 
-/// How all members are judged.
-pub(super) struct Judge {
+/// How all members are evaluated.
+pub(super) struct Evaluation {
     /// `--data` and what goes with it, for `eval` and `zero-shot`.
     rows: Vec<String>,
     loss_batch: usize,
@@ -23,14 +23,14 @@ pub(super) struct Judge {
     fingerprint: Fingerprint,
 }
 
-/// judged.json of a member: figures, and what they were worked out from.
+/// evaluation.json of a member: figures, and what they were worked out from.
 #[derive(Serialize, Deserialize)]
-struct Judged {
+struct Record {
     fingerprint: Fingerprint,
     figures: Figures,
 }
 
-impl Judge {
+impl Evaluation {
     /// On `split` of the validation manifest, or of data.train where there is none; with `prompts` also by zero-shot
     /// classification.
     ///
@@ -44,7 +44,7 @@ impl Judge {
         let mut fingerprint = Fingerprint::default();
         fingerprint.insert("the manifest", &manifest.display().to_string(), Some(digests.of_source(manifest)?));
         // The manifest itself stands above.
-        fingerprint.insert("how members are judged", &format!("{} {loss_batch}", rows[2..].join(" ")), None);
+        fingerprint.insert("how members are evaluated", &format!("{} {loss_batch}", rows[2..].join(" ")), None);
         if let Some(prompts) = prompts {
             let text = prompts.display().to_string();
             let content = digests.of(prompts).with_context(|| format!("--prompts {text}"))?;
@@ -63,15 +63,15 @@ impl Judge {
     /// # Errors
     /// The program's.
     pub fn figures(&self, run: &Path, threads: usize, log: &Path) -> Result<Figures> {
-        let path = run.join("judged.json");
-        let before = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Judged>(&bytes).ok());
+        let path = run.join("evaluation.json");
+        let before = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
         if let Some(before) = before.filter(|before| self.fingerprint.changes(&before.fingerprint).is_empty()) {
             return Ok(before.figures);
         }
         let figures = self.work_out(run, threads, log)?;
-        let judged = Judged { fingerprint: self.fingerprint.clone(), figures };
-        replace_file(&path, &serde_json::to_vec_pretty(&judged)?)?;
-        Ok(judged.figures)
+        let record = Record { fingerprint: self.fingerprint.clone(), figures };
+        replace_file(&path, &serde_json::to_vec_pretty(&record)?)?;
+        Ok(record.figures)
     }
 
     fn work_out(&self, run: &Path, threads: usize, log: &Path) -> Result<Figures> {
