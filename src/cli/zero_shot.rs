@@ -13,7 +13,8 @@ use crate::session::{Session, policy_of};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  reportclip zero-shot --model runs/demo/model --data data/phantom/manifest.csv --split test --prompts prompts/phantom.toml
+  reportclip zero-shot --model runs/demo/model --data data/phantom/manifest.csv --split test \\
+    --prompts prompts/phantom.toml
   reportclip zero-shot --model openai/clip-vit-base-patch32 --data pairs.csv --prompts chexpert.toml --subgroup sex,view
   reportclip zero-shot --model runs/b/model --compare runs/a/model --data pairs.csv --prompts p.toml --json
 

@@ -16,8 +16,8 @@ pub struct Side<'a> {
     pub name: &'a str,
 }
 
-/// Says of patients, studies or images (by name or by content) that stand on both sides how many there are and what to do;
-/// `None` where there is none.
+/// Says of patients, studies or images (by name or by content) that stand on both sides how many there are and what to
+/// do; `None` where there is none.
 pub fn shared(first: Side, second: Side) -> Option<String> {
     if first.rows.is_empty() || second.rows.is_empty() {
         return None;

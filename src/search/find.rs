@@ -109,8 +109,8 @@ impl<'a> Names<'a> {
         }
         let Some(identities) = &source.rows else {
             tracing::warn!(
-                "the index does not say what its rows were made from, so they have numbers only; `reportclip embed` makes \
-                 one that does"
+                "the index does not say what its rows were made from, so they have numbers only; `reportclip embed` \
+                 makes one that does"
             );
             return Self::Numbers;
         };
