@@ -258,19 +258,17 @@ fn a_parquet_page_that_claims_too_much_is_one_line() {
     let report = group.columns().iter().find(|c| c.column_path().string() == "report").unwrap();
     let start = report.data_page_offset() as usize;
     let mut bytes = bytes_of(name);
-    // Field 1, the kind of page: 0. Field 2: bytes unpacked, a number of as many bytes as have their highest bit set.
+    // Field 1, the kind of page: 0. Field 2: bytes unpacked, in two bytes here, of which the first has its highest bit
+    // set, and twice the number because the lowest bit is the sign.
     assert_eq!(bytes[start..start + 3], [0x15, 0, 0x15]);
-    let mut at = start + 3;
-    while bytes[at] & 0x80 != 0 {
-        bytes[at] |= 0x7f;
-        at += 1;
-    }
-    bytes[at] = 0x7e;
+    assert!(bytes[start + 3] & 0x80 != 0 && bytes[start + 4] & 0x80 == 0);
+    bytes[start + 3..start + 5].copy_from_slice(&[0xfe, 0x7e]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lie.parquet");
     std::fs::write(&path, bytes).unwrap();
     let line = reportclip::error::one_line(&open(&path).map(|m| m.rows.len()).unwrap_err());
-    assert!(line.contains("column \"report\"") && line.contains("a page claims") && !line.contains('\n'), "{line}");
+    assert!(line.contains("column \"report\"") && !line.contains('\n'), "{line}");
+    assert!(line.contains("a page claims 8127 bytes and holds"), "{line}");
 }
 
 /// 60,000 × 60,000 pixels in a header of a few bytes.

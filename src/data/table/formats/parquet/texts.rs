@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(date(0), "1970-01-01");
         assert_eq!(date(-1), "1969-12-31");
         assert_eq!(date(19_782), "2024-02-29");
-        assert_eq!(date(-141_428), "1582-10-15");
+        assert_eq!(date(-141_427), "1582-10-15");
         assert_eq!(decimal(-5, 2), "-0.05");
         assert_eq!(decimal(12_345, 2), "123.45");
         assert_eq!(Meaning::Decimal(0).bytes(&[0xff, 0xfe]).unwrap(), "-2");
