@@ -22,5 +22,6 @@ mod ranks;
 mod retrieval;
 mod runs;
 mod session;
+mod snapshots;
 mod sources;
 mod sweep;
