@@ -19,7 +19,7 @@ fn a_missing_key_is_told_although_another_of_a_longer_name_is_wrong() {
     let told = problems("[model]\ninit = \"random\"\n[data]\ntrain_split = 5\n");
     assert_eq!(told.len(), 2, "{told:?}");
     assert_eq!(told[0], "/c.toml:4: data.train_split: is 5; allowed is text in quotes");
-    assert!(told[1].starts_with("/c.toml: data.train is missing; name a CSV"), "{told:?}");
+    assert!(told[1].starts_with("/c.toml: data.train is missing; name a manifest"), "{told:?}");
 }
 
 #[test]
