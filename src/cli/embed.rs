@@ -53,12 +53,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
         "nothing to embed; name --data MANIFEST, --images FILE… or --texts FILE"
     );
     let contents = match &args.data {
-        Some(manifest) => IndexContents::Manifest(RowSource {
+        Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
             manifest: manifest.clone(),
             split: args.split.clone(),
             image_root: args.image_root.clone(),
             columns: args.columns.columns(),
-        }),
+        })),
         None => IndexContents::Files { images: args.images.clone(), texts: args.texts.clone() },
     };
     let index = build(&contents, &args.model, &args.device, args.batch_size)?;

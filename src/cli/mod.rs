@@ -36,7 +36,7 @@ use crate::error::{Problems, one_line};
 ///   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
 ///   reportclip loss explain
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment, arg_required_else_help = true, max_term_width = 100)]
+#[command(version, bin_name = "reportclip", verbatim_doc_comment, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

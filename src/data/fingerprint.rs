@@ -13,7 +13,7 @@ use anyhow::Result;
 use sha2::{Digest, Sha256};
 
 use super::ImageSource;
-use super::image::{self, Filter, Picture};
+use super::image::{self, Picture};
 
 /// Half a SHA-256: equal for equal files.
 pub type FileDigest = [u8; 16];
@@ -55,9 +55,10 @@ impl PerceptualHash {
             }
         };
         let full = Picture { width: picture.width, height: picture.height, channels: 1, bytes: gray };
-        let cells = image::resize(&full, (SIDE as u32, SIDE as u32), Filter::Box)?.bytes;
-        let (low, high) = (cells.iter().min().copied().unwrap_or(0), cells.iter().max().copied().unwrap_or(0));
-        if high - low < 8 {
+        // Not rounded to bytes: rounding alone turns bits over.
+        let cells = image::cell_means(&full, SIDE as u32)?;
+        let (low, high) = cells.iter().fold((f32::MAX, f32::MIN), |(low, high), &c| (low.min(c), high.max(c)));
+        if high - low < 8.0 {
             return Ok(None);
         }
         // The cosine transform, as far as it is wanted.
@@ -66,7 +67,7 @@ impl PerceptualHash {
         let mut rows = [[0f32; LOW]; SIDE];
         for (row, cells) in rows.iter_mut().zip(cells.chunks_exact(SIDE)) {
             for (sum, wave) in row.iter_mut().zip(waves.chunks_exact(SIDE)) {
-                *sum = wave.iter().zip(cells).map(|(w, &c)| w * f32::from(c)).sum();
+                *sum = wave.iter().zip(cells).map(|(w, c)| w * c).sum();
             }
         }
         let frequency = |v: usize, u: usize| (0..SIDE).map(|y| waves[v * SIDE + y] * rows[y][u]).sum::<f32>();
@@ -120,6 +121,7 @@ pub fn near_duplicates(hashes: &[Option<PerceptualHash>]) -> Vec<(usize, usize)>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::image::Filter;
     use crate::data::synth::{self, Language, SynthOptions};
 
     #[test]

@@ -13,7 +13,7 @@ use crate::session::{RowSource, Session, policy_of};
 #[derive(Clone, Debug)]
 pub enum IndexContents {
     /// Images and reports of a manifest.
-    Manifest(RowSource),
+    Manifest(Box<RowSource>),
     /// Image files, texts of a file line by line, or both; they need not belong together.
     Files {
         /// Image files.

@@ -45,7 +45,9 @@ impl Fingerprint {
     /// A file cannot be read.
     pub fn of_training(config: &Config, digests: &mut Digests) -> Result<Self> {
         let mut fingerprint = Self::default();
-        for key in KEYS.iter().filter(|key| !key.may_differ_on_resume()) {
+        // A resumed run may be validated more often or be more patient; members are compared by what these find best.
+        let decides = |key: &str| ["train.eval_every", "train.early_stopping"].contains(&key);
+        for key in KEYS.iter().filter(|key| !key.may_differ_on_resume() || decides(key.name)) {
             let Some(value) = config.value(key.name) else { continue };
             let text = value.as_str();
             let content = match (key.kind, key.name) {

@@ -1,7 +1,7 @@
 //! Many runs of one config: what is tried, which of them go on, what they are compared by, and the table of it all.
 //!
-//! Members are trained and evaluated by processes of this same program, so that one that fails, or is ended by the system,
-//! ends alone; what is done is not done again. Knows no command line and prints nothing.
+//! Members are trained and evaluated by processes of this same program, so that one that fails, or is ended by the
+//! system, ends alone; what is done is not done again. Knows no command line and prints nothing.
 
 mod axis;
 mod evaluation;

@@ -281,7 +281,12 @@ impl Sweep<'_> {
             if round == 0 || stop::asked() {
                 return Ok(());
             }
-            let scores = settings.iter().map(|s| self.score(members, s)).collect::<Result<Vec<_>>>()?;
+            let scores: Vec<Result<Score>> = settings.iter().map(|s| self.score(members, s)).collect();
+            if scores.iter().all(Result::is_err) {
+                return scores.into_iter().next().map_or(Ok(()), |score| score.map(drop));
+            }
+            let scores: Vec<Score> =
+                scores.into_iter().map(|score| score.unwrap_or_else(|_| Score::mean(&[]))).collect();
             let kept: Vec<Setting> = survivors(&scores, eta).into_iter().map(|i| settings[i].clone()).collect();
             for member in members.iter_mut().filter(|m| m.is_unfinished() && !kept.contains(&m.setting)) {
                 member.state = State::Pruned { step, total: self.total_steps };

@@ -341,7 +341,8 @@ fn no_tower_is_named_outside_its_folder_and_the_table() {
     let table = std::fs::read_to_string(src.join("model/towers.rs")).unwrap();
     for (module, ..) in &towers {
         let row = format!("{}::TOWER", module.split("::").last().unwrap());
-        assert_eq!(table.matches(&row).count(), 1, "{row} stands once in the table");
+        let rows = table.split([' ', '[', ']', ',']).filter(|word| **word == row).count();
+        assert_eq!(rows, 1, "{row} stands once in the table");
     }
 }
 

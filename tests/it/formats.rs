@@ -274,11 +274,13 @@ fn a_parquet_page_that_claims_too_much_is_one_line() {
 /// 60,000 × 60,000 pixels in a header of a few bytes.
 #[test]
 fn an_image_may_not_claim_the_memory() {
-    let mut png = Vec::new();
-    let mut encoder = png_header(60_000, 60_000);
-    png.append(&mut encoder);
+    let mut png = png_header(60_000, 60_000);
+    // An image chunk without anything in it: what the header claims is looked at where it begins.
+    png.extend([0, 0, 0, 0]);
+    png.extend(b"IDAT");
+    png.extend(0x35af_061e_u32.to_be_bytes());
     let error = format!("{:#}", image::decode(&png, 0).unwrap_err());
-    assert!(error.contains("imit") || error.contains("large") || error.contains("decoded"), "{error}");
+    assert!(error.contains("60000 × 60000 pixels"), "{error}");
 }
 
 fn png_header(width: u32, height: u32) -> Vec<u8> {

@@ -113,8 +113,8 @@ fn mimic_cxr_with_images_made_smaller() {
     let split = "dicom_id,study_id,subject_id,split\naaaa-1,50414267,10000032,train\naaaa-2,50414267,10000032,train\n\
                  bbbb-1,57375967,10000764,validate\ncccc-1,50771383,10000898,test\n";
     write(root.join("mimic-cxr-2.0.0-split.csv"), split);
-    let names = "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,\
-                 No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices";
+    let names = "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,\
+                 Lung Opacity,No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices";
     let labels = format!(
         "subject_id,study_id,{names}\n10000032,50414267,,,,,,,,,1.0,,,,,\n10000764,57375967,,1.0,-1.0,,,,,,,1.0,,,,\n"
     );

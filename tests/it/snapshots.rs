@@ -51,10 +51,11 @@ fn errors(place: &Place, args: &[&str], code: i32) -> String {
 #[test]
 fn errors_of_a_config() {
     let place = Place::new();
-    let broken = "sed = 1\nseed = 1\nseed = 2\n[loss]\nlable_smoothing = 0.1\nlabel_smoothing = 1.5\nkind = [\"clip\", \"clap\"]\n\
-                  weights = [-1]\n[train]\nbatch_size = \"big\"\neval_every = \"two weeks\"\nema = 1\nprecision = \"f16\"\n\
-                  [data]\ntrain = \"nowhere.csv\"\nval = []\nworkers = 0\n[data.augment]\nrotation = 5\n[model]\n\
-                  init = \"randm\"\nimage = \"a\"\n[freeze]\nimage = \"some\"\ntext_until = 5\n[lora]\ntargets = [\"q\"]\n";
+    let broken = "sed = 1\nseed = 1\nseed = 2\n[loss]\nlable_smoothing = 0.1\nlabel_smoothing = 1.5\n\
+                  kind = [\"clip\", \"clap\"]\nweights = [-1]\n[train]\nbatch_size = \"big\"\n\
+                  eval_every = \"two weeks\"\nema = 1\nprecision = \"f16\"\n[data]\ntrain = \"nowhere.csv\"\n\
+                  val = []\nworkers = 0\n[data.augment]\nrotation = 5\n[model]\ninit = \"randm\"\nimage = \"a\"\n\
+                  [freeze]\nimage = \"some\"\ntext_until = 5\n[lora]\ntargets = [\"q\"]\n";
     fs::write(place.path("broken.toml"), broken).unwrap();
     let args = ["config", "validate", "broken.toml", "--set", "optim.schedule=cosin", "--set", "optim"];
     assert_snapshot!("config-errors", errors(&place, &args, 2));

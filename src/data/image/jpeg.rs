@@ -1,9 +1,9 @@
 //! JPEG files, baseline, progressive and lossless, by the decoder that DICOM's pixels need too.
 //!
 //! Against Pillow 13 (libjpeg-turbo): gray within 1 of 255; colour within 3 whole or halved both ways (4:4:4, 4:2:0),
-//! within 5 halved across (4:2:2), each on noise, the worst there is; CMYK within 1; tests/it/data_parity.rs. zune-jpeg,
-//! tried as the other decoder, was up to 27 (4:2:0) and 49 (4:2:2) away in images of 1,000 columns, and has no lossless
-//! process.
+//! within 5 halved across (4:2:2), each on noise, the worst there is; CMYK within 1; tests/it/data_parity.rs.
+//! zune-jpeg, tried as the other decoder, was up to 27 (4:2:0) and 49 (4:2:2) away in images of 1,000 columns, and has
+//! no lossless process.
 
 use anyhow::{Context, Result, bail, ensure};
 use jpeg_decoder::{Decoder, PixelFormat};

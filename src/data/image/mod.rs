@@ -17,4 +17,6 @@ pub(in crate::data) use decode::{file_bytes, frame_of, is_lfs_pointer};
 pub use encode::{gray_of_side, reduced, thumbnail};
 pub use picture::Picture;
 pub use png::encode as png;
+pub(in crate::data) use resize::cell_means;
+#[cfg(test)]
 pub(in crate::data) use resize::{Filter, resize};

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::pixels::{F32, U8, U8x3};
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::picture::Picture;
@@ -69,4 +69,22 @@ fn pass(image: &Picture, [x, y, w, h]: [f64; 4], (width, height): (u32, u32), fi
         Resizer::new().resize_typed(&source, &mut target, &options).context("cannot be resized")?;
     }
     Ok(Picture { width, height, channels: image.channels, bytes })
+}
+
+/// Mean gray of each cell of a grid of `side` × `side` over a gray image, row after row, not rounded.
+///
+/// # Errors
+/// As [`resize_region`].
+pub(in crate::data) fn cell_means(gray: &Picture, side: u32) -> Result<Vec<f32>> {
+    // More pixels than this a cell say nothing more, and take four bytes each.
+    const ENOUGH: u32 = 1024;
+    let size = (gray.width.min(ENOUGH), gray.height.min(ENOUGH));
+    let smaller = if size == (gray.width, gray.height) { None } else { Some(resize(gray, size, Filter::Box)?) };
+    let bytes = &smaller.as_ref().unwrap_or(gray).bytes;
+    let pixels = bytes.iter().map(|&byte| F32::new(f32::from(byte))).collect();
+    let source = TypedImage::<F32>::from_pixels(size.0, size.1, pixels)?;
+    let mut target = TypedImage::<F32>::new(side, side);
+    let options = ResizeOptions::new().resize_alg(Filter::Box.algorithm());
+    Resizer::new().resize_typed(&source, &mut target, &options).context("cannot be resized")?;
+    Ok(target.pixels().iter().map(|pixel| pixel.0).collect())
 }

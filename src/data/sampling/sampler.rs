@@ -368,7 +368,7 @@ mod tests {
         looks.set(0);
         let report = |row: u32| {
             looks.set(looks.get() + 1);
-            if row % 2 == 0 { 0 } else { u64::from(row) }
+            if row.is_multiple_of(2) { 0 } else { u64::from(row) }
         };
         let order: Vec<u32> = (0..100_000).collect();
         assert_eq!(without_duplicates(&order, 4, report).len(), order.len());

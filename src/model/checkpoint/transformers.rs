@@ -179,9 +179,10 @@ pub struct FreshClip {
 pub fn fresh_clip(numbers: &FreshClip, text_fields: &Value) -> Result<(ClipConfig, Layout)> {
     let tower = |side: &str, tower: FreshTower| {
         json!({
-            "model_type": format!("clip_{side}_model"), "hidden_size": tower.width, "intermediate_size": 4 * tower.width,
-            "num_hidden_layers": tower.layers, "num_attention_heads": tower.heads,
-            "projection_dim": numbers.embed_dim, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu",
+            "model_type": format!("clip_{side}_model"),
+            "hidden_size": tower.width, "intermediate_size": 4 * tower.width, "num_hidden_layers": tower.layers,
+            "num_attention_heads": tower.heads, "projection_dim": numbers.embed_dim,
+            "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu",
         })
     };
     let mut vision = tower("vision", numbers.vision);

@@ -1,6 +1,6 @@
-//! Low-rank adapters (LoRA, arXiv 2106.09685): beside a frozen matrix W (out, in) the product of two small trained ones,
-//! B (out, rank) · A (rank, in), times alpha / rank. Adapters are weights like others, named `….lora_A.weight` and
-//! `….lora_B.weight`; layers find them by that ([`crate::model::Builder`]).
+//! Low-rank adapters (LoRA, arXiv 2106.09685): beside a frozen matrix W (out, in) the product of two small trained
+//! ones, B (out, rank) · A (rank, in), times alpha / rank. Adapters are weights like others, named `….lora_A.weight`
+//! and `….lora_B.weight`; layers find them by that ([`crate::model::Builder`]).
 
 use std::collections::HashMap;
 

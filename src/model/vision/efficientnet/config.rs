@@ -84,7 +84,7 @@ impl EfficientNetConfig {
         for block in &self.blocks {
             ensure!(
                 block.kernel % 2 == 1 && block.kernel >= 3 && matches!(block.stride, 1 | 2),
-                "a block has a kernel of {} and a stride of {}; allowed are odd kernels from 3 on and strides of 1 and 2",
+                "a block has a kernel of {} and a stride of {}; allowed are odd kernels of at least 3, strides 1 and 2",
                 block.kernel,
                 block.stride
             );

@@ -176,9 +176,12 @@ fn scaled(channels: usize, factor: f64, divisor: usize) -> usize {
 fn lite0(s: &Section, pooling: Pooling) -> Result<Config> {
     pooled(pooling)?;
     let stages = stages(s)?;
+    let mut blocks = blocks(&stages, None, |_| Margin::BySide);
+    // timm and the package add wherever shapes allow; transformers never does in a stage's first block.
+    blocks.iter_mut().for_each(|block| block.residual = block.stride == 1 && block.inner == block.outer);
     Ok(Box::new(EfficientNetConfig {
         stem: stages[0].inner,
-        blocks: blocks(&stages, None, |_| Margin::BySide),
+        blocks,
         width: s.size("hidden_dim", 1280)?,
         activation: Activation::Relu6,
         batch_norm_eps: 1e-3,

@@ -141,6 +141,11 @@ impl Table for ParquetTable {
         let parquet = &*self.0;
         let file = Arc::new(File::open(&parquet.path)?);
         let classes = class_names(&parquet.metadata);
+        let report = &columns.report;
+        ensure!(
+            parquet.text_leaf(report).is_some(),
+            "column {report:?} is a struct; allowed are text, numbers, dates and lists of them"
+        );
         let all: Vec<&str> = names(columns).into_iter().chain(columns.extra.iter().map(String::as_str)).collect();
         let wanted: Vec<Option<TextColumn>> =
             all.iter().map(|name| parquet.text_column(name, &classes)).collect::<Result<_>>()?;

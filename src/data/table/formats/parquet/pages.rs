@@ -88,7 +88,8 @@ impl Pages {
                 return Err(broken(format!("a page claims {claimed} bytes; allowed are {MOST_BYTES}")));
             }
             let most = match header.kind {
-                PageKind::Dictionary { .. } => (header.unpacked / self.least) as u64,
+                // Of values without bytes a page of nothing would hold any number; more than rows are of no use.
+                PageKind::Dictionary { .. } => self.most.min((header.unpacked / self.least) as u64),
                 _ => self.most,
             };
             if u64::from(header.values) > most {
@@ -286,7 +287,7 @@ mod tests {
             (page(false, 1000, len + 1, 5, &snappy), "the column has"),
             (page(false, 1000, i64::from(i32::MAX), 5, &snappy), "the column has"),
             (page(false, 1000, len, 101, &snappy), "claims 101 values; it can have 100"),
-            (page(true, 1000, len, 251, &snappy), "claims 251 values; it can have 250"),
+            (page(true, 1000, len, 251, &snappy), "claims 251 values; it can have 100"),
             (page(false, -1, len, 5, &snappy), "has a broken header"),
             (page(false, 1000, len, -5, &snappy), "has a broken header"),
         ];
