@@ -136,7 +136,7 @@ pub const KEYS: &[Key] = &[
         "data.cache_features",
         Kind::Bool,
         "true",
-        "With frozen image layers and no augmentation: work out once what they make of each image",
+        "With frozen image layers, and nothing that changes what they see or make: work out once what they give",
     ),
     key("data.feature_cache", Kind::Path, "", "Folder for that; default feature-cache beside the run folder"),
     key(
@@ -230,7 +230,7 @@ pub const KEYS: &[Key] = &[
         "train.stop_after",
         Kind::Int(1, MAX),
         "",
-        "Save and stop at this step; the schedule still runs to the full length",
+        "Save, validate and stop at this step; the schedule still runs to the full length",
     )
     .on_resume(),
     key("train.eval_every", Kind::Span, "\"1 epochs\"", "How often to validate; also at the start and at the end")

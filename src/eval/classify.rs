@@ -123,7 +123,10 @@ fn fit_split(manifest: &Manifest, judged: Option<&str>, asked: Option<&str>) -> 
     let known = manifest.splits();
     if let Some(name) = asked {
         ensure!(known.contains(&name), "--fit-split {name}: the splits are {}", known.join(", "));
-        ensure!(judged.is_some(), "--fit-split {name}: needs --split, which must be another");
+        ensure!(
+            judged.is_some_and(|judged| judged != name),
+            "--fit-split {name}: needs --split, which must be another"
+        );
     }
     let name = asked.or(known.into_iter().find(|split| *split == "val" && judged.is_some()));
     Ok(name.filter(|name| Some(*name) != judged).map(str::to_string))

@@ -129,7 +129,7 @@ pub struct Index {
     pub image_embeds: Option<Tensor>,
     /// (texts, embed_dim), rows L2-normalised.
     pub text_embeds: Option<Tensor>,
-    /// (images, texts): the model's own logits; only where both are of one manifest and few enough.
+    /// (images, texts): the model's own logits; only where both are there, and few enough.
     pub logits_per_image: Option<Tensor>,
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
+use super::best_metric::validation_labels;
 use super::fingerprint::Fingerprint;
 use super::prepare::Prepared;
 use crate::config::{Config, KEYS, Key, MayDiffer};
@@ -22,7 +23,7 @@ pub(super) fn agree(world: &dyn Collective, config: &Config, prepared: &Prepared
     let mut own = BTreeMap::from([
         ("the program's version".to_string(), program()),
         ("the pairs' fingerprint".into(), prepared.data_fingerprint.clone()),
-        ("the labels' and prompts' fingerprint".into(), of_labels(prepared)),
+        ("the labels' and prompts' fingerprint".into(), of_labels(config, prepared)),
         ("the weights' fingerprint".into(), of_weights(&prepared.params)?),
     ]);
     // Paths may differ: what they lead to is compared.
@@ -71,9 +72,14 @@ fn of_weights(params: &Params) -> Result<String> {
     Ok(short(print))
 }
 
-fn of_labels(prepared: &Prepared) -> String {
+/// Of what training and validation are supervised by: ranks that differ in it would exchange different things.
+fn of_labels(config: &Config, prepared: &Prepared) -> String {
     let mut print = Fingerprint::new();
     print.field(format!("{:?}", prepared.supervision).as_bytes());
+    print.field(format!("{:?}", prepared.prompts).as_bytes());
+    print.field(prepared.best_metric.word().as_bytes());
+    let labels = validation_labels(&config.loss, &prepared.val, prepared.prompts.as_ref());
+    print.field(format!("{labels:?}").as_bytes());
     short(print)
 }
 

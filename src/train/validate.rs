@@ -31,14 +31,17 @@ impl Trainer<'_> {
     }
 
     /// Figures of a run that pauses between two validations, so that it can be held against others. The checkpoint is
-    /// written already and knows nothing of them: when the run goes on, they are cut off, and it is the run that never
-    /// paused.
+    /// written already and knows nothing of them: when the run goes on, they are cut off from metrics.jsonl (TensorBoard's
+    /// points stay), and it is the run that never paused. Until its next validation `model/` is the paused one's.
     pub(super) fn evaluate_at_pause(&mut self) -> Result<()> {
         let known = self.val.is_empty() || self.state.progress.last_eval == Some(self.step_number());
         if known {
             return Ok(());
         }
-        self.validate()?;
+        let pictures = self.validate()?;
+        if self.is_best() {
+            self.writer.keep_pictures(true, &pictures)?;
+        }
         self.writer.draw_page()
     }
 

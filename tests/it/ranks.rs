@@ -319,6 +319,15 @@ fn ranks_that_disagree_are_refused_with_the_difference() {
         assert!(!place.path("run/metrics.jsonl").exists());
         drop(fs::remove_dir_all(place.path("run")));
     }
+    // Validations hold images against prompts whatever the objective is.
+    let prompts = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("prompts/phantom.toml")).unwrap();
+    fs::write(place.path("a.toml"), &prompts).unwrap();
+    fs::write(place.path("b.toml"), prompts.replace("Lung fields are", "The lungs are")).unwrap();
+    let args = |set| ["train", "tiny.toml", "--out", "run", "--set", set];
+    let (a, b) = (args("loss.prompts=a.toml"), args("loss.prompts=b.toml"));
+    let output = place.mpirun(&[(1, &a), (1, &b)]).output().unwrap();
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("ranks disagree: the labels' and prompts' fingerprint is"), "{stderr}");
 }
 
 #[test]
