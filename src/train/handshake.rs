@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use super::best_metric::validation_labels;
 use super::fingerprint::Fingerprint;
 use super::prepare::Prepared;
+use super::supervision::targets_of;
 use crate::config::{Config, KEYS, Key, MayDiffer};
 use crate::dist::Collective;
 use crate::error::{Problem, Problems};
@@ -72,14 +73,18 @@ fn of_weights(params: &Params) -> Result<String> {
     Ok(short(print))
 }
 
-/// Of what training and validation are supervised by: ranks that differ in it would exchange different things.
+/// Of all that training and validation take from labels and prompts: ranks that differ in it would wait for each other.
 fn of_labels(config: &Config, prepared: &Prepared) -> String {
+    let prompts = prepared.prompts.as_ref();
+    let of_validation = validation_labels(&config.loss, &prepared.val, prompts);
+    let targets = targets_of(&config.loss, &prepared.val, of_validation.as_ref().ok());
     let mut print = Fingerprint::new();
     print.field(format!("{:?}", prepared.supervision).as_bytes());
-    print.field(format!("{:?}", prepared.prompts).as_bytes());
+    print.field(format!("{prompts:?}").as_bytes());
+    // Why there are none may name a path, and paths may differ between ranks.
+    print.field(format!("{:?}", of_validation.ok()).as_bytes());
+    print.field(format!("{targets:?}").as_bytes());
     print.field(prepared.best_metric.word().as_bytes());
-    let labels = validation_labels(&config.loss, &prepared.val, prepared.prompts.as_ref());
-    print.field(format!("{labels:?}").as_bytes());
     short(print)
 }
 

@@ -304,11 +304,24 @@ fn ranks_that_disagree_are_refused_with_the_difference() {
     fs::write(place.path("other.toml"), CONFIG.replace("lr = 1e-4", "lr = 2e-3")).unwrap();
     place.one(&["data", "synth", "--out", "more", "--patients", "60", "--size", "32"]);
     fs::write(place.path("data.toml"), CONFIG.replace("phantom/", "more/")).unwrap();
-    for (config, expected) in [
-        ("other.toml", "ranks disagree: optim.lr is 0.0001 on rank 0 on host"),
-        ("data.toml", "ranks disagree: the pairs' fingerprint is"),
+    // Labels of validation rows alone differ: training does not see them, validation does.
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let relabelled = |line: &str| match line.rsplit_once(',') {
+        Some((rest, "normal")) if line.contains(",val,") => format!("{rest},consolidation\n"),
+        _ => format!("{line}\n"),
+    };
+    let other: String = manifest.lines().map(relabelled).collect();
+    assert_ne!(other.trim_end(), manifest.trim_end(), "a validation row is normal");
+    fs::write(place.path("phantom/other.csv"), other).unwrap();
+    let labelled = format!("{CONFIG}[loss]\nprompts = \"classes.toml\"\n");
+    fs::write(place.path("labelled.toml"), &labelled).unwrap();
+    fs::write(place.path("relabelled.toml"), labelled.replace("manifest.csv", "other.csv")).unwrap();
+    for (first, config, expected) in [
+        ("tiny.toml", "other.toml", "ranks disagree: optim.lr is 0.0001 on rank 0 on host"),
+        ("tiny.toml", "data.toml", "ranks disagree: the pairs' fingerprint is"),
+        ("labelled.toml", "relabelled.toml", "ranks disagree: the labels' and prompts' fingerprint is"),
     ] {
-        let (a, b) = (["train", "tiny.toml", "--out", "run"], ["train", config, "--out", "run"]);
+        let (a, b) = (["train", first, "--out", "run"], ["train", config, "--out", "run"]);
         let output = place.mpirun(&[(1, &a), (2, &b)]).output().unwrap();
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{stderr}");
