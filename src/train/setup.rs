@@ -62,6 +62,7 @@ impl<'a> Trainer<'a> {
             supervision: prepared.supervision,
             prompts: prepared.prompts,
             best_metric: prepared.best_metric,
+            told_no_figure: false,
             saved_at: restored.then_some(state.progress.step),
             unsaved: !restored,
             chance: ChanceWatch::default(),

@@ -39,6 +39,8 @@ pub(super) struct Trainer<'a> {
     pub prompts: Option<Prompts>,
     /// By which validations are compared.
     pub best_metric: Metric,
+    /// Whether it was told that a validation had no such figure.
+    pub told_no_figure: bool,
     pub folder: ModelFolder,
     pub device: Device,
     pub writer: RunWriter,

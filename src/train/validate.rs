@@ -10,7 +10,7 @@ use crate::data::{OnError, Row};
 use crate::eval::{LabelledPrompts, Pictures, RetrievalOptions, RowObjective, Validation, ValidationOptions, validate};
 use crate::model::{Builder, ClipModel};
 use crate::session::{Encoder, UnreadableImage};
-use crate::track::{ComparedFigure, Event};
+use crate::track::{ComparedFigure, Event, Note};
 
 impl Trainer<'_> {
     pub(super) fn eval_is_due(&self) -> bool {
@@ -31,8 +31,11 @@ impl Trainer<'_> {
     }
 
     /// Figures of a run that pauses between two validations, so that it can be held against others. The checkpoint is
-    /// written already and knows nothing of them: when the run goes on, they are cut off from metrics.jsonl (TensorBoard's
-    /// points stay), and it is the run that never paused. Until its next validation `model/` is the paused one's.
+    /// written already and knows nothing of them: when the run goes on, they are cut off from metrics.jsonl, and it is
+    /// the run that never paused. TensorBoard's events are only appended to: there they stay.
+    ///
+    /// The best of all goes to model/ with its pictures, also where none was before; the run that goes on overwrites it
+    /// at its own first best.
     pub(super) fn evaluate_at_pause(&mut self) -> Result<()> {
         let known = self.val.is_empty() || self.state.progress.last_eval == Some(self.step_number());
         if known {
@@ -61,6 +64,11 @@ impl Trainer<'_> {
             line: line(&validation),
             best: is_best,
         })?;
+        if value.is_nan() && !std::mem::replace(&mut self.told_no_figure, true) {
+            let text =
+                format!("{} of the validation at step {step} is NaN: while it is, no step can be best", metric.word());
+            self.emit(&Event::Note(Note::warning(text)))?;
+        }
         self.state.progress.last_eval = Some(step);
         if step == 0 {
             self.state.progress.untuned = Some(validation);
