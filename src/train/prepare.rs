@@ -121,6 +121,11 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         return Err(Problems(vec![Problem(line)]).into());
     }
     let frozen = thaw::apply(config, [None; 2], 0, &mut params);
+    // By the weights, not by the keys: an objective may train a bias that no key freezes.
+    if params.trainable().next().is_none() && config.freeze.until().iter().all(Option::is_none) {
+        let line = "freeze: everything is frozen, so there is nothing to train";
+        return Err(Problems(vec![Problem(line.into())]).into());
+    }
     if config.loss.uses_bias().is_none() && params.get("logit_bias").is_some() {
         notes.push(Note::choice("logit_bias stays as it is: loss.kind does not see it"));
     }
@@ -351,10 +356,6 @@ fn check_freeze(config: &Config, model: &ClipConfig, problems: &mut ProblemList)
         {
             problems.push(format!("{key}: is {n}, but that tower has {layers} blocks; allowed is 0 to {layers}"));
         }
-    }
-    let f = config.freeze;
-    if f.image == FreezeDepth::All && f.text == FreezeDepth::All && f.projections && f.logit_scale {
-        problems.push("freeze: everything is frozen, so there is nothing to train".to_string());
     }
 }
 
