@@ -106,11 +106,12 @@ impl Likeness {
         }
     }
 
-    /// Whether two rows are alike whose text features differ.
+    /// Whether two rows are alike whose text features, or sets, differ.
     ///
     /// Alike rows with equal text features change nothing. Their similarities with any image are equal, so that sharing
     /// an image's target among them leaves its loss; and from their side, one target each or shares of all sum to the
-    /// same over the group, as do the gradients on the one report that they have. All that whatever the smoothing.
+    /// same over the group, as do the gradients on the one report that they have. All that whatever the smoothing. Of
+    /// sets it holds only where alike rows have equal ones: else an image may get more or less than one share in all.
     fn joins_unequal_texts(&self, rows: &[RowFacts], texts_vary: bool) -> bool {
         let mut report_of: HashMap<u64, &str> = HashMap::new();
         let mut join =
@@ -118,7 +119,13 @@ impl Likeness {
         match self {
             Self::Keys(keys) => keys.iter().zip(rows).any(|(&key, row)| join(key, row.report)),
             Self::Sets(sets) => {
-                sets.iter().zip(rows).any(|(set, row)| set.iter().any(|&label| join(u64::from(label), row.report)))
+                let mut set_of: HashMap<u32, &Vec<u32>> = HashMap::new();
+                sets.iter().zip(rows).any(|(set, row)| {
+                    set.iter().any(|&label| {
+                        let unequal_sets = set_of.insert(label, set).is_some_and(|before| before != set);
+                        unequal_sets || join(u64::from(label), row.report)
+                    })
+                })
             }
         }
     }
@@ -196,6 +203,12 @@ mod tests {
         let drawn = Drawing { texts_vary: true, one_view: false };
         assert!(told(Positives::Report, &table, drawn).is_ok() && told(Positives::Study, &table, drawn).is_ok());
         assert!(told(Positives::Study, &table, Drawing { one_view: true, ..drawn }).is_err());
+        // Unequal sets share out the images of one report unequally; equal ones do not.
+        let sets = |[second, third]: [_; 2]| {
+            rows(&[("r", None, Some("a;b")), ("r", None, Some(second)), ("r", None, Some(third))])
+        };
+        assert!(told(Positives::LabelSimilarity, &sets(["a", "b"]), plain).is_ok());
+        assert!(told(Positives::LabelSimilarity, &sets(["b;a", "a;b"]), plain).is_err());
         let studies = rows(&[("findings", Some("1"), None), ("impression", Some("1"), None)]);
         assert!(told(Positives::Study, &studies, plain).is_ok());
         let error = told(Positives::Label, &studies, plain).unwrap_err();
