@@ -1,10 +1,10 @@
 //! Images that are the same or nearly so: a digest of the file, and a perceptual hash.
 //!
 //! The hash says of each of the 143 lowest frequencies of a 32 × 32 reduction whether it is above their median: more
-//! than the usual 63, because radiographs of one view look alike in those. Of 40 phantoms, reduced and saved as JPEG, at
-//! most 10 bits change, and the closest two are 16 apart. When it was chosen, other hashes were tried on phantoms and on
-//! 263 chest images: with 63 bits 4 change and the closest are 4 apart; difference hashes of 256 bits change in up to 30
-//! with the closest 36 apart.
+//! than the usual 63, because radiographs of one view look alike in those. Of 40 phantoms, reduced and saved as JPEG,
+//! at most 10 bits change, and the closest two are 16 apart. When it was chosen, other hashes were tried on phantoms
+//! and on 263 chest images: with 63 bits 4 change and the closest are 4 apart; difference hashes of 256 bits change in
+//! up to 30 with the closest 36 apart.
 
 use std::collections::{HashMap, HashSet};
 use std::f32::consts::PI;
