@@ -7,7 +7,10 @@ use super::kind::Kind;
 pub enum MayDiffer {
     /// Nowhere: it changes the weights of a step.
     Never,
-    /// When a run is resumed: it changes how a run is watched, saved or stopped.
+    /// When a run is resumed, though it decides which step is the best or when the run ends: finished runs that differ
+    /// in it are not alike.
+    WhatIsBest,
+    /// When a run is resumed: it changes how a run is watched, saved or paused.
     OnResume,
     /// Also between the processes that train together: it belongs to the machine.
     BetweenRanks,
@@ -41,6 +44,11 @@ impl Key {
         self.may_differ != MayDiffer::Never
     }
 
+    /// Whether runs that are finished may differ in it and still be taken for one another.
+    pub fn may_differ_when_done(&self) -> bool {
+        matches!(self.may_differ, MayDiffer::OnResume | MayDiffer::BetweenRanks)
+    }
+
     /// Whether its value names files or a model, which may lie elsewhere on another machine.
     pub fn leads_somewhere(&self) -> bool {
         matches!(self.kind, Kind::Path | Kind::Sources)
@@ -61,6 +69,11 @@ impl Key {
     /// May be changed when a run is resumed.
     pub(super) const fn on_resume(self) -> Self {
         self.may_differ(MayDiffer::OnResume)
+    }
+
+    /// May be changed when a run is resumed, and decides which step is the best.
+    pub(super) const fn on_resume_for_the_best(self) -> Self {
+        self.may_differ(MayDiffer::WhatIsBest)
     }
 
     /// May differ from machine to machine.

@@ -234,7 +234,7 @@ pub const KEYS: &[Key] = &[
     )
     .on_resume(),
     key("train.eval_every", Kind::Span, "\"1 epochs\"", "How often to validate; also at the start and at the end")
-        .on_resume(),
+        .on_resume_for_the_best(),
     key(
         "train.checkpoint_every",
         Kind::Span,
@@ -255,7 +255,7 @@ pub const KEYS: &[Key] = &[
         "0",
         "Stop after this many validations without a new best; 0 = never",
     )
-    .on_resume(),
+    .on_resume_for_the_best(),
     key("train.clip_grad_norm", Kind::Float(0.0, INF), "1.0", "Largest norm of the whole gradient; 0 = no clipping"),
     key(
         "train.ema",

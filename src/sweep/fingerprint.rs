@@ -38,16 +38,14 @@ impl Part {
 }
 
 impl Fingerprint {
-    /// What `config` trains on and how: keys that change weights, and the content of manifests, prompts, tokenizer and
-    /// model. Images are not looked into.
+    /// What `config` trains on and how: keys that change weights or which step is the best, and the content of
+    /// manifests, prompts, tokenizer and model. Images are not looked into.
     ///
     /// # Errors
     /// A file cannot be read.
     pub fn of_training(config: &Config, digests: &mut Digests) -> Result<Self> {
         let mut fingerprint = Self::default();
-        // A resumed run may be validated more often or be more patient; members are compared by what these find best.
-        let decides = |key: &str| ["train.eval_every", "train.early_stopping"].contains(&key);
-        for key in KEYS.iter().filter(|key| !key.may_differ_on_resume() || decides(key.name)) {
+        for key in KEYS.iter().filter(|key| !key.may_differ_when_done()) {
             let Some(value) = config.value(key.name) else { continue };
             let text = value.as_str();
             let content = match (key.kind, key.name) {

@@ -117,7 +117,11 @@ fn members_that_were_made_from_something_else_are_refused() {
     let error = refused(&[]);
     assert!(error.contains("manifest.csv\" holds has changed"), "{error}");
     fs::write(place.path("phantom/manifest.csv"), manifest).unwrap();
-    // What does not change weights is no change.
+    // How often a run is validated decides which step is its best.
+    let error = refused(&["--set", "train.eval_every=1"]);
+    assert!(error.contains(": train.eval_every was 4 and is 1 now;"), "{error}");
+    assert!(refused(&["--set", "train.early_stopping=1"]).contains(": train.early_stopping was 0 and is 1 now;"));
+    // What changes neither weights nor that is no change.
     let output = place.run(&[&args[..], &["--set", "data.workers=1"]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(place.trained(member), before, "nothing is trained again");
