@@ -58,6 +58,30 @@ pub fn one_line(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
+/// A line for a terminal: what would move its cursor or turn its writing shows as escapes, and of a long line its start
+/// and its end, where the hint stands, `most` characters in all.
+pub fn visible(line: &str, most: usize) -> String {
+    let mut shown = String::new();
+    line.chars().for_each(|c| push_visible(&mut shown, c));
+    let length = shown.chars().count();
+    if length <= most {
+        return shown;
+    }
+    let end = most / 4;
+    let start = shown.chars().take(most - end - 3);
+    start.chain(" … ".chars()).chain(shown.chars().skip(length - end)).collect()
+}
+
+/// Control characters, and those that turn the direction of writing, as escapes.
+fn push_visible(line: &mut String, c: char) {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}') {
+        line.extend(c.escape_default());
+    } else {
+        line.push(c);
+    }
+}
+
 thread_local!(static CATCHING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
 
 /// Runs a decoder of somebody else's on a file of somebody else's: a panic in it is an error of the file.
@@ -78,6 +102,10 @@ pub fn is_catching() -> bool {
 
 /// The closest of `known` to `word`, if close enough to be worth offering.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Distances take the product of both lengths, and no key is long.
+    if word.len() > 200 {
+        return None;
+    }
     let scored = known.into_iter().map(|k| (strsim::damerau_levenshtein(word, k), k));
     scored.min().filter(|(distance, k)| *distance <= 1 + k.len().min(word.len()) / 4).map(|(_, k)| k)
 }
@@ -95,7 +123,16 @@ mod tests {
     }
 
     #[test]
+    fn lines_for_terminals_are_short_and_move_nothing() {
+        assert_eq!(visible("a\x1b[2J\u{9b}b\0右", 99), "a\\u{1b}[2J\\u{9b}b\\u{0}右");
+        assert_eq!(visible("0123456789abcdef", 12), "012345 … def");
+        let long = visible(&format!("{}; allowed is 1", "\n".repeat(1 << 20)), 499);
+        assert!(long.chars().count() == 499 && long.ends_with("; allowed is 1"), "{long}");
+    }
+
+    #[test]
     fn offers_only_close_words() {
+        assert_eq!(did_you_mean(&"x".repeat(10_000_000), ["seed"; 100]), None, "and at once");
         assert_eq!(did_you_mean("lable_smoothing", ["seed", "label_smoothing"]), Some("label_smoothing"));
         assert_eq!(did_you_mean("banana", ["seed", "label_smoothing"]), None);
     }

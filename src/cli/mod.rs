@@ -92,8 +92,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version go to stdout and are no failure; clap knows which is which.
+            if e.use_stderr() {
+                output::usage(&e.render().to_string());
+                return ExitCode::from(2);
+            }
             let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+            return ExitCode::SUCCESS;
         }
     };
     let run_on_several = matches!(cli.command, Command::Train(_) | Command::Bench(_));
@@ -187,7 +191,7 @@ fn talk_on_stderr(verbose: u8, is_first: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("REPORTCLIP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Talk).with_ansi(ansi);
     // Tests run several commands in one process; the first subscriber stays.
     let _ = subscriber.without_time().with_target(false).try_init();
 }

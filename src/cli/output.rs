@@ -6,6 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::error::visible;
+
+/// Characters that a line of talk has at most: what is repeated of a file may be of any length.
+const LINE: usize = 490;
+
 static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Prints no results from now on: another rank does.
@@ -18,6 +23,14 @@ pub(super) fn print(text: &str) -> Result<()> {
     if SILENT.load(Ordering::Relaxed) {
         return Ok(());
     }
+    // Texts of files and their names are among the results.
+    let moves = |c: char| c.is_control() && c != '\n' && c != '\t';
+    let lines: Vec<_> =
+        text.split('\n').map(|l| if l.contains(moves) { visible(l, usize::MAX) } else { l.into() }).collect();
+    write(&lines.join("\n"))
+}
+
+fn write(text: &str) -> Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
@@ -26,10 +39,48 @@ pub(super) fn print(text: &str) -> Result<()> {
 
 /// A result as one line of JSON.
 pub(super) fn print_json(value: &Value) -> Result<()> {
-    print(&value.to_string())
+    if SILENT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    // JSON has escapes of its own; those above U+001F are left to whoever writes it.
+    let text = value.to_string();
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
+    write(&escaped)
 }
 
 /// `error: …` on stderr.
 pub(super) fn error(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "error: {line}");
+    let _ = writeln!(std::io::stderr().lock(), "error: {}", visible(line, LINE));
+}
+
+/// What clap says of arguments, which it repeats as they are.
+pub(super) fn usage(text: &str) {
+    let lines: Vec<String> = text.lines().map(|line| visible(line, LINE)).collect();
+    let _ = writeln!(std::io::stderr().lock(), "{}", lines.join("\n"));
+}
+
+/// Where talk goes: stderr, a line at a time, each short and visible as an error is.
+pub(super) struct Talk;
+
+impl Write for Talk {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        // Colours are the subscriber's own, and what it was given it has made visible itself.
+        let line = if ansi { line.to_string() } else { visible(line, LINE) };
+        // A stderr that is full or closed is no reason to stop.
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -11,6 +11,7 @@ mod dicom;
 mod encoders;
 mod formats;
 mod gradients;
+mod hostile;
 mod house;
 mod hub;
 mod metrics;
