@@ -63,6 +63,30 @@ pub fn share_cores(processes: usize, all: usize) -> anyhow::Result<()> {
     use_threads(if ours < all { ours } else { (all / processes).max(1) })
 }
 
+/// Starts the threads of the CPU's kernels: one a core, or as many as `RAYON_NUM_THREADS` says, within reason. Where the
+/// system allows no such number, fewer: the first use of threads would end the process.
+pub fn start_threads() {
+    // Handing work round among thousands takes longer than the work.
+    const MOST_A_CORE: usize = 8;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
+    let wanted = asked.unwrap_or(cores);
+    let mut threads = wanted.min(MOST_A_CORE * cores);
+    loop {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        // With one, this thread itself does the work.
+        let pool = if threads == 1 { pool.use_current_thread() } else { pool };
+        match pool.build_global() {
+            // Without a cause: there are threads already, as in a test that runs several commands.
+            Err(e) if threads > 1 && std::error::Error::source(&e).is_some() => threads /= 2,
+            _ => break,
+        }
+    }
+    if threads < wanted {
+        tracing::warn!("{threads} threads do the work, not {wanted} (RAYON_NUM_THREADS, {cores} cores, ulimit -u)");
+    }
+}
+
 /// Makes the CPU's kernels use this many threads. Call it before anything else does: the first use fixes the number.
 ///
 /// # Errors

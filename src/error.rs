@@ -22,6 +22,11 @@ impl fmt::Display for Problems {
     }
 }
 
+/// Stopped before the end as somebody asked, with everything saved. Leads to exit code 3.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Interrupted(pub String);
+
 /// Collects problems so that all of them are reported at once.
 #[derive(Debug, Default)]
 pub struct ProblemList(Vec<Problem>);

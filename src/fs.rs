@@ -1,9 +1,36 @@
-//! Files and folders are replaced whole: a kill at any moment leaves the old one or the new one. Knows no run.
+//! Files and folders are replaced whole: a kill at any moment leaves the old one or the new one. A folder that a process
+//! works in for long is held by it. Knows no run.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+/// Keeps other processes from working in a folder. Let go of when dropped, and by the system at the process's end,
+/// however that comes.
+#[derive(Debug)]
+pub struct FolderLock(#[expect(dead_code, reason = "held, not read: the lock is the open file's")] File);
+
+impl FolderLock {
+    /// Takes a folder that is there. On a file system without locks nothing is kept from anybody.
+    ///
+    /// # Errors
+    /// Another process works in it, or nothing can be written there.
+    pub fn take(folder: &Path) -> Result<Self> {
+        // A file of its own: those that tell something are replaced, and the lock would go with the old one.
+        let path = folder.join(".lock");
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = open.with_context(|| path.display().to_string())?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                bail!("{}: another process is working in it; wait for it, or name another folder", folder.display())
+            }
+            Err(TryLockError::Error(e)) => tracing::debug!("{}: no lock: {e}", folder.display()),
+            Ok(()) => {}
+        }
+        Ok(Self(file))
+    }
+}
 
 /// Writes a file beside its place, syncs it and renames it there.
 ///

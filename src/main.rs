@@ -6,7 +6,8 @@ use std::process::ExitCode;
 static ALLOCATOR: reportclip::ops::Allocator = reportclip::ops::Allocator;
 
 fn main() -> ExitCode {
-    // Before any thread exists: the allocator's settings are the whole process's.
+    // Before any thread exists: these settings are the whole process's.
     reportclip::ops::keep_freed_memory();
+    reportclip::ops::survive_file_size_limit();
     reportclip::cli::run(std::env::args_os())
 }

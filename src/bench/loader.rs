@@ -77,7 +77,7 @@ pub fn loader(bench: &LoaderBench) -> Result<LoaderFigures> {
             };
             let started = Instant::now();
             let mut seen = 0;
-            for pixels in Prefetch::start(0, bench.workers, 2 * bench.workers, make) {
+            for pixels in Prefetch::start(0, bench.workers, 2 * bench.workers, make)? {
                 seen += pixels.context("reading a batch")?.len();
             }
             ensure!(seen > 0, "a data worker ended unexpectedly");

@@ -1,6 +1,7 @@
 //! The command line: the only place that prints. Results go to stdout, talk to stderr.
 //!
-//! Exit codes: 0 done, 2 bad usage or config, 1 any other failure.
+//! Exit codes: 0 done, 2 bad usage or config, 3 stopped before the end by a signal, with everything saved, 1 any other
+//! failure.
 
 mod bench;
 mod config;
@@ -25,8 +26,9 @@ use std::rc::Rc;
 
 use clap::{Parser, Subcommand};
 
+use crate::device;
 use crate::dist::{self, Collective};
-use crate::error::{Problems, one_line};
+use crate::error::{Interrupted, Problems, one_line};
 
 /// Fine-tune CLIP on medical images and their reports.
 ///
@@ -118,6 +120,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         output::be_silent();
     }
     talk_on_stderr(cli.verbose, world.is_first());
+    // Ranks share the cores of their host, and benchmarks say how many they take.
+    if world.size() == 1 && !matches!(cli.command, Command::Bench(_)) {
+        device::start_threads();
+    }
     // A panic has been told of by then; the other ranks would wait for this one.
     let run = std::panic::AssertUnwindSafe(|| dispatch(cli.command, &world));
     match std::panic::catch_unwind(run) {
@@ -125,7 +131,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => fail(&e, &world),
         },
-        Ok(Err(e)) => fail(&e, &world),
+        Ok(Err(e)) => match e.downcast_ref::<Interrupted>() {
+            // Every rank was asked, and has told and saved what it had to.
+            Some(interrupted) => {
+                tracing::warn!("{interrupted}");
+                world.part().map_or_else(|e| fail(&e, &world), |()| ExitCode::from(3))
+            }
+            None => fail(&e, &world),
+        },
         Err(_) => {
             dist::fail(&world, 101, |_| {});
             ExitCode::from(101)
@@ -192,6 +205,8 @@ fn talk_on_stderr(verbose: u8, is_first: bool) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Talk).with_ansi(ansi);
+    // A stderr that is full or closed is no reason to stop: the subscriber would tell of it there, and panic.
+    let subscriber = subscriber.without_time().with_target(false).log_internal_errors(false);
     // Tests run several commands in one process; the first subscriber stays.
-    let _ = subscriber.without_time().with_target(false).try_init();
+    let _ = subscriber.try_init();
 }

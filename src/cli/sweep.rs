@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::output;
+use crate::error::Interrupted;
 use crate::sweep::{self, Member, Request};
 
 #[derive(Debug, clap::Args)]
@@ -30,8 +31,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     seeds: u32,
     /// Try so many random combinations instead of all
-    #[arg(long, value_name = "N")]
-    random: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    random: Option<u32>,
     /// Successive halving: train all for a while, go on with the best 1/N, and so on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=16))]
     halving: Option<u32>,
@@ -58,7 +59,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         overrides: args.set.clone(),
         grid: args.grid.clone(),
         seeds: args.seeds,
-        random: args.random,
+        random: args.random.map(|n| n as usize),
         halving: args.halving.map(|n| n as usize),
         jobs: args.jobs as usize,
         prompts: args.prompts.clone(),
@@ -67,13 +68,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     })?;
     if args.json {
         let members: Vec<_> = finished.members.iter().map(Member::record).collect();
-        output::print_json(&json!({"sweep": finished.folder, "members": members, "table": finished.table}))?;
+        output::print_json(
+            &json!({"sweep": finished.folder.display().to_string(), "members": members, "table": finished.table}),
+        )?;
     } else {
         output::print(&sweep::markdown(&finished.table))?;
         output::print(&format!("sweep: {}", finished.folder.display()))?;
     }
     if finished.stopped {
-        bail!("stopped, as asked; the same command goes on");
+        return Err(Interrupted("stopped, as asked; the same command goes on".into()).into());
     }
     let (failed, all) = (finished.failed(), finished.members.len());
     ensure!(failed == 0, "{failed} of {all} members failed; the same command tries them again");

@@ -10,10 +10,11 @@ use super::{output, table};
 use crate::config::{self, Config};
 use crate::device;
 use crate::dist::{self, Collective};
-use crate::error::{Problem, Problems};
+use crate::error::{Interrupted, Problem, Problems};
 use crate::model::ClipConfig;
 use crate::ops;
 use crate::track::{Note, RunFolder};
+use crate::train::stop::{Cause, Stopped};
 use crate::train::{self, FirstStep, Outcome, Plan, Prepared, Resume};
 
 #[derive(Debug, clap::Args)]
@@ -95,7 +96,11 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         );
     }
     let outcome = train::train(&config, prepared, folder.clone(), &resume, Rc::clone(world))?;
-    folder.map_or(Ok(()), |folder| report(&outcome, &folder, args.json))
+    folder.map_or(Ok(()), |folder| report(&outcome, &folder, args.json))?;
+    match outcome.stopped {
+        Some(Stopped { cause: Cause::Signal, text }) => Err(Interrupted(text).into()),
+        _ => Ok(()),
+    }
 }
 
 /// Says when memory will not do; refuses what is far out of reach, because the system would end the process unasked.
@@ -172,14 +177,16 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collec
 }
 
 fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
-    if let Some(reason) = &outcome.stopped {
-        tracing::warn!("{reason}");
+    if let Some(Stopped { text, .. }) = outcome.stopped.as_ref().filter(|s| s.cause != Cause::Signal) {
+        tracing::warn!("{text}");
     }
     if json {
         return output::print_json(&serde_json::json!({
-            "run_folder": folder.path(), "model": folder.model(), "steps": outcome.steps,
-            "total_steps": outcome.total_steps,
-            "stopped": outcome.stopped, "seconds": outcome.seconds, "untuned": outcome.untuned,
+            "run_folder": folder.path().display().to_string(), "model": folder.model().display().to_string(),
+            "steps": outcome.steps, "total_steps": outcome.total_steps,
+            "stopped": outcome.stopped.as_ref().map(|s| &s.text),
+            "stopped_by": outcome.stopped.as_ref().map(|s| s.cause.word()),
+            "seconds": outcome.seconds, "untuned": outcome.untuned,
             "best_step": outcome.best.as_ref().map(|b| b.step), "best": outcome.best.as_ref().map(|b| &b.validation),
             "best_metric": outcome.best_metric.word(),
         }));

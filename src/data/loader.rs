@@ -31,13 +31,16 @@ struct State<T> {
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// Starts `workers` threads.
+    /// Starts `workers` threads, or as many as the system allows.
+    ///
+    /// # Errors
+    /// It allows none.
     pub fn start(
         first: u64,
         workers: usize,
         ahead: usize,
         make: impl Fn(u64) -> Option<T> + Send + Sync + 'static,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let workers = workers.max(1);
         let state = State {
             claimed: first,
@@ -49,25 +52,30 @@ impl<T: Send + 'static> Prefetch<T> {
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let make = Arc::new(make);
-        let workers = (0..workers)
-            .map(|_| {
-                let (shared, make) = (Arc::clone(&shared), Arc::clone(&make));
-                std::thread::spawn(move || {
-                    // Also when `make` panics, so that the reader does not wait for ever.
-                    let _leaving = Leaving(Arc::clone(&shared));
-                    while let Some(index) = shared.claim(ahead as u64) {
-                        let item = make(index);
-                        let mut state = shared.lock();
-                        if item.is_none() {
-                            state.end = state.end.min(index);
-                        }
-                        state.ready.insert(index, item);
-                        shared.changed.notify_all();
+        let mut handles = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let (stream, make) = (Arc::clone(&shared), Arc::clone(&make));
+            let work = move || {
+                // Also when `make` panics, so that the reader does not wait for ever.
+                let _leaving = Leaving(Arc::clone(&stream));
+                while let Some(index) = stream.claim(ahead as u64) {
+                    let item = make(index);
+                    let mut state = stream.lock();
+                    if item.is_none() {
+                        state.end = state.end.min(index);
                     }
-                })
-            })
-            .collect();
-        Self { shared, workers }
+                    state.ready.insert(index, item);
+                    stream.changed.notify_all();
+                }
+            };
+            match std::thread::Builder::new().spawn(work) {
+                Ok(handle) => handles.push(handle),
+                Err(e) if handles.is_empty() => return Err(e),
+                // Where the system allows no more threads, those that there are do the work.
+                Err(_) => shared.lock().running -= 1,
+            }
+        }
+        Ok(Self { shared, workers: handles })
     }
 }
 
@@ -154,7 +162,7 @@ mod tests {
                 i
             })
         };
-        let items: Vec<u64> = Prefetch::start(5, 4, 3, make).collect();
+        let items: Vec<u64> = Prefetch::start(5, 4, 3, make).unwrap().collect();
         assert_eq!(items, (5..60).collect::<Vec<_>>());
     }
 
@@ -165,7 +173,8 @@ mod tests {
         let mut items = Prefetch::start(0, 3, 4, move |i| {
             counter.fetch_add(1, Ordering::SeqCst);
             Some(i)
-        });
+        })
+        .unwrap();
         assert_eq!(items.next(), Some(0));
         std::thread::sleep(Duration::from_millis(50));
         assert!(made.load(Ordering::SeqCst) <= 5);
@@ -175,7 +184,7 @@ mod tests {
     fn a_panicking_worker_ends_the_stream() {
         for workers in [1, 2, 4] {
             let make = |i: u64| if i == 5 { panic!("on purpose") } else { Some(i) };
-            let items: Vec<u64> = Prefetch::start(0, workers, 3, make).collect();
+            let items: Vec<u64> = Prefetch::start(0, workers, 3, make).unwrap().collect();
             assert!(items.len() <= 5 && items.iter().copied().eq(0..items.len() as u64), "{items:?}");
         }
     }

@@ -64,7 +64,7 @@ impl Encoder<'_> {
         let preprocess = self.preprocess.clone();
         let make = move |i: u64| batches.get(i as usize).map(|images| pixels(&preprocess, images));
         let mut rows = Vec::new();
-        let decoded = Prefetch::start(0, self.workers, 2 * self.workers, make);
+        let decoded = Prefetch::start(0, self.workers, 2 * self.workers, make)?;
         for (batch, count) in decoded.zip(sizes) {
             let shape = (count, 3, height as usize, width as usize);
             let pixel_values = Tensor::from_vec(batch?, shape, self.device)?;

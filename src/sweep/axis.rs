@@ -84,6 +84,12 @@ pub fn grid(axes: &[Axis]) -> Result<Vec<Setting>> {
     Ok(settings)
 }
 
+/// How many combinations there are of the values that are listed.
+pub fn combinations(axes: &[Axis]) -> usize {
+    let listed = |axis: &Axis| if let Values::List(values) = &axis.values { values.len() } else { 1 };
+    axes.iter().map(listed).fold(1, usize::saturating_mul)
+}
+
 /// `count` combinations drawn at random; the first ones stay the same when more are asked for.
 pub fn random(axes: &[Axis], count: usize, seed: u64) -> Vec<Setting> {
     let draw = |i: usize| {

@@ -20,6 +20,9 @@ pub(super) fn run(args: &[String], threads: usize, log: &Path) -> Result<Value> 
         .stderr(file)
         .output()
         .context("starting a member")?;
+    if output.status.code() == Some(3) {
+        bail!("stopped by a signal");
+    }
     if !output.status.success() {
         let talk = std::fs::read_to_string(log).unwrap_or_default();
         let last = talk.lines().rev().find_map(|l| l.strip_prefix("error: "));

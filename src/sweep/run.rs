@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::axis::{self, Axis, Setting};
 use super::evaluation::Evaluation;
@@ -17,8 +17,12 @@ use super::table::{SettingFigures, markdown, table};
 use crate::config::{self, Config};
 use crate::dist::Single;
 use crate::error::{Problem, Problems, one_line};
-use crate::fs::replace_file;
-use crate::train::{self, stop};
+use crate::fs::{FolderLock, replace_file};
+use crate::train;
+use crate::train::stop::{self, Cause};
+
+/// More are a slip of the keyboard, and would take all memory.
+const MOST_MEMBERS: usize = 10_000;
 
 /// What a sweep is to do.
 #[derive(Clone, Debug)]
@@ -82,6 +86,9 @@ struct Sweep<'a> {
 pub fn run(request: &Request) -> Result<Finished> {
     let axes = request.grid.iter().map(|text| Axis::parse(text)).collect::<Result<Vec<_>>>()?;
     let config = config::load(&request.config, &request.overrides)?;
+    let combinations = request.random.unwrap_or_else(|| axis::combinations(&axes));
+    let wanted = combinations.saturating_mul(request.seeds as usize);
+    ensure!(wanted <= MOST_MEMBERS, "the sweep would have {wanted} members; allowed are {MOST_MEMBERS}");
     let settings = match request.random {
         Some(count) => axis::random(&axes, count, config.seed),
         None => axis::grid(&axes)?,
@@ -107,6 +114,8 @@ pub fn run(request: &Request) -> Result<Finished> {
     let mut digests = Digests::default();
     let evaluation = Evaluation::new(&config, request.split.as_deref(), request.prompts.as_deref(), &mut digests)?;
     let fingerprints = configs.iter().map(|c| Fingerprint::of_training(c, &mut digests)).collect::<Result<Vec<_>>>()?;
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let _held = FolderLock::take(&folder).context("sweep")?;
     let sweep = Sweep { request, total_steps, folder, evaluation };
     sweep.begin(&members, &fingerprints)?;
     stop::listen()?;
@@ -158,10 +167,9 @@ impl Sweep<'_> {
         std::thread::available_parallelism().map_or(1, usize::from) / self.request.jobs
     }
 
-    /// Makes the folder and notes what each member is made from; refuses to go on with members that were made from
+    /// Notes what each member is made from; refuses to go on with members that were made from
     /// something else, for their table would be told as if it were this one's.
     fn begin(&self, members: &[Member], fingerprints: &[Fingerprint]) -> Result<()> {
-        std::fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())?;
         let mut changes: Vec<String> = Vec::new();
         let notes: Vec<PathBuf> =
             members.iter().map(|m| self.folder.join(format!("{}.made-from.json", m.name))).collect();
@@ -235,14 +243,15 @@ impl Sweep<'_> {
             }
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.request.jobs).map(|_| scope.spawn(worker)).collect();
+            let start = |_| std::thread::Builder::new().spawn_scoped(scope, worker);
+            let threads: Vec<_> = (0..self.request.jobs).map(start).collect::<std::io::Result<_>>()?;
             threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| bail!("a worker ended unexpectedly")))
         })
     }
 
     fn save(&self, members: &[Member]) -> Result<()> {
         let records: Vec<_> = members.iter().map(Member::record).collect();
-        let value = json!({"config": self.request.config, "grid": self.request.grid,
+        let value = json!({"config": self.request.config.display().to_string(), "grid": self.request.grid,
             "judged_on": self.evaluation.rows()[1..].to_vec(), "members": records, "table": table(members)});
         replace_file(&self.folder.join("sweep.json"), &serde_json::to_vec_pretty(&value)?)
     }
@@ -262,7 +271,8 @@ impl Sweep<'_> {
             args.extend(["--resume".into(), "latest".into()]);
         }
         let outcome = process::run(&args, self.threads(), &self.log(member))?;
-        if outcome["steps"] == outcome["total_steps"] || is_early(&outcome) {
+        let early = outcome["stopped_by"] == Cause::EarlyStopping.word();
+        if early || outcome["steps"] == outcome["total_steps"] {
             return replace_file(&run.join("done.json"), outcome.to_string().as_bytes());
         }
         ensure!(stop_after.is_some(), "{}", outcome["stopped"].as_str().unwrap_or("stopped"));
@@ -308,8 +318,4 @@ impl Sweep<'_> {
         let scores = of_setting.map(|m| Score::of_run(&self.run_folder(m))).collect::<Result<Vec<_>>>()?;
         Ok(Score::mean(&scores))
     }
-}
-
-fn is_early(outcome: &Value) -> bool {
-    outcome["stopped"].as_str().is_some_and(|s| s.starts_with("stopped early"))
 }

@@ -2,27 +2,41 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::fs::recover_folder;
+use crate::fs::{FolderLock, recover_folder};
 
-/// `runs/<name>`: config.toml, run.json, metrics.jsonl, timing.jsonl, checkpoints/, model/.
+const CONFIG: &str = "config.toml";
+const CHECKPOINTS: &str = "checkpoints";
+
+/// `runs/<name>`: config.toml, run.json, metrics.jsonl, timing.jsonl, checkpoints/, model/. Held by this process as long
+/// as this lives: two that trained in one folder would mix their files.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    _lock: Arc<FolderLock>,
 }
 
 impl RunFolder {
     /// The folder for a fresh run: created, refused where there is a run already.
     ///
     /// # Errors
-    /// It holds a run, or cannot be created.
+    /// It holds a run, another process works in it, or it cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
         Self::check_free(path)?;
-        let folder = Self { path: path.to_path_buf() };
+        fs::create_dir_all(path).with_context(|| format!("run folder {}", path.display()))?;
+        let folder = Self::held(path)?;
+        // Once more: another process may have begun and ended one meanwhile.
+        Self::check_free(path)?;
         fs::create_dir_all(folder.checkpoints()).with_context(|| format!("run folder {}", path.display()))?;
         Ok(folder)
+    }
+
+    fn held(path: &Path) -> Result<Self> {
+        let lock = FolderLock::take(path).context("run folder")?;
+        Ok(Self { path: path.to_path_buf(), _lock: Arc::new(lock) })
     }
 
     /// Whether a fresh run may go there, looked at before long work begins.
@@ -31,8 +45,7 @@ impl RunFolder {
     /// It is a file, or holds a run or checkpoints.
     pub fn check_free(path: &Path) -> Result<()> {
         ensure!(!path.is_file(), "run folder {}: is a file; name a folder with --out", path.display());
-        let folder = Self { path: path.to_path_buf() };
-        if folder.config_path().exists() || !folder.list_checkpoints().is_empty() {
+        if path.join(CONFIG).exists() || !list_checkpoints(&path.join(CHECKPOINTS)).is_empty() {
             bail!(
                 "run folder {}: holds a run already; continue it with --resume latest, or name another with --out",
                 path.display()
@@ -44,14 +57,14 @@ impl RunFolder {
     /// The folder of a run that was started before.
     ///
     /// # Errors
-    /// There is no run.
+    /// There is no run, or another process works in it.
     pub fn open(path: &Path) -> Result<Self> {
-        let folder = Self { path: path.to_path_buf() };
         ensure!(
-            folder.config_path().is_file(),
+            path.join(CONFIG).is_file(),
             "run folder {}: holds no run to resume; start one without --resume",
             path.display()
         );
+        let folder = Self::held(path)?;
         recover_folder(&folder.model());
         for entry in fs::read_dir(folder.checkpoints()).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -95,7 +108,7 @@ impl RunFolder {
 
     /// The resolved config.
     pub fn config_path(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(CONFIG)
     }
 
     /// What is kept of a validation to be looked at: of the untuned or of the best model.
@@ -105,7 +118,7 @@ impl RunFolder {
 
     /// Where checkpoints are.
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        self.path.join(CHECKPOINTS)
     }
 
     /// The best model, in Hugging Face's layout.
@@ -115,15 +128,7 @@ impl RunFolder {
 
     /// Whole checkpoints, by step.
     pub fn list_checkpoints(&self) -> Vec<(u64, PathBuf)> {
-        let entries = fs::read_dir(self.checkpoints()).into_iter().flatten().flatten();
-        let mut list: Vec<(u64, PathBuf)> = entries
-            .filter_map(|e| {
-                let step = e.file_name().to_str()?.strip_prefix("step-")?.parse().ok()?;
-                Some((step, e.path()))
-            })
-            .collect();
-        list.sort();
-        list
+        list_checkpoints(&self.checkpoints())
     }
 
     /// Where the checkpoint of `step` goes.
@@ -132,9 +137,37 @@ impl RunFolder {
     }
 }
 
+fn list_checkpoints(folder: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut list: Vec<(u64, PathBuf)> = entries
+        .filter_map(|e| {
+            let step = e.file_name().to_str()?.strip_prefix("step-")?.parse().ok()?;
+            Some((step, e.path()))
+        })
+        .collect();
+    list.sort();
+    list
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_held_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let refused = |result: Result<RunFolder>| format!("{:#}", result.unwrap_err());
+        let first = RunFolder::create(&path).unwrap();
+        let copy = first.clone();
+        assert!(refused(RunFolder::create(&path)).contains("another process is working in it"));
+        fs::write(first.config_path(), "").unwrap();
+        drop(first);
+        assert!(refused(RunFolder::open(&path)).contains("another process is working in it"));
+        drop(copy);
+        assert!(RunFolder::open(&path).is_ok());
+        assert!(refused(RunFolder::create(&path)).contains("holds a run already"));
+    }
 
     #[test]
     fn numbered_folders() {

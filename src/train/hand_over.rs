@@ -21,7 +21,7 @@ impl Trainer<'_> {
         if self.state.progress.best.is_some() {
             return Ok(());
         }
-        self.folder.summary = self.summary(None);
+        self.folder.summary = self.summary(self.step_number(), None);
         self.write_model()
     }
 
@@ -29,7 +29,7 @@ impl Trainer<'_> {
     /// far as its checkpoint is still there.
     pub(super) fn restore_best(&mut self) -> Result<()> {
         let Some(BestStep { step, validation }) = self.state.progress.best.clone() else { return Ok(()) };
-        self.folder.summary = self.summary(Some(&validation));
+        self.folder.summary = self.summary(step, Some(&validation));
         let (run, averaged) = (self.writer.run(), self.state.ema.is_some());
         let mut weights = None;
         let found = self.world.from_first(|| {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
 use super::fingerprint::Fingerprint;
-use super::stop;
+use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
 use crate::data::{Dataset, FeatureCache, Prefetch, Prepared, Row};
@@ -36,7 +36,7 @@ pub(super) fn choose(config: &Config, vision: &dyn VisionConfig, epochs: f64) ->
 impl Trainer<'_> {
     /// Fills the cache of features and makes the data set read it. Returns why training shall not begin, if it shall
     /// not.
-    pub(super) fn keep_image_features(&mut self) -> Result<Option<String>> {
+    pub(super) fn keep_image_features(&mut self) -> Result<Option<Stopped>> {
         let frozen = self.frozen.image();
         let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
         let (kept, reason) = choose(self.config, &*self.folder.config.vision, epochs);
@@ -80,7 +80,7 @@ impl Trainer<'_> {
 
     /// Each rank works out its share of each round; all that write get all. Rows whose image cannot be read stay
     /// missing: the step that needs one tells of it.
-    fn fill(&mut self, cache: Option<&FeatureCache>, width: usize, missing: Vec<u32>) -> Result<Option<String>> {
+    fn fill(&mut self, cache: Option<&FeatureCache>, width: usize, missing: Vec<u32>) -> Result<Option<Stopped>> {
         let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.state.params))?;
         let size = self.folder.config.vision.image_size();
         let round = self.config.eval.batch_size * self.world.size();
@@ -93,9 +93,10 @@ impl Trainer<'_> {
         };
         let data = &self.config.data;
         let mut done = 0;
-        for images in Prefetch::start(0, data.workers, data.prefetch, decode) {
+        for images in Prefetch::start(0, data.workers, data.prefetch, decode)? {
             if self.world.any(stop::asked())? {
-                return Ok(Some("stopped while image features were worked out; go on with --resume latest".into()));
+                let text = "stopped while image features were worked out; go on with --resume latest".into();
+                return Ok(Some(Stopped { cause: Cause::Signal, text }));
             }
             done += round;
             let rows: Vec<u32> = images.iter().map(|(row, _)| *row).collect();

@@ -11,7 +11,7 @@ use super::records::BestStep;
 use super::resume::Resume;
 use super::setup::products;
 use super::step::TrainStep;
-use super::stop;
+use super::stop::{self, Cause, Stopped};
 use super::thaw;
 use super::trainer::Trainer;
 use crate::config::Config;
@@ -31,7 +31,7 @@ pub struct Outcome {
     /// Steps planned.
     pub total_steps: u64,
     /// Why it ended before its last step.
-    pub stopped: Option<String>,
+    pub stopped: Option<Stopped>,
     /// Figures before the first step; absent without validation pairs.
     pub untuned: Option<Validation>,
     /// The best validation after the start.
@@ -40,17 +40,6 @@ pub struct Outcome {
     pub best_metric: Metric,
     /// Seconds of this process's part.
     pub seconds: f64,
-}
-
-/// Why the loop ends before its last step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    /// By Ctrl-C or SIGTERM.
-    Asked,
-    /// As train.stop_after says.
-    Paused,
-    /// As train.early_stopping says.
-    NoBetter,
 }
 
 /// Trains as `config` says, together with the other ranks of `world`, and leaves the best model in the run folder,
@@ -97,9 +86,9 @@ fn first_error<T>(result: Result<T>, after: impl IntoIterator<Item = Result<()>>
 
 impl Trainer<'_> {
     /// The loop: evaluate, save, stop, forward and backward, step, log. Returns why it ended early.
-    fn run(&mut self) -> Result<Option<String>> {
+    fn run(&mut self) -> Result<Option<Stopped>> {
         self.emit(&Event::Start { step: self.step_number(), total: self.plan.total_steps })?;
-        let mut batches = self.prefetch();
+        let mut batches = self.prefetch()?;
         loop {
             let step = self.step_number();
             if self.eval_is_due() {
@@ -112,11 +101,11 @@ impl Trainer<'_> {
                 self.save()?;
             }
             if ends {
-                if stop == Some(Stop::Paused) {
+                if stop == Some(Cause::StopAfter) {
                     self.evaluate_at_pause()?;
                 }
                 self.leave_model()?;
-                return Ok(stop.map(|stop| self.describe(stop)));
+                return Ok(stop.map(|cause| Stopped { cause, text: self.describe(cause) }));
             }
             let started = Instant::now();
             let (chunks, pairs) = self.next_chunks(&mut batches)?;
@@ -132,15 +121,16 @@ impl Trainer<'_> {
     }
 
     /// This rank's chunks from the current step on, decoded ahead.
-    fn prefetch(&self) -> Prefetch<Result<Batch>> {
+    fn prefetch(&self) -> Result<Prefetch<Result<Batch>>> {
         let (end, per_step) = (self.plan.total_steps, self.plan.chunks.len() as u64);
         let (dataset, sampler) = (Arc::clone(&self.train), Arc::clone(&self.plan.sampler));
         let (data, chunks) = (&self.config.data, self.plan.chunks.clone());
-        Prefetch::start(self.step_number() * per_step, data.workers, data.prefetch, move |index| {
+        let make = move |index| {
             let (step, places) = (index / per_step, chunks[(index % per_step) as usize].clone());
             let sample = step * sampler.rows_per_step() as u64 + places.start as u64;
             (step < end).then(|| dataset.batch(&sampler.rows(step, places), sample))
-        })
+        };
+        Ok(Prefetch::start(self.step_number() * per_step, data.workers, data.prefetch, make)?)
     }
 
     /// This rank's chunks of the next step, and the pairs of all ranks.
@@ -198,31 +188,31 @@ impl Trainer<'_> {
         format!("step {} failed ({last})", self.step_number() + 1)
     }
 
-    fn reason_to_stop(&self) -> Result<Option<Stop>> {
+    fn reason_to_stop(&self) -> Result<Option<Cause>> {
         // Whichever rank was asked: all stop at the same step.
         let asked = self.world.any(stop::asked())?;
         let (step, train) = (self.step_number(), &self.config.train);
         Ok(if step == self.plan.total_steps {
             None
         } else if asked {
-            Some(Stop::Asked)
+            Some(Cause::Signal)
         } else if train.stop_after.is_some_and(|n| step >= n) {
-            Some(Stop::Paused)
+            Some(Cause::StopAfter)
         } else if train.early_stopping > 0 && self.state.progress.evals_without_best >= train.early_stopping {
-            Some(Stop::NoBetter)
+            Some(Cause::EarlyStopping)
         } else {
             None
         })
     }
 
-    fn describe(&self, stop: Stop) -> String {
+    fn describe(&self, cause: Cause) -> String {
         let (step, total) = (self.step_number(), self.plan.total_steps);
-        match stop {
-            Stop::Asked => format!("stopped at step {step} of {total}, as asked; go on with --resume latest"),
-            Stop::Paused => {
+        match cause {
+            Cause::Signal => format!("stopped at step {step} of {total}, as asked; go on with --resume latest"),
+            Cause::StopAfter => {
                 format!("stopped at step {step} of {total}, as train.stop_after says; go on with --resume latest")
             }
-            Stop::NoBetter => format!(
+            Cause::EarlyStopping => format!(
                 "stopped early at step {step} of {total}: no better validation for {} times",
                 self.config.train.early_stopping
             ),

@@ -7,8 +7,8 @@ use crate::data::Row;
 use crate::eval::{DirectionFigures, Validation};
 
 impl Trainer<'_> {
-    /// Markdown for the card of a model with these validation figures; without any where there was no validation.
-    pub(super) fn summary(&self, validation: Option<&Validation>) -> String {
+    /// Markdown for the card of the model of a step with these validation figures; without any where there was none.
+    pub(super) fn summary(&self, step: u64, validation: Option<&Validation>) -> String {
         let patients = |rows: &[Row]| {
             let known: HashSet<&str> = rows.iter().filter_map(Row::patient_id).collect();
             if known.is_empty() { String::new() } else { format!(" of {} patients", known.len()) }
@@ -22,7 +22,7 @@ impl Trainer<'_> {
             patients(&self.train.rows),
             self.val.len(),
             patients(&self.val),
-            self.step_number(),
+            step,
             self.config.samples_per_step(),
             kinds.join(" + "),
             if smoothing.from == smoothing.to {

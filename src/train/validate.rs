@@ -73,7 +73,7 @@ impl Trainer<'_> {
         if step == 0 {
             self.state.progress.untuned = Some(validation);
         } else if is_best {
-            self.folder.summary = self.summary(Some(&validation));
+            self.folder.summary = self.summary(self.step_number(), Some(&validation));
             self.write_model()?;
             self.state.progress.best = Some(BestStep { step, validation });
             self.state.progress.evals_without_best = 0;

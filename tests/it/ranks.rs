@@ -446,7 +446,7 @@ fn a_rank_that_is_asked_to_stop_stops_all() {
     let (child, _) = lose(&place, 3, 1, "-TERM");
     let output = child.wait_with_output().unwrap();
     let stderr = text(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
     let step = last_checkpoint(&place);
     assert!(stderr.contains(&format!("stopped at step {step} of")), "{stderr}");
     assert_eq!(place.steps("run").len() as u64, step);

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::common::gray;
@@ -89,8 +89,20 @@ impl Place {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
+    /// [`LONG_RUN`], once it has done three steps.
+    #[cfg(unix)]
+    fn long_run(&self, command: &mut Command) -> Child {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let metrics = self.path("run/metrics.jsonl");
+        while !fs::read_to_string(&metrics).is_ok_and(|t| t.contains("\"step\":3,")) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before step 3");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child
+    }
+
     pub fn assert_same_run(&self, a: &str, b: &str) {
-        for file in ["metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"] {
+        for file in ["metrics.jsonl", "model/model.safetensors", "model/tokenizer.json", "model/README.md"] {
             let (x, y) = (fs::read(self.path(a).join(file)).unwrap(), fs::read(self.path(b).join(file)).unwrap());
             assert!(x == y, "{file} differs between {a} and {b}");
         }
@@ -235,19 +247,48 @@ fn a_run_that_is_killed_at_any_moment_resumes_to_the_same_end() {
 #[test]
 fn ctrl_c_saves_and_ends_well() {
     let place = Place::new();
-    let args = ["train", "tiny.toml", "--out", "run", "--set", "train.max_steps=100000", "--set", "eval.bootstrap=0"];
-    let mut child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let metrics = place.path("run/metrics.jsonl");
-    while !fs::read_to_string(&metrics).is_ok_and(|t| t.contains("\"step\":3,")) {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before step 3");
-        std::thread::sleep(Duration::from_millis(10));
+    let child = place.long_run(&mut place.command(&LONG_RUN));
+    // Nobody else may work in its folder meanwhile.
+    for more in [&[][..], &["--resume", "latest"]] {
+        let errors = place.errors(&[&LONG_RUN[..], more].concat(), 1);
+        let held = errors[0].contains("another process is working in it") || errors[0].contains("holds a run already");
+        assert!(errors.len() == 1 && held, "{errors:?}");
     }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    signal(&child, "-INT");
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    // So that `train && eval` does not go on.
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("go on with --resume latest"), "{}", text(&output.stderr));
     assert!(fs::read_dir(place.path("run/checkpoints")).unwrap().count() > 0);
     assert!(place.path("run/model/model.safetensors").is_file());
+}
+
+#[cfg(unix)]
+#[test]
+fn nohup_keeps_a_run_from_hanging_up() {
+    let place = Place::new();
+    // Kept for the whole process, as `nohup` does it.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", BINARY]).args(LONG_RUN);
+    let child = place.long_run(command.current_dir(place.path("")));
+    let steps = || fs::read_to_string(place.path("run/metrics.jsonl")).unwrap().lines().count();
+    signal(&child, "-HUP");
+    let before = steps();
+    while steps() < before + 20 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(&child, "-TERM");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(3));
+}
+
+/// A run that lasts until it is stopped.
+#[cfg(unix)]
+const LONG_RUN: [&str; 8] =
+    ["train", "tiny.toml", "--out", "run", "--set", "train.max_steps=100000", "--set", "eval.bootstrap=0"];
+
+#[cfg(unix)]
+fn signal(child: &Child, which: &str) {
+    Command::new("kill").args([which, &child.id().to_string()]).status().unwrap();
 }
 
 #[test]
