@@ -34,7 +34,7 @@ pub struct ProblemList(Vec<Problem>);
 impl ProblemList {
     /// Adds one line.
     pub fn push(&mut self, line: impl Into<String>) {
-        self.0.push(Problem(line.into()));
+        self.0.push(Problem(visible(&line.into(), LINE)));
     }
 
     /// Adds the error of `result`, gives its value.
@@ -49,7 +49,8 @@ impl ProblemList {
 }
 
 /// The error and its causes on one line. candle appends backtraces to its messages when `RUST_BACKTRACE` is set and
-/// some libraries print a message over several lines: only the first line of each cause says something to a user.
+/// some libraries print a message over several lines: only the first line of each cause says something to a user. What
+/// it repeats of somebody's file neither floods a terminal nor moves its cursor.
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -60,8 +61,11 @@ pub fn one_line(error: &anyhow::Error) -> String {
             parts.push(line);
         }
     }
-    parts.join(": ")
+    visible(&parts.join(": "), LINE)
 }
+
+/// Characters of a message: its beginning says where, its end what.
+const LINE: usize = 490;
 
 /// A line for a terminal: what would move its cursor or turn its writing shows as escapes, and of a long line its start
 /// and its end, where the hint stands, `most` characters in all.
@@ -75,6 +79,14 @@ pub fn visible(line: &str, most: usize) -> String {
     let end = most / 4;
     let start = shown.chars().take(most - end - 3);
     start.chain(" … ".chars()).chain(shown.chars().skip(length - end)).collect()
+}
+
+/// A text from a file for a message: its beginning, visible as [`visible`] makes it.
+pub fn shown(text: &str) -> String {
+    /// No name of a column or class that people give is longer.
+    const MOST: usize = 64;
+    let head: String = text.chars().take(MOST).collect();
+    visible(&head, usize::MAX) + if head.len() < text.len() { "…" } else { "" }
 }
 
 /// Control characters, and those that turn the direction of writing, as escapes.
@@ -100,9 +112,11 @@ pub fn caught<T>(decode: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T
     result.unwrap_or_else(|_| Err(anyhow::anyhow!("is broken in a way that the decoder did not expect")))
 }
 
-/// Whether a panic on this thread is about to become an error.
+/// Whether a panic on this thread is about to become an error: also on a thread that `jpeg-decoder` started, whose end
+/// the decoder takes for one.
 pub fn is_catching() -> bool {
-    CATCHING.get()
+    let started = || std::thread::current().name().is_some_and(|name| name.starts_with("worker thread for component"));
+    CATCHING.get() || started()
 }
 
 /// The closest of `known` to `word`, if close enough to be worth offering.
@@ -125,6 +139,19 @@ mod tests {
         assert_eq!(one_line(&e), "loading x: shape mismatch");
         let e = anyhow::anyhow!("no space").context("writing y: no space");
         assert_eq!(one_line(&e), "writing y: no space");
+    }
+
+    #[test]
+    fn what_a_file_says_neither_floods_nor_moves_the_cursor() {
+        let long = format!("{}\u{1b}[2J\u{9b}31m\u{202e}{}", "列".repeat(300), "x".repeat(10_000_000));
+        let line = one_line(&anyhow::anyhow!(long.clone()).context("manifest a.csv").context("end"));
+        assert!(line.starts_with("end: manifest a.csv: 列列") && line.ends_with("xxx"), "{line}");
+        assert!(line.chars().count() < 500 && !line.chars().any(char::is_control), "{line}");
+        assert_eq!(shown("\u{1b}[31m\u{202e}"), "\\u{1b}[31m\\u{202e}");
+        assert_eq!(shown(&long).chars().count(), 65);
+        let mut list = ProblemList::default();
+        list.push(long);
+        assert!(list.finish().unwrap_err().to_string().chars().count() < 500);
     }
 
     #[test]

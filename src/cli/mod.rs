@@ -45,6 +45,9 @@ struct Cli {
     /// Say more on stderr (twice: everything)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// MiB that decoding one image may take, where no config says it [default: 512]
+    #[arg(long, global = true, hide = true, value_name = "MIB", value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
+    max_image_mib: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,6 +126,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Ranks share the cores of their host, and benchmarks say how many they take.
     if world.size() == 1 && !matches!(cli.command, Command::Bench(_)) {
         device::start_threads();
+    }
+    if let Some(mib) = cli.max_image_mib {
+        crate::data::image::set_max_image_mib(mib);
     }
     // A panic has been told of by then; the other ranks would wait for this one.
     let run = std::panic::AssertUnwindSafe(|| dispatch(cli.command, &world));

@@ -130,6 +130,13 @@ pub const KEYS: &[Key] = &[
     key("data.on_error", Kind::OneOf(OnError::WORDS), "\"stop\"", "What to do with a row that cannot be read"),
     key("data.max_skipped", Kind::Int(0, MAX), "100", "With on_error = \"skip\": stop when more rows than this fail")
         .on_resume(),
+    key(
+        "data.max_image_mib",
+        Kind::Int(16, 1 << 20),
+        "512",
+        "MiB that decoding one image may take, and that its file may have; worked out from its header beforehand",
+    )
+    .per_machine(),
     key("data.workers", Kind::Int(1, 256), "2", "Threads that decode images and tokenize").per_machine(),
     key("data.prefetch", Kind::Int(1, 1024), "8", "Batches prepared ahead of the model").per_machine(),
     key(

@@ -161,6 +161,7 @@ pub struct DataConfig {
     pub near_duplicates: usize,
     pub on_error: OnError,
     pub max_skipped: usize,
+    pub max_image_mib: u64,
     pub workers: usize,
     pub prefetch: usize,
     /// Work out once what frozen image layers make of each image.

@@ -2,6 +2,7 @@
 //!
 //! Knows no model. What a model needs of it arrives as plain values: an image size, a context length.
 
+mod bounded;
 mod config;
 mod dataset;
 mod feature_cache;

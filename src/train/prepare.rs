@@ -15,7 +15,7 @@ use super::thaw;
 use crate::config::Config;
 use crate::data::leaks::{Side, shared};
 use crate::data::synth::{self, Language, SynthOptions};
-use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, sides};
+use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, image, sides};
 use crate::data::{Flip, LongReports, OnError};
 use crate::dist::Collective;
 use crate::error::{Problem, ProblemList, Problems, one_line};
@@ -224,6 +224,7 @@ struct Splits {
 fn open_splits(config: &Config, prompts: Option<&Prompts>) -> Result<Splits> {
     let extra = prompts.filter(|p| p.multi_label).map(Prompts::names).unwrap_or_default();
     let columns = Columns { policy: config.report.clone(), extra, ..Columns::from(&config.data) };
+    image::set_max_image_mib(config.data.max_image_mib);
     let root = config.data.image_root.as_deref();
     let (train, mut sources) = Manifest::open_all(&config.data.train, &columns, root)?;
     let skip = |of: &'static str| move |p: &RowProblem| SkippedRow::new(of, p.file.number, p.line);

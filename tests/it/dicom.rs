@@ -70,7 +70,7 @@ const NOT_ALIKE: [(&str, &str); 13] = [
         "SC_rgb_jls_lossy_sample.dcm",
         "its JPEG-LS pixels cannot be decoded: components lie pixel by pixel, which is not read",
     ),
-    ("SC_rgb_jpeg.dcm", "is broken or truncated DICOM"),
+    ("SC_rgb_jpeg.dcm", "stored values differ by up to 137"),
     ("SC_rgb_jpeg_lossy_gdcm.dcm", "stored values differ by up to 2"),
     ("color3d_jpeg_baseline.dcm", "stored values differ by up to 5"),
     ("examples_ybr_color.dcm", "stored values differ by up to 3"),

@@ -4,12 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::budget::{afford, most};
 use super::picture::Picture;
 use super::{dicom, exif, jpeg, png};
 use crate::error::caught;
-
-/// Largest image file, DICOM with many frames included.
-const MAX_FILE: u64 = 1 << 30;
 
 /// Reads DICOM as [`dicom::decode`] does, the first frame unless `#N` behind the name says which, and PNG or JPEG:
 /// gray, palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are scaled to 8, both
@@ -17,7 +15,7 @@ const MAX_FILE: u64 = 1 << 30;
 /// obeyed.
 ///
 /// # Errors
-/// Not an image, truncated, or claiming more than 30,000 pixels a side.
+/// Not an image, truncated, claiming more than 30,000 pixels a side, or taking more bytes than `data.max_image_mib`.
 pub fn read(path: &Path) -> Result<Picture> {
     file_bytes(path).and_then(|bytes| decode(&bytes, frame_of(path).1)).with_context(|| path.display().to_string())
 }
@@ -33,13 +31,15 @@ pub(in crate::data) fn frame_of(path: &Path) -> (PathBuf, usize) {
     }
 }
 
-/// Content of an image file, up to 1 GiB.
+/// Content of an image file, which may be as long as what decoding one image may take.
 pub(in crate::data) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(frame_of(path).0)?;
-    let len = file.metadata()?.len();
-    ensure!(len <= MAX_FILE, "has {len} bytes; allowed are {MAX_FILE}");
+    let (len, most) = (file.metadata()?.len(), most());
+    ensure!(len <= most, "has {len} bytes; allowed are {most} (data.max_image_mib)");
     let mut bytes = Vec::with_capacity(len as usize);
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_FILE), &mut bytes)?;
+    // What is no plain file may say 0 and go on for ever.
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, most + 1), &mut bytes)?;
+    ensure!(bytes.len() as u64 <= most, "has more than {most} bytes (data.max_image_mib)");
     Ok(bytes)
 }
 
@@ -51,7 +51,7 @@ pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     ensure!(!bytes.is_empty(), "is empty");
     ensure!(!is_lfs_pointer(bytes), "is a Git LFS pointer, not an image; run `git lfs pull`");
     if dicom::is_dicom(bytes) {
-        return dicom::decode(bytes, frame);
+        return dicom::decode(bytes, frame).and_then(whole);
     }
     // A decoder that meets what it did not think of must not take the program with it.
     let (picture, orientation) = if bytes.starts_with(png::SIGNATURE) {
@@ -61,7 +61,17 @@ pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     } else {
         bail!("is not an image that can be read; known are PNG, JPEG and DICOM")
     };
-    Ok(exif::upright(picture, orientation))
+    // A picture that is turned is copied.
+    afford(2 * picture.bytes.len() as u64)?;
+    whole(exif::upright(picture, orientation))
+}
+
+/// What comes after a decoder goes by the picture's size.
+fn whole(picture: Picture) -> Result<Picture> {
+    let Picture { width, height, channels, bytes } = &picture;
+    let wanted = *width as usize * *height as usize * channels;
+    ensure!(bytes.len() == wanted, "has {} values where {width} × {height} pixels have {wanted}", bytes.len());
+    Ok(picture)
 }
 
 /// Whether a file holds no image, but says where Git LFS has it.

@@ -9,8 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use jpeg_decoder::{Decoder, PixelFormat};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
+use super::budget::{afford, most};
 use super::exif;
-use super::picture::{MAX_BYTES, Picture, bounded};
+use super::jpeg_header::JpegHeader;
+use super::picture::{Picture, bounded};
 
 /// How each JPEG begins.
 pub(super) const SIGNATURE: &[u8] = &[0xff, 0xd8, 0xff];
@@ -18,26 +20,31 @@ pub(super) const SIGNATURE: &[u8] = &[0xff, 0xd8, 0xff];
 /// Pixels and Exif's orientation.
 ///
 /// # Errors
-/// Broken, truncated, more pixels than any image has.
+/// Broken, truncated, more pixels than any image has or its bytes can hold, more bytes than may be taken.
 pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, u16)> {
-    ensure!(is_whole(bytes), "is truncated: it has no end-of-image mark");
-    let mut decoder = Decoder::new(bytes);
-    decoder.set_max_decoding_buffer_size(MAX_BYTES as usize);
-    decoder.read_info().context("cannot be decoded")?;
-    let info = decoder.info().context("cannot be decoded: it has no header")?;
-    let (width, height) = (u32::from(info.width), u32::from(info.height));
+    let header = JpegHeader::read(bytes).context("cannot be decoded")?;
+    ensure!(header.is_whole, "is truncated: it has no end-of-image mark");
+    let (width, height) = header.size();
     bounded(width, height)?;
-    let pixels = decoder.decode().context("cannot be decoded; is it truncated?")?;
-    let (channels, bytes) = match info.pixel_format {
-        PixelFormat::L8 => (1, pixels),
-        PixelFormat::RGB24 => (3, pixels),
+    afford(header.need())?;
+    header.check_claims()?;
+    let mut decoder = Decoder::new(bytes);
+    decoder.set_max_decoding_buffer_size(most() as usize);
+    let mut pixels = decoder.decode().context("cannot be decoded; is it truncated?")?;
+    let info = decoder.info().context("cannot be decoded: it has no header")?;
+    let channels = match info.pixel_format {
+        PixelFormat::L8 => 1,
+        PixelFormat::RGB24 => 3,
         PixelFormat::CMYK32 => {
-            (3, pixels.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]].map(|c| ink(c, p[3]))).collect())
+            of_inks(&mut pixels);
+            3
         }
         PixelFormat::L16 => bail!("is a JPEG of more than 8 bits a value, which is read only inside DICOM"),
     };
     let orientation = decoder.exif_data().map_or(1, exif::orientation);
-    Ok((Picture { width, height, channels, bytes }, orientation))
+    let of_header = (u32::from(info.width), u32::from(info.height));
+    ensure!(of_header == (width, height), "cannot be decoded: it has two headers");
+    Ok((Picture { width, height, channels, bytes: pixels }, orientation))
 }
 
 /// One of cyan, magenta and yellow with black: its light, as Pillow's conversion to RGB has it.
@@ -46,19 +53,17 @@ fn ink(colour: u8, black: u8) -> u8 {
     (light - (u16::from(colour) * light + 127) / 255) as u8
 }
 
-/// Whether an end-of-image mark follows the picture's own data: the decoder may fill what is missing with gray and say
-/// nothing. Marks inside segments before the data, such as a thumbnail's, do not count.
-fn is_whole(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xda;
-    let mut at = 2;
-    while let [0xff, marker, high, low, ..] = bytes.get(at..).unwrap_or_default() {
-        at += 2 + usize::from(u16::from_be_bytes([*high, *low]));
-        if *marker == START_OF_SCAN {
-            return bytes.get(at..).unwrap_or_default().windows(2).any(|w| w == [0xff, 0xd9]);
+/// Pixels of four inks to three colours, where they stand.
+fn of_inks(pixels: &mut Vec<u8>) {
+    let count = pixels.len() / 4;
+    for i in 0..count {
+        let black = pixels[4 * i + 3];
+        for c in 0..3 {
+            pixels[3 * i + c] = ink(pixels[4 * i + c], black);
         }
     }
-    // Fill bytes or an odd header: leave the verdict to the decoder.
-    true
+    pixels.truncate(3 * count);
+    pixels.shrink_to_fit();
 }
 
 /// A JPEG of the picture, its colours at full size.

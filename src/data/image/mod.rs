@@ -1,17 +1,21 @@
 //! Image files to a model's input: decoding (PNG, JPEG, DICOM), augmentation, resizing, normalising.
 
 pub mod augment;
+mod budget;
 mod decode;
 pub mod dicom;
 mod encode;
 mod exif;
 mod jpeg;
+mod jpeg_header;
 mod picture;
 mod png;
 pub mod preprocess;
 mod processors;
 mod resize;
 
+pub(in crate::data) use budget::most as most_bytes;
+pub use budget::{DEFAULT_MAX_IMAGE_MIB, set_max_image_mib};
 pub use decode::{decode, read};
 pub(in crate::data) use decode::{file_bytes, frame_of, is_lfs_pointer};
 pub use encode::{gray_of_side, reduced, thumbnail};

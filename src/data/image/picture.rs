@@ -4,8 +4,6 @@ use anyhow::{Result, ensure};
 
 /// No radiograph or slide thumbnail is wider; a header that claims more is broken or hostile.
 pub(super) const MAX_SIDE: u32 = 30_000;
-/// Bytes that decoding one image may take.
-pub(super) const MAX_BYTES: u64 = 2 << 30;
 
 /// Pixels of one image, row after row. A radiograph stays gray: a third of the work of resizing.
 #[derive(Clone, Debug, PartialEq, Eq)]

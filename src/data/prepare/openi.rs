@@ -8,10 +8,15 @@ use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 
 use super::entry::{Entry, first_there, with_headings};
+use crate::data::bounded::Bounded;
 use crate::data::sections::Section;
 
 /// Largest report; the longest of the collection has 12 KB.
 const MAX_REPORT: u64 = 1 << 20;
+/// Most that the archive may unpack to; the collection's has 20 MB.
+const MAX_ARCHIVE: u64 = 1 << 30;
+/// Elements and texts of a report.
+const MAX_NODES: u32 = 1 << 16;
 
 pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
     let (folder, archive) = match root.is_file() {
@@ -25,8 +30,10 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
     };
     if archive.is_file() {
         let place = || archive.display().to_string();
-        let mut tar = tar::Archive::new(GzDecoder::new(File::open(&archive).with_context(place)?));
-        for member in tar.entries().with_context(place)? {
+        let packed = GzDecoder::new(File::open(&archive).with_context(place)?);
+        let mut tar = tar::Archive::new(Bounded::new(packed, MAX_ARCHIVE));
+        // As they stand: a member that is another's long name would be read whole, whatever its length.
+        for member in tar.entries().with_context(place)?.raw(true) {
             let mut member = member.with_context(|| format!("{}: is broken or truncated", archive.display()))?;
             let name = member.path().map(|p| p.display().to_string()).unwrap_or_default();
             if name.ends_with(".xml") {
@@ -42,7 +49,10 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         let hint = "holds neither NLMCXR_reports.tgz nor ecgen-radiology/*.xml; is this the data set's folder?";
         for path in files.with_context(|| format!("{}: {hint}", folder.display()))? {
             let name = path.display().to_string();
-            take(&name, &std::fs::read_to_string(&path).with_context(|| name.clone())?)?;
+            let (mut xml, file) = (String::new(), File::open(&path).with_context(|| name.clone())?);
+            file.take(MAX_REPORT + 1).read_to_string(&mut xml).with_context(|| name.clone())?;
+            ensure!(xml.len() as u64 <= MAX_REPORT, "{name}: has more than {MAX_REPORT} bytes");
+            take(&name, &xml)?;
         }
     }
     Ok(entries)
@@ -57,7 +67,10 @@ fn xml_files(folder: &Path) -> Vec<PathBuf> {
 
 /// One entry an image of the study.
 fn study(folder: &Path, xml: &str) -> Result<Vec<Entry>> {
-    let document = roxmltree::Document::parse(xml).context("is not XML")?;
+    // Entities of its own, which may unfold without end, are refused.
+    let bounds = roxmltree::ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..Default::default() };
+    let document = crate::error::caught(|| Ok(roxmltree::Document::parse_with_options(xml, bounds)?));
+    let document = document.context("is not XML")?;
     let all = || document.descendants().filter(|n| n.is_element());
     let section = |label: &str| {
         let texts = all().filter(|n| n.has_tag_name("AbstractText") && n.attribute("Label") == Some(label));

@@ -3,8 +3,17 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
+
+use crate::data::bounded::{Bounded, OfRows};
+use crate::data::table::names_of;
+
+/// Most that a compressed file may unpack to.
+const MOST_UNPACKED: u64 = 4 << 30;
+/// Longest row; no report is longer.
+const MOST_RECORD: u64 = 16 << 20;
 
 /// `name`, or `name.gz`, in `root`.
 pub(super) fn find(root: &Path, name: &str) -> Option<PathBuf> {
@@ -26,10 +35,12 @@ pub(super) fn each<const N: usize>(
     let place = || path.display().to_string();
     let file = File::open(path).with_context(place)?;
     let reader: Box<dyn Read> = if path.extension().is_some_and(|e| e == "gz") {
-        Box::new(flate2::read::MultiGzDecoder::new(file))
+        Box::new(Bounded::new(flate2::read::MultiGzDecoder::new(file), MOST_UNPACKED))
     } else {
         Box::new(file)
     };
+    let reader = OfRows::new(reader, MOST_RECORD);
+    let row = Rc::clone(&reader.row);
     let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 18).from_reader(reader);
     let header = reader.headers().with_context(place)?.clone();
     let mut at = [None; N];
@@ -37,12 +48,16 @@ pub(super) fn each<const N: usize>(
         let name = column.trim_end_matches('?');
         *at = header.iter().position(|h| h.trim() == name);
         if at.is_none() && !column.ends_with('?') {
-            let known: Vec<&str> = header.iter().take(12).collect();
-            anyhow::bail!("{}: there is no column {name:?}, only {} …", path.display(), known.join(", "));
+            let (known, wanted) = (header.iter().collect::<Vec<_>>(), columns.map(|c| c.trim_end_matches('?')));
+            let is_header = known.iter().any(|cell| wanted.contains(&cell.trim()));
+            let only = names_of(&known, is_header, &wanted);
+            anyhow::bail!("{}: there is no column {name:?}, only {only}", path.display());
         }
     }
     let mut record = csv::StringRecord::new();
+    row.set(0);
     while reader.read_record(&mut record).with_context(|| format!("{}: is broken or not UTF-8", path.display()))? {
+        row.set(0);
         take(at.map(|at| at.and_then(|at| record.get(at)).unwrap_or_default().trim()))?;
     }
     Ok(())

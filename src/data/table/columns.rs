@@ -1,8 +1,9 @@
 //! What the columns of a manifest are called.
 
+use super::fields;
 use crate::data::ReportPolicy;
 use crate::data::config::DataConfig;
-use crate::error::did_you_mean;
+use crate::error::{did_you_mean, shown};
 
 /// Which columns hold what, how a text file is cut into columns, and what of a report is read.
 #[derive(Clone, Debug)]
@@ -59,12 +60,36 @@ impl From<&DataConfig> for Columns {
     }
 }
 
-/// Message about a column that a manifest must have.
-pub(super) fn missing_column(name: &str, known: &[&str]) -> String {
-    let hint = match did_you_mean(name, known.iter().copied()) {
+/// Names that a message lists, and the longest text that may be one.
+const LISTED: usize = 24;
+
+/// Message about a column that a manifest must have. `known` are the cells of what should be the header: where none of
+/// them is a name that is asked for, they may be a row with somebody's report, and are not shown.
+pub(super) fn missing_column(name: &str, known: &[&str], columns: &Columns) -> String {
+    let wanted = fields::names(columns);
+    let close = did_you_mean(name, known.iter().copied().filter(|cell| cell.len() <= name.len() + LISTED));
+    let is_header = known.iter().any(|cell| wanted.iter().any(|name| name.eq_ignore_ascii_case(cell)));
+    let hint = match close {
         Some(close) => format!("did you mean {close:?}?"),
         None => "name it with data.image_column or data.report_column, or pick the separator with data.separator"
             .to_string(),
     };
-    format!("there is no column {name:?}, only {}; {hint}", known.join(", "))
+    format!(
+        "there is no column {name:?}, only {}; {hint}",
+        names_of(known, is_header, &[&columns.image, &columns.report])
+    )
+}
+
+/// The cells of a header for a message, or how many they are where they may be a row.
+pub(in crate::data) fn names_of(cells: &[&str], is_header: bool, wanted: &[&str]) -> String {
+    if is_header {
+        let more = if cells.len() > LISTED { ", …" } else { "" };
+        let names: Vec<String> = cells.iter().take(LISTED).map(|cell| shown(cell)).collect();
+        return names.join(", ") + more;
+    }
+    let wanted = wanted.join(" and ");
+    format!(
+        "{} others, which are not shown since they may be a row (is the header with {wanted} missing?)",
+        cells.len()
+    )
 }

@@ -11,6 +11,7 @@ mod row;
 pub mod sources;
 
 pub use columns::Columns;
+pub(in crate::data) use columns::names_of;
 pub use fields::ProblemKind;
 pub use format::NewColumn;
 pub use formats::{ShardSample, ShardWriter, format_names, set_column, shard_keys};

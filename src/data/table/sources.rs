@@ -84,23 +84,44 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     bail!("{}: holds no rows; looked for {}", folder.display(), names.join(", "))
 }
 
-/// `a-{00..02}.tar` → a-00.tar, a-01.tar, a-02.tar; `{train,val}` → both.
+/// Names that one pattern may stand for, and bytes of all of them.
+const MOST_NAMES: usize = 1 << 20;
+const MOST_BYTES: usize = 256 << 20;
+
+/// `a-{00..02}.tar` → a-00.tar, a-01.tar, a-02.tar; `{train,val}` → both. Bounded before each product is made.
 fn braces(text: &str) -> Result<Vec<String>> {
-    const MOST: u64 = 1 << 20;
-    let Some((before, rest)) = text.split_once('{') else { return Ok(vec![text.to_string()]) };
-    let (inside, after) = rest.split_once('}').with_context(|| format!("{text}: a brace is not closed"))?;
-    let words: Vec<String> = match inside.split_once("..") {
-        None => inside.split(',').map(str::to_string).collect(),
-        Some((first, last)) => {
-            let number = |s: &str| s.parse::<u64>().with_context(|| format!("{text}: {s:?} is no number"));
-            let (from, to) = (number(first)?, number(last)?);
-            ensure!(from <= to && to - from < MOST, "{text}: the range {inside} is empty or too long");
-            let width = first.len();
-            (from..=to).map(|n| format!("{n:0width$}")).collect()
-        }
+    let (mut names, mut rest) = (vec![String::new()], text);
+    while let Some((before, after)) = rest.split_once('{') {
+        let (inside, after) = after.split_once('}').with_context(|| format!("{text}: a brace is not closed"))?;
+        let words = words(text, inside)?;
+        let count = names.len().saturating_mul(words.len());
+        ensure!(
+            count <= MOST_NAMES && count.saturating_mul(text.len()) <= MOST_BYTES,
+            "{text}: stands for more than {MOST_NAMES} files, or for names of more than {} MiB",
+            MOST_BYTES >> 20
+        );
+        names = names.iter().flat_map(|name| words.iter().map(move |w| format!("{name}{before}{w}"))).collect();
+        rest = after;
+    }
+    names.iter_mut().for_each(|name| name.push_str(rest));
+    Ok(names)
+}
+
+/// What one pair of braces stands for.
+fn words(text: &str, inside: &str) -> Result<Vec<String>> {
+    /// Digits of the largest number.
+    const WIDEST: usize = 20;
+    let Some((first, last)) = inside.split_once("..") else {
+        return Ok(inside.split(',').map(str::to_string).collect());
     };
-    let tails = braces(after)?;
-    Ok(words.iter().flat_map(|w| tails.iter().map(move |tail| format!("{before}{w}{tail}"))).collect())
+    let number = |s: &str| s.parse::<u64>().with_context(|| format!("{text}: {s:?} is no number"));
+    let (from, to) = (number(first)?, number(last)?);
+    let width = first.len();
+    ensure!(
+        from <= to && to - from < MOST_NAMES as u64 && width <= WIDEST,
+        "{text}: the range {inside} is empty or too long"
+    );
+    Ok((from..=to).map(|n| format!("{n:0width$}")).collect())
 }
 
 #[cfg(test)]
@@ -121,10 +142,18 @@ mod tests {
         assert_eq!(names("{a,b}-09.tar"), ["a-09.tar", "b-09.tar"]);
         assert_eq!(names("a-*.tar"), ["a-08.tar", "a-09.tar", "a-10.tar"]);
         assert_eq!(names(""), ["x.parquet"]);
+        let wide = format!("{{{}1..2}}.csv", "0".repeat(70_000));
+        assert!(braces(&wide).unwrap_err().to_string().ends_with("is empty or too long"));
+        assert_eq!(braces(&"{a}".repeat(20_000)).unwrap(), ["a".repeat(20_000)]);
         for (pattern, message) in [
             ("a-{08..11}.tar", "a-11.tar: there is no such file"),
             ("a-{08.tar", "a-{08.tar: a brace is not closed"),
             ("c-*.tar", "c-*.tar: there is no such file"),
+            (
+                "x{0..9999}{0..9999}{0..9999}.csv",
+                "stands for more than 1048576 files, or for names of more than 256 MiB",
+            ),
+            ("{1..99999999999}.csv", "the range 1..99999999999 is empty or too long"),
         ] {
             let error = expand(&dir.path().join(pattern)).unwrap_err().to_string();
             assert!(error.ends_with(message), "{error}");

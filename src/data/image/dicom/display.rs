@@ -1,31 +1,30 @@
 //! From pixel values to what a viewer shows: modality values, window, 8 bits (PS3.3 C.11.1, C.11.2, C.7.6.3).
 
 use anyhow::{Result, bail, ensure};
-use dicom_core::Tag;
-use dicom_object::{DefaultDicomObject, InMemDicomObject};
 
 use super::super::picture::Picture;
-use super::elements::{item, number, numbers, tags, text};
+use super::elements::{Object, Tag, tags};
 use super::frame::Frame;
 use super::lut::Lut;
+use crate::error::shown;
 
 /// The modality's values to 0 (black) … 1 (white).
 type Shown = Box<dyn Fn(f64) -> f64>;
 
 /// `index` says which frame it is, from 0.
-pub(super) fn picture(object: &DefaultDicomObject, frame: &Frame, index: usize) -> Result<Picture> {
+pub(super) fn picture(object: &Object, frame: Frame, index: usize) -> Result<Picture> {
     let (width, height) = (frame.columns as u32, frame.rows as u32);
     if frame.photometric.starts_with("MONOCHROME") {
-        return Ok(Picture { width, height, channels: 1, bytes: gray(object, frame, index)? });
+        return Ok(Picture { width, height, channels: 1, bytes: gray(object, &frame, index)? });
     }
-    let frame = as_rgb(object, frame.clone())?;
+    let frame = as_rgb(object, frame)?;
     let shift = frame.bits_stored.saturating_sub(8);
     let bytes = frame.values.iter().map(|v| (v >> shift).clamp(0, 255) as u8).collect();
     Ok(Picture { width, height, channels: 3, bytes })
 }
 
 /// Colours as red, green and blue; gray as it is.
-pub(super) fn as_rgb(object: &DefaultDicomObject, mut frame: Frame) -> Result<Frame> {
+pub(super) fn as_rgb(object: &Object, mut frame: Frame) -> Result<Frame> {
     match frame.photometric.as_str() {
         "MONOCHROME1" | "MONOCHROME2" => {}
         "RGB" => ensure!(frame.samples == 3, "says RGB and has one value a pixel"),
@@ -39,8 +38,12 @@ pub(super) fn as_rgb(object: &DefaultDicomObject, mut frame: Frame) -> Result<Fr
             frame.photometric = "RGB".into();
         }
         // The decoder of JPEG 2000 has turned these back.
-        "YBR_ICT" | "YBR_RCT" => frame.photometric = "RGB".into(),
+        "YBR_ICT" | "YBR_RCT" => {
+            ensure!(frame.samples == 3, "says {} and has one value a pixel", frame.photometric);
+            frame.photometric = "RGB".into();
+        }
         "PALETTE COLOR" => {
+            ensure!(frame.samples == 1, "says PALETTE COLOR and has {} values a pixel, not 1", frame.samples);
             let mut tables = Vec::new();
             for (descriptor, data) in tags::PALETTES {
                 tables.push(Lut::read(object, descriptor, data, frame.signed)?);
@@ -49,14 +52,15 @@ pub(super) fn as_rgb(object: &DefaultDicomObject, mut frame: Frame) -> Result<Fr
             (frame.samples, frame.bits_stored, frame.photometric) = (3, tables[0].bits, "RGB".into());
         }
         other => bail!(
-            "has photometric interpretation {other}, which is not read; known are MONOCHROME1 and 2, RGB, YBR and \
-             PALETTE COLOR"
+            "has photometric interpretation {}, which is not read; known are MONOCHROME1 and 2, RGB, YBR and \
+             PALETTE COLOR",
+            shown(other)
         ),
     }
     Ok(frame)
 }
 
-fn gray(object: &DefaultDicomObject, frame: &Frame, index: usize) -> Result<Vec<u8>> {
+fn gray(object: &Object, frame: &Frame, index: usize) -> Result<Vec<u8>> {
     ensure!(frame.samples == 1, "says {} and has {} values a pixel", frame.photometric, frame.samples);
     let padding = padding(object, frame);
     let is_padding = |v: i32| padding.is_some_and(|(low, high)| (low..=high).contains(&v));
@@ -64,8 +68,8 @@ fn gray(object: &DefaultDicomObject, frame: &Frame, index: usize) -> Result<Vec<
     let shown: Shown = match voi(object, frame, index)? {
         Some(shown) => shown,
         None => {
-            let seen: Vec<f64> = frame.values.iter().filter(|v| !is_padding(**v)).map(|&v| modality(v)).collect();
-            let (low, high) = percentiles(seen, 0.5, 99.5);
+            let seen: Vec<i32> = frame.values.iter().copied().filter(|v| !is_padding(*v)).collect();
+            let (low, high) = percentiles(seen, &modality, [0.5, 99.5]);
             Box::new(move |x| if high > low { (x - low) / (high - low) } else { 0.0 })
         }
     };
@@ -94,48 +98,60 @@ fn by_value(frame: &Frame, byte: impl Fn(i32) -> u8) -> Vec<u8> {
 }
 
 /// Values that stand for no measurement.
-fn padding(object: &DefaultDicomObject, frame: &Frame) -> Option<(i32, i32)> {
+fn padding(object: &Object, frame: &Frame) -> Option<(i32, i32)> {
     let wrap = |n: f64| {
         let raw = n as i64 as u32;
         if frame.signed { i32::from(raw as u16 as i16) } else { i32::from(raw as u16) }
     };
-    let value = wrap(number(object, tags::PADDING)?);
-    let limit = number(object, tags::PADDING_LIMIT).map_or(value, wrap);
+    let value = wrap(object.number(tags::PADDING)?);
+    let limit = object.number(tags::PADDING_LIMIT).map_or(value, wrap);
     Some((value.min(limit), value.max(limit)))
 }
 
-/// Where a frame's rescaling or window may stand, the nearest first: in an enhanced multi-frame image's group of the
-/// frame or of all frames (PS3.3 C.7.6.16), else in the object itself.
-fn places(object: &DefaultDicomObject, group: Tag, index: usize) -> impl Iterator<Item = &InMemDicomObject> {
-    let groups = [item(object, tags::FRAME_GROUPS, index), item(object, tags::SHARED_GROUPS, 0)];
-    let inside = groups.map(|groups| groups.and_then(|groups| item(groups, group, 0)));
-    inside.into_iter().flatten().chain(std::iter::once(&**object))
+/// What `find` finds in the nearest place where a frame's rescaling or window may stand: in an enhanced multi-frame
+/// image's group of the frame or of all frames (PS3.3 C.7.6.16), else in the object itself.
+fn nearest<T>(
+    object: &Object,
+    group: Tag,
+    index: usize,
+    find: impl Fn(&Object) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    for (groups, index) in [(tags::FRAME_GROUPS, index), (tags::SHARED_GROUPS, 0)] {
+        let Some(groups) = object.item(groups, index)? else { continue };
+        let Some(place) = groups.item(group, 0)? else { continue };
+        if let Some(found) = find(&place)? {
+            return Ok(Some(found));
+        }
+    }
+    find(object)
 }
 
 /// Stored values to the modality's, Hounsfield units for instance.
-fn modality(object: &DefaultDicomObject, frame: &Frame, index: usize) -> Result<Box<dyn Fn(i32) -> f64>> {
-    if let Some(table) = item(object, tags::MODALITY_LUTS, 0) {
-        let lut = Lut::read(table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
+fn modality(object: &Object, frame: &Frame, index: usize) -> Result<Box<dyn Fn(i32) -> f64>> {
+    if let Some(table) = object.item(tags::MODALITY_LUTS, 0)? {
+        let lut = Lut::read(&table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
         return Ok(Box::new(move |v| f64::from(lut.get(v))));
     }
-    for place in places(object, tags::PIXEL_TRANSFORM, index) {
-        if let (Some(slope), Some(intercept)) = (number(place, tags::SLOPE), number(place, tags::INTERCEPT)) {
-            return Ok(Box::new(move |v| f64::from(v) * slope + intercept));
-        }
-    }
-    Ok(Box::new(f64::from))
+    let line = nearest(object, tags::PIXEL_TRANSFORM, index, |place| {
+        Ok(place.number(tags::SLOPE).zip(place.number(tags::INTERCEPT)))
+    })?;
+    Ok(match line {
+        Some((slope, intercept)) => Box::new(move |v| f64::from(v) * slope + intercept),
+        None => Box::new(f64::from),
+    })
 }
 
 /// The modality's values to 0 … 1, as the file wants it; `None` where it says nothing.
-fn voi(object: &DefaultDicomObject, frame: &Frame, index: usize) -> Result<Option<Shown>> {
-    for place in places(object, tags::FRAME_VOI, index) {
-        let (centers, widths) = (numbers(place, tags::WINDOW_CENTER), numbers(place, tags::WINDOW_WIDTH));
-        if let (Some(&center), Some(&width)) = (centers.first(), widths.first()) {
-            return window(center, width, text(place, tags::VOI_FUNCTION).as_deref()).map(Some);
-        }
+fn voi(object: &Object, frame: &Frame, index: usize) -> Result<Option<Shown>> {
+    let named = nearest(object, tags::FRAME_VOI, index, |place| {
+        let (center, width) = (place.number(tags::WINDOW_CENTER), place.number(tags::WINDOW_WIDTH));
+        center.zip(width).map(|(c, w)| window(c, w, place.text(tags::VOI_FUNCTION).as_deref())).transpose()
+    })?;
+    if named.is_some() {
+        return Ok(named);
     }
-    if let Some(table) = item(object, tags::VOI_LUTS, 0) {
-        let lut = Lut::read(table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
+    if let Some(table) = object.item(tags::VOI_LUTS, 0)? {
+        let lut = Lut::read(&table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
         let most = f64::from((1u32 << lut.bits) - 1);
         return Ok(Some(Box::new(move |x| f64::from(lut.get(x as i32)) / most)));
     }
@@ -171,17 +187,22 @@ fn window(center: f64, width: f64, function: Option<&str>) -> Result<Shown> {
     })
 }
 
-/// As `numpy.percentile` with linear interpolation; 0, 0 of nothing.
-fn percentiles(mut values: Vec<f64>, low: f64, high: f64) -> (f64, f64) {
-    if values.is_empty() {
+/// As `numpy.percentile` of the modality's values with linear interpolation; 0, 0 of nothing. The stored values are put
+/// in order instead, which are half as long.
+fn percentiles(mut stored: Vec<i32>, modality: impl Fn(i32) -> f64, percents: [f64; 2]) -> (f64, f64) {
+    if stored.is_empty() {
         return (0.0, 0.0);
     }
-    values.sort_by(f64::total_cmp);
-    let at = |q: f64| {
-        let place = q / 100.0 * (values.len() - 1) as f64;
-        let (below, part) = (place.floor() as usize, place.fract());
-        let next = values[(below + 1).min(values.len() - 1)];
-        values[below] + part * (next - values[below])
+    let last = stored.len() - 1;
+    let mut ranked = |rank: usize| {
+        let (_, value, _) = stored.select_nth_unstable_by(rank, |a, b| modality(*a).total_cmp(&modality(*b)));
+        modality(*value)
     };
-    (at(low), at(high))
+    let [low, high] = percents.map(|percent| {
+        let place = percent / 100.0 * last as f64;
+        let below = place.floor() as usize;
+        let (value, next) = (ranked(below), ranked((below + 1).min(last)));
+        value + place.fract() * (next - value)
+    });
+    (low, high)
 }

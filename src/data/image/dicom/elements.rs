@@ -1,14 +1,18 @@
-//! What data elements hold.
+//! Data elements (PS3.5 section 7), walked where they lie: nothing is copied, no length is believed that leads out of
+//! the file, and how deep and how many they are is bounded. The crates make room for whatever a length claims and go
+//! down nested sequences without end.
 
 use anyhow::{Context, Result, ensure};
-use dicom_core::Tag;
-use dicom_core::value::Value;
-use dicom_object::InMemDicomObject;
+
+/// Group and element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tag(pub u16, pub u16);
 
 /// The elements that are read.
 pub(super) mod tags {
-    use dicom_core::Tag;
+    use super::Tag;
 
+    pub const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
     pub const BURNED_IN_ANNOTATION: Tag = Tag(0x0028, 0x0301);
     pub const SAMPLES: Tag = Tag(0x0028, 0x0002);
     pub const PHOTOMETRIC: Tag = Tag(0x0028, 0x0004);
@@ -42,33 +46,343 @@ pub(super) mod tags {
     pub const PIXELS: Tag = Tag(0x7fe0, 0x0010);
 }
 
-pub(super) fn value(object: &InMemDicomObject, tag: Tag) -> Option<&Value<InMemDicomObject>> {
-    object.element_opt(tag).ok().flatten().map(|e| e.value())
+/// Groups whose elements are kept: all tags above lie in them, and few others.
+const KEPT: [u16; 4] = [0x0002, 0x0028, 0x5200, 0x7fe0];
+/// Most kept elements of one data set; group 0028 has fewer than 200 in the dictionary.
+const MOST_KEPT: usize = 1 << 12;
+/// Sequences in sequences; what is shown lies three deep, and reports nest below ten.
+const DEEPEST: usize = 16;
+/// Elements and items of a data set, nested ones included: frames by the ten thousand have a hundred each.
+const MOST_ELEMENTS: u32 = 1 << 22;
+/// Fragments of compressed pixels.
+const MOST_FRAGMENTS: usize = 1 << 20;
+
+const ITEM: Tag = Tag(0xfffe, 0xe000);
+const END_OF_ITEM: Tag = Tag(0xfffe, 0xe00d);
+const END_OF_SEQUENCE: Tag = Tag(0xfffe, 0xe0dd);
+const UNDEFINED: u32 = 0xffff_ffff;
+
+/// How elements are written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Encoding {
+    /// Each says what kind of value it has.
+    pub explicit: bool,
+    pub big_endian: bool,
 }
 
-pub(super) fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
-    let text = value(object, tag)?.to_str().ok()?;
-    let text = text.trim_matches([' ', '\0']);
-    (!text.is_empty()).then(|| text.to_string())
+/// What an element holds.
+#[derive(Clone, Debug)]
+pub(super) enum Value<'a> {
+    Bytes(&'a [u8]),
+    /// Items of a sequence, without the mark that ends it.
+    Items(&'a [u8], Encoding),
+    /// Compressed pixels, after the table of where frames begin.
+    Fragments(&'a [u8], Vec<&'a [u8]>),
 }
 
-/// The first of the element's numbers.
-pub(super) fn number(object: &InMemDicomObject, tag: Tag) -> Option<f64> {
-    numbers(object, tag).first().copied()
+#[derive(Clone, Debug)]
+struct Element<'a> {
+    tag: Tag,
+    /// `None` where the file does not say.
+    kind: Option<[u8; 2]>,
+    big_endian: bool,
+    value: Value<'a>,
 }
 
-pub(super) fn numbers(object: &InMemDicomObject, tag: Tag) -> Vec<f64> {
-    let all = value(object, tag).and_then(|v| v.to_multi_float64().ok()).unwrap_or_default();
-    all.into_iter().take_while(|n| n.is_finite()).collect()
+/// The elements of a data set, or of an item of a sequence, that are read here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Object<'a>(Vec<Element<'a>>);
+
+impl<'a> Object<'a> {
+    /// The elements of `bytes` up to the pixels, which come last of all that is read.
+    ///
+    /// # Errors
+    /// They are cut, nested too deep, or too many.
+    pub fn read(bytes: &'a [u8], encoding: Encoding) -> Result<Self> {
+        let mut walk = Walk { bytes, at: 0, encoding, left: MOST_ELEMENTS };
+        let mut object = Self::default();
+        while walk.at < bytes.len() {
+            let element = walk.element(0)?;
+            let tag = element.tag;
+            object.keep(element)?;
+            if tag == tags::PIXELS {
+                break;
+            }
+        }
+        Ok(object)
+    }
+
+    /// The elements of group 2, and the bytes behind them.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn meta(bytes: &'a [u8]) -> Result<(Self, &'a [u8])> {
+        let encoding = Encoding { explicit: true, big_endian: false };
+        let mut walk = Walk { bytes, at: 0, encoding, left: MOST_ELEMENTS };
+        let mut object = Self::default();
+        while bytes.get(walk.at..walk.at + 2) == Some(&[2, 0]) {
+            let element = walk.element(0)?;
+            object.keep(element)?;
+        }
+        Ok((object, &bytes[walk.at..]))
+    }
+
+    fn keep(&mut self, element: Element<'a>) -> Result<()> {
+        if KEPT.contains(&element.tag.0) {
+            ensure!(self.0.len() < MOST_KEPT, "has more than {MOST_KEPT} elements of pixels");
+            self.0.push(element);
+        }
+        Ok(())
+    }
+
+    fn find(&self, tag: Tag) -> Option<&Element<'a>> {
+        self.0.iter().find(|element| element.tag == tag)
+    }
+
+    /// What an element holds, and whether its numbers have their high byte first.
+    pub fn value(&self, tag: Tag) -> Option<(&Value<'a>, bool)> {
+        self.find(tag).map(|element| (&element.value, element.big_endian))
+    }
+
+    /// Whether the element's values are of two bytes each.
+    pub fn is_of_words(&self, tag: Tag) -> bool {
+        self.find(tag).is_some_and(|element| matches!(element.kind.as_ref(), Some(b"OW" | b"US" | b"SS")))
+    }
+
+    pub fn text(&self, tag: Tag) -> Option<String> {
+        let Value::Bytes(bytes) = self.find(tag)?.value else { return None };
+        let text = std::str::from_utf8(bytes).ok()?.trim_matches([' ', '\0']);
+        (!text.is_empty()).then(|| text.to_string())
+    }
+
+    /// The first of the element's numbers.
+    pub fn number(&self, tag: Tag) -> Option<f64> {
+        self.numbers(tag).first().copied()
+    }
+
+    /// Its numbers, up to the first that is none.
+    pub fn numbers(&self, tag: Tag) -> Vec<f64> {
+        let all = self.find(tag).and_then(Element::numbers).unwrap_or_default();
+        all.into_iter().take_while(|n| n.is_finite()).collect()
+    }
+
+    /// Its numbers of two bytes without a sign.
+    pub fn words(&self, tag: Tag) -> Vec<u16> {
+        let Some(Element { value: Value::Bytes(bytes), big_endian, .. }) = self.find(tag) else { return Vec::new() };
+        bytes.chunks_exact(2).map(|b| word([b[0], b[1]], *big_endian)).collect()
+    }
+
+    pub fn count(&self, tag: Tag, name: &str) -> Result<usize> {
+        let n = self.number(tag).with_context(|| format!("{name} is missing"))?;
+        ensure!((0.0..=4_294_967_295.0).contains(&n), "{name} is out of bounds");
+        Ok(n as usize)
+    }
+
+    /// An item of a sequence, counted from 0.
+    ///
+    /// # Errors
+    /// The sequence is broken.
+    pub fn item(&self, tag: Tag, index: usize) -> Result<Option<Object<'a>>> {
+        let Some(Element { value: Value::Items(bytes, encoding), .. }) = self.find(tag) else { return Ok(None) };
+        let mut walk = Walk { bytes, at: 0, encoding: *encoding, left: MOST_ELEMENTS };
+        for number in 0.. {
+            if walk.at >= bytes.len() {
+                break;
+            }
+            let content = walk.item(1)?.context("is broken or truncated DICOM: a sequence ends early")?;
+            if number == index {
+                return Self::read(content, *encoding).map(Some);
+            }
+        }
+        Ok(None)
+    }
 }
 
-pub(super) fn count(object: &InMemDicomObject, tag: Tag, name: &str) -> Result<usize> {
-    let n = number(object, tag).with_context(|| format!("{name} is missing"))?;
-    ensure!((0.0..=4_294_967_295.0).contains(&n), "{name} is out of bounds");
-    Ok(n as usize)
+fn word(bytes: [u8; 2], big_endian: bool) -> u16 {
+    if big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
 }
 
-/// An item of a sequence, counted from 0.
-pub(super) fn item(object: &InMemDicomObject, tag: Tag, index: usize) -> Option<&InMemDicomObject> {
-    value(object, tag)?.items()?.get(index)
+impl Element<'_> {
+    fn numbers(&self) -> Option<Vec<f64>> {
+        let Value::Bytes(bytes) = self.value else { return None };
+        let kind = self.kind.as_ref().unwrap_or(usual_kind(self.tag));
+        let of = |size: usize, number: fn([u8; 8]) -> f64| {
+            let all = bytes.chunks_exact(size).map(|chunk| {
+                // The lowest byte first, filled up.
+                let mut wide = [0; 8];
+                for (i, byte) in chunk.iter().enumerate() {
+                    wide[if self.big_endian { size - 1 - i } else { i }] = *byte;
+                }
+                number(wide)
+            });
+            Some(all.collect())
+        };
+        match kind {
+            b"US" | b"OW" => of(2, |b| u16::from_le_bytes([b[0], b[1]]).into()),
+            b"SS" => of(2, |b| i16::from_le_bytes([b[0], b[1]]).into()),
+            b"UL" | b"OL" => of(4, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()),
+            b"SL" => of(4, |b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()),
+            b"FL" | b"OF" => of(4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()),
+            b"FD" | b"OD" => of(8, f64::from_le_bytes),
+            _ => {
+                let text = std::str::from_utf8(bytes).ok()?;
+                text.split('\\').map(|n| n.trim_matches([' ', '\0']).parse().ok()).collect()
+            }
+        }
+    }
+}
+
+/// What kind of value a tag has where the file does not say.
+fn usual_kind(tag: Tag) -> &'static [u8; 2] {
+    match tag {
+        tags::FRAMES
+        | tags::WINDOW_CENTER
+        | tags::WINDOW_WIDTH
+        | tags::INTERCEPT
+        | tags::SLOPE
+        | tags::PHOTOMETRIC
+        | tags::VOI_FUNCTION
+        | tags::BURNED_IN_ANNOTATION => b"DS",
+        _ => b"US",
+    }
+}
+
+/// A place among elements.
+struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    encoding: Encoding,
+    /// Elements that may still come.
+    left: u32,
+}
+
+/// An element without its value; no length where marks end it.
+struct Head {
+    tag: Tag,
+    kind: Option<[u8; 2]>,
+    len: Option<usize>,
+}
+
+impl<'a> Walk<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let place = self.at;
+        let end = place.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let end = end.with_context(|| {
+            let left = self.bytes.len() - place;
+            format!("is broken or truncated DICOM: {len} bytes are claimed at byte {place}, where {left} are left")
+        })?;
+        self.at = end;
+        Ok(&self.bytes[place..end])
+    }
+
+    fn word(&mut self) -> Result<u16> {
+        let b = self.take(2)?;
+        Ok(word([b[0], b[1]], self.encoding.big_endian))
+    }
+
+    fn head(&mut self) -> Result<Head> {
+        self.left = self.left.checked_sub(1).with_context(|| format!("has more than {MOST_ELEMENTS} elements"))?;
+        let tag = Tag(self.word()?, self.word()?);
+        let mut kind = None;
+        if self.encoding.explicit && tag.0 != 0xfffe {
+            let named = [self.take(1)?[0], self.take(1)?[0]];
+            // Some writers mix: without two letters it is an element of the other encoding.
+            if named.iter().all(u8::is_ascii_uppercase) {
+                kind = Some(named);
+                if !has_long_length(&named) {
+                    let len = usize::from(self.word()?);
+                    return Ok(Head { tag, kind, len: Some(len) });
+                }
+                self.take(2)?;
+            } else {
+                self.at -= 2;
+            }
+        }
+        let (first, second) = (u32::from(self.word()?), u32::from(self.word()?));
+        let len = if self.encoding.big_endian { first << 16 | second } else { second << 16 | first };
+        Ok(Head { tag, kind: kind.filter(|k| k != b"UN"), len: (len != UNDEFINED).then_some(len as usize) })
+    }
+
+    fn element(&mut self, depth: usize) -> Result<Element<'a>> {
+        let Head { tag, kind, len } = self.head()?;
+        ensure!(tag.0 != 0xfffe, "is broken or truncated DICOM: a mark stands among its elements");
+        // A sequence whose kind is unknown has its items in the encoding that says no kinds (PS3.5 6.2.2).
+        let inside = match kind {
+            Some(_) => self.encoding,
+            None => Encoding { explicit: false, ..self.encoding },
+        };
+        let value = match len {
+            Some(len) if kind == Some(*b"SQ") || (kind.is_none() && is_sequence(tag)) => {
+                Value::Items(self.take(len)?, inside)
+            }
+            Some(len) => Value::Bytes(self.take(len)?),
+            None if tag == tags::PIXELS => self.fragments()?,
+            None => {
+                let (start, outside) = (self.at, self.encoding);
+                self.encoding = inside;
+                while self.item(depth + 1)?.is_some() {}
+                self.encoding = outside;
+                // The mark that ends it has eight bytes.
+                Value::Items(&self.bytes[start..self.at - 8], inside)
+            }
+        };
+        Ok(Element { tag, kind, big_endian: self.encoding.big_endian, value })
+    }
+
+    /// What is in the next item; `None` at the end of the sequence.
+    fn item(&mut self, depth: usize) -> Result<Option<&'a [u8]>> {
+        ensure!(depth <= DEEPEST, "nests its sequences more than {DEEPEST} deep");
+        let head = self.head()?;
+        match head.tag {
+            END_OF_SEQUENCE => return Ok(None),
+            ITEM => {}
+            _ => anyhow::bail!("is broken or truncated DICOM: a sequence has something else than items"),
+        }
+        let Some(len) = head.len else {
+            let start = self.at;
+            while !self.is_at(END_OF_ITEM) {
+                self.element(depth)?;
+            }
+            let content = &self.bytes[start..self.at];
+            self.take(8)?;
+            return Ok(Some(content));
+        };
+        self.take(len).map(Some)
+    }
+
+    fn is_at(&self, tag: Tag) -> bool {
+        let two = |at: usize| self.bytes.get(at..at + 2).map(|b| word([b[0], b[1]], self.encoding.big_endian));
+        two(self.at) == Some(tag.0) && two(self.at + 2) == Some(tag.1)
+    }
+
+    fn fragments(&mut self) -> Result<Value<'a>> {
+        let offsets = self.item(1)?.context("is broken or truncated DICOM: it has no table of fragments")?;
+        let mut fragments = Vec::new();
+        while let Some(fragment) = self.item(1)? {
+            ensure!(fragments.len() < MOST_FRAGMENTS, "has more than {MOST_FRAGMENTS} fragments");
+            fragments.push(fragment);
+        }
+        Ok(Value::Fragments(offsets, fragments))
+    }
+}
+
+/// Kinds whose length has four bytes.
+fn has_long_length(kind: &[u8; 2]) -> bool {
+    matches!(
+        kind,
+        b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV"
+    )
+}
+
+/// Sequences of the elements that are read.
+fn is_sequence(tag: Tag) -> bool {
+    let known = [
+        tags::MODALITY_LUTS,
+        tags::VOI_LUTS,
+        tags::SHARED_GROUPS,
+        tags::FRAME_GROUPS,
+        tags::PIXEL_TRANSFORM,
+        tags::FRAME_VOI,
+    ];
+    known.contains(&tag)
 }

@@ -1,13 +1,16 @@
 //! Pixel values of one frame: out of the element or its fragments, through the decoder of the transfer syntax.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use dicom_core::value::Value;
-use dicom_object::DefaultDicomObject;
+use std::borrow::Cow;
+
+use anyhow::{Context, Result, bail, ensure};
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 
-use super::super::picture::{MAX_BYTES, MAX_SIDE};
-use super::elements::{count, number, tags, text};
-use super::jpeg_ls;
+use super::super::budget::{afford, most};
+use super::super::jpeg_header::JpegHeader;
+use super::super::picture::MAX_SIDE;
+use super::elements::{Object, Value, tags};
+use super::file::DicomFile;
+use super::{jpeg_2000, jpeg_ls, rle};
 use crate::error::caught;
 
 /// Pixel values of one frame.
@@ -33,53 +36,77 @@ pub struct Frame {
 struct Layout {
     allocated: usize,
     planar: bool,
+    /// Bytes that were taken before.
+    taken: u64,
 }
 
-const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
-
-pub(super) fn read(object: &DefaultDicomObject, index: usize) -> Result<Frame> {
-    let (rows, columns) = (count(object, tags::ROWS, "Rows")?, count(object, tags::COLUMNS, "Columns")?);
-    let samples = number(object, tags::SAMPLES).map_or(1, |n| n as usize);
-    let frames = number(object, tags::FRAMES).map_or(1, |n| (n as usize).max(1));
-    let allocated = count(object, tags::BITS_ALLOCATED, "BitsAllocated")?;
+pub(super) fn read(object: &Object, file: &DicomFile, index: usize) -> Result<Frame> {
+    let (rows, columns) = (object.count(tags::ROWS, "Rows")?, object.count(tags::COLUMNS, "Columns")?);
+    let samples = object.number(tags::SAMPLES).map_or(1, |n| n as usize);
+    let frames = object.number(tags::FRAMES).map_or(1, |n| (n as usize).max(1));
+    let allocated = object.count(tags::BITS_ALLOCATED, "BitsAllocated")?;
     ensure!(samples == 1 || samples == 3, "has {samples} values a pixel; allowed are 1 and 3");
     ensure!(rows > 0 && columns > 0, "is {columns} × {rows} pixels");
-    ensure!(
-        rows.max(columns) <= MAX_SIDE as usize && (rows * columns * samples) as u64 * 4 <= MAX_BYTES,
-        "claims {columns} × {rows} pixels; allowed are {MAX_SIDE} a side and {} MiB in all",
-        MAX_BYTES >> 20
-    );
+    ensure!(rows.max(columns) <= MAX_SIDE as usize, "claims {columns} × {rows} pixels; allowed are {MAX_SIDE} a side");
     ensure!(matches!(allocated, 1 | 8 | 16 | 32), "has {allocated} bits a value; allowed are 1, 8, 16 and 32");
     ensure!(index < frames, "has {frames} frames, so there is no frame {}", index + 1);
-    let planar = number(object, tags::PLANAR) == Some(1.0);
-    let layout = Layout { allocated, planar };
-    let bits_stored = number(object, tags::BITS_STORED).map_or(allocated as u32, |n| (n as u32).clamp(1, 32));
+    let planar = object.number(tags::PLANAR) == Some(1.0);
+    let layout = Layout { allocated, planar, taken: file.taken() };
+    let bits_stored = object.number(tags::BITS_STORED).map_or(allocated as u32, |n| (n as u32).clamp(1, 32));
     let mut frame = Frame {
         rows,
         columns,
         samples,
         bits_stored,
-        signed: number(object, tags::REPRESENTATION) == Some(1.0),
-        photometric: text(object, tags::PHOTOMETRIC).unwrap_or_else(|| "MONOCHROME2".into()),
+        signed: object.number(tags::REPRESENTATION) == Some(1.0),
+        photometric: object.text(tags::PHOTOMETRIC).unwrap_or_else(|| "MONOCHROME2".into()),
         values: Vec::new(),
     };
-    let syntax = object.meta().transfer_syntax().trim_end_matches('\0').to_string();
-    match super::elements::value(object, tags::PIXELS).context("has no pixels")? {
-        Value::Primitive(all) => {
-            let mut bytes = all.to_bytes();
-            if syntax == BIG_ENDIAN && allocated == 32 {
-                // Each half was turned by itself.
-                bytes.to_mut().chunks_exact_mut(4).for_each(|b| b.rotate_left(2));
-            }
-            frame.values = native(&bytes, &frame, &layout, index)?;
+    afford(layout.taken + frame.need())?;
+    match object.value(tags::PIXELS).context("has no pixels")? {
+        (Value::Bytes(all), big_endian) => {
+            let turned = turned(all, big_endian, object.is_of_words(tags::PIXELS), allocated);
+            let copied = if matches!(turned, Cow::Owned(_)) { all.len() as u64 } else { 0 };
+            afford(layout.taken + copied + frame.need())?;
+            frame.values = native(&turned, &frame, &layout, index)?;
         }
-        Value::PixelSequence(sequence) => {
-            let bytes = fragment(sequence.fragments(), sequence.offset_table(), frames, index)?;
-            decode(&bytes, &syntax, &mut frame, &layout)?;
+        (Value::Fragments(offsets, fragments), _) => {
+            let bytes = fragment(fragments, offsets, frames, index)?;
+            decode(&bytes, file, &mut frame, &layout)?;
         }
-        Value::Sequence(_) => bail!("has no pixels"),
+        (Value::Items(..), _) => bail!("has no pixels"),
     }
     Ok(frame)
+}
+
+impl Frame {
+    /// Values of the picture.
+    pub(super) fn count(&self) -> usize {
+        self.rows * self.columns * self.samples
+    }
+
+    /// Bytes that its values take, with what is made of them until they are shown: what a decoder takes beside its
+    /// result comes on top.
+    fn need(&self) -> u64 {
+        let pixels = (self.rows * self.columns) as u64;
+        match &self.photometric[..] {
+            // Halved colours or planes, and pixels made of them; or tables' entries made of numbers.
+            "YBR_FULL_422" | "PALETTE COLOR" => pixels * (8 + 12),
+            _ if self.samples == 3 => pixels * 2 * 12,
+            // Values, their copy in order, and the picture.
+            _ => pixels * (4 + 4 + 1),
+        }
+    }
+}
+
+/// Bytes whose values have their low byte first.
+fn turned(all: &[u8], big_endian: bool, of_words: bool, allocated: usize) -> Cow<'_, [u8]> {
+    if !(big_endian && of_words) {
+        return Cow::Borrowed(all);
+    }
+    let mut bytes = all.to_vec();
+    bytes.chunks_exact_mut(if allocated == 32 { 4 } else { 2 }).for_each(<[u8]>::reverse);
+    Cow::Owned(bytes)
 }
 
 /// Values of a frame that is not compressed.
@@ -87,7 +114,13 @@ fn native(all: &[u8], frame: &Frame, layout: &Layout, index: usize) -> Result<Ve
     let pixels = frame.rows * frame.columns;
     // Two pixels share their colour: Y Y Cb Cr.
     let halved = frame.photometric == "YBR_FULL_422";
-    let count = if halved { pixels * 2 } else { pixels * frame.samples };
+    ensure!(
+        !halved || (frame.columns.is_multiple_of(2) && frame.samples == 3),
+        "says YBR_FULL_422 and has {} columns of {} values; allowed are even numbers of columns and 3 values",
+        frame.columns,
+        frame.samples
+    );
+    let count = if halved { pixels * 2 } else { frame.count() };
     let bits = count * layout.allocated;
     let start = bits.checked_mul(index).context("has fewer pixels than it says: it is truncated")?;
     ensure!(all.len() * 8 >= start.saturating_add(bits), "has fewer pixels than it says: it is truncated");
@@ -100,7 +133,9 @@ fn native(all: &[u8], frame: &Frame, layout: &Layout, index: usize) -> Result<Ve
         allocated => numbers(bytes, allocated, frame),
     };
     Ok(if halved {
-        values.chunks_exact(4).flat_map(|p| [p[0], p[2], p[3], p[1], p[2], p[3]]).collect()
+        let mut all = Vec::with_capacity(frame.count());
+        values.chunks_exact(4).for_each(|p| all.extend([p[0], p[2], p[3], p[1], p[2], p[3]]));
+        all
     } else if layout.planar && frame.samples == 3 {
         interleaved(&values)
     } else {
@@ -126,22 +161,30 @@ fn sign(raw: u32, bits: u32, signed: bool) -> i32 {
 /// Planes one after another → values of a pixel side by side.
 fn interleaved(planes: &[i32]) -> Vec<i32> {
     let pixels = planes.len() / 3;
-    (0..pixels).flat_map(|i| [planes[i], planes[pixels + i], planes[2 * pixels + i]]).collect()
+    let mut values = Vec::with_capacity(planes.len());
+    (0..pixels).for_each(|i| values.extend([planes[i], planes[pixels + i], planes[2 * pixels + i]]));
+    values
 }
 
 /// The compressed bytes of a frame, which may lie in several fragments.
-fn fragment(fragments: &[Vec<u8>], offsets: &[u32], frames: usize, index: usize) -> Result<Vec<u8>> {
+fn fragment<'a>(fragments: &[&'a [u8]], offsets: &[u8], frames: usize, index: usize) -> Result<Cow<'a, [u8]>> {
     ensure!(!fragments.is_empty(), "has no pixels");
-    if frames == 1 {
-        return Ok(fragments.concat());
+    match fragments {
+        [only] if frames == 1 => return Ok(Cow::Borrowed(only)),
+        _ if frames == 1 => return Ok(Cow::Owned(fragments.concat())),
+        _ if fragments.len() == frames => return Ok(Cow::Borrowed(fragments[index])),
+        _ => {}
     }
-    if fragments.len() == frames {
-        return Ok(fragments[index].clone());
-    }
-    ensure!(offsets.len() == frames, "has {} fragments for {frames} frames and no table of them", fragments.len());
+    let (known, count) = (offsets.len() / 4, fragments.len());
+    ensure!(known == frames, "has {count} fragments for {frames} frames and no table of them");
+    let offset = |i: usize| {
+        let b = offsets.get(4 * i..4 * i + 4)?;
+        Some(u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+    };
     // Offsets count from the first fragment's item, eight bytes before its content.
     let mut at = 0u64;
-    let (start, end) = (u64::from(offsets[index]), offsets.get(index + 1).map_or(u64::MAX, |&o| o.into()));
+    let start = offset(index).context("its table of fragments is broken")?;
+    let end = offset(index + 1).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
     for part in fragments {
         if at >= start && at < end {
@@ -150,39 +193,43 @@ fn fragment(fragments: &[Vec<u8>], offsets: &[u32], frames: usize, index: usize)
         at += 8 + part.len() as u64;
     }
     ensure!(!bytes.is_empty(), "its table of fragments is broken");
-    Ok(bytes)
+    Ok(Cow::Owned(bytes))
 }
 
 /// What a decoder gave.
-struct Decoded {
-    size: (usize, usize),
-    samples: usize,
+pub(super) struct Decoded {
+    pub size: (usize, usize),
+    pub samples: usize,
     /// Bits of a value whose sign is still to be found; `None` where it has one.
-    bits: Option<u32>,
+    pub bits: Option<u32>,
     /// Values of a pixel side by side.
-    values: Vec<i32>,
+    pub values: Vec<i32>,
     /// Colours were turned into RGB on the way.
-    rgb: bool,
+    pub rgb: bool,
 }
 
-fn decode(bytes: &[u8], syntax: &str, frame: &mut Frame, layout: &Layout) -> Result<()> {
-    let name = transfer_syntax(syntax).with_context(|| {
+fn decode(bytes: &[u8], file: &DicomFile, frame: &mut Frame, layout: &Layout) -> Result<()> {
+    let name = transfer_syntax(&file.syntax).with_context(|| {
         format!(
-            "has transfer syntax {syntax}, which is not read; known are uncompressed, deflated, RLE, JPEG, JPEG-LS and \
-             JPEG 2000"
+            "has transfer syntax {}, which is not read; known are uncompressed, deflated, RLE, JPEG, JPEG-LS and \
+             JPEG 2000",
+            file.syntax_name()
         )
     })?;
+    let values = 4 * frame.count() as u64;
     let decoded = caught(|| match name {
-        "RLE" => rle(bytes, frame, layout),
+        "RLE" => rle::decode(bytes, frame, layout.allocated),
         "JPEG" => jpeg(bytes, frame),
         "JPEG-LS" => {
-            let d = jpeg_ls::decode(bytes, frame.rows * frame.columns * frame.samples)?;
+            // Two bytes a value, then four.
+            afford(values / 2 + values)?;
+            let d = jpeg_ls::decode(bytes, frame.count())?;
             let values = d.values.iter().map(|&v| v.into()).collect();
             Ok(Decoded { size: (d.width, d.height), samples: d.components, bits: Some(d.bits), values, rgb: false })
         }
-        _ => jpeg_2000(bytes, frame),
+        _ => jpeg_2000::decode(bytes, frame),
     });
-    let decoded = decoded.with_context(|| format!("its {name} pixels cannot be decoded"))?;
+    let mut decoded = decoded.with_context(|| format!("its {name} pixels cannot be decoded"))?;
     ensure!(
         decoded.size == (frame.columns, frame.rows) && decoded.samples == frame.samples,
         "its {name} pixels are {} × {} × {}, not {} × {} × {} as it says",
@@ -193,14 +240,11 @@ fn decode(bytes: &[u8], syntax: &str, frame: &mut Frame, layout: &Layout) -> Res
         frame.rows,
         frame.samples
     );
-    frame.values = match decoded.bits {
-        Some(bits) => decoded.values.iter().map(|&v| sign(v as u32, bits, frame.signed)).collect(),
-        None => decoded.values,
-    };
-    ensure!(
-        frame.values.len() == frame.rows * frame.columns * frame.samples,
-        "its {name} pixels are fewer than it says"
-    );
+    if let Some(bits) = decoded.bits {
+        decoded.values.iter_mut().for_each(|v| *v = sign(*v as u32, bits, frame.signed));
+    }
+    frame.values = decoded.values;
+    ensure!(frame.values.len() == frame.count(), "its {name} pixels are fewer than it says");
     if decoded.rgb {
         frame.photometric = "RGB".into();
     }
@@ -217,67 +261,23 @@ fn transfer_syntax(uid: &str) -> Option<&'static str> {
     })
 }
 
-/// PS3.5 annex G: for each sample of a pixel its bytes from the highest on, each run-length coded for itself.
-fn rle(bytes: &[u8], frame: &Frame, layout: &Layout) -> Result<Decoded> {
-    let word = |i: usize| -> Result<usize> {
-        let b = bytes.get(4 * i..4 * i + 4).context("its header is cut")?;
-        Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize)
-    };
-    let each = layout.allocated / 8;
-    let (count, pixels) = (word(0)?, frame.rows * frame.columns);
-    ensure!(each > 0 && count == each * frame.samples, "it has {count} segments, not {}", each * frame.samples);
-    let mut values = vec![0u32; pixels * frame.samples];
-    for segment in 0..count {
-        let start = word(1 + segment)?;
-        let end = if segment + 1 < count { word(2 + segment)? } else { bytes.len() };
-        let packed = bytes.get(start..end).context("its header names bytes that are not there")?;
-        let (sample, shift) = (segment / each, 8 * (each - 1 - segment % each));
-        let plane = unpack_bits(packed, pixels)?;
-        for (value, byte) in values[sample..].iter_mut().step_by(frame.samples).zip(plane) {
-            *value |= u32::from(byte) << shift;
-        }
-    }
-    let bits = frame.bits_stored.min(layout.allocated as u32);
-    let values = values.into_iter().map(|v| v as i32).collect();
-    Ok(Decoded { size: (frame.columns, frame.rows), samples: frame.samples, bits: Some(bits), values, rgb: false })
-}
-
-fn unpack_bits(packed: &[u8], wanted: usize) -> Result<Vec<u8>> {
-    let mut plane = Vec::with_capacity(wanted);
-    let mut rest = packed;
-    while plane.len() < wanted {
-        let (&control, after) = rest.split_first().context("it ends in the middle of its pixels")?;
-        let count = match control {
-            0..=127 => usize::from(control) + 1,
-            128 => 0,
-            129.. => 257 - usize::from(control),
-        };
-        let used = if control < 128 { count } else { usize::from(count > 0) };
-        let bytes = after.get(..used).context("it ends in the middle of its pixels")?;
-        if control < 128 {
-            plane.extend_from_slice(bytes);
-        } else {
-            plane.extend(std::iter::repeat_n(bytes.first().copied().unwrap_or_default(), count));
-        }
-        rest = &after[used..];
-    }
-    plane.truncate(wanted);
-    Ok(plane)
-}
-
 fn jpeg(bytes: &[u8], frame: &Frame) -> Result<Decoded> {
+    let header = JpegHeader::read(bytes)?;
+    let (width, height) = header.size();
+    let size = (width as usize, height as usize);
+    ensure!(size == (frame.columns, frame.rows), "its header says {width} × {height}");
+    // The decoder's result, and four bytes a value made of it.
+    afford(header.need().max(6 * header.values()))?;
+    header.check_claims()?;
     let mut decoder = Decoder::new(bytes);
-    decoder.set_max_decoding_buffer_size(MAX_BYTES as usize);
+    decoder.set_max_decoding_buffer_size(most() as usize);
     let coloured = frame.photometric.starts_with("YBR");
     // Where the file says RGB the marks of the JPEG itself decide: both kinds are met.
     if coloured {
         decoder.set_color_transform(ColorTransform::YCbCr);
     }
-    decoder.read_info()?;
-    let info = decoder.info().context("has no header")?;
-    let size = (usize::from(info.width), usize::from(info.height));
-    ensure!(size == (frame.columns, frame.rows), "its header says {} × {}", size.0, size.1);
     let bytes = decoder.decode()?;
+    let info = decoder.info().context("has no header")?;
     let small = || bytes.iter().map(|&b| b.into()).collect();
     let (samples, values) = match info.pixel_format {
         PixelFormat::L8 => (1, small()),
@@ -286,33 +286,4 @@ fn jpeg(bytes: &[u8], frame: &Frame) -> Result<Decoded> {
         PixelFormat::CMYK32 => bail!("four colours"),
     };
     Ok(Decoded { size, samples, bits: Some(frame.bits_stored), values, rgb: coloured })
-}
-
-fn jpeg_2000(bytes: &[u8], frame: &Frame) -> Result<Decoded> {
-    bounded_j2k(bytes, frame)?;
-    let image = jpeg2k::Image::from_bytes(bytes).map_err(|e| anyhow!("{e}"))?;
-    let planes = image.components();
-    let size = (image.width() as usize, image.height() as usize);
-    let pixels = size.0 * size.1;
-    ensure!(!planes.is_empty() && planes.iter().all(|p| p.data().len() == pixels), "its planes differ in size");
-    let values = (0..pixels).flat_map(|i| planes.iter().map(move |p| p.data()[i])).collect();
-    // The code stream may say that values have no sign where the file says that they have one.
-    let bits = (!planes[0].is_signed()).then(|| planes[0].precision());
-    // The decoder turns the colour transform of the code stream back.
-    let rgb = planes.len() == 3 && frame.photometric != "YBR_FULL";
-    Ok(Decoded { size, samples: planes.len(), bits, values, rgb })
-}
-
-/// The decoder makes room for whatever the code stream's header claims: that is looked at first.
-fn bounded_j2k(bytes: &[u8], frame: &Frame) -> Result<()> {
-    const SIZ: [u8; 2] = [0xff, 0x51];
-    let at = bytes.windows(2).take(4096).position(|w| w == SIZ).context("no header")?;
-    let word = |i: usize| -> Option<usize> {
-        let b = bytes.get(at + i..at + i + 4)?;
-        Some(u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize)
-    };
-    let side = |i: usize| Some(word(i)?.saturating_sub(word(i + 8)?));
-    let size = side(6).zip(side(10)).context("its header is cut")?;
-    ensure!(size == (frame.columns, frame.rows), "its header says {} × {}", size.0, size.1);
-    Ok(())
 }

@@ -1,10 +1,8 @@
 //! Lookup tables of DICOM: a descriptor of three numbers (entries, first value, bits) and the entries.
 
-use anyhow::{Context, Result, ensure};
-use dicom_core::Tag;
-use dicom_object::InMemDicomObject;
+use anyhow::{Result, bail, ensure};
 
-use super::elements::{numbers, value};
+use super::elements::{Object, Tag, Value};
 
 /// Values from `first` on to entries; what is below or above takes the first or last.
 pub(super) struct Lut {
@@ -15,20 +13,15 @@ pub(super) struct Lut {
 
 impl Lut {
     /// `signed`: whether the descriptor's first value may be negative.
-    pub fn read(object: &InMemDicomObject, descriptor: Tag, data: Tag, signed: bool) -> Result<Self> {
-        let d = numbers(object, descriptor);
+    pub fn read(object: &Object, descriptor: Tag, data: Tag, signed: bool) -> Result<Self> {
+        let d = object.words(descriptor);
         ensure!(d.len() == 3, "a lookup table's descriptor has {} numbers, not 3", d.len());
-        let count = if d[0] == 0.0 { 1 << 16 } else { d[0].abs() as usize & 0xffff };
-        // A US of 40,000 may have been read as SS, or the other way round.
-        let raw = d[1] as i32 as u16;
-        let first = if signed { i32::from(raw as i16) } else { i32::from(raw) };
-        let bits = (d[2] as u32).clamp(1, 16);
-        let bytes = value(object, data).context("a lookup table has no entries")?.to_bytes();
-        let bytes = bytes.context("a lookup table's entries cannot be read")?;
+        let count = if d[0] == 0 { 1 << 16 } else { usize::from(d[0]) };
+        let first = if signed { i32::from(d[1] as i16) } else { i32::from(d[1]) };
+        let bits = u32::from(d[2]).clamp(1, 16);
+        let Some((Value::Bytes(bytes), _)) = object.value(data) else { bail!("a lookup table has no entries") };
         let entries: Vec<u16> = match bytes.len() {
-            len if len >= 2 * count => {
-                bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).take(count).collect()
-            }
+            len if len >= 2 * count => object.words(data).into_iter().take(count).collect(),
             _ => bytes.iter().map(|&b| b.into()).take(count).collect(),
         };
         ensure!(

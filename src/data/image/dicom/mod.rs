@@ -5,21 +5,20 @@
 
 mod display;
 mod elements;
+mod file;
 mod frame;
+mod jpeg_2000;
 mod jpeg_ls;
 mod lut;
+mod rle;
 
-use std::io::{ErrorKind, Read};
-
-use anyhow::{Result, anyhow, ensure};
-use dicom_object::{DefaultDicomObject, OpenFileOptions};
+use anyhow::Result;
 
 pub use frame::Frame;
 
-use elements::{tags, text};
-
 use super::picture::Picture;
-use crate::error::caught;
+use elements::tags;
+use file::DicomFile;
 
 /// Whether `bytes` are a DICOM file.
 pub fn is_dicom(bytes: &[u8]) -> bool {
@@ -31,11 +30,13 @@ pub fn is_dicom(bytes: &[u8]) -> bool {
 /// file gives each its own. Overlays are left out; padding is black; pixels that are not square stay as they are.
 ///
 /// # Errors
-/// Broken, a frame that is not there, a transfer syntax that is not read, more pixels than any image has.
+/// Broken, a frame that is not there, a transfer syntax that is not read, more pixels than any image has, more bytes
+/// than may be taken.
 pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
-    let object = open(bytes)?;
-    let values = frame::read(&object, frame)?;
-    display::picture(&object, &values, frame)
+    let file = DicomFile::open(bytes)?;
+    let object = file.object()?;
+    let values = frame::read(&object, &file, frame)?;
+    display::picture(&object, values, frame)
 }
 
 /// Pixel values of a frame before any lookup table or window; colour as RGB.
@@ -43,8 +44,9 @@ pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
 /// # Errors
 /// As [`decode`].
 pub fn stored(bytes: &[u8], frame: usize) -> Result<Frame> {
-    let object = open(bytes)?;
-    let frame = frame::read(&object, frame)?;
+    let file = DicomFile::open(bytes)?;
+    let object = file.object()?;
+    let frame = frame::read(&object, &file, frame)?;
     display::as_rgb(&object, frame)
 }
 
@@ -53,37 +55,10 @@ pub fn stored(bytes: &[u8], frame: usize) -> Result<Frame> {
 /// # Errors
 /// Broken.
 pub fn burned_in(bytes: &[u8]) -> Result<Option<bool>> {
-    let object = caught(|| OpenFileOptions::new().read_until(tags::PIXELS).from_reader(whole(bytes)?).map_err(broken))?;
-    Ok(match text(&object, tags::BURNED_IN_ANNOTATION).as_deref() {
+    let file = DicomFile::open(bytes)?;
+    Ok(match file.object()?.text(tags::BURNED_IN_ANNOTATION).as_deref() {
         Some("YES") => Some(true),
         Some("NO") => Some(false),
         _ => None,
     })
-}
-
-fn open(bytes: &[u8]) -> Result<DefaultDicomObject> {
-    caught(|| OpenFileOptions::new().from_reader(UpToEnd(whole(bytes)?)).map_err(broken))
-}
-
-/// Bytes whose end is an error: where a fragment of compressed pixels says that it is longer, the library would else
-/// take what is there for all of it.
-struct UpToEnd<'a>(&'a [u8]);
-
-impl Read for UpToEnd<'_> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        if self.0.is_empty() && !into.is_empty() {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        self.0.read(into)
-    }
-}
-
-fn whole(bytes: &[u8]) -> Result<&[u8]> {
-    ensure!(is_dicom(bytes), "is no DICOM file: DICM does not stand at byte 128");
-    Ok(bytes)
-}
-
-/// The library's message may hold a value of the file.
-fn broken<E>(_: E) -> anyhow::Error {
-    anyhow!("is broken or truncated DICOM")
 }

@@ -64,7 +64,7 @@ fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<
     let find = |name: &str| header.iter().position(|h| h == name);
     for required in [&columns.image, &columns.report] {
         if find(required).is_none() {
-            bail!("line 1, cut at {separator_name}: {}", missing_column(required, &known));
+            bail!("line 1, cut at {separator_name}: {}", missing_column(required, &known, columns));
         }
     }
     let mut seen = HashSet::new();
@@ -135,9 +135,18 @@ fn with_column(mut source: impl BufRead, columns: &Columns, column: &NewColumn) 
 fn readable(error: csv::Error) -> anyhow::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(e) => anyhow!("{e}"),
-        other => anyhow!("cannot be read as CSV: {other:?}"),
+        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
+            let line = pos.map_or(0, |p| p.line());
+            anyhow!("line {line}: {len} columns where the header has {expected_len}; is a quote missing?")
+        }
+        _ => anyhow!("cannot be read as CSV"),
     }
 }
+
+/// Longest row; no report is longer.
+const MOST_RECORD: usize = 16 << 20;
+/// Longest header.
+const MOST_HEADER: usize = 1 << 20;
 
 /// How a CSV is written.
 #[derive(Clone, Copy)]
@@ -220,6 +229,9 @@ struct Checked<R> {
     dialect: Dialect,
     at: At,
     line: u64,
+    /// Bytes of this record so far, and most that one may have.
+    record: usize,
+    most: usize,
     starts: Rc<RefCell<VecDeque<u64>>>,
     /// The first bytes of a character whose rest has not come yet.
     partial: Vec<u8>,
@@ -227,7 +239,8 @@ struct Checked<R> {
 
 impl<R: BufRead> Checked<R> {
     fn new(source: R, dialect: Dialect, starts: Rc<RefCell<VecDeque<u64>>>) -> Self {
-        Self { source, dialect, at: At::RecordStart, line: 1, starts, partial: Vec::new() }
+        let (at, most) = (At::RecordStart, MOST_HEADER);
+        Self { source, dialect, at, line: 1, record: 0, most, starts, partial: Vec::new() }
     }
 
     fn watch(&mut self, bytes: &[u8]) -> Result<(), String> {
@@ -239,6 +252,11 @@ impl<R: BufRead> Checked<R> {
             let ends_field = byte == separator || ends_line;
             if self.at == At::RecordStart && !ends_line {
                 self.starts.borrow_mut().push_back(self.line);
+            }
+            self.record += 1;
+            if self.record > self.most {
+                let (line, most) = (self.line, self.most);
+                return Err(format!("line {line}: a row is longer than {most} bytes; is a quote missing?"));
             }
             self.at = match self.at {
                 At::RecordStart if ends_line => At::RecordStart,
@@ -257,6 +275,10 @@ impl<R: BufRead> Checked<R> {
                     ));
                 }
             };
+            if self.at == At::RecordStart {
+                // The first one is the header.
+                (self.record, self.most) = (0, MOST_RECORD);
+            }
             self.line += u64::from(byte == b'\n');
         }
         match self.at {

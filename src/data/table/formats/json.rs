@@ -20,7 +20,7 @@ pub(super) fn row_fields(object: &Object, columns: &Columns) -> Result<Fields, S
     for (required, field) in [(&columns.image, Field::Image), (&columns.report, Field::Report)] {
         if fields[field as usize].is_none() && !object.contains_key(required) {
             let known: Vec<&str> = object.keys().map(String::as_str).collect();
-            return Err(missing_column(required, &known));
+            return Err(missing_column(required, &known, columns));
         }
     }
     Ok(fields)

@@ -38,13 +38,13 @@ impl Format for Jsonl {
 
     fn set_column(&self, path: &Path, _: &Columns, column: &NewColumn) -> Result<String> {
         let mut written = String::new();
-        for (i, line) in text::open(path)?.lines().enumerate() {
-            let line = line?;
-            if line.trim().is_empty() {
+        let (mut source, mut bytes, mut number) = (text::open(path)?, Vec::new(), 0);
+        while text::next_line(&mut source, &mut bytes)? {
+            number += 1;
+            if bytes.trim_ascii().is_empty() {
                 continue;
             }
-            let number = i as u64 + 1;
-            let mut object: Object = serde_json::from_str(&line).with_context(|| format!("line {number}"))?;
+            let mut object: Object = serde_json::from_slice(&bytes).with_context(|| format!("line {number}"))?;
             if let Some(value) = (column.value)(number) {
                 object.insert(column.name.to_string(), value.into());
             }
@@ -60,11 +60,7 @@ struct Lines(Box<dyn BufRead>);
 impl Table for Lines {
     fn read(mut self: Box<Self>, columns: &Columns, take: &mut Take) -> Result<()> {
         let (mut bytes, mut line, mut records) = (Vec::new(), 0u64, 0u64);
-        loop {
-            bytes.clear();
-            if self.0.read_until(b'\n', &mut bytes).context("cannot be read")? == 0 {
-                break;
-            }
+        while text::next_line(&mut self.0, &mut bytes).with_context(|| format!("line {}", line + 1))? {
             line += 1;
             let text = match std::str::from_utf8(&bytes) {
                 Ok(text) => text.trim(),

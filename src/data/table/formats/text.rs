@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Read ahead; the dialect of a CSV is told from this much.
 const SAMPLE: usize = 64 << 10;
@@ -50,6 +50,20 @@ pub(super) fn open(path: &Path) -> Result<impl BufRead + use<>> {
         head.drain(..MARK.len());
     }
     Ok(BufReader::with_capacity(SAMPLE, std::io::Cursor::new(head).chain(file)))
+}
+
+/// Longest line; no report is longer.
+const MOST_LINE: u64 = 16 << 20;
+
+/// Reads the next line, its end included; `false` where there is none.
+///
+/// # Errors
+/// It cannot be read, or is too long.
+pub(super) fn next_line(source: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<bool> {
+    line.clear();
+    source.take(MOST_LINE + 1).read_until(b'\n', line).context("cannot be read")?;
+    ensure!(line.len() as u64 <= MOST_LINE, "has a line of more than {MOST_LINE} bytes");
+    Ok(!line.is_empty())
 }
 
 /// Message about bytes that are not UTF-8 from `valid` on; the first of `bytes` stands on line `line`.

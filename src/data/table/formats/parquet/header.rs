@@ -47,23 +47,27 @@ pub(super) enum HeaderError {
     Broken,
 }
 
-type Result<T> = std::result::Result<T, HeaderError>;
+pub(super) type Result<T> = std::result::Result<T, HeaderError>;
 
 /// Statistics nest three deep; nothing real goes deeper.
 const DEEPEST: usize = 8;
 
+/// Items of lists in a header, statistics for instance.
+const MOST_ITEMS: u64 = 1 << 20;
+
 /// Integers and truth values of a struct, by field number.
-type Numbers = [Option<i64>; 10];
+pub(super) type Numbers = [Option<i64>; 10];
 
 // Thrift's kinds of fields.
 const STOP: u8 = 0;
 const TRUE: u8 = 1;
 const FALSE: u8 = 2;
-const STRUCT: u8 = 12;
+pub(super) const STRUCT: u8 = 12;
+pub(super) const LIST: u8 = 9;
 
 /// The header that `bytes` begin with, and its length.
 pub(super) fn parse(bytes: &[u8]) -> Result<(PageHeader, usize)> {
-    let mut input = Compact { bytes, at: 0 };
+    let mut input = Compact::new(bytes, MOST_ITEMS);
     let mut own = Numbers::default();
     let (mut v1, mut dictionary, mut v2) = (None, None, None);
     input.fields(DEEPEST, &mut |input, id, kind| {
@@ -128,12 +132,20 @@ fn encoding(number: Option<i64>) -> Result<Encoding> {
     })
 }
 
-struct Compact<'a> {
+/// Thrift's compact protocol: a place in its bytes.
+pub(super) struct Compact<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Items of lists that may still come.
+    items: u64,
 }
 
-impl Compact<'_> {
+impl<'a> Compact<'a> {
+    /// At the beginning of `bytes`, in which all lists together have at most `items` items.
+    pub fn new(bytes: &'a [u8], items: u64) -> Self {
+        Self { bytes, at: 0, items }
+    }
+
     fn byte(&mut self) -> Result<u8> {
         let byte = *self.bytes.get(self.at).ok_or(HeaderError::Short)?;
         self.at += 1;
@@ -159,7 +171,7 @@ impl Compact<'_> {
     }
 
     /// Hands number and kind of each field to `take`, which says whether it read the field; others are passed over.
-    fn fields(&mut self, depth: usize, take: &mut dyn FnMut(&mut Self, i64, u8) -> Result<bool>) -> Result<()> {
+    pub fn fields(&mut self, depth: usize, take: &mut dyn FnMut(&mut Self, i64, u8) -> Result<bool>) -> Result<()> {
         let mut id = 0i64;
         loop {
             let head = self.byte()?;
@@ -184,7 +196,7 @@ impl Compact<'_> {
     }
 
     /// Reads a number into its place; `false` where the field is something else.
-    fn number(&mut self, id: i64, kind: u8, numbers: &mut Numbers) -> Result<bool> {
+    pub fn number(&mut self, id: i64, kind: u8, numbers: &mut Numbers) -> Result<bool> {
         let Some(place) = usize::try_from(id).ok().and_then(|id| numbers.get_mut(id)) else { return Ok(false) };
         *place = Some(match kind {
             TRUE => 1,
@@ -193,6 +205,19 @@ impl Compact<'_> {
             _ => return Ok(false),
         });
         Ok(true)
+    }
+
+    /// Kind and number of the items of a list.
+    pub fn list(&mut self) -> Result<(u8, u64)> {
+        let head = self.byte()?;
+        let len = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
+        self.count(len)?;
+        Ok((head & 0x0f, len))
+    }
+
+    fn count(&mut self, items: u64) -> Result<()> {
+        self.items = self.items.checked_sub(items).ok_or(HeaderError::Broken)?;
+        Ok(())
     }
 
     fn skip(&mut self, kind: u8, depth: usize) -> Result<()> {
@@ -205,10 +230,9 @@ impl Compact<'_> {
                 let len = self.varint()?;
                 self.pass(len)
             }
-            9 | 10 => {
-                let head = self.byte()?;
-                let len = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
-                self.skip_all(&[head & 0x0f], len, depth)
+            LIST | 10 => {
+                let (kind, len) = self.list()?;
+                self.skip_all(&[kind], len, depth)
             }
             11 => {
                 let len = self.varint()?;
@@ -216,6 +240,7 @@ impl Compact<'_> {
                     return Ok(());
                 }
                 let kinds = self.byte()?;
+                self.count(len)?;
                 self.skip_all(&[kinds >> 4, kinds & 0x0f], len, depth)
             }
             STRUCT if depth > 0 => self.fields(depth - 1, &mut |_, _, _| Ok(false)),
@@ -277,6 +302,7 @@ mod tests {
         // Structs in structs without end.
         assert_eq!(parse(&[0x2c; 100]), Err(HeaderError::Broken));
         // A list that claims 2^60 items.
-        assert_eq!(parse(&[0x19, 0xf5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f]), Err(HeaderError::Short));
+        let endless = [0x19, 0xf5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f];
+        assert_eq!(parse(&endless), Err(HeaderError::Broken));
     }
 }

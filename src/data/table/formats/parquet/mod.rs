@@ -2,6 +2,8 @@
 //!
 //! Texts are read once when the file is opened; an image is read where it lies, a page at a time.
 
+mod delta;
+mod footer;
 mod header;
 mod pages;
 mod texts;
@@ -15,10 +17,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use parquet::basic::{ConvertedType, LogicalType, Type};
 use parquet::column::reader::{ColumnReader, get_column_reader};
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::{SchemaDescriptor, Type as SchemaType};
 use serde_json::Value;
 
+use crate::data::image::most_bytes;
 use crate::data::table::columns::{Columns, missing_column};
 use crate::data::table::fields::{Field, Fields, NAMED, Take, extra_field, names};
 use crate::data::table::format::{Format, InFolder, PackedImages, Table};
@@ -26,7 +29,12 @@ use pages::Pages;
 use texts::TextColumn;
 
 /// Rows decoded at once when texts are read.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
+/// Rows beside one a byte of the file: levels coded by their runs make any number of empty ones of nothing.
+const ROWS_OF_NOTHING: u64 = 1 << 16;
+/// Bytes of all texts of a file: `MOST_TEXT` and so many times its length. A dictionary's words may stand in every row.
+const MOST_TEXT: u64 = 64 << 20;
+const TEXT_A_BYTE: u64 = 64;
 
 /// The format.
 pub(super) struct Parquet;
@@ -64,14 +72,13 @@ struct ParquetFile {
 impl ParquetFile {
     /// Opens a file and finds its image column.
     fn open(path: &Path, columns: &Columns) -> Result<Self> {
-        let file = File::open(path)?;
-        let metadata = ParquetMetaDataReader::new()
-            .parse_and_finish(&file)
-            .context("cannot be read as Parquet; is it truncated, or a Git LFS pointer?")?;
+        let mut file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let metadata = footer::read(&mut file)?;
         let schema = metadata.file_metadata().schema_descr();
         let known: Vec<&str> = schema.root_schema().get_fields().iter().map(|f| f.name()).collect();
         for required in [&columns.image, &columns.report] {
-            ensure!(known.contains(&required.as_str()), "{}", missing_column(required, &known));
+            ensure!(known.contains(&required.as_str()), "{}", missing_column(required, &known, columns));
         }
         let bytes_leaf = bytes_leaf(schema, &columns.image)?;
         let mut starts = vec![0u64];
@@ -80,7 +87,9 @@ impl ParquetFile {
             let all = starts[starts.len() - 1].checked_add(rows).context("claims more rows than can be counted")?;
             starts.push(all);
         }
-        ensure!(starts[starts.len() - 1] > 0, "has no rows");
+        let rows = starts[starts.len() - 1];
+        ensure!(rows > 0, "has no rows");
+        ensure!(rows <= len.saturating_add(ROWS_OF_NOTHING), "claims {rows} rows, which {len} bytes cannot hold");
         Ok(Self { path: path.to_path_buf(), metadata, starts, image_column: columns.image.clone(), bytes_leaf })
     }
 
@@ -150,12 +159,13 @@ impl Table for ParquetTable {
         let wanted: Vec<Option<TextColumn>> =
             all.iter().map(|name| parquet.text_column(name, &classes)).collect::<Result<_>>()?;
         let split = split_of_name(&parquet.path);
-        let mut line = 0;
+        let most_text = MOST_TEXT.saturating_add(file.metadata()?.len().saturating_mul(TEXT_A_BYTE));
+        let (mut line, mut text) = (0, 0u64);
         for group in parquet.metadata.row_groups() {
             let mut readers = Vec::new();
             for column in &wanted {
                 let open = |c: &TextColumn| -> Result<_> {
-                    let pages = Pages::new(Arc::clone(&file), group, c.leaf)?;
+                    let pages = Pages::new(Arc::clone(&file), group, c.leaf, BATCH as u64)?;
                     Ok(c.reader(parquet.schema().column(c.leaf), pages))
                 };
                 readers.push(column.as_ref().map(open).transpose()?);
@@ -166,7 +176,12 @@ impl Table for ParquetTable {
                 left -= count;
                 let mut texts = Vec::new();
                 for (reader, name) in readers.iter_mut().zip(&all) {
-                    let next = reader.as_mut().map(|r| r.next(count)).transpose();
+                    let mut take = |len: usize| {
+                        text = text.saturating_add(len as u64);
+                        ensure!(text <= most_text, "its texts unpack to more than {most_text} bytes");
+                        Ok(())
+                    };
+                    let next = reader.as_mut().map(|r| r.next(count, &mut take)).transpose();
                     texts.push(next.with_context(|| format!("column {name:?} is broken after row {line}"))?);
                 }
                 for row in 0..count {
@@ -197,7 +212,7 @@ impl PackedImages for ParquetFile {
         let within = (row - self.starts[group]) as usize;
         let metadata = self.metadata.row_groups().get(group).context("the row is missing")?;
         // A file of its own each time: threads read at places of their own.
-        let pages = Pages::new(Arc::new(File::open(&self.path)?), metadata, leaf)?;
+        let pages = Pages::new(Arc::new(File::open(&self.path)?), metadata, leaf, u64::MAX)?;
         let ColumnReader::ByteArrayColumnReader(mut reader) =
             get_column_reader(self.schema().column(leaf), Box::new(pages))
         else {
@@ -207,7 +222,10 @@ impl PackedImages for ParquetFile {
         let mut values = Vec::new();
         let (rows, ..) = reader.read_records(1, Some(&mut Vec::new()), Some(&mut Vec::new()), &mut values)?;
         ensure!(rows == 1, "the row is missing");
-        Ok(values.first().context("the row has no image")?.data().to_vec())
+        let image = values.first().context("the row has no image")?.data();
+        let (len, most) = (image.len() as u64, most_bytes());
+        ensure!(len <= most, "the image has {len} bytes; allowed are {most} (data.max_image_mib)");
+        Ok(image.to_vec())
     }
 }
 

@@ -5,18 +5,21 @@ use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parquet::basic::{Compression, Type};
+use parquet::basic::{Compression, Encoding, Type};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::RowGroupMetaData;
 
+use super::delta;
 use super::header::{self, HeaderError, PageHeader, PageKind};
 use super::unpack::unpack;
 
-/// Largest page, unpacked: as large as an image file may be.
-const MOST_BYTES: usize = 1 << 30;
+/// Largest page, unpacked.
+const MOST_BYTES: usize = 1 << 29;
 /// Most values of a page of lists; in other pages the rows of the group are the bound.
-const MOST_ITEMS: u64 = 1 << 24;
+const MOST_ITEMS: u64 = 1 << 22;
+/// Most values of a dictionary: each is a place in the page, of 32 bytes.
+const MOST_WORDS: u64 = 1 << 22;
 /// Read at once for a header, which is rarely longer than a hundred bytes.
 const HEADER: u64 = 4 << 10;
 /// Longest header: statistics may repeat a value or two.
@@ -33,6 +36,10 @@ pub(super) struct Pages {
     most: u64,
     /// Least bytes of a value in a dictionary.
     least: usize,
+    /// Whether pages have levels of repetition and of definition.
+    levels: (bool, bool),
+    /// Values that are decoded at once.
+    at_once: u64,
     /// The next page, once its header was read.
     next: Option<Located>,
     /// A dictionary that was passed over, in case it is wanted after all.
@@ -49,11 +56,11 @@ fn broken(message: impl Into<String>) -> ParquetError {
 }
 
 impl Pages {
-    /// The pages of column number `leaf`.
+    /// The pages of column number `leaf`, of which `at_once` values are decoded at once.
     ///
     /// # Errors
     /// It is said to lie outside of the file.
-    pub fn new(file: Arc<File>, group: &RowGroupMetaData, leaf: usize) -> Result<Self> {
+    pub fn new(file: Arc<File>, group: &RowGroupMetaData, leaf: usize, at_once: u64) -> Result<Self> {
         let column = group.columns().get(leaf).ok_or_else(|| broken("a row group lacks a column"))?;
         let offset = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
         let range = u64::try_from(offset).ok().zip(u64::try_from(column.compressed_size()).ok());
@@ -62,15 +69,16 @@ impl Pages {
         else {
             return Err(broken("a column is said to lie outside of the file"));
         };
-        let lists = column.column_descr().max_rep_level() > 0;
+        let levels = (column.column_descr().max_rep_level() > 0, column.column_descr().max_def_level() > 0);
         let rows = u64::try_from(group.num_rows()).unwrap_or(0);
         let least = match column.column_type() {
             Type::FIXED_LEN_BYTE_ARRAY => usize::try_from(column.column_descr().type_length()).unwrap_or(1),
             _ => 4,
         };
-        let most = if lists { MOST_ITEMS } else { rows };
+        let most = if levels.0 { MOST_ITEMS } else { rows };
         let codec = column.compression();
-        Ok(Self { file, at, end, codec, most, least: least.max(1), next: None, dictionary: None })
+        let (least, next, dictionary) = (least.max(1), None, None);
+        Ok(Self { file, at, end, codec, most, least, levels, at_once, next, dictionary })
     }
 
     /// The next page that is no index, its claims checked.
@@ -89,7 +97,7 @@ impl Pages {
             }
             let most = match header.kind {
                 // Of values without bytes a page of nothing would hold any number; more than rows are of no use.
-                PageKind::Dictionary { .. } => self.most.min((header.unpacked / self.least) as u64),
+                PageKind::Dictionary { .. } => self.most.min((header.unpacked / self.least) as u64).min(MOST_WORDS),
                 _ => self.most,
             };
             if u64::from(header.values) > most {
@@ -124,6 +132,28 @@ impl Pages {
         Ok(bytes)
     }
 
+    /// What the values of a data page, behind its levels, claim of themselves.
+    fn check_lengths(&self, page: &[u8], kind: &PageKind, encoding: Encoding, values: u32) -> Result<()> {
+        if !delta::is_of(encoding) {
+            return Ok(());
+        }
+        let values_at = match kind {
+            PageKind::V1 { .. } => {
+                let (repetition, definition) = self.levels;
+                let mut at = 0;
+                for _ in 0..usize::from(repetition) + usize::from(definition) {
+                    let len = page.get(at..at + 4).ok_or_else(|| broken("a page's levels are cut"))?;
+                    at += 4 + u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
+                }
+                at
+            }
+            PageKind::V2(v2) => v2.definition_bytes as usize + v2.repetition_bytes as usize,
+            PageKind::Dictionary { .. } | PageKind::Other => return Ok(()),
+        };
+        let bytes = page.get(values_at..).ok_or_else(|| broken("a page's levels are longer than it is"))?;
+        delta::check(bytes, encoding, values.into(), self.at_once).map_err(broken)
+    }
+
     fn page(&self, Located { header, body }: Located) -> Result<Page> {
         let packed = self.bytes(body, header.packed)?;
         let PageHeader { unpacked, values: num_values, encoding, kind, .. } = header;
@@ -144,6 +174,7 @@ impl Pages {
         } else {
             Bytes::from(packed)
         };
+        self.check_lengths(&buf, &kind, encoding, num_values)?;
         Ok(match kind {
             PageKind::Dictionary { sorted } => Page::DictionaryPage { buf, num_values, encoding, is_sorted: sorted },
             PageKind::V1 { definition, repetition } => Page::DataPage {
@@ -257,7 +288,8 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         let (at, end) = (0, bytes.len() as u64);
-        Pages { file: Arc::new(file), at, end, codec, most: 100, least: 4, next: None, dictionary: None }
+        let (levels, next, dictionary) = ((false, false), None, None);
+        Pages { file: Arc::new(file), at, end, codec, most: 100, least: 4, levels, at_once: 100, next, dictionary }
     }
 
     #[test]
@@ -282,8 +314,8 @@ mod tests {
         let snappy = snap::raw::Encoder::new().compress_vec(&[7; 1000]).unwrap();
         let len = snappy.len() as i64;
         let cases: [(Vec<u8>, &str); 8] = [
-            (page(false, i64::from(i32::MAX), len, 5, &snappy), "claims 2147483647 bytes; allowed are 1073741824"),
-            (page(false, 1 << 30, len, 5, &snappy), "claims 1073741824 bytes and holds 1000"),
+            (page(false, i64::from(i32::MAX), len, 5, &snappy), "claims 2147483647 bytes; allowed are 536870912"),
+            (page(false, 1 << 29, len, 5, &snappy), "claims 536870912 bytes and holds 1000"),
             (page(false, 1000, len + 1, 5, &snappy), "the column has"),
             (page(false, 1000, i64::from(i32::MAX), 5, &snappy), "the column has"),
             (page(false, 1000, len, 101, &snappy), "claims 101 values; it can have 100"),

@@ -159,21 +159,24 @@ pub(super) struct TextReader {
 }
 
 impl TextReader {
-    /// The texts of the next `rows` rows.
-    pub fn next(&mut self, rows: usize) -> Result<Vec<Option<String>>> {
+    /// The texts of the next `rows` rows; `take` hears of the length of each before room is made for it.
+    pub fn next(&mut self, rows: usize, take: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<Option<String>>> {
         let Self { column, full, lists, values } = self;
         let meaning = column.meaning;
         let shape = Shape { rows, full: *full, lists: *lists };
         let text = |value: String| column.text(value);
         let of_bytes = |value: &[u8]| meaning.bytes(value).and_then(&text);
+        let mut few = |value: Option<String>| value.map_or(Ok(None), |v| take(v.len()).map(|()| Some(v)));
         match values {
-            ColumnReader::BoolColumnReader(r) => shape.read(r, |v| text(v.to_string())),
-            ColumnReader::Int32ColumnReader(r) => shape.read(r, |v| text(meaning.integer(i64::from(*v), 32))),
-            ColumnReader::Int64ColumnReader(r) => shape.read(r, |v| text(meaning.integer(*v, 64))),
-            ColumnReader::FloatColumnReader(r) => shape.read(r, |v| text(format!("{v:?}"))),
-            ColumnReader::DoubleColumnReader(r) => shape.read(r, |v| text(format!("{v:?}"))),
-            ColumnReader::ByteArrayColumnReader(r) => shape.read(r, |v| of_bytes(v.data())),
-            ColumnReader::FixedLenByteArrayColumnReader(r) => shape.read(r, |v| of_bytes(v.data())),
+            ColumnReader::BoolColumnReader(r) => shape.read(r, |v| few(text(v.to_string()))),
+            ColumnReader::Int32ColumnReader(r) => shape.read(r, |v| few(text(meaning.integer(i64::from(*v), 32)))),
+            ColumnReader::Int64ColumnReader(r) => shape.read(r, |v| few(text(meaning.integer(*v, 64)))),
+            ColumnReader::FloatColumnReader(r) => shape.read(r, |v| few(text(format!("{v:?}")))),
+            ColumnReader::DoubleColumnReader(r) => shape.read(r, |v| few(text(format!("{v:?}")))),
+            ColumnReader::ByteArrayColumnReader(r) => shape.read(r, |v| take(v.len()).map(|()| of_bytes(v.data()))),
+            ColumnReader::FixedLenByteArrayColumnReader(r) => {
+                shape.read(r, |v| take(v.len()).map(|()| of_bytes(v.data())))
+            }
             ColumnReader::Int96ColumnReader(_) => bail!("is INT96, not text"),
         }
     }
@@ -190,27 +193,29 @@ impl Shape {
     fn read<T: DataType>(
         &self,
         reader: &mut ColumnReaderImpl<T>,
-        text: impl Fn(&T::T) -> Option<String>,
+        mut text: impl FnMut(&T::T) -> Result<Option<String>>,
     ) -> Result<Vec<Option<String>>> {
         let (mut definition, mut repetition, mut values) = (Vec::new(), Vec::new(), Vec::new());
         let (rows, ..) = reader.read_records(self.rows, Some(&mut definition), Some(&mut repetition), &mut values)?;
         ensure!(rows == self.rows, "ends {} rows before its row group", self.rows - rows);
         let mut values = values.iter();
         if self.full == 0 {
-            return Ok(values.map(text).collect());
+            return values.map(text).collect();
         }
         let mut texts: Vec<Option<String>> = Vec::with_capacity(rows);
         for (i, level) in definition.iter().enumerate() {
-            let value = if *level == self.full { values.next().and_then(&text) } else { None };
+            let there = (*level == self.full).then(|| values.next()).flatten();
+            let value = there.map_or(Ok(None), &mut text)?;
             if !self.lists || repetition.get(i) == Some(&0) {
                 texts.push(value);
                 continue;
             }
             let list = texts.last_mut().context("begins within a list")?;
-            *list = match (list.take(), value) {
-                (Some(list), Some(item)) => Some(list + ITEM_SEPARATOR + &item),
-                (list, item) => list.or(item),
-            };
+            match (list.as_mut(), value) {
+                (Some(list), Some(item)) => *list = std::mem::take(list) + ITEM_SEPARATOR + &item,
+                (None, item) => *list = item,
+                (Some(_), None) => {}
+            }
         }
         Ok(texts)
     }

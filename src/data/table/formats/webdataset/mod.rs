@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub use write::{Sample as ShardSample, ShardWriter, keys as shard_keys};
 
 use super::json::{object, object_fields};
+use crate::data::image::most_bytes;
 use crate::data::table::columns::Columns;
 use crate::data::table::fields::{Field, Fields, Take, Unusable, filled};
 use crate::data::table::format::{Format, InFolder, PackedImages, Table};
@@ -88,6 +89,8 @@ impl TarImages {
 impl PackedImages for TarImages {
     fn image(&self, line: u64) -> Result<Vec<u8>> {
         let Place { offset, len } = self.place(line).context("there is no such sample")?;
+        let most = most_bytes();
+        ensure!(len <= most, "the image has {len} bytes; allowed are {most} (data.max_image_mib)");
         let mut bytes = vec![0; len as usize];
         // A file of its own each time: threads read at places of their own.
         let mut file = File::open(&self.path)?;

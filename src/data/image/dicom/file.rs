@@ -1,0 +1,66 @@
+//! A DICOM file (PS3.10): how its data set is written, and the data set's bytes, inflated where they are deflated.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::super::budget::most;
+use super::elements::{Encoding, Object, tags};
+use super::is_dicom;
+use crate::error::shown;
+
+/// Bytes before the elements: 128 of anything and DICM.
+const PREAMBLE: usize = 132;
+
+/// An opened file.
+pub(super) struct DicomFile<'a> {
+    /// UID that says how elements and pixels are written.
+    pub syntax: String,
+    encoding: Encoding,
+    data: Cow<'a, [u8]>,
+}
+
+impl<'a> DicomFile<'a> {
+    /// # Errors
+    /// No DICOM file, broken, or one that inflates to more than an image may take.
+    pub fn open(bytes: &'a [u8]) -> Result<Self> {
+        ensure!(is_dicom(bytes), "is no DICOM file: DICM does not stand at byte 128");
+        let (meta, rest) = Object::meta(&bytes[PREAMBLE..])?;
+        let syntax = meta.text(tags::TRANSFER_SYNTAX);
+        let syntax = syntax.context("is broken or truncated DICOM: it names no transfer syntax")?;
+        let (explicit, big_endian) = (syntax != "1.2.840.10008.1.2", syntax == "1.2.840.10008.1.2.2");
+        let data = match &syntax[..] {
+            "1.2.840.10008.1.2.1.99" => Cow::Owned(inflated(rest)?),
+            _ => Cow::Borrowed(rest),
+        };
+        Ok(Self { syntax, encoding: Encoding { explicit, big_endian }, data })
+    }
+
+    /// The elements.
+    ///
+    /// # Errors
+    /// They are broken.
+    pub fn object(&self) -> Result<Object<'_>> {
+        Object::read(&self.data, self.encoding)
+    }
+
+    /// Bytes that were taken to inflate the data set.
+    pub fn taken(&self) -> u64 {
+        if matches!(self.data, Cow::Owned(_)) { self.data.len() as u64 } else { 0 }
+    }
+
+    /// The UID for messages.
+    pub fn syntax_name(&self) -> String {
+        shown(&self.syntax)
+    }
+}
+
+fn inflated(packed: &[u8]) -> Result<Vec<u8>> {
+    let most = most();
+    let mut data = Vec::new();
+    let inflate = flate2::read::DeflateDecoder::new(packed).take(most + 1).read_to_end(&mut data);
+    inflate.map_err(|_| anyhow!("is broken or truncated DICOM: it cannot be inflated"))?;
+    ensure!(data.len() as u64 <= most, "inflates to more than {} MiB (data.max_image_mib)", most >> 20);
+    Ok(data)
+}
