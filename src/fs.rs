@@ -2,9 +2,11 @@
 //! works in for long is held by it. Knows no run.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
 
 /// Keeps other processes from working in a folder. Let go of when dropped, and by the system at the process's end,
 /// however that comes.
@@ -30,6 +32,39 @@ impl FolderLock {
         }
         Ok(Self(file))
     }
+}
+
+/// The content of a file that may have up to `most` bytes: what comes from outside says nothing of its own size.
+///
+/// # Errors
+/// It is larger, no regular file, or cannot be read.
+pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let place = || path.display().to_string();
+    let file = File::open(path).with_context(place)?;
+    let length = file.metadata().with_context(place)?.len();
+    ensure!(length <= most, "{}: has {length} bytes; allowed are {most}", place());
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).with_context(place)?;
+    Ok(bytes)
+}
+
+/// A file's SHA-256 in hex digits.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256_of(path: &Path) -> std::io::Result<String> {
+    let (mut file, mut sum, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            count => sum.update(&buffer[..count]),
+        }
+    }
+}
+
+/// Whether a text is the hex digits of a SHA-256.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Writes a file beside its place, syncs it and renames it there.
@@ -85,7 +120,10 @@ pub fn replace_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
 }
 
 /// Everything in `folder` at any depth, what is inside a folder before that folder, and `folder` itself last.
-fn whole_tree(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// Something in it cannot be listed.
+pub fn whole_tree(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

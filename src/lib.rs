@@ -1,7 +1,7 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error fs words span ops metrics` ← `track hub dist` ← `data model loss optim run_report` ← `config` ←
+//! `error fs json words span ops metrics` ← `track hub dist` ← `data model loss optim run_report` ← `config` ←
 //! `session` ← `export eval search` ← `train` ← `sweep bench` ← `cli`.
 
 pub mod bench;
@@ -15,6 +15,7 @@ pub mod eval;
 pub mod export;
 pub mod fs;
 pub mod hub;
+pub mod json;
 pub mod loss;
 pub mod metrics;
 pub mod model;

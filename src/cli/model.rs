@@ -8,6 +8,9 @@ use crate::export::write_model;
 use crate::fs::replace_folder;
 use crate::session::{self, Inspected, Session};
 
+/// Most reasons that are told one by one.
+const SHOWN: usize = 5;
+
 /// Fetch models and look into them.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -47,6 +50,7 @@ pub(super) enum Command {
     /// Examples:
     ///   reportclip model inspect microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224
     ///   reportclip model inspect runs/demo/model --batch-size 64 --tensors
+    ///   reportclip model inspect runs/demo/model --verify
     #[command(verbatim_doc_comment)]
     Inspect {
         /// Folder or hub id of a dual encoder
@@ -57,6 +61,9 @@ pub(super) enum Command {
         /// List which tensor is which weight
         #[arg(long)]
         tensors: bool,
+        /// Only compare the files with their SHA-256: of a model, a checkpoint, or a hub id in the cache
+        #[arg(long, conflicts_with = "tensors")]
+        verify: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -67,7 +74,8 @@ pub(super) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Download { model } => download(model),
         Command::Merge { model, base, alpha, out } => merge(model, base, *alpha, out),
-        Command::Inspect { model, batch_size, tensors, json } => inspect(model, *batch_size, *tensors, *json),
+        Command::Inspect { model, verify: true, json, .. } => verify(model, *json),
+        Command::Inspect { model, batch_size, tensors, json, .. } => inspect(model, *batch_size, *tensors, *json),
     }
 }
 
@@ -92,13 +100,29 @@ fn inspect(model: &str, batch_size: usize, tensors: bool, as_json: bool) -> Resu
     } else {
         output::print(&lines(&found, batch_size, tensors).join("\n"))?;
     }
-    const SHOWN: usize = 5;
     found.refused.iter().take(SHOWN).for_each(|problem| output::error(problem));
     match found.refused.len() {
         0 => Ok(()),
         1..=SHOWN => bail!("this model would be refused"),
         all => bail!("this model would be refused; {} more reasons are in --json", all - SHOWN),
     }
+}
+
+fn verify(model: &str, as_json: bool) -> Result<()> {
+    let found = session::verify(model)?;
+    let (whole, damaged, unknown) = (found.whole.len(), found.damaged.len(), found.unknown.len());
+    if as_json {
+        output::print_json(&json!({
+            "source": model, "whole": found.whole, "damaged": found.damaged, "unknown": found.unknown,
+        }))?;
+    } else if whole > 0 {
+        let rest = if unknown > 0 { format!("; of {unknown} others nothing is known") } else { String::new() };
+        output::print(&format!("{model}: {whole} files are what their SHA-256 says{rest}"))?;
+    }
+    found.damaged.iter().take(SHOWN).for_each(|what| output::error(&format!("{model}/{what}")));
+    ensure!(damaged == 0, "{model}: {damaged} files are damaged; fetch or make them anew");
+    ensure!(whole > 0, "{model}: not verified: it has no SHA256SUMS, nor files of the hub named by their SHA-256");
+    Ok(())
 }
 
 fn print_json(found: &Inspected, batch_size: usize) -> Result<()> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::card::card;
 use crate::data::ReportPolicy;
-use crate::model::checkpoint::{Family, save_safetensors};
+use crate::model::checkpoint::{Family, save_safetensors, write_checksums};
 use crate::session::{ModelFolder, REPORT_FILE};
 
 /// Writes the folder. `weights` have our names. Write to a temporary place: it is not atomic.
@@ -59,7 +59,8 @@ pub fn write_model(folder: &Path, model: &ModelFolder, weights: &[(String, Tenso
     if model.report != ReportPolicy::default() {
         write(REPORT_FILE, &pretty(&model.report.to_json())?)?;
     }
-    write("README.md", card(model).as_bytes())
+    write("README.md", card(model).as_bytes())?;
+    write_checksums(folder)
 }
 
 /// The processor that transformers' AutoProcessor shall take.

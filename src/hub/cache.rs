@@ -55,6 +55,10 @@ impl RepoCache {
         Some(self.cache.pointer_path(commit).join(name)).filter(|path| path.is_file())
     }
 
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.cache.pointer_path(commit)
+    }
+
     pub fn has_snapshot(&self, commit: &str) -> bool {
         self.cache.pointer_path(commit).is_dir()
     }

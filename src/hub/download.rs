@@ -1,5 +1,5 @@
 //! One file from the Hub into the cache: ask where it is, fetch it (from where a cut download ended), check its
-//! length, publish it.
+//! length and content, publish it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -9,7 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ask::{Download, Meta};
 use super::cache::{RepoCache, is_commit};
-use super::http::{Http, Reply, encode};
+use super::digest::has_etag;
+use super::http::{Http, Reply, encode, shown};
+use super::pace::longest;
 use super::{HubError, Source, Wanted};
 
 pub(super) struct Got {
@@ -45,10 +47,28 @@ impl Download<'_> {
         if !blob.is_file() {
             let part = self.cache.part(&etag);
             self.fill(&part, &url, first, meta.size)?;
+            if !self.is_what_it_is_named(&part, &etag)? {
+                // What another process left there may be anything: once from the start.
+                tracing::warn!("{}: not what the Hub says it is; fetching it anew", self.wanted);
+                self.fill(&part, &url, None, meta.size)?;
+                if !self.is_what_it_is_named(&part, &etag)? {
+                    return Err(HubError::WrongContent(self.boxed(), shown(&url)));
+                }
+            }
             fs::rename(&part, &blob).map_err(|why| self.disk(&blob, &why))?;
         }
         let path = self.cache.publish(&etag, &commit, &self.wanted.file);
         Ok(Got { path: path.map_err(|why| self.disk(self.cache.folder(), &why))?, commit })
+    }
+
+    /// Whether a finished file has the content that its ETag names; removed where not.
+    fn is_what_it_is_named(&self, part: &Path, etag: &str) -> Result<bool, HubError> {
+        let disk = |why: io::Error| self.disk(part, &why);
+        let is = has_etag(part, etag).map_err(disk)?;
+        if !is {
+            fs::remove_file(part).map_err(disk)?;
+        }
+        Ok(is)
     }
 
     /// Brings the partial file to its full length. `first` is an answer already at hand, from byte 0.
@@ -116,6 +136,7 @@ impl Download<'_> {
         let cut = |have, why: &str| HubError::Cut(self.boxed(), have, total, why.into());
         tracing::debug!("fetching {} from byte {start}, {total:?} bytes in all", self.wanted);
         let bar = bar(&self.wanted.file, start, total);
+        let most = total.unwrap_or_else(|| longest(&self.wanted.file));
         let mut have = start;
         let mut buffer = vec![0; 128 * 1024];
         loop {
@@ -125,17 +146,20 @@ impl Download<'_> {
                 Err(why) if why.kind() == ErrorKind::Interrupted => continue,
                 Err(why) => return Err(cut(have, &self.http.clean(why.to_string()))),
             };
-            file.write_all(&buffer[..count]).map_err(disk)?;
             have += count as u64;
+            if have > most {
+                break;
+            }
+            file.write_all(&buffer[..count]).map_err(disk)?;
             bar.set_position(have);
         }
         bar.finish_and_clear();
         match total {
             Some(total) if have < total => Err(cut(have, "the body ended early")),
-            Some(total) if have > total => {
+            _ if have > most => {
                 // Not worth keeping: which bytes are too many is not known.
                 fs::remove_file(part).map_err(disk)?;
-                Err(self.odd(&self.http.endpoint, &format!("{have} bytes of {total}")))
+                Err(self.odd(&self.http.endpoint, &format!("{have} bytes of {most}")))
             }
             // A blob is trusted for ever once it has its name, so its bytes must be on the disk before.
             _ => file.sync_all().map_err(disk),

@@ -108,6 +108,20 @@ pub enum HubError {
     )]
     Cut(Box<Wanted>, u64, Option<u64>, String),
 
+    /// Fetched twice, and both times something else than the Hub names: the file, and the host.
+    #[error(
+        "{0}: {1} gives other content than the Hub names, twice; nothing was kept; check HF_ENDPOINT, and that no \
+         proxy answers in its place"
+    )]
+    WrongContent(Box<Wanted>, String),
+
+    /// A token that cannot be one: the repository. The token itself is never shown.
+    #[error(
+        "{0}: the token in HF_TOKEN or the token file holds a space, a line break or a character beyond ASCII; set it \
+         anew, it looks like hf_ and letters"
+    )]
+    BadToken(String),
+
     /// The disk is full: the file, and the path that was written.
     #[error(
         "{0}: no space left for {path}; free some or point HF_HUB_CACHE to another disk, then run again",

@@ -10,11 +10,14 @@ use std::time::Duration;
 use hf_hub::Cache;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 
+use super::pace::Paced;
 use super::source::repo_of;
 use super::{HubError, HubSettings};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// For each read, not for the whole body: a stalled connection ends, a slow one goes on.
+/// For all headers of an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// For each read, not for the whole body: a stalled connection ends, a slow one goes on as `pace.rs` says.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -62,6 +65,9 @@ impl Reply {
 
 impl Http {
     pub fn new(settings: &HubSettings, repo: &str, revision: &str) -> Result<Self, HubError> {
+        if settings.token.as_ref().is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(HubError::BadToken(format!("{repo}@{revision}")));
+        }
         let name = repo_of(repo, revision);
         let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
         let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
@@ -100,6 +106,7 @@ impl Http {
             .max_redirects(0)
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .timeout_per_read(Some(READ_TIMEOUT));
         if is_loopback(url) {
             // A proxy cannot know this machine's own servers.
@@ -108,16 +115,16 @@ impl Http {
         let (parts, body) = config.build().call().map_err(|why| self.clean(why.into_io().to_string()))?.into_parts();
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
-        Ok(Reply { status: parts.status.as_u16(), headers, body: Box::new(body.into_reader()) })
+        Ok(Reply { status: parts.status.as_u16(), headers, body: Box::new(Paced::new(body.into_reader())) })
     }
 
-    /// One line without the token, whatever the HTTP crate says.
+    /// A short line without the token, whatever the HTTP crate says.
     pub fn clean(&self, text: String) -> String {
-        let text = text.replace(['\r', '\n'], " ");
-        match &self.token {
+        let text = match &self.token {
             Some(Token(token)) if !token.is_empty() => text.replace(token.as_str(), "***"),
             _ => text,
-        }
+        };
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
     }
 }
 

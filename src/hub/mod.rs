@@ -16,10 +16,12 @@
 mod ask;
 mod cache;
 mod dataset;
+mod digest;
 mod download;
 mod error;
 mod http;
 mod name;
+mod pace;
 mod settings;
 mod source;
 
@@ -135,6 +137,16 @@ impl ModelFiles {
         match &self.place {
             Place::Folder(_) => None,
             Place::Hub(hub) => hub.commit().map(str::to_owned),
+        }
+    }
+}
+
+impl ModelFiles {
+    /// The folder that holds the files that are here already: the model's own, or the snapshot in the cache.
+    pub fn folder(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::Folder(folder) => Some(folder.clone()),
+            Place::Hub(hub) => hub.commit().map(|commit| hub.cache.snapshot(commit)).filter(|folder| folder.is_dir()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::Device;
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::opened::Session;
 use crate::error::one_line;
 use crate::hub::{ModelFiles, Source};
 use crate::model::Part;
-use crate::model::checkpoint::{self, Inspection, LoadOptions};
+use crate::model::checkpoint::{self, Inspection, LoadOptions, Verification};
 
 /// What is known of a model.
 pub struct Inspected {
@@ -48,8 +48,9 @@ pub fn inspect(name: &str, batch_size: usize) -> Result<Inspected> {
     let found = checkpoint::inspect(&files)?;
     let weights = weights(&found);
     let c = &found.config;
-    let activations = 4 * batch_size * (c.vision.activations() + c.text.activations());
-    let memory_mib = (16 * weights.values().sum::<usize>() + activations) >> 20;
+    let activations = batch_size.saturating_mul(c.vision.activations().saturating_add(c.text.activations()));
+    let all = weights.values().fold(0usize, |all, &part| all.saturating_add(part));
+    let memory_mib = all.saturating_mul(16).saturating_add(activations.saturating_mul(4)) >> 20;
     let mut refused = found.problems.clone();
     let mut folder = None;
     if refused.is_empty() {
@@ -84,6 +85,16 @@ fn weights(found: &Inspection) -> BTreeMap<&'static str, usize> {
         *weights.entry(part).or_default() += spec.shape.elem_count();
     }
     weights
+}
+
+/// Compares the files of `name`, a folder or a hub id in the cache, with their SHA-256.
+///
+/// # Errors
+/// There is no such folder, or it cannot be read.
+pub fn verify(name: &str) -> Result<Verification> {
+    let files = ModelFiles::open(&Source::parse(name)?)?;
+    let folder = files.folder().with_context(|| format!("{name}: not in the cache; fetch it with `model download`"))?;
+    checkpoint::verify_checksums(&folder)
 }
 
 /// A model or tower in the cache.

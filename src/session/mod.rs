@@ -14,7 +14,7 @@ mod rows;
 pub use encode::{Embeddings, Encoder, UnreadableImage};
 pub use folder::{ModelFolder, REPORT_FILE};
 pub use frozen::{Frozen, image_features_change};
-pub use inspect::{Fetched, Inspected, TokenizerSummary, fetch, inspect};
+pub use inspect::{Fetched, Inspected, TokenizerSummary, fetch, inspect, verify};
 pub use open::{open_model, policy_of};
 pub use opened::Session;
 pub use processor::open_tokenizer;

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::folder::REPORT_FILE;
 use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, tokenize};
+use crate::fs::read_up_to;
 use crate::hub::{ModelFiles, Source};
+use crate::json;
 
 /// What of a report a model reads: whole ones, unless its folder says otherwise.
 ///
@@ -15,8 +17,7 @@ use crate::hub::{ModelFiles, Source};
 /// What it says cannot be read.
 pub(super) fn report_policy(files: &ModelFiles) -> Result<ReportPolicy> {
     let Some(path) = files.find(REPORT_FILE)? else { return Ok(ReportPolicy::default()) };
-    let read = || -> Result<ReportPolicy> { ReportPolicy::from_json(&serde_json::from_slice(&std::fs::read(&path)?)?) };
-    read().with_context(|| path.display().to_string())
+    ReportPolicy::from_json(&json::read(&path)?).with_context(|| path.display().to_string())
 }
 
 /// The tokenizer of the model `name`, a folder or hub id, without its weights; `context_length` wins over what its
@@ -29,8 +30,7 @@ pub fn open_tokenizer(name: &str, context_length: Option<usize>) -> Result<Repor
     let mut config = Value::Null;
     for name in ["config.json", "open_clip_config.json"] {
         if let Some(path) = files.find(name)?.filter(|_| config.is_null()) {
-            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-            config = serde_json::from_slice(&bytes).with_context(|| format!("{}: not JSON", path.display()))?;
+            config = json::read(&path)?;
         }
     }
     let text = if config["text_config"].is_object() { &config["text_config"] } else { &config };
@@ -47,21 +47,17 @@ pub fn open_tokenizer(name: &str, context_length: Option<usize>) -> Result<Repor
 
 /// The steps from pixels to input that a model's files say; `None` where they say nothing.
 pub(super) fn preprocessing(files: &ModelFiles) -> Result<Option<Preprocess>> {
-    let json = |path: &Path| -> Result<Value> {
-        let text = std::fs::read(path).with_context(|| path.display().to_string())?;
-        serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))
-    };
     let place = |path: &Path| path.display().to_string();
     if let Some(path) = files.find("preprocessor_config.json")? {
         let model_type = match files.find("config.json")? {
-            Some(config) => json(&config)?["model_type"].as_str().map(str::to_string),
+            Some(config) => json::read(&config)?["model_type"].as_str().map(str::to_string),
             None => None,
         };
-        let read = Preprocess::from_json(&json(&path)?, model_type.as_deref());
+        let read = Preprocess::from_json(&json::read(&path)?, model_type.as_deref());
         return Ok(Some(read.with_context(|| place(&path))?));
     }
     if let Some(path) = files.find("open_clip_config.json")? {
-        return Ok(Some(Preprocess::from_open_clip(&json(&path)?).with_context(|| place(&path))?));
+        return Ok(Some(Preprocess::from_open_clip(&json::read(&path)?).with_context(|| place(&path))?));
     }
     Ok(None)
 }
@@ -76,8 +72,7 @@ pub(super) fn tokenizer_of(files: &ModelFiles, kind: TokenizerKind) -> Result<Re
             continue;
         }
         if let Some(path) = files.find(name)? {
-            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-            found.push((name.to_string(), bytes));
+            found.push((name.to_string(), read_up_to(&path, json::MAX_BYTES)?));
         }
     }
     ReportTokenizer::from_files(found, kind).with_context(|| files.source().to_string())

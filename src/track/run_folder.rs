@@ -126,9 +126,11 @@ impl RunFolder {
         self.path.join("model")
     }
 
-    /// Whole checkpoints, by step.
+    /// Whole checkpoints, by step: they are renamed into place with all that they hold, so what has no state is none.
     pub fn list_checkpoints(&self) -> Vec<(u64, PathBuf)> {
-        list_checkpoints(&self.checkpoints())
+        let mut list = list_checkpoints(&self.checkpoints());
+        list.retain(|(_, path)| path.join("state.json").is_file());
+        list
     }
 
     /// Where the checkpoint of `step` goes.

@@ -10,8 +10,9 @@ use candle_core::{Device, Tensor};
 use super::records::Progress;
 use super::state::State;
 use crate::dist::Collective;
-use crate::fs::replace_folder;
-use crate::model::checkpoint::save_safetensors;
+use crate::fs::{read_up_to, replace_folder};
+use crate::json;
+use crate::model::checkpoint::{check_checksums, save_safetensors, write_checksums};
 use crate::ops::squared_sum;
 use crate::track::RunFolder;
 
@@ -20,6 +21,9 @@ const WEIGHTS_FILE: &str = "model.safetensors";
 
 /// Averaged weights, where a run keeps them: what was evaluated.
 const EMA_FILE: &str = "ema.safetensors";
+
+/// Where the run stands.
+const STATE_FILE: &str = "state.json";
 
 /// How many of the last checkpoints stay, beside the best.
 const KEPT: usize = 2;
@@ -35,7 +39,8 @@ pub(super) fn save(run: &RunFolder, state: &State) -> Result<()> {
         save_safetensors(&folder.join(WEIGHTS_FILE), &params.tensors())?;
         save_safetensors(&folder.join("optimizer.safetensors"), &optimizer.state())?;
         ema.as_ref().map_or(Ok(()), |ema| save_safetensors(&folder.join(EMA_FILE), &ema.state()))?;
-        Ok(fs::write(folder.join("state.json"), serde_json::to_vec_pretty(progress)?)?)
+        fs::write(folder.join(STATE_FILE), serde_json::to_vec_pretty(progress)?)?;
+        write_checksums(folder)
     })?;
     let best = progress.best.as_ref().map(|best| best.step);
     let all = run.list_checkpoints();
@@ -58,11 +63,21 @@ pub(super) fn forget_after(run: &RunFolder, step: u64) -> Result<()> {
 /// The weights that were evaluated when the checkpoint of `step` was written, by name; `None` where it is gone.
 pub(super) fn evaluated(run: &RunFolder, step: u64, averaged: bool) -> Result<Option<Vec<(String, Tensor)>>> {
     let file = if averaged { EMA_FILE } else { WEIGHTS_FILE };
-    let path = run.checkpoint_path(step).join(file);
+    let folder = run.checkpoint_path(step);
+    let path = folder.join(file);
     if !path.is_file() {
         return Ok(None);
     }
-    let tensors = candle_core::safetensors::load(&path, &Device::Cpu).with_context(|| path.display().to_string())?;
+    let read = || -> Result<HashMap<String, Tensor>> {
+        check_checksums(&folder)?;
+        candle_core::safetensors::load(&path, &Device::Cpu).with_context(|| path.display().to_string())
+    };
+    let tensors = read().with_context(|| {
+        format!(
+            "the checkpoint of the best step, {step}, is damaged; remove {} to search for the best anew",
+            folder.display()
+        )
+    })?;
     let mut weights: Vec<_> = tensors.into_iter().collect();
     weights.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(Some(weights))
@@ -70,7 +85,10 @@ pub(super) fn evaluated(run: &RunFolder, step: u64, averaged: bool) -> Result<Op
 
 /// Puts what a checkpoint holds into `state`. The first rank alone is given the folder and tells the others.
 pub(super) fn restore(world: &dyn Collective, folder: Option<&Path>, state: &mut State) -> Result<()> {
-    let progress: Progress = world.from_first(|| read_progress(folder.context("a checkpoint of nowhere")?))?;
+    let progress: Progress = world.from_first(|| {
+        let folder = folder.context("a checkpoint of nowhere")?;
+        read_progress(folder).with_context(|| damaged(folder))
+    })?;
     let weights = of_file(world, folder, WEIGHTS_FILE, state.params.tensors())?;
     for param in state.params.iter() {
         param.var.set(&weights[&param.spec.name])?;
@@ -84,9 +102,23 @@ pub(super) fn restore(world: &dyn Collective, folder: Option<&Path>, state: &mut
     Ok(())
 }
 
+/// That a checkpoint is damaged, and which one to take instead.
+fn damaged(folder: &Path) -> String {
+    let inside = fs::read_dir(folder.parent().unwrap_or(folder)).into_iter().flatten().flatten();
+    let whole = inside.map(|entry| entry.path()).filter(|path| path != folder && path.join(STATE_FILE).is_file());
+    match whole.filter(|path| check_checksums(path).is_ok()).max() {
+        Some(other) => format!("the checkpoint is damaged; resume from another: --resume {}", other.display()),
+        None => "the checkpoint is damaged, and there is no other".into(),
+    }
+}
+
+/// After a look at the whole checkpoint: is it what was written?
 fn read_progress(folder: &Path) -> Result<Progress> {
-    let path = folder.join("state.json");
-    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    if !check_checksums(folder)? {
+        tracing::warn!("{}: has no checksums, so damage may go unseen", folder.display());
+    }
+    let path = folder.join(STATE_FILE);
+    let text = read_up_to(&path, json::MAX_BYTES)?;
     serde_json::from_slice(&text).with_context(|| format!("{}: not a checkpoint's state", path.display()))
 }
 

@@ -12,6 +12,7 @@ mod encoders;
 mod formats;
 mod gradients;
 mod hostile;
+mod hostile_weights;
 mod house;
 mod hub;
 mod metrics;

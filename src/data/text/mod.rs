@@ -9,6 +9,7 @@ mod report_policy;
 pub mod sections;
 mod sentences;
 pub mod tokenize;
+mod tokenizer_file;
 
 pub use prompts::{LabelPolicy, Labels, PromptClass, Prompts};
 pub use report_policy::{ReportPolicy, Unreadable};

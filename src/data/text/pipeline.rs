@@ -1,8 +1,13 @@
 //! The pipelines around vocabularies that come without one: normalizer, pre-tokenizer, marks of begin and end. Each is
 //! what transformers 5 builds for the class of the same name, in the form of a `tokenizer.json`.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
+
+use crate::json;
+
+/// Most lines of a vocabulary or of merges; large ones have half a million.
+const MAX_LINES: usize = 1 << 20;
 
 /// CLIP's marks of begin and end.
 pub(super) const START: &str = "<|startoftext|>";
@@ -77,12 +82,13 @@ impl Pipeline {
 
     /// Byte-pair encoding from `vocab.json` and `merges.txt`.
     pub fn merges(self, vocab: &[u8], merges: &[u8], config: &Value) -> Result<Value> {
-        let vocab: Map<String, Value> = serde_json::from_slice(vocab).context("vocab.json: not JSON")?;
+        let vocab = json::parse_object(vocab).context("vocab.json")?.as_object().cloned().unwrap_or_default();
         let id = |token: &str| {
             let id = vocab.get(token).and_then(Value::as_u64);
             id.map(|id| id as u32).with_context(|| format!("vocab.json: has no {token}"))
         };
         let merges = std::str::from_utf8(merges).context("merges.txt: not UTF-8")?;
+        check_lines(merges).context("merges.txt")?;
         let merges: Vec<&str> = merges.lines().filter(|l| !l.is_empty() && !l.starts_with("#version")).collect();
         let mut json = match self {
             Self::Roberta => {
@@ -103,6 +109,13 @@ impl Pipeline {
     }
 }
 
+/// Each line becomes a value of JSON.
+fn check_lines(text: &str) -> Result<()> {
+    let lines = text.bytes().filter(|b| *b == b'\n').count();
+    ensure!(lines <= MAX_LINES, "has {lines} lines; allowed are {MAX_LINES}");
+    Ok(())
+}
+
 /// A special token.
 fn added(id: u32, content: &str) -> Value {
     json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
@@ -120,6 +133,7 @@ fn bert_normalizer(config: &Value) -> Value {
 /// A BERT tokenizer from `vocab.txt`, one token a line.
 pub(super) fn word_piece(vocab: &[u8], config: &Value) -> Result<Value> {
     let text = std::str::from_utf8(vocab).context("vocab.txt: not UTF-8")?;
+    check_lines(text).context("vocab.txt")?;
     let mut ids = Map::new();
     for (id, token) in text.lines().enumerate() {
         ids.insert(token.trim_end_matches('\r').to_string(), json!(id));

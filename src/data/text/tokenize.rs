@@ -7,7 +7,10 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::pipeline::{self, END, START};
-use super::sections;
+use super::{sections, tokenizer_file};
+use crate::error::caught;
+use crate::fs::read_up_to;
+use crate::json;
 
 /// Files that make a tokenizer; all that are there are copied to an exported model. SentencePiece's are not read here:
 /// transformers' slow tokenizers want them.
@@ -22,6 +25,11 @@ pub const TOKENIZER_FILES: [&str; 9] = [
     "spiece.model",
     "sentencepiece.bpe.model",
 ];
+
+/// Longest text in bytes: the longest reports have some thousand.
+const MAX_TEXT: u64 = 1 << 20;
+/// Longest that a text may become on its way, at some fifty bytes of memory a byte.
+const MAX_GROWN: u64 = 16 << 20;
 
 /// What a tokenizer is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +53,8 @@ impl TokenizerKind {
 #[derive(Clone, Debug)]
 pub struct ReportTokenizer {
     inner: Tokenizer,
+    /// How many times longer a text can become before it is cut into tokens.
+    growth: u64,
     kind: TokenizerKind,
     class: String,
     pad_id: u32,
@@ -63,17 +73,14 @@ impl ReportTokenizer {
         ensure!(context_length >= 3, "context_length is {context_length}; a text needs at least 3 tokens");
         let find = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_slice());
         let json = |name: &str| -> Result<Value> {
-            find(name).map_or(Ok(Value::Null), |bytes| {
-                serde_json::from_slice(bytes).with_context(|| format!("{name}: not JSON"))
-            })
+            find(name).map_or(Ok(Value::Null), |bytes| json::parse_object(bytes).with_context(|| name.to_string()))
         };
         let config = json("tokenizer_config.json")?;
         let pipeline = pipeline::Pipeline::choose(&config, &kind.model_type);
         let (built, name) = match (find("tokenizer.json"), find("vocab.txt"), find("vocab.json"), find("merges.txt")) {
-            (Some(bytes), ..) => (
-                pipeline.adapt(serde_json::from_slice(bytes).context("tokenizer.json: not JSON")?, &config),
-                "tokenizer.json",
-            ),
+            (Some(bytes), ..) => {
+                (pipeline.adapt(json::parse_object(bytes).context("tokenizer.json")?, &config), "tokenizer.json")
+            }
             (None, Some(vocab), ..) => (pipeline::word_piece(vocab, &config)?, "vocab.txt"),
             (None, None, Some(vocab), Some(merges)) => {
                 (pipeline.merges(vocab, merges, &config)?, "vocab.json with merges.txt")
@@ -83,10 +90,15 @@ impl ReportTokenizer {
                  folder that has one as model.tokenizer"
             ),
         };
-        let mut inner = built.to_string().parse::<Tokenizer>().map_err(|e| anyhow!("{name}: not a tokenizer: {e}"))?;
-        // Length is ours to decide, whatever the file was saved with.
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| anyhow!("{name}: {e}"))?;
+        let growth = tokenizer_file::check(&built).with_context(|| name.to_string())?;
+        let build = || {
+            let mut inner = built.to_string().parse::<Tokenizer>().map_err(|e| anyhow!("not a tokenizer: {e}"))?;
+            // Length is ours to decide, whatever the file was saved with.
+            inner.with_padding(None);
+            inner.with_truncation(None).map_err(|e| anyhow!("{e}"))?;
+            Ok(inner)
+        };
+        let inner = caught(build).with_context(|| name.to_string())?;
         let map = json("special_tokens_map.json")?;
         let said = |json: &Value| -> Option<String> {
             let pad = &json["pad_token"];
@@ -94,7 +106,7 @@ impl ReportTokenizer {
         };
         let pad = said(&config).or_else(|| said(&map)).unwrap_or_else(|| pipeline.pad().to_string());
         let pad_id = inner.token_to_id(&pad).or_else(|| inner.token_to_id(pipeline.pad())).unwrap_or(0);
-        Ok(Self { whole_sentences: false, inner, kind, class: pipeline.class().to_string(), pad_id, files })
+        Ok(Self { whole_sentences: false, inner, growth, kind, class: pipeline.class().to_string(), pad_id, files })
     }
 
     /// Reads the tokenizer files of a folder.
@@ -106,7 +118,7 @@ impl ReportTokenizer {
         for name in TOKENIZER_FILES {
             let path = folder.join(name);
             if path.is_file() {
-                files.push((name.to_string(), std::fs::read(&path).with_context(|| path.display().to_string())?));
+                files.push((name.to_string(), read_up_to(&path, json::MAX_BYTES)?));
             }
         }
         Self::from_files(files, kind).with_context(|| folder.display().to_string())
@@ -140,8 +152,14 @@ impl ReportTokenizer {
 
     /// Ids with both marks, however many.
     fn all_ids(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode(text, true).map_err(|e| anyhow!("tokenizing: {e}"))?;
-        Ok(encoding.get_ids().to_vec())
+        let longest = MAX_GROWN / self.growth.max(MAX_GROWN / MAX_TEXT);
+        ensure!(
+            text.len() as u64 <= longest,
+            "tokenizing: a text of {} bytes; this tokenizer may be given {longest}",
+            text.len()
+        );
+        let encode = || self.inner.encode(text, true).map_err(|e| anyhow!("{e}"));
+        Ok(caught(encode).context("tokenizing")?.get_ids().to_vec())
     }
 
     /// Ids of several texts, padded on the right to the longest of them, or to what the model takes where it
@@ -209,7 +227,7 @@ impl ReportTokenizer {
 
     /// The text of one token, as far as it is one by itself.
     pub fn decode(&self, id: u32) -> String {
-        let text = self.inner.decode(&[id], false).unwrap_or_default();
+        let text = caught(|| self.inner.decode(&[id], false).map_err(|e| anyhow!("{e}"))).unwrap_or_default();
         let text = if text.is_empty() { self.inner.id_to_token(id).unwrap_or_default() } else { text };
         // How CLIP's vocabulary marks the end of a word, where the tokenizer has no decoder.
         text.replace("</w>", "")

@@ -111,6 +111,7 @@ impl UnloadedModel<'_> {
     /// All differences between what the files hold and what the model declares.
     pub fn check(&self, specs: &[ParamSpec]) -> Checked {
         let shapes: Vec<BTreeMap<String, Vec<usize>>> = self.files.iter().map(|p| p.weights.shapes()).collect();
+        let integers: Vec<BTreeMap<String, String>> = self.files.iter().map(|p| p.weights.integers()).collect();
         let mut used = BTreeSet::new();
         let mut checked = Checked {
             mapped: Vec::new(),
@@ -133,6 +134,10 @@ impl UnloadedModel<'_> {
                 Some(shape) if *shape != wanted => checked.problems.push(format!(
                     "tensor {theirs} has shape {shape:?}, {} asks for {wanted:?}",
                     self.files[part].saved.config_file
+                )),
+                Some(_) if integers[part].contains_key(&theirs) => checked.problems.push(format!(
+                    "tensor {theirs} holds numbers of type {}; weights are floating-point numbers",
+                    integers[part][&theirs]
                 )),
                 Some(shape) => checked.mapped.push(Mapped {
                     ours: spec.name.clone(),

@@ -1,6 +1,7 @@
 //! Strict loading: every declared weight is found, every tensor of the file is used or ignored for a stated reason.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Shape, Tensor};
@@ -17,7 +18,7 @@ use crate::hub::ModelFiles;
 use crate::model::format::rename::to_ours;
 use crate::model::layers::interpolate;
 use crate::model::{ClipConfig, ClipModel, ParamSpec, Params};
-use crate::ops::physical_memory_mib;
+use crate::ops::{physical_memory_mib, squared_sum};
 
 /// What is asked for beside what the files say.
 #[derive(Clone, Copy, Debug, Default)]
@@ -170,6 +171,7 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
         file.saved.carried.push((name, tensor));
     }
     let shapes: HashMap<String, Shape> = ClipModel::specs(&config)?.into_iter().map(|s| (s.name, s.shape)).collect();
+    let not_finite = Mutex::new(BTreeMap::new());
     // On all threads: what takes time is the first touch of each page.
     let read = |mut spec: ParamSpec| -> Result<(ParamSpec, Tensor)> {
         let tensor = match model.home(&spec.name) {
@@ -177,6 +179,9 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
             Some((part, name, how)) => {
                 let tensor = model.files[part].weights.get(&name);
                 let tensor = tensor.with_context(|| format!("{}: {name}", model.files[part].folder))?;
+                if !squared_sum(&tensor)?.is_finite() {
+                    not_finite.lock().unwrap_or_else(PoisonError::into_inner).insert(name, count_not_finite(&tensor)?);
+                }
                 resize(&spec, to_ours(&tensor, how, &spec.shape)?, &stored, &config)?
             }
         };
@@ -184,6 +189,8 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
         Ok((spec, tensor.to_device(device)?))
     };
     let list = specs.into_par_iter().map(read).collect::<Result<Vec<_>>>()?;
+    refuse_not_finite(&not_finite.into_inner().unwrap_or_else(PoisonError::into_inner))
+        .with_context(|| model.place())?;
     let files: Vec<SavedFile> = model.files.into_iter().map(|file| file.saved).collect();
     let files = match model.fresh_heads {
         Some(config) => pair::written(model.family, config, files),
@@ -191,6 +198,21 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
     };
     let layout = Layout { family: model.family, files, beside: model.beside };
     Ok(Loaded { config, layout, params: Params::new(list)?, ignored, fresh })
+}
+
+fn count_not_finite(tensor: &Tensor) -> Result<usize> {
+    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.iter().filter(|weight| !weight.is_finite()).count())
+}
+
+/// Every feature of such a model is NaN, and training would be blamed for it. `found`: tensor → how many.
+fn refuse_not_finite(found: &BTreeMap<String, usize>) -> Result<()> {
+    let Some((first, count)) = found.iter().next() else { return Ok(()) };
+    bail!(
+        "{} weights of {} tensors are NaN or infinite, first {count} in tensor {first}; the file is damaged, or its \
+         training diverged",
+        found.values().sum::<usize>(),
+        found.len()
+    )
 }
 
 /// Fresh weights for a model of this shape; a pure function of `seed`.

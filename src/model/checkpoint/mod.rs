@@ -2,17 +2,23 @@
 //! is published of each tower stands in the towers' folders. A new layout of a whole model is a file beside
 //! `open_clip.rs`.
 
+mod archive;
 mod builtin;
+mod checksums;
 mod files;
 mod layout;
 mod load;
 mod open_clip;
 mod pair;
+mod pickle;
 mod source;
+mod state_dict;
+mod torch;
 mod transformers;
 
 pub use super::format::Pooling;
 pub use builtin::builtin;
+pub use checksums::{Verification, check_checksums, verify_checksums, write_checksums};
 pub use files::{Ignored, Mapped};
 pub use layout::{Family, Layout};
 pub use load::{Inspection, LoadOptions, Loaded, inspect, load, load_pair, random};

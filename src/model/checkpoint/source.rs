@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::pickle::PthTensors;
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
 use serde_json::Value;
 
+use super::torch::TorchFile;
 use crate::hub::ModelFiles;
+use crate::json;
+
+/// Longest header of a safetensors file; that of a model of ten thousand tensors has a megabyte.
+const MAX_HEADER: u64 = 32 << 20;
 
 /// A folder within a model's files.
 #[derive(Clone, Copy)]
@@ -44,9 +48,7 @@ impl<'a> Folder<'a> {
     /// The content of a JSON file, where there is such a file.
     pub fn json(&self, file: &str) -> Result<Option<Value>> {
         let Some(path) = self.find(file)? else { return Ok(None) };
-        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        let json = serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))?;
-        Ok(Some(json))
+        json::read(&path).map(Some)
     }
 }
 
@@ -68,7 +70,7 @@ pub(super) struct WeightFiles {
 
 enum Kind {
     Safetensors(MmapedSafetensors),
-    Pickle(Vec<PthTensors>),
+    Torch(Vec<TorchFile>),
 }
 
 /// Names of a program's weight files, without their endings.
@@ -99,7 +101,7 @@ impl WeightFiles {
         for (i, name) in names.iter().enumerate() {
             let Some(path) = folder.find(name)? else { continue };
             let paths = if name.ends_with(".json") { shards(folder, &path)? } else { vec![path] };
-            let kind = if i < 2 { open_safetensors(&paths)? } else { open_pickles(&paths)? };
+            let kind = if i < 2 { open_safetensors(&paths)? } else { open_torch(&paths)? };
             let mut files = Self { kind, stored: HashMap::new() };
             files.stored = files.shapes().into_keys().filter_map(|stored| Some((modern(&stored)?, stored))).collect();
             return Ok(files);
@@ -109,15 +111,27 @@ impl WeightFiles {
 
     /// Name → shape of everything inside.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.list().map(|(name, shape, _)| (name, shape)).collect()
+    }
+
+    /// Names of the tensors that hold whole numbers or truth values, with their type.
+    pub fn integers(&self) -> BTreeMap<String, String> {
+        self.list().filter(|(_, _, numbers)| !numbers.contains('f')).map(|(name, _, numbers)| (name, numbers)).collect()
+    }
+
+    /// Name, shape and type of everything inside, as "f32", "bf16", "i64".
+    fn list(&self) -> Box<dyn Iterator<Item = (String, Vec<usize>, String)> + '_> {
         let named = |name: &str| modern(name).unwrap_or_else(|| name.to_string());
         match &self.kind {
-            Kind::Safetensors(st) => {
-                st.tensors().into_iter().map(|(name, view)| (named(&name), view.shape().to_vec())).collect()
-            }
-            Kind::Pickle(parts) => {
-                let infos = parts.iter().flat_map(|p| p.tensor_infos().iter());
-                infos.map(|(name, info)| (named(name), info.layout.dims().to_vec())).collect()
-            }
+            Kind::Safetensors(st) => Box::new(st.tensors().into_iter().map(move |(name, view)| {
+                (named(&name), view.shape().to_vec(), view.dtype().to_string().to_lowercase())
+            })),
+            Kind::Torch(parts) => Box::new(
+                parts
+                    .iter()
+                    .flat_map(TorchFile::tensors)
+                    .map(move |(name, place)| (named(name), place.shape.clone(), place.element.name.to_string())),
+            ),
         }
     }
 
@@ -131,9 +145,8 @@ impl WeightFiles {
         let name = self.stored.get(name).map_or(name, String::as_str);
         Ok(match &self.kind {
             Kind::Safetensors(st) => st.load(name, &Device::Cpu)?,
-            Kind::Pickle(parts) => {
-                let holder = parts.iter().find(|p| p.tensor_infos().contains_key(name));
-                let found = holder.map(|p| p.get(name)).transpose()?.flatten();
+            Kind::Torch(parts) => {
+                let found = parts.iter().find_map(|part| part.get(name).transpose()).transpose()?;
                 found.with_context(|| format!("tensor {name} cannot be read from the archive"))?
             }
         })
@@ -149,6 +162,7 @@ fn modern(name: &str) -> Option<String> {
 fn open_safetensors(paths: &[PathBuf]) -> Result<Kind> {
     for path in paths {
         check_not_lfs_pointer(path)?;
+        check_header(path)?;
     }
     // SAFETY: the map is read-only and lives as long as the struct; the header and every offset are validated against
     // the file's length before use. A file that another process truncates meanwhile would fault, as in any mapper of
@@ -159,21 +173,25 @@ fn open_safetensors(paths: &[PathBuf]) -> Result<Kind> {
     Ok(Kind::Safetensors(mapped.with_context(|| format!("{names}: not a whole safetensors file"))?))
 }
 
-fn open_pickles(paths: &[PathBuf]) -> Result<Kind> {
+fn open_torch(paths: &[PathBuf]) -> Result<Kind> {
     let open = |path: &PathBuf| {
         check_not_lfs_pointer(path)?;
-        let tensors = PthTensors::new(path, None);
-        let tensors = tensors.with_context(|| {
-            format!(
-                "{}: not a PyTorch archive of plain tensors (code inside a pickle is never executed); \
-                 convert it to safetensors with the program that made it",
-                path.display()
-            )
-        })?;
-        ensure!(!tensors.tensor_infos().is_empty(), "{}: holds no tensors at its top level", path.display());
-        Ok(tensors)
+        TorchFile::open(path)
     };
-    paths.iter().map(open).collect::<Result<Vec<_>>>().map(Kind::Pickle)
+    paths.iter().map(open).collect::<Result<Vec<_>>>().map(Kind::Torch)
+}
+
+/// Names and places take several times their bytes in memory.
+fn check_header(path: &Path) -> Result<()> {
+    let mut length = [0u8; 8];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut length));
+    let length = u64::from_le_bytes(length);
+    ensure!(
+        read.is_ok() && length <= MAX_HEADER,
+        "{}: not a whole safetensors file: its header would have {length} bytes; allowed are {MAX_HEADER}",
+        path.display()
+    );
+    Ok(())
 }
 
 /// A repository cloned without Git LFS has small text files in place of weights.
@@ -197,8 +215,8 @@ fn shards(folder: Folder, index: &Path) -> Result<Vec<PathBuf>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read(index).with_context(|| index.display().to_string())?;
-    let index: Index = serde_json::from_slice(&text).with_context(|| format!("{}: not an index", index.display()))?;
+    let parsed = serde_json::from_value(json::read(index)?);
+    let index: Index = parsed.with_context(|| format!("{}: not an index", index.display()))?;
     let mut names: Vec<String> = index.weight_map.into_values().collect();
     names.sort();
     names.dedup();

@@ -5,6 +5,12 @@ use serde_json::Value;
 
 use crate::ops::Activation;
 
+/// A value as a message shows it: it may be a list of a million.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    if text.len() <= 80 { text } else { format!("{}…", text.chars().take(80).collect::<String>()) }
+}
+
 /// One object of a config file.
 #[derive(Clone, Copy)]
 pub struct Section<'a> {
@@ -36,7 +42,8 @@ impl<'a> Section<'a> {
     }
 
     fn checked_size(&self, key: &str, value: &Value) -> Result<usize> {
-        let n = value.as_u64().with_context(|| format!("{} is {value}, not a whole number", self.path(key)))?;
+        let n =
+            value.as_u64().with_context(|| format!("{} is {}, not a whole number", self.path(key), shown(value)))?;
         ensure!((1..=1 << 20).contains(&n), "{} is {n}, allowed is 1 to {}", self.path(key), 1 << 20);
         Ok(n as usize)
     }
@@ -52,7 +59,7 @@ impl<'a> Section<'a> {
             None => Ok(default),
             Some(value) => {
                 let id = value.as_u64().filter(|id| *id < 1 << 24);
-                Ok(id.with_context(|| format!("{} is {value}, not a token id", self.path(key)))? as u32)
+                Ok(id.with_context(|| format!("{} is {}, not a token id", self.path(key), shown(value)))? as u32)
             }
         }
     }
@@ -61,7 +68,7 @@ impl<'a> Section<'a> {
     pub fn side(&self, key: &str, default: usize) -> Result<usize> {
         match self.value(key) {
             Some(Value::Array(pair)) if pair.len() == 2 && pair[0] == pair[1] => self.checked_size(key, &pair[0]),
-            Some(value @ Value::Array(_)) => bail!("{} is {value}; images are square here", self.path(key)),
+            Some(value @ Value::Array(_)) => bail!("{} is {}; images are square here", self.path(key), shown(value)),
             _ => self.size(key, default),
         }
     }
@@ -72,21 +79,40 @@ impl<'a> Section<'a> {
             Some(Value::Array(list)) if (1..=16).contains(&list.len()) => {
                 list.iter().map(|value| self.checked_size(key, value)).collect()
             }
-            Some(value) => bail!("{} is {value}, not a list of up to 16 whole numbers", self.path(key)),
+            Some(value) => bail!("{} is {}, not a list of up to 16 whole numbers", self.path(key), shown(value)),
         }
+    }
+
+    /// Blocks of each stage, together no more than a model has.
+    pub fn depths(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        let depths = self.sizes(key, default)?;
+        let all: usize = depths.iter().sum();
+        ensure!(all <= 1024, "{} has {all} blocks in all; allowed are up to 1024", self.path(key));
+        Ok(depths)
+    }
+
+    /// A width divided by another.
+    pub fn ratio(&self, key: &str, default: f64) -> Result<f64> {
+        let ratio = self.number(key, default)?;
+        ensure!(ratio > 0.0 && ratio <= 1024.0, "{} is {ratio}; allowed is more than 0, up to 1024", self.path(key));
+        Ok(ratio)
     }
 
     pub fn number(&self, key: &str, default: f64) -> Result<f64> {
         match self.value(key) {
             None => Ok(default),
-            Some(value) => value.as_f64().with_context(|| format!("{} is {value}, not a number", self.path(key))),
+            Some(value) => {
+                value.as_f64().with_context(|| format!("{} is {}, not a number", self.path(key), shown(value)))
+            }
         }
     }
 
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
         match self.value(key) {
             None => Ok(default),
-            Some(value) => value.as_bool().with_context(|| format!("{} is {value}, not true or false", self.path(key))),
+            Some(value) => {
+                value.as_bool().with_context(|| format!("{} is {}, not true or false", self.path(key), shown(value)))
+            }
         }
     }
 
@@ -94,7 +120,7 @@ impl<'a> Section<'a> {
         match self.value(key) {
             None => Ok(None),
             Some(value) => {
-                Ok(Some(value.as_str().with_context(|| format!("{} is {value}, not text", self.path(key)))?))
+                Ok(Some(value.as_str().with_context(|| format!("{} is {}, not text", self.path(key), shown(value)))?))
             }
         }
     }
@@ -108,8 +134,9 @@ impl<'a> Section<'a> {
             "relu6" => Ok(Activation::Relu6),
             "silu" | "swish" => Ok(Activation::Silu),
             other => bail!(
-                "{} is {other:?}; known are quick_gelu, gelu, gelu_pytorch_tanh, relu, relu6 and silu",
-                self.path(key)
+                "{} is {}; known are quick_gelu, gelu, gelu_pytorch_tanh, relu, relu6 and silu",
+                self.path(key),
+                shown(&other.into())
             ),
         }
     }
@@ -118,7 +145,7 @@ impl<'a> Section<'a> {
     pub fn refuse_unless(&self, key: &str, allowed: &Value) -> Result<()> {
         match self.value(key) {
             Some(value) if value != allowed => {
-                bail!("{} is {value}; this version takes {allowed}", self.path(key))
+                bail!("{} is {}; this version takes {allowed}", self.path(key), shown(value))
             }
             _ => Ok(()),
         }

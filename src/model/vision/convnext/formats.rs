@@ -43,7 +43,7 @@ fn convnext(s: &Section, pooling: Pooling) -> Result<Config> {
     };
     Ok(Box::new(ConvNextConfig {
         hidden: s.sizes("hidden_sizes", &[96, 192, 384, 768])?,
-        depths: s.sizes("depths", &[3, 3, 9, 3])?,
+        depths: s.depths("depths", &[3, 3, 9, 3])?,
         patch_size: s.side("patch_size", 4)?,
         image_size: s.side("image_size", ANY_SIZE)?,
         activation: s.activation("hidden_act", "gelu")?,

@@ -155,7 +155,7 @@ fn efficientnet(s: &Section, pooling: Pooling) -> Result<Config> {
     let margin = |block: usize| if odd.contains(&block) { Margin::Half } else { Margin::Less };
     Ok(Box::new(EfficientNetConfig {
         stem: scaled(32, width, divisor),
-        blocks: blocks(&stages, Some(s.number("squeeze_expansion_ratio", 0.25)?), margin),
+        blocks: blocks(&stages, Some(s.ratio("squeeze_expansion_ratio", 0.25)?), margin),
         width: top,
         activation: s.activation("hidden_act", "swish")?,
         batch_norm_eps: s.number("batch_norm_eps", 1e-3)?,

@@ -41,7 +41,7 @@ fn resnet(s: &Section, pooling: Pooling) -> Result<Config> {
     Ok(Box::new(ResNetConfig {
         embedding: s.size("embedding_size", 64)?,
         hidden: s.sizes("hidden_sizes", &[256, 512, 1024, 2048])?,
-        depths: s.sizes("depths", &[3, 4, 6, 3])?,
+        depths: s.depths("depths", &[3, 4, 6, 3])?,
         bottleneck,
         downsample_in_first_stage: s.flag("downsample_in_first_stage", false)?,
         downsample_in_bottleneck: s.flag("downsample_in_bottleneck", false)?,

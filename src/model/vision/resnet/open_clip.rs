@@ -26,7 +26,7 @@ fn claims(s: &Section) -> Result<bool> {
 }
 
 fn read(reader: &mut OpenClipReader, s: &Section) -> Result<(Config, Projection)> {
-    let (width, depths) = (s.size("width", 64)?, s.sizes("layers", &[3, 4, 6, 3])?);
+    let (width, depths) = (s.size("width", 64)?, s.depths("layers", &[3, 4, 6, 3])?);
     ensure!(depths.len() == 4, "vision_cfg.layers is {depths:?}; a ResNet has 4 stages");
     let mut rule = |theirs: String, ours: String| {
         reader.renames.push(format!("visual.{theirs}"), format!("vision_model.{ours}"), Same);

@@ -52,10 +52,10 @@ fn swin(s: &Section, pooling: Pooling) -> Result<Config> {
     }
     Ok(Box::new(SwinConfig {
         embed_dim: s.size("embed_dim", 96)?,
-        depths: s.sizes("depths", &[2, 2, 6, 2])?,
+        depths: s.depths("depths", &[2, 2, 6, 2])?,
         heads: s.sizes("num_heads", &[3, 6, 12, 24])?,
         window: s.size("window_size", 7)?,
-        mlp_ratio: s.number("mlp_ratio", 4.0)?,
+        mlp_ratio: s.ratio("mlp_ratio", 4.0)?,
         image_size: s.side("image_size", 224)?,
         patch_size: s.side("patch_size", 4)?,
         activation: s.activation("hidden_act", "gelu")?,

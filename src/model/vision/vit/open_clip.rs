@@ -69,7 +69,7 @@ fn read(reader: &mut OpenClipReader, s: &Section) -> Result<(Config, Projection)
     }
     reader.renames.push("visual.proj".into(), "visual_projection.weight".into(), Transposed);
     let vit = VitConfig {
-        intermediate: (width as f64 * s.number("mlp_ratio", 4.0)?) as usize,
+        intermediate: (width as f64 * s.ratio("mlp_ratio", 4.0)?) as usize,
         heads: width / s.size("head_width", 64)?.min(width),
         activation: reader.activation(),
         layer_norm_eps: norm_eps(s)?,
