@@ -323,7 +323,7 @@ fn integer_weights_are_refused_and_counters_are_not() {
     let line = load_error(dir.path());
     assert!(line.contains("visual_projection.weight holds numbers of type i64"), "{line}");
     assert_eq!(inspect(&open(dir.path())).unwrap().problems.len(), 1);
-    let (entries, storages) = saved(&weights[at..=at], "LongStorage", DType::I64);
+    let (entries, storages) = saved(&self::weights(), "LongStorage", DType::I64);
     let line = load_error(folder(&archive(&dict(&entries), &storages)).path());
     assert!(line.contains("numbers of type i64"), "{line}");
     // Row numbers are whole numbers, and stay ignored.
