@@ -6,6 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use crate::error::shown;
+
 /// Most parts of a pipeline, at any depth; published ones have ten.
 const MAX_PARTS: usize = 64;
 const MAX_DEPTH: usize = 8;
@@ -131,7 +133,7 @@ fn check_part(kind: &Kind, part: &Value, depth: usize, parts: &mut usize) -> Res
     );
     let name = part["type"].as_str().unwrap_or_default();
     let known = kind.types.contains(&name);
-    ensure!(known, "type {:?} is not known", name.chars().take(40).collect::<String>());
+    ensure!(known, "type {:?} is not known", shown(name));
     if name == "Sequence" {
         let inner = part[kind.list].as_array().with_context(|| format!("a Sequence without {}", kind.list))?;
         return inner
@@ -206,7 +208,7 @@ fn check_template(part: &Value) -> Result<()> {
         let pieces = part[key].as_array().map_or(&[][..], Vec::as_slice);
         ensure!(pieces.len() <= 16, "{key} has {} pieces; allowed are 16", pieces.len());
         for id in pieces.iter().filter_map(|piece| piece["SpecialToken"]["id"].as_str()) {
-            let shown: String = id.chars().take(40).collect();
+            let shown = shown(id);
             let told = part["special_tokens"][id]["ids"].as_array();
             let ids = told.with_context(|| format!("{key} sets {shown:?}, which special_tokens does not have"))?;
             ensure!(ids.len() <= 64, "{shown:?} has {} ids; allowed are 64", ids.len());
@@ -224,7 +226,7 @@ fn check_model(model: &Value) -> Result<()> {
     let name = model["type"].as_str();
     // Files of 2020 have none.
     let known = name.is_none_or(|name| ["BPE", "WordPiece", "WordLevel", "Unigram"].contains(&name));
-    ensure!(known, "type {:?} is not known", name.map_or(String::new(), |name| name.chars().take(40).collect()));
+    ensure!(known, "type {:?} is not known", shown(name.unwrap_or_default()));
     for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
         let length = model[key].as_str().map_or(0, str::len);
         ensure!(length <= 32, "{key} has {length} bytes; allowed are 32");

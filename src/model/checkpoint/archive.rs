@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::error::shown;
+
 /// Longest directory that is read; one of a hundred thousand entries has some 10 MB.
 const MAX_DIRECTORY: u64 = 64 << 20;
 
@@ -67,8 +69,8 @@ pub(super) fn entries(file: &mut File) -> Result<HashMap<String, Entry>> {
         let name = String::from_utf8_lossy(&rest[ENTRY_LENGTH..ENTRY_LENGTH + name]).into_owned();
         ensure!(
             method == 0 && flags & 1 == 0,
-            "{:?} in it is compressed or encrypted, which PyTorch never does",
-            name.chars().take(60).collect::<String>()
+            "{} in it is compressed or encrypted, which PyTorch never does",
+            shown(&name)
         );
         let narrow = [number::<4>(rest, 24)?, number::<4>(rest, 20)?, number::<4>(rest, 42)?];
         let [length, stored, header] = wide(narrow, extra)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::state_dict::{MAX_RANK, Name, Storage, TensorPlace, known_name};
+use crate::error::shown;
 
 /// Longest pickle that is read: names, shapes and offsets, never the numbers themselves.
 pub(super) const MAX_BYTES: u64 = 64 << 20;
@@ -32,11 +33,6 @@ enum Value<'a> {
     Dict(Vec<(Id, Id)>),
     Storage(&'a str, Storage),
     Tensor(Arc<TensorPlace>),
-}
-
-/// A text from the file, short enough for a message.
-fn shown(text: &str) -> String {
-    text.chars().take(60).flat_map(char::escape_default).collect()
 }
 
 /// Reads the pickle at the start of `bytes`; says also how long it is.

@@ -3,12 +3,11 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::error;
 use crate::ops::Activation;
 
-/// A value as a message shows it: it may be a list of a million.
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    if text.len() <= 80 { text } else { format!("{}…", text.chars().take(80).collect::<String>()) }
+    error::shown(&value.to_string())
 }
 
 /// One object of a config file.
