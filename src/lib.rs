@@ -1,8 +1,8 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error fs json words span ops metrics` ← `track hub dist` ← `data model loss optim run_report` ← `config` ←
-//! `session` ← `export eval search` ← `train` ← `sweep bench` ← `cli`.
+//! `error fs json words span seed device ops metrics` ← `track hub dist` ← `data model loss optim run_report` ←
+//! `config` ← `session` ← `export eval search` ← `train` ← `sweep` ← `bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;

@@ -15,9 +15,9 @@ use crate::model::checkpoint;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Time and memory of training steps, random weights on random input
-    TrainStep(ModelArgs),
+    TrainStep(TrainStepArgs),
     /// Images and texts a second through the towers, random weights on random input
-    Encode(ModelArgs),
+    Encode(EncodeArgs),
     /// Image files to model input and texts to token ids, on one core
     Data(DataArgs),
     /// A data set to batches of model input, as training reads it
@@ -32,33 +32,16 @@ pub(super) enum Command {
 #[command(after_help = "Examples:
   reportclip bench train-step --batch-size 8 --steps 5 --threads 2 --json
   reportclip bench train-step --batch-size 64 --accum-freq 8 --steps 2
-  reportclip bench train-step --text-lengths lengths.txt
-  reportclip bench encode --batch-size 64")]
-pub(super) struct ModelArgs {
-    /// Built-in architecture
-    #[arg(long, default_value = "clip-vit-base-patch32")]
-    model: String,
-    /// Pairs that pass through the towers at once
-    #[arg(long, default_value_t = 8)]
-    batch_size: usize,
+  reportclip bench train-step --text-lengths lengths.txt")]
+pub(super) struct TrainStepArgs {
+    #[command(flatten)]
+    model: ModelArgs,
     /// Chunks a step
     #[arg(long, default_value_t = 1)]
     accum_freq: usize,
     /// Steps; the first is told apart
     #[arg(long, default_value_t = 6)]
     steps: usize,
-    /// Threads; default: as many as the machine has cores
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Tokens of each text; default: as many as the model takes
-    #[arg(long, conflicts_with = "text_lengths")]
-    tokens: Option<usize>,
-    /// File with the tokens of each text, one number a line; longer ones are cut to what the model takes
-    #[arg(long, value_name = "FILE")]
-    text_lengths: Option<PathBuf>,
-    /// Side of the images
-    #[arg(long)]
-    image_size: Option<usize>,
     /// Leave the image tower as it is
     #[arg(long)]
     freeze_image: bool,
@@ -71,6 +54,41 @@ pub(super) struct ModelArgs {
     /// Products with weights in bf16, for GPUs
     #[arg(long)]
     bf16: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  reportclip bench encode --batch-size 32 --steps 5 --threads 2
+  reportclip bench encode --model vit-base-patch16+bert-base --text-lengths lengths.txt --json")]
+pub(super) struct EncodeArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Rounds, after one that does not count
+    #[arg(long, default_value_t = 6)]
+    steps: usize,
+}
+
+/// Whose towers, and what passes through them.
+#[derive(Debug, clap::Args)]
+pub(super) struct ModelArgs {
+    /// Built-in architecture
+    #[arg(long, default_value = "clip-vit-base-patch32")]
+    model: String,
+    /// Pairs that pass through the towers at once
+    #[arg(long, default_value_t = 8)]
+    batch_size: usize,
+    /// Threads; default: as many as the machine has cores
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Tokens of each text; default: as many as the model takes
+    #[arg(long, conflicts_with = "text_lengths")]
+    tokens: Option<usize>,
+    /// File with the tokens of each text, one number a line; longer ones are cut to what the model takes
+    #[arg(long, value_name = "FILE")]
+    text_lengths: Option<PathBuf>,
+    /// Side of the images
+    #[arg(long)]
+    image_size: Option<usize>,
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto")]
     device: String,
@@ -185,6 +203,7 @@ fn choose_device(name: &str, threads: Option<usize>, local: (usize, usize)) -> R
     Ok(device)
 }
 
+/// One plain step of the model.
 fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
     let mut config = checkpoint::builtin(&args.model)?;
     if let Some(size) = args.image_size {
@@ -198,23 +217,32 @@ fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
     Ok(TrainStepBench {
         config,
         batch_size: args.batch_size,
+        accum_freq: 1,
+        steps: 1,
+        text_lengths,
+        freeze_image: false,
+        cached_features: false,
+        checkpoint_activations: false,
+        products: DType::F32,
+    })
+}
+
+fn train_step(args: &TrainStepArgs, started: Instant, world: &dyn Collective) -> Result<()> {
+    if args.model.threads.is_none() {
+        device::share_cores(world.local().1, crate::ops::online_cores())?;
+    }
+    let device = choose_device(&args.model.device, args.model.threads, world.local())?;
+    let bench = TrainStepBench {
         accum_freq: args.accum_freq,
         steps: args.steps,
-        text_lengths,
         freeze_image: args.freeze_image,
         cached_features: args.cached_features,
         checkpoint_activations: args.checkpoint_activations,
         products: if args.bf16 { DType::BF16 } else { DType::F32 },
-    })
-}
-
-fn train_step(args: &ModelArgs, started: Instant, world: &dyn Collective) -> Result<()> {
-    if args.threads.is_none() {
-        device::share_cores(world.local().1, crate::ops::online_cores())?;
-    }
-    let device = choose_device(&args.device, args.threads, world.local())?;
-    let figures = bench::train_step(&model_bench(args)?, &device, started, world)?;
-    if args.json {
+        ..model_bench(&args.model)?
+    };
+    let figures = bench::train_step(&bench, &device, started, world)?;
+    if args.model.json {
         return output::print_json(&serde_json::to_value(figures)?);
     }
     output::print(&format!(
@@ -235,10 +263,10 @@ fn spread(s: &Spread) -> String {
     format!("{:.1} a second (slowest {:.1}, fastest {:.1})", s.median, s.min, s.max)
 }
 
-fn encode(args: &ModelArgs) -> Result<()> {
-    let device = choose_device(&args.device, args.threads, (0, 1))?;
-    let figures = bench::encode(&model_bench(args)?, &device)?;
-    if args.json {
+fn encode(EncodeArgs { model, steps }: &EncodeArgs) -> Result<()> {
+    let device = choose_device(&model.device, model.threads, (0, 1))?;
+    let figures = bench::encode(&TrainStepBench { steps: *steps, ..model_bench(model)? }, &device)?;
+    if model.json {
         return output::print_json(&serde_json::to_value(figures)?);
     }
     output::print(&format!(

@@ -74,7 +74,7 @@ enum Command {
     /// Make, prepare, split and check data
     #[command(subcommand)]
     Data(data::Command),
-    /// Fetch models
+    /// Fetch, inspect and merge models
     #[command(subcommand)]
     Model(model::Command),
     /// Show and check config files

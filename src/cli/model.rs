@@ -29,7 +29,7 @@ pub(super) enum Command {
     /// Every weight becomes alpha × model + (1 − alpha) × base. `eval --wise-ft` tries several alphas.
     ///
     /// Examples:
-    ///   reportclip model merge --model runs/demo/model --base openai/clip-vit-base-patch32 --alpha 0.5 --out merged
+    ///   reportclip model merge --model runs/first/model --base openai/clip-vit-base-patch32 --alpha 0.5 --out merged
     #[command(verbatim_doc_comment)]
     Merge {
         /// Folder or hub id of the fine-tuned model

@@ -42,7 +42,7 @@ pub(super) struct Args {
     /// Prompt file: members are also judged by zero-shot classification
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Split that members are judged on; default test where there is one, else the validation split
+    /// Split that members are judged on; default test where the first manifest has one, else val, else all rows
     #[arg(long)]
     split: Option<String>,
     /// Folder of the sweep; default runs/<config name>-sweep

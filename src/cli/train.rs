@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// Continue a run: "latest" (of the run folder), a run folder or a checkpoint folder
     #[arg(long, value_name = "latest|PATH")]
     resume: Option<String>,
-    /// Open and check everything, run one step, print the plan; make no run folder
+    /// Open what the config names, run one step, print the plan; make no run folder
     #[arg(long)]
     dry_run: bool,
     /// Run folder; default runs/<config name>

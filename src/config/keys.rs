@@ -1,4 +1,4 @@
-//! Every config key: one row each with its kind, default and meaning. The README's table is made from it.
+//! Every config key: one row each with its kind, default and meaning. The table of docs/config.md is made from it.
 
 use super::key::{Key, key};
 use super::kind::Kind;
@@ -14,8 +14,13 @@ const INF: f64 = f64::INFINITY;
 pub const KEYS: &[Key] = &[
     key("seed", Kind::Int(0, MAX), "0", "Seed of order, augmentation, fresh weights and bootstrap"),
     key("device", Kind::Text, "\"auto\"", "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\"").per_machine(),
-    key("output", Kind::Path, "", "Run folder; default runs/<config name> in the working directory (--out wins)")
-        .on_resume(),
+    key(
+        "output",
+        Kind::Path,
+        "",
+        "Run folder; default runs/<config name>, with -2, -3, … where that is there (--out wins)",
+    )
+    .on_resume(),
     key("model.init", Kind::OneOf(ModelInit::WORDS), "\"pretrained\"", "Where the weights come from"),
     key(
         "model.path",
@@ -113,7 +118,7 @@ pub const KEYS: &[Key] = &[
         "data.length_buckets",
         Kind::Int(0, 1 << 20),
         "0",
-        "Steps over which reports are sorted by length, so that a batch has little padding; 0 = no sorting",
+        "Steps over which reports are sorted by length, so that a batch has texts of like length; 0 = no sorting",
     ),
     key(
         "data.shuffle_buffer",
@@ -253,7 +258,7 @@ pub const KEYS: &[Key] = &[
         "train.best_metric",
         Kind::OneOf(&["auto", "mean_recall", "loss", "auroc", "balanced_accuracy"]),
         "\"auto\"",
-        "What makes a checkpoint the best, and what early_stopping and sweeps go by: mean recall, the objective's own \
+        "What makes a checkpoint the best, and what early_stopping and sweep --halving go by: mean recall, the objective's own \
          loss, or zero-shot AUROC or balanced accuracy by loss.prompts; auto = what fits the objective, see the log",
     ),
     key(
@@ -341,7 +346,7 @@ pub const KEYS: &[Key] = &[
     key("eval.bootstrap", Kind::Int(0, 1 << 20), "1000", "Resamples for 95 % intervals, by patient; 0 = none"),
 ];
 
-/// The table of keys in Markdown, as the README has it.
+/// The table of keys in Markdown, as docs/config.md has it.
 pub fn keys_as_markdown() -> String {
     let mut lines = vec!["| key | default | meaning |".to_string(), "|---|---|---|".to_string()];
     for key in KEYS {

@@ -378,10 +378,7 @@ fn published_names_of_efficientnet_lite0_are_all_known() {
 /// A real model, where there is one: see scripts/golden/efficientnet_lite0.py.
 #[test]
 fn efficientnet_lite0_agrees_with_its_package_within_1e_4() {
-    let Ok(folders) = std::env::var("REPORTCLIP_LITE0") else {
-        eprintln!("skipped: REPORTCLIP_LITE0 does not name MODEL_FOLDER:EXPECTED_FOLDER");
-        return;
-    };
+    let Some(folders) = named_by("REPORTCLIP_LITE0", "MODEL_FOLDER:EXPECTED_FOLDER") else { return };
     let (model, expected) = folders.split_once(':').unwrap();
     // The first real pair: with MiniLM beside it, where that is there.
     let minilm = std::env::var("REPORTCLIP_MINILM").ok();

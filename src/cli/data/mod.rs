@@ -14,7 +14,7 @@ pub(super) enum Command {
     Synth(synth::Args),
     /// From a data set's official layout to a manifest
     Prepare(prepare::Args),
-    /// Give every row of a manifest a split; patients stay whole
+    /// Give every row of a manifest a split; patients stay whole unless --by says otherwise
     Split(split::Args),
     /// Look for what is wrong with a manifest, its images and its reports
     Lint(lint::Args),
