@@ -37,6 +37,8 @@ use crate::error::{Interrupted, Problems, one_line};
 ///   reportclip train my.toml --set optim.lr=5e-6 --out runs/try-1
 ///   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
 ///   reportclip loss explain
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong arguments or config, 3 stopped by a signal with everything saved.
 #[derive(Debug, Parser)]
 #[command(version, bin_name = "reportclip", verbatim_doc_comment, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {

@@ -99,6 +99,17 @@ pub fn run(request: &Request) -> Result<Finished> {
     let mut members: Vec<Member> = settings.iter().flat_map(of_setting).collect();
     // All that is wrong with any combination is told before the first is run.
     let configs = members.iter().map(|member| config_of(request, member)).collect::<Result<Vec<_>>>()?;
+    if request.halving.is_some() {
+        let metric = |c: &Config| c.train.best_metric.unwrap_or(c.loss.best_metric().0);
+        let other = configs.iter().find(|c| metric(c) != metric(&config));
+        ensure!(
+            other.is_none(),
+            "--halving compares members by one figure, and train.best_metric = \"auto\" takes {} for some and {} for \
+             others; name one, for example --set train.best_metric=mean_recall",
+            metric(&config).word(),
+            other.map_or("another", |other| metric(other).word())
+        );
+    }
     let folder = request.folder.clone().unwrap_or_else(|| {
         let stem = request.config.file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
         Path::new("runs").join(format!("{stem}-sweep"))

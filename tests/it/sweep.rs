@@ -77,6 +77,17 @@ fn halving_compares_what_members_have_learnt() {
 }
 
 #[test]
+fn halving_by_unlike_figures_is_refused() {
+    let place = Place::new();
+    let args = ["sweep", "tiny.toml", "--grid", "loss.kind=clip,multi_positive", "--halving", "2", "--out", "sw"];
+    let errors = place.errors(&args, 1);
+    assert!(errors[0].contains("mean_recall for some and loss for others; name one"), "{errors:?}");
+    let many = ["sweep", "tiny.toml", "--grid", "optim.lr=1,2,3,4,5,6,7,8,9,10,11", "--seeds", "1000", "--out", "sw"];
+    let errors = place.errors(&many, 1);
+    assert_eq!(errors, ["the sweep would have 11000 members; allowed are 10000"]);
+}
+
+#[test]
 fn halving_without_validation_pairs_is_refused() {
     let place = Place::new();
     let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap().replace(",val,", ",train,");

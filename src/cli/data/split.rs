@@ -15,7 +15,8 @@ use crate::fs::replace_file;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Rows of a patient (or of what --by says) stay in one split, and so do rows with the same image, by name or by content.
+    after_help = "Rows of a patient (or of what --by says) stay in one split, and so do rows with the same image, by
+name or by content.
 
 Examples:
   reportclip data split pairs.csv --out split.csv
