@@ -90,6 +90,64 @@ fn only_cli_and_sinks_print_and_only_ops_is_unsafe() {
     }
 }
 
+/// Decoders of somebody else's, how code names each, and the only places that may: bytes from outside pass the bounds
+/// there first.
+const DECODERS: [(&str, &str, &[&str]); 16] = [
+    ("png", r"use png::|\bpng::(Decoder|Reader)", &["data/image/png.rs"]),
+    ("jpeg-decoder", r"jpeg_decoder", &["data/image/jpeg.rs", "data/image/dicom/frame.rs"]),
+    ("jpeg2k", r"jpeg2k", &["data/image/dicom/jpeg_2000.rs"]),
+    ("a DICOM crate", r"\bdicom_(object|core|parser|pixeldata)", &[]),
+    (
+        "flate2",
+        r"\bflate2::",
+        &[
+            "data/image/dicom/file.rs",
+            "data/prepare/openi.rs",
+            "data/prepare/sheet.rs",
+            "data/table/formats/parquet/unpack.rs",
+        ],
+    ),
+    ("zip", r"\bzip::", &[]),
+    (
+        "parquet",
+        r"use parquet::|\bparquet::(file|column|basic|schema|data_type|errors)",
+        &["data/table/formats/parquet/"],
+    ),
+    ("snap", r"\bsnap::", &["data/table/formats/parquet/unpack.rs"]),
+    ("lz4_flex", r"\blz4_flex::", &["data/table/formats/parquet/unpack.rs"]),
+    ("brotli", r"\bbrotli\w*::", &["data/table/formats/parquet/unpack.rs"]),
+    ("ruzstd", r"\bruzstd::", &["data/table/formats/parquet/unpack.rs"]),
+    ("tar", r"\btar::", &["data/prepare/openi.rs", "data/table/formats/webdataset/"]),
+    ("roxmltree", r"\broxmltree::", &["data/prepare/openi.rs"]),
+    ("csv, reading", r"\bcsv::(Reader|ReaderBuilder)\b", &["data/prepare/sheet.rs", "data/table/formats/csv.rs"]),
+    ("tokenizers", r"\btokenizers::", &["data/text/bpe.rs", "data/text/tokenize.rs"]),
+    (
+        "safetensors and pickles",
+        r"\bsafetensors::|\bpickle::",
+        &["model/checkpoint/source.rs", "search/index.rs", "train/checkpoint.rs"],
+    ),
+];
+
+#[test]
+fn decoders_are_called_within_their_bounds_only() {
+    let mut missing = Vec::new();
+    for (name, pattern, places) in DECODERS {
+        let pattern = regex::Regex::new(pattern).unwrap();
+        let mut found = BTreeSet::new();
+        for path in files(&root().join("src"), "rs") {
+            let relative = path.strip_prefix(root().join("src")).unwrap().to_str().unwrap().to_string();
+            let code = without_tests(&code_only(&fs::read_to_string(&path).unwrap()));
+            if pattern.is_match(&code) {
+                let place = places.iter().find(|place| relative.starts_with(*place));
+                let place = place.unwrap_or_else(|| panic!("{relative} calls {name}; only {places:?} may"));
+                found.insert(*place);
+            }
+        }
+        missing.extend(places.iter().filter(|place| !found.contains(*place)).map(|place| (name, *place)));
+    }
+    assert!(missing.is_empty(), "no longer there: {missing:?}");
+}
+
 #[test]
 fn no_line_is_longer_than_120_columns() {
     let folders = ["src", "tests", "docs"].map(|f| root().join(f));

@@ -36,7 +36,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         for member in tar.entries().with_context(place)?.raw(true) {
             let mut member = member.with_context(|| format!("{}: is broken or truncated", archive.display()))?;
             let name = member.path().map(|p| p.display().to_string()).unwrap_or_default();
-            if name.ends_with(".xml") {
+            if member.header().entry_type().is_file() && name.ends_with(".xml") {
                 ensure!(member.size() <= MAX_REPORT, "{}: {name} has {} bytes", archive.display(), member.size());
                 let mut xml = String::new();
                 member.read_to_string(&mut xml).with_context(|| format!("{}: {name} is broken", archive.display()))?;
