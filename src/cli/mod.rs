@@ -48,7 +48,8 @@ struct Cli {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// MiB that decoding one image may take, where no config says it [default: 512]
-    #[arg(long, global = true, hide = true, value_name = "MIB", value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
+    #[arg(long, global = true, hide = true, value_name = "MIB")]
+    #[arg(value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
     max_image_mib: Option<u64>,
 }
 

@@ -255,7 +255,7 @@ fn rows_and_lines_without_end_are_one_line() {
     let long = "x".repeat(17 << 20);
     for (name, text, wanted) in [
         ("a.csv", format!("image,report\na.png,\"{long}\"\n"), "line 2: a row is longer than 16777216 bytes"),
-        ("b.jsonl", format!("{{\"image\":\"a.png\",\"report\":\"{long}\"}}\n"), "a line of more than 16777216 bytes"),
+        ("b.jsonl", format!("{{\"image\":\"a.png\",\"report\":\"{long}\"}}\n"), "a line of more than 4194304 bytes"),
     ] {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();

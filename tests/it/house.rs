@@ -93,7 +93,7 @@ fn only_cli_and_sinks_print_and_only_ops_is_unsafe() {
 /// Decoders of somebody else's, how code names each, and the only places that may: bytes from outside pass the bounds
 /// there first.
 const DECODERS: [(&str, &str, &[&str]); 16] = [
-    ("png", r"use png::|\bpng::(Decoder|Reader)", &["data/image/png.rs"]),
+    ("png", r"use png::\{|\bpng::(Decoder|Reader)", &["data/image/png.rs"]),
     ("jpeg-decoder", r"jpeg_decoder", &["data/image/jpeg.rs", "data/image/dicom/frame.rs"]),
     ("jpeg2k", r"jpeg2k", &["data/image/dicom/jpeg_2000.rs"]),
     ("a DICOM crate", r"\bdicom_(object|core|parser|pixeldata)", &[]),

@@ -91,7 +91,7 @@ impl Preprocess {
             }
         };
         ensure!(
-            u64::from(target_w) * u64::from(target_h) < 1 << 28,
+            u64::from(target_w) * u64::from(target_h) < 1 << 26,
             "image of {width}×{height} would become {target_w}×{target_h}"
         );
         let all = [0.0, 0.0, f64::from(image.width), f64::from(image.height)];

@@ -4,8 +4,8 @@ use anyhow::{Result, bail, ensure};
 
 use super::super::picture::Picture;
 use super::elements::{Object, Tag, tags};
-use super::frame::Frame;
 use super::lut::Lut;
+use super::values::Frame;
 use crate::error::shown;
 
 /// The modality's values to 0 (black) … 1 (white).
@@ -48,7 +48,9 @@ pub(super) fn as_rgb(object: &Object, mut frame: Frame) -> Result<Frame> {
             for (descriptor, data) in tags::PALETTES {
                 tables.push(Lut::read(object, descriptor, data, frame.signed)?);
             }
-            frame.values = frame.values.iter().flat_map(|&v| [0, 1, 2].map(|c| i32::from(tables[c].get(v)))).collect();
+            let mut colours = Vec::with_capacity(3 * frame.values.len());
+            frame.values.iter().for_each(|&v| colours.extend([0, 1, 2].map(|c: usize| i32::from(tables[c].get(v)))));
+            frame.values = colours;
             (frame.samples, frame.bits_stored, frame.photometric) = (3, tables[0].bits, "RGB".into());
         }
         other => bail!(

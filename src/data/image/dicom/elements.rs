@@ -50,6 +50,8 @@ pub(super) mod tags {
 const KEPT: [u16; 4] = [0x0002, 0x0028, 0x5200, 0x7fe0];
 /// Most kept elements of one data set; group 0028 has fewer than 200 in the dictionary.
 const MOST_KEPT: usize = 1 << 12;
+/// Bytes of text or numbers.
+const MOST_BYTES: usize = 1 << 16;
 /// Sequences in sequences; what is shown lies three deep, and reports nest below ten.
 const DEEPEST: usize = 16;
 /// Elements and items of a data set, nested ones included: frames by the ten thousand have a hundred each.
@@ -150,7 +152,7 @@ impl<'a> Object<'a> {
     }
 
     pub fn text(&self, tag: Tag) -> Option<String> {
-        let Value::Bytes(bytes) = self.find(tag)?.value else { return None };
+        let bytes = self.find(tag)?.short()?;
         let text = std::str::from_utf8(bytes).ok()?.trim_matches([' ', '\0']);
         (!text.is_empty()).then(|| text.to_string())
     }
@@ -166,10 +168,10 @@ impl<'a> Object<'a> {
         all.into_iter().take_while(|n| n.is_finite()).collect()
     }
 
-    /// Its numbers of two bytes without a sign.
-    pub fn words(&self, tag: Tag) -> Vec<u16> {
+    /// Its numbers of two bytes without a sign, at most so many.
+    pub fn words(&self, tag: Tag, most: usize) -> Vec<u16> {
         let Some(Element { value: Value::Bytes(bytes), big_endian, .. }) = self.find(tag) else { return Vec::new() };
-        bytes.chunks_exact(2).map(|b| word([b[0], b[1]], *big_endian)).collect()
+        bytes.chunks_exact(2).take(most).map(|b| word([b[0], b[1]], *big_endian)).collect()
     }
 
     pub fn count(&self, tag: Tag, name: &str) -> Result<usize> {
@@ -203,8 +205,16 @@ fn word(bytes: [u8; 2], big_endian: bool) -> u16 {
 }
 
 impl Element<'_> {
+    /// Its bytes, where they are no more than text and numbers take.
+    fn short(&self) -> Option<&[u8]> {
+        match self.value {
+            Value::Bytes(bytes) if bytes.len() <= MOST_BYTES => Some(bytes),
+            _ => None,
+        }
+    }
+
     fn numbers(&self) -> Option<Vec<f64>> {
-        let Value::Bytes(bytes) = self.value else { return None };
+        let bytes = self.short()?;
         let kind = self.kind.as_ref().unwrap_or(usual_kind(self.tag));
         let of = |size: usize, number: fn([u8; 8]) -> f64| {
             let all = bytes.chunks_exact(size).map(|chunk| {

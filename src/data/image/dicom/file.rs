@@ -7,11 +7,15 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::super::budget::most;
 use super::elements::{Encoding, Object, tags};
-use super::is_dicom;
 use crate::error::shown;
 
 /// Bytes before the elements: 128 of anything and DICM.
 const PREAMBLE: usize = 132;
+
+/// Whether `bytes` are a DICOM file.
+pub fn is_dicom(bytes: &[u8]) -> bool {
+    bytes.get(128..132) == Some(b"DICM")
+}
 
 /// An opened file.
 pub(super) struct DicomFile<'a> {
@@ -56,11 +60,14 @@ impl<'a> DicomFile<'a> {
     }
 }
 
+/// Counted first: a vector that grows would take twice as much.
 fn inflated(packed: &[u8]) -> Result<Vec<u8>> {
     let most = most();
-    let mut data = Vec::new();
-    let inflate = flate2::read::DeflateDecoder::new(packed).take(most + 1).read_to_end(&mut data);
-    inflate.map_err(|_| anyhow!("is broken or truncated DICOM: it cannot be inflated"))?;
-    ensure!(data.len() as u64 <= most, "inflates to more than {} MiB (data.max_image_mib)", most >> 20);
+    let broken = |_| anyhow!("is broken or truncated DICOM: it cannot be inflated");
+    let inflate = || flate2::read::DeflateDecoder::new(packed).take(most + 1);
+    let len = std::io::copy(&mut inflate(), &mut std::io::sink()).map_err(broken)?;
+    ensure!(len <= most, "inflates to more than {} MiB (data.max_image_mib)", most >> 20);
+    let mut data = Vec::with_capacity(len as usize);
+    inflate().read_to_end(&mut data).map_err(broken)?;
     Ok(data)
 }

@@ -10,27 +10,9 @@ use super::super::jpeg_header::JpegHeader;
 use super::super::picture::MAX_SIDE;
 use super::elements::{Object, Value, tags};
 use super::file::DicomFile;
+use super::values::{Decoded, Frame};
 use super::{jpeg_2000, jpeg_ls, rle};
 use crate::error::caught;
-
-/// Pixel values of one frame.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Frame {
-    /// Rows of pixels.
-    pub rows: usize,
-    /// Pixels of a row.
-    pub columns: usize,
-    /// 1, or 3 side by side.
-    pub samples: usize,
-    /// Bits that a value may take.
-    pub bits_stored: u32,
-    /// Whether values have a sign.
-    pub signed: bool,
-    /// MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB, YBR_FULL, …
-    pub photometric: String,
-    /// rows × columns × samples values.
-    pub values: Vec<i32>,
-}
 
 /// How values lie in the element.
 struct Layout {
@@ -62,12 +44,12 @@ pub(super) fn read(object: &Object, file: &DicomFile, index: usize) -> Result<Fr
         photometric: object.text(tags::PHOTOMETRIC).unwrap_or_else(|| "MONOCHROME2".into()),
         values: Vec::new(),
     };
-    afford(layout.taken + frame.need())?;
+    afford(layout.taken + frame.need(planar))?;
     match object.value(tags::PIXELS).context("has no pixels")? {
         (Value::Bytes(all), big_endian) => {
             let turned = turned(all, big_endian, object.is_of_words(tags::PIXELS), allocated);
             let copied = if matches!(turned, Cow::Owned(_)) { all.len() as u64 } else { 0 };
-            afford(layout.taken + copied + frame.need())?;
+            afford(layout.taken + copied + frame.need(planar))?;
             frame.values = native(&turned, &frame, &layout, index)?;
         }
         (Value::Fragments(offsets, fragments), _) => {
@@ -77,26 +59,6 @@ pub(super) fn read(object: &Object, file: &DicomFile, index: usize) -> Result<Fr
         (Value::Items(..), _) => bail!("has no pixels"),
     }
     Ok(frame)
-}
-
-impl Frame {
-    /// Values of the picture.
-    pub(super) fn count(&self) -> usize {
-        self.rows * self.columns * self.samples
-    }
-
-    /// Bytes that its values take, with what is made of them until they are shown: what a decoder takes beside its
-    /// result comes on top.
-    fn need(&self) -> u64 {
-        let pixels = (self.rows * self.columns) as u64;
-        match &self.photometric[..] {
-            // Halved colours or planes, and pixels made of them; or tables' entries made of numbers.
-            "YBR_FULL_422" | "PALETTE COLOR" => pixels * (8 + 12),
-            _ if self.samples == 3 => pixels * 2 * 12,
-            // Values, their copy in order, and the picture.
-            _ => pixels * (4 + 4 + 1),
-        }
-    }
 }
 
 /// Bytes whose values have their low byte first.
@@ -194,18 +156,6 @@ fn fragment<'a>(fragments: &[&'a [u8]], offsets: &[u8], frames: usize, index: us
     }
     ensure!(!bytes.is_empty(), "its table of fragments is broken");
     Ok(Cow::Owned(bytes))
-}
-
-/// What a decoder gave.
-pub(super) struct Decoded {
-    pub size: (usize, usize),
-    pub samples: usize,
-    /// Bits of a value whose sign is still to be found; `None` where it has one.
-    pub bits: Option<u32>,
-    /// Values of a pixel side by side.
-    pub values: Vec<i32>,
-    /// Colours were turned into RGB on the way.
-    pub rgb: bool,
 }
 
 fn decode(bytes: &[u8], file: &DicomFile, frame: &mut Frame, layout: &Layout) -> Result<()> {

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::super::budget::afford;
-use super::frame::{Decoded, Frame};
+use super::values::{Decoded, Frame};
 
 /// Bytes of a value: the decoder's of a tile and of the image, and ours.
 const BYTES_A_VALUE: u64 = 16;

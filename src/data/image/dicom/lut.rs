@@ -14,14 +14,14 @@ pub(super) struct Lut {
 impl Lut {
     /// `signed`: whether the descriptor's first value may be negative.
     pub fn read(object: &Object, descriptor: Tag, data: Tag, signed: bool) -> Result<Self> {
-        let d = object.words(descriptor);
+        let d = object.words(descriptor, 4);
         ensure!(d.len() == 3, "a lookup table's descriptor has {} numbers, not 3", d.len());
         let count = if d[0] == 0 { 1 << 16 } else { usize::from(d[0]) };
         let first = if signed { i32::from(d[1] as i16) } else { i32::from(d[1]) };
         let bits = u32::from(d[2]).clamp(1, 16);
         let Some((Value::Bytes(bytes), _)) = object.value(data) else { bail!("a lookup table has no entries") };
         let entries: Vec<u16> = match bytes.len() {
-            len if len >= 2 * count => object.words(data).into_iter().take(count).collect(),
+            len if len >= 2 * count => object.words(data, count),
             _ => bytes.iter().map(|&b| b.into()).take(count).collect(),
         };
         ensure!(

@@ -11,19 +11,16 @@ mod jpeg_2000;
 mod jpeg_ls;
 mod lut;
 mod rle;
+mod values;
 
 use anyhow::Result;
 
-pub use frame::Frame;
+pub use file::is_dicom;
+pub use values::Frame;
 
 use super::picture::Picture;
 use elements::tags;
 use file::DicomFile;
-
-/// Whether `bytes` are a DICOM file.
-pub fn is_dicom(bytes: &[u8]) -> bool {
-    bytes.get(128..132) == Some(b"DICM")
-}
 
 /// A frame as a viewer shows it, frames counted from 0: gray with its first window (else its VOI lookup table, else
 /// from the 0.5th to the 99.5th percentile), RGB for colour. Rescaling and window are the frame's own where an enhanced

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::super::budget::afford;
-use super::frame::{Decoded, Frame};
+use super::values::{Decoded, Frame};
 
 /// `allocated`: bits of a value.
 pub(super) fn decode(bytes: &[u8], frame: &Frame, allocated: usize) -> Result<Decoded> {

@@ -15,12 +15,14 @@ use anyhow::{Context, Result, bail, ensure};
 pub use write::{Sample as ShardSample, ShardWriter, keys as shard_keys};
 
 use super::json::{object, object_fields};
+use super::text::MOST_LINE;
 use crate::data::image::most_bytes;
 use crate::data::table::columns::Columns;
 use crate::data::table::fields::{Field, Fields, Take, Unusable, filled};
 use crate::data::table::format::{Format, InFolder, PackedImages, Table};
+use crate::error::shown;
 
-/// Largest text or JSON member; no report is longer.
+/// Largest text; no report is longer.
 const MAX_TEXT: u64 = 16 << 20;
 /// Endings of images, as far as they can be decoded.
 const IMAGES: [&str; 5] = ["jpg", "jpeg", "png", "dcm", "dicom"];
@@ -155,14 +157,15 @@ fn open(path: &Path, columns: &Columns) -> Result<TarTable> {
             open.image = Place { offset, len: size };
             open.fields[Field::Image as usize] = Some(name.clone());
         } else if ending == "json" || ending == "cls" || TEXTS.contains(&ending) || ending == columns.report {
-            if size > MAX_TEXT {
-                open.problem = Some(format!("its .{ending} has {size} bytes; allowed are {MAX_TEXT}"));
+            let most = if ending == "json" { MOST_LINE } else { MAX_TEXT };
+            if size > most {
+                open.problem = Some(format!("its .{} has {size} bytes; allowed are {most}", shown(ending)));
                 continue;
             }
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).with_context(|| format!("sample {}", samples.len() + 1))?;
             if let Err(reason) = take_text(&mut open.fields, ending, &bytes, columns) {
-                open.problem = Some(format!(".{ending}: {reason}"));
+                open.problem = Some(format!(".{}: {reason}", shown(ending)));
             }
         }
     }
