@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::child;
 use super::forms::Form;
+use super::{child, hub};
 use crate::common::golden;
 
 /// One kind of input: which files are changed, how, and which command reads the result.
@@ -20,27 +20,48 @@ pub struct Kind {
     pub called: &'static str,
     /// Changed files a process; where several, `images.csv` names them.
     pub batch: usize,
+    /// Whether the changed file is what the hub answers.
+    pub served: bool,
     /// Of which each case takes one. `{}` is the changed file (or all of them), `{content}` its first line.
     pub commands: &'static [&'static str],
 }
 
 pub const OWN: &str = "the seed's own folder";
 
-const ALONE: Kind = Kind { name: "", seeds: &[], form: Form::Text, layers: &[], called: "", batch: 1, commands: &[] };
+const ALONE: Kind = Kind {
+    name: "",
+    seeds: &[],
+    form: Form::Text,
+    layers: &[],
+    called: "",
+    batch: 1,
+    served: false,
+    commands: &[],
+};
 
 const EMBED: &str = "embed --model m --data ../place/phantom/four.csv --out e.safetensors";
 const RESUME: &str = "train ../place/tiny.toml --out m --resume latest";
 
 /// To add a kind: a row.
-pub const KINDS: [Kind; 29] = [
+pub const KINDS: [Kind; 30] = [
     Kind {
         name: "config",
         seeds: &["configs/*.toml", "tiny.toml", "rich.toml"],
         commands: &["config validate {}", "config show {}"],
         ..ALONE
     },
-    Kind { name: "config-run", seeds: &["tiny.toml", "rich.toml"], commands: &["train {} --dry-run"], ..ALONE },
-    Kind { name: "set", seeds: &["sets.txt"], commands: &["config show ../place/tiny.toml --set {content}"], ..ALONE },
+    Kind {
+        name: "config-run",
+        seeds: &["tiny.toml", "rich.toml"],
+        commands: &["train {} --dry-run"],
+        ..ALONE
+    },
+    Kind {
+        name: "set",
+        seeds: &["sets.txt"],
+        commands: &["config show ../place/tiny.toml --set {content}"],
+        ..ALONE
+    },
     Kind {
         name: "csv",
         seeds: &["tables/*.csv", "phantom/manifest.csv"],
@@ -50,7 +71,12 @@ pub const KINDS: [Kind; 29] = [
         ],
         ..ALONE
     },
-    Kind { name: "tsv", seeds: &["tables/*.tsv"], commands: &["data lint {} --image-root ../place/phantom"], ..ALONE },
+    Kind {
+        name: "tsv",
+        seeds: &["tables/*.tsv"],
+        commands: &["data lint {} --image-root ../place/phantom"],
+        ..ALONE
+    },
     Kind {
         name: "jsonl",
         seeds: &["tables/*.jsonl"],
@@ -65,7 +91,13 @@ pub const KINDS: [Kind; 29] = [
         commands: &["data lint {}"],
         ..ALONE
     },
-    Kind { name: "tar", seeds: &["golden/datasets/*.tar"], form: Form::Tar, commands: &["data lint {}"], ..ALONE },
+    Kind {
+        name: "tar",
+        seeds: &["golden/datasets/*.tar"],
+        form: Form::Tar,
+        commands: &["data lint {}"],
+        ..ALONE
+    },
     Kind {
         name: "png",
         seeds: &["golden/preprocess/*.png", "golden/jpeg/noise_420.png"],
@@ -158,7 +190,10 @@ pub const KINDS: [Kind; 29] = [
     },
     Kind {
         name: "processor",
-        seeds: &["golden/image_processors/preprocessor_*.json", "run/model/preprocessor_config.json"],
+        seeds: &[
+            "golden/image_processors/preprocessor_*.json",
+            "run/model/preprocessor_config.json",
+        ],
         form: Form::Json,
         layers: &["run/model"],
         called: "preprocessor_config.json",
@@ -167,10 +202,17 @@ pub const KINDS: [Kind; 29] = [
     },
     Kind {
         name: "tokenizer",
-        seeds: &["golden/tokenizer_families/*/tokenizer.json", "golden/tokenizer/full/tokenizer.json"],
+        seeds: &[
+            "golden/tokenizer_families/*/tokenizer.json",
+            "golden/tokenizer/full/tokenizer.json",
+        ],
         form: Form::Json,
         layers: &["plain", OWN],
-        commands: &[EMBED, "model inspect m", "data lint ../place/phantom/four.csv --model m"],
+        commands: &[
+            EMBED,
+            "model inspect m",
+            "data lint ../place/phantom/four.csv --model m",
+        ],
         ..ALONE
     },
     Kind {
@@ -195,7 +237,12 @@ pub const KINDS: [Kind; 29] = [
     },
     Kind {
         name: "checkpoint",
-        seeds: &["half/checkpoints/*/*.safetensors", "half/run.json", "half/metrics.jsonl", "half/*.toml"],
+        seeds: &[
+            "half/checkpoints/*/*.safetensors",
+            "half/run.json",
+            "half/metrics.jsonl",
+            "half/*.toml",
+        ],
         form: Form::Tensors,
         layers: &["half"],
         commands: &[RESUME],
@@ -244,6 +291,13 @@ pub const KINDS: [Kind; 29] = [
             "search --index {} --text effusion --model ../place/run/model",
             "search --index {} --image ../place/phantom/images/P0001-S1.png",
         ],
+        ..ALONE
+    },
+    Kind {
+        name: "hub",
+        seeds: &["hub/*.http"],
+        served: true,
+        commands: &["model download org/name", "data lint hf://datasets/org/name"],
         ..ALONE
     },
     Kind {
@@ -328,7 +382,12 @@ pub fn make_data(place: &Path) {
 fn made(place: &Path, command: &str) -> Vec<u8> {
     let args: Vec<&str> = command.split(' ').collect();
     let outcome = child::run(child::command(place, &args), &place.join("log"));
-    assert_eq!(outcome.code, 0, "{command}: {}", String::from_utf8_lossy(&outcome.stderr));
+    assert_eq!(
+        outcome.code,
+        0,
+        "{command}: {}",
+        String::from_utf8_lossy(&outcome.stderr)
+    );
     outcome.stdout
 }
 
@@ -336,9 +395,11 @@ fn made(place: &Path, command: &str) -> Vec<u8> {
 pub fn make(place: &Path) {
     make_data(place);
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (name, target) in
-        [("golden", golden("")), ("configs", repository.join("configs")), ("prompts", repository.join("prompts"))]
-    {
+    for (name, target) in [
+        ("golden", golden("")),
+        ("configs", repository.join("configs")),
+        ("prompts", repository.join("prompts")),
+    ] {
         std::os::unix::fs::symlink(target, place.join(name)).unwrap();
     }
     let ok = |command: &str| made(place, command);
@@ -347,12 +408,16 @@ pub fn make(place: &Path) {
     ok("train tiny.toml --out frozen --set freeze.image=all --set data.feature_cache=features");
     ok("sweep tiny.toml --grid loss.label_smoothing=0,0.1 --out sweep");
     fs::write(place.join("rich.toml"), RICH).unwrap();
+    hub::write_seeds(place);
     let several = "Effusion = { positive = [\"Effusion.\"], negative = [\"No effusion.\"] }\n";
     let lines = |separator: &str| {
         let row = |i: usize| {
             format!("images/P{i:04}-S1.png{separator}\"A \"\"finding\"\" of {i}\"{separator}p{i}{separator}train\n")
         };
-        format!("image{separator}report{separator}patient_id{separator}split\n{}", (1..6).map(row).collect::<String>())
+        format!(
+            "image{separator}report{separator}patient_id{separator}split\n{}",
+            (1..6).map(row).collect::<String>()
+        )
     };
     let json = |i: usize| {
         format!("{{\"image\":\"images/P{i:04}-S1.png\",\"report\":\"Finding {i}\",\"age\":{i},\"label\":null}}\n")
@@ -367,7 +432,10 @@ pub fn make(place: &Path) {
         ("a.tsv", lines("\t")),
         ("a.jsonl", (1..6).map(json).collect()),
         ("several.toml", several.to_string()),
-        ("prompts.json", r#"{"normal":["No finding."],"effusion":["Effusion.","Fluid."]}"#.to_string()),
+        (
+            "prompts.json",
+            r#"{"normal":["No finding."],"effusion":["Effusion.","Fluid."]}"#.to_string(),
+        ),
         ("loss.json", loss.to_string()),
         ("loss_soft.json", soft.to_string()),
     ];
@@ -382,19 +450,32 @@ pub fn make(place: &Path) {
     ))
     .unwrap();
     ok("embed --model run/model --data phantom/manifest.csv --out index.safetensors");
-    for (name, without) in
-        [("bare", &["model.safetensors", "config.json"]), ("plain", &["tokenizer.json", "tokenizer_config.json"])]
-    {
+    for (name, without) in [
+        ("bare", &["model.safetensors", "config.json"]),
+        ("plain", &["tokenizer.json", "tokenizer_config.json"]),
+    ] {
         copy_folder(&place.join("run/model"), &place.join(name));
-        without.iter().for_each(|file| fs::remove_file(place.join(name).join(file)).unwrap());
+        without
+            .iter()
+            .for_each(|file| fs::remove_file(place.join(name).join(file)).unwrap());
     }
     fs::create_dir_all(place.join("studies")).unwrap();
-    for (i, image) in
-        ["preprocess/rgb.png", "preprocess/gray16.png", "jpeg/gray.jpg", "dicom/mono2_8.dcm"].iter().enumerate()
+    for (i, image) in [
+        "preprocess/rgb.png",
+        "preprocess/gray16.png",
+        "jpeg/gray.jpg",
+        "dicom/mono2_8.dcm",
+    ]
+    .iter()
+    .enumerate()
     {
         let extension = Path::new(image).extension().unwrap().to_str().unwrap();
         fs::copy(golden(image), place.join(format!("studies/{i}.{extension}"))).unwrap();
-        fs::write(place.join(format!("studies/{i}.txt")), "FINDINGS: One is seen.\nIMPRESSION: Two.").unwrap();
+        fs::write(
+            place.join(format!("studies/{i}.txt")),
+            "FINDINGS: One is seen.\nIMPRESSION: Two.",
+        )
+        .unwrap();
     }
 }
 
@@ -418,7 +499,9 @@ impl Kind {
         let mut found: Vec<PathBuf> = Vec::new();
         for pattern in self.seeds {
             let before = found.len();
-            let files = glob::glob(place.join(pattern).to_str().unwrap()).unwrap().map(|f| f.unwrap());
+            let files = glob::glob(place.join(pattern).to_str().unwrap())
+                .unwrap()
+                .map(|f| f.unwrap());
             // What the reference gave is no input.
             found.extend(
                 files.filter(|f| f.is_file() && !f.ends_with("expected.safetensors") && !f.ends_with("golden.json")),

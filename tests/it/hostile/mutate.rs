@@ -76,7 +76,9 @@ fn change(random: &mut Random, bytes: &mut Vec<u8>, at: usize, other: &[u8]) {
     let run = 1 + random.below(longest);
     let end = (at + run).min(bytes.len());
     match random.below(12) {
-        0 | 1 => bytes[at..end.min(at + 1)].iter_mut().for_each(|b| *b ^= 1 << random.below(8)),
+        0 | 1 => bytes[at..end.min(at + 1)]
+            .iter_mut()
+            .for_each(|b| *b ^= 1 << random.below(8)),
         2 => bytes[at..end].iter_mut().for_each(|b| *b = random.next() as u8),
         3 => bytes[at..end].fill(random.pick(&[0, 0xff, 0x7f, 0x80, b'0', b'{', b'('])),
         4..=6 => {
@@ -187,7 +189,10 @@ pub fn text(random: &mut Random, bytes: &[u8], other: &[u8]) -> Vec<u8> {
 
 fn change_line(random: &mut Random, lines: &mut Vec<String>, at: usize, others: &[&str]) {
     let line = lines[at].clone();
-    let middle = line.char_indices().nth(random.below(line.chars().count())).map_or(0, |(i, _)| i);
+    let middle = line
+        .char_indices()
+        .nth(random.below(line.chars().count()))
+        .map_or(0, |(i, _)| i);
     lines[at] = match random.below(12) {
         0 | 1 => with_value(&line, random.pick(&VALUES)),
         2 | 3 => {
@@ -268,7 +273,11 @@ fn change_node(random: &mut Random, node: &mut Value, donor: Value) {
     let choice = random.below(10);
     match node {
         Value::Object(fields) if choice < 5 && !fields.is_empty() => {
-            let key = fields.keys().nth(random.below(fields.len())).cloned().unwrap_or_default();
+            let key = fields
+                .keys()
+                .nth(random.below(fields.len()))
+                .cloned()
+                .unwrap_or_default();
             let value = fields.remove(&key).unwrap_or_default();
             match choice {
                 0 | 1 => {}
@@ -292,7 +301,12 @@ fn change_node(random: &mut Random, node: &mut Value, donor: Value) {
             1 => *text = text.repeat(random.pick(&[2, 100, 10_000])),
             2 => text.clear(),
             3 => *text = text.chars().rev().collect(),
-            4 => *text = format!("{}{text}", random.pick(&["/", "../", "#", "[", "(", "(?i)", "\\p{", "▁", "*+"])),
+            4 => {
+                *text = format!(
+                    "{}{text}",
+                    random.pick(&["/", "../", "#", "[", "(", "(?i)", "\\p{", "▁", "*+"])
+                )
+            }
             _ => drop(text.pop()),
         },
         _ => *node = leaf(random, donor),
