@@ -30,23 +30,15 @@ pub struct Outcome {
 pub fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(args).current_dir(folder).stdin(Stdio::null());
-    command
-        .env("HF_HUB_OFFLINE", "1")
-        .env("HF_HOME", folder.join("hub"))
-        .env("RAYON_NUM_THREADS", "1");
-    command
-        .env("RUST_BACKTRACE", "1")
-        .env_remove("HF_TOKEN")
-        .env_remove("REPORTCLIP_LOG");
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", folder.join("hub")).env("RAYON_NUM_THREADS", "1");
+    command.env("RUST_BACKTRACE", "1").env_remove("HF_TOKEN").env_remove("REPORTCLIP_LOG");
     command
 }
 
 /// Runs it to its end, or to the limits; `log` is a file name without suffix for its output.
 pub fn run(mut command: Command, log: &Path) -> Outcome {
     let (out, err) = (log.with_extension("out"), log.with_extension("err"));
-    command
-        .stdout(File::create(&out).unwrap())
-        .stderr(File::create(&err).unwrap());
+    command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
     let start = Instant::now();
     let mut child = command.spawn().unwrap();
     let (mut peak_kib, mut timed_out, mut pause) = (0, false, Duration::from_micros(500));
@@ -77,20 +69,13 @@ pub fn run(mut command: Command, log: &Path) -> Outcome {
 fn high_water_kib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.split_whitespace().next())
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
+    line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// How lines of talk start.
 const TALK: [&str; 5] = ["error: ", "warning: ", " INFO ", " WARN ", "step "];
 /// Clap's, for arguments that it refuses.
-const USAGE: [&str; 4] = [
-    "Usage: ",
-    "For more information, try",
-    "  tip: ",
-    "  [possible values: ",
-];
+const USAGE: [&str; 4] = ["Usage: ", "For more information, try", "  tip: ", "  [possible values: "];
 /// What only a programmer understands.
 const NOISE: [&str; 9] = [
     "panicked",
@@ -108,13 +93,7 @@ const NOISE: [&str; 9] = [
 pub fn judge(outcome: &Outcome, folder: &Path) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     let stderr = String::from_utf8_lossy(&outcome.stderr);
-    let first = || {
-        stderr
-            .lines()
-            .find(|l| l.starts_with("error"))
-            .or(stderr.lines().last())
-            .unwrap_or_default()
-    };
+    let first = || stderr.lines().find(|l| l.starts_with("error")).or(stderr.lines().last()).unwrap_or_default();
     match outcome.code {
         _ if outcome.timed_out => found.push(("hang", format!("killed after {:.0} s", outcome.seconds))),
         0..=2 => {}

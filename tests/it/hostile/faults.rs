@@ -11,89 +11,39 @@ use crate::common::skipped;
 /// A fault: its name, a script (`$B` is the program, `$T` its training of a few steps), exit codes that are right, and
 /// what must stand on stderr or, where that is away, in the folder (`file:PATH`).
 const FAULTS: [(&str, &str, &[i32], &str); 20] = [
-    (
-        "stderr full",
-        "$T 2>/dev/full",
-        &[0],
-        "file:run/model/model.safetensors",
-    ),
-    (
-        "stdout full",
-        "$T >/dev/full",
-        &[0, 1],
-        "file:run/model/model.safetensors",
-    ),
-    (
-        "both full",
-        "$T >/dev/full 2>&1",
-        &[0, 1],
-        "file:run/model/model.safetensors",
-    ),
+    ("stderr full", "$T 2>/dev/full", &[0], "file:run/model/model.safetensors"),
+    ("stdout full", "$T >/dev/full", &[0, 1], "file:run/model/model.safetensors"),
+    ("both full", "$T >/dev/full 2>&1", &[0, 1], "file:run/model/model.safetensors"),
     ("stderr closed", "$T 2>&-", &[0], "file:run/model/model.safetensors"),
     ("stdout closed", "$T >&-", &[0, 1], "file:run/model/model.safetensors"),
-    (
-        "all closed",
-        "$T <&- >&- 2>&-",
-        &[0, 1],
-        "file:run/model/model.safetensors",
-    ),
+    ("all closed", "$T <&- >&- 2>&-", &[0, 1], "file:run/model/model.safetensors"),
     (
         "a reader that leaves",
         "{ $T; echo $? >code; } 2>&1 | head -1; exit $(cat code)",
         &[0],
         "file:run/model/model.safetensors",
     ),
-    (
-        "a result nobody reads",
-        "{ $B config list; echo $? >code; } | head -1; exit $(cat code)",
-        &[0],
-        "",
-    ),
+    ("a result nobody reads", "{ $B config list; echo $? >code; } | head -1; exit $(cat code)", &[0], ""),
     ("a result that is lost", "$B config list >/dev/full", &[1], "error: "),
     ("files of 16 KiB at most", "ulimit -f 16; $T", &[1], "File too large"),
     ("files of 200 KiB at most", "ulimit -f 200; $T", &[1], "File too large"),
-    (
-        "small files for synth",
-        "ulimit -f 1; $B data synth --out s --patients 4 --size 64",
-        &[1],
-        "File too large",
-    ),
-    (
-        "small files for embed",
-        "ulimit -f 4; $B embed --model $M --data $D --out e.safetensors",
-        &[1],
-        "File too large",
-    ),
-    (
-        "small files for a page",
-        "ulimit -f 8; $B run-report $M/.. --out page.html",
-        &[1],
-        "File too large",
-    ),
+    ("small files for synth", "ulimit -f 1; $B data synth --out s --patients 4 --size 64", &[1], "File too large"),
+    ("small files for embed", "ulimit -f 4; $B embed --model $M --data $D --out e.safetensors", &[1], "File too large"),
+    ("small files for a page", "ulimit -f 8; $B run-report $M/.. --out page.html", &[1], "File too large"),
     (
         "small files for shards",
         "ulimit -f 4; $B data prepare folder $S --out p --size 200 --webdataset 9",
         &[1],
         "File too large",
     ),
-    (
-        "a folder that cannot be made",
-        "$B train $C --out /proc/nowhere/run",
-        &[1],
-        "error: ",
-    ),
+    ("a folder that cannot be made", "$B train $C --out /proc/nowhere/run", &[1], "error: "),
     (
         "an output that cannot be written",
         "$B embed --model $M --data $D --out /proc/nowhere.safetensors",
         &[1],
         "error: ",
     ),
-    (
-        "4096 threads",
-        "RAYON_NUM_THREADS=4096 $T",
-        &[0],
-        "file:run/model/model.safetensors",
-    ),
+    ("4096 threads", "RAYON_NUM_THREADS=4096 $T", &[0], "file:run/model/model.safetensors"),
     (
         "a sweep without end",
         "$B sweep $C --grid optim.lr=1e-5..1e-3 --random 18446744073709551615 --out s",
@@ -117,18 +67,9 @@ fn run(place: &Path, folder: &Path, script: &str) -> (child::Outcome, Vec<(&'sta
     // What a child of this test gets; the shell is between.
     let alone = child::command(folder, &[]);
     let mut command = Command::new("bash");
-    command
-        .args(["-c", script])
-        .current_dir(folder)
-        .env("B", program)
-        .env("M", path("run/model"));
-    command
-        .env("T", format!("{program} train {} --out run", path("tiny.toml")))
-        .env("C", path("tiny.toml"));
-    command
-        .env("D", path("phantom/manifest.csv"))
-        .env("S", path("studies"))
-        .stdin(std::process::Stdio::null());
+    command.args(["-c", script]).current_dir(folder).env("B", program).env("M", path("run/model"));
+    command.env("T", format!("{program} train {} --out run", path("tiny.toml"))).env("C", path("tiny.toml"));
+    command.env("D", path("phantom/manifest.csv")).env("S", path("studies")).stdin(std::process::Stdio::null());
     for (name, value) in alone.get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -170,10 +111,7 @@ fn faults_end_politely() {
 /// The limit of processes does not bind root, and another user must be able to read what this one made.
 #[test]
 fn without_processes_it_ends_politely() {
-    if !Command::new("setpriv")
-        .args(["--reuid", "65534", "--clear-groups", "true"])
-        .status()
-        .is_ok_and(|s| s.success())
+    if !Command::new("setpriv").args(["--reuid", "65534", "--clear-groups", "true"]).status().is_ok_and(|s| s.success())
     {
         return skipped("setpriv is not here, or may not change the user");
     }
@@ -206,9 +144,5 @@ fn nohup_protects() {
     let folder = root.path().join("case");
     let (outcome, _) = run(&place, &folder, script);
     let metrics = fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
-    assert!(
-        outcome.code == 0 && metrics.contains("\"step\":60,"),
-        "exit code {}: {metrics}",
-        outcome.code
-    );
+    assert!(outcome.code == 0 && metrics.contains("\"step\":60,"), "exit code {}: {metrics}", outcome.code);
 }

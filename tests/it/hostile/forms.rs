@@ -39,9 +39,8 @@ pub fn mutate(random: &mut Random, form: Form, seed: &[u8], other: &[u8]) -> Vec
     }
     match form {
         Form::Bytes(edge) => {
-            let spots: Vec<usize> = (0..edge.min(seed.len()))
-                .chain(seed.len().saturating_sub(edge)..seed.len())
-                .collect();
+            let spots: Vec<usize> =
+                (0..edge.min(seed.len())).chain(seed.len().saturating_sub(edge)..seed.len()).collect();
             mutate::bytes(random, seed.to_vec(), &spots, other)
         }
         Form::Text => mutate::text(random, seed, other),
@@ -79,12 +78,7 @@ fn json_lines(random: &mut Random, seed: &[u8], other: &[u8]) -> Vec<u8> {
 
 /// Offsets where two bytes in a row are of a certain sort.
 fn pairs(bytes: &[u8], is: impl Fn(u8, u8) -> bool) -> Vec<usize> {
-    bytes
-        .windows(2)
-        .enumerate()
-        .filter(|(_, w)| is(w[0], w[1]))
-        .map(|(i, _)| i)
-        .collect()
+    bytes.windows(2).enumerate().filter(|(_, w)| is(w[0], w[1])).map(|(i, _)| i).collect()
 }
 
 const PNG: usize = 8;
@@ -147,29 +141,15 @@ fn png(random: &mut Random, seed: &[u8], other: &[u8]) -> Vec<u8> {
     let mut png = seed[..PNG].to_vec();
     for chunk in &all {
         let length = chunk.len().saturating_sub(4) as u32;
-        png.extend(
-            length
-                .to_be_bytes()
-                .iter()
-                .chain(chunk)
-                .chain(&crc(chunk).to_be_bytes()),
-        );
+        png.extend(length.to_be_bytes().iter().chain(chunk).chain(&crc(chunk).to_be_bytes()));
     }
     png
 }
 
 fn inflate<'a, R: Read>(chunks: &[Vec<u8>], open: impl Fn(std::io::Cursor<Vec<u8>>) -> R + 'a) -> Option<Vec<u8>> {
-    let packed: Vec<u8> = chunks
-        .iter()
-        .filter_map(|c| c.strip_prefix(b"IDAT"))
-        .flatten()
-        .copied()
-        .collect();
+    let packed: Vec<u8> = chunks.iter().filter_map(|c| c.strip_prefix(b"IDAT")).flatten().copied().collect();
     let mut bytes = Vec::new();
-    open(std::io::Cursor::new(packed))
-        .take(1 << 20)
-        .read_to_end(&mut bytes)
-        .ok()?;
+    open(std::io::Cursor::new(packed)).take(1 << 20).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }
 
@@ -185,16 +165,10 @@ const DEFLATED: &[u8] = b"1.2.840.10008.1.2.1.99";
 fn dicom(random: &mut Random, seed: &[u8], other: &[u8]) -> Vec<u8> {
     let deflated = seed.windows(DEFLATED.len()).position(|w| w == DEFLATED);
     // The group's length (0002,0000) says where the rest starts.
-    let start = seed
-        .get(140..144)
-        .map_or(0, |b| 144 + u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
+    let start = seed.get(140..144).map_or(0, |b| 144 + u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
     if let (Some(_), Some(packed)) = (deflated, seed.get(start..)) {
         let mut plain = Vec::new();
-        if flate2::read::DeflateDecoder::new(packed)
-            .take(1 << 20)
-            .read_to_end(&mut plain)
-            .is_ok()
-        {
+        if flate2::read::DeflateDecoder::new(packed).take(1 << 20).read_to_end(&mut plain).is_ok() {
             let changed = elements(random, &plain, other);
             let mut out = flate2::write::DeflateEncoder::new(seed[..start].to_vec(), flate2::Compression::fast());
             drop(out.write_all(&changed));
@@ -213,9 +187,7 @@ fn elements(random: &mut Random, bytes: &[u8], other: &[u8]) -> Vec<u8> {
         // Sequences within sequences.
         let depth = random.pick(&[3, 70, 4000]);
         let open = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff".repeat(depth);
-        let at = spots
-            .get(random.below(spots.len()))
-            .map_or(0, |at| at.saturating_sub(4));
+        let at = spots.get(random.below(spots.len())).map_or(0, |at| at.saturating_sub(4));
         return [&bytes[..at], &open, &bytes[at..]].concat();
     }
     mutate::bytes(random, bytes.to_vec(), &spots, other)
@@ -244,12 +216,7 @@ fn tar(random: &mut Random, seed: &[u8], other: &[u8]) -> Vec<u8> {
 /// Members (name, bytes) of a zip without compression, by its central directory.
 fn members(zip: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let number = |at: usize, width: usize| -> Option<usize> {
-        Some(
-            zip.get(at..at + width)?
-                .iter()
-                .rev()
-                .fold(0, |n, &b| n << 8 | usize::from(b)),
-        )
+        Some(zip.get(at..at + width)?.iter().rev().fold(0, |n, &b| n << 8 | usize::from(b)))
     };
     let end = zip.windows(4).rposition(|w| w == b"PK\x05\x06")?;
     let mut at = number(end + 16, 4)?;
@@ -257,10 +224,7 @@ fn members(zip: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     for _ in 0..number(end + 10, 2)? {
         let (size, name, local) = (number(at + 24, 4)?, number(at + 28, 2)?, number(at + 42, 4)?);
         let data = local + 30 + number(local + 26, 2)? + number(local + 28, 2)?;
-        members.push((
-            zip.get(at + 46..at + 46 + name)?.to_vec(),
-            zip.get(data..data + size)?.to_vec(),
-        ));
+        members.push((zip.get(at + 46..at + 46 + name)?.to_vec(), zip.get(data..data + size)?.to_vec()));
         at += 46 + name + number(at + 30, 2)? + number(at + 32, 2)?;
     }
     Some(members)
@@ -272,11 +236,7 @@ fn zip(random: &mut Random, seed: &[u8], other: &[u8]) -> Vec<u8> {
     };
     // The pickle most of the time: the others are numbers.
     let pickle = all.iter().position(|(name, _)| name.ends_with(b".pkl")).unwrap_or(0);
-    let at = if random.one_in(5) {
-        random.below(all.len())
-    } else {
-        pickle
-    };
+    let at = if random.one_in(5) { random.below(all.len()) } else { pickle };
     match random.below(8) {
         0 => drop(all.remove(at)),
         1 => all.push(theirs[random.below(theirs.len())].clone()),
@@ -333,27 +293,12 @@ fn write_zip(members: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
         common.extend(crc(data).to_le_bytes().iter().chain(&size).chain(&size));
         common.extend((name.len() as u16).to_le_bytes().iter().chain(&[0, 0]));
         zip.extend(b"PK\x03\x04".iter().chain(&common).chain(name).chain(data));
-        directory.extend(
-            b"PK\x01\x02\x14\x00"
-                .iter()
-                .chain(&common)
-                .chain(&[0; 10])
-                .chain(&offset)
-                .chain(name),
-        );
+        directory.extend(b"PK\x01\x02\x14\x00".iter().chain(&common).chain(&[0; 10]).chain(&offset).chain(name));
     }
     let count = (members.len() as u16).to_le_bytes();
     let (size, start) = ((directory.len() as u32).to_le_bytes(), (zip.len() as u32).to_le_bytes());
     zip.extend(directory);
-    zip.extend(
-        b"PK\x05\x06\0\0\0\0"
-            .iter()
-            .chain(&count)
-            .chain(&count)
-            .chain(&size)
-            .chain(&start)
-            .chain(&[0, 0]),
-    );
+    zip.extend(b"PK\x05\x06\0\0\0\0".iter().chain(&count).chain(&count).chain(&size).chain(&start).chain(&[0, 0]));
     zip
 }
 
@@ -369,16 +314,10 @@ fn tensors(random: &mut Random, seed: &[u8]) -> Vec<u8> {
             let at = random.below(data.len() / 4) * 4;
             let end = (at + 4 * random.pick(&[1, 64, 1 << 20])).min(data.len());
             let value = random.pick(&[f32::NAN, f32::INFINITY, f32::MAX, -f32::MAX, 0.0, 1e-40]);
-            data[at..end]
-                .chunks_exact_mut(4)
-                .for_each(|n| n.copy_from_slice(&value.to_le_bytes()));
+            data[at..end].chunks_exact_mut(4).for_each(|n| n.copy_from_slice(&value.to_le_bytes()));
         }
         return [&seed[..8 + length], &data].concat();
     }
-    let header = if random.one_in(5) {
-        mutate::text(random, header, header)
-    } else {
-        json(random, header)
-    };
+    let header = if random.one_in(5) { mutate::text(random, header, header) } else { json(random, header) };
     [&(header.len() as u64).to_le_bytes(), &header[..], data].concat()
 }

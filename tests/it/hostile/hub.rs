@@ -38,9 +38,7 @@ pub fn write_seeds(place: &Path) {
         ("gated", GATED),
         ("list", LIST),
     ];
-    answers
-        .iter()
-        .for_each(|(name, answer)| std::fs::write(folder.join(format!("{name}.http")), answer).unwrap());
+    answers.iter().for_each(|(name, answer)| std::fs::write(folder.join(format!("{name}.http")), answer).unwrap());
 }
 
 /// Answers until it is dropped.

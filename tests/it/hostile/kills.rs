@@ -19,22 +19,14 @@ const RECIPES: [(&str, &[&str], usize); 6] = [
     ("plain", &[], 1),
     ("ema", &["train.ema=0.9"], 1),
     ("lora", &["lora.rank=2", "lora.dropout=0.1"], 1),
-    (
-        "cached",
-        &["freeze.image=all", "data.feature_cache=features", "augment.rotation=0"],
-        1,
-    ),
+    ("cached", &["freeze.image=all", "data.feature_cache=features", "augment.rotation=0"], 1),
     ("bf16", &["train.precision=bf16"], 1),
     ("two ranks", &[], 2),
 ];
 
 /// Enough steps and checkpoints for kills at every phase.
-const LONGER: [&str; 4] = [
-    "train.max_steps=24",
-    "train.checkpoint_every=3",
-    "train.eval_every=6",
-    "augment.rotation=5",
-];
+const LONGER: [&str; 4] =
+    ["train.max_steps=24", "train.checkpoint_every=3", "train.eval_every=6", "augment.rotation=5"];
 
 struct Place<'a> {
     root: &'a Path,
@@ -44,10 +36,7 @@ struct Place<'a> {
 impl Place<'_> {
     fn command(&self, out: &str, resume: bool) -> Command {
         let mut args = vec!["train", "tiny.toml", "--out", out];
-        LONGER
-            .iter()
-            .chain(self.recipe.1)
-            .for_each(|set| args.extend(["--set", set]));
+        LONGER.iter().chain(self.recipe.1).for_each(|set| args.extend(["--set", set]));
         if resume {
             args.extend(["--resume", "latest"]);
         }
@@ -58,14 +47,8 @@ impl Place<'_> {
                 let alone = child::command(&place, &args);
                 let mut command = Command::new("mpirun");
                 command.args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()]);
-                command
-                    .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-                    .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-                command
-                    .arg(alone.get_program())
-                    .args(alone.get_args())
-                    .current_dir(&place)
-                    .stdin(Stdio::null());
+                command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+                command.arg(alone.get_program()).args(alone.get_args()).current_dir(&place).stdin(Stdio::null());
                 command.env("HF_HUB_OFFLINE", "1").env("RAYON_NUM_THREADS", "1");
                 command
             }
@@ -85,12 +68,7 @@ impl Place<'_> {
         let mut child = command.spawn().unwrap();
         while start.elapsed() < moment {
             if let Some(status) = child.try_wait().unwrap() {
-                assert!(
-                    status.success(),
-                    "{}, {out}: {}",
-                    self.recipe.0,
-                    fs::read_to_string(&log).unwrap()
-                );
+                assert!(status.success(), "{}, {out}: {}", self.recipe.0, fs::read_to_string(&log).unwrap());
                 return None;
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -129,9 +107,7 @@ fn ranks_of(out: &str) -> Vec<u32> {
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut arguments = arguments.split(|&b| b == 0);
-        let is_ours = arguments
-            .next()
-            .is_some_and(|program| program.ends_with(b"/reportclip"));
+        let is_ours = arguments.next().is_some_and(|program| program.ends_with(b"/reportclip"));
         if is_ours && arguments.any(|a| a == out.as_bytes()) {
             found.extend(entry.file_name().to_string_lossy().parse::<u32>());
         }
@@ -143,9 +119,7 @@ fn ranks_of(out: &str) -> Vec<u32> {
 /// in the checkpoint's state.
 fn compared(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
-    let steps = fs::read_dir(run.join("checkpoints"))
-        .unwrap()
-        .map(|e| e.unwrap().path());
+    let steps = fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path());
     let last = steps.max().unwrap();
     for folder in [run.join("model"), last] {
         for entry in fs::read_dir(folder).unwrap() {
@@ -154,11 +128,7 @@ fn compared(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let bytes = fs::read(&path).unwrap();
             if path.ends_with("state.json") {
                 let mut state: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-                state
-                    .as_object_mut()
-                    .unwrap()
-                    .remove("timing_bytes")
-                    .expect("a length of timing.jsonl");
+                state.as_object_mut().unwrap().remove("timing_bytes").expect("a length of timing.jsonl");
                 files.insert(name, state.to_string().into_bytes());
             } else if path.extension().is_some_and(|e| e == "safetensors") || name.starts_with("model") {
                 files.insert(name, bytes);
@@ -185,14 +155,7 @@ fn killed_runs_come_to_the_same_end() {
     for (i, recipe) in recipes.iter().enumerate() {
         let wanted = kills / recipes.len() + usize::from(i < kills % recipes.len());
         if wanted > 0 {
-            table += &killed(
-                &Place {
-                    root: root.path(),
-                    recipe: *recipe,
-                },
-                wanted,
-                seed,
-            );
+            table += &killed(&Place { root: root.path(), recipe: *recipe }, wanted, seed);
         }
     }
     super::say(&table);
@@ -202,11 +165,7 @@ fn killed_runs_come_to_the_same_end() {
 fn killed(place: &Place, wanted: usize, seed: u64) -> String {
     let name = place.recipe.0;
     let start = Instant::now();
-    assert_eq!(
-        place.kill(&format!("{name}-whole"), Duration::from_secs(120)),
-        None,
-        "{name}: it hangs"
-    );
+    assert_eq!(place.kill(&format!("{name}-whole"), Duration::from_secs(120)), None, "{name}: it hangs");
     let whole = start.elapsed();
     let expected = compared(&place.folder(&format!("{name}-whole")));
     let (mut phases, mut done, mut runs) = (BTreeMap::<&str, usize>::new(), 0, 0);
@@ -223,34 +182,15 @@ fn killed(place: &Place, wanted: usize, seed: u64) -> String {
                 break;
             }
         }
-        assert_eq!(
-            place.kill(&out, Duration::from_secs(120)),
-            None,
-            "{name}, run {runs}: it hangs"
-        );
+        assert_eq!(place.kill(&out, Duration::from_secs(120)), None, "{name}, run {runs}: it hangs");
         let got = compared(&place.folder(&out));
-        assert!(
-            expected.keys().eq(got.keys()),
-            "{name}, run {runs} of seed {seed}: {:?}",
-            got.keys()
-        );
+        assert!(expected.keys().eq(got.keys()), "{name}, run {runs} of seed {seed}: {:?}", got.keys());
         for (file, bytes) in &expected {
-            assert!(
-                *bytes == got[file],
-                "{name}, run {runs} of seed {seed}: {} differs",
-                file.display()
-            );
+            assert!(*bytes == got[file], "{name}, run {runs} of seed {seed}: {} differs", file.display());
         }
-        assert_eq!(
-            child::leftovers(&place.folder(&out)),
-            Vec::<PathBuf>::new(),
-            "{name}, run {runs}"
-        );
+        assert_eq!(child::leftovers(&place.folder(&out)), Vec::<PathBuf>::new(), "{name}, run {runs}");
         runs += 1;
     }
     let phases: Vec<String> = phases.iter().map(|(phase, n)| format!("{n} {phase}")).collect();
-    format!(
-        "{name:10} {done:>4} kills, {runs:>3} runs, all identical: {}\n",
-        phases.join(", ")
-    )
+    format!("{name:10} {done:>4} kills, {runs:>3} runs, all identical: {}\n", phases.join(", "))
 }

@@ -34,6 +34,9 @@ use mutate::Random;
 /// Cases a kind where no variable says otherwise.
 const CASES: u64 = 40;
 
+/// Times as many of kinds of which several go through one process.
+const MORE: u64 = 5;
+
 struct Settings {
     cases: u64,
     seed: u64,
@@ -59,9 +62,7 @@ impl Settings {
     }
 
     fn wants(&self, kind: &Kind) -> bool {
-        self.kinds
-            .as_ref()
-            .is_none_or(|names| names.split(',').any(|name| name == kind.name))
+        self.kinds.as_ref().is_none_or(|names| names.split(',').any(|name| name == kind.name))
     }
 }
 
@@ -98,13 +99,7 @@ fn hostile_inputs_end_politely() {
     for kind in KINDS.iter().filter(|k| settings.wants(k)) {
         let files = kind.seed_files(&root.path().join("place"));
         let seeds = files.into_iter().map(|f| (f.clone(), fs::read(f).unwrap())).collect();
-        let campaign = Campaign {
-            settings: &settings,
-            root: root.path(),
-            kind,
-            seeds,
-            tally: Mutex::default(),
-        };
+        let campaign = Campaign { settings: &settings, root: root.path(), kind, seeds, tally: Mutex::default() };
         campaign.run();
         let tally = campaign.tally.into_inner().unwrap();
         let codes: Vec<String> = tally.codes.iter().map(|(code, n)| format!("{code}:{n}")).collect();
@@ -130,10 +125,7 @@ fn hostile_inputs_end_politely() {
 
 /// Long runs are watched, and tests' output is swallowed.
 fn say(line: &str) {
-    if ["REPORTCLIP_HOSTILE_CASES", "REPORTCLIP_KILLS"]
-        .iter()
-        .any(|v| std::env::var_os(v).is_some())
-    {
+    if ["REPORTCLIP_HOSTILE_CASES", "REPORTCLIP_KILLS"].iter().any(|v| std::env::var_os(v).is_some()) {
         std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes()).unwrap();
     }
 }
@@ -141,10 +133,9 @@ fn say(line: &str) {
 impl Campaign<'_> {
     fn run(&self) {
         let batch = self.kind.batch as u64;
-        let (first, end) = self
-            .settings
-            .only
-            .map_or((0, self.settings.cases), |case| (case, case + 1));
+        // Those that share a process cost little.
+        let cases = self.settings.cases * if batch > 1 { MORE } else { 1 };
+        let (first, end) = self.settings.only.map_or((0, cases), |case| (case, case + 1));
         let next = AtomicU64::new(first);
         std::thread::scope(|scope| {
             for worker in 0..self.settings.workers {
@@ -218,10 +209,7 @@ impl Campaign<'_> {
             }
         }
         let mut child = child::command(folder, &args);
-        let hub = self
-            .kind
-            .served
-            .then(|| hub::Hub::start(fs::read(folder.join(&names[0])).unwrap()));
+        let hub = self.kind.served.then(|| hub::Hub::start(fs::read(folder.join(&names[0])).unwrap()));
         if let Some(hub) = &hub {
             child.env("HF_ENDPOINT", &hub.endpoint).env("HF_HUB_OFFLINE", "0");
         }
@@ -237,11 +225,7 @@ impl Campaign<'_> {
         let _: u64 = random.next();
         let (path, seed) = &self.seeds[random.below(self.seeds.len())];
         // Of the same sort: a vocabulary is spliced with a vocabulary.
-        let alike: Vec<_> = self
-            .seeds
-            .iter()
-            .filter(|(p, _)| p.extension() == path.extension())
-            .collect();
+        let alike: Vec<_> = self.seeds.iter().filter(|(p, _)| p.extension() == path.extension()).collect();
         let other = &random.pick(&alike).1;
         let changed = forms::mutate(&mut random, self.kind.form, seed, other);
         let place = self.root.join("place");
@@ -251,21 +235,13 @@ impl Campaign<'_> {
             layers => {
                 let mut within = PathBuf::from(path.file_name().unwrap());
                 for layer in layers {
-                    let layer = if *layer == OWN {
-                        own.to_path_buf()
-                    } else {
-                        place.join(layer)
-                    };
+                    let layer = if *layer == OWN { own.to_path_buf() } else { place.join(layer) };
                     kinds::copy_folder(&layer, &folder.join("m"));
                     if let Ok(deeper) = path.strip_prefix(&layer) {
                         within = deeper.to_path_buf();
                     }
                 }
-                let called = if self.kind.called.is_empty() {
-                    within
-                } else {
-                    PathBuf::from(self.kind.called)
-                };
+                let called = if self.kind.called.is_empty() { within } else { PathBuf::from(self.kind.called) };
                 format!("m/{}", called.display())
             }
         };
@@ -274,24 +250,14 @@ impl Campaign<'_> {
     }
 
     fn note(&self, folder: &Path, case: u64, command: &str, found: Vec<(&'static str, String)>) {
-        let kept = self
-            .settings
-            .keep
-            .join(format!("{}-{}-{case}", self.kind.name, self.settings.seed));
+        let kept = self.settings.keep.join(format!("{}-{}-{case}", self.kind.name, self.settings.seed));
         let mut tally = self.tally.lock().unwrap();
         tally.findings += 1;
         for (class, detail) in found {
             // Long lines and what they repeat are alike, whatever stands in them.
-            let length = if class.contains("line") || class.contains("control") {
-                0
-            } else {
-                60
-            };
+            let length = if class.contains("line") || class.contains("control") { 0 } else { 60 };
             let plain: String = detail.chars().filter(|c| !c.is_ascii_digit()).take(length).collect();
-            let again = format!(
-                "REPORTCLIP_HOSTILE_KIND={} _SEED={} _CASE={case}",
-                self.kind.name, self.settings.seed
-            );
+            let again = format!("REPORTCLIP_HOSTILE_KIND={} _SEED={} _CASE={case}", self.kind.name, self.settings.seed);
             let command: String = command.chars().take(200).collect();
             let entry = tally.sorts.entry((class.to_string(), plain)).or_insert_with(|| {
                 drop(fs::remove_dir_all(&kept));
