@@ -1,7 +1,11 @@
 //! What a kind of file is made of: where its lengths and types stand, and which checksums must fit for a change to get
 //! past them.
 
+use std::fs;
 use std::io::{Read, Write};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 use super::mutate::{self, Random};
 use serde_json::Value;
@@ -300,6 +304,18 @@ fn write_zip(members: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     zip.extend(directory);
     zip.extend(b"PK\x05\x06\0\0\0\0".iter().chain(&count).chain(&count).chain(&size).chain(&start).chain(&[0, 0]));
     zip
+}
+
+/// Lets the list of checksums beside a file, where there is one, fit the file again.
+pub fn mend_checksums(file: &Path) {
+    let (list, name) = (file.with_file_name("SHA256SUMS"), file.file_name().unwrap().to_str().unwrap());
+    let Ok(lines) = fs::read_to_string(&list) else { return };
+    let digits: String = Sha256::digest(fs::read(file).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
+    let mended = lines.lines().map(|line| match line.split_once("  ") {
+        Some((_, of)) if of == name => format!("{digits}  {name}\n"),
+        _ => format!("{line}\n"),
+    });
+    fs::write(list, mended.collect::<String>()).unwrap();
 }
 
 fn tensors(random: &mut Random, seed: &[u8]) -> Vec<u8> {

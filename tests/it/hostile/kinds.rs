@@ -20,6 +20,8 @@ pub struct Kind {
     pub called: &'static str,
     /// Changed files a process; where several, `images.csv` names them.
     pub batch: usize,
+    /// Whether a case takes a good part of a second, so that there are fewer of them.
+    pub slow: bool,
     /// Whether the changed file is what the hub answers.
     pub served: bool,
     /// Of which each case takes one. `{}` is the changed file (or all of them), `{content}` its first line.
@@ -28,8 +30,17 @@ pub struct Kind {
 
 pub const OWN: &str = "the seed's own folder";
 
-const ALONE: Kind =
-    Kind { name: "", seeds: &[], form: Form::Text, layers: &[], called: "", batch: 1, served: false, commands: &[] };
+const ALONE: Kind = Kind {
+    name: "",
+    seeds: &[],
+    form: Form::Text,
+    layers: &[],
+    called: "",
+    batch: 1,
+    slow: false,
+    served: false,
+    commands: &[],
+};
 
 const EMBED: &str = "embed --model m --data ../place/phantom/four.csv --out e.safetensors";
 /// For models whose vocabulary is smaller than the tokenizer's.
@@ -44,7 +55,13 @@ pub const KINDS: [Kind; 30] = [
         commands: &["config validate {}", "config show {}"],
         ..ALONE
     },
-    Kind { name: "config-run", seeds: &["tiny.toml", "rich.toml"], commands: &["train {} --dry-run"], ..ALONE },
+    Kind {
+        name: "config-run",
+        seeds: &["tiny.toml", "rich.toml"],
+        commands: &["train {} --dry-run"],
+        slow: true,
+        ..ALONE
+    },
     Kind { name: "set", seeds: &["sets.txt"], commands: &["config show ../place/tiny.toml --set {content}"], ..ALONE },
     Kind {
         name: "csv",
@@ -196,6 +213,7 @@ pub const KINDS: [Kind; 30] = [
         form: Form::Json,
         layers: &["half"],
         commands: &[RESUME],
+        slow: true,
         ..ALONE
     },
     Kind {
@@ -204,6 +222,7 @@ pub const KINDS: [Kind; 30] = [
         form: Form::Tensors,
         layers: &["half"],
         commands: &[RESUME],
+        slow: true,
         ..ALONE
     },
     Kind {
@@ -214,6 +233,7 @@ pub const KINDS: [Kind; 30] = [
         commands: &[
             "train ../place/tiny.toml --set train.max_steps=16 --set freeze.image=all --set data.feature_cache=m --out run",
         ],
+        slow: true,
         ..ALONE
     },
     Kind {
@@ -233,6 +253,7 @@ pub const KINDS: [Kind; 30] = [
             "run-report m --out page.html",
             "sweep ../place/tiny.toml --grid loss.label_smoothing=0,0.1 --out m",
         ],
+        slow: true,
         ..ALONE
     },
     Kind {
@@ -241,6 +262,7 @@ pub const KINDS: [Kind; 30] = [
         commands: &[
             "zero-shot --model ../place/run/model --data ../place/phantom/manifest.csv --bootstrap 5 --prompts {}",
         ],
+        slow: true,
         ..ALONE
     },
     Kind {
@@ -430,6 +452,15 @@ pub fn copy_folder(from: &Path, to: &Path) {
 }
 
 impl Kind {
+    /// How many cases it has where most kinds have `cases`: more where several share a process.
+    pub fn cases(&self, cases: u64) -> u64 {
+        match self.batch {
+            1 if self.slow => (cases / 10).max(cases.min(10)),
+            1 => cases,
+            _ => cases * 10,
+        }
+    }
+
     /// The files that its patterns name, sorted.
     pub fn seed_files(&self, place: &Path) -> Vec<PathBuf> {
         let mut found: Vec<PathBuf> = Vec::new();

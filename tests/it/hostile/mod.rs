@@ -34,9 +34,6 @@ use mutate::Random;
 /// Cases a kind where no variable says otherwise.
 const CASES: u64 = 40;
 
-/// Times as many of kinds of which several go through one process.
-const MORE: u64 = 5;
-
 struct Settings {
     cases: u64,
     seed: u64,
@@ -133,8 +130,7 @@ fn say(line: &str) {
 impl Campaign<'_> {
     fn run(&self) {
         let batch = self.kind.batch as u64;
-        // Those that share a process cost little.
-        let cases = self.settings.cases * if batch > 1 { MORE } else { 1 };
+        let cases = self.kind.cases(self.settings.cases);
         let (first, end) = self.settings.only.map_or((0, cases), |case| (case, case + 1));
         let next = AtomicU64::new(first);
         std::thread::scope(|scope| {
@@ -246,6 +242,9 @@ impl Campaign<'_> {
             }
         };
         fs::write(folder.join(&name), changed).unwrap();
+        if !random.one_in(4) {
+            forms::mend_checksums(&folder.join(&name));
+        }
         name
     }
 
