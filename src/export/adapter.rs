@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use serde_json::json;
 
-use crate::model::checkpoint::save_safetensors;
+use crate::model::checkpoint::{save_safetensors, write_checksums};
 use crate::model::lora;
 use crate::session::ModelFolder;
 
@@ -72,5 +72,6 @@ pub fn write_adapter(
             "Left out, because the layout has no module of their own for them: {homeless} layers.\n"
         ));
     }
-    write(&folder.join("README.md"), text.as_bytes())
+    write(&folder.join("README.md"), text.as_bytes())?;
+    write_checksums(folder)
 }

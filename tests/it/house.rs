@@ -105,6 +105,7 @@ const DECODERS: [(&str, &str, &[&str]); 16] = [
             "data/prepare/openi.rs",
             "data/prepare/sheet.rs",
             "data/table/formats/parquet/unpack.rs",
+            "model/checkpoint/archive.rs",
         ],
     ),
     ("zip", r"\bzip::", &[]),
@@ -123,7 +124,7 @@ const DECODERS: [(&str, &str, &[&str]); 16] = [
     ("tokenizers", r"\btokenizers::", &["data/text/bpe.rs", "data/text/tokenize.rs"]),
     (
         "safetensors and pickles",
-        r"\bsafetensors::|\bpickle::",
+        r"\bsafetensors::|candle_core::pickle",
         &["model/checkpoint/source.rs", "search/index.rs", "train/checkpoint.rs"],
     ),
 ];

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use reportclip::hub::{DatasetFiles, HubError, HubSettings, ModelFiles, Source};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -384,6 +385,86 @@ fn lengths_are_checked() {
     assert!(!repo_folder(&cache).join("snapshots").exists());
     hub.on(CONFIG, vec![Answer { chunked: true, ..file(b"{}") }]);
     assert_eq!(fs::read(open(&settings).get("config.json").unwrap()).unwrap(), b"{}");
+}
+
+// ---- a Hub that lies ----
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The Hub's side of a large file that it names by its SHA-256.
+fn linked_by_content(to: &str, body: &[u8]) -> Answer {
+    let mut answer = linked(to, body.len());
+    answer.headers.retain(|(name, _)| *name != "X-Linked-Etag");
+    answer.with("X-Linked-Etag", &format!("\"{}\"", sha256(body)))
+}
+
+#[test]
+fn a_part_that_is_junk_is_fetched_anew() {
+    for junk in [&b"jun"[..], b"junkjunkj"] {
+        let (cache, hub, settings) = start();
+        let cdn = Server::start();
+        hub.on(MODEL, vec![linked_by_content(&cdn.url("/blob"), b"nine byte")]);
+        cdn.on("/blob", vec![blob(b"nine byte")]);
+        let blobs = repo_folder(&cache).join("blobs");
+        fs::create_dir_all(&blobs).unwrap();
+        fs::write(blobs.join(format!("{}.incomplete", sha256(b"nine byte"))), junk).unwrap();
+        assert_eq!(fs::read(open(&settings).get("model.safetensors").unwrap()).unwrap(), b"nine byte");
+        assert_eq!(fs::read_dir(&blobs).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn content_that_is_not_what_it_is_named_by_is_never_published() {
+    let (cache, hub, settings) = start();
+    let cdn = Server::start();
+    hub.on(MODEL, vec![linked_by_content(&cdn.url("/blob"), b"nine byte")]);
+    cdn.on("/blob", vec![blob(b"evil byte")]);
+    // As git names "{}\n".
+    let mut small = file(b"[]\n");
+    small.headers.retain(|(name, _)| *name != "ETag");
+    hub.on(CONFIG, vec![small.with("ETag", "\"0967ef424bce6791893e9a57bb952f80fd536e93\"")]);
+    for name in ["model.safetensors", "config.json"] {
+        let error = open(&settings).get(name).unwrap_err();
+        assert!(matches!(error, HubError::WrongContent(..)), "{error}");
+        assert!(line(&error).contains("gives other content than the Hub names, twice"), "{error}");
+    }
+    assert_eq!(cdn.seen().len(), 2, "fetched anew once");
+    assert_eq!(fs::read_dir(repo_folder(&cache).join("blobs")).unwrap().count(), 0);
+    assert!(!repo_folder(&cache).join("snapshots").exists());
+    let mut good = file(b"{}\n");
+    good.headers.retain(|(name, _)| *name != "ETag");
+    hub.on(CONFIG, vec![good.with("ETag", "\"0967ef424bce6791893e9a57bb952f80fd536e93\"")]);
+    assert_eq!(fs::read(open(&settings).get("config.json").unwrap()).unwrap(), b"{}\n");
+}
+
+#[test]
+fn bodies_without_a_length_have_a_limit() {
+    let (cache, hub, settings) = start();
+    let cdn = Server::start();
+    // The Hub tells five bytes; the body does not end there.
+    hub.on(MODEL, vec![linked(&cdn.url("/blob"), 5)]);
+    cdn.on("/blob", vec![Answer { chunked: true, ..blob(&[0; 300_000]) }]);
+    let error = open(&settings).get("model.safetensors").unwrap_err();
+    assert!(line(&error).contains("bytes of 5"), "{error}");
+    hub.on(CONFIG, vec![Answer { chunked: true, ..file(&vec![b' '; (64 << 20) + 1]) }]);
+    let error = open(&settings).get("config.json").unwrap_err();
+    assert!(line(&error).contains("bytes of 67108864"), "{error}");
+    assert_eq!(fs::read_dir(repo_folder(&cache).join("blobs")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_token_that_cannot_be_one_is_told_and_not_shown() {
+    let (_cache, hub, mut settings) = start();
+    for bad in [format!("{TOKEN}\nX-Evil: 1"), format!("{TOKEN} two"), format!("{TOKEN}é"), format!("{TOKEN}\u{7f}")] {
+        settings.token = Some(bad);
+        let error = ModelFiles::open_with(&org_name("main"), &settings).unwrap_err();
+        assert!(matches!(error, HubError::BadToken(_)) && line(&error).contains("HF_TOKEN"), "{error}");
+    }
+    assert!(hub.seen().is_empty());
+    settings.offline = true;
+    ModelFiles::open_with(&org_name("main"), &settings).unwrap();
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod checkpoint_formats;
+mod checksums;
 mod clip_parity;
 mod common;
 mod config;
@@ -13,6 +14,7 @@ mod encoders;
 mod formats;
 mod gradients;
 mod hostile;
+mod hostile_tokenizers;
 mod hostile_weights;
 mod house;
 mod hub;
