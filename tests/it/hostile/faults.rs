@@ -10,7 +10,7 @@ use crate::common::skipped;
 
 /// A fault: its name, a script (`$B` is the program, `$T` its training of a few steps), exit codes that are right, and
 /// what must stand on stderr or, where that is away, in the folder (`file:PATH`).
-const FAULTS: [(&str, &str, &[i32], &str); 20] = [
+const FAULTS: [(&str, &str, &[i32], &str); 24] = [
     ("stderr full", "$T 2>/dev/full", &[0], "file:run/model/model.safetensors"),
     ("stdout full", "$T >/dev/full", &[0, 1], "file:run/model/model.safetensors"),
     ("both full", "$T >/dev/full 2>&1", &[0, 1], "file:run/model/model.safetensors"),
@@ -56,6 +56,21 @@ const FAULTS: [(&str, &str, &[i32], &str); 20] = [
         &[1, 2],
         "error: ",
     ),
+    ("a config that is no text", "$B config validate $'a\\xff.toml'", &[1, 2], "error: "),
+    (
+        "a run folder that is no text",
+        "$B train $C --out $'run\\xff' && test -e $'run\\xff/model/model.safetensors'",
+        &[0],
+        "",
+    ),
+    (
+        "studies that are no text",
+        "cp -r $S s && mv s/0.png $'s/\\xff.png' && mv s/0.txt $'s/\\xff.txt' && \
+         $B data prepare folder s --out p && $B data lint p/manifest.csv",
+        &[0],
+        "",
+    ),
+    ("a setting that is no text", "$B config show $C --set $'seed=\\xff'", &[2], "error: "),
 ];
 
 /// Runs a script in a fresh folder and judges it as any other case.

@@ -337,3 +337,31 @@ fn tensors(random: &mut Random, seed: &[u8]) -> Vec<u8> {
     let header = if random.one_in(5) { mutate::text(random, header, header) } else { json(random, header) };
     [&(header.len() as u64).to_le_bytes(), &header[..], data].concat()
 }
+
+/// The same files from the same seed, and checksums that fit.
+#[test]
+fn changes_are_seeded_and_get_behind_checksums() {
+    let read = |name: &str| fs::read(crate::common::golden(name)).unwrap();
+    let png = read("preprocess/rgb.png");
+    let changed = |case: u64| mutate(&mut Random::new(3, "png", case), Form::Png, &png, &png);
+    assert!((0..50).all(|case| changed(case) == changed(case)) && changed(1) != changed(2));
+    let fits = |png: &[u8]| {
+        let mut rest = &png[PNG.min(png.len())..];
+        while let Some(head) = rest.first_chunk::<4>() {
+            let end = 8 + u32::from_be_bytes(*head) as usize;
+            let (Some(chunk), Some(sum)) = (rest.get(4..end), rest.get(end..end + 4)) else {
+                return false;
+            };
+            if crc(chunk).to_be_bytes() != sum {
+                return false;
+            }
+            rest = &rest[end + 4..];
+        }
+        true
+    };
+    let fitting = (0..200).filter(|&case| fits(&changed(case))).count();
+    assert!((150..200).contains(&fitting), "{fitting} of 200 have sums that fit");
+    let archive = read("clip_formats/torch_bin/pytorch_model.bin");
+    let whole = members(&archive).unwrap();
+    assert!(whole.len() > 10 && members(&write_zip(&whole)).unwrap() == whole);
+}

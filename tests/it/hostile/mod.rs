@@ -267,3 +267,25 @@ impl Campaign<'_> {
         }
     }
 }
+
+/// The campaign finds what it looks for.
+#[test]
+fn an_impolite_end_is_a_finding() {
+    let folder = tempfile::tempdir().unwrap();
+    let classes = |script: &str| -> Vec<&str> {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script]).current_dir(folder.path());
+        let outcome = child::run(command, &folder.path().join("log"));
+        child::judge(&outcome, folder.path()).into_iter().map(|(class, _)| class).collect()
+    };
+    assert!(classes("echo error: it is broken >&2; exit 1").is_empty());
+    assert_eq!(classes("echo \"error: thread panicked\" >&2; exit 101"), ["exit code", "panicked"]);
+    assert_eq!(classes("kill -SEGV $$"), ["abort"]);
+    assert_eq!(classes("exit 1"), ["silence"]);
+    assert_eq!(classes("printf 'error: %0600d\\n' 1 >&2"), ["long line"]);
+    assert_eq!(classes("printf 'error: \\033[2J\\n' >&2"), ["control characters"]);
+    assert_eq!(classes("printf '\\033[2J\\n'"), ["control characters on stdout"]);
+    assert_eq!(classes("echo candle says hello >&2"), ["a line of another sort"]);
+    assert_eq!(classes("echo 'error: Os { code: 2 }' >&2; exit 2"), ["Os {"]);
+    assert_eq!(classes("mkdir -p a; : > a/.model.tmp"), ["left behind"]);
+}
