@@ -2,7 +2,7 @@
 //! works in for long is held by it. Knows no run.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -73,6 +73,42 @@ pub fn is_sha256(text: &str) -> bool {
 /// It cannot be written; the old file is untouched then.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     replace_with(path, |temporary| Ok(fs::write(temporary, bytes)?))
+}
+
+/// [`replace_file`] for what shows patients, or helps to find out who they are: on Unix its owner alone may read it,
+/// from its first byte.
+///
+/// # Errors
+/// As there.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_with(path, |temporary| {
+        // One that a kill left may be open to all.
+        drop(fs::remove_file(temporary));
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(options.open(temporary)?.write_all(bytes)?)
+    })
+}
+
+/// Makes sure that a file that a user names may be written: nothing is there, or with `force` a plain file. Devices and
+/// links are never replaced.
+///
+/// # Errors
+/// Something is there.
+pub fn may_write(path: &Path, force: bool) -> Result<()> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+    let what = match meta.file_type() {
+        kind if kind.is_symlink() => "is a link",
+        kind if kind.is_dir() => "is a folder",
+        kind if !kind.is_file() => "is no plain file",
+        _ => {
+            ensure!(force, "{}: is there already; --force writes over it", path.display());
+            return Ok(());
+        }
+    };
+    bail!("{}: {what}, and only plain files are written over; name another file", path.display())
 }
 
 /// [`replace_file`] for whoever writes to a path of its own.
@@ -183,6 +219,37 @@ mod tests {
         assert!(at("text/deep/weights") < at("text/deep") && at("text/deep") < at("text"));
         assert!(at("text/vocab.txt") < at("text") && at("config.json") < tree.len() - 1);
         assert_eq!(tree.last().unwrap(), dir.path());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_shows_patients_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pictures.json");
+        // As a kill, and an older version, leave them.
+        fs::write(beside(&path, "tmp"), "open").unwrap();
+        fs::write(&path, "open").unwrap();
+        replace_private(&path, b"secret").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_plain_files_are_written_over_and_only_when_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        may_write(&file, false).unwrap();
+        fs::write(&file, "x").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(may_write(&file, false).unwrap_err().to_string().ends_with("is there already; --force writes over it"));
+        may_write(&file, true).unwrap();
+        for path in [Path::new("/dev/null"), dir.path(), &link] {
+            let error = may_write(path, true).unwrap_err().to_string();
+            assert!(error.ends_with("only plain files are written over; name another file"), "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error fs json words span seed device ops metrics` ← `track hub dist` ← `data model loss optim run_report` ←
+//! `error fs digest json words span seed device ops metrics` ← `track hub dist` ← `data model loss optim run_report` ←
 //! `config` ← `session` ← `export eval search` ← `train` ← `sweep` ← `bench` ← `cli`.
 
 pub mod bench;
@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod digest;
 pub mod dist;
 pub mod error;
 pub mod eval;

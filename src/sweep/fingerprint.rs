@@ -1,17 +1,16 @@
 //! What a member was made from, so that a member that was made from something else is not taken for it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use toml::Value;
 
 use crate::config::{Config, KEYS, Kind};
-use crate::data::sources;
+use crate::data::fingerprint::image_contents;
+use crate::data::{Columns, Manifest, sources};
+use crate::digest::{ContentHash, Depth, of_file};
 use crate::hub::{ModelFiles, Source};
 
 /// Everything that changes what a member learns, or what it is compared by, by name.
@@ -39,7 +38,7 @@ impl Part {
 
 impl Fingerprint {
     /// What `config` trains on and how: keys that change weights or which step is the best, and the content of
-    /// manifests, prompts, tokenizer and model. Images are not looked into.
+    /// manifests, their images, prompts, tokenizer and model.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -49,7 +48,7 @@ impl Fingerprint {
             let Some(value) = config.value(key.name) else { continue };
             let text = value.as_str();
             let content = match (key.kind, key.name) {
-                (Kind::Sources, _) => Some(digests.of_sources(value)?),
+                (Kind::Sources, _) => Some(digests.of_sources(value, config)?),
                 (_, "loss.prompts" | "model.tokenizer") => text.map(|path| digests.of(Path::new(path))).transpose()?,
                 (_, "model.path" | "model.image" | "model.text") => {
                     text.map(|name| digests.of_model(name)).transpose()?
@@ -96,39 +95,54 @@ impl Digests {
         if let Some(known) = self.0.get(path) {
             return Ok(known.clone());
         }
-        let mut hash = Sha256::new();
-        let root = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-        for file in files(path).with_context(|| path.display().to_string())? {
-            if path.is_dir() {
-                field(&mut hash, file.strip_prefix(root).unwrap_or(&file).to_string_lossy().as_bytes());
-            }
-            sample(&mut hash, &file).with_context(|| file.display().to_string())?;
+        let place = || path.display().to_string();
+        let files = files(path).with_context(place)?;
+        let mut bytes = 0;
+        for file in &files {
+            bytes += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
         }
-        let digest = hex(hash);
+        let mut hash = ContentHash::default();
+        for file in files {
+            if path.is_dir() {
+                hash.field(file.strip_prefix(path).unwrap_or(&file).to_string_lossy().as_bytes());
+            }
+            hash.field(of_file(&file, Depth::of(bytes)).with_context(|| file.display().to_string())?);
+        }
+        let digest = hash.hex();
         self.0.insert(path.to_path_buf(), digest.clone());
         Ok(digest)
     }
 
-    /// Of the files of data.train and its like, in their order.
-    fn of_sources(&mut self, value: &Value) -> Result<String> {
-        let mut hash = Sha256::new();
+    /// Of the files of data.train and its like, in their order, with their images.
+    fn of_sources(&mut self, value: &Value, config: &Config) -> Result<String> {
+        let mut hash = ContentHash::default();
         for source in value.as_str().into_iter().chain(value.as_array().into_iter().flatten().filter_map(Value::as_str))
         {
-            field(&mut hash, self.of_source(Path::new(source))?.as_bytes());
+            hash.field(self.of_source(Path::new(source), config)?);
         }
-        Ok(hex(hash))
+        Ok(hash.hex())
     }
 
-    /// Of all files with rows that a source names.
+    /// Of all files with rows that a source names, and of these rows' images, as `config` finds them.
     ///
     /// # Errors
     /// One cannot be read.
-    pub fn of_source(&mut self, source: &Path) -> Result<String> {
-        let mut hash = Sha256::new();
-        for file in sources::expand(source)? {
-            field(&mut hash, self.of(&file)?.as_bytes());
+    pub fn of_source(&mut self, source: &Path, config: &Config) -> Result<String> {
+        let (columns, root) = (Columns::from(&config.data), config.data.image_root.as_deref());
+        // Under a name that no file has: the same rows may have other images elsewhere.
+        let key = PathBuf::from(format!("{}\0{root:?}\0{}", source.display(), columns.image));
+        if let Some(known) = self.0.get(&key) {
+            return Ok(known.clone());
         }
-        Ok(hex(hash))
+        let mut hash = ContentHash::default();
+        for file in sources::expand(source)? {
+            hash.field(self.of(&file)?);
+        }
+        let rows = Manifest::open(source, &columns, root)?.rows;
+        image_contents(&rows.iter().collect::<Vec<_>>()).iter().for_each(|content| hash.field(content));
+        let digest = hash.hex();
+        self.0.insert(key, digest.clone());
+        Ok(digest)
     }
 
     /// Of a folder, or the commit of a repository of the hub.
@@ -149,34 +163,6 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     entries.sort();
     let inside = entries.iter().map(|entry| files(entry)).collect::<std::io::Result<Vec<_>>>()?;
     Ok(inside.concat())
-}
-
-/// A whole file, or of a large one its length and parts all over it: weights that were trained on differ everywhere.
-fn sample(hash: &mut Sha256, path: &Path) -> std::io::Result<()> {
-    const PART: u64 = 1 << 20;
-    const PARTS: u64 = 64;
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let step = if length <= PART * PARTS { PART } else { length / PARTS };
-    hash.update(length.to_le_bytes());
-    let mut part = Vec::new();
-    for start in (0..length).step_by(step as usize) {
-        file.seek(SeekFrom::Start(start))?;
-        part.clear();
-        file.by_ref().take(PART).read_to_end(&mut part)?;
-        hash.update(&part);
-    }
-    Ok(())
-}
-
-/// With its length, so that no two lists of fields run into one.
-fn field(hash: &mut Sha256, bytes: &[u8]) {
-    hash.update((bytes.len() as u64).to_le_bytes());
-    hash.update(bytes);
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -204,16 +190,5 @@ mod tests {
         std::fs::write(place("a").join("weights"), "z").unwrap();
         assert_eq!(of("1", "a").changes(&before), ["what model.path = a holds has changed"]);
         assert_eq!(before.changes(&Fingerprint::default())[1], "optim.lr was not set and is 1 now");
-    }
-
-    #[test]
-    fn large_files_are_looked_at_all_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("large");
-        let file = File::create(&path).unwrap();
-        file.set_len(100 << 20).unwrap();
-        let before = Digests::default().of(&path).unwrap();
-        std::os::unix::fs::FileExt::write_at(&file, b"x", (50 << 20) + 7).unwrap();
-        assert_ne!(Digests::default().of(&path).unwrap(), before);
     }
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::best_metric::validation_labels;
-use super::fingerprint::Fingerprint;
 use super::prepare::Prepared;
 use super::supervision::targets_of;
 use crate::config::{Config, KEYS, Key, MayDiffer};
+use crate::digest::ContentHash;
 use crate::dist::Collective;
 use crate::error::{Problem, Problems};
 use crate::model::Params;
@@ -23,7 +23,7 @@ pub(super) fn agree(world: &dyn Collective, config: &Config, prepared: &Prepared
     }
     let mut own = BTreeMap::from([
         ("the program's version".to_string(), program()),
-        ("the pairs' fingerprint".into(), prepared.data_fingerprint.clone()),
+        ("the pairs' fingerprint".into(), prepared.pairs_fingerprint.clone()),
         ("the labels' and prompts' fingerprint".into(), of_labels(config, prepared)),
         ("the weights' fingerprint".into(), of_weights(&prepared.params)?),
     ]);
@@ -65,9 +65,9 @@ fn program() -> String {
 }
 
 fn of_weights(params: &Params) -> Result<String> {
-    let mut print = Fingerprint::new();
+    let mut print = ContentHash::default();
     for param in params.iter() {
-        print.field(param.spec.name.as_bytes());
+        print.field(&param.spec.name);
         print.numbers(&param.var)?;
     }
     Ok(short(print))
@@ -78,17 +78,17 @@ fn of_labels(config: &Config, prepared: &Prepared) -> String {
     let prompts = prepared.prompts.as_ref();
     let of_validation = validation_labels(&config.loss, &prepared.val, prompts);
     let targets = targets_of(&config.loss, &prepared.val, of_validation.as_ref().ok());
-    let mut print = Fingerprint::new();
-    print.field(format!("{:?}", prepared.supervision).as_bytes());
-    print.field(format!("{prompts:?}").as_bytes());
+    let mut print = ContentHash::default();
+    print.field(format!("{:?}", prepared.supervision));
+    print.field(format!("{prompts:?}"));
     // Why there are none may name a path, and paths may differ between ranks.
-    print.field(format!("{:?}", of_validation.ok()).as_bytes());
-    print.field(format!("{targets:?}").as_bytes());
-    print.field(prepared.best_metric.word().as_bytes());
+    print.field(format!("{:?}", of_validation.ok()));
+    print.field(format!("{targets:?}"));
+    print.field(prepared.best_metric.word());
     short(print)
 }
 
 /// Enough to tell two apart, and short enough to be read.
-fn short(print: Fingerprint) -> String {
+fn short(print: ContentHash) -> String {
     print.hex()[..16].to_string()
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
-use super::fingerprint::Fingerprint;
 use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
 use crate::data::{Dataset, FeatureCache, Prefetch, Prepared, Row};
+use crate::digest::ContentHash;
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
 use crate::session::image_features_change;
@@ -48,7 +48,7 @@ impl Trainer<'_> {
             return Ok(None);
         }
         let layers = format!("{:?} {frozen:?}", self.folder.config.vision);
-        let key = key(&layers, &self.state.params, &self.train)?;
+        let key = key(&layers, &self.state.params, &self.train, &self.train_images)?;
         let path = self.world.from_first(|| Ok(path(self.config, self.writer.run().map(RunFolder::path), &key)))?;
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
         let rows = self.train.rows.len();
@@ -137,26 +137,18 @@ fn path(config: &Config, run: Option<&Path>, key: &str) -> PathBuf {
     folder.join(format!("{}.f32", &key[..16]))
 }
 
-/// Over all that the features depend on: the frozen layers' shape and weights, preprocessing, and the images by name,
-/// size and time.
-fn key(layers: &str, params: &Params, dataset: &Dataset) -> Result<String> {
-    let mut print = Fingerprint::new();
-    print.field(env!("CARGO_PKG_VERSION").as_bytes());
-    print.field(layers.as_bytes());
-    print.field(dataset.preprocess.to_json().to_string().as_bytes());
+/// Over all that the features depend on: the frozen layers' shape and weights, preprocessing, and what the images of the
+/// training rows hold.
+fn key(layers: &str, params: &Params, dataset: &Dataset, images: &str) -> Result<String> {
+    let mut print = ContentHash::default();
+    print.field(env!("CARGO_PKG_VERSION"));
+    print.field(layers);
+    print.field(dataset.preprocess.to_json().to_string());
     let below = |p: &&Param| p.spec.part == Part::Image && !p.trainable;
     for param in params.iter().filter(below) {
-        print.field(param.spec.name.as_bytes());
+        print.field(&param.spec.name);
         print.numbers(&param.var)?;
     }
-    for row in &dataset.rows {
-        let image = row.image();
-        print.field(image.to_string().as_bytes());
-        let meta = std::fs::metadata(image.file()).ok();
-        let time =
-            meta.as_ref().and_then(|m| m.modified().ok()).and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-        print.field(&meta.map_or(0, |m| m.len()).to_le_bytes());
-        print.field(&time.map_or(0, |t| t.as_nanos()).to_le_bytes());
-    }
+    print.field(images);
     Ok(print.hex())
 }

@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 
 use super::best_metric::{self, validation_labels};
-use super::fingerprint::Fingerprint;
 use super::leaks;
 use super::order::sampler;
 use super::records::SkippedRow;
@@ -17,6 +16,7 @@ use crate::data::leaks::{Side, shared};
 use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, image, sides};
 use crate::data::{Flip, LongReports, OnError};
+use crate::digest::ContentHash;
 use crate::dist::Collective;
 use crate::error::{Problem, ProblemList, Problems, one_line};
 use crate::metrics::Metric;
@@ -50,8 +50,8 @@ pub struct Prepared {
     pub device_reason: String,
     /// Lines to tell once: automatic choices with their reasons, warnings.
     pub notes: Vec<Note>,
-    /// SHA-256 over the pairs of both splits.
-    pub data_fingerprint: String,
+    /// SHA-256 over the pairs of both splits: names of images, reports, splits.
+    pub pairs_fingerprint: String,
     /// What objectives ask for beside pairs.
     pub supervision: Supervision,
     /// Rows that were left out when the manifests were opened.
@@ -149,7 +149,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         },
         sources: splits.sources,
         folder: model.folder,
-        data_fingerprint: splits.fingerprint,
+        pairs_fingerprint: splits.fingerprint,
         val: splits.val,
         device,
         device_reason,
@@ -360,13 +360,13 @@ fn check_freeze(config: &Config, model: &ClipConfig, problems: &mut ProblemList)
     }
 }
 
-/// Over image file names, reports and splits; says whether a resumed run sees the same pairs.
+/// Over image file names, reports and splits; says whether ranks see the same pairs.
 fn fingerprint<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
-    let mut print = Fingerprint::new();
+    let mut print = ContentHash::default();
     for row in rows {
         let image = row.image_name();
         let image = image.rsplit(['/', '\\']).next().unwrap_or(image);
-        [image, row.report(), row.split().unwrap_or("")].iter().for_each(|field| print.field(field.as_bytes()));
+        [image, row.report(), row.split().unwrap_or("")].iter().for_each(|field| print.field(field));
     }
     print.hex()
 }

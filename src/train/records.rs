@@ -15,7 +15,7 @@ pub struct RunRecord {
     pub seed: u64,
     /// Device and why.
     pub device: String,
-    /// SHA-256 over the pairs.
+    /// SHA-256 over all that training takes from the data.
     pub data_fingerprint: String,
     /// Training and validation pairs.
     pub pairs: (usize, usize),
@@ -65,7 +65,7 @@ pub struct Progress {
     pub step: u64,
     /// Steps in all, as planned: the schedule depends on it.
     pub total_steps: u64,
-    /// SHA-256 over the pairs.
+    /// SHA-256 over all that training takes from the data.
     pub data_fingerprint: String,
     /// The step of the last validation.
     pub last_eval: Option<u64>,

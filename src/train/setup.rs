@@ -9,6 +9,7 @@ use candle_core::DType;
 
 use super::chance::ChanceWatch;
 use super::checkpoint;
+use super::data_fingerprint::DataFingerprint;
 use super::handshake::agree;
 use super::plan::{Plan, plan};
 use super::prepare::Prepared;
@@ -34,14 +35,21 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         agree(&*world, config, &prepared)?;
         let plan = plan(config, &prepared, &*world);
-        let Prepared { params, folder, train, val, device, data_fingerprint, skipped, device_reason, .. } = prepared;
-        let progress = Progress { total_steps: plan.total_steps, data_fingerprint, ..Progress::default() };
+        // Reading all images once is enough: ranks agree in what they are called.
+        let data = world.from_first(|| DataFingerprint::of(&prepared))?;
+        let Prepared { params, folder, train, val, device, skipped, device_reason, .. } = prepared;
+        let progress = Progress { total_steps: plan.total_steps, data_fingerprint: data.hex(), ..Progress::default() };
         let mut state = fresh_state(config, &plan, params, progress)?;
         // With all that is ever trained.
         let parameters = state.params.count();
         let restored = world.from_first(|| Ok(checkpoint.is_some()))?;
         if restored {
-            restore(&*world, checkpoint, &mut state, &plan)?;
+            checkpoint::restore(&*world, checkpoint, &mut state)?;
+            if state.progress.data_fingerprint != data.hex() {
+                let before = run.as_ref().and_then(|run| DataFingerprint::read(run.path()));
+                return Err(data.refused(before.as_ref()));
+            }
+            goes_on(&mut state.progress, &plan)?;
         }
         let record = RunRecord {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -54,7 +62,11 @@ impl<'a> Trainer<'a> {
             total_steps: plan.total_steps,
             ranks: world.size(),
         };
+        let folder_path = run.as_ref().map(|run| run.path().to_path_buf());
         let writer = RunWriter::open(run, config, &record, &state.progress)?;
+        if let Some(path) = folder_path.filter(|_| !restored) {
+            data.write(&path)?;
+        }
         let frozen = thaw::apply(config, plan.thaw, state.progress.step, &mut state.params);
         let mut trainer = Self {
             config,
@@ -70,6 +82,7 @@ impl<'a> Trainer<'a> {
             state,
             train: Arc::new(train),
             val,
+            train_images: data.train_images,
             folder,
             device,
             writer,
@@ -96,15 +109,8 @@ fn fresh_state(config: &Config, plan: &Plan, mut params: Params, progress: Progr
     Ok(State { params, optimizer, ema, progress })
 }
 
-/// Puts the first rank's checkpoint into `state`, if it is one of a run on the same pairs that is not past its end.
-fn restore(world: &dyn Collective, checkpoint: Option<&Path>, state: &mut State, plan: &Plan) -> Result<()> {
-    let fingerprint = state.progress.data_fingerprint.clone();
-    checkpoint::restore(world, checkpoint, state)?;
-    let progress = &mut state.progress;
-    ensure!(
-        progress.data_fingerprint == fingerprint,
-        "cannot resume: the pairs are not those that the run was started on; start a new run"
-    );
+/// Whether a checkpoint is not past the run's end.
+fn goes_on(progress: &mut Progress, plan: &Plan) -> Result<()> {
     ensure!(
         progress.step <= plan.total_steps,
         "cannot resume: the checkpoint is at step {}, and the run would end at step {}",

@@ -35,6 +35,8 @@ pub(super) struct Trainer<'a> {
     pub chance: ChanceWatch,
     pub train: Arc<Dataset>,
     pub val: Vec<Row>,
+    /// Digest of what the training images hold.
+    pub train_images: String,
     /// For figures of validations.
     pub prompts: Option<Prompts>,
     /// By which validations are compared.

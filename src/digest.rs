@@ -1,0 +1,171 @@
+//! Whether things are the same, by their content: one rule for all that is kept and used again, such as prepared
+//! folders, features, sweeps, resumed runs and indexes.
+//!
+//! A file is the SHA-256 of its bytes. Where all files that are looked at together have more than [`WHOLE`] bytes, and
+//! reading them would take longer than what is saved, a file is its length, the time of its last change, and parts of
+//! it: its beginning, middle and end, or of one above 64 MiB 64 parts all over it.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use candle_core::Tensor;
+use sha2::{Digest, Sha256};
+
+/// Up to so many bytes in all, files are read whole: 16 GiB.
+pub const WHOLE: u64 = 16 << 30;
+
+/// How much of a file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Every byte.
+    Whole,
+    /// Length, time of the last change, and parts.
+    Parts,
+}
+
+impl Depth {
+    /// For files that have `bytes` in all.
+    pub fn of(bytes: u64) -> Self {
+        if bytes <= WHOLE { Self::Whole } else { Self::Parts }
+    }
+}
+
+/// SHA-256 over fields, each with its length, so that no two lists of fields run into one.
+#[derive(Clone, Debug, Default)]
+pub struct ContentHash(Sha256);
+
+impl ContentHash {
+    /// Adds a field.
+    pub fn field(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// Adds the numbers of an f32 tensor.
+    ///
+    /// # Errors
+    /// It has another type.
+    pub fn numbers(&mut self, tensor: &Tensor) -> candle_core::Result<()> {
+        let numbers: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+        for part in numbers.chunks(1 << 16) {
+            self.field(part.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+
+    /// The 32 bytes.
+    pub fn bytes(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+
+    /// As 64 hexadecimal digits.
+    pub fn hex(self) -> String {
+        hex(&self.bytes())
+    }
+}
+
+/// Hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// SHA-256 of bytes, as 64 digits.
+pub fn of_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Of a file, 32 bytes.
+///
+/// # Errors
+/// It cannot be read.
+pub fn of_file(path: &Path, depth: Depth) -> io::Result<[u8; 32]> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    if depth == Depth::Whole {
+        read_all(&mut file, &mut hash)?;
+        return Ok(hash.finalize().into());
+    }
+    let meta = file.metadata()?;
+    let changed = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |t| t.as_secs());
+    hash.update(meta.len().to_le_bytes());
+    hash.update(changed.to_le_bytes());
+    let (count, part) = if meta.len() <= 64 << 20 { (3, 4 << 10) } else { (64, 1 << 20) };
+    let last = meta.len().saturating_sub(part);
+    let mut bytes = Vec::new();
+    for i in 0..count {
+        file.seek(SeekFrom::Start(last / (count - 1) * i))?;
+        bytes.clear();
+        file.by_ref().take(part).read_to_end(&mut bytes)?;
+        hash.update(&bytes);
+    }
+    file.seek(SeekFrom::Start(last))?;
+    read_all(&mut file, &mut hash)?;
+    Ok(hash.finalize().into())
+}
+
+fn read_all(file: &mut File, hash: &mut Sha256) -> io::Result<()> {
+    let mut part = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(()),
+            n => hash.update(&part[..n]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn every_byte_counts_while_there_are_few_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, vec![7; 100_000]).unwrap();
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let of = |depth| of_file(&path, depth).unwrap();
+        let (whole, parts) = (of(Depth::Whole), of(Depth::Parts));
+        assert_eq!(hex(&whole), of_bytes(&vec![7; 100_000]));
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(b"x", 70_001).unwrap();
+        file.set_modified(time).unwrap();
+        assert_ne!(of(Depth::Whole), whole, "same length and time");
+        assert_eq!(of(Depth::Parts), parts, "what parts are made for");
+        file.write_all_at(b"x", 99_999).unwrap();
+        file.set_modified(time).unwrap();
+        assert_ne!(of(Depth::Parts), parts, "the end is looked at");
+        file.write_all_at(&[7], 99_999).unwrap();
+        file.set_modified(time + std::time::Duration::from_secs(1)).unwrap();
+        assert_ne!(of(Depth::Parts), parts, "the time is looked at");
+        assert_eq!((Depth::of(WHOLE), Depth::of(WHOLE + 1)), (Depth::Whole, Depth::Parts));
+    }
+
+    #[test]
+    fn large_files_are_looked_at_all_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        let file = File::create(&path).unwrap();
+        file.set_len(100 << 20).unwrap();
+        let time = file.metadata().unwrap().modified().unwrap();
+        let before = of_file(&path, Depth::Parts).unwrap();
+        file.write_at(b"x", (50 << 20) + 7).unwrap();
+        file.set_modified(time).unwrap();
+        assert_ne!(of_file(&path, Depth::Parts).unwrap(), before);
+    }
+
+    #[test]
+    fn fields_do_not_run_into_one_another() {
+        let of = |fields: &[&str]| {
+            let mut hash = ContentHash::default();
+            fields.iter().for_each(|field| hash.field(field));
+            hash.hex()
+        };
+        assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
+        assert_eq!(of(&["ab", "c"]), of(&["ab", "c"]));
+    }
+}

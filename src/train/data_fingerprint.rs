@@ -1,0 +1,144 @@
+//! What training takes from the data, by its content, so that a run goes on with nothing else than it was started with.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
+
+use super::prepare::Prepared;
+use crate::data::Row;
+use crate::data::fingerprint::image_contents;
+use crate::digest::{ContentHash, hex, of_bytes};
+use crate::fs::replace_file;
+
+/// File of a run folder that keeps it.
+const FILE: &str = "data.json";
+
+/// Of all training and validation pairs, each kind of thing on its own, so that what has changed has a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DataFingerprint {
+    /// Training and validation pairs.
+    pairs: (usize, usize),
+    kinds: Vec<Kind>,
+    /// SHA-256 over the content of the training images, in the order of their rows.
+    pub train_images: String,
+}
+
+/// One kind of thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kind {
+    name: String,
+    /// SHA-256 over all rows.
+    sha256: String,
+    /// Two digits a row, to count rows that changed. A whole digest would tell patients' numbers to whoever tries all
+    /// of them; one of 256 values fits too many. Empty for what is not of rows.
+    #[serde(default)]
+    rows: String,
+}
+
+impl Kind {
+    fn of_rows(name: &str, fields: impl Iterator<Item = Vec<u8>>) -> Self {
+        let (mut all, mut rows) = (ContentHash::default(), Vec::new());
+        for field in fields {
+            let mut one = ContentHash::default();
+            one.field(&field);
+            rows.push(one.bytes()[0]);
+            all.field(&field);
+        }
+        Self { name: name.into(), sha256: all.hex(), rows: hex(&rows) }
+    }
+
+    fn of(name: &str, fields: &[String]) -> Self {
+        let mut all = ContentHash::default();
+        fields.iter().for_each(|field| all.field(field));
+        Self { name: name.into(), sha256: all.hex(), rows: String::new() }
+    }
+
+    /// What is not as it was in `before`, in words.
+    fn change(&self, before: &Self) -> Option<String> {
+        if self.sha256 == before.sha256 {
+            return None;
+        }
+        let (now, was) = (self.rows.as_bytes().chunks(2), before.rows.as_bytes().chunks(2));
+        let (total, differ) = (now.len(), now.zip(was).filter(|(a, b)| a != b).count());
+        // Two things in 256 share their digits by chance.
+        let count = format!(" changed in at least {} of {total} rows", differ.max(1));
+        Some(self.name.clone() + if total > 0 { &count } else { " changed" })
+    }
+}
+
+impl DataFingerprint {
+    /// Reads every image once.
+    pub(super) fn of(prepared: &Prepared) -> Result<Self> {
+        let (train, val) = (&prepared.train.rows, &prepared.val);
+        let rows: Vec<&Row> = train.iter().chain(val).collect();
+        let contents = image_contents(&rows);
+        let text = |text: Option<&str>| text.map_or_else(|| vec![0], |text| [&[1], text.as_bytes()].concat());
+        let of = |name: &str, pick: &dyn Fn(&Row) -> Vec<u8>| Kind::of_rows(name, rows.iter().map(|row| pick(row)));
+        let name = |row: &Row| {
+            let name = row.image_name();
+            name.rsplit(['/', '\\']).next().unwrap_or(name).as_bytes().to_vec()
+        };
+        let extra: usize = prepared.prompts.as_ref().map_or(0, |p| p.classes.len());
+        let others = |row: &Row| (0..extra).flat_map(|i| text(row.extra(i)).into_iter().chain([b'\n'])).collect();
+        let mut train_images = ContentHash::default();
+        contents[..train.len()].iter().for_each(|content| train_images.field(content));
+        let folder = &prepared.folder;
+        let prompts: Vec<String> = prepared.prompts.iter().map(|prompts| format!("{prompts:?}")).collect();
+        let mut tokenizer = vec![folder.tokenizer.class().to_string(), folder.tokenizer.context_length().to_string()];
+        tokenizer.extend(folder.tokenizer.files().iter().map(|(_, bytes)| of_bytes(bytes)));
+        let kinds = vec![
+            of("file names of images", &name),
+            Kind::of_rows("images", contents.iter().map(|content| content.to_vec())),
+            of("reports", &|row| row.report().as_bytes().to_vec()),
+            of("splits", &|row| text(row.split())),
+            of("patients", &|row| text(row.patient_id())),
+            of("studies", &|row| text(row.study_id())),
+            of("labels", &|row| text(row.label())),
+            of("findings", &others),
+            Kind::of("the prompts", &prompts),
+            Kind::of("the tokenizer", &tokenizer),
+            Kind::of("the preprocessing of images", &[folder.preprocess.to_json().to_string()]),
+        ];
+        Ok(Self { pairs: (train.len(), val.len()), kinds, train_images: train_images.hex() })
+    }
+
+    /// One digest of all.
+    pub(super) fn hex(&self) -> String {
+        let mut all = ContentHash::default();
+        all.field(format!("{:?}", self.pairs));
+        for kind in &self.kinds {
+            all.field(&kind.name);
+            all.field(&kind.sha256);
+        }
+        all.hex()
+    }
+
+    /// Keeps it in the run folder.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub(super) fn write(&self, run: &Path) -> Result<()> {
+        replace_file(&run.join(FILE), &serde_json::to_vec(self)?)
+    }
+
+    /// The one that the run was started with, where its folder still says.
+    pub(super) fn read(run: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(run.join(FILE)).ok()?).ok()
+    }
+
+    /// Why a run that was started with `before` is not gone on with.
+    pub(super) fn refused(&self, before: Option<&Self>) -> anyhow::Error {
+        let changes = before.map_or_else(Vec::new, |before| self.changes(before));
+        let changes = if changes.is_empty() { String::new() } else { format!(": {}", changes.join(", ")) };
+        anyhow!("cannot resume: the pairs are not those that the run was started on{changes}; start a new run")
+    }
+
+    fn changes(&self, before: &Self) -> Vec<String> {
+        if self.pairs != before.pairs {
+            let ((train, val), (trained, validated)) = (self.pairs, before.pairs);
+            return vec![format!("{trained} training and {validated} validation pairs are {train} and {val} now")];
+        }
+        self.kinds.iter().zip(&before.kinds).filter_map(|(now, was)| now.change(was)).collect()
+    }
+}
