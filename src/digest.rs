@@ -7,9 +7,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use anyhow::{Context, Result};
 use candle_core::Tensor;
 use sha2::{Digest, Sha256};
 
@@ -72,9 +73,14 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// SHA-256 of bytes, as 64 digits.
+/// SHA-256 of bytes.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// The same as 64 digits.
 pub fn of_bytes(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    hex(&sha256(bytes))
 }
 
 /// Of a file, 32 bytes.
@@ -104,6 +110,37 @@ pub fn of_file(path: &Path, depth: Depth) -> io::Result<[u8; 32]> {
     file.seek(SeekFrom::Start(last))?;
     read_all(&mut file, &mut hash)?;
     Ok(hash.finalize().into())
+}
+
+/// Of a file, or of all files of a folder at any depth with their names there.
+///
+/// # Errors
+/// One cannot be read.
+pub fn of_tree(path: &Path) -> Result<[u8; 32]> {
+    let files = files(path).with_context(|| path.display().to_string())?;
+    let mut bytes = 0;
+    for file in &files {
+        bytes += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
+    }
+    let mut hash = ContentHash::default();
+    for file in &files {
+        if path.is_dir() {
+            hash.field(file.strip_prefix(path).unwrap_or(file).to_string_lossy().as_bytes());
+        }
+        hash.field(of_file(file, Depth::of(bytes)).with_context(|| file.display().to_string())?);
+    }
+    Ok(hash.bytes())
+}
+
+/// The files at `path`, those of folders inside included, in the order of their names.
+fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(path)?.map(|e| Ok(e?.path())).collect::<io::Result<_>>()?;
+    entries.sort();
+    let inside = entries.iter().map(|entry| files(entry)).collect::<io::Result<Vec<_>>>()?;
+    Ok(inside.concat())
 }
 
 fn read_all(file: &mut File, hash: &mut Sha256) -> io::Result<()> {

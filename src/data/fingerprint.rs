@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::image::{self, Picture};
 use super::{ImageSource, Row};
-use crate::digest::{Depth, of_file};
+use crate::digest::{Depth, of_file, sha256};
 
 /// Half a SHA-256: equal for equal files.
 pub type FileDigest = [u8; 16];
@@ -29,8 +29,8 @@ const WORDS: usize = NEAR as usize + 1;
 pub fn digest(image: &ImageSource, bytes: &[u8]) -> FileDigest {
     let mut hash = Sha256::new();
     hash.update(bytes);
-    if let ImageSource::File(path) = image {
-        hash.update(image::frame_of(path).1.to_le_bytes());
+    if let ImageSource::File(_) = image {
+        hash.update(image::frame_of(image.file()).1.to_le_bytes());
     }
     let mut half = [0; 16];
     half.copy_from_slice(&hash.finalize()[..16]);
@@ -42,20 +42,20 @@ pub fn digest(image: &ImageSource, bytes: &[u8]) -> FileDigest {
 pub fn image_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
     let place = |row: &&Row| match row.image() {
         // Frames share their file.
-        ImageSource::File(path) => ImageSource::File(image::frame_of(&path).0),
+        file @ ImageSource::File(_) => image::frame_of(file.file()).0.into(),
         packed => packed,
     };
     let mut places: Vec<ImageSource> = rows.par_iter().map(place).collect();
     let (mut distinct, mut numbers) = numbered(&places);
     let depth = Depth::of(distinct.par_iter().map(|place| place.file_len().unwrap_or(0)).sum());
     if depth == Depth::Parts && places.iter().any(|place| matches!(place, ImageSource::Packed(_))) {
-        places = places.iter().map(|place| ImageSource::File(place.file().to_path_buf())).collect();
+        places = places.iter().map(|place| place.file().to_path_buf().into()).collect();
         (distinct, numbers) = numbered(&places);
     }
     let content = |place: &ImageSource| -> [u8; 32] {
         match place {
-            ImageSource::Packed(_) => place.bytes().map_or([0; 32], |bytes| Sha256::digest(bytes).into()),
-            ImageSource::File(path) => of_file(path, depth).unwrap_or_default(),
+            ImageSource::Packed(_) => place.bytes().map_or([0; 32], |bytes| sha256(&bytes)),
+            ImageSource::File(_) => of_file(place.file(), depth).unwrap_or_default(),
         }
     };
     let contents: Vec<[u8; 32]> = distinct.par_iter().map(content).collect();

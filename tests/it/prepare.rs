@@ -197,7 +197,7 @@ fn chexpert_plus_and_padchest() {
     write(root.join("df_chexpert_plus_240401.csv"), csv);
     picture(root.join("PNG/train/patient1/study1/view1_frontal.png"), 0);
     picture(root.join("PNG/valid/patient2/study1/view1_frontal.png"), 1);
-    ok(dir.path(), &["data", "prepare", "chexpert-plus", "chexpert", "--out", "a"]);
+    ok(dir.path(), &["data", "prepare", "chexpert-plus", "chexpert", "--out", "a", "--keep-paths"]);
     let a = rows(&dir.path().join("a/manifest.csv"));
     assert_eq!(a[0]["report"], "HISTORY: 72 years\nFINDINGS: Clear.\nIMPRESSION: Normal.");
     assert_eq!((a[1]["report"].as_str(), a[1]["split"].as_str()), ("the whole report", "val"));
@@ -255,6 +255,193 @@ fn a_folder_becomes_shards_that_train_reads() {
     assert!(plain.contains("13 rows"), "{plain}");
     let manifest = fs::read_to_string(dir.path().join("plain/manifest.csv")).unwrap();
     assert!(!manifest.contains("Miller"));
+}
+
+/// Studies of one patient each, with an image and a report.
+fn studies(dir: &Path, count: u32) {
+    for i in 0..count {
+        picture(dir.join(format!("studies/p{i}/a.png")), i);
+        write(dir.join(format!("studies/p{i}/a.txt")), format!("FINDINGS: number {i}"));
+    }
+}
+
+/// All files below `folder` that are images or shards, by their content.
+fn pixels(folder: &Path) -> Vec<Vec<u8>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension().and_then(|e| e.to_str()) {
+                _ if path.is_dir() => folders.push(path),
+                Some("png" | "jpg" | "tar") => files.push(path),
+                _ => {}
+            }
+        }
+    }
+    files.sort();
+    files.into_iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// What a fresh folder holds is what one with older output must hold, whatever has changed since.
+#[test]
+fn nothing_stale_stays_in_a_prepared_folder() {
+    for shards in [&[][..], &["--webdataset", "3"]] {
+        let dir = tempfile::tempdir().unwrap();
+        studies(dir.path(), 8);
+        let root = dir.path().join("studies");
+        let mut fresh = 0;
+        let mut check = |what: &str, more: &[&str]| {
+            fresh += 1;
+            let new = format!("fresh-{fresh}");
+            let args =
+                |out| [&["data", "prepare", "folder", "studies", "--salt", "x", "--out", out], shards, more].concat();
+            let said = ok(dir.path(), &args("out")).replace("out", "");
+            assert_eq!(said, ok(dir.path(), &args(&new)).replace(&new, ""), "{what}");
+            let (out, new) = (dir.path().join("out"), dir.path().join(new));
+            for name in ["manifest.csv", "rows.csv", "prepared.json"] {
+                assert_eq!(fs::read(out.join(name)).ok(), fs::read(new.join(name)).ok(), "{what}: {name}");
+            }
+            assert!(pixels(&out) == pixels(&new), "{what}");
+        };
+        check("the first time", &[]);
+        check("again", &[]);
+        check("smaller", &["--size", "16"]);
+        check("larger", &["--size", "20"]);
+        check("as they are", &[]);
+        write(root.join("p1/a.txt"), "FINDINGS: corrected");
+        check("a corrected report", &[]);
+        // Same length, same time, other pixels.
+        let image = root.join("p2/a.png");
+        let time = fs::metadata(&image).unwrap().modified().unwrap();
+        let mut bytes = fs::read(root.join("p3/a.png")).unwrap();
+        bytes.resize(fs::metadata(&image).unwrap().len() as usize, 0);
+        fs::write(&image, bytes).unwrap();
+        fs::File::options().write(true).open(&image).unwrap().set_modified(time).unwrap();
+        check("another image", &[]);
+        fs::remove_dir_all(root.join("p4")).unwrap();
+        fs::remove_dir_all(root.join("p5")).unwrap();
+        check("fewer studies", &[]);
+        write(root.join("p6/a.png"), "broken");
+        check("an image that broke", &[]);
+        // What has another name is not touched.
+        write(dir.path().join("out/images/ab/mine.png"), "mine");
+        write(dir.path().join("out/mine-000000.tar"), "mine");
+        ok(dir.path(), &[&["data", "prepare", "folder", "studies", "--salt", "x", "--out", "out"], shards].concat());
+        assert!(
+            dir.path().join("out/images/ab/mine.png").is_file() && dir.path().join("out/mine-000000.tar").is_file()
+        );
+    }
+}
+
+#[test]
+fn what_is_finished_is_not_done_again() {
+    for shards in [&[][..], &["--webdataset", "2"]] {
+        let dir = tempfile::tempdir().unwrap();
+        studies(dir.path(), 6);
+        let args = [&["data", "prepare", "folder", "studies", "--size", "16", "--out", "out"], shards].concat();
+        ok(dir.path(), &args);
+        let times = || {
+            let mut paths: Vec<PathBuf> =
+                glob::glob(&dir.path().join("out/**/*").to_string_lossy()).unwrap().flatten().collect();
+            paths.retain(|p| p.extension().is_some_and(|e| e == "jpg" || e == "tar"));
+            paths.into_iter().map(|p| (fs::metadata(&p).unwrap().modified().unwrap(), p)).collect::<Vec<_>>()
+        };
+        let before = times();
+        assert_eq!(before.len(), if shards.is_empty() { 6 } else { 3 });
+        ok(dir.path(), &args);
+        assert_eq!(times(), before);
+        write(dir.path().join("studies/p0/a.txt"), "FINDINGS: corrected");
+        ok(dir.path(), &args);
+        let rewritten = times().iter().zip(&before).filter(|(a, b)| a != b).count();
+        assert_eq!(rewritten, usize::from(!shards.is_empty()), "one shard holds that row, and no image changes");
+    }
+}
+
+#[test]
+fn another_salt_or_data_set_and_nothing_readable_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    studies(dir.path(), 3);
+    let error = |args: &[&str]| {
+        let output = run(dir.path(), &[&["data", "prepare"], args].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        String::from_utf8(output.stderr).unwrap().trim().to_string()
+    };
+    ok(dir.path(), &["data", "prepare", "folder", "studies", "--out", "out", "--salt", "x"]);
+    let other = error(&["folder", "studies", "--out", "out", "--salt", "y"]);
+    assert!(other.contains("out: was made with another salt"), "{other}");
+    let none = error(&["folder", "studies", "--out", "out"]);
+    assert!(none.contains("out: was made with a --salt; name the same one"), "{none}");
+    let empty = error(&["folder", "studies", "--out", "new", "--salt", " "]);
+    assert!(empty.contains("--salt is empty"), "{empty}");
+    write(dir.path().join("roco/train_captions.csv"), "ID,Caption\na,text\n");
+    picture(dir.path().join("roco/train/a.jpg"), 0);
+    let other = error(&["roco", "roco", "--out", "out", "--salt", "x"]);
+    assert!(other.contains("holds what was made from folder; name another --out for roco"), "{other}");
+    write(dir.path().join("older/manifest.csv"), "image,report\n");
+    let older = error(&["folder", "studies", "--out", "older"]);
+    assert!(older.contains("holds manifest.csv without prepared.json"), "{older}");
+    for more in [&[][..], &["--webdataset", "2"]] {
+        for i in 0..3 {
+            write(dir.path().join(format!("studies/p{i}/a.png")), "broken");
+        }
+        let args = [&["folder", "studies", "--out", "none"], more].concat();
+        assert!(error(&args).ends_with("none of the 3 images can be read"), "{args:?}");
+    }
+    // The salt that was drawn is its owner's from the first byte; a look at the finished file is all that a test has.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let salt = fs::metadata(dir.path().join("none/salt")).unwrap();
+        assert_eq!(salt.permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn paths_that_hold_numbers_of_patients_are_kept_only_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("mimic");
+    write(root.join("mimic-cxr-2.0.0-metadata.csv"), "dicom_id,subject_id,study_id\naaaa-1,10000032,50414267\n");
+    picture(root.join("files/p10/p10000032/s50414267/aaaa-1.jpg"), 0);
+    write(root.join("files/p10/p10000032/s50414267.txt"), "FINDINGS: clear.");
+    let args = ["data", "prepare", "mimic-cxr", "mimic", "--out", "out"];
+    let output = run(dir.path(), &args);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("--keep-paths leaves them where they are"), "{error}");
+    assert!(!dir.path().join("out").exists());
+    ok(dir.path(), &[&args[..], &["--keep-paths"]].concat());
+    assert!(rows(&dir.path().join("out/manifest.csv"))[0]["image"].ends_with("p10000032/s50414267/aaaa-1.jpg"));
+    ok(dir.path(), &[&args[..], &["--webdataset", "5"]].concat());
+    assert!(!dir.path().join("out/manifest.csv").exists(), "the one with the paths");
+    let said = fs::read_to_string(dir.path().join("out/rows.csv")).unwrap();
+    assert!(!said.contains("10000032") && !said.contains("50414267"), "{said}");
+}
+
+/// A disk that is full: nothing half written stays. `ulimit` bounds the length of files; 512 bytes hold no shard.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_no_temporary_files() {
+    let dir = tempfile::tempdir().unwrap();
+    studies(dir.path(), 3);
+    let binary = env!("CARGO_BIN_EXE_reportclip");
+    let fails = |args: &str| {
+        let script = format!("trap '' XFSZ; ulimit -f 1; exec {binary} data {args}");
+        let output = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args}: {error}");
+        assert_eq!(error.lines().filter(|l| l.starts_with("error: ")).count(), 1, "{args}: {error}");
+    };
+    fails("prepare folder studies --out shards --webdataset 3");
+    fails("synth --out phantom --patients 3 --size 64");
+    for out in ["shards", "phantom"] {
+        let left: Vec<_> =
+            fs::read_dir(dir.path().join(out)).into_iter().flatten().map(|e| e.unwrap().path()).collect();
+        let temporary = |p: &&PathBuf| {
+            let name = p.file_name().unwrap().to_string_lossy().into_owned();
+            name.starts_with('.') && name != ".lock" || name.ends_with("partial")
+        };
+        assert!(!left.iter().any(|p| temporary(&p)), "{left:?}");
+    }
 }
 
 #[test]

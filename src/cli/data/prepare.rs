@@ -15,11 +15,15 @@ use crate::train::stop;
     after_help = "Reads a data set in the layout in which it is downloaded: openi, mimic-cxr, roco, chexpert-plus, \
 padchest, or a folder
 of images with texts beside them. Numbers of patients and studies are written as salted hashes. The same command
-goes on where it was stopped.
+goes on where it was stopped, writes anew what was made from other data or with another --size, and removes from the
+folder what it wrote and no row uses any more. Of PNG and JPEG files that keep their size everything but the pixels is
+left out: texts, Exif, profiles. Cells of the CSV are written as they are, and a report may begin with = or +, which
+spreadsheets take for a formula: import it there as text.
 
 Examples:
   reportclip data prepare mimic-cxr /data/mimic-cxr-jpg --out data/mimic --size 512
   reportclip data prepare openi /data/openi --out data/openi
+  reportclip data prepare mimic-cxr /data/mimic-cxr-jpg --out data/mimic --keep-paths
   reportclip data prepare folder studies --out data/ours --size 384 --webdataset 1000"
 )]
 pub(in crate::cli) struct Args {
@@ -35,6 +39,9 @@ pub(in crate::cli) struct Args {
     /// Write images with a shorter side of so many pixels, as JPEG; larger ones only are reduced
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(16..=4096))]
     size: Option<u32>,
+    /// Leave images where they are, metadata and all; the manifest then names their files, and with them patients
+    #[arg(long, conflicts_with_all = ["size", "webdataset"])]
+    keep_paths: bool,
     /// Write tar shards of so many rows
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
     webdataset: Option<u32>,
@@ -54,11 +61,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
         format!("{:?} is no preset; allowed are {}{hint}", args.preset, known.join(", "))
     })?;
     ensure!(args.root.exists(), "{}: there is no such folder", args.root.display());
+    let options = Options {
+        size: args.size,
+        keep_paths: args.keep_paths,
+        shard: args.webdataset.map(|n| n as usize),
+        salt: args.salt.clone(),
+    };
+    options.writes_images(&preset)?;
     stop::listen()?;
     let entries = preset.read(&args.root)?;
     let bar = ProgressBar::new(entries.len() as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left").context("a progress bar")?);
-    let options = Options { size: args.size, shard: args.webdataset.map(|n| n as usize), salt: args.salt.clone() };
     let progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);

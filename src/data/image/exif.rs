@@ -10,6 +10,13 @@ pub(super) fn orientation(exif: &[u8]) -> u16 {
     find(exif).filter(|value| (1..=8).contains(value)).unwrap_or(1)
 }
 
+/// A block of Exif that says nothing but the orientation.
+pub(super) fn only(orientation: u16) -> [u8; 26] {
+    let mut block = *b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\0\0\0\0\0\0\0";
+    block[18..20].copy_from_slice(&orientation.to_be_bytes());
+    block
+}
+
 /// The first directory of a TIFF file holds it.
 fn find(exif: &[u8]) -> Option<u16> {
     let little = match exif.get(..4)? {

@@ -13,6 +13,7 @@ mod png;
 pub mod preprocess;
 mod processors;
 mod resize;
+mod strip;
 
 pub(in crate::data) use budget::most as most_bytes;
 pub use budget::{DEFAULT_MAX_IMAGE_MIB, set_max_image_mib};
@@ -24,3 +25,4 @@ pub use png::encode as png;
 pub(in crate::data) use resize::cell_means;
 #[cfg(test)]
 pub(in crate::data) use resize::{Filter, resize};
+pub(in crate::data) use strip::without_metadata;

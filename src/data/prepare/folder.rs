@@ -23,7 +23,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
 }
 
 fn walk(root: &Path, folder: &Path, depth: usize, entries: &mut Vec<Entry>) -> Result<()> {
-    let place = || folder.display().to_string();
+    let place = || format!("{}: a folder in it", root.display());
     let mut paths: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(place)? {
         paths.push(entry.with_context(place)?.path());
@@ -40,9 +40,12 @@ fn walk(root: &Path, folder: &Path, depth: usize, entries: &mut Vec<Entry>) -> R
             (false, [one]) => one,
             _ => continue,
         };
-        let text = std::fs::read(report).with_context(|| report.display().to_string())?;
+        // Names of folders and files may name patients.
+        let number = entries.len() + 1;
+        let place = || format!("{}: the text of image {number} in the order of names", root.display());
+        let text = std::fs::read(report).with_context(place)?;
         let report = String::from_utf8(text)
-            .with_context(|| format!("{}: is not UTF-8; convert it with `iconv -t UTF-8`", report.display()))?;
+            .with_context(|| format!("{} is not UTF-8; convert it with `iconv -t UTF-8`", place()))?;
         let inside = folder.strip_prefix(root).unwrap_or(folder);
         let name = |path: &Path| Some(path.to_string_lossy().into_owned()).filter(|n| !n.is_empty());
         let patient = inside.components().next().map(|c| c.as_os_str().to_string_lossy().into_owned());

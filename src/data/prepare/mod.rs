@@ -9,7 +9,9 @@ mod folder;
 mod mimic_cxr;
 mod openi;
 mod padchest;
+mod record;
 mod roco;
+mod row;
 mod sheet;
 mod write;
 
@@ -22,14 +24,25 @@ pub use write::{Job, Options, Summary};
 
 type Read = fn(&Path) -> Result<Vec<Entry>>;
 
-/// Name of a preset, whether names of its files are public, and how it is read.
-const PRESETS: [(&str, bool, Read); 6] = [
-    ("openi", true, openi::read),
-    ("mimic-cxr", true, mimic_cxr::read),
-    ("roco", true, roco::read),
-    ("chexpert-plus", true, chexpert_plus::read),
-    ("padchest", true, padchest::read),
-    ("folder", false, folder::read),
+/// What the names of a data set's files say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileNames {
+    /// Nothing of a patient that is not public already.
+    Public,
+    /// The number of a patient, which the data set calls by it too.
+    Numbered,
+    /// Anything: whoever made them wrote what he liked.
+    Private,
+}
+
+/// Name of a preset, what its files are called, and how it is read.
+const PRESETS: [(&str, FileNames, Read); 6] = [
+    ("openi", FileNames::Public, openi::read),
+    ("mimic-cxr", FileNames::Numbered, mimic_cxr::read),
+    ("roco", FileNames::Public, roco::read),
+    ("chexpert-plus", FileNames::Numbered, chexpert_plus::read),
+    ("padchest", FileNames::Public, padchest::read),
+    ("folder", FileNames::Private, folder::read),
 ];
 
 /// A data set whose layout is known.
@@ -37,8 +50,8 @@ const PRESETS: [(&str, bool, Read); 6] = [
 pub struct Preset {
     /// As on the command line.
     pub name: &'static str,
-    /// Whether its file names say nothing of a patient that is not public already.
-    pub public_names: bool,
+    /// What its files are called.
+    pub file_names: FileNames,
     read: Read,
 }
 
@@ -50,7 +63,7 @@ impl Preset {
 
     /// The preset of that name.
     pub fn find(name: &str) -> Option<Self> {
-        PRESETS.into_iter().find(|p| p.0 == name).map(|(name, public_names, read)| Self { name, public_names, read })
+        PRESETS.into_iter().find(|p| p.0 == name).map(|(name, file_names, read)| Self { name, file_names, read })
     }
 
     /// What the data set at `root` holds; images may be missing.

@@ -1,23 +1,23 @@
-//! Entries to a manifest, and where that is asked for to reduced images or shards. What was written is whole and stays,
-//! so the same command goes on where it was stopped.
+//! Entries to a manifest, and where that is asked for to reduced images or shards. What fits still what it was made
+//! from stays, so the same command goes on where it was stopped; all else is made anew or removed.
 
 use std::collections::HashSet;
 use std::fs;
-use std::hash::{BuildHasher, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use rayon::prelude::*;
 use serde::Serialize;
-use serde_json::json;
-use sha2::{Digest, Sha256};
 
-use super::Preset;
 use super::entry::Entry;
-use crate::data::image::{self, reduced};
+use super::record::{FORMAT, Record};
+use super::row::{Prepared, manifest};
+use super::{FileNames, Preset};
 use crate::data::table::{ShardSample, ShardWriter, shard_keys};
-use crate::fs::replace_file;
+use crate::digest::{ContentHash, of_bytes};
+use crate::fs::{FolderLock, replace_file};
 
 /// Where and how it is written.
 pub struct Job<'a> {
@@ -34,12 +34,30 @@ pub struct Job<'a> {
 /// What is written.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Shorter side of the images that are written, pixels; `None` = the images stay where they are.
+    /// Shorter side of the images that are written, pixels; `None` = they keep their size.
     pub size: Option<u32>,
+    /// Images stay where they are, and the manifest names their files, whatever these are called.
+    pub keep_paths: bool,
     /// Rows of a WebDataset shard; `None` = no shards.
     pub shard: Option<usize>,
     /// What patients' and studies' numbers are hashed with; `None` = drawn once and kept in the folder.
     pub salt: Option<String>,
+}
+
+impl Options {
+    /// Whether images of `preset` are written, each under a name that says nothing.
+    ///
+    /// # Errors
+    /// Their paths would name patients, and nobody asked for that.
+    pub fn writes_images(&self, preset: &Preset) -> Result<bool> {
+        ensure!(
+            self.size.is_some() || self.shard.is_some() || self.keep_paths || preset.file_names != FileNames::Numbered,
+            "the paths of {} hold the numbers of patients and studies, which would stand beside their hashes; --size \
+             PIXELS or --webdataset ROWS writes images under other names, --keep-paths leaves them where they are",
+            preset.name
+        );
+        Ok(!self.keep_paths && (self.size.is_some() || preset.file_names == FileNames::Private))
+    }
 }
 
 /// What came of it.
@@ -65,16 +83,6 @@ pub struct Summary {
     pub fingerprint: String,
 }
 
-/// A row as it is written.
-struct Prepared<'a> {
-    entry: &'a Entry,
-    /// Stands for the image in names.
-    key: String,
-    patient: String,
-    study: String,
-    image: String,
-}
-
 impl Job<'_> {
     /// Writes manifest.csv and summary.json, and images or shards.
     ///
@@ -83,8 +91,12 @@ impl Job<'_> {
     pub fn run(&self, preset: &Preset, entries: &[Entry]) -> Result<Summary> {
         let out = self.out;
         let mut summary = Summary { preset: preset.name.into(), ..Summary::default() };
-        fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-        let salt = salt(out, &self.options)?;
+        let writes_images = self.options.writes_images(preset)?;
+        fs::create_dir_all(out)?;
+        // Another call would take what this one writes for stale.
+        let _held = FolderLock::take(out)?;
+        let (record, salt) = Record::begin(out, preset.name, &self.options)?;
+        let record = Mutex::new(record);
         let there: Vec<bool> = entries.par_iter().map(|e| e.image.is_file()).collect();
         let mut rows: Vec<Prepared> = Vec::new();
         for (entry, there) in entries.iter().zip(there) {
@@ -97,9 +109,8 @@ impl Job<'_> {
             }
         }
         if rows.is_empty() {
-            let first = entries.first().map_or(String::new(), |e| format!(", for example {}", e.image.display()));
             bail!(
-                "{} entries, but {} images are not there and {} reports are empty{first}",
+                "{} entries, but {} images are not there and {} reports are empty; does the data set lie as it is downloaded?",
                 entries.len(),
                 summary.missing_images,
                 summary.empty_reports
@@ -107,21 +118,26 @@ impl Job<'_> {
         }
         let before = rows.len();
         if let Some(each) = self.options.shard {
-            summary.shards = self.shards(&mut rows, each)?;
-        } else if self.options.size.is_some() || !preset.public_names {
+            summary.shards = self.shards(&mut rows, each, &record)?;
+        } else if writes_images {
             self.copy_images(&mut rows)?;
         }
         rows.retain(|r| !r.image.is_empty());
+        ensure!(!rows.is_empty(), "none of the {before} images can be read");
         let manifest = manifest(&rows)?;
         let distinct = |key: fn(&Prepared) -> String| rows.iter().map(key).collect::<HashSet<_>>().len();
         summary.unreadable_images = before - rows.len();
         summary.rows = rows.len();
         summary.patients = distinct(|r| r.patient.clone());
         summary.studies = distinct(|r| r.study.clone());
-        summary.fingerprint = hex(&Sha256::digest(&manifest));
+        summary.fingerprint = of_bytes(&manifest);
         let name = if self.options.shard.is_some() { "rows.csv" } else { "manifest.csv" };
         replace_file(&out.join(name), &manifest)?;
         replace_file(&out.join("summary.json"), &serde_json::to_vec_pretty(&summary)?)?;
+        // Members of shards stand below the shard's name.
+        let file = |image: &str| image.split_once(".tar/").map_or(image.to_string(), |(tar, _)| format!("{tar}.tar"));
+        let kept = rows.iter().map(|r| file(&r.image)).collect();
+        record.into_inner().unwrap_or_else(PoisonError::into_inner).remove_stale(out, name, &kept)?;
         Ok(summary)
     }
 
@@ -130,29 +146,34 @@ impl Job<'_> {
         let (done, total) = (AtomicUsize::new(0), rows.len());
         let one = |row: &mut Prepared| -> Result<()> {
             ensure!(!(self.stop)(), STOPPED);
-            let place =
-                |ending: &str| PathBuf::from("images").join(&row.key[..2]).join(format!("{}.{ending}", row.key));
-            let known = ["jpg", "png"].map(place).into_iter().find(|p| self.out.join(p).is_file());
-            row.image = match known {
-                Some(path) => path.to_string_lossy().into_owned(),
-                None => match row.encoded(self.options.size) {
-                    Ok((bytes, ending)) => {
-                        let path = place(ending);
-                        fs::create_dir_all(self.out.join(&path).parent().unwrap_or(self.out))?;
-                        replace_file(&self.out.join(&path), &bytes)?;
-                        path.to_string_lossy().into_owned()
-                    }
-                    Err(_) => String::new(),
-                },
-            };
+            row.image = self.copy_image(row)?.unwrap_or_default();
             (self.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             Ok(())
         };
         rows.par_iter_mut().map(one).collect()
     }
 
+    /// Where the image is written, below the folder; `None` where it cannot be read.
+    fn copy_image(&self, row: &Prepared) -> Result<Option<String>> {
+        let size = self.options.size;
+        let place = |source, ending: &str| {
+            format!("images/{}/{}-{}.{ending}", &row.key[..2], row.key, row.made_from(source, size))
+        };
+        let source = row.source();
+        let known = ["jpg", "png"].map(|ending| place(source, ending));
+        if let Some(known) = known.into_iter().find(|p| self.out.join(p).is_file()) {
+            return Ok(Some(known));
+        }
+        let Ok(image) = row.encoded(size) else { return Ok(None) };
+        let name = place(image.source, image.ending);
+        let path = self.out.join(&name);
+        fs::create_dir_all(path.parent().unwrap_or(self.out))?;
+        replace_file(&path, &image.bytes)?;
+        Ok(Some(name))
+    }
+
     /// Writes shards of `each` rows, split by split, in an order that is random and always the same; says how many.
-    fn shards(&self, rows: &mut [Prepared], each: usize) -> Result<usize> {
+    fn shards(&self, rows: &mut [Prepared], each: usize, record: &Mutex<Record>) -> Result<usize> {
         let split = |r: &Prepared| r.entry.split.clone().unwrap_or_else(|| "all".into());
         rows.sort_by_cached_key(|r| (split(r), r.key.clone()));
         let (done, total) = (AtomicUsize::new(0), rows.len());
@@ -166,8 +187,12 @@ impl Job<'_> {
         let count = parts.len();
         let one = |(name, part): (String, &mut [Prepared])| -> Result<()> {
             let path = self.out.join(&name);
-            if !path.is_file() {
-                self.shard(&path, part)?;
+            let before = lock(record).shards.get(&name).filter(|_| path.is_file()).cloned();
+            if before.is_none_or(|before| before != self.content(part)) {
+                let content = self.shard(&path, part)?;
+                let mut record = lock(record);
+                record.shards.insert(name.clone(), content);
+                record.save(self.out)?;
             }
             (self.progress)(done.fetch_add(part.len(), Ordering::Relaxed) + part.len(), total);
             let held = shard_keys(&path)?;
@@ -180,98 +205,40 @@ impl Job<'_> {
         Ok(count)
     }
 
-    /// Writes one shard. Rows whose image cannot be read are left out.
-    fn shard(&self, path: &Path, rows: &[Prepared]) -> Result<()> {
+    /// Digest of all that a shard of these rows is made from.
+    fn content(&self, rows: &[Prepared]) -> String {
+        let mut content = self.content_of_none();
+        rows.iter().for_each(|row| row.add_to(&mut content, row.source()));
+        content.hex()
+    }
+
+    fn content_of_none(&self) -> ContentHash {
+        let mut content = ContentHash::default();
+        content.field(format!("{FORMAT} {:?}", self.options.size));
+        content
+    }
+
+    /// Writes one shard, and says what it was made from. Rows whose image cannot be read are left out.
+    fn shard(&self, path: &Path, rows: &[Prepared]) -> Result<String> {
+        let mut content = self.content_of_none();
         let mut shard = ShardWriter::create(path)?;
         for row in rows {
             ensure!(!(self.stop)(), STOPPED);
-            if let Ok((image, ending)) = row.encoded(self.options.size) {
-                shard.add(&ShardSample { key: &row.key, image: &image, ending, texts: &row.json() })?;
-            }
+            let Ok(image) = row.encoded(self.options.size) else {
+                row.add_to(&mut content, row.source());
+                continue;
+            };
+            row.add_to(&mut content, image.source);
+            let texts = &row.json();
+            shard.add(&ShardSample { key: &row.key, image: &image.bytes, ending: image.ending, texts })?;
         }
-        shard.finish()
+        shard.finish()?;
+        Ok(content.hex())
     }
+}
+
+fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const STOPPED: &str = "stopped; the same command goes on";
-
-/// Drawn once a folder, readable by its owner only: whoever has it can try out which number is which patient.
-fn salt(out: &Path, options: &Options) -> Result<String> {
-    if let Some(salt) = &options.salt {
-        return Ok(salt.clone());
-    }
-    let path = out.join("salt");
-    if let Ok(salt) = fs::read_to_string(&path) {
-        return Ok(salt.trim().to_string());
-    }
-    // The standard library's hashers begin with numbers of the operating system.
-    let draw = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    let salt = format!("{:016x}{:016x}", draw(), draw());
-    replace_file(&path, salt.as_bytes())?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).with_context(|| path.display().to_string())?;
-    }
-    Ok(salt)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-impl<'a> Prepared<'a> {
-    fn new(entry: &'a Entry, salt: &str) -> Result<Self> {
-        let hashed = |kind: &str, text: &str| hex(&Sha256::digest(format!("{salt}\0{kind}\0{text}")))[..16].to_string();
-        let number = |kind: &str, text: &Option<String>| text.as_ref().map_or(String::new(), |t| hashed(kind, t));
-        let place = std::path::absolute(&entry.image).with_context(|| entry.image.display().to_string())?;
-        Ok(Self {
-            entry,
-            key: hashed("image", &place.to_string_lossy()),
-            patient: number("patient", &entry.patient),
-            study: number("study", &entry.study),
-            image: place.to_string_lossy().into_owned(),
-        })
-    }
-
-    /// The image's bytes as they are written, and their ending.
-    fn encoded(&self, size: Option<u32>) -> Result<(Vec<u8>, &'static str)> {
-        let bytes = fs::read(&self.entry.image)?;
-        // A DICOM file names its patient, so it is never copied as it is.
-        if size.is_none() && bytes.starts_with(&[0xff, 0xd8]) {
-            return Ok((bytes, "jpg"));
-        }
-        if size.is_none() && bytes.starts_with(b"\x89PNG") {
-            return Ok((bytes, "png"));
-        }
-        let picture = image::decode(&bytes, 0)?;
-        Ok((reduced(&picture, size)?, "jpg"))
-    }
-}
-
-const COLUMNS: [&str; 7] = ["image", "report", "patient_id", "study_id", "view", "label", "split"];
-
-impl Prepared<'_> {
-    fn fields(&self) -> [&str; 7] {
-        fn text(t: &Option<String>) -> &str {
-            t.as_deref().unwrap_or_default()
-        }
-        let e = self.entry;
-        [&self.image, &e.report, &self.patient, &self.study, text(&e.view), text(&e.label), text(&e.split)]
-    }
-
-    /// Of a sample in a shard; the image is a member of its own.
-    fn json(&self) -> serde_json::Value {
-        let filled = COLUMNS.iter().zip(self.fields()).skip(1).filter(|(_, text)| !text.is_empty());
-        filled.map(|(name, text)| (name.to_string(), json!(text))).collect::<serde_json::Map<_, _>>().into()
-    }
-}
-
-fn manifest(rows: &[Prepared]) -> Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(COLUMNS)?;
-    for row in rows {
-        writer.write_record(row.fields())?;
-    }
-    writer.into_inner().map_err(|e| anyhow::anyhow!("{e}"))
-}

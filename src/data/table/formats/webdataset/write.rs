@@ -11,8 +11,18 @@ use serde_json::Value;
 /// A shard that is being written; it has its name once it is whole.
 pub struct ShardWriter {
     path: PathBuf,
-    partial: PathBuf,
+    // Before what removes its file.
     tar: tar::Builder<BufWriter<File>>,
+    partial: Partial,
+}
+
+/// A file that goes when nobody writes it any more, unless it has another name by then.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
 }
 
 /// A sample as it is written.
@@ -31,8 +41,8 @@ impl ShardWriter {
     /// # Errors
     /// The file cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
-        let partial = path.with_extension("tar.partial");
-        let file = File::create(&partial).with_context(|| partial.display().to_string())?;
+        let partial = Partial(path.with_extension("tar.partial"));
+        let file = File::create(&partial.0).with_context(|| partial.0.display().to_string())?;
         Ok(Self { path: path.to_path_buf(), partial, tar: tar::Builder::new(BufWriter::new(file)) })
     }
 
@@ -58,10 +68,11 @@ impl ShardWriter {
     /// # Errors
     /// The disk is full.
     pub fn finish(self) -> Result<()> {
-        let mut buffer = self.tar.into_inner()?;
+        let Self { path, partial, tar } = self;
+        let mut buffer = tar.into_inner()?;
         buffer.flush()?;
         buffer.get_ref().sync_all()?;
-        fs::rename(&self.partial, &self.path).with_context(|| self.path.display().to_string())
+        fs::rename(&partial.0, &path).with_context(|| path.display().to_string())
     }
 }
 
