@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::manifest_args::ColumnArgs;
 use super::output;
+use crate::fs::may_write;
 use crate::search::{IndexContents, build};
 use crate::session::RowSource;
 
@@ -38,6 +39,12 @@ pub(super) struct Args {
     /// Where to write
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
+    /// Keep the names of images in the file, absolute ones of --images; they may be names of patients
+    #[arg(long)]
+    keep_names: bool,
+    /// Write over an existing file
+    #[arg(long)]
+    force: bool,
     /// Items at once
     #[arg(long, default_value_t = 64)]
     batch_size: usize,
@@ -52,6 +59,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         args.data.is_some() || args.texts.is_some() || !args.images.is_empty(),
         "nothing to embed; name --data MANIFEST, --images FILE… or --texts FILE"
     );
+    may_write(&args.out, args.force).context("--out")?;
     let contents = match &args.data {
         Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
             manifest: manifest.clone(),
@@ -61,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         })),
         None => IndexContents::Files { images: args.images.clone(), texts: args.texts.clone() },
     };
-    let index = build(&contents, &args.model, &args.device, args.batch_size)?;
+    let index = build(&contents, &args.model, &args.device, args.batch_size, args.keep_names)?;
     index.write(&args.out)?;
     let shapes: Vec<String> = index.tensors().map(|(name, t)| format!("{name} {:?}", t.dims())).collect();
     output::print(&format!("{}: {}", args.out.display(), shapes.join(", ")))

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::output;
-use crate::search::{Hit, Index, Query, search};
+use crate::search::{Hit, Index, Query, model_of, search};
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   reportclip search --index all.safetensors --text \"left pleural effusion\" -k 5
-  reportclip search --index all.safetensors --image new.png --json")]
+  reportclip search --index all.safetensors --image new.png --json
+
+Shows reports and names of images from the manifest that the index was made of. Of an index of image files it shows
+their numbers, in the order of `embed --images` from 0, and their names if `embed --keep-names` kept them.")]
 pub(super) struct Args {
     /// File written by `reportclip embed`
     #[arg(long, value_name = "FILE.safetensors")]
@@ -43,7 +46,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         (None, None) => bail!("name --text or --image"),
     };
     let index = Index::open(&args.index)?;
-    let session = Session::open(args.model.as_deref().unwrap_or(&index.source.model), &args.device)?;
+    let model = model_of(&index, args.model.as_deref()).with_context(|| args.index.display().to_string())?;
+    let session = Session::open(&model, &args.device)?;
     let found = search(&index, &session, query, args.k).with_context(|| args.index.display().to_string())?;
     if args.json {
         return output::print_json(&serde_json::to_value(&found)?);

@@ -107,7 +107,12 @@ impl Dataset {
                     texts.push(text);
                     read.push(index);
                 }
-                Err(e) => errors.push(failed(format!("image {}", one_line(&e)))),
+                Err(e) => {
+                    // The place stands before the reason already.
+                    let line = one_line(&e);
+                    let reason = line.strip_prefix(&format!("{}: ", row.image())).unwrap_or(&line);
+                    errors.push(failed(format!("image: {reason}")));
+                }
             }
         }
         let (input_ids, tokens) = self.tokenizer.encode_batch(texts.iter().map(|t| &**t))?;

@@ -6,7 +6,10 @@ use anyhow::{Result, ensure};
 
 use super::identity::RowIdentity;
 use super::index::{ColumnNames, Index, IndexSource};
+use crate::data::fingerprint::image_contents;
 use crate::data::{ImageSource, Row};
+use crate::digest::{hex, of_tree, sha256};
+use crate::hub::{ModelFiles, Source};
 use crate::session::{RowSource, Session, policy_of};
 
 /// What an index is to be made of.
@@ -26,15 +29,16 @@ pub enum IndexContents {
 /// Room for what rows were made from in an index's header, of which safetensors allows 100 MB.
 const MOST_IDENTITIES: usize = 80_000_000;
 /// What a row takes of it beside its image's name: a hash, keys and quotes.
-const BYTES_OF_IDENTITY: usize = 110;
+const BYTES_OF_IDENTITY: usize = 160;
 /// Largest logits_per_image that is kept: 1 GiB. What is left out is one product of the two embeddings.
 const MOST_LOGITS: usize = 1 << 28;
 
-/// Encodes `contents` by the model `name` (a folder or hub id) on `device`, `batch_size` at once.
+/// Encodes `contents` by the model `name` (a folder or hub id) on `device`, `batch_size` at once. Names of images, which
+/// may be names of patients, are written into the index only if `keep_names`.
 ///
 /// # Errors
 /// Nothing to embed; a model, a manifest or an image that cannot be read.
-pub fn build(contents: &IndexContents, name: &str, device: &str, batch_size: usize) -> Result<Index> {
+pub fn build(contents: &IndexContents, name: &str, device: &str, batch_size: usize, keep_names: bool) -> Result<Index> {
     let mut source = source(contents, name);
     let policy = policy_of(name)?;
     let (rows, lines) = (source.manifest_rows()?, source.lines()?);
@@ -44,7 +48,13 @@ pub fn build(contents: &IndexContents, name: &str, device: &str, batch_size: usi
     let reports: Vec<String> = rows.iter().map(read).collect::<Result<_>>()?;
     let texts: Vec<&str> = reports.iter().chain(&lines).map(String::as_str).collect();
     ensure!(!images.is_empty() || !texts.is_empty(), "nothing to embed: there are no rows");
-    source.rows = identities(&rows, &lines);
+    source.rows = identities(&rows, &lines, keep_names);
+    source.model_content = Some(model_content(name)?);
+    if keep_names {
+        source.image_contents = source.images.iter().map(|path| file_content(path)).collect();
+    } else {
+        source.images.clear();
+    }
     let session = Session::open(name, device)?;
     let encoder = session.encoder(batch_size)?;
     let image_embeds = if images.is_empty() { None } else { Some(encoder.images(&images)?) };
@@ -74,6 +84,8 @@ fn source(contents: &IndexContents, model: &str) -> IndexSource {
         split: None,
         columns: ColumnNames::from(&crate::data::Columns::default()),
         images: Vec::new(),
+        image_contents: Vec::new(),
+        model_content: None,
         texts: None,
         rows: None,
     };
@@ -94,12 +106,37 @@ fn source(contents: &IndexContents, model: &str) -> IndexSource {
 }
 
 /// Of the rows of a manifest, or of the lines of a text file.
-fn identities(rows: &[Row], lines: &[String]) -> Option<Vec<RowIdentity>> {
-    let size: usize = rows.iter().map(|row| row.image_name().len() + BYTES_OF_IDENTITY).sum();
+fn identities(rows: &[Row], lines: &[String], keep_names: bool) -> Option<Vec<RowIdentity>> {
+    let name = |row: &Row| keep_names.then(|| row.image_name().to_string());
+    let size: usize = rows.iter().map(|row| name(row).map_or(0, |name| name.len()) + BYTES_OF_IDENTITY).sum();
     if size + lines.len() * BYTES_OF_IDENTITY > MOST_IDENTITIES {
         tracing::warn!("the index has too many rows to say what each was made from; `search` will show numbers only");
         return None;
     }
+    let contents = image_contents(&rows.iter().collect::<Vec<_>>());
+    let of_row = |(row, content): (&Row, [u8; 32])| RowIdentity {
+        image: name(row),
+        pixels: Some(short(&content)),
+        ..RowIdentity::of_row(row)
+    };
     let of_lines = lines.iter().map(|line| RowIdentity::of_line(line));
-    Some(rows.iter().map(RowIdentity::of_row).chain(of_lines).collect())
+    Some(rows.iter().zip(contents).map(of_row).chain(of_lines).collect())
+}
+
+/// What stands in an index for the content of an image.
+pub(super) fn short(content: &[u8; 32]) -> String {
+    hex(&content[..16])
+}
+
+/// What the model `name` is made of: a digest of its folder's files, or the commit of the hub.
+pub(super) fn model_content(name: &str) -> Result<String> {
+    Ok(match Source::parse(name)? {
+        Source::Folder(folder) => hex(&of_tree(&folder)?),
+        hub => ModelFiles::open(&hub)?.commit().unwrap_or_default(),
+    })
+}
+
+/// What stands in an index for an image file that no manifest names; empty where it cannot be read.
+pub(super) fn file_content(path: &Path) -> String {
+    ImageSource::from(path.to_path_buf()).bytes().map_or(String::new(), |bytes| short(&sha256(&bytes)))
 }

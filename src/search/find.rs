@@ -7,9 +7,11 @@ use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use serde::Serialize;
 
+use super::build::{file_content, model_content, short};
 use super::identity::RowIdentity;
 use super::index::{Index, IndexSource};
 use crate::data::Row;
+use crate::data::fingerprint::image_contents;
 use crate::error::one_line;
 use crate::session::Session;
 
@@ -53,6 +55,27 @@ pub struct Found {
     pub hits: Vec<Hit>,
 }
 
+/// The model to search `index` with: `named`, or the one that made it.
+///
+/// # Errors
+/// That one holds something else by now, so that its embeddings say nothing of the index's.
+pub fn model_of(index: &Index, named: Option<&str>) -> Result<String> {
+    let source = &index.source;
+    let model = named.unwrap_or(&source.model);
+    let same = match &source.model_content {
+        Some(before) => *before == model_content(model)?,
+        None => true,
+    };
+    if named.is_some() && !same {
+        tracing::warn!("{model} is not what made the index; similarities across models say nothing");
+    }
+    ensure!(
+        same || named.is_some(),
+        "model {model} has changed since the index was made; make a new index with `reportclip embed`"
+    );
+    Ok(model.to_string())
+}
+
 /// The `k` rows of `index` that fit `query` best. A row is named only by what it was made from: one whose manifest row
 /// is no longer the same is flagged, and of an index that does not know what its rows were made from, numbers are all
 /// there is.
@@ -88,8 +111,8 @@ fn best(gallery: &Tensor, query: &Tensor, k: usize) -> Result<Vec<(usize, f32)>>
 
 /// What the rows of an index are called.
 enum Names<'a> {
-    /// They are these files.
-    Images(&'a [std::path::PathBuf]),
+    /// They are these files, with a digest of each.
+    Images(&'a IndexSource),
     /// What each was made from, and what of that is still to be found, by its hash.
     Identities(&'a [RowIdentity], HashMap<String, Name>),
     /// Nothing is known of them.
@@ -97,15 +120,39 @@ enum Names<'a> {
 }
 
 /// What a row is called.
-struct Name {
-    image: Option<String>,
-    text: String,
+enum Name {
+    Row(Row),
+    Line(String),
+}
+
+impl Name {
+    fn image(&self) -> Option<String> {
+        match self {
+            Self::Row(row) => Some(row.image().name()),
+            Self::Line(_) => None,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Row(row) => row.report().to_string(),
+            Self::Line(line) => line.clone(),
+        }
+    }
+
+    /// Whether the image still holds what it did when `identity` was written.
+    fn is_same(&self, identity: &RowIdentity) -> bool {
+        match (self, &identity.pixels) {
+            (Self::Row(row), Some(before)) => image_contents(&[row]).iter().all(|now| short(now) == *before),
+            _ => true,
+        }
+    }
 }
 
 impl<'a> Names<'a> {
     fn read(source: &'a IndexSource, searched: &str) -> Self {
         if source.manifest.is_none() && searched == "image_embeds" {
-            return Self::Images(&source.images);
+            return Self::Images(source);
         }
         let Some(identities) = &source.rows else {
             tracing::warn!(
@@ -124,11 +171,18 @@ impl<'a> Names<'a> {
     fn hit(&self, hit: Hit) -> Hit {
         match self {
             Self::Numbers => hit,
-            Self::Images(paths) => Hit { image: paths.get(hit.row).map(|path| path.display().to_string()), ..hit },
+            Self::Images(source) => {
+                let Some(path) = source.images.get(hit.row) else { return hit };
+                let changed = source.image_contents.get(hit.row).is_some_and(|before| *before != file_content(path));
+                Hit { image: Some(path.display().to_string()), changed, ..hit }
+            }
             Self::Identities(identities, found) => {
                 let Some(identity) = identities.get(hit.row) else { return hit };
                 match found.get(&identity.sha256) {
-                    Some(name) => Hit { image: name.image.clone(), text: Some(name.text.clone()), ..hit },
+                    Some(name) => {
+                        let changed = !name.is_same(identity);
+                        Hit { image: name.image(), text: Some(name.text()), changed, ..hit }
+                    }
                     None => Hit { image: identity.image.clone(), changed: true, ..hit },
                 }
             }
@@ -138,12 +192,9 @@ impl<'a> Names<'a> {
 
 /// Names of all that is there today, by hash. Rows that are there twice have one name.
 fn names(source: &IndexSource) -> Result<HashMap<String, Name>> {
-    let of_row = |row: &Row| {
-        let name = Name { image: Some(row.image().to_string()), text: row.report().to_string() };
-        (RowIdentity::of_row(row).sha256, name)
-    };
+    let of_row = |row: &Row| (RowIdentity::of_row(row).sha256, Name::Row(row.clone()));
     let mut names: HashMap<String, Name> = source.usable_rows()?.iter().map(of_row).collect();
-    let of_line = |line: String| (RowIdentity::of_line(&line).sha256, Name { image: None, text: line });
+    let of_line = |line: String| (RowIdentity::of_line(&line).sha256, Name::Line(line));
     names.extend(source.lines()?.into_iter().map(of_line));
     Ok(names)
 }

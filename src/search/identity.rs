@@ -8,23 +8,27 @@ use crate::data::Row;
 /// Which row of a manifest, or which line of a text file, a row of an index was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowIdentity {
-    /// The image as the manifest names it; none for a line of text.
+    /// The image as the manifest names it, where names are kept; none for a line of text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// SHA-256 of the image's file; older indexes do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixels: Option<String>,
     /// SHA-256 of the row's fields, in hexadecimal digits.
     pub sha256: String,
 }
 
 impl RowIdentity {
-    /// Of a row that was read with its whole report: over image, report, patient, study and label.
+    /// Of a row that was read with its whole report: over image, report, patient, study and label. What its image
+    /// holds is told by [`image_contents`](crate::data::fingerprint::image_contents).
     pub fn of_row(row: &Row) -> Self {
         let fields = [Some(row.image_name()), Some(row.report()), row.patient_id(), row.study_id(), row.label()];
-        Self { image: Some(row.image_name().to_string()), sha256: sha256(&fields) }
+        Self { image: None, pixels: None, sha256: sha256(&fields) }
     }
 
     /// Of a line of a text file.
     pub fn of_line(line: &str) -> Self {
-        Self { image: None, sha256: sha256(&[Some(line)]) }
+        Self { image: None, pixels: None, sha256: sha256(&[Some(line)]) }
     }
 }
 

@@ -11,7 +11,8 @@ use crate::data::{Columns, Manifest, ReportPolicy, Row};
 use crate::fs::replace_with;
 use crate::session::RowSource;
 
-/// What an index is of, kept in its header so that `search` can name its rows. Paths and hashes, no reports.
+/// What an index is of, kept in its header so that `search` can name its rows: where manifest and model are, and hashes.
+/// No reports, and names of images only if asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IndexSource {
     /// Folder or hub id of the model.
@@ -24,8 +25,14 @@ pub struct IndexSource {
     pub split: Option<String>,
     /// The manifest's columns.
     pub columns: ColumnNames,
-    /// The image files, if it is of such.
+    /// The image files, if it is of such and names are kept.
     pub images: Vec<PathBuf>,
+    /// Digest of each of them.
+    #[serde(default)]
+    pub image_contents: Vec<String>,
+    /// Digest of the model's files, or its commit; older indexes do not say.
+    #[serde(default)]
+    pub model_content: Option<String>,
     /// Where the text file is, if it is of one.
     pub texts: Option<PathBuf>,
     /// What each row was made from; indexes of older versions do not say.

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use crate::config::{Config, KEYS, Kind};
 use crate::data::fingerprint::image_contents;
 use crate::data::{Columns, Manifest, sources};
-use crate::digest::{ContentHash, Depth, of_file};
+use crate::digest::{ContentHash, hex, of_tree};
 use crate::hub::{ModelFiles, Source};
 
 /// Everything that changes what a member learns, or what it is compared by, by name.
@@ -95,20 +95,7 @@ impl Digests {
         if let Some(known) = self.0.get(path) {
             return Ok(known.clone());
         }
-        let place = || path.display().to_string();
-        let files = files(path).with_context(place)?;
-        let mut bytes = 0;
-        for file in &files {
-            bytes += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
-        }
-        let mut hash = ContentHash::default();
-        for file in files {
-            if path.is_dir() {
-                hash.field(file.strip_prefix(path).unwrap_or(&file).to_string_lossy().as_bytes());
-            }
-            hash.field(of_file(&file, Depth::of(bytes)).with_context(|| file.display().to_string())?);
-        }
-        let digest = hash.hex();
+        let digest = hex(&of_tree(path)?);
         self.0.insert(path.to_path_buf(), digest.clone());
         Ok(digest)
     }
@@ -152,17 +139,6 @@ impl Digests {
             hub => Ok(ModelFiles::open(&hub)?.commit().unwrap_or_default()),
         }
     }
-}
-
-/// The files at `path`, those of folders inside included, in the order of their names.
-fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
-    }
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(path)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
-    entries.sort();
-    let inside = entries.iter().map(|entry| files(entry)).collect::<std::io::Result<Vec<_>>>()?;
-    Ok(inside.concat())
 }
 
 #[cfg(test)]

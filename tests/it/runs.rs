@@ -354,7 +354,10 @@ fn bad_data_is_one_clear_line_each() {
     let with = |row: &str| format!("{}\n{row}\n{}\n", lines[0], lines[1..].join("\n"));
 
     let errors = train(&with("images/none.png,Text,P9,S9,train,normal"), &[], 2);
-    assert!(errors[0].starts_with("phantom/broken.csv:2: image phantom/images/none.png: there is no such file"));
+    assert!(
+        errors[0]
+            .starts_with("phantom/broken.csv:2: image: there is no such file below phantom; check data.image_root")
+    );
     let errors = train(&with("images/P0001-S1.png,,P9,S9,train,normal"), &[], 2);
     assert_eq!(errors[0], "phantom/broken.csv:2: the report is empty");
     let errors = train(&good.replace("report", "reprot"), &[], 2);

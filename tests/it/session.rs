@@ -102,7 +102,8 @@ fn search_never_names_another_rows_report() {
     place.train_ok("run", &["--set", "train.max_steps=2"]);
     let manifest = place.path("phantom/manifest.csv");
     let before = fs::read_to_string(&manifest).unwrap();
-    let embed = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--out", "all.safetensors"];
+    let embed =
+        ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--keep-names", "--out", "all.safetensors"];
     let output = place.run(&embed);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let search = |index: &str| -> Vec<Value> {

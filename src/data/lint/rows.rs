@@ -40,7 +40,7 @@ pub(super) fn leaks(rows: &[Row], images: &InspectedImages, findings: &mut Vec<F
             FindingKind::LeakingStudy,
             "rows of studies that another split holds too",
         ),
-        (|r| Some(r.image().to_string()), FindingKind::LeakingImage, "rows whose image another split holds too"),
+        (|r| Some(r.image().name()), FindingKind::LeakingImage, "rows whose image another split holds too"),
     ];
     const HINT: &str = "figures would be too good; `reportclip data split` keeps patients together";
     for (key, kind, what) in keys {

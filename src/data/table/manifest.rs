@@ -164,17 +164,21 @@ fn checked(mut fields: Fields, columns: &Columns) -> Result<Fields, Unusable> {
     Ok(fields)
 }
 
+/// Messages say where the image was looked for, and not what it is called: that may be a patient's name.
 fn lost_image(root: &Path, row: &Row) -> Option<Unusable> {
     let path = root.join(row.image_name());
-    let place = path.display();
     match std::fs::metadata(image::frame_of(&path).0) {
         Ok(meta) if meta.is_file() => None,
-        Ok(_) => Some(format!("image {place}: is not a file").into()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Some(Unusable::new(
-            ProblemKind::MissingImage,
-            format!("image {place}: there is no such file; check data.image_root"),
-        )),
-        Err(e) => Some(format!("image {place}: {e}").into()),
+        Ok(_) => Some("image: is not a file".to_string().into()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+            let reason = match Path::new(row.image_name()).is_absolute() {
+                true => "image: there is no such file; its path in the manifest is absolute".to_string(),
+                false => format!("image: there is no such file below {}; check data.image_root", root.display()),
+            };
+            Some(Unusable::new(ProblemKind::MissingImage, reason))
+        }
+        Err(e) => Some(format!("image: {e}").into()),
     }
 }
 

@@ -106,7 +106,10 @@ impl Row {
     /// Where the image is.
     pub fn image(&self) -> ImageSource {
         match &self.origin.images {
-            Images::Files(root) => ImageSource::File(root.join(self.image_name())),
+            Images::Files(root) => ImageSource::File(ImageFile {
+                path: root.join(self.image_name()),
+                row: Some((Arc::clone(&self.origin), self.line)),
+            }),
             Images::Packed(_) => ImageSource::Packed(Packed { origin: Arc::clone(&self.origin), line: self.line }),
         }
     }
@@ -116,9 +119,31 @@ impl Row {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ImageSource {
     /// A file of its own.
-    File(PathBuf),
+    File(ImageFile),
     /// Inside a file with many.
     Packed(Packed),
+}
+
+/// An image file, and the row that names it, where one does: messages name the row, for the file may be called after a
+/// patient.
+#[derive(Clone, Debug)]
+pub struct ImageFile {
+    path: PathBuf,
+    row: Option<(Arc<Origin>, u64)>,
+}
+
+impl PartialEq for ImageFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for ImageFile {}
+
+impl std::hash::Hash for ImageFile {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.path.hash(state);
+    }
 }
 
 /// An image inside a file with many.
@@ -145,7 +170,7 @@ impl std::hash::Hash for Packed {
 
 impl From<PathBuf> for ImageSource {
     fn from(path: PathBuf) -> Self {
-        Self::File(path)
+        Self::File(ImageFile { path, row: None })
     }
 }
 
@@ -153,10 +178,10 @@ impl ImageSource {
     /// The image file's bytes.
     ///
     /// # Errors
-    /// They cannot be read; the message names the file.
+    /// They cannot be read; the message names the row or the file.
     pub fn bytes(&self) -> Result<Vec<u8>> {
         match self {
-            Self::File(path) => image::file_bytes(path),
+            Self::File(file) => image::file_bytes(&file.path),
             Self::Packed(Packed { origin, line }) => match &origin.images {
                 Images::Packed(images) => caught(|| images.image(*line)),
                 Images::Files(root) => image::file_bytes(root),
@@ -168,7 +193,7 @@ impl ImageSource {
     /// The decoded image.
     ///
     /// # Errors
-    /// It cannot be read or decoded; the message names the file.
+    /// It cannot be read or decoded; the message names the row or the file.
     pub fn read(&self) -> Result<Picture> {
         self.read_from(&self.bytes()?)
     }
@@ -179,16 +204,24 @@ impl ImageSource {
     /// As [`Self::read`].
     pub fn read_from(&self, bytes: &[u8]) -> Result<Picture> {
         let frame = match self {
-            Self::File(path) => image::frame_of(path).1,
+            Self::File(file) => image::frame_of(&file.path).1,
             Self::Packed(_) => 0,
         };
         image::decode(bytes, frame).with_context(|| self.to_string())
     }
 
+    /// What it is called, for results that are meant to name it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::File(file) => file.path.display().to_string(),
+            Self::Packed(_) => self.to_string(),
+        }
+    }
+
     /// The file that holds it, alone or with others.
     pub fn file(&self) -> &Path {
         match self {
-            Self::File(path) => path,
+            Self::File(file) => &file.path,
             Self::Packed(packed) => &packed.origin.path,
         }
     }
@@ -196,7 +229,7 @@ impl ImageSource {
     /// Bytes of the image where that is known without reading it.
     pub fn file_len(&self) -> Option<u64> {
         match self {
-            Self::File(path) => std::fs::metadata(path).ok().map(|m| m.len()),
+            Self::File(file) => std::fs::metadata(image::frame_of(&file.path).0).ok().map(|m| m.len()),
             Self::Packed(Packed { origin, line }) => match &origin.images {
                 Images::Packed(images) => images.image_len(*line),
                 Images::Files(_) => None,
@@ -205,11 +238,14 @@ impl ImageSource {
     }
 }
 
+/// For messages: the row that names it, or else the file.
 impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Packed(packed) => write!(f, "{}:{}", packed.origin.path.display(), packed.line),
+            Self::File(ImageFile { path, row: None }) => write!(f, "{}", path.display()),
+            Self::File(ImageFile { row: Some((origin, line)), .. }) | Self::Packed(Packed { origin, line }) => {
+                write!(f, "{}:{line}", origin.path.display())
+            }
         }
     }
 }
