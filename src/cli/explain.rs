@@ -8,7 +8,7 @@ use serde_json::json;
 use super::output;
 use crate::data::{Columns, Manifest, image};
 use crate::eval::{Explanation, Place, explain, place, relevance_map};
-use crate::fs::replace_file;
+use crate::fs::{may_write, replace_private};
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// Where to write the picture
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
+    /// Write over an existing picture
+    #[arg(long, requires = "out")]
+    force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -41,6 +44,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(!args.text.trim().is_empty(), "--text is empty");
+    args.out.as_ref().map_or(Ok(()), |path| may_write(path, args.force)).context("--out")?;
     // Gradients of attention are kept by the CPU's kernels alone.
     let session = Session::open(&args.model, "cpu")?;
     let picture = image::read(&args.image)?;
@@ -56,7 +60,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     if let Some(out) = &args.out {
         let seen = session.folder.preprocess.resize_and_crop(&picture, None)?;
-        replace_file(out, &relevance_map(&seen, &found).context("--out")?)?;
+        replace_private(out, &relevance_map(&seen, &found).context("--out")?)?;
     }
     if args.json {
         return output::print_json(&json!({

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::output;
-use crate::fs::replace_file;
+use crate::fs::may_write;
 use crate::run_report;
 
 #[derive(Debug, clap::Args)]
@@ -23,11 +23,15 @@ pub(super) struct Args {
     /// The page; default report.html in the first folder
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write over an existing file; report.html in the first folder is always drawn anew
+    #[arg(long)]
+    force: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let folders: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
     let out = args.out.clone().unwrap_or_else(|| args.runs[0].join("report.html"));
-    replace_file(&out, run_report::page(&folders)?.as_bytes())?;
+    may_write(&out, args.force || args.out.is_none())?;
+    run_report::page(&folders)?.write(&out)?;
     output::print(&format!("page: {}", out.display()))
 }

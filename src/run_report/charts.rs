@@ -20,6 +20,11 @@ pub(super) struct Line {
     pub reference: bool,
 }
 
+/// Whether a number has a place in a drawing: differences of larger ones are not finite.
+fn drawn(value: f64) -> bool {
+    value.abs() < 1e100
+}
+
 /// The range of a chart.
 struct Scale {
     x: (f64, f64),
@@ -28,7 +33,7 @@ struct Scale {
 
 impl Scale {
     fn of(lines: &[Line]) -> Option<Self> {
-        let all = || lines.iter().flat_map(|l| &l.points).filter(|p| p.0.is_finite() && p.1.is_finite());
+        let all = || lines.iter().flat_map(|l| &l.points).filter(|p| drawn(p.0) && drawn(p.1));
         let range = |pick: fn(&(f64, f64)) -> f64| {
             let low = all().map(pick).fold(f64::INFINITY, f64::min);
             let high = all().map(pick).fold(f64::NEG_INFINITY, f64::max);
@@ -93,7 +98,8 @@ fn grid(scale: &Scale, share: f64) -> Markup {
 }
 
 fn curve(scale: &Scale, line: &Line) -> Markup {
-    let points: Vec<(f64, f64)> = line.points.iter().filter(|p| p.1.is_finite()).map(|p| scale.at(*p)).collect();
+    let points: Vec<(f64, f64)> =
+        line.points.iter().filter(|p| drawn(p.0) && drawn(p.1)).map(|p| scale.at(*p)).collect();
     let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
     // Few points are points, not only corners.
     let dots: &[(f64, f64)] = if points.len() <= 30 && !line.reference { &points } else { &[] };
@@ -118,14 +124,14 @@ fn tenths(value: f64) -> String {
 
 /// Similarities as squares, from the lowest to the highest; the diagonal is framed.
 pub(super) fn heat_map(title: &str, rows: &[Vec<f64>]) -> Markup {
-    let all = || rows.iter().flatten().copied().filter(|v| v.is_finite());
+    let all = || rows.iter().flatten().copied().filter(|v| drawn(*v));
     if rows.is_empty() || all().next().is_none() {
         return html! {};
     }
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let side = 300.0 / rows.len() as f64;
     let size = format!("{side:.2}");
-    let share = |value: f64| format!("{:.2}", (value - low) / (high - low).max(1e-9));
+    let share = |value: f64| format!("{:.2}", ((value - low) / (high - low).max(1e-9)).clamp(0.0, 1.0));
     html! {
         figure {
             figcaption { (title) }
@@ -154,12 +160,13 @@ pub(super) struct Bar {
 
 /// Bars from 0 to `most`.
 pub(super) fn bars(title: &str, bars: &[Bar], most: f64) -> Markup {
-    let shown: Vec<&Bar> = bars.iter().filter(|b| b.value.is_finite()).collect();
+    let shown: Vec<&Bar> = bars.iter().filter(|b| drawn(b.value)).collect();
     if shown.is_empty() {
         return html! {};
     }
     let height = 22.0 * shown.len() as f64 + 6.0;
-    let x = |v: f64| 170.0 + (v / most).clamp(0.0, 1.0) * 230.0;
+    // What is no number stands at 0.
+    let x = |v: f64| 170.0 + (v / most).max(0.0).min(1.0) * 230.0;
     html! {
         figure {
             figcaption { (title) }

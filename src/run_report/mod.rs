@@ -14,17 +14,38 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::charts::number;
 use self::read::{Run, figure};
+use crate::fs::{replace_file, replace_private};
 
 /// Beyond these, runs are compared and not shown one by one: a sweep's members have pages of their own.
 const MOST_SHOWN: usize = 6;
 
 const STYLE: &str = include_str!("style.css");
 
+/// A page.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The whole file.
+    pub html: String,
+    /// Whether images or reports are in it.
+    shows_patients: bool,
+}
+
+impl Page {
+    /// Writes it; where it shows patients' data, for its owner's eyes.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let replace = if self.shows_patients { replace_private } else { replace_file };
+        replace(path, self.html.as_bytes())
+    }
+}
+
 /// The page of `folders`: runs, or sweeps with their members.
 ///
 /// # Errors
 /// A folder holds neither.
-pub fn page(folders: &[&Path]) -> Result<String> {
+pub fn page(folders: &[&Path]) -> Result<Page> {
     let folders = folders.iter().map(|path| read::folder(path)).collect::<Result<Vec<_>>>()?;
     let runs: Vec<&Run> = folders.iter().flat_map(|f| &f.runs).collect();
     ensure!(!runs.is_empty(), "no run has begun yet");
@@ -58,7 +79,8 @@ pub fn page(folders: &[&Path]) -> Result<String> {
         }
         "\n"
     };
-    Ok(page.into_string())
+    let shows_patients = runs.len() <= MOST_SHOWN && runs.iter().any(|run| run::shows_patients(run));
+    Ok(Page { html: page.into_string(), shows_patients })
 }
 
 /// Figures of the best validation beside those before the first step.

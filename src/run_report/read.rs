@@ -1,6 +1,7 @@
 //! What run folders hold, read as far as it is there.
 
-use std::fs;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -10,6 +11,13 @@ use serde_json::Value;
 const POINTS: usize = 400;
 /// Members of a sweep whose curves are drawn.
 const MEMBERS: usize = 24;
+/// A run's folder may come from anybody. Longest line of a file of figures, longest file of one value, and longest text;
+/// what is longer is passed over.
+const MAX_LINE: u64 = 4 << 20;
+const MAX_JSON: u64 = 64 << 20;
+const MAX_TEXT: u64 = 1 << 20;
+/// Records of a kind that are kept: beyond twice as many, every second one goes.
+const RECORDS: usize = 8192;
 
 /// A folder that was named: a run, or a sweep with its members.
 pub(super) struct Folder {
@@ -78,14 +86,23 @@ pub(super) fn folder(path: &Path) -> Result<Folder> {
 }
 
 fn run(path: &Path) -> Run {
-    let metrics = lines(&path.join("metrics.jsonl"));
-    let of = |kind: &str| metrics.iter().filter(|v| v["kind"] == kind).cloned().collect();
+    let (mut steps, mut evals, mut timing) = (Records::default(), Records::default(), Records::default());
+    each_line(&path.join("metrics.jsonl"), |line| match line["kind"].as_str() {
+        Some("step") => steps.push(line),
+        Some("eval") => evals.push(line),
+        _ => {}
+    });
+    each_line(&path.join("timing.jsonl"), |line| {
+        if line["step"].is_u64() {
+            timing.push(line);
+        }
+    });
     Run {
         name: path.file_name().map_or_else(|| "run".into(), |n| n.to_string_lossy().into_owned()),
-        steps: of("step"),
-        evals: of("eval"),
-        timing: lines(&path.join("timing.jsonl")).into_iter().filter(|v| v["step"].is_u64()).collect(),
-        config: fs::read_to_string(path.join("config.toml")).unwrap_or_default(),
+        steps: steps.finish(),
+        evals: evals.finish(),
+        timing: timing.finish(),
+        config: String::from_utf8_lossy(&bytes(&path.join("config.toml"), MAX_TEXT)).into_owned(),
         record: json(&path.join("run.json")),
         pictures_untuned: json(&path.join("pictures-untuned.json")),
         pictures_best: json(&path.join("pictures-best.json")),
@@ -93,15 +110,81 @@ fn run(path: &Path) -> Run {
     }
 }
 
+/// Records of a kind, thinned evenly where there are very many. The first one, the last one and the last best one stay.
+#[derive(Default)]
+struct Records {
+    kept: Vec<Value>,
+    /// Of so many, as a power of two, one is kept.
+    thinned: u32,
+    seen: u64,
+    last: Option<Value>,
+    best: Option<Value>,
+}
+
+impl Records {
+    fn push(&mut self, record: Value) {
+        if record["best"] == true {
+            self.best = Some(record.clone());
+        }
+        self.last = Some(record.clone());
+        if self.seen.is_multiple_of(1 << self.thinned.min(63)) {
+            self.kept.push(record);
+        }
+        self.seen += 1;
+        if self.kept.len() > 2 * RECORDS {
+            let mut number = 0;
+            self.kept.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+            self.thinned += 1;
+        }
+    }
+
+    fn finish(mut self) -> Vec<Value> {
+        if self.thinned > 0 {
+            self.kept.extend(self.best);
+            self.kept.extend(self.last);
+            self.kept.sort_by_key(|record| record["step"].as_u64());
+            self.kept.dedup();
+        }
+        self.kept
+    }
+}
+
+/// The first `most` bytes; nothing where it is longer or cannot be read.
+fn bytes(path: &Path, most: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+    if read.is_err() || bytes.len() as u64 > most {
+        bytes.clear();
+    }
+    bytes
+}
+
 /// Null where it cannot be read.
 fn json(path: &Path) -> Value {
-    fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    serde_json::from_slice(&bytes(path, MAX_JSON)).unwrap_or_default()
 }
 
 /// The lines that are whole: a run may be writing, or have been killed.
-fn lines(path: &Path) -> Vec<Value> {
-    let text = fs::read(path).unwrap_or_default();
-    text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+fn each_line(path: &Path, mut take: impl FnMut(Value)) {
+    let Ok(file) = File::open(path) else { return };
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+        if !matches!(read, Ok(1..)) {
+            return;
+        }
+        if line.last() != Some(&b'\n') && line.len() as u64 == MAX_LINE && reader.skip_until(b'\n').is_err() {
+            return;
+        }
+        if let Ok(value) = serde_json::from_slice(&line) {
+            take(value);
+        }
+    }
 }
 
 /// A number inside figures, by a path such as `image_to_text/figures/recall@1`.
@@ -124,7 +207,28 @@ pub(super) fn points(records: &[Value], path: &str) -> Vec<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    /// More records than are kept, a line without end, and lines that are none.
+    #[test]
+    fn a_run_of_any_length_takes_little_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = 5 * RECORDS as u64;
+        let mut text = format!("{{\"kind\":\"step\",\"pad\":\"{}\"}}\n\n[1]\n", "x".repeat(MAX_LINE as usize));
+        text += &(0..count).map(|i| format!("{{\"kind\":\"step\",\"step\":{i},\"loss\":1}}\n")).collect::<String>();
+        let eval = |i: u64| format!("{{\"kind\":\"eval\",\"step\":{i},\"best\":{},\"val\":{i}}}\n", i == 77);
+        text += &(0..count).map(eval).collect::<String>();
+        fs::write(dir.path().join("metrics.jsonl"), text).unwrap();
+        fs::write(dir.path().join("config.toml"), vec![b'#'; MAX_TEXT as usize + 1]).unwrap();
+        let run = &folder(dir.path()).unwrap().runs[0];
+        assert!(run.steps.len() <= 2 * RECORDS + 2 && run.evals.len() <= 2 * RECORDS + 2);
+        assert_eq!((run.steps(), run.steps[0]["step"].as_u64()), (count - 1, Some(0)));
+        assert_eq!(run.best().and_then(Value::as_u64), Some(77));
+        assert_eq!(run.untuned().and_then(Value::as_u64), Some(0));
+        assert!(run.config.is_empty() && run.steps.is_sorted_by_key(|s| s["step"].as_u64()));
+    }
 
     #[test]
     fn a_run_that_is_being_written_is_read_as_far_as_it_goes() {

@@ -6,10 +6,30 @@ use serde_json::Value;
 use super::charts::{Bar, Line, bars, chart, heat_map, number};
 use super::read::Run;
 
+/// What a page shows at most of a folder that may come from anybody.
+const MOST_HEAT: usize = 64;
+const MOST_EXAMPLES: usize = 100;
+const MOST_FOUND: usize = 20;
+const MOST_BARS: usize = 200;
+const MOST_POINTS: usize = 1000;
+/// Characters of a report, and of a name; bytes of a thumbnail in base 64.
+const MOST_REPORT: usize = 20_000;
+const MOST_NAME: usize = 200;
+const MOST_IMAGE: usize = 1 << 20;
+
+fn cut(value: &Value, most: usize) -> String {
+    value.as_str().unwrap_or_default().chars().take(most).collect()
+}
+
+/// A count, and nothing else.
+fn count(value: &Value) -> String {
+    value.as_u64().map_or("–".into(), |n| n.to_string())
+}
+
 pub(super) fn section(run: &Run) -> Markup {
     let matrix = |pictures: &Value| -> Vec<Vec<f64>> {
-        let row = |row: &Value| list(row).iter().filter_map(Value::as_f64).collect();
-        list(&pictures["similarities"]).iter().map(row).collect()
+        let row = |row: &Value| list(row).iter().take(MOST_HEAT).filter_map(Value::as_f64).collect();
+        list(&pictures["similarities"]).iter().take(MOST_HEAT).map(row).collect()
     };
     let best = &run.pictures_best;
     html! {
@@ -45,7 +65,7 @@ fn list(value: &Value) -> &[Value] {
 /// Reliability and risk–coverage.
 fn calibration(report: &Value, of: &str) -> Markup {
     let curve = |bins: &Value, x: &str, y: &str| -> Vec<(f64, f64)> {
-        list(bins).iter().filter_map(|bin| Some((bin[x].as_f64()?, bin[y].as_f64()?))).collect()
+        list(bins).iter().take(MOST_POINTS).filter_map(|bin| Some((bin[x].as_f64()?, bin[y].as_f64()?))).collect()
     };
     let line = |name: &str, points, color, reference| Line { name: name.into(), points, color, reference };
     let reliability = [
@@ -72,13 +92,17 @@ fn zero_shot(report: &Value) -> Markup {
             chance: figure["chance"].as_f64(),
         }
     };
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-    let classes: Vec<Bar> =
-        list(&report["findings"]).iter().map(|f| bar(text(&f["name"]), &f["figures"], "auroc")).collect();
+    let text = |value: &Value| cut(value, MOST_NAME);
+    let classes: Vec<Bar> = list(&report["findings"])
+        .iter()
+        .take(MOST_BARS)
+        .map(|f| bar(text(&f["name"]), &f["figures"], "auroc"))
+        .collect();
     let groups: Vec<Bar> = list(&report["subgroups"])
         .iter()
+        .take(MOST_BARS)
         .map(|g| {
-            let name = format!("{} {} ({})", text(&g["column"]), text(&g["value"]), g["images"]);
+            let name = format!("{} {} ({})", text(&g["column"]), text(&g["value"]), count(&g["images"]));
             bar(name, &g["figures"], "auroc_macro")
         })
         .collect();
@@ -92,35 +116,102 @@ fn examples(title: &str, examples: &Value) -> Markup {
     let examples = list(examples);
     html! {
         @if !examples.is_empty() { h3 { (title) } }
-        @for example in examples { (self::example(example)) }
+        @for example in examples.iter().take(MOST_EXAMPLES) { (self::example(example)) }
     }
 }
 
 fn example(example: &Value) -> Markup {
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_string();
     // Nothing but base 64 may follow `data:`.
     let is_base64 = |data: &&str| data.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
-    let image = example["image"].as_str().filter(|data| !data.is_empty()).filter(is_base64);
+    let image = example["image"].as_str().filter(|data| (1..=MOST_IMAGE).contains(&data.len())).filter(is_base64);
+    let [line, rank, gallery] = ["line", "rank", "gallery"].map(|name| count(&example[name]));
     html! {
         article {
             @if let Some(data) = image {
-                img alt={ "line " (example["line"]) } src={ "data:image/jpeg;base64," (data) };
+                img alt={ "line " (line) } src={ "data:image/jpeg;base64," (data) };
             }
             div {
-                p { (text(&example["report"])) }
-                p.note {
-                    "line " (example["line"]) ": its own report stands at place " (example["rank"]) " of "
-                    (example["gallery"])
-                }
+                p { (cut(&example["report"], MOST_REPORT)) }
+                p.note { "line " (line) ": its own report stands at place " (rank) " of " (gallery) }
                 ol {
-                    @for found in list(&example["found"]) {
+                    @for found in list(&example["found"]).iter().take(MOST_FOUND) {
                         li.right[found["right"] == true] {
                             @if found["right"] == true { "✓ " }
-                            b { (number(found["score"].as_f64().unwrap_or(f64::NAN))) } " " (text(&found["report"]))
+                            b { (number(found["score"].as_f64().unwrap_or(f64::NAN))) } " "
+                            (cut(&found["report"], MOST_REPORT))
                         }
                     }
                 }
             }
         }
+    }
+}
+
+/// Whether examples of the run are shown: images and reports of patients.
+pub(super) fn shows_patients(run: &Run) -> bool {
+    ["gallery", "hardest"].iter().any(|name| !list(&run.pictures_best[*name]).is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::run_report::page;
+
+    /// Every value of every file is a script, a number that no drawing holds, or a list without end.
+    #[test]
+    fn nothing_of_a_hostile_folder_is_more_than_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+        for bad in [
+            "\"<script>alert(1)</script>\"",
+            "\"\\\"><img src=x onerror=alert(2)>\"",
+            "\"' onload='alert(3)\"",
+            "1e308",
+            "-1e308",
+            "{\"<script>\":[\"<script>\"]}",
+            "[\"<script>\",1e308,-1e308]",
+            "[[1e308,-1e308],[0,\"<script>\"]]",
+        ] {
+            let example = format!(
+                "{{\"line\":{bad},\"rank\":{bad},\"gallery\":{bad},\"report\":{bad},\"image\":{bad},\"found\":[{{\"report\":{bad},\
+                 \"score\":{bad},\"right\":{bad}}}]}}"
+            );
+            let pictures = format!("{{\"similarities\":{bad},\"gallery\":[{example}],\"hardest\":[{example},{bad}]}}");
+            write("pictures-best.json", pictures.clone());
+            write("pictures-untuned.json", pictures);
+            let bins = format!("[{{\"confidence\":{bad},\"accuracy\":{bad},\"coverage\":1,\"risk\":{bad}}},{bad}]");
+            let calibration =
+                format!("{{\"reliability\":{bins},\"risk_coverage\":{bins},\"as_is\":{{\"ece\":{bad}}}}}");
+            let figures =
+                format!("[{{\"name\":\"auroc\",\"value\":{bad},\"interval\":[{bad},{bad}],\"chance\":{bad}}}]");
+            write(
+                "zero-shot.json",
+                format!(
+                    "{{\"calibration\":{calibration},\"findings\":[{{\"name\":{bad},\"figures\":{figures}}}],\"subgroups\":\
+                     [{{\"column\":{bad},\"value\":{bad},\"images\":{bad},\"figures\":{figures}}}]}}"
+                ),
+            );
+            let eval = format!(
+                "{{\"kind\":\"eval\",\"step\":{bad},\"val\":{{\"loss\":{bad},\"mean_recall\":{bad},\"calibration\":{calibration}}}}}"
+            );
+            let step = format!("{{\"kind\":\"step\",\"step\":{bad},\"loss\":{bad},\"lr\":{bad}}}");
+            let rising =
+                "{\"kind\":\"step\",\"step\":1,\"loss\":1e308}\n{\"kind\":\"step\",\"step\":2,\"loss\":-1e308}";
+            write("metrics.jsonl", format!("{step}\n{eval}\n{rising}\n{bad}\n"));
+            write("timing.jsonl", format!("{{\"step\":1,\"waiting\":{bad}}}\n"));
+            write("run.json", format!("{{\"total_steps\":{bad},\"device\":{bad}}}"));
+            write("config.toml", format!("x = {bad}"));
+            let page = page(&[dir.path()]).unwrap().html;
+            for raw in ["<script", "<img src=x", "NaN", "inf\"", "inf,"] {
+                assert!(!page.contains(raw), "{bad}: {raw}");
+            }
+            assert!(page.len() < 1 << 20, "{bad}: {} bytes", page.len());
+        }
+        let sweep = "{\"members\":[{\"name\":\"<script>\",\"problem\":\"<script>\"}],\"table\":[{\"setting\":\"<script>\",\
+                     \"figures\":{\"<script>\":{\"mean\":1e308,\"half_width\":1e308}}}]}";
+        let member = dir.path().join("<script>");
+        std::fs::create_dir(&member).unwrap();
+        std::fs::write(member.join("metrics.jsonl"), "{\"kind\":\"step\",\"step\":1,\"loss\":1}\n").unwrap();
+        write("sweep.json", sweep.to_string());
+        assert!(!page(&[dir.path()]).unwrap().html.contains("<script"));
     }
 }

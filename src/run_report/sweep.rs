@@ -5,14 +5,20 @@ use serde_json::Value;
 
 use super::charts::{Bar, bars, number};
 
+/// Settings, members and figures that are shown at most.
+const MOST_ROWS: usize = 1000;
+const MOST_FIGURES: usize = 60;
+
 pub(super) fn section(sweep: &Value) -> Markup {
     let rows = sweep["table"].as_array().map_or(&[][..], Vec::as_slice);
+    let rows = &rows[..rows.len().min(MOST_ROWS)];
     let names = figure_names(rows);
     let words = |name: &str| name.replace('_', " ");
     let without_figures: Vec<String> = sweep["members"]
         .as_array()
         .into_iter()
         .flatten()
+        .take(MOST_ROWS)
         .filter_map(|m| Some(format!("{}: {}", m["name"].as_str()?, m["problem"].as_str()?)))
         .collect();
     html! {
@@ -39,6 +45,7 @@ fn figure_names(rows: &[Value]) -> Vec<&str> {
             names.push(name);
         }
     }
+    names.truncate(MOST_FIGURES);
     names
 }
 

@@ -13,7 +13,7 @@ use super::state::State;
 use crate::config::Config;
 use crate::error::one_line;
 use crate::eval::Pictures;
-use crate::fs::{replace_file, replace_folder};
+use crate::fs::{replace_file, replace_folder, replace_private};
 use crate::run_report;
 use crate::track::{Event, JsonlSink, Lengths, Note, ProgressSink, RunFolder, Sink, TensorboardSink};
 
@@ -76,7 +76,7 @@ impl RunWriter {
     /// What stays of a validation to be looked at.
     pub(super) fn keep_pictures(&self, tuned: bool, pictures: &Pictures) -> Result<()> {
         let Some(files) = &self.0 else { return Ok(()) };
-        replace_file(&files.run.pictures(tuned), &serde_json::to_vec(pictures)?)
+        replace_private(&files.run.pictures(tuned), &serde_json::to_vec(pictures)?)
     }
 
     /// Puts a folder of this name into the run's.
@@ -88,7 +88,7 @@ impl RunWriter {
     pub(super) fn draw_page(&mut self) -> Result<()> {
         let Some(files) = &self.0 else { return Ok(()) };
         let path = files.run.path().join("report.html");
-        let drawn = run_report::page(&[files.run.path()]).and_then(|page| replace_file(&path, page.as_bytes()));
+        let drawn = run_report::page(&[files.run.path()]).and_then(|page| page.write(&path));
         drawn.or_else(|e| self.emit(&Event::Note(Note::warning(format!("the run's page: {}", one_line(&e))))))
     }
 }

@@ -9,7 +9,7 @@ use crate::cli::manifest_args::{ColumnArgs, manifest_help};
 use crate::cli::output;
 use crate::data::Manifest;
 use crate::data::lint::{Level, LintOptions, LintReport, lint, page};
-use crate::fs::replace_file;
+use crate::fs::{may_write, replace_private};
 use crate::session::open_tokenizer;
 
 #[derive(Debug, clap::Args)]
@@ -45,12 +45,16 @@ pub(in crate::cli) struct Args {
     /// Write a page with thumbnails and histograms
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write over an existing page
+    #[arg(long, requires = "html")]
+    force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
+    args.html.as_ref().map_or(Ok(()), |path| may_write(path, args.force)).context("--html")?;
     let tokenizer = args.model.as_ref().map(|name| open_tokenizer(name, args.context_length)).transpose()?;
     let manifest = Manifest::open(&args.manifest, &args.columns.columns(), args.image_root.as_deref())?;
     let bar = ProgressBar::new(0)
@@ -68,7 +72,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let report = lint(&manifest, &args.manifest.display().to_string(), &options, &progress)?;
     bar.finish_and_clear();
     if let Some(path) = &args.html {
-        replace_file(path, page(&report, &manifest.rows).as_bytes())?;
+        replace_private(path, page(&report, &manifest.rows).as_bytes())?;
     }
     if args.json {
         output::print_json(&serde_json::to_value(&report)?)?;

@@ -11,12 +11,13 @@ use crate::cli::output;
 use crate::data::Manifest;
 use crate::data::split::{Unit, assign};
 use crate::data::table::{NewColumn, set_column};
-use crate::fs::replace_file;
+use crate::fs::{may_write, replace_file};
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Rows of a patient (or of what --by says) stay in one split, and so do rows with the same image, by
 name or by content.
+Cells are written as they are: one that begins with = or + is a formula to spreadsheets, import it there as text.
 
 Examples:
   reportclip data split pairs.csv --out split.csv
@@ -63,7 +64,7 @@ enum By {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let shares = shares(&args.shares)?;
-    ensure!(args.force || !args.out.exists(), "{}: is there already; --force writes over it", args.out.display());
+    may_write(&args.out, args.force)?;
     let mut columns = args.columns.columns();
     if let Some(column) = &args.stratify {
         columns.label = column.clone();
