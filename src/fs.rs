@@ -6,7 +6,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use sha2::{Digest, Sha256};
+
+use crate::digest::{Depth, hex, of_file};
 
 /// Keeps other processes from working in a folder. Let go of when dropped, and by the system at the process's end,
 /// however that comes.
@@ -53,13 +54,7 @@ pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// It cannot be read.
 pub fn sha256_of(path: &Path) -> std::io::Result<String> {
-    let (mut file, mut sum, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            count => sum.update(&buffer[..count]),
-        }
-    }
+    of_file(path, Depth::Whole).map(|sum| hex(&sum))
 }
 
 /// Whether a text is the hex digits of a SHA-256.

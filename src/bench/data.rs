@@ -73,11 +73,16 @@ pub fn data(bench: &DataBench) -> Result<DataFigures> {
     let mut values = Vec::new();
     for round in 0..=bench.rounds {
         let mut parts = [0.0; 3];
-        for path in &bench.images {
+        for (i, path) in bench.images.iter().enumerate() {
+            // The file may be called after a patient.
+            let place = || format!("image {} in the order of names", i + 1);
             let started = Instant::now();
-            let picture = image::read(path)?;
+            let picture = std::fs::read(path)
+                .map_err(Into::into)
+                .and_then(|bytes| image::decode(&bytes, 0))
+                .with_context(place)?;
             let decoded = Instant::now();
-            let prepared = preprocess.prepare(&picture, None).with_context(|| path.display().to_string())?;
+            let prepared = preprocess.prepare(&picture, None).with_context(place)?;
             let resized = Instant::now();
             values.resize(prepared.len(), 0.0);
             prepared.write(&mut values);

@@ -111,7 +111,7 @@ impl Dataset {
                     // The place stands before the reason already.
                     let line = one_line(&e);
                     let reason = line.strip_prefix(&format!("{}: ", row.image())).unwrap_or(&line);
-                    errors.push(failed(format!("image: {reason}")));
+                    errors.push(failed(format!("image {reason}")));
                 }
             }
         }

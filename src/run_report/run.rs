@@ -154,64 +154,65 @@ pub(super) fn shows_patients(run: &Run) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use crate::run_report::page;
 
-    /// Every value of every file is a script, a number that no drawing holds, or a list without end.
+    /// Every value of every file is a script, a number that no drawing holds, or a list where none belongs.
     #[test]
     fn nothing_of_a_hostile_folder_is_more_than_text() {
         let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+        let script = "<script>alert(1)</script>";
         for bad in [
-            "\"<script>alert(1)</script>\"",
-            "\"\\\"><img src=x onerror=alert(2)>\"",
-            "\"' onload='alert(3)\"",
-            "1e308",
-            "-1e308",
-            "{\"<script>\":[\"<script>\"]}",
-            "[\"<script>\",1e308,-1e308]",
-            "[[1e308,-1e308],[0,\"<script>\"]]",
+            json!(script),
+            json!("\"><img src=x onerror=alert(2)>"),
+            json!(1e308),
+            json!(-1e308),
+            json!({script: [script]}),
+            json!([script, 1e308, -1e308]),
+            json!([[1e308, -1e308], [0, script]]),
         ] {
-            let example = format!(
-                "{{\"line\":{bad},\"rank\":{bad},\"gallery\":{bad},\"report\":{bad},\"image\":{bad},\"found\":[{{\"report\":{bad},\
-                 \"score\":{bad},\"right\":{bad}}}]}}"
-            );
-            let pictures = format!("{{\"similarities\":{bad},\"gallery\":[{example}],\"hardest\":[{example},{bad}]}}");
-            write("pictures-best.json", pictures.clone());
-            write("pictures-untuned.json", pictures);
-            let bins = format!("[{{\"confidence\":{bad},\"accuracy\":{bad},\"coverage\":1,\"risk\":{bad}}},{bad}]");
-            let calibration =
-                format!("{{\"reliability\":{bins},\"risk_coverage\":{bins},\"as_is\":{{\"ece\":{bad}}}}}");
-            let figures =
-                format!("[{{\"name\":\"auroc\",\"value\":{bad},\"interval\":[{bad},{bad}],\"chance\":{bad}}}]");
-            write(
-                "zero-shot.json",
-                format!(
-                    "{{\"calibration\":{calibration},\"findings\":[{{\"name\":{bad},\"figures\":{figures}}}],\"subgroups\":\
-                     [{{\"column\":{bad},\"value\":{bad},\"images\":{bad},\"figures\":{figures}}}]}}"
-                ),
-            );
-            let eval = format!(
-                "{{\"kind\":\"eval\",\"step\":{bad},\"val\":{{\"loss\":{bad},\"mean_recall\":{bad},\"calibration\":{calibration}}}}}"
-            );
-            let step = format!("{{\"kind\":\"step\",\"step\":{bad},\"loss\":{bad},\"lr\":{bad}}}");
-            let rising =
-                "{\"kind\":\"step\",\"step\":1,\"loss\":1e308}\n{\"kind\":\"step\",\"step\":2,\"loss\":-1e308}";
-            write("metrics.jsonl", format!("{step}\n{eval}\n{rising}\n{bad}\n"));
-            write("timing.jsonl", format!("{{\"step\":1,\"waiting\":{bad}}}\n"));
-            write("run.json", format!("{{\"total_steps\":{bad},\"device\":{bad}}}"));
-            write("config.toml", format!("x = {bad}"));
+            let write = |name: &str, value: &Value| std::fs::write(dir.path().join(name), value.to_string()).unwrap();
+            let found = json!([{"report": bad, "score": bad, "right": bad}, bad]);
+            let example =
+                json!({"line": bad, "rank": bad, "gallery": bad, "report": bad, "image": bad, "found": found});
+            let pictures = json!({"similarities": bad, "gallery": [example, bad], "hardest": [example]});
+            write("pictures-best.json", &pictures);
+            write("pictures-untuned.json", &pictures);
+            let bins = json!([{"confidence": bad, "accuracy": bad, "coverage": 1, "risk": bad}, bad]);
+            let calibration = json!({"reliability": bins, "risk_coverage": bins, "as_is": {"ece": bad}});
+            let figures = json!([{"name": "auroc", "value": bad, "interval": [bad, bad], "chance": bad}]);
+            let findings = json!([{"name": bad, "figures": figures}, bad]);
+            let subgroups = json!([{"column": bad, "value": bad, "images": bad, "figures": figures}]);
+            let zero_shot = json!({"calibration": calibration, "findings": findings, "subgroups": subgroups});
+            write("zero-shot.json", &zero_shot);
+            let val = json!({"loss": bad, "mean_recall": bad, "calibration": calibration});
+            let lines = [
+                json!({"kind": "step", "step": bad, "loss": bad, "lr": bad}),
+                json!({"kind": "eval", "step": bad, "val": val}),
+                json!({"kind": "step", "step": 1, "loss": 1e308}),
+                json!({"kind": "step", "step": 2, "loss": -1e308}),
+                bad.clone(),
+            ];
+            let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            std::fs::write(dir.path().join("metrics.jsonl"), lines).unwrap();
+            write("timing.jsonl", &json!({"step": 1, "waiting": bad}));
+            write("run.json", &json!({"total_steps": bad, "device": bad}));
+            write("config.toml", &bad);
             let page = page(&[dir.path()]).unwrap().html;
             for raw in ["<script", "<img src=x", "NaN", "inf\"", "inf,"] {
                 assert!(!page.contains(raw), "{bad}: {raw}");
             }
             assert!(page.len() < 1 << 20, "{bad}: {} bytes", page.len());
         }
-        let sweep = "{\"members\":[{\"name\":\"<script>\",\"problem\":\"<script>\"}],\"table\":[{\"setting\":\"<script>\",\
-                     \"figures\":{\"<script>\":{\"mean\":1e308,\"half_width\":1e308}}}]}";
         let member = dir.path().join("<script>");
         std::fs::create_dir(&member).unwrap();
         std::fs::write(member.join("metrics.jsonl"), "{\"kind\":\"step\",\"step\":1,\"loss\":1}\n").unwrap();
-        write("sweep.json", sweep.to_string());
+        let sweep = json!({
+            "members": [{"name": "<script>", "problem": script}],
+            "table": [{"setting": script, "figures": {script: {"mean": 1e308, "half_width": 1e308}}}],
+        });
+        std::fs::write(dir.path().join("sweep.json"), sweep.to_string()).unwrap();
         assert!(!page(&[dir.path()]).unwrap().html.contains("<script"));
     }
 }

@@ -22,9 +22,11 @@ mod metrics;
 mod objectives;
 mod ops;
 mod prepare;
+mod privacy;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod retrieval;
+mod reuse;
 mod runs;
 mod session;
 mod snapshots;

@@ -154,7 +154,7 @@ fn mimic_cxr_with_images_made_smaller() {
     let read = Manifest::open(&dir.path().join("out/manifest.csv"), &columns, None).unwrap();
     assert_eq!(read.rows[0].report(), "Study 1.");
     ok(dir.path(), &["data", "lint", "out/manifest.csv"]);
-    let error = run(dir.path(), &["data", "prepare", "mimic-cxr", ".", "--out", "x"]);
+    let error = run(dir.path(), &["data", "prepare", "mimic-cxr", ".", "--out", "x", "--size", "16"]);
     let error = String::from_utf8(error.stderr).unwrap();
     assert!(error.contains("holds no mimic-cxr-2.0.0-metadata.csv"), "{error}");
 }
@@ -296,9 +296,9 @@ fn nothing_stale_stays_in_a_prepared_folder() {
             let new = format!("fresh-{fresh}");
             let args =
                 |out| [&["data", "prepare", "folder", "studies", "--salt", "x", "--out", out], shards, more].concat();
-            let said = ok(dir.path(), &args("out")).replace("out", "");
+            let said = ok(dir.path(), &args("grown")).replace("grown", "");
             assert_eq!(said, ok(dir.path(), &args(&new)).replace(&new, ""), "{what}");
-            let (out, new) = (dir.path().join("out"), dir.path().join(new));
+            let (out, new) = (dir.path().join("grown"), dir.path().join(new));
             for name in ["manifest.csv", "rows.csv", "prepared.json"] {
                 assert_eq!(fs::read(out.join(name)).ok(), fs::read(new.join(name)).ok(), "{what}: {name}");
             }
@@ -325,11 +325,11 @@ fn nothing_stale_stays_in_a_prepared_folder() {
         write(root.join("p6/a.png"), "broken");
         check("an image that broke", &[]);
         // What has another name is not touched.
-        write(dir.path().join("out/images/ab/mine.png"), "mine");
-        write(dir.path().join("out/mine-000000.tar"), "mine");
+        write(dir.path().join("grown/images/ab/mine.png"), "mine");
+        write(dir.path().join("grown/mine-000000.tar"), "mine");
         ok(dir.path(), &[&["data", "prepare", "folder", "studies", "--salt", "x", "--out", "out"], shards].concat());
         assert!(
-            dir.path().join("out/images/ab/mine.png").is_file() && dir.path().join("out/mine-000000.tar").is_file()
+            dir.path().join("grown/images/ab/mine.png").is_file() && dir.path().join("grown/mine-000000.tar").is_file()
         );
     }
 }

@@ -12,14 +12,14 @@ use crate::runs::{Place, text};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_reportclip");
 
-fn help(command: &[&str]) -> String {
+pub fn help(command: &[&str]) -> String {
     let output = Command::new(BINARY).args(command).arg("--help").output().unwrap();
     assert!(output.status.success(), "{command:?}");
     text(&output.stdout)
 }
 
 /// The names under "Commands:".
-fn commands(help: &str) -> Vec<String> {
+pub fn commands(help: &str) -> Vec<String> {
     let listed = help.split("Commands:\n").nth(1).unwrap_or_default().lines().take_while(|line| !line.is_empty());
     let named = listed.filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
     let names = named.filter_map(|line| line.split_whitespace().next()).map(str::to_string);

@@ -8,6 +8,7 @@ mod entry;
 mod folder;
 mod mimic_cxr;
 mod openi;
+mod options;
 mod padchest;
 mod record;
 mod roco;
@@ -20,7 +21,8 @@ use std::path::Path;
 use anyhow::Result;
 
 pub use entry::Entry;
-pub use write::{Job, Options, Summary};
+pub use options::Options;
+pub use write::{Job, Summary};
 
 type Read = fn(&Path) -> Result<Vec<Entry>>;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::write::Options;
+use super::options::Options;
 use crate::digest::ContentHash;
 use crate::fs::{replace_file, replace_private};
 

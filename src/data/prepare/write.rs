@@ -11,10 +11,11 @@ use anyhow::{Result, bail, ensure};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::Preset;
 use super::entry::Entry;
+use super::options::Options;
 use super::record::{FORMAT, Record};
 use super::row::{Prepared, manifest};
-use super::{FileNames, Preset};
 use crate::data::table::{ShardSample, ShardWriter, shard_keys};
 use crate::digest::{ContentHash, of_bytes};
 use crate::fs::{FolderLock, replace_file};
@@ -29,35 +30,6 @@ pub struct Job<'a> {
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
     /// Asked whether to end early.
     pub stop: &'a (dyn Fn() -> bool + Sync),
-}
-
-/// What is written.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Shorter side of the images that are written, pixels; `None` = they keep their size.
-    pub size: Option<u32>,
-    /// Images stay where they are, and the manifest names their files, whatever these are called.
-    pub keep_paths: bool,
-    /// Rows of a WebDataset shard; `None` = no shards.
-    pub shard: Option<usize>,
-    /// What patients' and studies' numbers are hashed with; `None` = drawn once and kept in the folder.
-    pub salt: Option<String>,
-}
-
-impl Options {
-    /// Whether images of `preset` are written, each under a name that says nothing.
-    ///
-    /// # Errors
-    /// Their paths would name patients, and nobody asked for that.
-    pub fn writes_images(&self, preset: &Preset) -> Result<bool> {
-        ensure!(
-            self.size.is_some() || self.shard.is_some() || self.keep_paths || preset.file_names != FileNames::Numbered,
-            "the paths of {} hold the numbers of patients and studies, which would stand beside their hashes; --size \
-             PIXELS or --webdataset ROWS writes images under other names, --keep-paths leaves them where they are",
-            preset.name
-        );
-        Ok(!self.keep_paths && (self.size.is_some() || preset.file_names == FileNames::Private))
-    }
 }
 
 /// What came of it.
@@ -110,7 +82,8 @@ impl Job<'_> {
         }
         if rows.is_empty() {
             bail!(
-                "{} entries, but {} images are not there and {} reports are empty; does the data set lie as it is downloaded?",
+                "{} entries, but {} images are not there and {} reports are empty; does the data set lie as it is \
+                 downloaded?",
                 entries.len(),
                 summary.missing_images,
                 summary.empty_reports
