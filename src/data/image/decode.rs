@@ -61,8 +61,10 @@ pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     } else {
         bail!("is not an image that can be read; known are PNG, JPEG and DICOM")
     };
-    // A picture that is turned is copied.
-    afford(2 * picture.bytes.len() as u64)?;
+    if orientation > 1 {
+        // A picture that is turned is copied.
+        afford(2 * picture.bytes.len() as u64)?;
+    }
     whole(exif::upright(picture, orientation))
 }
 
