@@ -1,6 +1,5 @@
 //! What the columns of a manifest are called.
 
-use super::fields;
 use crate::data::ReportPolicy;
 use crate::data::config::DataConfig;
 use crate::error::{did_you_mean, shown};
@@ -44,6 +43,13 @@ impl Default for Columns {
     }
 }
 
+impl Columns {
+    /// The names of the columns of one text each, in the order of `Field`.
+    pub(super) fn named(&self) -> [&str; 6] {
+        [&self.image, &self.report, &self.patient_id, &self.study_id, &self.split, &self.label]
+    }
+}
+
 impl From<&DataConfig> for Columns {
     fn from(c: &DataConfig) -> Self {
         Self {
@@ -66,7 +72,7 @@ const LISTED: usize = 24;
 /// Message about a column that a manifest must have. `known` are the cells of what should be the header: where none of
 /// them is a name that is asked for, they may be a row with somebody's report, and are not shown.
 pub(super) fn missing_column(name: &str, known: &[&str], columns: &Columns) -> String {
-    let wanted = fields::names(columns);
+    let wanted = columns.named();
     let close = did_you_mean(name, known.iter().copied().filter(|cell| cell.len() <= name.len() + LISTED));
     let is_header = known.iter().any(|cell| wanted.iter().any(|name| name.eq_ignore_ascii_case(cell)));
     let hint = match close {

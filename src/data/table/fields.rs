@@ -72,7 +72,7 @@ pub(super) fn filled(text: &str) -> Option<String> {
 
 /// In the order of [`Field`], all but the last.
 pub(super) fn names(c: &Columns) -> [&str; NAMED] {
-    [&c.image, &c.report, &c.patient_id, &c.study_id, &c.split, &c.label]
+    c.named()
 }
 
 /// The values of [`Columns::extra`], which `value` finds by name, as one field.
