@@ -9,4 +9,5 @@ cd "$(dirname "$0")/.."
 export REPORTCLIP_KILLS="${1:-100}" REPORTCLIP_KILLS_SEED="${2:-1}"
 features=()
 if command -v mpirun > /dev/null && command -v mpicc > /dev/null; then features=(--features mpi); fi
-exec nice cargo test --release --locked "${features[@]}" --test it -- --exact hostile::kills::killed_runs_come_to_the_same_end --nocapture
+test=hostile::kills::killed_runs_come_to_the_same_end
+exec nice cargo test --release --locked "${features[@]}" --test it -- --exact $test --nocapture

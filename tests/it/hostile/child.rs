@@ -73,7 +73,7 @@ fn high_water_kib(process: u32) -> u64 {
 }
 
 /// How lines of talk start.
-const TALK: [&str; 5] = ["error: ", "warning: ", " INFO ", " WARN ", "step "];
+const TALK: [&str; 6] = ["error: ", "warning: ", " INFO ", " WARN ", "step ", "image features"];
 /// Clap's, for arguments that it refuses.
 const USAGE: [&str; 4] = ["Usage: ", "For more information, try", "  tip: ", "  [possible values: "];
 /// What only a programmer understands.

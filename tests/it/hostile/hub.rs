@@ -7,36 +7,45 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Where [`LINKED`] leads.
+/// Where the hub sends for large files.
 const BLOB: &str = "/blob";
-const LINKED: &str = "HTTP/1.1 302 Found\r\nLocation: /blob\r\nX-Repo-Commit: 0123456789abcdef0123456789abcdef01234567\r\n\
-                      X-Linked-Etag: \"a5e4a5b7\"\r\nX-Linked-Size: 26\r\nContent-Length: 0\r\n\r\n";
-const FILE: &str = "HTTP/1.1 200 OK\r\nETag: \"abc\"\r\nX-Repo-Commit: 0123456789abcdef0123456789abcdef01234567\r\n\
-                    Accept-Ranges: bytes\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n{\"model_type\": \"clip\", \"a\"}";
-const BLOB_ANSWER: &str = "HTTP/1.1 206 Partial Content\r\nETag: \"cdn\"\r\nContent-Range: bytes 0-25/26\r\n\
-                           Content-Length: 26\r\n\r\n{\"model_type\": \"clip\", \"a\"}";
-const CHUNKED: &str = "HTTP/1.1 200 OK\r\nETag: \"abc\"\r\nX-Repo-Commit: 0123456789abcdef0123456789abcdef01234567\r\n\
-                       Transfer-Encoding: chunked\r\n\r\n10\r\n{\"model_type\": 1}\r\n0\r\n\r\n";
-const MISSING: &str =
-    "HTTP/1.1 404 Not Found\r\nX-Error-Code: EntryNotFound\r\nContent-Length: 14\r\n\r\nEntryNotFound.";
-const GATED: &str =
-    "HTTP/1.1 403 Forbidden\r\nX-Error-Code: GatedRepo\r\nX-Error-Message: ask for it\r\nContent-Length: 0\r\n\r\n";
-const LIST: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Repo-Commit: 0123456789abcdef0123456789abcdef01234567\r\n\
-                    Link: </api/next>; rel=\"next\"\r\nContent-Length: 78\r\n\r\n\
-                    [{\"type\":\"file\",\"path\":\"data/train-0.parquet\",\"size\":12,\"oid\":\"0123456789abcdef\"}]";
+const COMMIT: &str = "X-Repo-Commit: 0123456789abcdef0123456789abcdef01234567\r\nETag: \"abc\"\r\n";
+/// What is asked for, as far as it is a model's config or a list of a data set's files.
+const BODY: &str = r#"{"model_type": "clip", "projection_dim": 12, "text_config": {}, "vision_config": {}}"#;
+const LIST: &str = r#"[{"type":"file","path":"data/train-0.parquet","size":12,"oid":"0123456789abcdef"}]"#;
+
+/// An answer with its length.
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn linked() -> String {
+    let size = BODY.len();
+    answer(
+        "302 Found",
+        &format!("Location: {BLOB}\r\n{COMMIT}X-Linked-Etag: \"a5e4\"\r\nX-Linked-Size: {size}\r\n"),
+        "",
+    )
+}
+
+fn blob() -> String {
+    let size = BODY.len();
+    answer("206 Partial Content", &format!("ETag: \"cdn\"\r\nContent-Range: bytes 0-{}/{size}\r\n", size - 1), BODY)
+}
 
 /// Answers to begin with, written to `place/hub`.
 pub fn write_seeds(place: &Path) {
     let folder = place.join("hub");
     std::fs::create_dir_all(&folder).unwrap();
+    let chunked = format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
     let answers = [
-        ("file", FILE),
-        ("linked", LINKED),
-        ("blob", BLOB_ANSWER),
-        ("chunked", CHUNKED),
-        ("missing", MISSING),
-        ("gated", GATED),
-        ("list", LIST),
+        ("file", answer("200 OK", &format!("{COMMIT}Accept-Ranges: bytes\r\n"), BODY)),
+        ("linked", linked()),
+        ("blob", blob()),
+        ("chunked", format!("HTTP/1.1 200 OK\r\n{COMMIT}Transfer-Encoding: chunked\r\n\r\n{chunked}")),
+        ("missing", answer("404 Not Found", "X-Error-Code: EntryNotFound\r\n", "EntryNotFound.")),
+        ("gated", answer("403 Forbidden", "X-Error-Code: GatedRepo\r\nX-Error-Message: ask for it\r\n", "")),
+        ("list", answer("200 OK", &format!("{COMMIT}Link: </api/next>; rel=\"next\"\r\n"), LIST)),
     ];
     answers.iter().for_each(|(name, answer)| std::fs::write(folder.join(format!("{name}.http")), answer).unwrap());
 }
@@ -84,8 +93,8 @@ fn serve(mut stream: TcpStream, answer: &[u8]) {
     let of_blob = answer.windows(7).any(|w| w == b" 206 Pa");
     let asks_blob = String::from_utf8_lossy(&request).contains(BLOB);
     drop(match (of_blob, asks_blob) {
-        (true, false) => stream.write_all(LINKED.as_bytes()),
-        (false, true) => stream.write_all(BLOB_ANSWER.as_bytes()),
+        (true, false) => stream.write_all(linked().as_bytes()),
+        (false, true) => stream.write_all(blob().as_bytes()),
         _ => stream.write_all(answer),
     });
 }

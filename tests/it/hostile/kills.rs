@@ -79,7 +79,9 @@ impl Place<'_> {
         } else {
             let ranks = ranks_of(out);
             let names: Vec<String> = ranks.iter().map(u32::to_string).collect();
-            drop(Command::new("kill").arg("-9").args(&names).status());
+            if !names.is_empty() {
+                drop(Command::new("kill").arg("-9").args(&names).status());
+            }
         }
         // One that had ended by then was not killed.
         let status = child.wait().unwrap();
@@ -115,8 +117,8 @@ fn ranks_of(out: &str) -> Vec<u32> {
     found
 }
 
-/// What must be the same: the model, the last checkpoint, the figures. `timing.jsonl` may differ, and with it its length
-/// in the checkpoint's state.
+/// What must be the same: the model, the last checkpoint, the figures. `timing.jsonl` may differ, and with it its
+/// length in the checkpoint's state.
 fn compared(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let steps = fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path());

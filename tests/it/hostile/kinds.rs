@@ -231,7 +231,8 @@ pub const KINDS: [Kind; 30] = [
         form: Form::Bytes(64),
         layers: &["features"],
         commands: &[
-            "train ../place/tiny.toml --set train.max_steps=16 --set freeze.image=all --set data.feature_cache=m --out run",
+            "train ../place/tiny.toml --set train.max_steps=16 --set freeze.image=all --set data.feature_cache=m \
+             --out run",
         ],
         slow: true,
         ..ALONE
@@ -380,9 +381,9 @@ pub fn make(place: &Path) {
     let ok = |command: &str| made(place, command);
     ok("train tiny.toml --out run");
     ok("train tiny.toml --out half --set train.stop_after=2");
-    ok(
-        "train tiny.toml --out frozen --set train.max_steps=16 --set freeze.image=all --set data.feature_cache=features",
-    );
+    // By the name that the cases use: features are kept by where images lie.
+    ok("train ../place/tiny.toml --out frozen --set train.max_steps=16 --set freeze.image=all \
+         --set data.feature_cache=features");
     ok("sweep tiny.toml --grid loss.label_smoothing=0,0.1 --out sweep");
     fs::write(place.join("rich.toml"), RICH).unwrap();
     hub::write_seeds(place);
@@ -396,7 +397,8 @@ pub fn make(place: &Path) {
     let json = |i: usize| {
         format!("{{\"image\":\"images/P{i:04}-S1.png\",\"report\":\"Finding {i}\",\"age\":{i},\"label\":null}}\n")
     };
-    let loss = r#"{"logits":[[2.0,1.0,0.1],[0.5,1.5,0.8]],"targets":[0,1],"label_smoothing":0.1,"class_weights":[1,2,3],"ignore_index":-100}"#;
+    let loss = r#"{"logits":[[2.0,1.0,0.1],[0.5,1.5,0.8]],"targets":[0,1],"label_smoothing":0.1,
+        "class_weights":[1,2,3],"ignore_index":-100}"#;
     let soft =
         r#"{"logits":[[2.0,1.0],[0.5,1.5]],"targets":[[0.5,0.5],[0,1]],"label_smoothing":0.2,"class_weights":null}"#;
     fs::create_dir_all(place.join("tables")).unwrap();

@@ -1,6 +1,6 @@
 //! Hostile inputs by the thousand: every kind of file that the program reads, changed at random from a seed, and the
-//! program run on it as a user runs it. Whatever stands in a file, the answer is a result or an error: exit code 0, 1 or
-//! 2, within [`child::LONGEST`] and [`child::MOST_MIB`], lines under 500 characters without control characters, and
+//! program run on it as a user runs it. Whatever stands in a file, the answer is a result or an error: exit code 0, 1
+//! or 2, within [`child::LONGEST`] and [`child::MOST_MIB`], lines under 500 characters without control characters, and
 //! nothing half-written beside the outputs.
 //!
 //! - [`kinds`] has the table: to add a kind is to add a row.
@@ -9,8 +9,8 @@
 //! - `faults` takes the world away instead: full disks, closed streams, no processes; `kills` ends training by SIGKILL.
 //!
 //! `cargo test` runs a few cases a kind; `scripts/hostile.sh CASES SEED` as many as wanted, with a table. Variables:
-//! `REPORTCLIP_HOSTILE_CASES`, `_SEED`, `_KIND` (names, by comma), `_CASE` (one only), `_WORKERS`, `_KEEP` (a folder for
-//! the files that found something; default below the system's temporary folder).
+//! `REPORTCLIP_HOSTILE_CASES`, `_SEED`, `_KIND` (names, by comma), `_CASE` (one only), `_WORKERS`, `_KEEP` (a folder
+//! for the files that found something; default below the system's temporary folder).
 #![allow(clippy::unwrap_used)]
 
 mod child;
