@@ -74,17 +74,28 @@ impl Place<'_> {
             std::thread::sleep(Duration::from_millis(1));
         }
         let phase = phase(&self.folder(out));
-        if self.recipe.2 == 1 {
-            child.kill().unwrap();
-        } else {
-            let ranks = ranks_of(out);
-            let names: Vec<String> = ranks.iter().map(u32::to_string).collect();
-            if !names.is_empty() {
-                drop(Command::new("kill").arg("-9").args(&names).status());
+        let killed = Instant::now();
+        let status = loop {
+            // Of a launcher, the ranks first: it starts them one after the other, and may wait for one that is gone.
+            if self.recipe.2 == 1 || killed.elapsed() > Duration::from_secs(5) {
+                child.kill().unwrap();
             }
-        }
+            let ranks = if self.recipe.2 == 1 { Vec::new() } else { ranks_of(out) };
+            if !ranks.is_empty() {
+                drop(
+                    Command::new("kill")
+                        .arg("-9")
+                        .args(ranks.iter().map(u32::to_string))
+                        .stderr(Stdio::null())
+                        .status(),
+                );
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
         // One that had ended by then was not killed.
-        let status = child.wait().unwrap();
         (!status.success()).then_some(phase)
     }
 }
@@ -109,7 +120,7 @@ fn ranks_of(out: &str) -> Vec<u32> {
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut arguments = arguments.split(|&b| b == 0);
-        let is_ours = arguments.next().is_some_and(|program| program.ends_with(b"/reportclip"));
+        let is_ours = arguments.next() == Some(env!("CARGO_BIN_EXE_reportclip").as_bytes());
         if is_ours && arguments.any(|a| a == out.as_bytes()) {
             found.extend(entry.file_name().to_string_lossy().parse::<u32>());
         }
