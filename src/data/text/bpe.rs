@@ -11,6 +11,8 @@ use tokenizers::{
 };
 
 use super::pipeline::{END, START, clip_pipeline};
+use super::tokenize::MAX_TEXT;
+use crate::error::caught;
 
 /// The files of a tokenizer whose vocabulary has at most `vocab_size` entries: 256 bytes, 256 bytes that end a word,
 /// merges in order of count, begin and end. Works for any language.
@@ -50,14 +52,19 @@ fn count_words<'a>(reports: impl Iterator<Item = &'a str>) -> Result<BTreeMap<St
     let pipeline = pipeline.to_string().parse::<Tokenizer>().map_err(|e| anyhow!("CLIP's pipeline: {e}"))?;
     let mut words = BTreeMap::new();
     for report in reports {
-        let mut text = NormalizedString::from(report);
-        if let Some(normalizer) = pipeline.get_normalizer() {
-            normalizer.normalize(&mut text).map_err(|e| anyhow!("normalizing: {e}"))?;
-        }
-        let mut text = PreTokenizedString::from(text);
-        if let Some(pre_tokenizer) = pipeline.get_pre_tokenizer() {
-            pre_tokenizer.pre_tokenize(&mut text).map_err(|e| anyhow!("cutting into words: {e}"))?;
-        }
+        let cut = || {
+            let mut text = NormalizedString::from(report);
+            if let Some(normalizer) = pipeline.get_normalizer() {
+                normalizer.normalize(&mut text).map_err(|e| anyhow!("normalizing: {e}"))?;
+            }
+            let mut text = PreTokenizedString::from(text);
+            if let Some(pre_tokenizer) = pipeline.get_pre_tokenizer() {
+                pre_tokenizer.pre_tokenize(&mut text).map_err(|e| anyhow!("cutting into words: {e}"))?;
+            }
+            Ok(text)
+        };
+        ensure!(report.len() <= MAX_TEXT, "a report of {} bytes; allowed are {MAX_TEXT}", report.len());
+        let text = caught(cut)?;
         for (word, _, _) in text.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             *words.entry(word.to_string()).or_insert(0) += 1;
         }

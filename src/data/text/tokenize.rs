@@ -27,7 +27,7 @@ pub const TOKENIZER_FILES: [&str; 9] = [
 ];
 
 /// Longest text in bytes: the longest reports have some thousand.
-const MAX_TEXT: u64 = 1 << 20;
+pub(super) const MAX_TEXT: usize = 1 << 20;
 /// Longest that a text may become on its way, at some fifty bytes of memory a byte.
 const MAX_GROWN: u64 = 16 << 20;
 
@@ -152,7 +152,7 @@ impl ReportTokenizer {
 
     /// Ids with both marks, however many.
     fn all_ids(&self, text: &str) -> Result<Vec<u32>> {
-        let longest = MAX_GROWN / self.growth.max(MAX_GROWN / MAX_TEXT);
+        let longest = MAX_GROWN / self.growth.max(MAX_GROWN / MAX_TEXT as u64);
         ensure!(
             text.len() as u64 <= longest,
             "tokenizing: a text of {} bytes; this tokenizer may be given {longest}",
