@@ -259,8 +259,8 @@ pub const KEYS: &[Key] = &[
         Kind::OneOf(&["auto", "mean_recall", "loss", "auroc", "balanced_accuracy"]),
         "\"auto\"",
         "What makes a checkpoint the best, and what early_stopping and sweep --halving go by: mean recall, the \
-         objective's own loss, or zero-shot AUROC or balanced accuracy by loss.prompts; auto = what fits the objective, \
-         see the log",
+         objective's own loss, or zero-shot AUROC or balanced accuracy by loss.prompts; auto = what fits the \
+         objective, see the log",
     ),
     key(
         "train.early_stopping",

@@ -438,8 +438,9 @@ fn formats_are_named_in_their_own_files_and_the_table_only() {
         }
     }
     let expected = [
-        // The option that says how large shards are, in one example and three lines.
-        ("cli/data/prepare.rs", 4),
+        // The option that says how large shards are, in one example and four lines, and a hint at it.
+        ("cli/data/prepare.rs", 5),
+        ("data/prepare/options.rs", 1),
         // The table: a line each that the file is there, one with all of them, what `data prepare` writes shards with.
         ("data/table/formats/mod.rs", 6),
         // The sink of metrics.jsonl, which is no manifest.

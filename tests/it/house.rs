@@ -99,13 +99,13 @@ const DECODERS: [(&str, &str, &[&str]); 16] = [
     ("a DICOM crate", r"\bdicom_(object|core|parser|pixeldata)", &[]),
     (
         "flate2",
-        r"\bflate2::",
+        // Not its checksum.
+        r"\bflate2::(read|bufread|\{|Decompress)",
         &[
             "data/image/dicom/file.rs",
             "data/prepare/openi.rs",
             "data/prepare/sheet.rs",
             "data/table/formats/parquet/unpack.rs",
-            "model/checkpoint/archive.rs",
         ],
     ),
     ("zip", r"\bzip::", &[]),
