@@ -35,7 +35,7 @@ fn refusal(family: (&str, &str), change: impl FnOnce(&mut Value)) -> String {
     let used = build(&[("tokenizer.json", json.to_string().as_bytes())], family.1)
         .and_then(|tokenizer| tokenizer.encode("No acute cardiopulmonary abnormality."));
     let line = one_line(&used.expect_err("must be refused"));
-    assert!(line.lines().count() == 1 && line.len() < 500, "{line}");
+    assert!(line.lines().count() == 1 && line.chars().count() < 500, "{line}");
     line
 }
 
@@ -43,7 +43,7 @@ fn refusal(family: (&str, &str), change: impl FnOnce(&mut Value)) -> String {
 fn what_the_library_would_not_survive_is_refused() {
     let [clip, bert, siglip, _, xlmr] = FAMILIES;
     let replace = |content: &str| json!({"type": "Replace", "pattern": {"String": "a"}, "content": content});
-    let nested = (0..100).fold(json!({"type": "NFC"}), |inner, _| json!({"type": "Sequence", "normalizers": [inner]}));
+    let nested = (0..20).fold(json!({"type": "NFC"}), |inner, _| json!({"type": "Sequence", "normalizers": [inner]}));
     let lying = "////f////////w=="; // A trie of 2 GiB.
     let changes: [(&str, (&str, &str), &str, Value, &str); 16] = [
         ("charsmap", clip, "/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "cut short"),
@@ -53,7 +53,7 @@ fn what_the_library_would_not_survive_is_refused() {
         ("short prefix", clip, "/model/continuing_subword_prefix", json!("#######"), "tokenizer.json"),
         ("template", bert, "/post_processor/special_tokens", json!({}), "special_tokens does not have"),
         ("long template", bert, "/post_processor/single", json!(vec![json!({}); 1000]), "has 1000 pieces"),
-        ("doublings", clip, "/normalizer/normalizers", json!(vec![replace("aa"); 30]), "1073741824 times longer"),
+        ("doublings", clip, "/normalizer/normalizers", json!(vec![replace("aa"); 30]), "2147483648 times longer"),
         ("one long", clip, "/normalizer/normalizers", json!([replace(&"b".repeat(5000))]), "content has 5000 bytes"),
         ("nested", clip, "/normalizer", nested, "levels"),
         ("unknown part", clip, "/pre_tokenizer", json!({"type": "Exec"}), "type \"Exec\" is not known"),
@@ -144,7 +144,7 @@ fn mutated_tokenizers_are_used_or_are_one_line() {
             });
             if let Err(error) = used {
                 let line = one_line(&error);
-                assert!(line.lines().count() == 1 && line.len() < 600, "{family}: {line}");
+                assert!(line.lines().count() == 1 && line.chars().count() < 500, "{family}: {line}");
             }
         }
     }

@@ -218,7 +218,8 @@ fn check_template(part: &Value) -> Result<()> {
 }
 
 fn check_id(id: &Value) -> Result<()> {
-    ensure!(id.as_u64().is_some_and(|id| id < MAX_ID), "id {id} of a token; allowed are 0 to {}", MAX_ID - 1);
+    let known = id.as_u64().is_some_and(|id| id < MAX_ID);
+    ensure!(known, "id {} of a token; allowed are 0 to {}", shown(&id.to_string()), MAX_ID - 1);
     Ok(())
 }
 
@@ -233,6 +234,7 @@ fn check_model(model: &Value) -> Result<()> {
     }
     let word = &model["max_input_chars_per_word"];
     let short = word.is_null() || word.as_u64().is_some_and(|n| n <= 1000);
+    let word = shown(&word.to_string());
     ensure!(short, "max_input_chars_per_word is {word}; allowed is 1000: its work grows with the square");
     let check_token = |token: &str| {
         ensure!(token.len() <= MAX_TOKEN, "a token has {} bytes; allowed are {MAX_TOKEN}", token.len());
