@@ -166,7 +166,8 @@ pub(super) fn bars(title: &str, bars: &[Bar], most: f64) -> Markup {
     }
     let height = 22.0 * shown.len() as f64 + 6.0;
     // What is no number stands at 0.
-    let x = |v: f64| 170.0 + (v / most).max(0.0).min(1.0) * 230.0;
+    let share = |v: f64| if v.is_finite() { (v / most).clamp(0.0, 1.0) } else { 0.0 };
+    let x = |v: f64| 170.0 + share(v) * 230.0;
     html! {
         figure {
             figcaption { (title) }

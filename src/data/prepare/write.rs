@@ -18,6 +18,7 @@ use super::record::{FORMAT, Record};
 use super::row::{Prepared, manifest};
 use crate::data::table::{ShardSample, ShardWriter, shard_keys};
 use crate::digest::{ContentHash, of_bytes};
+use crate::error::Interrupted;
 use crate::fs::{FolderLock, replace_file};
 
 /// Where and how it is written.
@@ -118,7 +119,7 @@ impl Job<'_> {
     fn copy_images(&self, rows: &mut [Prepared]) -> Result<()> {
         let (done, total) = (AtomicUsize::new(0), rows.len());
         let one = |row: &mut Prepared| -> Result<()> {
-            ensure!(!(self.stop)(), STOPPED);
+            ensure!(!(self.stop)(), Interrupted(STOPPED.into()));
             row.image = self.copy_image(row)?.unwrap_or_default();
             (self.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             Ok(())
@@ -196,7 +197,7 @@ impl Job<'_> {
         let mut content = self.content_of_none();
         let mut shard = ShardWriter::create(path)?;
         for row in rows {
-            ensure!(!(self.stop)(), STOPPED);
+            ensure!(!(self.stop)(), Interrupted(STOPPED.into()));
             let Ok(image) = row.encoded(self.options.size) else {
                 row.add_to(&mut content, row.source());
                 continue;
