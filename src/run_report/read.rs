@@ -11,8 +11,8 @@ use serde_json::Value;
 const POINTS: usize = 400;
 /// Members of a sweep whose curves are drawn.
 const MEMBERS: usize = 24;
-/// A run's folder may come from anybody. Longest line of a file of figures, longest file of one value, and longest text;
-/// what is longer is passed over.
+/// A run's folder may come from anybody. Longest line of a file of figures, longest file of one value, and longest
+/// text; what is longer is passed over.
 const MAX_LINE: u64 = 4 << 20;
 const MAX_JSON: u64 = 64 << 20;
 const MAX_TEXT: u64 = 1 << 20;

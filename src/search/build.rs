@@ -33,8 +33,8 @@ const BYTES_OF_IDENTITY: usize = 160;
 /// Largest logits_per_image that is kept: 1 GiB. What is left out is one product of the two embeddings.
 const MOST_LOGITS: usize = 1 << 28;
 
-/// Encodes `contents` by the model `name` (a folder or hub id) on `device`, `batch_size` at once. Names of images, which
-/// may be names of patients, are written into the index only if `keep_names`.
+/// Encodes `contents` by the model `name` (a folder or hub id) on `device`, `batch_size` at once. Names of images,
+/// which may be names of patients, are written into the index only if `keep_names`.
 ///
 /// # Errors
 /// Nothing to embed; a model, a manifest or an image that cannot be read.

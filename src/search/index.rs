@@ -11,8 +11,8 @@ use crate::data::{Columns, Manifest, ReportPolicy, Row};
 use crate::fs::replace_with;
 use crate::session::RowSource;
 
-/// What an index is of, kept in its header so that `search` can name its rows: where manifest and model are, and hashes.
-/// No reports, and names of images only if asked for.
+/// What an index is of, kept in its header so that `search` can name its rows: where manifest and model are, and
+/// hashes. No reports, and names of images only if asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IndexSource {
     /// Folder or hub id of the model.
