@@ -63,8 +63,8 @@ pub fn share_cores(processes: usize, all: usize) -> anyhow::Result<()> {
     use_threads(if ours < all { ours } else { (all / processes).max(1) })
 }
 
-/// Starts the threads of the CPU's kernels: one a core, or as many as `RAYON_NUM_THREADS` says, within reason. Where the
-/// system allows no such number, fewer: the first use of threads would end the process.
+/// Starts the threads of the CPU's kernels: one a core, or as many as `RAYON_NUM_THREADS` says, within reason. Where
+/// the system allows no such number, fewer: the first use of threads would end the process.
 pub fn start_threads() {
     // Handing work round among thousands takes longer than the work.
     const MOST_A_CORE: usize = 8;

@@ -1,5 +1,5 @@
-//! Files and folders are replaced whole: a kill at any moment leaves the old one or the new one. A folder that a process
-//! works in for long is held by it. Knows no run.
+//! Files and folders are replaced whole: a kill at any moment leaves the old one or the new one. A folder that a
+//! process works in for long is held by it. Knows no run.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};

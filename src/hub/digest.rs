@@ -1,4 +1,5 @@
-//! Whether content is what the Hub names it by: SHA-256 for large files, for small ones the SHA-1 that git gives a blob.
+//! Whether content is what the Hub names it by: SHA-256 for large files, for small ones the SHA-1 that git gives a
+//! blob.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,7 +7,8 @@ use std::path::Path;
 
 use crate::fs::{is_sha256, sha256_of};
 
-/// Whether a file's content has this ETag; `true` also for one that is no digest, which other servers than the Hub give.
+/// Whether a file's content has this ETag; `true` also for one that is no digest, which other servers than the Hub
+/// give.
 pub(super) fn has_etag(path: &Path, etag: &str) -> io::Result<bool> {
     if is_sha256(etag) {
         return Ok(sha256_of(path)? == etag);

@@ -11,13 +11,15 @@ pub fn survive_file_size_limit() {
     }
 }
 
-/// Runs `listen`, which takes the hang-up signal over, and leaves that signal ignored where it was: `nohup` asks for it.
+/// Runs `listen`, which takes the hang-up signal over, and leaves that signal ignored where it was: `nohup` asks for
+/// it.
 #[allow(unsafe_code)]
 pub fn with_nohup_kept<T>(listen: impl FnOnce() -> T) -> T {
     #[cfg(unix)]
     {
         let mut before = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: without a new action, sigaction only fills the zeroed struct; it is read only when the call succeeded.
+        // SAFETY: without a new action, sigaction only fills the zeroed struct; it is read only when the call
+        // succeeded.
         let ignored = unsafe {
             libc::sigaction(libc::SIGHUP, std::ptr::null(), before.as_mut_ptr()) == 0
                 && before.assume_init().sa_sigaction == libc::SIG_IGN

@@ -11,8 +11,8 @@ use crate::fs::{FolderLock, recover_folder};
 const CONFIG: &str = "config.toml";
 const CHECKPOINTS: &str = "checkpoints";
 
-/// `runs/<name>`: config.toml, run.json, metrics.jsonl, timing.jsonl, checkpoints/, model/. Held by this process as long
-/// as this lives: two that trained in one folder would mix their files.
+/// `runs/<name>`: config.toml, run.json, metrics.jsonl, timing.jsonl, checkpoints/, model/. Held by this process as
+/// long as this lives: two that trained in one folder would mix their files.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,

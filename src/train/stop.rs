@@ -37,7 +37,8 @@ impl Cause {
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Listens from now on: the first signal asks to stop after the current step, the second ends the process at once. Under
+/// Listens from now on: the first signal asks to stop after the current step, the second ends the process at once.
+/// Under
 /// `nohup` a terminal that goes away asks for nothing.
 ///
 /// # Errors

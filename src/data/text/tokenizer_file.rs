@@ -1,5 +1,5 @@
-//! What a `tokenizer.json` may say. The tokenizers crate trusts its files: what it would not survive, or what makes much
-//! of little, is refused before it sees them.
+//! What a `tokenizer.json` may say. The tokenizers crate trusts its files: what it would not survive, or what makes
+//! much of little, is refused before it sees them.
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;

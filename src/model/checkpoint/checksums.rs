@@ -1,5 +1,5 @@
-//! SHA-256 of every file of a folder, in the form of `sha256sum`: `SHA256SUMS`, beside the files. Files of the hub's cache
-//! are named by their own.
+//! SHA-256 of every file of a folder, in the form of `sha256sum`: `SHA256SUMS`, beside the files. Files of the hub's
+//! cache are named by their own.
 
 use std::collections::BTreeMap;
 use std::fs;

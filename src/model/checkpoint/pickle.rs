@@ -1,5 +1,6 @@
-//! Pickles of PyTorch, read as data: the opcodes and names that dictionaries of tensors use, and nothing else. Nothing is
-//! ever called. Values lie in one list and name each other by number, so nesting costs no stack and sharing no memory.
+//! Pickles of PyTorch, read as data: the opcodes and names that dictionaries of tensors use, and nothing else. Nothing
+//! is ever called. Values lie in one list and name each other by number, so nesting costs no stack and sharing no
+//! memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

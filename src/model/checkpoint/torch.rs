@@ -136,8 +136,8 @@ fn check_length(key: &str, told: Option<u64>, there: u64) -> Result<()> {
     Ok(())
 }
 
-/// Pickles of a magic number, a protocol, the system, the tensors and the keys of storages; then each storage, its count
-/// of numbers before it.
+/// Pickles of a magic number, a protocol, the system, the tensors and the keys of storages; then each storage, its
+/// count of numbers before it.
 fn old_form(file: &mut File, length: u64) -> Result<Found> {
     let bytes = archive::read_at(file, 0, length.min(MAX_BYTES) as usize)?;
     let mut at = OLD_FORM.len();
