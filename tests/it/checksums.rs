@@ -48,10 +48,15 @@ fn any_flipped_bit_of_any_file_is_seen() {
         assert!(check_checksums(dir.path()).is_err(), "bit {bit} of the list");
         flip(&list, bit);
     }
-    fs::write(&list, "").unwrap();
-    assert!(check_checksums(dir.path()).is_err());
+    for end in 0..whole.len() {
+        fs::write(&list, &whole[..end]).unwrap();
+        assert!(check_checksums(dir.path()).is_err(), "{end} bytes of the list");
+    }
     fs::write(&list, &whole).unwrap();
-    // Cut, gone, and one more.
+    // One more, cut, and gone.
+    fs::write(dir.path().join("more"), "").unwrap();
+    assert!(check_checksums(dir.path()).unwrap_err().to_string().contains("more: is not in SHA256SUMS"));
+    fs::remove_file(dir.path().join("more")).unwrap();
     fs::write(dir.path().join("empty"), "x").unwrap();
     assert!(check_checksums(dir.path()).is_err());
     fs::remove_file(dir.path().join("empty")).unwrap();

@@ -67,7 +67,8 @@ pub fn verify_checksums(folder: &Path) -> Result<Verification> {
     Ok(all)
 }
 
-/// Refuses a folder whose files are not what they were when they were written; whether there was a list to see that by.
+/// Refuses a folder whose files are not those that were written; whether there was a list to see that by. A file that is
+/// not in the list is refused too: the list may have lost its end.
 ///
 /// # Errors
 /// The first file that differs, by its path.
@@ -78,6 +79,9 @@ pub fn check_checksums(folder: &Path) -> Result<bool> {
     let found = verify_checksums(folder)?;
     if let Some(what) = found.damaged.first() {
         bail!("{}/{what}", folder.display());
+    }
+    if let Some(name) = found.unknown.first() {
+        bail!("{}/{name}: is not in {FILE}: that is damaged, or the file was put there since", folder.display());
     }
     ensure!(!found.whole.is_empty(), "{}: lists no files: it is damaged", folder.join(FILE).display());
     Ok(true)
