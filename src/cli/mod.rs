@@ -212,8 +212,8 @@ fn talk_on_stderr(verbose: u8, is_first: bool) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("REPORTCLIP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Talk).with_ansi(ansi);
+    // Colours are put on behind it, onto what is made visible.
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Talk).with_ansi(false);
     // A stderr that is full or closed is no reason to stop: the subscriber would tell of it there, and panic.
     let subscriber = subscriber.without_time().with_target(false).log_internal_errors(false);
     // Tests run several commands in one process; the first subscriber stays.

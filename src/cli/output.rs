@@ -71,10 +71,7 @@ pub(super) struct Talk;
 impl Write for Talk {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        // Colours are the subscriber's own, and what it was given it has made visible itself.
-        let line = if ansi { line.to_string() } else { visible(line, LINE) };
+        let line = talk(&text, std::io::IsTerminal::is_terminal(&std::io::stderr()));
         // A stderr that is full or closed is no reason to stop.
         let _ = writeln!(std::io::stderr().lock(), "{line}");
         Ok(bytes.len())
@@ -82,5 +79,29 @@ impl Write for Talk {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+/// Levels as the subscriber writes them, at the start of a line, and their colours.
+const LEVELS: [(&str, u8); 5] = [("ERROR", 31), ("WARN", 33), ("INFO", 32), ("DEBUG", 34), ("TRACE", 35)];
+
+/// A line of the subscriber's, short and visible; with `colours` its level has one.
+fn talk(text: &str, colours: bool) -> String {
+    let line = visible(text.strip_suffix('\n').unwrap_or(text), LINE);
+    let level = LEVELS.iter().find(|(level, _)| colours && line.trim_start().starts_with(level));
+    level.map_or(line.clone(), |(level, colour)| line.replacen(level, &format!("\x1b[{colour}m{level}\x1b[0m"), 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn talk_is_short_and_visible_at_a_terminal_too() {
+        let text = format!(" WARN a\x1b[2J\u{202e}WARN{}\n", "x".repeat(1 << 20));
+        let (plain, coloured) = (talk(&text, false), talk(&text, true));
+        assert!(plain.starts_with(" WARN a\\u{1b}[2J\\u{202e}WARN") && plain.chars().count() == LINE, "{plain}");
+        assert_eq!(coloured, plain.replacen("WARN", "\x1b[33mWARN\x1b[0m", 1));
+        assert_eq!(talk("of INFO\n", true), "of INFO", "a word of the message");
     }
 }
