@@ -129,7 +129,13 @@ impl DataFingerprint {
 
     /// Why a run that was started with `before` is not gone on with.
     pub(super) fn refused(&self, before: Option<&Self>) -> anyhow::Error {
-        let changes = before.map_or_else(Vec::new, |before| self.changes(before));
+        let Some(before) = before else {
+            return anyhow!(
+                "cannot resume: the run was started by an earlier version, which did not note its data in full; start a \
+                 new run"
+            );
+        };
+        let changes = self.changes(before);
         let changes = if changes.is_empty() { String::new() } else { format!(": {}", changes.join(", ")) };
         anyhow!("cannot resume: the pairs are not those that the run was started on{changes}; start a new run")
     }
@@ -140,5 +146,21 @@ impl DataFingerprint {
             return vec![format!("{trained} training and {validated} validation pairs are {train} and {val} now")];
         }
         self.kinds.iter().zip(&before.kinds).filter_map(|(now, was)| now.change(was)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_noted_no_data_is_told_from_one_of_other_data() {
+        let kinds = |report: &str| vec![Kind::of_rows("reports", [report.as_bytes().to_vec()].into_iter())];
+        let [before, now] =
+            ["a", "b"].map(|text| DataFingerprint { pairs: (1, 0), kinds: kinds(text), ..DataFingerprint::default() });
+        let told = now.refused(Some(&before)).to_string();
+        assert!(told.contains("reports changed in at least 1 of 1 rows"), "{told}");
+        let told = now.refused(None).to_string();
+        assert!(told.contains("an earlier version") && !told.contains("the pairs are not"), "{told}");
     }
 }
