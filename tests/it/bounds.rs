@@ -70,6 +70,12 @@ fn jpeg_2000(side: u32, tile: u32, layers: u16, precincts: Option<u8>) -> Vec<u8
     [&[0xff, 0x4f][..], &segment(0x51, &siz), &segment(0x52, &cod), &[0xff, 0xd9]].concat()
 }
 
+/// A code stream with `content` in one more segment of its main header.
+fn with_segment(stream: &[u8], marker: u8, content: &[u8]) -> Vec<u8> {
+    let (head, end) = stream.split_at(stream.len() - 2);
+    [head, &[0xff, marker], &(content.len() as u16 + 2).to_be_bytes(), content, end].concat()
+}
+
 /// A gray JPEG of 8 × 8 with its claim of a size changed.
 fn jpeg(side: u16) -> Vec<u8> {
     let mut bytes = std::fs::read(golden("jpeg/noise_444.jpg")).unwrap();
@@ -97,6 +103,12 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         let body = [shape(side, side, 1, "MONOCHROME2"), encapsulated(&fragment)].concat();
         dicom_file("1.2.840.10008.1.2.5", &body)
     };
+    let (fair, dear) = (jpeg_2000(1_000, 1_000, 1, None), jpeg_2000(1_000, 1_000, 65_535, Some(0x55)));
+    let at = dear.windows(2).position(|w| w == [0xff, 0x52]).unwrap();
+    let (size, coding) = (&dear[6..at], &dear[at..dear.len() - 2]);
+    // A tile of no data, of which the decoder reads on behind its mark.
+    let tile = [&with_segment(&fair, 0x90, &[0, 0, 0, 0, 0, 12, 0, 0])[..fair.len() + 10], &[0xff, 0x93]].concat();
+    let pixels = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff";
     vec![
         ("a.png", png(30_000, 16, 6, &[], &[0; 100]), "takes 6883 MiB to decode; allowed are 512"),
         ("b.png", png(24_000, 8, 0, &[], &[0; 100]), "takes 566 MiB"),
@@ -113,6 +125,10 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("m.dcm", stream(jpeg_2000(20_000, 20_000, 1, None), 100), "its header says 20000 × 20000"),
         ("n.dcm", deflated, "inflates to more than 512 MiB"),
         ("o.dcm", rle(7_000), "bytes cannot hold its pixels"),
+        ("p.dcm", dicom_file(EXPLICIT, &pixels.repeat(25_000)), "a fragment does not say its length"),
+        ("q.dcm", stream(with_segment(&fair, 0x30, coding), 1_000), "marker ff30 at byte"),
+        ("r.dcm", stream(with_segment(&fair, 0x51, size), 1_000), "marker ff51 at byte"),
+        ("s.dcm", stream([&tile, coding].concat(), 1_000), "a tile ends before its data"),
     ]
 }
 
@@ -267,9 +283,28 @@ fn rows_and_lines_without_end_are_one_line() {
     packed.write_all(b"dicom_id,subject_id,study_id\n\"").unwrap();
     (0..40).for_each(|_| packed.write_all(&vec![b'x'; 1 << 20]).unwrap());
     std::fs::write(dir.path().join("mimic-cxr-2.0.0-metadata.csv.gz"), packed.finish().unwrap()).unwrap();
-    let output = run(dir.path(), &["data", "prepare", "mimic-cxr", ".", "--out", "out", "--salt", "s"]);
+    let args = ["data", "prepare", "mimic-cxr", ".", "--out", "out", "--size", "32", "--salt", "s"];
+    let output = run(dir.path(), &args);
     let told = talk(&output);
-    assert!(output.status.code() == Some(1) && told.lines().all(|l| l.chars().count() < 500), "{told}");
+    assert!(output.status.code() == Some(1) && told.contains("has a row of more than"), "{told}");
+    assert!(told.lines().all(|l| l.chars().count() < 500), "{told}");
+}
+
+/// The crate reads names and attributes of members whole.
+#[test]
+fn names_of_members_without_end_are_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.tar");
+    for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(1200 << 20);
+        header.set_cksum();
+        std::fs::write(&path, header.as_bytes()).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(1201 << 20).unwrap();
+        let error = reportclip::error::one_line(&Manifest::open(&path, &Columns::default(), None).unwrap_err());
+        assert!(error.contains("name and attributes have more than 65536 bytes"), "{error}");
+    }
 }
 
 /// Where bytes in a row are overwritten, anywhere in a Parquet file: rows, problems or one line; an abort would end the

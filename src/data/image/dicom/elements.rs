@@ -63,6 +63,7 @@ const ITEM: Tag = Tag(0xfffe, 0xe000);
 const END_OF_ITEM: Tag = Tag(0xfffe, 0xe00d);
 const END_OF_SEQUENCE: Tag = Tag(0xfffe, 0xe0dd);
 const UNDEFINED: u32 = 0xffff_ffff;
+const CUT: &str = "is broken or truncated DICOM";
 
 /// How elements are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -207,10 +208,8 @@ fn word(bytes: [u8; 2], big_endian: bool) -> u16 {
 impl Element<'_> {
     /// Its bytes, where they are no more than text and numbers take.
     fn short(&self) -> Option<&[u8]> {
-        match self.value {
-            Value::Bytes(bytes) if bytes.len() <= MOST_BYTES => Some(bytes),
-            _ => None,
-        }
+        let Value::Bytes(bytes) = self.value else { return None };
+        (bytes.len() <= MOST_BYTES).then_some(bytes)
     }
 
     fn numbers(&self) -> Option<Vec<f64>> {
@@ -275,14 +274,10 @@ struct Head {
 
 impl<'a> Walk<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
-        let place = self.at;
-        let end = place.checked_add(len).filter(|end| *end <= self.bytes.len());
-        let end = end.with_context(|| {
-            let left = self.bytes.len() - place;
-            format!("is broken or truncated DICOM: {len} bytes are claimed at byte {place}, where {left} are left")
-        })?;
-        self.at = end;
-        Ok(&self.bytes[place..end])
+        let (place, left) = (self.at, self.bytes.len() - self.at);
+        ensure!(len <= left, "{CUT}: {len} bytes are claimed at byte {place}, where {left} are left");
+        self.at += len;
+        Ok(&self.bytes[place..self.at])
     }
 
     fn word(&mut self) -> Result<u16> {
@@ -315,7 +310,7 @@ impl<'a> Walk<'a> {
 
     fn element(&mut self, depth: usize) -> Result<Element<'a>> {
         let Head { tag, kind, len } = self.head()?;
-        ensure!(tag.0 != 0xfffe, "is broken or truncated DICOM: a mark stands among its elements");
+        ensure!(tag.0 != 0xfffe, "{CUT}: a mark stands among its elements");
         // A sequence whose kind is unknown has its items in the encoding that says no kinds (PS3.5 6.2.2).
         let inside = match kind {
             Some(_) => self.encoding,
@@ -326,7 +321,7 @@ impl<'a> Walk<'a> {
                 Value::Items(self.take(len)?, inside)
             }
             Some(len) => Value::Bytes(self.take(len)?),
-            None if tag == tags::PIXELS => self.fragments()?,
+            None if tag == tags::PIXELS => self.fragments(depth + 1)?,
             None => {
                 let (start, outside) = (self.at, self.encoding);
                 self.encoding = inside;
@@ -342,13 +337,13 @@ impl<'a> Walk<'a> {
     /// What is in the next item; `None` at the end of the sequence.
     fn item(&mut self, depth: usize) -> Result<Option<&'a [u8]>> {
         ensure!(depth <= DEEPEST, "nests its sequences more than {DEEPEST} deep");
-        let head = self.head()?;
-        match head.tag {
+        let Head { tag, len, .. } = self.head()?;
+        match tag {
             END_OF_SEQUENCE => return Ok(None),
             ITEM => {}
-            _ => anyhow::bail!("is broken or truncated DICOM: a sequence has something else than items"),
+            _ => anyhow::bail!("{CUT}: a sequence has something else than items"),
         }
-        let Some(len) = head.len else {
+        let Some(len) = len else {
             let start = self.at;
             while !self.is_at(END_OF_ITEM) {
                 self.element(depth)?;
@@ -365,14 +360,21 @@ impl<'a> Walk<'a> {
         two(self.at) == Some(tag.0) && two(self.at + 2) == Some(tag.1)
     }
 
-    fn fragments(&mut self) -> Result<Value<'a>> {
-        let offsets = self.item(1)?.context("is broken or truncated DICOM: it has no table of fragments")?;
+    fn fragments(&mut self, depth: usize) -> Result<Value<'a>> {
+        let offsets = self.fragment(depth)?.context("is broken or truncated DICOM: it has no table of fragments")?;
         let mut fragments = Vec::new();
-        while let Some(fragment) = self.item(1)? {
+        while let Some(fragment) = self.fragment(depth)? {
             ensure!(fragments.len() < MOST_FRAGMENTS, "has more than {MOST_FRAGMENTS} fragments");
             fragments.push(fragment);
         }
         Ok(Value::Fragments(offsets, fragments))
+    }
+
+    /// An item that says its length (PS3.5 A.4): it holds pixels, and no elements that could nest.
+    fn fragment(&mut self, depth: usize) -> Result<Option<&'a [u8]>> {
+        let unsaid = self.bytes.get(self.at + 4..self.at + 8) == Some(&UNDEFINED.to_le_bytes());
+        ensure!(!unsaid, "{CUT}: a fragment does not say its length");
+        self.item(depth)
     }
 }
 

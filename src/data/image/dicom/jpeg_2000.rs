@@ -14,6 +14,12 @@ const BYTES_A_BLOCK: u64 = 400;
 const BYTES_A_TILE: u64 = 16 << 10;
 /// Packets of a code stream, each a pass of the decoder's loop.
 const MOST_PACKETS: u64 = 1 << 22;
+/// Second bytes of the markers whose segments the decoder reads by their length. In those of others it looks for the
+/// next that it knows, and would obey what was passed over here. The size (51) comes first and once.
+const KNOWN: [u8; 20] = [
+    0x50, 0x52, 0x53, 0x55, 0x57, 0x58, 0x59, 0x5c, 0x5d, 0x5e, 0x5f, 0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78,
+    0x90,
+];
 
 pub(super) fn decode(bytes: &[u8], frame: &Frame) -> Result<Decoded> {
     // Boxes around it may hold palettes of their own, which DICOM forbids and nobody reads here.
@@ -85,22 +91,26 @@ struct Header {
 impl Header {
     fn read(stream: &[u8]) -> Result<Self> {
         let mut header = Self::size(stream.get(4..).context("its header is cut")?)?;
-        // Behind the marks of the beginning and of the size.
         let mut at = 2;
         let mut tile_ends = None;
         while let Some(&[0xff, marker, high, low]) = stream.get(at..at + 4) {
             let len = usize::from(u16::from_be_bytes([high, low]));
             match marker {
                 // A tile's data begin: on to the next tile.
-                0x93 => match tile_ends.take().filter(|end| *end > at) {
+                0x93 => match tile_ends.take() {
                     Some(end) => {
+                        // Else the decoder goes on right behind the mark, and not where the tile is said to end.
+                        ensure!(end >= at + 2, "a tile ends before its data");
                         at = end;
                         continue;
                     }
                     None => break,
                 },
                 0xd9 => break,
-                _ => {}
+                _ => {
+                    let known = if at == 2 { marker == 0x51 } else { KNOWN.contains(&marker) };
+                    ensure!(known, "marker ff{marker:02x} at byte {at} is none that stands there");
+                }
             }
             ensure!(len >= 2, "a segment has {len} bytes");
             let segment = stream.get(at + 4..at + 2 + len).context("a segment is cut")?;

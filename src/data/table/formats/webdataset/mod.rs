@@ -3,6 +3,7 @@
 //! The shard is indexed once and its images are then read where they lie, so the order of training does not depend on
 //! the order of the shard.
 
+mod members;
 mod write;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use write::{Sample as ShardSample, ShardWriter, keys as shard_keys};
 
+use self::members::Allowance;
 use super::json::{object, object_fields};
 use super::text::MOST_LINE;
 use crate::data::image::most_bytes;
@@ -131,8 +133,9 @@ fn open(path: &Path, columns: &Columns) -> Result<TarTable> {
     file.seek(SeekFrom::Start(0))?;
     let (mut places, mut samples) = (Vec::new(), Vec::new());
     let mut open = Open::default();
-    let mut archive = tar::Archive::new(file.try_clone()?);
-    for entry in archive.entries_with_seek()? {
+    let allowed = Allowance::default();
+    let mut archive = allowed.archive(file.try_clone()?);
+    for entry in allowed.members(&mut archive)? {
         let mut entry = entry.with_context(|| format!("is broken or truncated after sample {}", samples.len()))?;
         if !entry.header().entry_type().is_file() {
             continue;
@@ -163,6 +166,7 @@ fn open(path: &Path, columns: &Columns) -> Result<TarTable> {
                 continue;
             }
             let mut bytes = Vec::new();
+            allowed.content(size);
             entry.read_to_end(&mut bytes).with_context(|| format!("sample {}", samples.len() + 1))?;
             if let Err(reason) = take_text(&mut open.fields, ending, &bytes, columns) {
                 open.problem = Some(format!(".{}: {reason}", shown(ending)));

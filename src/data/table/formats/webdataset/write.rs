@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::members::Allowance;
+
 /// A shard that is being written; it has its name once it is whole.
 pub struct ShardWriter {
     path: PathBuf,
@@ -82,9 +84,10 @@ impl ShardWriter {
 /// It is no whole shard.
 pub fn keys(shard: &Path) -> Result<HashSet<String>> {
     let place = || format!("{}: is no whole shard; remove it", shard.display());
-    let mut archive = tar::Archive::new(File::open(shard).with_context(place)?);
+    let allowed = Allowance::default();
+    let mut archive = allowed.archive(File::open(shard).with_context(place)?);
     let mut keys = HashSet::new();
-    for member in archive.entries_with_seek().with_context(place)? {
+    for member in allowed.members(&mut archive).with_context(place)? {
         let member = member.with_context(place)?;
         let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
         keys.extend(name.split('.').next().map(str::to_string));
