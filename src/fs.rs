@@ -41,8 +41,10 @@ impl FolderLock {
 /// It is larger, no regular file, or cannot be read.
 pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
     let place = || path.display().to_string();
-    let file = File::open(path).with_context(place)?;
-    let length = file.metadata().with_context(place)?.len();
+    // Before it is opened: opening a pipe waits for who writes into it.
+    let meta = fs::metadata(path).with_context(place)?;
+    ensure!(meta.is_file(), "{}: is no regular file", place());
+    let (file, length) = (File::open(path).with_context(place)?, meta.len());
     ensure!(length <= most, "{}: has {length} bytes; allowed are {most}", place());
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes).with_context(place)?;
@@ -244,6 +246,20 @@ mod tests {
         for path in [Path::new("/dev/null"), dir.path(), &link] {
             let error = may_write(path, true).unwrap_err().to_string();
             assert!(error.ends_with("only plain files are written over; name another file"), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_regular_files_of_bounded_length_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, "four").unwrap();
+        assert_eq!(read_up_to(&path, 4).unwrap(), b"four");
+        assert!(read_up_to(&path, 3).unwrap_err().to_string().ends_with("has 4 bytes; allowed are 3"));
+        for path in [dir.path(), Path::new("/dev/zero")] {
+            let error = read_up_to(path, 3).unwrap_err().to_string();
+            assert!(error.ends_with("is no regular file"), "{error}");
         }
     }
 

@@ -214,11 +214,17 @@ fn a_pickle_that_no_state_dict_is_gets_one_line() {
     let raw = |value: &[u8]| archive(value, &[]);
     let memo_doublings = [b"}".to_vec(), text("a"), text(&"A".repeat(1000)), b"q\0h\0\x86".repeat(40), b"s".to_vec()];
     let many = [b"}".to_vec(), text("a"), b"(".to_vec(), b"N".repeat(3 << 20), b"ts".to_vec()].concat();
-    let cases: [(&str, Vec<u8>, &str); 26] = [
+    // One tensor and the arguments that made it, called again and again.
+    let hooks = b"\x89ccollections\nOrderedDict\n)R".to_vec();
+    let arguments = tuple(&[four(), int(0), ints(&[1; 16]), ints(&[1; 16]), hooks]);
+    let remembered = [b"ctorch._utils\n_rebuild_tensor_v2\nq\0", &arguments[..], b"q\x01"].concat();
+    let tensors = [remembered, b"R(".to_vec(), b"h\0h\x01R".repeat(1 << 17)].concat();
+    let cases: [(&str, Vec<u8>, &str); 27] = [
         ("a call", raw(b"cposix\nsystem\n(X\x04\0\0\0trueqtR"), "posix.system is none of the names"),
         ("a short tuple", raw(&[b"}", &text("w")[..], b"ctorch._utils\n_rebuild_tensor_v2\n)Rs"].concat()), "0 arg"),
         ("deep tuples", raw(&[b"}", &text("a")[..], b")", &b"\x85".repeat(300_000), b"s"].concat()), "no tensors"),
         ("memo doublings", raw(&memo_doublings.concat()), "no tensors"),
+        ("tensors by the hundred thousand", raw(&tensors), "has more than 131072 tensors"),
         ("three million values", raw(&many), "more than"),
         ("an opcode of protocol 4", raw(b"\x8c\x01a"), "opcode 0x8c"),
         ("an opcode of classes", raw(b"(i"), "opcode 0x69"),

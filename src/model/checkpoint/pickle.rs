@@ -14,6 +14,9 @@ use crate::error::shown;
 pub(super) const MAX_BYTES: u64 = 64 << 20;
 /// Most values of a pickle; a checkpoint of a thousand tensors with its optimizer has some 100,000.
 const MAX_VALUES: usize = 1 << 21;
+/// Most tensors among them: each takes some hundred bytes, and as few as six of the pickle.
+const MAX_TENSORS: usize = 1 << 17;
+
 /// What a pickle holds.
 pub(super) struct Unpickled {
     /// Tensors of the dictionary at the top, or of its `state_dict` or `model` where it holds none itself.
@@ -76,6 +79,7 @@ fn run(bytes: &[u8]) -> Result<(Machine<'_>, Id, usize)> {
         bytes,
         at: 0,
         values: Vec::new(),
+        tensors: 0,
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
@@ -96,6 +100,8 @@ struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     values: Vec<Value<'a>>,
+    /// Tensors among them.
+    tensors: usize,
     stack: Vec<Id>,
     /// Heights of the stack.
     marks: Vec<usize>,
@@ -327,6 +333,8 @@ impl<'a> Machine<'a> {
             (Name::Dict, _) => self.push(Value::Dict(Vec::new())),
             (Name::Size, &[sizes]) => self.push_id(sizes),
             (Name::Tensor, &[storage, offset, shape, strides, ..]) => {
+                ensure!(self.tensors < MAX_TENSORS, "has more than {MAX_TENSORS} tensors");
+                self.tensors += 1;
                 let tensor = self.tensor(storage, offset, shape, strides)?;
                 self.push(Value::Tensor(tensor))
             }
