@@ -4,8 +4,9 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::digest::{Depth, hex, of_file};
 
@@ -20,18 +21,33 @@ impl FolderLock {
     /// # Errors
     /// Another process works in it, or nothing can be written there.
     pub fn take(folder: &Path) -> Result<Self> {
+        Self::wait(folder, Duration::ZERO)
+    }
+
+    /// [`FolderLock::take`] that waits up to `most` for another process to end.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait(folder: &Path, most: Duration) -> Result<Self> {
         // A file of its own: those that tell something are replaced, and the lock would go with the old one.
         let path = folder.join(".lock");
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.with_context(|| path.display().to_string())?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                bail!("{}: another process is working in it; wait for it, or name another folder", folder.display())
+        let begun = Instant::now();
+        loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if begun.elapsed() < most => {
+                    std::thread::sleep(Duration::from_millis(50));
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    bail!("{}: another process is working in it; wait for it, or name another folder", folder.display())
+                }
+                Err(TryLockError::Error(e)) => tracing::debug!("{}: no lock: {e}", folder.display()),
+                Ok(()) => {}
             }
-            Err(TryLockError::Error(e)) => tracing::debug!("{}: no lock: {e}", folder.display()),
-            Ok(()) => {}
+            return Ok(Self(file));
         }
-        Ok(Self(file))
     }
 }
 
@@ -40,14 +56,26 @@ impl FolderLock {
 /// # Errors
 /// It is larger, no regular file, or cannot be read.
 pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let place = || path.display().to_string();
+    unnamed_up_to(path, most).map_err(|e| match e.is::<std::io::Error>() {
+        true => e.context(path.display().to_string()),
+        false => anyhow!("{}: {e}", path.display()),
+    })
+}
+
+/// [`read_up_to`] for files whose names may name patients: no error says what it is called.
+///
+/// # Errors
+/// As there; one of the system is a [`std::io::Error`].
+pub fn unnamed_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
     // Before it is opened: opening a pipe waits for who writes into it.
-    let meta = fs::metadata(path).with_context(place)?;
-    ensure!(meta.is_file(), "{}: is no regular file", place());
-    let (file, length) = (File::open(path).with_context(place)?, meta.len());
-    ensure!(length <= most, "{}: has {length} bytes; allowed are {most}", place());
+    let meta = fs::metadata(path)?;
+    ensure!(meta.is_file(), "is no regular file");
+    let (file, length) = (File::open(path)?, meta.len());
+    ensure!(length <= most, "has {length} bytes; allowed are {most}");
     let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).with_context(place)?;
+    // It may grow meanwhile.
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 <= most, "has more than {most} bytes; that many are allowed");
     Ok(bytes)
 }
 
@@ -261,6 +289,23 @@ mod tests {
             let error = read_up_to(path, 3).unwrap_err().to_string();
             assert!(error.ends_with("is no regular file"), "{error}");
         }
+        let unnamed = |path: &Path| format!("{:#}", unnamed_up_to(path, 3).unwrap_err());
+        assert_eq!(unnamed(&path), "has 4 bytes; allowed are 3");
+        assert!(!unnamed(&dir.path().join("Miller")).contains("Miller"));
+    }
+
+    #[test]
+    fn a_folder_that_is_held_is_waited_for_as_long_as_was_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = FolderLock::take(dir.path()).unwrap();
+        let error = FolderLock::wait(dir.path(), Duration::from_millis(120)).unwrap_err().to_string();
+        assert!(error.ends_with("another process is working in it; wait for it, or name another folder"), "{error}");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| FolderLock::wait(dir.path(), Duration::from_secs(60)).map(drop));
+            std::thread::sleep(Duration::from_millis(120));
+            drop(held);
+            waits.join().unwrap().unwrap();
+        });
     }
 
     #[test]

@@ -196,8 +196,9 @@ fn draw_phantoms(config: &Config, notes: &mut Vec<Note>) -> Result<()> {
     // Always the same set: figures of runs with other seeds then differ by the run alone.
     let size = config.model.image_size.unwrap_or(64).clamp(16, 2048) as u32;
     let options = SynthOptions { patients, seed: 0, size, language: Language::English };
-    let studies = synth::write(folder, &options).with_context(|| format!("data.phantom: {}", folder.display()))?;
-    let folder = folder.display();
+    let drawn = synth::write_once(folder, &options).with_context(|| format!("data.phantom: {}", folder.display()))?;
+    // Another process may have drawn it meanwhile.
+    let (Some(studies), folder) = (drawn, folder.display()) else { return Ok(()) };
     notes.push(Note::choice(format!("drew {studies} phantom studies into {folder}, as data.phantom says")));
     Ok(())
 }

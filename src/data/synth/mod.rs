@@ -17,7 +17,7 @@ mod words;
 mod write;
 
 pub use study::{GrayImage, Language, Study, SynthOptions};
-pub use write::write;
+pub use write::{write, write_once};
 
 use anatomy::Body;
 use rand::{RngExt, SeedableRng};

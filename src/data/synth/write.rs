@@ -1,38 +1,67 @@
 //! A phantom set on disk: images/ and manifest.csv.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::generate;
 use super::study::SynthOptions;
 use crate::data::image::{self, Picture};
-use crate::fs::replace_file;
+use crate::fs::{FolderLock, replace_file};
+
+const IMAGES: &str = "images";
+const MANIFEST: &str = "manifest.csv";
+
+/// How long a process waits for another one that draws into the same folder.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Writes all studies of `options` into `folder`; returns how many. Pictures are drawn aside and renamed, and the
 /// manifest comes last: where it is, all is.
 ///
 /// # Errors
-/// The folder holds a manifest or images already, or cannot be written.
+/// The folder holds a manifest or images already, another process works in it, or it cannot be written.
 pub fn write(folder: &Path, options: &SynthOptions) -> Result<usize> {
-    let (images, drawing, manifest) = (folder.join("images"), folder.join(".images.tmp"), folder.join("manifest.csv"));
-    for taken in [&images, &manifest] {
+    is_free(folder)?;
+    std::fs::create_dir_all(folder)?;
+    let _held = FolderLock::take(folder)?;
+    draw_all(folder, options)
+}
+
+/// [`write`] for processes that need the same set: one draws it, and the others wait and find it there (`None`).
+///
+/// # Errors
+/// The folder holds images without a manifest, another process works in it for minutes, or it cannot be written.
+pub fn write_once(folder: &Path, options: &SynthOptions) -> Result<Option<usize>> {
+    std::fs::create_dir_all(folder)?;
+    let _held = FolderLock::wait(folder, PATIENCE)?;
+    if folder.join(MANIFEST).exists() {
+        return Ok(None);
+    }
+    draw_all(folder, options).map(Some)
+}
+
+fn is_free(folder: &Path) -> Result<()> {
+    for taken in [folder.join(IMAGES), folder.join(MANIFEST)] {
         ensure!(!taken.exists(), "{}: exists already; nothing is overwritten, name another folder", taken.display());
     }
+    Ok(())
+}
+
+/// For whoever holds the folder.
+fn draw_all(folder: &Path, options: &SynthOptions) -> Result<usize> {
+    is_free(folder)?;
+    let (images, drawing) = (folder.join(IMAGES), folder.join(".images.tmp"));
     // What a stopped drawing left.
     drop(std::fs::remove_dir_all(&drawing));
-    let drawn = draw(&drawing, options)
-        .and_then(|(csv, studies)| {
-            std::fs::rename(&drawing, &images)?;
-            replace_file(&manifest, &csv)?;
-            Ok(studies)
-        })
-        .inspect_err(|_| drop(std::fs::remove_dir_all(&drawing)));
-    if drawn.is_err() && images.exists() {
-        // Without its manifest it is nothing, and the next call would refuse it.
-        drop(std::fs::remove_dir_all(&images));
-    }
-    drawn
+    let drawn = draw(&drawing, options).and_then(|drawn| {
+        std::fs::rename(&drawing, &images)?;
+        Ok(drawn)
+    });
+    let (csv, studies) = drawn.inspect_err(|_| drop(std::fs::remove_dir_all(&drawing)))?;
+    // Without their manifest the images are nothing, and the next call would refuse them.
+    replace_file(&folder.join(MANIFEST), &csv).inspect_err(|_| drop(std::fs::remove_dir_all(&images)))?;
+    Ok(studies)
 }
 
 /// Draws all pictures into `folder`; returns the manifest and how many studies it has.
@@ -53,4 +82,43 @@ fn draw(folder: &Path, options: &SynthOptions) -> Result<(Vec<u8>, usize)> {
         studies += 1;
     }
     Ok((csv.into_inner().context("a writer into memory does not fail")?, studies))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::data::synth::Language;
+
+    const FEW: SynthOptions = SynthOptions { patients: 3, seed: 0, size: 32, language: Language::English };
+
+    #[test]
+    fn many_who_need_one_set_find_it_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let drawn: Vec<Option<usize>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| write_once(dir.path(), &FEW).unwrap())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let studies: Vec<usize> = drawn.into_iter().flatten().collect();
+        assert_eq!(studies.len(), 1, "one draws");
+        assert_eq!(fs::read_dir(dir.path().join(IMAGES)).unwrap().count(), studies[0]);
+        assert!(dir.path().join(MANIFEST).is_file() && !dir.path().join(".images.tmp").exists());
+    }
+
+    #[test]
+    fn what_another_process_draws_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = FolderLock::take(dir.path()).unwrap();
+        fs::create_dir(dir.path().join(".images.tmp")).unwrap();
+        let error = write(dir.path(), &FEW).unwrap_err().to_string();
+        assert!(error.contains("another process is working in it"), "{error}");
+        assert!(dir.path().join(".images.tmp").is_dir());
+        drop(held);
+        // Its images are there, and its manifest is not yet.
+        fs::create_dir(dir.path().join(IMAGES)).unwrap();
+        fs::write(dir.path().join(IMAGES).join("a.png"), "x").unwrap();
+        assert!(write_once(dir.path(), &FEW).unwrap_err().to_string().contains("exists already"));
+        assert!(dir.path().join(IMAGES).join("a.png").is_file());
+    }
 }
