@@ -8,6 +8,10 @@ use serde::Serialize;
 
 use super::Spread;
 use crate::data::{Preprocess, ReportTokenizer, TokenizerKind, image};
+use crate::fs::read_up_to;
+
+/// Longest file of texts, bytes.
+const MAX_TEXTS: u64 = 256 << 20;
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -39,7 +43,8 @@ impl DataBench {
         files.sort();
         ensure!(!files.is_empty(), "{}: holds no PNG or JPEG file", images.display());
         let read = |(path, tokenizer): (&Path, &Path)| -> Result<(Vec<String>, ReportTokenizer)> {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let text = String::from_utf8(read_up_to(path, MAX_TEXTS)?)
+                .with_context(|| format!("{}: is not UTF-8", path.display()))?;
             let tokenizer = ReportTokenizer::from_folder(tokenizer, TokenizerKind::clip(77))?;
             Ok((text.lines().map(str::to_string).collect(), tokenizer))
         };
@@ -77,10 +82,7 @@ pub fn data(bench: &DataBench) -> Result<DataFigures> {
             // The file may be called after a patient.
             let place = || format!("image {} in the order of names", i + 1);
             let started = Instant::now();
-            let picture = std::fs::read(path)
-                .map_err(Into::into)
-                .and_then(|bytes| image::decode(&bytes, 0))
-                .with_context(place)?;
+            let picture = image::file_bytes(path).and_then(|bytes| image::decode(&bytes, 0)).with_context(place)?;
             let decoded = Instant::now();
             let prepared = preprocess.prepare(&picture, None).with_context(place)?;
             let resized = Instant::now();
@@ -114,4 +116,23 @@ fn tokenize(texts: &[String], tokenizer: &ReportTokenizer, rounds: usize) -> Res
         rates.push(texts.len() as f64 / started.elapsed().as_secs_f64());
     }
     Ok(Spread::of(&rates))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_without_bound_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, texts) = (dir.path().join("Miller.png"), dir.path().join("texts.txt"));
+        for path in [&image, &texts] {
+            std::fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+        }
+        let bench = DataBench::open(dir.path(), None, 32, 1).unwrap();
+        let error = format!("{:#}", data(&bench).unwrap_err());
+        assert!(error.starts_with("image 1 in the order of names: has 1099511627776 bytes; allowed"), "{error}");
+        let error = format!("{:#}", DataBench::open(dir.path(), Some((&texts, dir.path())), 32, 1).unwrap_err());
+        assert!(error.contains("texts.txt: has 1099511627776 bytes"), "{error}");
+    }
 }

@@ -31,8 +31,9 @@ pub(in crate::data) fn frame_of(path: &Path) -> (PathBuf, usize) {
     }
 }
 
-/// Content of an image file, which may be as long as what decoding one image may take.
-pub(in crate::data) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
+/// Content of an image file, which may be as long as what decoding one image may take. No error says its name, and one
+/// of the system is a [`std::io::Error`].
+pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(frame_of(path).0)?;
     let (len, most) = (file.metadata()?.len(), most());
     ensure!(len <= most, "has {len} bytes; allowed are {most} (data.max_image_mib)");

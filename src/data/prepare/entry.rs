@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::data::sections::Section;
 
+/// Longest file with one report, bytes: no report is longer.
+pub(super) const MAX_REPORT: u64 = 16 << 20;
+
 /// An image with its report, as a data set's own files have it. Numbers of patients are hashed before they are written.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::entry::Entry;
+use super::entry::{Entry, MAX_REPORT};
+use crate::fs::unnamed_up_to;
 
 const IMAGES: [&str; 5] = ["png", "jpg", "jpeg", "dcm", "dicom"];
 /// Deepest folder that is looked into: a link to above would go on for ever.
@@ -43,7 +44,7 @@ fn walk(root: &Path, folder: &Path, depth: usize, entries: &mut Vec<Entry>) -> R
         // Names of folders and files may name patients.
         let number = entries.len() + 1;
         let place = || format!("{}: the text of image {number} in the order of names", root.display());
-        let text = std::fs::read(report).with_context(place)?;
+        let text = unnamed_up_to(report, MAX_REPORT).with_context(place)?;
         let report = String::from_utf8(text)
             .with_context(|| format!("{} is not UTF-8; convert it with `iconv -t UTF-8`", place()))?;
         let inside = folder.strip_prefix(root).unwrap_or(folder);
@@ -61,4 +62,23 @@ fn walk(root: &Path, folder: &Path, depth: usize, entries: &mut Vec<Entry>) -> R
         walk(root, inner, depth + 1, entries)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_text_without_bound_is_refused_without_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("Miller");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a.png"), "x").unwrap();
+        fs::File::create(folder.join("a.txt")).unwrap().set_len(1 << 40).unwrap();
+        let error = format!("{:#}", read(dir.path()).unwrap_err());
+        assert!(error.contains("the text of image 1") && error.contains("allowed are 16777216"), "{error}");
+        assert!(!error.contains("Miller") && error.lines().count() == 1, "{error}");
+    }
 }

@@ -1,13 +1,15 @@
 //! MIMIC-CXR and MIMIC-CXR-JPG: mimic-cxr-2.0.0-metadata.csv, files/p10/p10000032/s50414267/<dicom_id>.jpg or .dcm, and
 //! files/p10/p10000032/s50414267.txt.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
+use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::entry::{Entry, first_there, split_name};
+use super::entry::{Entry, MAX_REPORT, first_there, split_name};
 use super::sheet;
+use crate::fs::unnamed_up_to;
 
 pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
     let metadata = sheet::required(root, "mimic-cxr-2.0.0-metadata.csv")?;
@@ -21,10 +23,12 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
     let labels = labels(root)?;
     let mut entries = Vec::new();
     let mut reports: HashMap<PathBuf, String> = HashMap::new();
+    let mut row = 0;
     sheet::each(
         &metadata,
         ["dicom_id", "subject_id", "study_id", "ViewPosition?"],
         |[image, subject, study, view]| {
+            row += 1;
             let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
             if ![image, subject, study].into_iter().all(plain) {
                 return Ok(());
@@ -36,8 +40,15 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
                     .map(|f| root.join(f).join(format!("{patient}/s{study}.txt")))
                     .to_vec(),
             );
-            let text =
-                reports.entry(report).or_insert_with_key(|path| std::fs::read_to_string(path).unwrap_or_default());
+            let text = match reports.entry(report) {
+                hash_map::Entry::Occupied(known) => known.into_mut(),
+                hash_map::Entry::Vacant(new) => {
+                    // Its path has the patient's number.
+                    let place = || format!("{}: the report of row {row}", metadata.display());
+                    let text = text(new.key()).with_context(place)?;
+                    new.insert(text)
+                }
+            };
             entries.push(Entry {
                 image: first_there(
                     ["jpg", "dcm", "png"].map(|e| root.join(format!("{patient}/s{study}/{image}.{e}"))).to_vec(),
@@ -53,6 +64,17 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         },
     )?;
     Ok(entries)
+}
+
+/// A report; empty where there is none, or where it is no text.
+fn text(path: &Path) -> Result<String> {
+    match unnamed_up_to(path, MAX_REPORT) {
+        Ok(bytes) => Ok(String::from_utf8(bytes).unwrap_or_default()),
+        Err(e) => match e.downcast_ref::<Error>().map(Error::kind) {
+            Some(ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename) => Ok(String::new()),
+            _ => Err(e),
+        },
+    }
 }
 
 /// Of each study the first finding that CheXpert's labeller called present.
@@ -84,4 +106,25 @@ fn labels(root: &Path) -> Result<HashMap<String, String>> {
         })?;
     }
     Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::read;
+
+    #[test]
+    fn a_report_without_bound_is_refused_and_one_that_is_not_there_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let sheet = "dicom_id,subject_id,study_id\na,10000032,1\nb,10000032,2\n";
+        fs::write(dir.path().join("mimic-cxr-2.0.0-metadata.csv"), sheet).unwrap();
+        assert!(read(dir.path()).unwrap().iter().all(|entry| entry.report.is_empty()));
+        let folder = dir.path().join("files/p10/p10000032");
+        fs::create_dir_all(&folder).unwrap();
+        fs::File::create(folder.join("s2.txt")).unwrap().set_len(1 << 40).unwrap();
+        let error = format!("{:#}", read(dir.path()).unwrap_err());
+        assert!(error.contains("the report of row 2: has 1099511627776 bytes"), "{error}");
+        assert!(!error.contains("10000032"), "{error}");
+    }
 }

@@ -7,6 +7,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::entry::{Entry, split_name};
 use super::sheet;
+use crate::fs::read_up_to;
+
+/// Longest captions.txt, bytes.
+const MAX_CAPTIONS: u64 = 256 << 20;
 
 pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
@@ -35,7 +39,8 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         let folders = ["data", ""].map(|f| root.join(f).join(split).join("radiology"));
         for folder in folders.iter().filter(|f| f.join("captions.txt").is_file()) {
             let path = folder.join("captions.txt");
-            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let text = String::from_utf8(read_up_to(&path, MAX_CAPTIONS)?)
+                .with_context(|| format!("{}: is not UTF-8", path.display()))?;
             for (id, caption) in text.lines().filter_map(|line| line.split_once('\t')) {
                 add(split, id.trim(), caption, folder.join("images").join(format!("{}.jpg", id.trim())));
             }
@@ -47,4 +52,19 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         root.display()
     );
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captions_without_bound_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("train/radiology");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::File::create(folder.join("captions.txt")).unwrap().set_len(1 << 40).unwrap();
+        let error = format!("{:#}", read(dir.path()).unwrap_err());
+        assert!(error.contains("captions.txt: has 1099511627776 bytes; allowed are 268435456"), "{error}");
+    }
 }
