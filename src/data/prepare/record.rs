@@ -9,8 +9,11 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::options::Options;
+use crate::data::table::shard_keys;
 use crate::digest::ContentHash;
-use crate::fs::{replace_file, replace_private};
+use crate::error::shown;
+use crate::fs::{read_up_to, replace_file, replace_private};
+use crate::json;
 
 /// Changes with everything that changes what is written from the same data.
 pub(super) const FORMAT: u32 = 2;
@@ -42,14 +45,7 @@ impl Record {
     /// # Errors
     /// It holds another data set, or one with other numbers for patients, or nobody says what it holds.
     pub fn begin(out: &Path, preset: &str, options: &Options) -> Result<(Self, String)> {
-        let path = out.join(FILE);
-        let before: Option<Self> =
-            match fs::read(&path) {
-                Ok(bytes) => Some(serde_json::from_slice(&bytes).with_context(|| {
-                    format!("{}: is broken; remove the folder, or name another --out", path.display())
-                })?),
-                Err(_) => None,
-            };
+        let before = Self::read(&out.join(FILE))?;
         if before.is_none() {
             for name in ["manifest.csv", "rows.csv", "summary.json"] {
                 ensure!(
@@ -83,6 +79,44 @@ impl Record {
         Ok((record, salt))
     }
 
+    /// The one that is there. It may come from anybody, and what it names is removed.
+    fn read(path: &Path) -> Result<Option<Self>> {
+        if !path.try_exists().with_context(|| path.display().to_string())? {
+            return Ok(None);
+        }
+        let bytes = read_up_to(path, json::MAX_BYTES)?;
+        let hint = "remove the folder, or name another --out";
+        let record: Self = json::parse(&bytes)
+            .and_then(|value| Ok(serde_json::from_value(value)?))
+            .with_context(|| format!("{}: is broken; {hint}", path.display()))?;
+        for name in record.shards.keys() {
+            ensure!(is_shard(name), "{}: {} is the name of no shard; {hint}", path.display(), shown(name));
+        }
+        Ok(Some(record))
+    }
+
+    /// Notes that a shard is about to be written, before it is: one of which a kill let nothing be noted would stay for
+    /// ever, and one that is written anew is no longer what it was.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn begin_shard(&mut self, out: &Path, name: &str) -> Result<()> {
+        self.shards.insert(name.to_string(), String::new());
+        self.save(out)
+    }
+
+    /// Keys of the rows whose images are in the folder, alone or in a shard.
+    pub fn keys(&self, out: &Path) -> HashSet<String> {
+        // A shard that cannot be read holds nothing.
+        let mut keys: HashSet<String> =
+            self.shards.keys().filter_map(|name| shard_keys(&out.join(name)).ok()).flatten().collect();
+        for file in inside(&out.join("images")).iter().flat_map(|folder| inside(folder)) {
+            let name = file.file_name().and_then(|n| n.to_str()).filter(|name| is_ours(name));
+            keys.extend(name.and_then(|name| name.split_once('-')).map(|(key, _)| key.to_string()));
+        }
+        keys
+    }
+
     /// Writes it.
     ///
     /// # Errors
@@ -103,6 +137,7 @@ impl Record {
         let stale: Vec<String> = self.shards.keys().filter(|name| !kept.contains(*name)).cloned().collect();
         for name in stale {
             remove(&out.join(&name))?;
+            remove(&out.join(format!("{name}.partial")))?;
             self.shards.remove(&name);
         }
         for folder in inside(&out.join("images")) {
@@ -130,6 +165,13 @@ fn remove(file: &Path) -> Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| file.display().to_string()),
         _ => Ok(()),
     }
+}
+
+/// `train-000000.tar` in the folder itself.
+pub(super) fn is_shard(name: &str) -> bool {
+    let plain = !name.contains(['/', '\\', ':']) && !name.contains(char::is_control) && !name.starts_with('.');
+    let stem = name.strip_suffix(".tar").and_then(|stem| stem.rsplit_once('-'));
+    plain && stem.is_some_and(|(_, number)| number.len() >= 6 && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {
@@ -169,4 +211,54 @@ fn salt(out: &Path, options: &Options, before: &str) -> Result<String> {
     let salt = format!("{:016x}{:016x}", draw(), draw());
     replace_private(&path, salt.as_bytes())?;
     Ok(salt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(out: &Path) -> Result<(Record, String)> {
+        let options = Options { size: None, keep_paths: false, shard: Some(2), salt: Some("x".into()) };
+        Record::begin(out, "folder", &options)
+    }
+
+    /// Every name in it is removed when no row uses it.
+    #[test]
+    fn a_record_that_names_files_of_others_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, victim) = (dir.path().join("out"), dir.path().join("victim-000000.tar"));
+        fs::create_dir_all(&out).unwrap();
+        fs::write(&victim, "mine").unwrap();
+        let absolute = victim.to_str().unwrap();
+        for name in
+            ["../victim-000000.tar", absolute, "../victim.txt", "notes.txt", "..", "", ".x-000000.tar", "a-1.tar"]
+        {
+            let record = Record { format: FORMAT, shards: [(name.into(), String::new())].into(), ..Record::default() };
+            record.save(&out).unwrap();
+            let error = format!("{:#}", begin(&out).unwrap_err());
+            assert!(error.contains("is the name of no shard") && error.lines().count() == 1, "{name}: {error}");
+            assert!(error.len() < 500 && victim.is_file(), "{name}: {error}");
+        }
+        let many = format!("{{\"shards\":[{}0]}}", "0,".repeat(5 << 20));
+        fs::write(out.join(FILE), many).unwrap();
+        assert!(format!("{:#}", begin(&out).unwrap_err()).contains("prepared.json: is broken; remove the folder"));
+    }
+
+    /// As a kill between a shard's rename and its digest in the record leaves it.
+    #[test]
+    fn a_shard_that_was_begun_is_known_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        let (mut record, _) = begin(out).unwrap();
+        record.shards.insert("all-000001.tar".into(), "what it held".into());
+        ["all-000001.tar", "all-000002.tar"].into_iter().for_each(|name| record.begin_shard(out, name).unwrap());
+        for name in ["all-000001.tar", "all-000002.tar", "all-000002.tar.partial", "mine-000000.tar"] {
+            fs::write(out.join(name), "x").unwrap();
+        }
+        let (mut record, _) = begin(out).unwrap();
+        assert!(record.shards.values().all(String::is_empty), "nobody knows what they hold");
+        record.remove_stale(out, "rows.csv", &HashSet::from(["all-000001.tar".to_string()])).unwrap();
+        assert!(out.join("all-000001.tar").is_file() && out.join("mine-000000.tar").is_file());
+        assert!(!out.join("all-000002.tar").exists() && !out.join("all-000002.tar.partial").exists());
+    }
 }

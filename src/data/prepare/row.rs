@@ -1,7 +1,5 @@
 //! A row as it is written.
 
-use std::fs;
-
 use anyhow::{Context, Result};
 use serde_json::json;
 
@@ -12,6 +10,8 @@ use crate::digest::{ContentHash, Depth, of_bytes, of_file, sha256};
 
 /// A row as it is written.
 pub(super) struct Prepared<'a> {
+    /// Of its entry, from 1.
+    pub number: usize,
     pub entry: &'a Entry,
     /// Stands for the image in names.
     pub key: String,
@@ -29,15 +29,16 @@ pub(super) struct Encoded {
 }
 
 impl<'a> Prepared<'a> {
-    pub fn new(entry: &'a Entry, salt: &str) -> Result<Self> {
+    pub fn new(number: usize, entry: &'a Entry, salt: &str) -> Result<Self> {
         let hashed = |kind: &str, text: &str| of_bytes(format!("{salt}\0{kind}\0{text}").as_bytes())[..16].to_string();
-        let number = |kind: &str, text: &Option<String>| text.as_ref().map_or(String::new(), |t| hashed(kind, t));
+        let told = |kind: &str, text: &Option<String>| text.as_ref().map_or(String::new(), |t| hashed(kind, t));
         let place = std::path::absolute(&entry.image).with_context(|| entry.image.display().to_string())?;
         Ok(Self {
+            number,
             entry,
             key: hashed("image", &place.to_string_lossy()),
-            patient: number("patient", &entry.patient),
-            study: number("study", &entry.study),
+            patient: told("patient", &entry.patient),
+            study: told("study", &entry.study),
             image: place.to_string_lossy().into_owned(),
         })
     }
@@ -57,17 +58,28 @@ impl<'a> Prepared<'a> {
     }
 
     /// The image's bytes as they are written: nothing but pixels, for a DICOM file names its patient, and texts and
-    /// Exif of a PNG or JPEG may.
-    pub fn encoded(&self, size: Option<u32>) -> Result<Encoded> {
-        let bytes = fs::read(&self.entry.image)?;
+    /// Exif of a PNG or JPEG may. `None` where it cannot be decoded.
+    ///
+    /// # Errors
+    /// The system cannot read the file, which may be otherwise the next time.
+    pub fn encoded(&self, size: Option<u32>) -> Result<Option<Encoded>> {
+        let bytes = match image::file_bytes(&self.entry.image) {
+            Ok(bytes) => bytes,
+            Err(e) if e.is::<std::io::Error>() => {
+                let what = "cannot be read; nothing was removed, and the same command goes on";
+                return Err(e.context(format!("image {} of the data set, in its order: {what}", self.number)));
+            }
+            // Too long.
+            Err(_) => return Ok(None),
+        };
         let source = sha256(&bytes);
         if size.is_none()
             && let Some((bytes, ending)) = without_metadata(&bytes)
         {
-            return Ok(Encoded { bytes, ending, source });
+            return Ok(Some(Encoded { bytes, ending, source }));
         }
-        let picture = image::decode(&bytes, 0)?;
-        Ok(Encoded { bytes: reduced(&picture, size)?, ending: "jpg", source })
+        let reduced = image::decode(&bytes, 0).and_then(|picture| reduced(&picture, size));
+        Ok(reduced.ok().map(|bytes| Encoded { bytes, ending: "jpg", source }))
     }
 
     /// Adds all that goes into a shard for this row, beside its size.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Preset;
 use super::entry::Entry;
 use super::options::Options;
-use super::record::{FORMAT, Record};
+use super::record::{FORMAT, Record, is_shard};
 use super::row::{Prepared, manifest};
 use crate::data::table::{ShardSample, ShardWriter, shard_keys};
 use crate::digest::{ContentHash, of_bytes};
@@ -60,7 +60,8 @@ impl Job<'_> {
     /// Writes manifest.csv and summary.json, and images or shards.
     ///
     /// # Errors
-    /// Nothing can be used; the disk is full. What was written before is whole; the same call goes on from there.
+    /// Nothing can be used; an image's file fails to be read, or is gone since an earlier call wrote it; the disk is
+    /// full. What was written before is whole; the same call goes on from there.
     pub fn run(&self, preset: &Preset, entries: &[Entry]) -> Result<Summary> {
         let out = self.out;
         let mut summary = Summary { preset: preset.name.into(), ..Summary::default() };
@@ -69,27 +70,8 @@ impl Job<'_> {
         // Another call would take what this one writes for stale.
         let _held = FolderLock::take(out)?;
         let (record, salt) = Record::begin(out, preset.name, &self.options)?;
+        let mut rows = self.usable(entries, &record, &salt, &mut summary)?;
         let record = Mutex::new(record);
-        let there: Vec<bool> = entries.par_iter().map(|e| e.image.is_file()).collect();
-        let mut rows: Vec<Prepared> = Vec::new();
-        for (entry, there) in entries.iter().zip(there) {
-            if entry.report.trim().is_empty() {
-                summary.empty_reports += 1;
-            } else if !there {
-                summary.missing_images += 1;
-            } else {
-                rows.push(Prepared::new(entry, &salt)?);
-            }
-        }
-        if rows.is_empty() {
-            bail!(
-                "{} entries, but {} images are not there and {} reports are empty; does the data set lie as it is \
-                 downloaded?",
-                entries.len(),
-                summary.missing_images,
-                summary.empty_reports
-            );
-        }
         let before = rows.len();
         if let Some(each) = self.options.shard {
             summary.shards = self.shards(&mut rows, each, &record)?;
@@ -115,7 +97,49 @@ impl Job<'_> {
         Ok(summary)
     }
 
-    /// Writes images under names that say nothing; a row whose image cannot be read is left without one.
+    /// Entries that have an image and a report.
+    fn usable<'e>(
+        &self,
+        entries: &'e [Entry],
+        record: &Record,
+        salt: &str,
+        summary: &mut Summary,
+    ) -> Result<Vec<Prepared<'e>>> {
+        let there: Vec<bool> = entries.par_iter().map(|e| e.image.is_file()).collect();
+        let (mut rows, mut missing) = (Vec::new(), Vec::new());
+        for (number, (entry, there)) in (1..).zip(entries.iter().zip(there)) {
+            if entry.report.trim().is_empty() {
+                summary.empty_reports += 1;
+            } else if !there {
+                missing.push(Prepared::new(number, entry, salt)?);
+            } else {
+                rows.push(Prepared::new(number, entry, salt)?);
+            }
+        }
+        summary.missing_images = missing.len();
+        if !missing.is_empty() {
+            // Of a disk that is not there for a moment, nothing is thrown away.
+            let written = record.keys(self.out);
+            let lost = missing.iter().filter(|row| written.contains(&row.key)).count();
+            ensure!(
+                lost == 0,
+                "{lost} images that an earlier call wrote here are no longer in the data set; is its disk there? Bring \
+                 them back, or name another --out"
+            );
+        }
+        if rows.is_empty() {
+            bail!(
+                "{} entries, but {} images are not there and {} reports are empty; does the data set lie as it is \
+                 downloaded?",
+                entries.len(),
+                summary.missing_images,
+                summary.empty_reports
+            );
+        }
+        Ok(rows)
+    }
+
+    /// Writes images under names that say nothing; a row whose image cannot be decoded is left without one.
     fn copy_images(&self, rows: &mut [Prepared]) -> Result<()> {
         let (done, total) = (AtomicUsize::new(0), rows.len());
         let one = |row: &mut Prepared| -> Result<()> {
@@ -127,7 +151,7 @@ impl Job<'_> {
         rows.par_iter_mut().map(one).collect()
     }
 
-    /// Where the image is written, below the folder; `None` where it cannot be read.
+    /// Where the image is written, below the folder; `None` where it cannot be decoded.
     fn copy_image(&self, row: &Prepared) -> Result<Option<String>> {
         let size = self.options.size;
         let place = |source, ending: &str| {
@@ -138,7 +162,7 @@ impl Job<'_> {
         if let Some(known) = known.into_iter().find(|p| self.out.join(p).is_file()) {
             return Ok(Some(known));
         }
-        let Ok(image) = row.encoded(size) else { return Ok(None) };
+        let Some(image) = row.encoded(size)? else { return Ok(None) };
         let name = place(image.source, image.ending);
         let path = self.out.join(&name);
         fs::create_dir_all(path.parent().unwrap_or(self.out))?;
@@ -155,7 +179,9 @@ impl Job<'_> {
         for group in rows.chunk_by_mut(|a, b| a.entry.split == b.entry.split) {
             let name = split(&group[0]);
             for (i, part) in group.chunks_mut(each).enumerate() {
-                parts.push((format!("{name}-{i:06}.tar"), part));
+                let name = format!("{name}-{i:06}.tar");
+                ensure!(is_shard(&name), "a split's name is no name of a file; it begins shards' names");
+                parts.push((name, part));
             }
         }
         let count = parts.len();
@@ -163,6 +189,7 @@ impl Job<'_> {
             let path = self.out.join(&name);
             let before = lock(record).shards.get(&name).filter(|_| path.is_file()).cloned();
             if before.is_none_or(|before| before != self.content(part)) {
+                lock(record).begin_shard(self.out, &name)?;
                 let content = self.shard(&path, part)?;
                 let mut record = lock(record);
                 record.shards.insert(name.clone(), content);
@@ -192,13 +219,13 @@ impl Job<'_> {
         content
     }
 
-    /// Writes one shard, and says what it was made from. Rows whose image cannot be read are left out.
+    /// Writes one shard, and says what it was made from. Rows whose image cannot be decoded are left out.
     fn shard(&self, path: &Path, rows: &[Prepared]) -> Result<String> {
         let mut content = self.content_of_none();
         let mut shard = ShardWriter::create(path)?;
         for row in rows {
             ensure!(!(self.stop)(), Interrupted(STOPPED.into()));
-            let Ok(image) = row.encoded(self.options.size) else {
+            let Some(image) = row.encoded(self.options.size)? else {
                 row.add_to(&mut content, row.source());
                 continue;
             };
@@ -216,3 +243,106 @@ fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
 }
 
 const STOPPED: &str = "stopped; the same command goes on";
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::data::image::{Picture, png};
+
+    const NOW: fn() -> bool = || false;
+
+    fn entries(root: &Path, count: u8) -> Vec<Entry> {
+        let entry = |i: u8| {
+            let image: PathBuf = root.join(format!("Miller_{i}.png"));
+            let bytes = (0..64u8).map(|at| at.wrapping_mul(i + 2)).collect();
+            fs::write(&image, png(&Picture { width: 8, height: 8, channels: 1, bytes }).unwrap()).unwrap();
+            Entry { image, report: format!("number {i}"), ..Entry::default() }
+        };
+        (0..count).map(entry).collect()
+    }
+
+    fn run(out: &Path, entries: &[Entry], shard: Option<usize>, stop: &(dyn Fn() -> bool + Sync)) -> Result<Summary> {
+        let options = Options { size: None, keep_paths: false, shard, salt: Some("x".into()) };
+        Job { out, options, progress: &|_, _| {}, stop }.run(&Preset::find("folder").unwrap(), entries)
+    }
+
+    fn files(out: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let all = crate::fs::whole_tree(out).unwrap().into_iter().filter(|p| p.is_file());
+        let mut files: Vec<_> = all.map(|p| (p.clone(), fs::read(p).unwrap())).collect();
+        files.sort();
+        files
+    }
+
+    /// A disk that is gone, or fails, is no reason to throw away what was made of it.
+    #[test]
+    fn images_that_are_gone_for_a_moment_take_nothing_with_them() {
+        for shard in [None, Some(2)] {
+            let dir = tempfile::tempdir().unwrap();
+            let (out, entries) = (dir.path().join("out"), entries(dir.path(), 5));
+            run(&out, &entries, shard, &NOW).unwrap();
+            let before = files(&out);
+            let away = dir.path().join("away");
+            fs::rename(&entries[1].image, &away).unwrap();
+            let error = run(&out, &entries, shard, &NOW).unwrap_err().to_string();
+            assert!(error.starts_with("1 images that an earlier call wrote here"), "{error}");
+            assert!(files(&out) == before, "{shard:?}");
+            fs::rename(&away, &entries[1].image).unwrap();
+            run(&out, &entries, shard, &NOW).unwrap();
+            assert!(files(&out) == before, "{shard:?}");
+            // What was never there is only counted.
+            let never = Entry { image: dir.path().join("never.png"), report: "x".into(), ..Entry::default() };
+            let summary = run(&out, &[entries, vec![never]].concat(), shard, &NOW).unwrap();
+            assert_eq!((summary.rows, summary.missing_images), (5, 1));
+        }
+    }
+
+    /// The file goes between the look at it and the reading; a folder in its place fails as a broken disk does.
+    #[test]
+    fn an_image_that_fails_to_be_read_ends_the_call_and_one_that_is_broken_is_left_out() {
+        for shard in [None, Some(1)] {
+            let dir = tempfile::tempdir().unwrap();
+            let (out, entries) = (dir.path().join("out"), entries(dir.path(), 3));
+            let image = &entries[2].image;
+            let fail = || {
+                drop(fs::remove_file(image));
+                drop(fs::create_dir(image));
+                false
+            };
+            let error = format!("{:#}", run(&out, &entries, shard, &fail).unwrap_err());
+            assert!(error.starts_with("image 3 of the data set, in its order: cannot be read"), "{error}");
+            assert!(!error.contains("Miller") && error.lines().count() == 1, "{error}");
+            assert!(!out.join("summary.json").exists());
+            fs::remove_dir(image).unwrap();
+            fs::write(image, "broken").unwrap();
+            let summary = run(&out, &entries, shard, &NOW).unwrap();
+            assert_eq!((summary.rows, summary.unreadable_images), (2, 1));
+        }
+    }
+
+    #[test]
+    fn a_split_that_leads_elsewhere_begins_no_shard() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut entries = entries(dir.path(), 1);
+        entries[0].split = Some("../up".into());
+        let error = run(&dir.path().join("out"), &entries, Some(2), &NOW).unwrap_err().to_string();
+        assert!(error.contains("a split's name is no name of a file"), "{error}");
+        assert!(!dir.path().join("up-000000.tar").exists());
+    }
+
+    /// With other sizes afterwards: rows of a shard that nobody knows would be read twice.
+    #[test]
+    fn a_shard_that_was_stopped_is_written_anew_or_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, entries) = (dir.path().join("out"), entries(dir.path(), 6));
+        let asked = AtomicUsize::new(0);
+        let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 3;
+        run(&out, &entries, Some(1), &stop).unwrap_err();
+        let text = fs::read_to_string(out.join("prepared.json")).unwrap();
+        assert!(text.contains(".tar\": \"\""), "begun and not finished: {text}");
+        run(&out, &entries, Some(3), &NOW).unwrap();
+        let tars = files(&out).into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "tar"));
+        assert_eq!(tars.count(), 2);
+    }
+}
