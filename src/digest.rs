@@ -28,7 +28,12 @@ pub enum Depth {
 impl Depth {
     /// For files that have `bytes` in all.
     pub fn of(bytes: u64) -> Self {
-        if bytes <= WHOLE { Self::Whole } else { Self::Parts }
+        Self::within(bytes, WHOLE)
+    }
+
+    /// Whole where they are not more than `most`.
+    pub fn within(bytes: u64, most: u64) -> Self {
+        if bytes <= most { Self::Whole } else { Self::Parts }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::output;
-use crate::search::{Hit, Index, Query, model_of, search};
+use crate::search::{Hit, Index, Query, check_model, search};
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
@@ -46,8 +46,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         (None, None) => bail!("name --text or --image"),
     };
     let index = Index::open(&args.index)?;
-    let model = model_of(&index, args.model.as_deref()).with_context(|| args.index.display().to_string())?;
-    let session = Session::open(&model, &args.device)?;
+    let model = args.model.as_deref().unwrap_or(&index.source.model);
+    let session = Session::open(model, &args.device)?;
+    check_model(&index.source, model, args.model.is_some()).with_context(|| args.index.display().to_string())?;
     let found = search(&index, &session, query, args.k).with_context(|| args.index.display().to_string())?;
     if args.json {
         return output::print_json(&serde_json::to_value(&found)?);

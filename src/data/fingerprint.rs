@@ -10,12 +10,10 @@ use std::collections::{HashMap, HashSet};
 use std::f32::consts::PI;
 
 use anyhow::Result;
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::ImageSource;
 use super::image::{self, Picture};
-use super::{ImageSource, Row};
-use crate::digest::{Depth, of_file, sha256};
 
 /// Half a SHA-256: equal for equal files.
 pub type FileDigest = [u8; 16];
@@ -35,44 +33,6 @@ pub fn digest(image: &ImageSource, bytes: &[u8]) -> FileDigest {
     let mut half = [0; 16];
     half.copy_from_slice(&hash.finalize()[..16]);
     half
-}
-
-/// Of each row what its image holds: SHA-256 of the file, or of the member of an archive; by parts where all together
-/// are too large ([`Depth`]). Images that cannot be read are all the same: whoever needs one tells of it.
-pub fn image_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
-    let place = |row: &&Row| match row.image() {
-        // Frames share their file.
-        file @ ImageSource::File(_) => image::frame_of(file.file()).0.into(),
-        packed => packed,
-    };
-    let mut places: Vec<ImageSource> = rows.par_iter().map(place).collect();
-    let (mut distinct, mut numbers) = numbered(&places);
-    let depth = Depth::of(distinct.par_iter().map(|place| place.file_len().unwrap_or(0)).sum());
-    if depth == Depth::Parts && places.iter().any(|place| matches!(place, ImageSource::Packed(_))) {
-        places = places.iter().map(|place| place.file().to_path_buf().into()).collect();
-        (distinct, numbers) = numbered(&places);
-    }
-    let content = |place: &ImageSource| -> [u8; 32] {
-        match place {
-            ImageSource::Packed(_) => place.bytes().map_or([0; 32], |bytes| sha256(&bytes)),
-            ImageSource::File(_) => of_file(place.file(), depth).unwrap_or_default(),
-        }
-    };
-    let contents: Vec<[u8; 32]> = distinct.par_iter().map(content).collect();
-    numbers.into_iter().map(|number| contents[number]).collect()
-}
-
-/// The distinct ones, and of each which of these it is.
-fn numbered(places: &[ImageSource]) -> (Vec<ImageSource>, Vec<usize>) {
-    let (mut known, mut distinct) = (HashMap::new(), Vec::new());
-    let number = |place| {
-        *known.entry(place).or_insert_with_key(|place: &&ImageSource| {
-            distinct.push((*place).clone());
-            distinct.len() - 1
-        })
-    };
-    let numbers = places.iter().map(number).collect();
-    (distinct, numbers)
 }
 
 /// Perceptual hash of an image.

@@ -8,6 +8,7 @@ mod dataset;
 mod feature_cache;
 pub mod fingerprint;
 pub mod image;
+mod image_files;
 pub mod leaks;
 pub mod lint;
 mod loader;
@@ -26,6 +27,7 @@ pub use config::{
 pub use dataset::{Batch, Dataset, Images, RowError};
 pub use feature_cache::FeatureCache;
 pub use image::{Picture, augment, dicom, preprocess};
+pub use image_files::ImageFiles;
 pub use loader::Prefetch;
 pub use preprocess::{Prepared, Preprocess};
 pub use sampling::{Sampler, Sampling, StepShape};

@@ -6,10 +6,10 @@ use anyhow::{Result, ensure};
 
 use super::identity::RowIdentity;
 use super::index::{ColumnNames, Index, IndexSource};
-use crate::data::fingerprint::image_contents;
-use crate::data::{ImageSource, Row};
-use crate::digest::{hex, of_tree, sha256};
+use crate::data::{ImageFiles, ImageSource, Row};
+use crate::digest::{Depth, hex, sha256};
 use crate::hub::{ModelFiles, Source};
+use crate::model::checkpoint::model_digest;
 use crate::session::{RowSource, Session, policy_of};
 
 /// What an index is to be made of.
@@ -49,13 +49,14 @@ pub fn build(contents: &IndexContents, name: &str, device: &str, batch_size: usi
     let texts: Vec<&str> = reports.iter().chain(&lines).map(String::as_str).collect();
     ensure!(!images.is_empty() || !texts.is_empty(), "nothing to embed: there are no rows");
     source.rows = identities(&rows, &lines, keep_names);
-    source.model_content = Some(model_content(name)?);
     if keep_names {
         source.image_contents = source.images.iter().map(|path| file_content(path)).collect();
     } else {
         source.images.clear();
     }
     let session = Session::open(name, device)?;
+    // The commit of a repository that was not in the cache is known only now.
+    source.model_content = model_content(name)?;
     let encoder = session.encoder(batch_size)?;
     let image_embeds = if images.is_empty() { None } else { Some(encoder.images(&images)?) };
     let text_embeds = if texts.is_empty() { None } else { Some(encoder.texts(&texts)?) };
@@ -71,7 +72,7 @@ pub fn build(contents: &IndexContents, name: &str, device: &str, batch_size: usi
 }
 
 /// Paths as they are from everywhere.
-fn source(contents: &IndexContents, model: &str) -> IndexSource {
+pub(super) fn source(contents: &IndexContents, model: &str) -> IndexSource {
     let absolute = |p: &PathBuf| std::path::absolute(p).unwrap_or_else(|_| p.clone());
     let model = match Path::new(model) {
         folder if folder.is_dir() => absolute(&folder.to_path_buf()).to_string_lossy().into_owned(),
@@ -113,7 +114,7 @@ fn identities(rows: &[Row], lines: &[String], keep_names: bool) -> Option<Vec<Ro
         tracing::warn!("the index has too many rows to say what each was made from; `search` will show numbers only");
         return None;
     }
-    let contents = image_contents(&rows.iter().collect::<Vec<_>>());
+    let contents = row_contents(&rows.iter().collect::<Vec<_>>());
     let of_row = |(row, content): (&Row, [u8; 32])| RowIdentity {
         image: name(row),
         pixels: Some(short(&content)),
@@ -123,17 +124,23 @@ fn identities(rows: &[Row], lines: &[String], keep_names: bool) -> Option<Vec<Ro
     Some(rows.iter().zip(contents).map(of_row).chain(of_lines).collect())
 }
 
+/// What the images of rows hold, whole however many there are: `search` looks at one of them alone.
+pub(super) fn row_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
+    ImageFiles::of(rows).contents(Depth::Whole, &|| false).unwrap_or_default()
+}
+
 /// What stands in an index for the content of an image.
 pub(super) fn short(content: &[u8; 32]) -> String {
     hex(&content[..16])
 }
 
-/// What the model `name` is made of: a digest of its folder's files, or the commit of the hub.
-pub(super) fn model_content(name: &str) -> Result<String> {
-    Ok(match Source::parse(name)? {
-        Source::Folder(folder) => hex(&of_tree(&folder)?),
-        hub => ModelFiles::open(&hub)?.commit().unwrap_or_default(),
-    })
+/// What the model `name` is made of: a digest of its folder's files, or the commit of the hub; `None` for a repository
+/// that was never fetched.
+pub(super) fn model_content(name: &str) -> Result<Option<String>> {
+    match Source::parse(name)? {
+        Source::Folder(folder) => model_digest(&folder).map(Some),
+        hub => Ok(ModelFiles::open(&hub)?.commit()),
+    }
 }
 
 /// What stands in an index for an image file that no manifest names; empty where it cannot be read.

@@ -7,11 +7,10 @@ use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use serde::Serialize;
 
-use super::build::{file_content, model_content, short};
+use super::build::{file_content, model_content, row_contents, short};
 use super::identity::RowIdentity;
 use super::index::{Index, IndexSource};
 use crate::data::Row;
-use crate::data::fingerprint::image_contents;
 use crate::error::one_line;
 use crate::session::Session;
 
@@ -55,25 +54,24 @@ pub struct Found {
     pub hits: Vec<Hit>,
 }
 
-/// The model to search `index` with: `named`, or the one that made it.
+/// Makes sure that `model` is still what made `index`; `named` models are only warned of. A repository of the hub is
+/// known once it is opened.
 ///
 /// # Errors
-/// That one holds something else by now, so that its embeddings say nothing of the index's.
-pub fn model_of(index: &Index, named: Option<&str>) -> Result<String> {
-    let source = &index.source;
-    let model = named.unwrap_or(&source.model);
-    let same = match &source.model_content {
-        Some(before) => *before == model_content(model)?,
-        None => true,
+/// The index's own model holds something else by now, so that its embeddings say nothing of the index's.
+pub fn check_model(index: &IndexSource, model: &str, named: bool) -> Result<()> {
+    let same = match (&index.model_content, model_content(model)?) {
+        (Some(before), Some(now)) => *before == now,
+        _ => true,
     };
-    if named.is_some() && !same {
+    if named && !same {
         tracing::warn!("{model} is not what made the index; similarities across models say nothing");
     }
     ensure!(
-        same || named.is_some(),
+        same || named,
         "model {model} has changed since the index was made; make a new index with `reportclip embed`"
     );
-    Ok(model.to_string())
+    Ok(())
 }
 
 /// The `k` rows of `index` that fit `query` best. A row is named only by what it was made from: one whose manifest row
@@ -143,7 +141,7 @@ impl Name {
     /// Whether the image still holds what it did when `identity` was written.
     fn is_same(&self, identity: &RowIdentity) -> bool {
         match (self, &identity.pixels) {
-            (Self::Row(row), Some(before)) => image_contents(&[row]).iter().all(|now| short(now) == *before),
+            (Self::Row(row), Some(before)) => row_contents(&[row]).iter().all(|now| short(now) == *before),
             _ => true,
         }
     }
@@ -197,4 +195,23 @@ fn names(source: &IndexSource) -> Result<HashMap<String, Name>> {
     let of_line = |line: String| (RowIdentity::of_line(&line).sha256, Name::Line(line));
     names.extend(source.lines()?.into_iter().map(of_line));
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::IndexContents;
+    use crate::search::build::source;
+
+    #[test]
+    fn a_model_of_which_nothing_is_known_has_not_changed() {
+        let contents = IndexContents::Files { images: Vec::new(), texts: None };
+        let mut index = source(&contents, "no-such/model");
+        index.model_content = Some("0".repeat(40));
+        check_model(&index, "no-such/model", false).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), "{}").unwrap();
+        let told = check_model(&index, dir.path().to_str().unwrap(), false).unwrap_err().to_string();
+        assert!(told.contains("has changed since the index was made"), "{told}");
+    }
 }

@@ -20,7 +20,7 @@ pub struct RowIdentity {
 
 impl RowIdentity {
     /// Of a row that was read with its whole report: over image, report, patient, study and label. What its image
-    /// holds is told by [`image_contents`](crate::data::fingerprint::image_contents).
+    /// holds is told by [`ImageFiles`](crate::data::ImageFiles).
     pub fn of_row(row: &Row) -> Self {
         let fields = [Some(row.image_name()), Some(row.report()), row.patient_id(), row.study_id(), row.label()];
         Self { image: None, pixels: None, sha256: sha256(&fields) }

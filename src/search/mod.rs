@@ -6,6 +6,6 @@ mod identity;
 mod index;
 
 pub use build::{IndexContents, build};
-pub use find::{Found, Hit, Query, model_of, search};
+pub use find::{Found, Hit, Query, check_model, search};
 pub use identity::RowIdentity;
 pub use index::{ColumnNames, Index, IndexSource};

@@ -42,7 +42,11 @@ impl Evaluation {
         let rows = rows(config, manifest, split)?;
         let loss_batch = config.samples_per_step();
         let mut fingerprint = Fingerprint::default();
-        fingerprint.insert("the manifest", &manifest.display().to_string(), Some(digests.of_source(manifest, config)?));
+        fingerprint.insert(
+            "the manifest",
+            &manifest.display().to_string(),
+            Some(digests.of_sources(&[manifest], config)?),
+        );
         // The manifest itself stands above.
         fingerprint.insert("how members are evaluated", &format!("{} {loss_batch}", rows[2..].join(" ")), None);
         if let Some(prompts) = prompts {

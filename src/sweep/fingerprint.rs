@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use crate::config::{Config, KEYS, Kind};
-use crate::data::fingerprint::image_contents;
-use crate::data::{Columns, Manifest, sources};
-use crate::digest::{ContentHash, hex, of_tree};
+use crate::data::{Columns, ImageFiles, ImageSource, Manifest, Row, sources};
+use crate::digest::{ContentHash, Depth, WHOLE, hex, of_file, of_tree};
 use crate::hub::{ModelFiles, Source};
+use crate::model::checkpoint::model_digest;
+use crate::search::RowIdentity;
 
 /// Everything that changes what a member learns, or what it is compared by, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +50,7 @@ impl Fingerprint {
             let Some(value) = config.value(key.name) else { continue };
             let text = value.as_str();
             let content = match (key.kind, key.name) {
-                (Kind::Sources, _) => Some(digests.of_sources(value, config)?),
+                (Kind::Sources, _) => Some(digests.of_sources(&paths(value), config)?),
                 (_, "loss.prompts" | "model.tokenizer") => text.map(|path| digests.of(Path::new(path))).transpose()?,
                 (_, "model.path" | "model.image" | "model.text") => {
                     text.map(|name| digests.of_model(name)).transpose()?
@@ -82,9 +84,28 @@ impl Fingerprint {
     }
 }
 
+/// The paths of data.train and its like.
+fn paths(value: &Value) -> Vec<&Path> {
+    let listed = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    value.as_str().into_iter().chain(listed).map(Path::new).collect()
+}
+
 /// Digests of files, each read once.
-#[derive(Debug, Default)]
-pub struct Digests(HashMap<PathBuf, String>);
+#[derive(Debug)]
+pub struct Digests {
+    /// Of what is named, by its name.
+    named: HashMap<String, String>,
+    /// Of files with rows.
+    files: HashMap<(PathBuf, Depth), [u8; 32]>,
+    /// Up to so many bytes in all, files are read whole.
+    whole: u64,
+}
+
+impl Default for Digests {
+    fn default() -> Self {
+        Self { named: HashMap::new(), files: HashMap::new(), whole: WHOLE }
+    }
+}
 
 impl Digests {
     /// Of a file, or of all files of a folder with their names.
@@ -92,50 +113,82 @@ impl Digests {
     /// # Errors
     /// It cannot be read.
     pub fn of(&mut self, path: &Path) -> Result<String> {
-        if let Some(known) = self.0.get(path) {
+        let key = path.to_string_lossy().into_owned();
+        if let Some(known) = self.named.get(&key) {
             return Ok(known.clone());
         }
         let digest = hex(&of_tree(path)?);
-        self.0.insert(path.to_path_buf(), digest.clone());
+        self.named.insert(key, digest.clone());
         Ok(digest)
     }
 
-    /// Of the files of data.train and its like, in their order, with their images.
-    fn of_sources(&mut self, value: &Value, config: &Config) -> Result<String> {
-        let mut hash = ContentHash::default();
-        for source in value.as_str().into_iter().chain(value.as_array().into_iter().flatten().filter_map(Value::as_str))
-        {
-            hash.field(self.of_source(Path::new(source), config)?);
-        }
-        Ok(hash.hex())
-    }
-
-    /// Of all files with rows that a source names, and of these rows' images, as `config` finds them.
+    /// Of all files with rows that these sources name, in their order, and of these rows' images, as `config` finds
+    /// them. How much of each is read goes by the bytes of all.
     ///
     /// # Errors
     /// One cannot be read.
-    pub fn of_source(&mut self, source: &Path, config: &Config) -> Result<String> {
+    pub fn of_sources(&mut self, sources: &[&Path], config: &Config) -> Result<String> {
         let (columns, root) = (Columns::from(&config.data), config.data.image_root.as_deref());
-        // Under a name that no file has: the same rows may have other images elsewhere.
-        let key = PathBuf::from(format!("{}\0{root:?}\0{}", source.display(), columns.image));
-        if let Some(known) = self.0.get(&key) {
+        // The same rows may have other images elsewhere.
+        let key = format!("{sources:?}\0{root:?}\0{}", columns.image);
+        if let Some(known) = self.named.get(&key) {
             return Ok(known.clone());
         }
-        let mut hash = ContentHash::default();
-        for file in sources::expand(source)? {
-            hash.field(self.of(&file)?);
+        let (mut files, mut rows) = (Vec::new(), Vec::new());
+        for source in sources {
+            files.extend(sources::expand(source)?);
+            rows.extend(Manifest::open(source, &columns, root)?.rows);
         }
-        let rows = Manifest::open(source, &columns, root)?.rows;
-        image_contents(&rows.iter().collect::<Vec<_>>()).iter().for_each(|content| hash.field(content));
+        let mut bytes = 0;
+        for file in &files {
+            bytes += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
+        }
+        let depth = Depth::within(bytes, self.whole);
+        let mut hash = ContentHash::default();
+        hash.field(files.len().to_le_bytes());
+        self.read(&files, depth)?.iter().for_each(|content| hash.field(content));
+        if depth == Depth::Parts {
+            // What rows say, all of it: an edit may be between the parts.
+            for row in &rows {
+                hash.field(RowIdentity::of_row(row).sha256);
+                hash.field(row.split().unwrap_or_default());
+            }
+        }
+        // Packed ones lie in the files above.
+        let on_their_own: Vec<&Row> = rows.iter().filter(|row| matches!(row.image(), ImageSource::File(_))).collect();
+        let images = ImageFiles::of(&on_their_own);
+        let depth = Depth::within(bytes + images.bytes(), self.whole);
+        images.contents(depth, &|| false).iter().flatten().for_each(|content| hash.field(content));
         let digest = hash.hex();
-        self.0.insert(key, digest.clone());
+        self.named.insert(key, digest.clone());
         Ok(digest)
     }
 
-    /// Of a folder, or the commit of a repository of the hub.
+    /// Of each file, at the same time as others.
+    fn read(&mut self, files: &[PathBuf], depth: Depth) -> Result<Vec<[u8; 32]>> {
+        let content = |file: &PathBuf| -> Result<[u8; 32]> {
+            match self.files.get(&(file.clone(), depth)) {
+                Some(known) => Ok(*known),
+                None => of_file(file, depth).with_context(|| file.display().to_string()),
+            }
+        };
+        let contents = files.par_iter().map(content).collect::<Result<Vec<_>>>()?;
+        self.files.extend(files.iter().map(|file| (file.clone(), depth)).zip(contents.iter().copied()));
+        Ok(contents)
+    }
+
+    /// Of a folder's model, or the commit of a repository of the hub.
     fn of_model(&mut self, name: &str) -> Result<String> {
         match Source::parse(name)? {
-            Source::Folder(folder) => self.of(&folder),
+            Source::Folder(folder) => {
+                let key = format!("{}\0model", folder.display());
+                if let Some(known) = self.named.get(&key) {
+                    return Ok(known.clone());
+                }
+                let digest = model_digest(&folder)?;
+                self.named.insert(key, digest.clone());
+                Ok(digest)
+            }
             hub => Ok(ModelFiles::open(&hub)?.commit().unwrap_or_default()),
         }
     }
@@ -166,5 +219,36 @@ mod tests {
         std::fs::write(place("a").join("weights"), "z").unwrap();
         assert_eq!(of("1", "a").changes(&before), ["what model.path = a holds has changed"]);
         assert_eq!(before.changes(&Fingerprint::default())[1], "optim.lr was not set and is 1 now");
+    }
+
+    #[test]
+    fn how_much_is_read_goes_by_all_files_and_rows_count_in_any_case() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = |number: u32, last: &str| {
+            let row = |i| format!("a.png,report {i} {}\n", if i == 600 { last } else { "x" });
+            let rows: String = (0..2000).map(row).collect();
+            std::fs::write(dir.path().join(format!("shard-{number}.csv")), format!("image,report\n{rows}")).unwrap();
+        };
+        std::fs::write(dir.path().join("a.png"), "any").unwrap();
+        shard(0, "x");
+        shard(1, "x");
+        let source = dir.path().join("shard-*.csv");
+        let written = dir.path().join("config.toml");
+        let text = "model.init = \"random\"\n[data]\ntrain = \"shard-*.csv\"\n";
+        std::fs::write(&written, text).unwrap();
+        let config = crate::config::load(&written, &[]).unwrap();
+        let of = |whole: u64| {
+            let mut digests = Digests { whole, ..Digests::default() };
+            let digest = digests.of_sources(&[&source], &config).unwrap();
+            let depths: Vec<Depth> = digests.files.keys().map(|(_, depth)| *depth).collect();
+            (digest, depths)
+        };
+        let most = std::fs::metadata(dir.path().join("shard-0.csv")).unwrap().len() + 1;
+        let before = [of(WHOLE), of(most)];
+        assert_eq!(before.clone().map(|(_, depths)| depths), [[Depth::Whole; 2], [Depth::Parts; 2]]);
+        shard(1, "y");
+        let parts = |n: u32| of_file(&dir.path().join(format!("shard-{n}.csv")), Depth::Parts).unwrap();
+        assert_eq!(parts(0), parts(1), "the edit is between the parts");
+        assert!(of(WHOLE).0 != before[0].0 && of(most).0 != before[1].0);
     }
 }

@@ -6,9 +6,10 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::prepare::Prepared;
-use crate::data::Row;
-use crate::data::fingerprint::image_contents;
-use crate::digest::{ContentHash, hex, of_bytes};
+use super::stop;
+use crate::data::{ImageFiles, Row};
+use crate::digest::{ContentHash, Depth, hex, of_bytes};
+use crate::error::Interrupted;
 use crate::fs::replace_file;
 
 /// File of a run folder that keeps it.
@@ -67,12 +68,31 @@ impl Kind {
     }
 }
 
+/// What the images hold, each read once. Tells of it where that takes a while.
+fn image_contents(rows: &[&Row]) -> Result<Vec<[u8; 32]>> {
+    /// Fewer and smaller ones are read within seconds.
+    const TOLD: (usize, u64) = (2000, 1 << 30);
+    let files = ImageFiles::of(rows);
+    let (count, bytes) = (files.count(), files.bytes());
+    let depth = Depth::of(bytes);
+    if count > TOLD.0 || bytes > TOLD.1 {
+        let what = if depth == Depth::Whole { "" } else { "parts of " };
+        let size = bytes as f64 / f64::from(1 << 30);
+        tracing::info!("reading {what}{count} images once, to know them again: {size:.1} GiB");
+    }
+    let stopped = || Interrupted("stopped, as asked, while the images were read; nothing was trained".into());
+    Ok(files.contents(depth, &stop::asked).ok_or_else(stopped)?)
+}
+
 impl DataFingerprint {
     /// Reads every image once.
+    ///
+    /// # Errors
+    /// Somebody asks to stop.
     pub(super) fn of(prepared: &Prepared) -> Result<Self> {
         let (train, val) = (&prepared.train.rows, &prepared.val);
         let rows: Vec<&Row> = train.iter().chain(val).collect();
-        let contents = image_contents(&rows);
+        let contents = image_contents(&rows)?;
         let text = |text: Option<&str>| text.map_or_else(|| vec![0], |text| [&[1], text.as_bytes()].concat());
         let of = |name: &str, pick: &dyn Fn(&Row) -> Vec<u8>| Kind::of_rows(name, rows.iter().map(|row| pick(row)));
         let name = |row: &Row| {

@@ -129,6 +129,13 @@ fn an_index_marks_other_images_and_refuses_another_model() {
     let file = image.file_name().unwrap().to_string_lossy().into_owned();
     assert!(!text(&bytes).contains(&file));
     fs::write(place.path("run/model/README.md"), "another").unwrap();
+    assert!(!search("all.safetensors").is_empty(), "a card is not what a model is opened from");
+    let weights = place.path("run/model/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    // A low bit of the last number's.
+    let end = bytes.len() - 4;
+    bytes[end] ^= 1;
+    overwrite(&weights, &bytes);
     let errors = place.errors(&["search", "--index", "all.safetensors", "--text", "x"], 1);
     assert!(errors[0].contains("has changed since the index was made"), "{errors:?}");
 }

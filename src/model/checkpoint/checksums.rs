@@ -2,12 +2,13 @@
 //! cache are named by their own.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
+use crate::digest::ContentHash;
 use crate::fs::{is_sha256, read_up_to, sha256_of, whole_tree};
 
 /// `<64 hex digits>  <name>`, a line a file; `sha256sum --check` reads it too.
@@ -87,6 +88,57 @@ pub fn check_checksums(folder: &Path) -> Result<bool> {
     Ok(true)
 }
 
+/// Digest of what a model in a folder is opened from: its configs, tokenizer, preprocessing and weights. Cards, notes and
+/// what is hidden do not count. A file that nobody touched since the list was written is what the list says: weights are
+/// not read for that.
+///
+/// # Errors
+/// Something cannot be read.
+pub fn model_digest(folder: &Path) -> Result<String> {
+    let counts = |name: &String| {
+        let file = name.rsplit('/').next().unwrap_or(name);
+        let ending = file.rsplit_once('.').map_or("", |(_, ending)| ending);
+        let hidden = name.split('/').any(|part| part.starts_with('.'));
+        !hidden && (ENDINGS.contains(&ending) || ["vocab.txt", "merges.txt"].contains(&file))
+    };
+    let names: Vec<String> = names(folder)?.into_iter().filter(counts).collect();
+    let listed = listed(folder).ok().flatten().unwrap_or_default();
+    let written = fs::metadata(folder.join(FILE)).ok();
+    let digits = |name: &String| -> Result<String> {
+        let path = folder.join(name);
+        let touched = fs::metadata(&path).with_context(|| path.display().to_string())?;
+        match listed.get(name) {
+            Some(digits) if written.as_ref().is_some_and(|list| last_change(&touched) < last_change(list)) => {
+                Ok(digits.clone())
+            }
+            _ => hash(&path),
+        }
+    };
+    let all = names.par_iter().map(digits).collect::<Result<Vec<_>>>()?;
+    let mut hash = ContentHash::default();
+    names.iter().zip(all).for_each(|(name, digits)| {
+        hash.field(name);
+        hash.field(digits);
+    });
+    Ok(hash.hex())
+}
+
+/// Endings of files that a model may be opened from.
+const ENDINGS: [&str; 7] = ["json", "safetensors", "bin", "pt", "pth", "ckpt", "model"];
+
+/// When content, name or times of a file changed last, which nobody can set back.
+#[cfg(unix)]
+fn last_change(meta: &Metadata) -> (i64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    (meta.ctime(), meta.ctime_nsec())
+}
+
+/// When the content of a file changed last.
+#[cfg(not(unix))]
+fn last_change(meta: &Metadata) -> Option<std::time::SystemTime> {
+    meta.modified().ok()
+}
+
 /// Files of a folder by their names in it, without the list.
 fn names(folder: &Path) -> Result<Vec<String>> {
     let tree = whole_tree(folder).with_context(|| folder.display().to_string())?;
@@ -115,4 +167,47 @@ fn listed(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
 
 fn hash(path: &Path) -> Result<String> {
     sha256_of(path).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_what_it_is_opened_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let digest = || model_digest(dir.path()).unwrap();
+        for name in ["config.json", "model.safetensors", "text/vocab.txt"] {
+            put(name, "1");
+        }
+        let before = digest();
+        for name in ["README.md", "notes.txt", ".git/config.json", "SHA256SUMS"] {
+            put(name, "any");
+            assert_eq!(digest(), before, "{name}");
+        }
+        // The clock of a file system ticks every few milliseconds.
+        let tick = || std::thread::sleep(std::time::Duration::from_millis(50));
+        tick();
+        write_checksums(dir.path()).unwrap();
+        assert_eq!(digest(), before, "from the list");
+        let list = fs::read_to_string(dir.path().join(FILE)).unwrap();
+        put(FILE, &list.replace(&hash(&dir.path().join("model.safetensors")).unwrap(), &"0".repeat(64)));
+        assert_ne!(digest(), before, "weights are not read where the list is newer");
+        put(FILE, &list);
+        tick();
+        for name in ["config.json", "model.safetensors", "text/vocab.txt"] {
+            let path = dir.path().join(name);
+            let time = fs::metadata(&path).unwrap().modified().unwrap();
+            put(name, "2");
+            fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+            assert_ne!(digest(), before, "{name}");
+            put(name, "1");
+            assert_eq!(digest(), before, "{name}");
+        }
+    }
 }

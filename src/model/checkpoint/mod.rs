@@ -18,7 +18,7 @@ mod transformers;
 
 pub use super::format::Pooling;
 pub use builtin::builtin;
-pub use checksums::{Verification, check_checksums, verify_checksums, write_checksums};
+pub use checksums::{Verification, check_checksums, model_digest, verify_checksums, write_checksums};
 pub use files::{Ignored, Mapped};
 pub use layout::{Family, Layout};
 pub use load::{Inspection, LoadOptions, Loaded, inspect, load, load_pair, random};

@@ -1,0 +1,98 @@
+//! What the images of rows hold, by the content of their files.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use super::image::frame_of;
+use super::{ImageSource, Row};
+use crate::digest::{Depth, of_file, sha256};
+
+/// The distinct files, or members of archives, that the images of rows lie in. Frames share their file.
+#[derive(Debug)]
+pub struct ImageFiles {
+    distinct: Vec<ImageSource>,
+    /// Of each row, which of these.
+    numbers: Vec<usize>,
+}
+
+impl ImageFiles {
+    /// Of these rows.
+    pub fn of(rows: &[&Row]) -> Self {
+        let place = |row: &&Row| match row.image() {
+            file @ ImageSource::File(_) => frame_of(file.file()).0.into(),
+            packed => packed,
+        };
+        let places: Vec<ImageSource> = rows.par_iter().map(place).collect();
+        let (mut known, mut distinct) = (HashMap::new(), Vec::new());
+        let number = |place| {
+            *known.entry(place).or_insert_with_key(|place: &&ImageSource| {
+                distinct.push((*place).clone());
+                distinct.len() - 1
+            })
+        };
+        let numbers = places.iter().map(number).collect();
+        Self { distinct, numbers }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.distinct.len()
+    }
+
+    /// Bytes of all, as far as they are there.
+    pub fn bytes(&self) -> u64 {
+        self.distinct.par_iter().map(|place| place.file_len().unwrap_or(0)).sum()
+    }
+
+    /// Of each row what its image holds: SHA-256 of the file, or of the member of an archive; of the archive by parts
+    /// where the depth is that. Images that cannot be read are all the same: whoever needs one tells of it. `None` when
+    /// `stop` says so before the end.
+    pub fn contents(&self, depth: Depth, stop: &(dyn Fn() -> bool + Sync)) -> Option<Vec<[u8; 32]>> {
+        let archives: HashMap<_, _> = match depth {
+            Depth::Whole => HashMap::new(),
+            Depth::Parts => {
+                let packed = self.distinct.iter().filter(|place| matches!(place, ImageSource::Packed(_)));
+                let files: std::collections::HashSet<_> = packed.map(ImageSource::file).collect();
+                files.into_par_iter().map(|file| (file, of_file(file, depth).unwrap_or_default())).collect()
+            }
+        };
+        let content = |place: &ImageSource| match (place, archives.get(place.file())) {
+            (ImageSource::Packed(_), Some(archive)) => *archive,
+            (ImageSource::Packed(_), None) => place.bytes().map_or([0; 32], |bytes| sha256(&bytes)),
+            (ImageSource::File(_), _) => of_file(place.file(), depth).unwrap_or_default(),
+        };
+        let contents = self.distinct.par_iter().map(|place| (!stop()).then(|| content(place)));
+        let contents: Vec<[u8; 32]> = contents.collect::<Option<_>>()?;
+        Some(self.numbers.iter().map(|&number| contents[number]).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Columns, Manifest};
+
+    #[test]
+    fn an_image_is_what_it_is_alone_and_among_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = |name: &str, byte: u8| std::fs::write(dir.path().join(name), vec![byte; 100_000]).unwrap();
+        image("a.png", 1);
+        image("b.png", 2);
+        image("gone.png", 3);
+        let manifest = dir.path().join("manifest.csv");
+        std::fs::write(&manifest, "image,report\na.png,x\nb.png,y\na.png,z\ngone.png,z\n").unwrap();
+        let rows = Manifest::open(&manifest, &Columns::default(), None).unwrap().rows;
+        std::fs::remove_file(dir.path().join("gone.png")).unwrap();
+        let rows: Vec<&Row> = rows.iter().collect();
+        let all = ImageFiles::of(&rows);
+        assert_eq!((all.count(), all.bytes()), (3, 200_000));
+        let of = |files: &ImageFiles, depth| files.contents(depth, &|| false).unwrap();
+        for depth in [Depth::Whole, Depth::Parts] {
+            let alone = rows.iter().flat_map(|row| of(&ImageFiles::of(&[row]), depth)).collect::<Vec<_>>();
+            assert_eq!(of(&all, depth), alone, "{depth:?}");
+            assert!(alone[0] == alone[2] && alone[0] != alone[1] && alone[3] == [0; 32], "{depth:?}");
+        }
+        assert_eq!(all.contents(Depth::Whole, &|| true), None);
+    }
+}
