@@ -13,7 +13,7 @@ use super::data_fingerprint::DataFingerprint;
 use super::handshake::agree;
 use super::plan::{Plan, plan};
 use super::prepare::Prepared;
-use super::records::{Progress, RunRecord};
+use super::records::{Progress, RunRecord, SkippedRow};
 use super::run_writer::RunWriter;
 use super::state::State;
 use super::thaw;
@@ -37,9 +37,10 @@ impl<'a> Trainer<'a> {
         let plan = plan(config, &prepared, &*world);
         // Reading all images once is enough: ranks agree in what they are called.
         let data = world.from_first(|| DataFingerprint::of(&prepared))?;
-        let Prepared { params, folder, train, val, device, skipped, device_reason, .. } = prepared;
+        let Prepared { params, folder, train, mut val, device, skipped, device_reason, .. } = prepared;
         let progress = Progress { total_steps: plan.total_steps, data_fingerprint: data.hex(), ..Progress::default() };
         let mut state = fresh_state(config, &plan, params, progress)?;
+        let pairs = (train.rows.len(), val.len());
         // With all that is ever trained.
         let parameters = state.params.count();
         let restored = world.from_first(|| Ok(checkpoint.is_some()))?;
@@ -50,6 +51,9 @@ impl<'a> Trainer<'a> {
                 return Err(data.refused(before.as_ref()));
             }
             goes_on(&mut state.progress, &plan)?;
+            // As in the run that was not stopped: what could not be read takes no part any more.
+            let skipped = &state.progress.skipped;
+            val.retain(|row| !skipped.contains(&SkippedRow::new("val", row.origin().number, row.line)));
         }
         let record = RunRecord {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -57,7 +61,7 @@ impl<'a> Trainer<'a> {
             seed: config.seed,
             device: device_reason,
             data_fingerprint: state.progress.data_fingerprint.clone(),
-            pairs: (train.rows.len(), val.len()),
+            pairs,
             parameters,
             total_steps: plan.total_steps,
             ranks: world.size(),
