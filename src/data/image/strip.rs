@@ -174,7 +174,7 @@ mod tests {
             let plain = image::reduced(&picture(channels), None).unwrap();
             let exif = app(0xe1, &[b"Exif\0\0", &exif_block(orientation)[..]].concat());
             let comment = app(0xfe, SECRET);
-            let others = [app(0xe2, SECRET), app(0xed, SECRET), app(0xf3, SECRET)].concat();
+            let others = [app(0xe2, SECRET), app(0xed, SECRET), app(0xef, SECRET)].concat();
             let preview = app(0xe0, &[b"JFIF\0\x01\x01\0\0\x01\0\x01\x03\x01", SECRET].concat());
             let dressed = [&plain[..2], &preview, &exif, &comment, &others, &plain[2..], SECRET].concat();
             assert!(holds_secret(&dressed));
