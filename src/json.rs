@@ -17,9 +17,17 @@ const MAX_VALUES: usize = 4 << 20;
 /// # Errors
 /// It is no JSON, or has more than four million values.
 pub fn parse(bytes: &[u8]) -> Result<Value> {
+    parse_up_to(bytes, MAX_VALUES)
+}
+
+/// [`parse`] for what has up to `most` values where it is what it should be.
+///
+/// # Errors
+/// As there.
+pub fn parse_up_to(bytes: &[u8], most: usize) -> Result<Value> {
     ensure!(bytes.len() as u64 <= MAX_BYTES, "has {} bytes; allowed are {MAX_BYTES}", bytes.len());
     let values = bytes.iter().filter(|b| matches!(b, b',' | b'[' | b'{')).count();
-    ensure!(values <= MAX_VALUES, "has {values} values; allowed are {MAX_VALUES}");
+    ensure!(values <= most, "has {values} values; allowed are {most}");
     serde_json::from_slice(bytes).context("not JSON")
 }
 

@@ -3,6 +3,7 @@
 
 mod charts;
 mod curves;
+mod fields;
 mod read;
 mod run;
 mod sweep;

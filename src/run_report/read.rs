@@ -7,6 +7,9 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
+use super::fields::{EVAL, PICTURES, STEP, TIMING, ZERO_SHOT, only, weight};
+use crate::json::parse_up_to;
+
 /// Points of a curve at most: more would not be seen.
 const POINTS: usize = 400;
 /// Members of a sweep whose curves are drawn.
@@ -16,8 +19,13 @@ const MEMBERS: usize = 24;
 const MAX_LINE: u64 = 4 << 20;
 const MAX_JSON: u64 = 64 << 20;
 const MAX_TEXT: u64 = 1 << 20;
+/// Most values of a line, and of a file of one value: a byte of text may become a value of seventy.
+const LINE_VALUES: usize = 1 << 16;
+const FILE_VALUES: usize = 1 << 19;
 /// Records of a kind that are kept: beyond twice as many, every second one goes.
 const RECORDS: usize = 8192;
+/// Most that they may weigh together, else every second one goes too: 50 MB.
+const MOST_WEIGHT: usize = 1 << 19;
 
 /// A folder that was named: a run, or a sweep with its members.
 pub(super) struct Folder {
@@ -69,7 +77,7 @@ impl Run {
 /// # Errors
 /// It holds neither a run nor a sweep.
 pub(super) fn folder(path: &Path) -> Result<Folder> {
-    let sweep = json(&path.join("sweep.json"));
+    let sweep = json(&path.join("sweep.json"), MAX_JSON);
     if sweep.is_object() {
         let names = sweep["members"].as_array().into_iter().flatten().filter_map(|m| m["name"].as_str());
         // A name that leads elsewhere is no member's.
@@ -88,13 +96,13 @@ pub(super) fn folder(path: &Path) -> Result<Folder> {
 fn run(path: &Path) -> Run {
     let (mut steps, mut evals, mut timing) = (Records::default(), Records::default(), Records::default());
     each_line(&path.join("metrics.jsonl"), |line| match line["kind"].as_str() {
-        Some("step") => steps.push(line),
-        Some("eval") => evals.push(line),
+        Some("step") => steps.push(only(line, STEP)),
+        Some("eval") => evals.push(only(line, EVAL)),
         _ => {}
     });
     each_line(&path.join("timing.jsonl"), |line| {
         if line["step"].is_u64() {
-            timing.push(line);
+            timing.push(only(line, TIMING));
         }
     });
     Run {
@@ -103,10 +111,11 @@ fn run(path: &Path) -> Run {
         evals: evals.finish(),
         timing: timing.finish(),
         config: String::from_utf8_lossy(&bytes(&path.join("config.toml"), MAX_TEXT)).into_owned(),
-        record: json(&path.join("run.json")),
-        pictures_untuned: json(&path.join("pictures-untuned.json")),
-        pictures_best: json(&path.join("pictures-best.json")),
-        zero_shot: Some(json(&path.join("zero-shot.json"))).filter(Value::is_object),
+        // Shown as it is.
+        record: json(&path.join("run.json"), MAX_TEXT),
+        pictures_untuned: only(json(&path.join("pictures-untuned.json"), MAX_JSON), PICTURES),
+        pictures_best: only(json(&path.join("pictures-best.json"), MAX_JSON), PICTURES),
+        zero_shot: Some(only(json(&path.join("zero-shot.json"), MAX_JSON), ZERO_SHOT)).filter(Value::is_object),
     }
 }
 
@@ -117,6 +126,8 @@ struct Records {
     /// Of so many, as a power of two, one is kept.
     thinned: u32,
     seen: u64,
+    /// Of those that are kept.
+    weight: usize,
     last: Option<Value>,
     best: Option<Value>,
 }
@@ -128,15 +139,17 @@ impl Records {
         }
         self.last = Some(record.clone());
         if self.seen.is_multiple_of(1 << self.thinned.min(63)) {
+            self.weight += weight(&record);
             self.kept.push(record);
         }
         self.seen += 1;
-        if self.kept.len() > 2 * RECORDS {
+        while self.kept.len() > 2 * RECORDS || (self.weight > MOST_WEIGHT && self.kept.len() > 1) {
             let mut number = 0;
             self.kept.retain(|_| {
                 number += 1;
                 number % 2 == 1
             });
+            self.weight = self.kept.iter().map(weight).sum();
             self.thinned += 1;
         }
     }
@@ -162,9 +175,9 @@ fn bytes(path: &Path, most: u64) -> Vec<u8> {
     bytes
 }
 
-/// Null where it cannot be read.
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&bytes(path, MAX_JSON)).unwrap_or_default()
+/// Null where it cannot be read, or is longer than `most` bytes.
+fn json(path: &Path, most: u64) -> Value {
+    parse_up_to(&bytes(path, most), FILE_VALUES).unwrap_or_default()
 }
 
 /// The lines that are whole: a run may be writing, or have been killed.
@@ -181,7 +194,7 @@ fn each_line(path: &Path, mut take: impl FnMut(Value)) {
         if line.last() != Some(&b'\n') && line.len() as u64 == MAX_LINE && reader.skip_until(b'\n').is_err() {
             return;
         }
-        if let Ok(value) = serde_json::from_slice(&line) {
+        if let Ok(value) = parse_up_to(&line, LINE_VALUES) {
             take(value);
         }
     }
@@ -228,6 +241,34 @@ mod tests {
         assert_eq!(run.best().and_then(Value::as_u64), Some(77));
         assert_eq!(run.untuned().and_then(Value::as_u64), Some(0));
         assert!(run.config.is_empty() && run.steps.is_sorted_by_key(|s| s["step"].as_u64()));
+    }
+
+    /// Small files that become much: lists of numbers, and fields that nothing shows.
+    #[test]
+    fn a_folder_of_many_values_takes_little_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let zeros = |count: usize| format!("[{}0]", "0,".repeat(count));
+        for name in ["pictures-best.json", "pictures-untuned.json", "zero-shot.json", "run.json"] {
+            fs::write(dir.path().join(name), zeros(FILE_VALUES + 1)).unwrap();
+        }
+        let most = zeros(LINE_VALUES - 100);
+        let lists = format!("[{}{}]", format!("{},", zeros(998)).repeat(60), zeros(998));
+        let mut text = format!("{{\"kind\":\"step\",\"step\":0,\"lr\":{}}}\n", zeros(LINE_VALUES));
+        for i in 0..100 {
+            text += &format!("{{\"kind\":\"step\",\"step\":{i},\"loss\":1,\"other\":{most}}}\n");
+            text += &format!("{{\"kind\":\"eval\",\"step\":{i},\"best\":{},\"val\":{lists}}}\n", i == 41);
+        }
+        fs::write(dir.path().join("metrics.jsonl"), text).unwrap();
+        let run = &folder(dir.path()).unwrap().runs[0];
+        assert!(run.pictures_best.is_null() && run.pictures_untuned.is_null() && run.record.is_null());
+        assert!(run.zero_shot.is_none());
+        assert_eq!(run.steps.len(), 100, "a line of too many values is passed over, a field that is not shown dropped");
+        assert!(run.steps.iter().map(weight).sum::<usize>() <= 100 * 10);
+        // The last one and the best one come on top.
+        let heavy = weight(&run.evals[0]);
+        assert!(heavy > 60_000 && run.evals.iter().map(weight).sum::<usize>() <= MOST_WEIGHT + 2 * heavy);
+        let at = |step: u64| run.evals.iter().any(|e| e["step"] == step);
+        assert!(at(0) && at(41) && at(99));
     }
 
     #[test]
