@@ -9,7 +9,6 @@ use super::prepare::Prepared;
 use super::stop;
 use crate::data::{ImageFiles, Row};
 use crate::digest::{ContentHash, Depth, hex, of_bytes};
-use crate::error::Interrupted;
 use crate::fs::replace_file;
 
 /// File of a run folder that keeps it.
@@ -68,8 +67,8 @@ impl Kind {
     }
 }
 
-/// What the images hold, each read once. Tells of it where that takes a while.
-fn image_contents(rows: &[&Row]) -> Result<Vec<[u8; 32]>> {
+/// What the images hold, each read once. Tells of it where that takes a while; `None` if somebody asks to stop.
+fn image_contents(rows: &[&Row]) -> Option<Vec<[u8; 32]>> {
     /// Fewer and smaller ones are read within seconds.
     const TOLD: (usize, u64) = (2000, 1 << 30);
     let files = ImageFiles::of(rows);
@@ -80,16 +79,12 @@ fn image_contents(rows: &[&Row]) -> Result<Vec<[u8; 32]>> {
         let size = bytes as f64 / f64::from(1 << 30);
         tracing::info!("reading {what}{count} images once, to know them again: {size:.1} GiB");
     }
-    let stopped = || Interrupted("stopped, as asked, while the images were read; nothing was trained".into());
-    Ok(files.contents(depth, &stop::asked).ok_or_else(stopped)?)
+    files.contents(depth, &stop::asked)
 }
 
 impl DataFingerprint {
-    /// Reads every image once.
-    ///
-    /// # Errors
-    /// Somebody asks to stop.
-    pub(super) fn of(prepared: &Prepared) -> Result<Self> {
+    /// Reads every image once; `None` if somebody asks to stop.
+    pub(super) fn of(prepared: &Prepared) -> Option<Self> {
         let (train, val) = (&prepared.train.rows, &prepared.val);
         let rows: Vec<&Row> = train.iter().chain(val).collect();
         let contents = image_contents(&rows)?;
@@ -120,7 +115,7 @@ impl DataFingerprint {
             Kind::of("the tokenizer", &tokenizer),
             Kind::of("the preprocessing of images", &[folder.preprocess.to_json().to_string()]),
         ];
-        Ok(Self { pairs: (train.len(), val.len()), kinds, train_images: train_images.hex() })
+        Some(Self { pairs: (train.len(), val.len()), kinds, train_images: train_images.hex() })
     }
 
     /// One digest of all.
@@ -151,8 +146,8 @@ impl DataFingerprint {
     pub(super) fn refused(&self, before: Option<&Self>) -> anyhow::Error {
         let Some(before) = before else {
             return anyhow!(
-                "cannot resume: the run was started by an earlier version, which did not note its data in full; start a \
-                 new run"
+                "cannot resume: the run was started by an earlier version, which did not note its data in full; start \
+                 a new run"
             );
         };
         let changes = self.changes(before);

@@ -20,6 +20,7 @@ use super::thaw;
 use super::trainer::Trainer;
 use crate::config::{Config, Precision};
 use crate::dist::Collective;
+use crate::error::Interrupted;
 use crate::model::Params;
 use crate::optim::{AdamW, AdamWOptions, Ema};
 use crate::track::RunFolder;
@@ -36,7 +37,10 @@ impl<'a> Trainer<'a> {
         agree(&*world, config, &prepared)?;
         let plan = plan(config, &prepared, &*world);
         // Reading all images once is enough: ranks agree in what they are called.
-        let data = world.from_first(|| DataFingerprint::of(&prepared))?;
+        let data = world.from_first(|| Ok(DataFingerprint::of(&prepared)))?.ok_or_else(|| {
+            // Every rank ends here, as one.
+            Interrupted("stopped, as asked, while the images were read; no step was made".into())
+        })?;
         let Prepared { params, folder, train, mut val, device, skipped, device_reason, .. } = prepared;
         let progress = Progress { total_steps: plan.total_steps, data_fingerprint: data.hex(), ..Progress::default() };
         let mut state = fresh_state(config, &plan, params, progress)?;

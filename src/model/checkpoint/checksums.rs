@@ -68,8 +68,8 @@ pub fn verify_checksums(folder: &Path) -> Result<Verification> {
     Ok(all)
 }
 
-/// Refuses a folder whose files are not those that were written; whether there was a list to see that by. A file that is
-/// not in the list is refused too: the list may have lost its end.
+/// Refuses a folder whose files are not those that were written; whether there was a list to see that by. A file that
+/// is not in the list is refused too: the list may have lost its end.
 ///
 /// # Errors
 /// The first file that differs, by its path.
@@ -88,9 +88,9 @@ pub fn check_checksums(folder: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Digest of what a model in a folder is opened from: its configs, tokenizer, preprocessing and weights. Cards, notes and
-/// what is hidden do not count. A file that nobody touched since the list was written is what the list says: weights are
-/// not read for that.
+/// Digest of what a model in a folder is opened from: its configs, tokenizer, preprocessing and weights. Cards, notes
+/// and what is hidden do not count. A file that nobody touched since the list was written is what the list says:
+/// weights are not read for that.
 ///
 /// # Errors
 /// Something cannot be read.
