@@ -2,8 +2,8 @@
 //! folders, features, sweeps, resumed runs and indexes.
 //!
 //! A file is the SHA-256 of its bytes. Where all files that are looked at together have more than [`WHOLE`] bytes, and
-//! reading them would take longer than what is saved, a file is its length and parts of it: its beginning, middle and end,
-//! or of one above 64 MiB 64 parts all over it. Times are left out: a copy is the same.
+//! reading them would take longer than what is saved, a file is its length and parts of it: its beginning, middle and
+//! end, or of one above 64 MiB 64 parts all over it. Times are left out: a copy is the same.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -1,6 +1,6 @@
 //! What decoding one image may take. What each decoder needs for pixels, in its own buffers and in those made of its
-//! result, is worked out from the header and refused before they are allocated. Copies of compressed bytes and tables of
-//! codes are not counted.
+//! result, is worked out from the header and refused before they are allocated. Copies of compressed bytes and tables
+//! of codes are not counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
