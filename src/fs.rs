@@ -10,6 +10,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::digest::{Depth, hex, of_file};
 
+/// The file by which a folder is held.
+pub const LOCK: &str = ".lock";
+
 /// Keeps other processes from working in a folder. Let go of when dropped, and by the system at the process's end,
 /// however that comes.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ impl FolderLock {
     /// As there.
     pub fn wait(folder: &Path, most: Duration) -> Result<Self> {
         // A file of its own: those that tell something are replaced, and the lock would go with the old one.
-        let path = folder.join(".lock");
+        let path = folder.join(LOCK);
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.with_context(|| path.display().to_string())?;
         let begun = Instant::now();
@@ -90,6 +93,12 @@ pub fn sha256_of(path: &Path) -> std::io::Result<String> {
 /// Whether a text is the hex digits of a SHA-256.
 pub fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a folder holds anything but files and folders of these names; one that is not there holds nothing.
+pub fn holds_others(folder: &Path, names: &[&str]) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).any(|name| !names.iter().any(|known| name == *known))
 }
 
 /// Writes a file beside its place, syncs it and renames it there.

@@ -75,8 +75,8 @@ fn lines(args: &Args, found: &Explanation, place: Option<Place>) -> Vec<String> 
     let mut lines = vec![format!("cosine {:.4}, logit {:.3}", found.cosine, found.logit)];
     if let Some(Place { place, gallery }) = place {
         lines.push(format!(
-            "among {gallery} reports and this text it stands at place {place} for the image (by chance {})",
-            gallery.div_ceil(2)
+            "among {gallery} other reports it stands at place {place} for the image (by chance {:.1})",
+            (gallery + 2) as f64 / 2.0
         ));
     }
     lines.push("token relevance, the highest 1:".into());

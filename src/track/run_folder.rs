@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::fs::{FolderLock, recover_folder};
+use crate::fs::{FolderLock, LOCK, holds_others, recover_folder};
 
 const CONFIG: &str = "config.toml";
 const CHECKPOINTS: &str = "checkpoints";
@@ -51,6 +51,12 @@ impl RunFolder {
                 path.display()
             );
         }
+        // What a run that was killed at its start leaves; anything else is somebody's, and a run would write over it.
+        ensure!(
+            !holds_others(path, &[LOCK, CHECKPOINTS, ".config.toml.tmp"]),
+            "run folder {}: holds files already, and nothing is overwritten; name another folder with --out",
+            path.display()
+        );
         Ok(())
     }
 

@@ -452,6 +452,10 @@ fn going_back_to_an_earlier_checkpoint_forgets_the_later_ones() {
     assert_eq!(names, ["step-00000004", "step-00000005"]);
     place.train_ok("run", &["--resume", "latest"]);
     place.assert_same_run("ten", "run");
+    // Nor is a folder with somebody's files.
+    fs::create_dir_all(place.path("mine/model")).unwrap();
+    let errors = place.errors(&["train", "tiny.toml", "--out", "mine"], 1);
+    assert!(errors[0].contains("holds files already, and nothing is overwritten"), "{errors:?}");
     // Checkpoints without a run are not a free place.
     fs::create_dir_all(place.path("stale/checkpoints/step-00000005")).unwrap();
     let errors = place.errors(&["train", "tiny.toml", "--out", "stale"], 1);

@@ -81,7 +81,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let errors = report.findings.iter().filter(|f| f.level == Level::Error).count();
     if errors > 0 {
-        bail!("{}: {errors} kinds of errors were found", report.manifest);
+        let kinds = if errors == 1 { "kind of error was" } else { "kinds of errors were" };
+        bail!("{}: {errors} {kinds} found", report.manifest);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::cli::output;
 use crate::data::synth::{self, Language, SynthOptions};
@@ -16,8 +16,8 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Patients, about two studies each
-    #[arg(long, default_value_t = 700)]
-    patients: usize,
+    #[arg(long, default_value_t = 700, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    patients: u32,
     /// Pixels a side
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=2048))]
     size: u32,
@@ -37,7 +37,7 @@ enum LanguageArg {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let options = SynthOptions {
-        patients: args.patients,
+        patients: args.patients as usize,
         seed: args.seed,
         size: args.size,
         language: match args.language {
@@ -45,7 +45,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
             LanguageArg::Chinese => Language::Chinese,
         },
     };
-    ensure!(args.patients > 0, "--patients is 0; allowed is 1 and more");
     let manifest = args.out.join("manifest.csv");
     let studies = synth::write(&args.out, &options).with_context(|| args.out.display().to_string())?;
     output::print(&format!("{}: {studies} phantom studies of {} patients", manifest.display(), args.patients))

@@ -12,7 +12,7 @@ use super::options::Options;
 use crate::data::table::shard_keys;
 use crate::digest::ContentHash;
 use crate::error::shown;
-use crate::fs::{read_up_to, replace_file, replace_private};
+use crate::fs::{LOCK, holds_others, read_up_to, replace_file, replace_private};
 use crate::json;
 
 /// Changes with everything that changes what is written from the same data.
@@ -54,6 +54,10 @@ impl Record {
                      remove it"
                 );
             }
+            ensure!(
+                !holds_others(out, &[LOCK, "salt", ".salt.tmp", ".prepared.json.tmp"]),
+                "holds files already, of which no {FILE} says that they are ours; name another --out"
+            );
         }
         let before = before.unwrap_or_default();
         ensure!(
