@@ -114,6 +114,24 @@ pub fn of_file(path: &Path, depth: Depth) -> io::Result<[u8; 32]> {
     Ok(hash.finalize().into())
 }
 
+/// A file's SHA-256 in hex digits.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256_of(path: &Path) -> io::Result<String> {
+    of_file(path, Depth::Whole).map(|sum| hex(&sum))
+}
+
+/// Whether a text is the hex digits of a SHA-256.
+pub fn is_sha256(text: &str) -> bool {
+    is_hex(text, 64)
+}
+
+/// Whether a text is so many lower-case hexadecimal digits.
+pub fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Of a file, or of all files of a folder at any depth with their names there.
 ///
 /// # Errors

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::digest::{Depth, hex, of_file};
-
 /// The file by which a folder is held.
 pub const LOCK: &str = ".lock";
 
@@ -59,9 +57,12 @@ impl FolderLock {
 /// # Errors
 /// It is larger, no regular file, or cannot be read.
 pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
-    unnamed_up_to(path, most).map_err(|e| match e.is::<std::io::Error>() {
-        true => e.context(path.display().to_string()),
-        false => anyhow!("{}: {e}", path.display()),
+    unnamed_up_to(path, most).map_err(|e| {
+        if e.is::<std::io::Error>() {
+            e.context(path.display().to_string())
+        } else {
+            anyhow!("{}: {e}", path.display())
+        }
     })
 }
 
@@ -80,19 +81,6 @@ pub fn unnamed_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
     file.take(most + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() as u64 <= most, "has more than {most} bytes; that many are allowed");
     Ok(bytes)
-}
-
-/// A file's SHA-256 in hex digits.
-///
-/// # Errors
-/// It cannot be read.
-pub fn sha256_of(path: &Path) -> std::io::Result<String> {
-    of_file(path, Depth::Whole).map(|sum| hex(&sum))
-}
-
-/// Whether a text is the hex digits of a SHA-256.
-pub fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether a folder holds anything but files and folders of these names; one that is not there holds nothing.

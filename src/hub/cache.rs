@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use hf_hub::{Cache, CacheRepo};
 
 use super::source::repo_of;
+use crate::digest::is_hex;
 
 #[derive(Debug)]
 pub(super) struct RepoCache {
@@ -142,5 +143,5 @@ fn link(blob: &Path, _etag: &str, _depth: usize, path: &Path) -> io::Result<()> 
 
 /// Whether the text is a whole commit hash: 40 lower-case hex digits.
 pub(super) fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    is_hex(text, 40)
 }

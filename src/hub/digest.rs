@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::fs::{is_sha256, sha256_of};
+use super::cache::is_commit;
+use crate::digest::{is_sha256, sha256_of};
 
 /// Whether a file's content has this ETag; `true` also for one that is no digest, which other servers than the Hub
 /// give.
@@ -13,7 +14,8 @@ pub(super) fn has_etag(path: &Path, etag: &str) -> io::Result<bool> {
     if is_sha256(etag) {
         return Ok(sha256_of(path)? == etag);
     }
-    if etag.len() == 40 && etag.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+    // git names blobs as it names commits.
+    if is_commit(etag) {
         let mut file = File::open(path)?;
         let head = format!("blob {}\0", file.metadata()?.len());
         return Ok(sha1(head.as_bytes().chain(&mut file))? == etag);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::data::Row;
+use crate::digest::hex;
 
 /// Which row of a manifest, or which line of a text file, a row of an index was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,5 +41,5 @@ fn sha256(fields: &[Option<&str>]) -> String {
         hash.update(length.to_le_bytes());
         hash.update(field.unwrap_or_default());
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }

@@ -33,8 +33,8 @@ const LAYERS: [&[&str]; 11] = [
     &["cli"],
     &["lib"],
 ];
-/// The optimizer goes by the parts of the model; JSON is read from files; what is written is fingerprinted.
-const SIDEWAYS: [(&str, &str); 3] = [("optim", "model"), ("json", "fs"), ("fs", "digest")];
+/// The optimizer goes by the parts of the model; JSON is read from files.
+const SIDEWAYS: [(&str, &str); 2] = [("optim", "model"), ("json", "fs")];
 
 fn layer(module: &str) -> usize {
     LAYERS.iter().position(|l| l.contains(&module)).unwrap_or_else(|| panic!("{module} has no layer"))

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::options::Options;
 use crate::data::table::shard_keys;
-use crate::digest::ContentHash;
+use crate::digest::{ContentHash, is_hex};
 use crate::error::shown;
 use crate::fs::{LOCK, holds_others, read_up_to, replace_file, replace_private};
 use crate::json;
@@ -176,10 +176,6 @@ pub(super) fn is_shard(name: &str) -> bool {
     let plain = !name.contains(['/', '\\', ':']) && !name.contains(char::is_control) && !name.starts_with('.');
     let stem = name.strip_suffix(".tar").and_then(|stem| stem.rsplit_once('-'));
     plain && stem.is_some_and(|(_, number)| number.len() >= 6 && number.bytes().all(|b| b.is_ascii_digit()))
-}
-
-fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// `0123456789abcdef-0123456789abcdef.jpg`, also while it is being written.

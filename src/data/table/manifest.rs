@@ -172,9 +172,10 @@ fn lost_image(root: &Path, row: &Row) -> Option<Unusable> {
         Ok(_) => Some("image: is not a file".to_string().into()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
-            let reason = match Path::new(row.image_name()).is_absolute() {
-                true => "image: there is no such file; its path in the manifest is absolute".to_string(),
-                false => format!("image: there is no such file below {}; check data.image_root", root.display()),
+            let reason = if Path::new(row.image_name()).is_absolute() {
+                "image: there is no such file; its path in the manifest is absolute".to_string()
+            } else {
+                format!("image: there is no such file below {}; check data.image_root", root.display())
             };
             Some(Unusable::new(ProblemKind::MissingImage, reason))
         }

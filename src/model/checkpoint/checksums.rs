@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
-use crate::digest::ContentHash;
-use crate::fs::{is_sha256, read_up_to, sha256_of, whole_tree};
+use crate::digest::{ContentHash, is_sha256, sha256_of};
+use crate::fs::{read_up_to, whole_tree};
 
 /// `<64 hex digits>  <name>`, a line a file; `sha256sum --check` reads it too.
 const FILE: &str = "SHA256SUMS";
