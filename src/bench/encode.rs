@@ -29,7 +29,7 @@ pub struct EncodeFigures {
 pub fn encode(bench: &TrainStepBench, device: &Device) -> Result<EncodeFigures> {
     ensure!(bench.steps > 0 && bench.batch_size > 0, "rounds and batch size start at 1");
     let params = checkpoint::random(&bench.config, 0, device)?;
-    let model = ClipModel::new(&bench.config, &Builder::eval(&params))?;
+    let model = ClipModel::new(&bench.config, &Builder::eval(&params).products(bench.products))?;
     let batch = random_batch(bench, 0)?;
     let size = bench.config.vision.image_size();
     let input_ids = Tensor::from_slice(&batch.input_ids, (batch.pairs, batch.tokens), device)?;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 
 use crate::data::{ImageSource, Picture, Row};
-use crate::model::{Builder, ClipConfig, ClipModel, Params};
+use crate::model::{Builder, ClipModel};
 use crate::ops::{Relevance, Tape, Value, reference::l2_normalize, roll_out};
 use crate::session::Session;
 
@@ -28,21 +28,21 @@ pub struct Explanation {
 /// # Errors
 /// Whatever preprocessing, tokenizer or model report.
 pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explanation> {
-    let (folder, params) = (&session.folder, &session.params);
+    let folder = &session.folder;
     let (config, tokenizer) = (&folder.config, &folder.tokenizer);
     let size = config.vision.image_size();
     let pixel_values = Tensor::from_vec(folder.preprocess.apply(image, None)?, (1, 3, size, size), &Device::Cpu)?;
     let ids = tokenizer.encode(text)?;
     let input_ids = Tensor::from_slice(&ids, (1, ids.len()), &Device::Cpu)?;
-    let image_side = Side::of(config, params, |model| model.image_features(&pixel_values))?;
-    let text_side = Side::of(config, params, |model| model.text_features(&input_ids))?;
+    let image_side = Side::of(session, |model| model.image_features(&pixel_values))?;
+    let text_side = Side::of(session, |model| model.text_features(&input_ids))?;
     let (x, y) = (Var::from_tensor(image_side.features.tensor())?, Var::from_tensor(text_side.features.tensor())?);
     let cosine = (l2_normalize(&x)? * l2_normalize(&y)?)?.sum_all()?;
     let mut grads = cosine.backward()?;
     let mut grad = |var: &Var| grads.remove(var).context("the cosine has no gradient");
     let (of_image, of_text) = (image_side.relevance(grad(&x)?)?, text_side.relevance(grad(&y)?)?);
     let cosine = f64::from(cosine.to_scalar::<f32>()?);
-    let head = |name: &str| params.get(name).map(|p| p.var.to_scalar::<f32>().map(f64::from)).transpose();
+    let head = |name: &str| session.params.get(name).map(|p| p.var.to_scalar::<f32>().map(f64::from)).transpose();
     let scale = head("logit_scale")?.context("a CLIP has a logit_scale")?.exp();
     let logit = cosine * scale + head("logit_bias")?.unwrap_or(0.0);
     let (patches, grid) = match config.vision.patch_rows().filter(|_| !of_image.is_empty()) {
@@ -93,14 +93,11 @@ struct Side {
 }
 
 impl Side {
-    fn of(
-        config: &ClipConfig,
-        params: &Params,
-        run: impl Fn(&ClipModel) -> candle_core::Result<Value>,
-    ) -> Result<Self> {
-        let tape = Tape::new(params.len());
+    fn of(session: &Session, run: impl Fn(&ClipModel) -> candle_core::Result<Value>) -> Result<Self> {
+        let tape = Tape::new(session.params.len());
         tape.watch_attention();
-        let features = run(&ClipModel::new(config, &Builder::train(params, &tape))?)?;
+        let weights = Builder::train(&session.params, &tape).products(session.products);
+        let features = run(&ClipModel::new(&session.folder.config, &weights)?)?;
         Ok(Self { tape, features })
     }
 

@@ -269,17 +269,25 @@ pub struct Builder<'a> {
     part: Part,
     depth: Depth,
     recomputes: bool,
+    products: DType,
     noise: Option<&'a Rc<Noise>>,
 }
 
 impl<'a> Builder<'a> {
     fn new(mode: Mode<'a>) -> Self {
-        Self { mode, prefix: String::new(), part: Part::Heads, depth: Depth::Final, recomputes: false, noise: None }
+        let (part, depth, products) = (Part::Heads, Depth::Final, DType::F32);
+        Self { mode, prefix: String::new(), part, depth, recomputes: false, products, noise: None }
     }
 
     /// Whether blocks keep only their input for the backward pass and compute the rest again then.
     pub fn recompute(&self, recomputes: bool) -> Self {
         Self { recomputes, ..self.clone() }
+    }
+
+    /// In which type products with the weights are worked out: f32, or bf16 with sums in f32. Weights, their gradients,
+    /// norms and the residual stream are f32 either way.
+    pub fn products(&self, products: DType) -> Self {
+        Self { products, ..self.clone() }
     }
 
     /// What layers shall drop.
@@ -380,19 +388,21 @@ impl<'a> Builder<'a> {
             Some(&number) => Ok((number, &params.list[number])),
             None => bail!("no weight {name} was loaded"),
         };
-        match self.mode {
+        let value = match self.mode {
             Mode::Declare(specs) => {
                 let placeholder = Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape.clone())?;
                 let (part, depth) = (self.part, self.depth);
                 let (decay, buffer) = (kind == Kind::Decayed, kind == Kind::Buffer);
                 specs.borrow_mut().push(ParamSpec { name, shape, init, part, depth, decay, buffer });
-                Ok(placeholder.into())
+                placeholder.into()
             }
-            Mode::Train(params, tape) => find(params).map(|(number, p)| {
+            Mode::Train(params, tape) => {
+                let (number, p) = find(params)?;
                 let tensor = p.var.as_detached_tensor();
                 if p.trainable { tape.leaf(number, tensor) } else { tensor.into() }
-            }),
-            Mode::Eval(params) => find(params).map(|(_, p)| p.var.as_detached_tensor().into()),
-        }
+            }
+            Mode::Eval(params) => find(params)?.1.var.as_detached_tensor().into(),
+        };
+        Ok(value.with_products(self.products))
     }
 }

@@ -8,7 +8,7 @@ use super::cpu;
 use super::gemm::{Into, Layout, Matrix, Threads, product};
 use super::gradient::Gradient;
 use super::spec::Activation;
-use super::tape::Value;
+use super::tape::{Value, in_bf16};
 
 /// `x · weightᵀ + bias`. x: (rows, in), weight: (out, in), bias: (out) → (rows, out).
 ///
@@ -36,7 +36,7 @@ pub fn linear_residual(x: &Value, weight: &Value, bias: &Value, residual: &Value
 
 fn affine(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
     let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
-    let products = inputs.iter().map(|v| v.products()).find(|p| *p == DType::BF16).unwrap_or(x.tensor().dtype());
+    let products = if in_bf16(&inputs) { DType::BF16 } else { x.tensor().dtype() };
     if !cpu::has_kernels(x.tensor()) || products != DType::F32 {
         return affine_of_candle(x, weight, (bias, residual), products);
     }
@@ -96,8 +96,7 @@ pub fn activated_linear_residual(
     bias: &Value,
     residual: &Value,
 ) -> Result<Value> {
-    let products = [x, weight].map(Value::products);
-    if !cpu::has_kernels(x.tensor()) || products.contains(&DType::BF16) {
+    if !cpu::has_kernels(x.tensor()) || in_bf16(&[x, weight, bias, residual]) {
         return linear_residual(&kind.apply(x)?, weight, bias, residual);
     }
     let active = activation::forward(x.tensor(), kind)?;

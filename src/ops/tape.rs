@@ -13,11 +13,13 @@ use candle_core::{DType, Result, Shape, Tensor, Var};
 use super::gradient::Gradient;
 use super::relevance::Relevance;
 
-/// A tensor, and on which tape a gradient is wanted for it; none for constants and frozen weights.
+/// A tensor, on which tape a gradient is wanted for it (none for constants and frozen weights), and in which type
+/// products with it are worked out.
 #[derive(Clone, Debug)]
 pub struct Value {
     tensor: Tensor,
     tracked: Option<Tracked>,
+    products: DType,
 }
 
 #[derive(Clone, Debug)]
@@ -41,8 +43,6 @@ pub struct Tape {
     steps: RefCell<Vec<Step>>,
     grads: RefCell<Vec<Option<Gradient>>>,
     recording: Cell<bool>,
-    /// In which type products with weights are worked out.
-    products: Cell<DType>,
     /// Of each attention that was run back, where that is wanted.
     relevance: RefCell<Option<Vec<Relevance>>>,
 }
@@ -62,15 +62,8 @@ impl Tape {
             steps: RefCell::default(),
             grads,
             recording: Cell::new(true),
-            products: Cell::new(DType::F32),
             relevance: RefCell::default(),
         })
-    }
-
-    /// Has products with weights worked out in bf16 (their sums in f32, on GPUs by tensor cores) or as the numbers are.
-    /// Weights, their gradients and all else keep their type.
-    pub fn multiply_in(&self, products: DType) {
-        self.products.set(products);
     }
 
     /// The weight of this number, below the tape's count of leaves.
@@ -80,7 +73,7 @@ impl Tape {
     }
 
     fn value(self: &Rc<Self>, slot: usize, tensor: Tensor) -> Value {
-        Value { tensor, tracked: Some(Tracked { tape: Rc::downgrade(self), slot }) }
+        Value { tracked: Some(Tracked { tape: Rc::downgrade(self), slot }), ..tensor.into() }
     }
 
     fn fresh(self: &Rc<Self>, tensor: Tensor) -> Value {
@@ -160,9 +153,10 @@ impl Tape {
 }
 
 impl From<Tensor> for Value {
-    /// A constant.
+    /// A constant, whose products are worked out as its numbers are.
     fn from(tensor: Tensor) -> Self {
-        Self { tensor, tracked: None }
+        let products = tensor.dtype();
+        Self { tensor, tracked: None, products }
     }
 }
 
@@ -186,10 +180,16 @@ impl Value {
         Ok(())
     }
 
-    /// In which type this value's products with weights are worked out.
-    pub(super) fn products(&self) -> DType {
-        let own = self.tensor.dtype();
-        self.tape().map(|tape| tape.products.get()).filter(|_| own == DType::F32).unwrap_or(own)
+    /// The same value with products in bf16 (operands rounded to it, sums in f32), or as its numbers are. What
+    /// operations make of a value with products in bf16 has them too.
+    pub fn with_products(self, products: DType) -> Self {
+        let products = if products == DType::BF16 { products } else { self.tensor.dtype() };
+        Self { products, ..self }
+    }
+
+    /// In which type products with this value are worked out.
+    pub fn products(&self) -> DType {
+        self.products
     }
 
     fn tape(&self) -> Option<Rc<Tape>> {
@@ -202,12 +202,13 @@ impl Value {
         inputs: &[&Value],
         backward: impl FnOnce(Tensor) -> Result<()> + 'static,
     ) -> Value {
+        let products = if in_bf16(inputs) { DType::BF16 } else { tensor.dtype() };
         let Some(tape) = inputs.iter().find(|v| v.wants_grad()).and_then(|v| v.tape()) else {
-            return tensor.into();
+            return Value::from(tensor).with_products(products);
         };
         let slots = inputs.iter().filter_map(|v| v.tracked.as_ref()).map(|t| t.slot);
         let leaves = slots.filter(|&slot| slot < tape.leaves).collect();
-        let output = tape.fresh(tensor);
+        let output = tape.fresh(tensor).with_products(products);
         let slot = output.tracked.as_ref().map_or(usize::MAX, |t| t.slot);
         tape.steps.borrow_mut().push(Step { output: slot, leaves, backward: Box::new(backward) });
         output
@@ -241,6 +242,11 @@ impl Value {
     }
 }
 
+/// Whether products between these are worked out in bf16: one that asks for it decides.
+pub(super) fn in_bf16(inputs: &[&Value]) -> bool {
+    inputs.iter().any(|v| v.products == DType::BF16)
+}
+
 /// What `f` makes of `x`, keeping only `x` for the backward pass: all between is computed again then. `weights` are
 /// those that `f` uses.
 ///
@@ -254,7 +260,7 @@ pub fn recomputed(x: &Value, weights: &[&Value], f: impl Fn(&Value) -> Result<Va
     Ok(Value::record(y, &inputs, move |grad| {
         let Some(tape) = weak.upgrade() else { return Ok(()) };
         let mark = tape.steps();
-        let again = tape.fresh(input.tensor.clone());
+        let again = tape.fresh(input.tensor.clone()).with_products(input.products);
         f(&again)?.add_grad(grad)?;
         tape.run_back(mark, &mut |_, _| Ok(()))?;
         let slot = again.tracked.as_ref().map_or(usize::MAX, |t| t.slot);

@@ -1,7 +1,7 @@
 //! A CLIP with random weights, with a tokenizer that is given or trained on the reports.
 
 use anyhow::{Context, Result};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use serde_json::json;
 
 use super::folder::ModelFolder;
@@ -55,5 +55,5 @@ pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result
         origin: "Trained from scratch with reportclip.".into(),
         summary: String::new(),
     };
-    Ok(Session { params, folder, device: device.clone(), notes: vec![note] })
+    Ok(Session { params, folder, device: device.clone(), products: DType::F32, notes: vec![note] })
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::Device;
+use candle_core::{DType, Device};
 
 use super::folder::ModelFolder;
 use super::fresh::fresh;
@@ -38,7 +38,7 @@ impl Session {
     ) -> Result<Self> {
         let (loaded, folder) = read_model(files, options, tokenizer, device)?;
         let notes = notes(&loaded, &[files], options.seed);
-        Ok(Self { params: loaded.params, folder, device: device.clone(), notes })
+        Ok(Self { params: loaded.params, folder, device: device.clone(), products: DType::F32, notes })
     }
 }
 
@@ -103,7 +103,7 @@ fn pretrained(config: &Config, device: &Device) -> Result<Session> {
     let origin = format!("Paired and fine-tuned with reportclip from {} and {}.", name(&image), name(&text));
     let folder = model_folder(&loaded, preprocess, &text, tokenizer, origin)?;
     let notes = notes(&loaded, &[&image, &text], config.seed);
-    Ok(Session { params: loaded.params, folder, device: device.clone(), notes })
+    Ok(Session { params: loaded.params, folder, device: device.clone(), products: DType::F32, notes })
 }
 
 /// What was read, from which commits, and what of it was left out or made afresh.

@@ -1,7 +1,7 @@
 //! A model opened for use.
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::encode::{Embeddings, Encoder};
 use super::folder::ModelFolder;
@@ -28,6 +28,8 @@ pub struct Session {
     pub folder: ModelFolder,
     /// Where the weights are.
     pub device: Device,
+    /// In which type products with weights are worked out: f32 unless it is set to bf16.
+    pub products: DType,
     /// Lines to tell once: automatic choices with their reasons.
     pub notes: Vec<String>,
 }
@@ -38,7 +40,7 @@ impl Session {
     /// # Errors
     /// None in practice: a session has all the weights of its shape.
     pub fn model(&self) -> Result<ClipModel> {
-        Ok(ClipModel::new(&self.folder.config, &Builder::eval(&self.params))?)
+        Ok(ClipModel::new(&self.folder.config, &Builder::eval(&self.params).products(self.products))?)
     }
 
     /// To encode `batch_size` items at once, with two decoding threads.
@@ -65,7 +67,7 @@ impl Session {
         let params = self.params.mixed(&base.params, share).context("the models differ in shape")?;
         let origin = format!("{} Mixed with the model before: {share} of the fine-tuned weights.", self.folder.origin);
         let folder = ModelFolder { origin, ..self.folder.clone() };
-        Ok(Self { params, folder, device: self.device.clone(), notes: Vec::new() })
+        Ok(Self { params, folder, device: self.device.clone(), products: self.products, notes: Vec::new() })
     }
 
     /// The model's own logits: cosines times `logit_scale.exp()`, plus `logit_bias` where it has one, as SigLIP does.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
+use super::setup::products;
 use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
@@ -47,7 +48,10 @@ impl Trainer<'_> {
             }
             return Ok(None);
         }
-        let layers = format!("{:?} {frozen:?}", self.folder.config.vision);
+        let mut layers = format!("{:?} {frozen:?}", self.folder.config.vision);
+        if products(self.config) == DType::BF16 {
+            layers.push_str(" in bf16");
+        }
         let key = key(&layers, &self.state.params, &self.train, &self.train_images)?;
         let path = self.world.from_first(|| Ok(path(self.config, self.writer.run().map(RunFolder::path), &key)))?;
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
@@ -81,7 +85,8 @@ impl Trainer<'_> {
     /// Each rank works out its share of each round; all that write get all. Rows whose image cannot be read stay
     /// missing: the step that needs one tells of it.
     fn fill(&mut self, cache: Option<&FeatureCache>, width: usize, missing: Vec<u32>) -> Result<Option<Stopped>> {
-        let model = ClipModel::new(&self.folder.config, &Builder::eval(&self.state.params))?;
+        let weights = Builder::eval(&self.state.params).products(products(self.config));
+        let model = ClipModel::new(&self.folder.config, &weights)?;
         let size = self.folder.config.vision.image_size();
         let round = self.config.eval.batch_size * self.world.size();
         let of_round = |rows: &[u32]| rows[self.world.share(rows.len())].to_vec();

@@ -107,8 +107,8 @@ impl TrainStep<'_> {
     /// chunk's steps are recorded in the first pass: it runs back first, and needs no second forward pass.
     fn backward(&self, batches: &[Batch], on_grad: &mut OnGrad) -> Result<LossOutput> {
         let tape = Tape::new(self.params.len());
-        tape.multiply_in(self.products);
-        let builder = Builder::train(self.params, &tape).recompute(self.checkpoint_activations);
+        let builder = Builder::train(self.params, &tape).products(self.products);
+        let builder = builder.recompute(self.checkpoint_activations);
         let builder = self.noise.map_or(builder.clone(), |noise| builder.noise(noise));
         let model = ClipModel::new(self.config, &builder)?;
         let mut sums = AllReduce::new(self.world, self.params);

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use reportclip::data::{Picture, Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, bpe};
 use reportclip::eval::explain;
 use reportclip::model::LOGIT_SCALE_INIT;
@@ -30,7 +30,7 @@ fn session(loaded: Loaded, tokenizer: ReportTokenizer) -> Session {
         origin: String::new(),
         summary: String::new(),
     };
-    Session { params: loaded.params, folder, device: Device::Cpu, notes: Vec::new() }
+    Session { params: loaded.params, folder, device: Device::Cpu, products: DType::F32, notes: Vec::new() }
 }
 
 /// A tiny CLIP with a bias, as SigLIP has it.
