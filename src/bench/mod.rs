@@ -14,7 +14,7 @@ pub use data::{DataBench, DataFigures, data};
 pub use encode::{EncodeFigures, encode};
 pub use loader::{LoaderBench, LoaderFigures, loader};
 pub use matmul::matmul_gflops;
-pub use train_step::{GpuFigures, TrainStepBench, TrainStepFigures, read_lengths, train_step};
+pub use train_step::{GpuFigures, PartFigures, TrainStepBench, TrainStepFigures, read_lengths, train_step};
 
 /// Lowest, middle and highest of several measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -14,6 +14,7 @@ use crate::dist::Collective;
 use crate::loss::{ClipLoss, Direction, Loss};
 use crate::model::freeze::{FreezeConfig, FreezeDepth};
 use crate::model::{ClipConfig, checkpoint};
+use crate::ops::profile::{self, PARTS, Spent};
 use crate::ops::{gpu_memory_mib, peak_rss_mib};
 use crate::optim::{AdamW, AdamWOptions};
 use crate::seed::{Purpose, stream};
@@ -41,6 +42,8 @@ pub struct TrainStepBench {
     pub checkpoint_activations: bool,
     /// In which type products with weights are worked out.
     pub products: DType,
+    /// Whether seconds are told apart by operation.
+    pub profile: bool,
 }
 
 /// The tokens of each text, from a file with one number a line.
@@ -77,9 +80,23 @@ pub struct TrainStepFigures {
     pub peak_rss_mib: u64,
     /// Loss of the last step, so that nobody measures nothing.
     pub loss: f64,
+    /// Where the seconds went, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Vec<PartFigures>>,
     /// On a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuFigures>,
+}
+
+/// Mean seconds of one part of a step, over the steps but the first.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartFigures {
+    /// Its name in [`PARTS`].
+    pub part: &'static str,
+    /// On the way to the loss.
+    pub forward_s: f64,
+    /// On the way back, with the updates of weights.
+    pub backward_s: f64,
 }
 
 /// What a GPU's figures are read against.
@@ -126,7 +143,7 @@ pub fn train_step(
     let first = world.rank() * bench.accum_freq;
     let batches: Vec<Batch> =
         (first..first + bench.accum_freq).map(|i| random_batch(&own, i)).collect::<Result<_>>()?;
-    let figures = run(&step, &batches, &mut optimizer, bench.steps, started)?;
+    let figures = run(&step, &batches, &mut optimizer, bench, started)?;
     let of_this_gpu = figures.samples_per_s / world.size() as f64;
     Ok(TrainStepFigures { gpu: gpu_figures(bench, device, of_this_gpu)?, ..figures })
 }
@@ -148,21 +165,25 @@ fn run(
     step: &TrainStep,
     batches: &[Batch],
     optimizer: &mut AdamW,
-    steps: usize,
+    bench: &TrainStepBench,
     started: Instant,
 ) -> Result<TrainStepFigures> {
-    let (mut seconds, mut loss, mut start_to_first_step_s) = (Vec::new(), 0.0, 0.0);
-    for i in 0..steps {
+    let (mut seconds, mut spent, mut loss, mut start_to_first_step_s) = (Vec::new(), Vec::new(), 0.0, 0.0);
+    for i in 0..bench.steps {
         let begun = Instant::now();
+        if bench.profile {
+            profile::start(step.device);
+        }
         let (output, _) = step.run(batches, optimizer, 1.0)?;
         step.device.synchronize()?;
+        spent.extend(profile::stop());
         seconds.push(begun.elapsed().as_secs_f64());
         loss = f64::from(output.loss.to_scalar::<f32>()?);
         if i == 0 {
             start_to_first_step_s = started.elapsed().as_secs_f64();
         }
     }
-    let rest = Spread::of(if seconds.len() > 1 { &seconds[1..] } else { &seconds });
+    let rest = Spread::of(but_first(&seconds));
     let own = batches.iter().map(|b| b.pairs as u32).sum();
     let pairs: u32 = step.world.gather_numbers(&[own])?.0.iter().sum();
     Ok(TrainStepFigures {
@@ -174,8 +195,25 @@ fn run(
         samples_per_s: f64::from(pairs) / rest.median,
         peak_rss_mib: peak_rss_mib(),
         loss,
+        profile: bench.profile.then(|| parts(but_first(&spent))),
         gpu: None,
     })
+}
+
+/// All but the first, unless that is the only one.
+fn but_first<T>(steps: &[T]) -> &[T] {
+    if steps.len() > 1 { &steps[1..] } else { steps }
+}
+
+/// The means of each part over `steps`.
+fn parts(steps: &[Spent]) -> Vec<PartFigures> {
+    let mean = |part: usize, way: usize| steps.iter().map(|s| s[part][way]).sum::<f64>() / steps.len() as f64;
+    let figures = |(i, (_, part)): (usize, &(_, &'static str))| PartFigures {
+        part,
+        forward_s: mean(i, 0),
+        backward_s: mean(i, 1),
+    };
+    PARTS.iter().enumerate().map(figures).collect()
 }
 
 fn gpu_figures(bench: &TrainStepBench, device: &Device, samples_per_s: f64) -> Result<Option<GpuFigures>> {

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use candle_core::DType;
 
 use super::output;
-use crate::bench::{self, DataBench, LoaderBench, Spread, TrainStepBench};
+use crate::bench::{self, DataBench, LoaderBench, PartFigures, Spread, TrainStepBench};
 use crate::device;
 use crate::dist::Collective;
 use crate::model::checkpoint;
@@ -32,7 +32,8 @@ pub(super) enum Command {
 #[command(after_help = "Examples:
   reportclip bench train-step --batch-size 8 --steps 5 --threads 2 --json
   reportclip bench train-step --batch-size 64 --accum-freq 8 --steps 2
-  reportclip bench train-step --text-lengths lengths.txt")]
+  reportclip bench train-step --text-lengths lengths.txt
+  reportclip bench train-step --batch-size 32 --profile")]
 pub(super) struct TrainStepArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -54,6 +55,9 @@ pub(super) struct TrainStepArgs {
     /// Products with weights in bf16, for GPUs
     #[arg(long)]
     bf16: bool,
+    /// Tell seconds by operation, forward and backward; on a GPU each operation is waited for, which makes steps slower
+    #[arg(long)]
+    profile: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -224,6 +228,7 @@ fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
         cached_features: false,
         checkpoint_activations: false,
         products: DType::F32,
+        profile: false,
     })
 }
 
@@ -239,6 +244,7 @@ fn train_step(args: &TrainStepArgs, started: Instant, world: &dyn Collective) ->
         cached_features: args.cached_features,
         checkpoint_activations: args.checkpoint_activations,
         products: if args.bf16 { DType::BF16 } else { DType::F32 },
+        profile: args.profile,
         ..model_bench(&args.model)?
     };
     let figures = bench::train_step(&bench, &device, started, world)?;
@@ -254,9 +260,24 @@ fn train_step(args: &TrainStepArgs, started: Instant, world: &dyn Collective) ->
         figures.samples_per_s,
         figures.peak_rss_mib
     ))?;
+    if let Some(parts) = &figures.profile {
+        output::print(&profile(parts, device.is_cuda()))?;
+    }
     let Some(gpu) = &figures.gpu else { return Ok(()) };
     let share = gpu.share_of_matmul.map_or(String::new(), |share| format!(", of which the step reaches {share:.2}"));
     output::print(&format!("GPU: {} MiB in use; {:.0} GFLOP/s in products{share}", gpu.memory_mib, gpu.matmul_gflops))
+}
+
+/// A line for each part in which time passed.
+fn profile(parts: &[PartFigures], on_gpu: bool) -> String {
+    let waited = if on_gpu { ", each operation waited for" } else { "" };
+    let line = |name: &str, forward: f64, backward: f64| format!("{name:12} {forward:8.3} {backward:8.3}");
+    let some = parts.iter().filter(|p| p.forward_s + p.backward_s > 0.0);
+    let sum = |of: fn(&PartFigures) -> f64| parts.iter().map(of).sum::<f64>();
+    let mut lines = vec![format!("seconds a step{waited}:"), format!("{:12} {:>8} {:>8}", "", "forward", "backward")];
+    lines.extend(some.map(|p| line(p.part, p.forward_s, p.backward_s)));
+    lines.push(line("all", sum(|p| p.forward_s), sum(|p| p.backward_s)));
+    lines.join("\n")
 }
 
 fn spread(s: &Spread) -> String {

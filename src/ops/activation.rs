@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::cpu;
 use super::cuda;
+use super::profile::{self, Part};
 use super::reference;
 use super::simd::{self, vectorised};
 use super::spec::Activation;
@@ -16,6 +17,7 @@ impl Activation {
     /// # Errors
     /// Whatever the device reports.
     pub fn apply(self, x: &Value) -> Result<Value> {
+        let _timed = profile::enter(Part::Activation);
         if cuda::has_kernels(x.tensor())
             && let Some(number) = cuda::activation_number(self)
         {
@@ -161,6 +163,7 @@ vectorised! {
 
 /// Activated numbers of a CPU tensor.
 pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
+    let _timed = profile::enter(Part::Activation);
     let x = x.contiguous()?;
     let mut y = vec![0f32; x.elem_count()];
     let block = match kind {
@@ -179,6 +182,7 @@ pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
 
 /// The gradient of `x`, worked out in place of that of its activation, whose storage nobody else may hold.
 pub(super) fn backward(x: &Tensor, grad: Tensor, kind: Activation) -> Result<Tensor> {
+    let _timed = profile::enter(Part::Activation);
     let (x, grad) = (x.contiguous()?, grad.contiguous()?);
     let numbers = cpu::read(&x)?;
     let block = match kind {

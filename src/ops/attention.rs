@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::cpu;
 use super::cuda;
 use super::gemm::{Into, Layout, Threads, product};
+use super::profile::{self, Part};
 use super::reference;
 use super::relevance::Relevance;
 use super::segments::Segments;
@@ -102,6 +103,7 @@ impl Attention {
     /// # Errors
     /// Shapes that do not fit.
     pub fn apply_biased(&self, q: &Value, k: &Value, v: &Value, bias: Option<&PositionBias>) -> Result<Value> {
+        let _timed = profile::enter(Part::Attention);
         self.check(q.tensor(), k.tensor(), v.tensor())?;
         bias.map_or(Ok(()), |bias| bias.check(self))?;
         let (this, bias) = (self.clone(), bias.cloned());

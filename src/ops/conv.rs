@@ -8,6 +8,7 @@ use super::cpu;
 use super::gemm::{Into, Layout, Threads, product};
 use super::gradient::Gradient;
 use super::linear::column_sum;
+use super::profile::{self, Part};
 use super::reference;
 use super::spec::{Geometry, Maps};
 use super::tape::{Value, composed};
@@ -58,6 +59,7 @@ impl Conv2d<'_> {
     /// # Errors
     /// Shapes that do not fit.
     pub fn apply(&self, x: &Value, maps: Maps) -> Result<(Value, Maps)> {
+        let _timed = profile::enter(Part::Convolution);
         let shape = self.geometry(x.tensor(), maps)?;
         let inputs: Vec<&Value> =
             [Some(x), Some(self.weight), self.bias, self.residual].into_iter().flatten().collect();

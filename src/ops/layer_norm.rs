@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::cpu;
 use super::cuda;
 use super::gradient::Gradient;
+use super::profile::{self, Part};
 use super::reference;
 use super::simd::{self, vectorised};
 use super::tape::{Value, composed};
@@ -16,6 +17,7 @@ use super::tape::{Value, composed};
 /// # Errors
 /// Shapes that do not fit.
 pub fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> Result<Value> {
+    let _timed = profile::enter(Part::LayerNorm);
     if cuda::has_kernels(x.tensor()) {
         return cuda::layer_norm(x, weight, bias, eps);
     }

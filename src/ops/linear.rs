@@ -7,6 +7,7 @@ use super::activation;
 use super::cpu;
 use super::gemm::{Into, Layout, Matrix, Threads, product};
 use super::gradient::Gradient;
+use super::profile::{self, Part};
 use super::spec::Activation;
 use super::tape::{Value, in_bf16};
 
@@ -35,6 +36,7 @@ pub fn linear_residual(x: &Value, weight: &Value, bias: &Value, residual: &Value
 }
 
 fn affine(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
+    let _timed = profile::enter(Part::Linear);
     let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
     let products = if in_bf16(&inputs) { DType::BF16 } else { x.tensor().dtype() };
     if !cpu::has_kernels(x.tensor()) || products != DType::F32 {
@@ -99,6 +101,7 @@ pub fn activated_linear_residual(
     if !cpu::has_kernels(x.tensor()) || in_bf16(&[x, weight, bias, residual]) {
         return linear_residual(&kind.apply(x)?, weight, bias, residual);
     }
+    let _timed = profile::enter(Part::Linear);
     let active = activation::forward(x.tensor(), kind)?;
     let y = forward(&active, weight.tensor(), Some(bias.tensor()), Some(residual.tensor()))?;
     let inputs = [x, weight, bias, residual];

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::cpu;
 use super::linear::column_sum;
+use super::profile::{self, Part};
 use super::reference;
 use super::segments::Segments;
 use super::simd::vectorised;
@@ -26,6 +27,7 @@ impl Maps {
 /// # Errors
 /// Shapes that do not fit.
 pub fn max_pool(x: &Value, maps: Maps, kernel: usize, stride: usize, padding: usize) -> Result<(Value, Maps)> {
+    let _timed = profile::enter(Part::Convolution);
     let channels = maps.check(x.tensor())?;
     let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
     if kernel > maps.height + 2 * padding || kernel > maps.width + 2 * padding || padding >= kernel {
@@ -85,6 +87,7 @@ pub fn max_pool(x: &Value, maps: Maps, kernel: usize, stride: usize, padding: us
 /// # Errors
 /// Shapes that do not fit.
 pub fn avg_pool(x: &Value, maps: Maps, kernel: usize) -> Result<(Value, Maps)> {
+    let _timed = profile::enter(Part::Convolution);
     let channels = maps.check(x.tensor())?;
     let to = Maps { items: maps.items, height: maps.height / kernel, width: maps.width / kernel };
     if to.rows() == 0 {
@@ -128,6 +131,7 @@ pub fn avg_pool(x: &Value, maps: Maps, kernel: usize) -> Result<(Value, Maps)> {
 /// # Errors
 /// Shapes that do not fit, an item without rows.
 pub fn mean_rows(x: &Value, segments: &Segments) -> Result<Value> {
+    let _timed = profile::enter(Part::Convolution);
     let (rows, width) = x.tensor().dims2()?;
     if rows != segments.rows() || segments.spans().any(|(_, length)| length == 0) {
         bail!("mean_rows: {rows} rows for {segments:?}");
@@ -169,6 +173,7 @@ vectorised! {
 /// # Errors
 /// Shapes that do not fit, an even kernel.
 pub fn depthwise_conv(x: &Value, maps: Maps, weight: &Value, bias: &Value) -> Result<Value> {
+    let _timed = profile::enter(Part::Convolution);
     let channels = maps.check(x.tensor())?;
     let (outer, one, kernel, other) = weight.tensor().dims4()?;
     if outer != channels || one != 1 || kernel != other || kernel % 2 == 0 {

@@ -19,6 +19,7 @@ mod gradient;
 mod layer_norm;
 mod linear;
 mod maps;
+pub mod profile;
 pub mod reference;
 mod relevance;
 mod response_norm;

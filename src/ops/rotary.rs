@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::profile::{self, Part};
 use super::reference;
 use super::spec::Rotary;
 use super::tape::{Value, composed};
@@ -16,6 +17,7 @@ impl Rotary {
     /// # Errors
     /// Shapes that do not fit, heads of an odd width.
     pub fn apply(&self, x: &Value, positions: &[u32]) -> Result<Value> {
+        let _timed = profile::enter(Part::Attention);
         let (rows, width) = x.tensor().dims2()?;
         if self.heads == 0 || !width.is_multiple_of(2 * self.heads) || rows != positions.len() {
             bail!("rotary: {rows} rows of {width} for {} places and {} heads", positions.len(), self.heads);

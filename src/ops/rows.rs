@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::cpu;
 use super::gradient::{Gradient, RowGradient};
+use super::profile::{self, Part};
 use super::reference;
 use super::tape::Value;
 
@@ -13,6 +14,7 @@ use super::tape::Value;
 /// # Errors
 /// A row outside the table.
 pub fn embedding(table: &Value, rows: &[u32]) -> Result<Value> {
+    let _timed = profile::enter(Part::Embedding);
     let y = reference::select_rows(checked(table.tensor(), rows)?, rows)?;
     let (kept, rows) = (table.clone(), rows.to_vec());
     Ok(Value::record(y, &[table], move |grad| add_rows_grad(&kept, &rows, &grad)))
@@ -23,6 +25,7 @@ pub fn embedding(table: &Value, rows: &[u32]) -> Result<Value> {
 /// # Errors
 /// Shapes that do not fit, a row outside the table.
 pub fn add_embedding(x: &Value, table: &Value, rows: &[u32]) -> Result<Value> {
+    let _timed = profile::enter(Part::Embedding);
     let y = (x.tensor() + reference::select_rows(checked(table.tensor(), rows)?, rows)?)?;
     let inputs = [x, table];
     let (x, table, rows) = (x.clone(), table.clone(), rows.to_vec());
@@ -37,6 +40,7 @@ pub fn add_embedding(x: &Value, table: &Value, rows: &[u32]) -> Result<Value> {
 /// # Errors
 /// A row outside `x`.
 pub fn select_rows(x: &Value, rows: &[u32]) -> Result<Value> {
+    let _timed = profile::enter(Part::Embedding);
     let y = reference::select_rows(checked(x.tensor(), rows)?, rows)?;
     let (kept, rows) = (x.clone(), rows.to_vec());
     Ok(Value::record(y, &[x], move |grad| {
@@ -59,6 +63,7 @@ pub fn select_rows(x: &Value, rows: &[u32]) -> Result<Value> {
 /// # Errors
 /// Shapes that do not fit.
 pub fn prepend(tokens: &Value, x: &Value, items: usize) -> Result<Value> {
+    let _timed = profile::enter(Part::Embedding);
     let (rows, width) = x.tensor().dims2()?;
     if items == 0 || !rows.is_multiple_of(items) || !tokens.tensor().elem_count().is_multiple_of(width) {
         bail!("prepend: {:?} before {rows} rows of {items} items", tokens.tensor().dims());
@@ -85,6 +90,7 @@ pub fn prepend(tokens: &Value, x: &Value, items: usize) -> Result<Value> {
 /// # Errors
 /// Widths that differ.
 pub fn concat_rows(a: &Value, b: &Value) -> Result<Value> {
+    let _timed = profile::enter(Part::Embedding);
     let y = Tensor::cat(&[a.tensor(), b.tensor()], 0)?;
     let inputs = [a, b];
     let (a, b) = (a.clone(), b.clone());

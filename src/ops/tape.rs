@@ -11,6 +11,7 @@ use std::rc::{Rc, Weak};
 use candle_core::{DType, Result, Shape, Tensor, Var};
 
 use super::gradient::Gradient;
+use super::profile::{self, Part};
 use super::relevance::Relevance;
 
 /// A tensor, on which tape a gradient is wanted for it (none for constants and frozen weights), and in which type
@@ -33,6 +34,8 @@ struct Step {
     output: usize,
     /// The leaves among the inputs.
     leaves: Vec<usize>,
+    /// Whose time the backward pass is.
+    part: Part,
     backward: Box<dyn FnOnce(Tensor) -> Result<()>>,
 }
 
@@ -124,6 +127,7 @@ impl Tape {
         for (at, step) in self.steps.borrow().iter().enumerate() {
             step.leaves.iter().for_each(|&leaf| first_use[leaf] = first_use[leaf].min(at));
         }
+        let _timed = profile::enter_backward(Part::Other);
         for (output, grad) in outputs {
             output.add_grad(grad)?;
         }
@@ -139,6 +143,7 @@ impl Tape {
         while self.steps() > mark {
             let Some(step) = self.steps.borrow_mut().pop() else { break };
             if let Some(grad) = self.take_grad(step.output) {
+                let _timed = profile::enter_backward(step.part);
                 (step.backward)(grad.into_dense()?)?;
             }
             passed(self.steps(), &step.leaves)?;
@@ -210,7 +215,12 @@ impl Value {
         let leaves = slots.filter(|&slot| slot < tape.leaves).collect();
         let output = tape.fresh(tensor).with_products(products);
         let slot = output.tracked.as_ref().map_or(usize::MAX, |t| t.slot);
-        tape.steps.borrow_mut().push(Step { output: slot, leaves, backward: Box::new(backward) });
+        tape.steps.borrow_mut().push(Step {
+            output: slot,
+            leaves,
+            part: profile::current(),
+            backward: Box::new(backward),
+        });
         output
     }
 

@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor, Var};
 use rayon::prelude::*;
 
 use crate::model::{Depth, MAX_LOGIT_SCALE, Param, Params, Part};
+use crate::ops::profile;
 use crate::ops::{AdamwStep, Gradient, adamw_step};
 
 /// Gradients by weight name.
@@ -89,6 +90,7 @@ impl AdamW {
     /// # Errors
     /// A gradient that is not finite: names the first such weight. Nothing is changed then.
     pub fn step(&mut self, params: &Params, grads: &Gradients, lr_factor: f64) -> Result<f64> {
+        let _timed = profile::enter_backward(profile::Part::Optimizer);
         let mut total = 0.0;
         for (name, grad) in grads {
             total += finite_squared_sum(name, grad)?;
@@ -137,6 +139,7 @@ impl AdamW {
     /// # Errors
     /// A gradient that is not finite; the weight is unchanged then, those before it are not.
     pub fn apply(&self, param: &Param, grad: &Gradient, lr_factor: f64) -> Result<f64> {
+        let _timed = profile::enter_backward(profile::Part::Optimizer);
         let squares = finite_squared_sum(&param.spec.name, grad)?;
         self.update(param, grad, lr_factor, 1.0)?;
         Ok(squares)

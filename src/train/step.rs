@@ -13,6 +13,7 @@ use crate::data::{Batch, Images};
 use crate::dist::Collective;
 use crate::loss::{Inputs, Loss, LossOutput, PairTargets, PromptFeatures};
 use crate::model::{Builder, ClipConfig, ClipModel, Noise, Params};
+use crate::ops::profile::{self, Part};
 use crate::ops::{Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};
 use crate::session::Frozen;
@@ -222,6 +223,7 @@ impl TrainStep<'_> {
         rows: &[u32],
         model: &ClipModel,
     ) -> Result<(LossOutput, LossGradients)> {
+        let _timed = profile::enter(Part::Loss);
         let var = |t: Option<&Tensor>| t.map(Var::from_tensor).transpose();
         let (image, text) = (Var::from_tensor(image)?, var(text)?);
         let prompts = var(prompts)?;
@@ -239,6 +241,7 @@ impl TrainStep<'_> {
             targets: &targets,
         };
         let output = checked(self.loss.forward(&inputs)?, &image, text.as_ref())?;
+        let _timed = profile::enter_backward(Part::Loss);
         let mut grads = output.loss.backward()?;
         let mut take = |var: &Var, what: &str| grads.remove(var).with_context(|| format!("{what} get no gradient"));
         let grads = LossGradients {

@@ -760,6 +760,7 @@ fn benchmarks_print_their_figures() {
     for key in ["first_step_s", "median_step_s", "min_step_s", "samples_per_s", "peak_rss_mib", "loss"] {
         assert!(figures[key].as_f64().is_some_and(|v| v > 0.0), "{key} in {figures}");
     }
+    assert!(figures.get("profile").is_none(), "{figures}");
     let out = place.run(&["bench", "data", "--images", "phantom/images", "--rounds", "1", "--json"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert!(json(&out.stdout)["images_per_s"]["median"].as_f64().unwrap() > 0.0);
@@ -774,6 +775,33 @@ fn benchmarks_print_their_figures() {
         let out = place.run(&[&["bench"], arguments].concat());
         assert!(!out.status.success() && text(&out.stderr).contains(message), "{}", text(&out.stderr));
     }
+}
+
+#[test]
+fn a_profile_tells_where_a_steps_seconds_go() {
+    let place = Place::new();
+    let small = ["--batch-size", "2", "--image-size", "32", "--tokens", "4", "--steps", "3", "--threads", "2"];
+    let profiled = |more: &[&str]| {
+        let out = place.run(&[&["bench", "train-step", "--profile"], &small[..], more].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        out.stdout
+    };
+    let figures = json(&profiled(&["--json"]));
+    let parts = figures["profile"].as_array().unwrap();
+    let of = |name: &str, way: &str| parts.iter().find(|p| p["part"] == name).unwrap()[way].as_f64().unwrap();
+    for part in ["linear", "attention", "layer_norm", "activation", "embedding", "loss"] {
+        assert!(of(part, "forward_s") > 0.0 && of(part, "backward_s") > 0.0, "{part} in {figures}");
+    }
+    assert!(of("optimizer", "backward_s") > 0.0 && of("convolution", "forward_s") == 0.0, "{figures}");
+    let sum: f64 = parts.iter().map(|p| p["forward_s"].as_f64().unwrap() + p["backward_s"].as_f64().unwrap()).sum();
+    let step = |key: &str| figures[key].as_f64().unwrap();
+    // Means of the steps but the first; what is left out is the clock's own start.
+    assert!((0.95 * step("min_step_s")..=1.01 * step("max_step_s")).contains(&sum), "{sum} in {figures}");
+    let lines = text(&profiled(&[]));
+    assert!(lines.contains("\nseconds a step:\n") && lines.contains("\noptimizer "), "{lines}");
+    let frozen = json(&profiled(&["--json", "--freeze-image", "--cached-features"]));
+    let linear = |figures: &serde_json::Value| figures["profile"][0]["backward_s"].as_f64().unwrap();
+    assert!(linear(&frozen) > 0.0, "{frozen}");
 }
 
 pub const PROMPTS: &str = "normal = [\"No active chest disease.\", \"Clear lungs.\"]\npneumothorax = \
