@@ -66,6 +66,8 @@ pub fn share_cores(processes: usize, all: usize) -> anyhow::Result<()> {
 /// Starts the threads of the CPU's kernels: one a core, or as many as `RAYON_NUM_THREADS` says, within reason. Where
 /// the system allows no such number, fewer: the first use of threads would end the process.
 pub fn start_threads() {
+    // Linux lends the registers of bf16 products to threads that start afterwards.
+    crate::ops::bf16_support();
     // Handing work round among thousands takes longer than the work.
     const MOST_A_CORE: usize = 8;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -92,6 +94,7 @@ pub fn start_threads() {
 /// # Errors
 /// It is fixed already, or 0.
 pub fn use_threads(threads: usize) -> anyhow::Result<()> {
+    crate::ops::bf16_support();
     anyhow::ensure!(threads > 0, "threads start at 1");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     pool.map_err(|e| anyhow::anyhow!("cannot use {threads} threads: {e}"))

@@ -1,9 +1,11 @@
 //! Plain access to the numbers of CPU tensors, shared by the kernels.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Deref;
 
-use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, WithDType, bail};
+use half::bf16;
 
 /// Rows handled by one task.
 pub(super) const ROWS_PER_TASK: usize = 16;
@@ -16,19 +18,20 @@ pub(super) fn has_kernels(x: &Tensor) -> bool {
 }
 
 /// The numbers of a contiguous CPU tensor, readable while this lives.
-struct Numbers<S> {
+struct Numbers<S, T> {
     storage: S,
     start: usize,
     end: usize,
+    of: PhantomData<T>,
 }
 
-impl<S: Deref<Target = Storage>> Deref for Numbers<S> {
-    type Target = [f32];
+impl<S: Deref<Target = Storage>, T: WithDType> Deref for Numbers<S, T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(all)) => &all[self.start..self.end],
-            // `read` has looked.
+            // The type is the right one: `read` has looked.
+            Storage::Cpu(all) => all.as_slice().map_or(&[], |all| &all[self.start..self.end]),
             _ => &[],
         }
     }
@@ -38,8 +41,17 @@ impl<S: Deref<Target = Storage>> Deref for Numbers<S> {
 pub(super) fn read(x: &Tensor) -> Result<impl Deref<Target = [f32]> + '_> {
     let (storage, layout) = x.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(Numbers { storage, start, end }),
+        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(Numbers { storage, start, end, of: PhantomData }),
         _ => bail!("a kernel got a tensor that is not contiguous f32 on the CPU: {:?} {layout:?}", x.dtype()),
+    }
+}
+
+/// The numbers of `x`, which must be contiguous bf16 on the CPU.
+pub(super) fn read_bf16(x: &Tensor) -> Result<impl Deref<Target = [bf16]> + '_> {
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::BF16(_)), Some((start, end))) => Ok(Numbers { storage, start, end, of: PhantomData }),
+        _ => bail!("a kernel got a tensor that is not contiguous bf16 on the CPU: {:?} {layout:?}", x.dtype()),
     }
 }
 

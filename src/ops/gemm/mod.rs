@@ -1,9 +1,12 @@
-//! Matrix products over parts of slices.
+//! Matrix products over parts of slices: of f32 here, with operands rounded to bf16 in [`bf16`].
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bf16;
 mod operands;
 
+pub use bf16::{Bf16Kernel, Bf16Support, bf16_support};
+pub(super) use bf16::{Epilogue, Factor, Output, Packed, product_bf16};
 pub(super) use operands::{Into, Layout, Matrix, Threads};
 
 /// `dst = scale · a · b`, or with [`Into::Onto`] `dst += …`; `layout` says where in `dst`.

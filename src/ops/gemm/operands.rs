@@ -2,8 +2,8 @@
 
 /// A matrix that lies in a slice.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::ops) struct Matrix<'a> {
-    pub numbers: &'a [f32],
+pub(in crate::ops) struct Matrix<'a, T = f32> {
+    pub numbers: &'a [T],
     pub layout: Layout,
 }
 
@@ -41,15 +41,15 @@ impl Layout {
         (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride + 1
     }
 
-    pub fn of(self, numbers: &[f32]) -> Matrix<'_> {
+    pub fn of<T>(self, numbers: &[T]) -> Matrix<'_, T> {
         assert!(self.span() <= numbers.len(), "{self:?} does not lie in {} numbers", numbers.len());
         Matrix { numbers, layout: self }
     }
 }
 
-impl Matrix<'_> {
+impl<T> Matrix<'_, T> {
     pub fn transposed(self) -> Self {
-        Self { layout: self.layout.transposed(), ..self }
+        Self { numbers: self.numbers, layout: self.layout.transposed() }
     }
 }
 

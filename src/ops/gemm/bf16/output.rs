@@ -1,0 +1,193 @@
+//! What becomes of sums: scaled, with a bias, changed by the caller, written, added or rounded.
+
+use half::bf16;
+
+use super::round;
+use crate::ops::gemm::operands::{Into, Layout};
+use crate::ops::simd::vectorised;
+
+/// Most numbers of a row that are finished together.
+pub(super) const PIECE: usize = 32;
+
+/// Changes a piece of a row, of at most 32 numbers, before it is written: row, first column, numbers.
+pub(in crate::ops) type Then<'a> = &'a (dyn Fn(usize, usize, &mut [f32]) + Sync);
+
+/// Where a product goes.
+#[derive(Debug)]
+pub(in crate::ops) enum Output<'a> {
+    F32(&'a mut [f32], Layout, Into),
+    Bf16(&'a mut [bf16], Layout),
+}
+
+impl Output<'_> {
+    pub(super) fn layout(&self) -> Layout {
+        let (Self::F32(_, layout, _) | Self::Bf16(_, layout)) = self;
+        *layout
+    }
+
+    /// How many numbers there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::F32(numbers, ..) => numbers.len(),
+            Self::Bf16(numbers, _) => numbers.len(),
+        }
+    }
+}
+
+/// What is done to each sum in f32: it becomes `scale · sum + bias[column]`, then what `then` makes of it.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Epilogue<'a> {
+    pub scale: f32,
+    pub bias: Option<&'a [f32]>,
+    pub then: Option<Then<'a>>,
+}
+
+impl Default for Epilogue<'_> {
+    fn default() -> Self {
+        Self { scale: 1.0, bias: None, then: None }
+    }
+}
+
+/// An output that several tasks write, each its own part, with its epilogue.
+pub(super) struct Sink<'a> {
+    to: Numbers,
+    layout: Layout,
+    epilogue: Epilogue<'a>,
+}
+
+enum Numbers {
+    F32(*mut f32, Into),
+    Bf16(*mut bf16),
+}
+
+#[allow(unsafe_code)]
+// SAFETY: tasks write disjoint parts (`Sink::write` asks that), and the slice behind is borrowed as long as the sink
+// lives.
+unsafe impl Sync for Sink<'_> {}
+
+impl<'a> Sink<'a> {
+    pub(super) fn new(output: Output<'a>, epilogue: Epilogue<'a>) -> Self {
+        let layout = output.layout();
+        assert!(layout.span() <= output.len(), "{layout:?} does not lie in {} numbers", output.len());
+        assert!(epilogue.bias.is_none_or(|bias| bias.len() == layout.columns), "a bias of each column");
+        let to = match output {
+            Output::F32(numbers, _, into) => Numbers::F32(numbers.as_mut_ptr(), into),
+            Output::Bf16(numbers, _) => Numbers::Bf16(numbers.as_mut_ptr()),
+        };
+        Self { to, layout, epilogue }
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Finishes the sums of these rows and at most [`PIECE`] columns, which lie in `sums` from its start, rows `stride`
+    /// apart, and writes them. What lay in `sums` is lost.
+    ///
+    /// # Safety
+    /// No other task writes or reads this part of the output meanwhile.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn write(&self, part: &Part, sums: &mut [f32], stride: usize) {
+        let Part { row, column, rows, columns } = *part;
+        assert!(row + rows <= self.layout.rows && column + columns <= self.layout.columns, "within the output");
+        assert!(columns <= PIECE && columns <= stride, "a piece of each row");
+        if rows == 0 || columns == 0 {
+            return;
+        }
+        let Epilogue { scale, bias, then } = self.epilogue;
+        let lines = Lines { rows, columns, stride };
+        if scale != 1.0 || bias.is_some() {
+            let bias = bias.map_or(&[0.0; PIECE][..columns], |bias| &bias[column..column + columns]);
+            affine(sums, &lines, scale, bias);
+        }
+        if let Some(then) = then {
+            for (i, piece) in sums.chunks_mut(stride).take(rows).enumerate() {
+                then(row + i, column, &mut piece[..columns]);
+            }
+        }
+        let first = row * self.layout.row_stride + column * self.layout.column_stride;
+        let to = Layout { rows, columns, ..self.layout };
+        // SAFETY: the part lies within the layout (asserted), the layout within the slice (`new`); no other task has
+        // any number of the part, and the slices below span the part only where its rows are contiguous.
+        unsafe {
+            match self.to {
+                Numbers::F32(start, into) => write_f32(start.add(first), &to, into, sums, stride),
+                Numbers::Bf16(start) => write_bf16(start.add(first), &to, sums, stride),
+            }
+        }
+    }
+}
+
+/// Some neighbouring rows and columns of an output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub row: usize,
+    pub column: usize,
+    pub rows: usize,
+    pub columns: usize,
+}
+
+/// How sums lie in their buffer.
+pub(super) struct Lines {
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+vectorised! {
+    fn affine(sums: &mut [f32], lines: &Lines, scale: f32, bias: &[f32]) {
+        for line in sums.chunks_mut(lines.stride).take(lines.rows) {
+            // With a length that the compiler knows, the loop is written out.
+            match <&mut [f32; PIECE]>::try_from(&mut line[..lines.columns]) {
+                Ok(line) => line.iter_mut().zip(bias).for_each(|(y, b)| *y = scale * *y + b),
+                Err(_) => line[..lines.columns].iter_mut().zip(bias).for_each(|(y, b)| *y = scale * *y + b),
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `to` may be written as the layout says, by this task alone.
+    fn write_f32(to: *mut f32, layout: &Layout, into: Into, sums: &[f32], stride: usize) {
+        for (i, line) in sums.chunks(stride).take(layout.rows).enumerate() {
+            let line = &line[..layout.columns];
+            // SAFETY: as promised.
+            unsafe {
+                let to = to.add(i * layout.row_stride);
+                if layout.column_stride != 1 {
+                    for (j, y) in line.iter().enumerate() {
+                        let to = to.add(j * layout.column_stride);
+                        *to = if into == Into::Onto { *to + y } else { *y };
+                    }
+                    continue;
+                }
+                let to = std::slice::from_raw_parts_mut(to, layout.columns);
+                match into {
+                    Into::Over => to.copy_from_slice(line),
+                    Into::Onto => to.iter_mut().zip(line).for_each(|(to, y)| *to += y),
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `to` may be written as the layout says, by this task alone.
+    fn write_bf16(to: *mut bf16, layout: &Layout, sums: &[f32], stride: usize) {
+        for (i, line) in sums.chunks(stride).take(layout.rows).enumerate() {
+            let line = &line[..layout.columns];
+            // SAFETY: as promised.
+            unsafe {
+                let to = to.add(i * layout.row_stride);
+                if layout.column_stride != 1 {
+                    for (j, y) in line.iter().enumerate() {
+                        *to.add(j * layout.column_stride) = bf16::from_bits(round::bits(*y));
+                    }
+                    continue;
+                }
+                let to = std::slice::from_raw_parts_mut(to, layout.columns);
+                to.iter_mut().zip(line).for_each(|(to, y)| *to = bf16::from_bits(round::bits(*y)));
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Every kernel that this machine can run, against sums in f64 of operands that were rounded first.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::ops::gemm::operands::Into;
+
+/// Those of this machine, whether or not they are its choice.
+fn kernels() -> Vec<Kernel> {
+    vec![Kernel::Rounded]
+}
+
+fn wave(count: usize, phase: f32) -> Vec<f32> {
+    (0..count).map(|i| (i as f32 * 0.37 + phase).sin()).collect()
+}
+
+/// A matrix with gaps between its rows or columns, in f32 and in bf16.
+struct Operand {
+    numbers: Vec<f32>,
+    rounded: Vec<bf16>,
+    layout: Layout,
+}
+
+impl Operand {
+    fn new((rows, columns): (usize, usize), turned: bool, gap: usize, phase: f32) -> Self {
+        let layout = if turned {
+            Layout::part(columns, rows, rows + gap).transposed()
+        } else {
+            Layout::part(rows, columns, columns + gap)
+        };
+        let numbers = wave(layout.span(), phase);
+        let rounded = numbers.iter().map(|&x| bf16::from_f32(x)).collect();
+        Self { numbers, rounded, layout }
+    }
+
+    fn at(&self, row: usize, column: usize) -> f64 {
+        f64::from(self.rounded[row * self.layout.row_stride + column * self.layout.column_stride].to_f32())
+    }
+
+    fn factor(&self, in_bf16: bool) -> Factor<'_> {
+        if in_bf16 { self.layout.of(&self.rounded).into() } else { self.layout.of(&self.numbers).into() }
+    }
+}
+
+struct Case {
+    a: Operand,
+    b: Operand,
+    /// Of the output, which has gaps that must stay as they are.
+    place: Layout,
+    /// a · b and the sum of its terms' sizes, row after row.
+    exact: Vec<(f64, f64)>,
+}
+
+impl Case {
+    /// `way` says which of the matrices are transposed.
+    fn new((m, k, n): (usize, usize, usize), way: usize) -> Self {
+        let gap = (m + n + k) % 3;
+        let a = Operand::new((m, k), way & 1 > 0, gap, 0.1);
+        let b = Operand::new((k, n), way & 2 > 0, gap, 0.7);
+        let place = if way & 4 > 0 { Layout::part(n, m, m + 3).transposed() } else { Layout::part(m, n, n + 3) };
+        let sums = |i, j| {
+            let terms = (0..k).map(|x| a.at(i, x) * b.at(x, j));
+            terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+        };
+        let exact = (0..m).flat_map(|i| (0..n).map(move |j| (i, j))).map(|(i, j)| sums(i, j)).collect();
+        Self { a, b, place, exact }
+    }
+
+    fn run(&self, kernel: Kernel, output: Output, epilogue: Epilogue, how: usize, threads: Threads) {
+        let (a, b) = (self.a.factor(how & 1 > 0), self.b.factor(how & 2 > 0));
+        if how & 4 > 0 {
+            let packed = Packed::by(kernel, b, threads);
+            return product_by(kernel, output, a, (&packed).into(), epilogue, threads);
+        }
+        product_by(kernel, output, a, b, epilogue, threads);
+    }
+
+    /// What `finish` makes of an exact sum stands at each place, and nothing else was written.
+    fn check(&self, name: &str, after: &[f32], before: &[f32], finish: impl Fn(usize, usize, f64) -> f64) {
+        let mut untouched = vec![true; after.len()];
+        let Layout { rows, columns, row_stride, column_stride } = self.place;
+        for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
+            let at = i * row_stride + j * column_stride;
+            let (sum, size) = self.exact[i * columns + j];
+            let (ours, exact) = (f64::from(after[at]), finish(i, j, sum));
+            untouched[at] = false;
+            let close = (ours - exact).abs() <= 1e-6 * (1.0 + size + exact.abs());
+            assert!(close, "{name}, {:?} {:?}, ({i}, {j}): {ours}, not {exact}", self.a.layout, self.b.layout);
+        }
+        let kept = (0..after.len()).filter(|&i| untouched[i]).all(|i| after[i] == before[i]);
+        assert!(kept, "{name}: wrote past the matrix");
+    }
+
+    /// All of one kernel's ways: into f32 over and onto, with an epilogue, and into bf16, from both types and packed.
+    fn check_kernel(&self, kernel: Kernel, how: usize) {
+        let name = &format!("{kernel:?}, {how}");
+        let before = wave(self.place.span() + 2, 0.3);
+        let bias = wave(self.place.columns, 0.9);
+        let twist = |row: usize, column: usize, piece: &mut [f32]| {
+            for (j, y) in piece.iter_mut().enumerate() {
+                *y += row as f32 - 0.5 * (column + j) as f32;
+            }
+        };
+        let plain = Epilogue { scale: 0.5, ..Epilogue::default() };
+        let whole = Epilogue { bias: Some(&bias), then: Some(&twist), ..plain };
+        let old = |i, j| f64::from(before[i * self.place.row_stride + j * self.place.column_stride]);
+        let finished = |i: usize, j: usize, sum| 0.5 * sum + f64::from(bias[j]) + i as f64 - 0.5 * j as f64;
+
+        let mut onto = before.clone();
+        self.run(kernel, Output::F32(&mut onto, self.place, Into::Onto), plain, how, Threads::One);
+        self.check(name, &onto, &before, |i, j, sum| old(i, j) + 0.5 * sum);
+        let mut over = before.clone();
+        self.run(kernel, Output::F32(&mut over, self.place, Into::Over), whole, how, Threads::All);
+        self.check(name, &over, &before, finished);
+        let mut in_bf16: Vec<bf16> = before.iter().map(|&x| bf16::from_f32(x)).collect();
+        self.run(kernel, Output::Bf16(&mut in_bf16, self.place), whole, how, Threads::One);
+        let expected: Vec<bf16> = over.iter().map(|&x| bf16::from_f32(x)).collect();
+        assert!(in_bf16 == expected, "{name}: rounded results, and what lies between");
+    }
+}
+
+#[test]
+fn products_agree_with_f64_of_rounded_operands() {
+    let shapes = [(1, 1, 1), (2, 3, 33), (33, 31, 2), (31, 64, 32), (32, 33, 65), (50, 64, 50), (70, 95, 40)];
+    for (s, shape) in shapes.into_iter().chain([(5, 0, 7), (1, 500, 45), (39, 7, 1), (200, 40, 36)]).enumerate() {
+        for way in 0..8 {
+            let case = Case::new(shape, way);
+            for kernel in kernels() {
+                // Each way of giving operands with some shape and some way of transposing.
+                case.check_kernel(kernel, (s + way) % 8);
+            }
+        }
+    }
+}
+
+#[test]
+fn results_are_the_same_for_any_number_of_threads() {
+    let case = Case::new((197, 70, 100), 2);
+    for kernel in kernels() {
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut numbers = vec![0f32; case.place.span()];
+            let output = Output::F32(&mut numbers, case.place, Into::Over);
+            pool.install(|| case.run(kernel, output, Epilogue::default(), 0, Threads::All));
+            numbers
+        };
+        let one = run(1);
+        assert!(one == run(2) && one == run(3), "{kernel:?}");
+        let mut alone = vec![0f32; case.place.span()];
+        case.run(kernel, Output::F32(&mut alone, case.place, Into::Over), Epilogue::default(), 0, Threads::One);
+        assert!(one == alone, "{kernel:?}");
+    }
+}
+
+#[test]
+fn the_choice_of_kernel_has_a_reason_and_is_one_that_runs() {
+    let support = bf16_support();
+    assert!(!support.reason.is_empty() && !support.reason.contains('\n'), "{support:?}");
+    assert!(kernels().contains(&Kernel::of_this_machine()));
+}
