@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::operands::{Into, Layout, Matrix, Threads};
+use super::turn::turn as turned;
 
 /// Rows of a tile.
 const ROWS: usize = 8;
@@ -281,21 +282,9 @@ fn turn_eight(src: &[f32], from: usize, dst: &mut [f32], to: usize) {
     unsafe fn turn(src: *const f32, from: usize, dst: *mut f32, to: usize) {
         // SAFETY: the caller has checked that eight numbers lie at each of the eight rows of both.
         unsafe {
-            let rows: [__m256; 8] = std::array::from_fn(|i| _mm256_loadu_ps(src.add(i * from)));
-            let pairs: [__m256; 8] = std::array::from_fn(|i| {
-                let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
-                if i % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
-            });
-            // Quarters of columns: (rows 0 to 3, columns 0, 1, 2, 3 | 4, 5, 6, 7), then rows 4 to 7.
-            let fours: [__m256; 8] = std::array::from_fn(|i| {
-                let (half, column) = (i / 4 * 4, i % 4);
-                let (a, b) = (pairs[half + column / 2], pairs[half + 2 + column / 2]);
-                if column % 2 == 0 { _mm256_shuffle_ps::<0x44>(a, b) } else { _mm256_shuffle_ps::<0xee>(a, b) }
-            });
-            for column in 0..4 {
-                let (upper, lower) = (fours[column], fours[4 + column]);
-                _mm256_storeu_ps(dst.add(column * to), _mm256_permute2f128_ps::<0x20>(upper, lower));
-                _mm256_storeu_ps(dst.add((column + 4) * to), _mm256_permute2f128_ps::<0x31>(upper, lower));
+            let rows = std::array::from_fn(|i| _mm256_loadu_ps(src.add(i * from)));
+            for (column, row) in turned(rows).into_iter().enumerate() {
+                _mm256_storeu_ps(dst.add(column * to), row);
             }
         }
     }

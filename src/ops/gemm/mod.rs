@@ -4,6 +4,8 @@
 mod avx512;
 mod bf16;
 mod operands;
+#[cfg(target_arch = "x86_64")]
+mod turn;
 
 pub use bf16::{Bf16Kernel, Bf16Support, bf16_support};
 pub(super) use bf16::{Epilogue, Factor, Output, Packed, product_bf16};

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use super::factor::Factor;
 use super::output::{Epilogue, Output, PIECE, Part, Sink};
-use super::round::Number;
-use crate::ops::gemm::operands::{Into, Layout, Matrix, Threads};
-use crate::ops::gemm::product;
+use crate::ops::gemm::operands::{Into, Layout, Threads};
+use crate::ops::gemm::product as product_f32;
 
 thread_local! {
     static A: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -15,57 +15,17 @@ thread_local! {
     static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Numbers that one task rounds or writes.
+/// Numbers that one task finishes.
 const BLOCK: usize = 1 << 14;
 
-/// The matrix rounded to bf16, as f32 at the start of `to`. Whichever of rows and columns lay together lies there one
-/// after the other.
-pub(super) fn round<T: Number>(matrix: Matrix<T>, to: &mut Vec<f32>, threads: Threads) -> Layout {
-    let layout = matrix.layout;
-    let turned = layout.column_stride != 1 && layout.row_stride == 1;
-    let Layout { rows, columns, row_stride, column_stride } = if turned { layout.transposed() } else { layout };
-    let size = rows * columns;
-    if to.len() < size {
-        to.resize(size, 0.0);
-    }
-    let lines = (BLOCK / columns.max(1)).max(1);
-    let task = |(task, to): (usize, &mut [f32])| {
-        for (i, to) in to.chunks_exact_mut(columns).enumerate() {
-            let line = &matrix.numbers[(task * lines + i) * row_stride..];
-            if column_stride == 1 {
-                T::widen(&line[..columns], to);
-            } else {
-                to.iter_mut().enumerate().for_each(|(j, y)| *y = line[j * column_stride].rounded().to_f32());
-            }
-        }
-    };
-    match threads {
-        _ if size == 0 => {}
-        Threads::All => to[..size].par_chunks_mut(lines * columns).enumerate().for_each(task),
-        Threads::One => to[..size].chunks_mut(lines * columns).enumerate().for_each(task),
-    }
-    let plain = Layout::plain(rows, columns);
-    if turned { plain.transposed() } else { plain }
-}
-
-/// What [`super::product_bf16`] does, of operands that a rounding has left in the buffers it is given.
-pub(super) fn product_rounded(
-    output: Output,
-    a: impl FnOnce(&mut Vec<f32>) -> Layout,
-    b: Result<Matrix, impl FnOnce(&mut Vec<f32>) -> Layout>,
-    epilogue: Epilogue,
-    threads: Threads,
-) {
+/// What [`super::product_bf16`] does.
+pub(super) fn product(output: Output, a: Factor, b: Factor, epilogue: Epilogue, threads: Threads) {
     // Taken, not borrowed: while this thread waits for others, it may be given another product to work on.
     let (mut for_a, mut for_b) = (A.take(), B.take());
-    let a = a(&mut for_a).of(&for_a);
-    let b = match b {
-        Ok(b) => b,
-        Err(round) => round(&mut for_b).of(&for_b),
-    };
+    let (a, b) = (a.rounded(&mut for_a, threads), b.rounded(&mut for_b, threads));
     match output {
         Output::F32(numbers, layout, into) if epilogue.bias.is_none() && epilogue.then.is_none() => {
-            product((numbers, layout, into), epilogue.scale, a, b, threads);
+            product_f32((numbers, layout, into), epilogue.scale, a, b, threads);
         }
         output => {
             let layout = Layout::plain(a.layout.rows, b.layout.columns);
@@ -74,7 +34,7 @@ pub(super) fn product_rounded(
             if sums.len() < size {
                 sums.resize(size, 0.0);
             }
-            product((&mut sums, layout, Into::Over), 1.0, a, b, threads);
+            product_f32((&mut sums, layout, Into::Over), 1.0, a, b, threads);
             finish(&Sink::new(output, epilogue), &mut sums[..size], threads);
             SUMS.set(sums);
         }

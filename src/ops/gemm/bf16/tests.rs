@@ -1,12 +1,24 @@
 //! Every kernel that this machine can run, against sums in f64 of operands that were rounded first.
 #![allow(clippy::unwrap_used)]
 
-use super::*;
-use crate::ops::gemm::operands::Into;
+use half::bf16;
 
-/// Those of this machine, whether or not they are its choice.
+use super::*;
+use crate::ops::gemm::operands::{self, Layout};
+
+/// Those that this machine can run, whether or not they are its choice.
 fn kernels() -> Vec<Kernel> {
-    vec![Kernel::Rounded]
+    let mut all = vec![Kernel::Rounded];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let able = [
+            (Kernel::Model, pack::is_available()),
+            (Kernel::Avx512Bf16, support::has_avx512_bf16()),
+            (Kernel::Amx, support::amx().is_ok()),
+        ];
+        all.extend(able.into_iter().filter(|(_, able)| *able).map(|(kernel, _)| kernel));
+    }
+    all
 }
 
 fn wave(count: usize, phase: f32) -> Vec<f32> {
@@ -69,9 +81,9 @@ impl Case {
         let (a, b) = (self.a.factor(how & 1 > 0), self.b.factor(how & 2 > 0));
         if how & 4 > 0 {
             let packed = Packed::by(kernel, b, threads);
-            return product_by(kernel, output, a, (&packed).into(), epilogue, threads);
+            return product_by(kernel, output, (a, (&packed).into()), epilogue, threads);
         }
-        product_by(kernel, output, a, b, epilogue, threads);
+        product_by(kernel, output, (a, b), epilogue, threads);
     }
 
     /// What `finish` makes of an exact sum stands at each place, and nothing else was written.
@@ -106,10 +118,10 @@ impl Case {
         let finished = |i: usize, j: usize, sum| 0.5 * sum + f64::from(bias[j]) + i as f64 - 0.5 * j as f64;
 
         let mut onto = before.clone();
-        self.run(kernel, Output::F32(&mut onto, self.place, Into::Onto), plain, how, Threads::One);
+        self.run(kernel, Output::F32(&mut onto, self.place, operands::Into::Onto), plain, how, Threads::One);
         self.check(name, &onto, &before, |i, j, sum| old(i, j) + 0.5 * sum);
         let mut over = before.clone();
-        self.run(kernel, Output::F32(&mut over, self.place, Into::Over), whole, how, Threads::All);
+        self.run(kernel, Output::F32(&mut over, self.place, operands::Into::Over), whole, how, Threads::All);
         self.check(name, &over, &before, finished);
         let mut in_bf16: Vec<bf16> = before.iter().map(|&x| bf16::from_f32(x)).collect();
         self.run(kernel, Output::Bf16(&mut in_bf16, self.place), whole, how, Threads::One);
@@ -139,14 +151,20 @@ fn results_are_the_same_for_any_number_of_threads() {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut numbers = vec![0f32; case.place.span()];
-            let output = Output::F32(&mut numbers, case.place, Into::Over);
+            let output = Output::F32(&mut numbers, case.place, operands::Into::Over);
             pool.install(|| case.run(kernel, output, Epilogue::default(), 0, Threads::All));
             numbers
         };
         let one = run(1);
         assert!(one == run(2) && one == run(3), "{kernel:?}");
         let mut alone = vec![0f32; case.place.span()];
-        case.run(kernel, Output::F32(&mut alone, case.place, Into::Over), Epilogue::default(), 0, Threads::One);
+        case.run(
+            kernel,
+            Output::F32(&mut alone, case.place, operands::Into::Over),
+            Epilogue::default(),
+            0,
+            Threads::One,
+        );
         assert!(one == alone, "{kernel:?}");
     }
 }

@@ -1,0 +1,110 @@
+//! Operands of products in bf16.
+
+use half::bf16;
+
+#[cfg(target_arch = "x86_64")]
+use super::pack::{self, Line, Role};
+use super::round;
+use crate::ops::gemm::operands::{Layout, Matrix, Threads};
+
+/// An operand.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ops) enum Factor<'a> {
+    F32(Matrix<'a, f32>),
+    Bf16(Matrix<'a, bf16>),
+    /// As `b` alone.
+    Packed(&'a Packed),
+}
+
+/// A second operand that is rounded and packed for the machine's kernel: worth keeping where it is used again.
+#[derive(Debug)]
+pub(in crate::ops) struct Packed {
+    /// (rows, columns)
+    shape: (usize, usize),
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Rounded(Vec<f32>, Layout),
+    #[cfg(target_arch = "x86_64")]
+    Slivers(Vec<Line>),
+}
+
+impl<'a> From<Matrix<'a, f32>> for Factor<'a> {
+    fn from(matrix: Matrix<'a, f32>) -> Self {
+        Self::F32(matrix)
+    }
+}
+
+impl<'a> From<Matrix<'a, bf16>> for Factor<'a> {
+    fn from(matrix: Matrix<'a, bf16>) -> Self {
+        Self::Bf16(matrix)
+    }
+}
+
+impl<'a> From<&'a Packed> for Factor<'a> {
+    fn from(packed: &'a Packed) -> Self {
+        Self::Packed(packed)
+    }
+}
+
+impl Packed {
+    pub(super) fn rounded(b: Factor, threads: Threads) -> Self {
+        let mut numbers = Vec::new();
+        let layout = match b {
+            Factor::F32(matrix) => round::round(matrix, &mut numbers, threads),
+            Factor::Bf16(matrix) => round::round(matrix, &mut numbers, threads),
+            Factor::Packed(_) => panic!("what is packed is not packed again"),
+        };
+        Self { shape: b.shape(), form: Form::Rounded(numbers, layout) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn in_slivers(b: Factor, threads: Threads) -> Self {
+        let mut lines = Vec::new();
+        b.slivers(Role::B, &mut lines, threads);
+        Self { shape: b.shape(), form: Form::Slivers(lines) }
+    }
+}
+
+impl<'a> Factor<'a> {
+    /// (rows, columns)
+    pub(super) fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::F32(matrix) => (matrix.layout.rows, matrix.layout.columns),
+            Self::Bf16(matrix) => (matrix.layout.rows, matrix.layout.columns),
+            Self::Packed(packed) => packed.shape,
+        }
+    }
+
+    /// Rounded to bf16, as f32; it lies in `buffer` where it was not yet.
+    pub(super) fn rounded<'b>(self, buffer: &'b mut Vec<f32>, threads: Threads) -> Matrix<'b>
+    where
+        'a: 'b,
+    {
+        let layout = match self {
+            Self::F32(matrix) => round::round(matrix, buffer, threads),
+            Self::Bf16(matrix) => round::round(matrix, buffer, threads),
+            Self::Packed(Packed { form: Form::Rounded(numbers, layout), .. }) => return layout.of(numbers),
+            #[cfg(target_arch = "x86_64")]
+            Self::Packed(_) => panic!("it was packed for another kernel"),
+        };
+        layout.of(buffer)
+    }
+
+    /// Its slivers; they lie in `buffer` where they were not yet.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn slivers<'b>(self, role: Role, buffer: &'b mut Vec<Line>, threads: Threads) -> &'b [Line]
+    where
+        'a: 'b,
+    {
+        let size = match self {
+            Self::F32(matrix) => pack::pack(matrix, role, buffer, threads),
+            Self::Bf16(matrix) => pack::pack(matrix, role, buffer, threads),
+            Self::Packed(Packed { form: Form::Slivers(lines), .. }) if role == Role::B => return lines,
+            Self::Packed(_) => panic!("it was packed for another kernel, or as the other operand"),
+        };
+        &buffer[..size]
+    }
+}

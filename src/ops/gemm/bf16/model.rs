@@ -1,0 +1,66 @@
+//! Tile registers in plain Rust, so that what runs over them is tested on machines without any.
+
+use super::blocks::{Blocks, Sums};
+use super::pack::{Line, SIDE, TILE};
+use super::tiles::{Tiles, block};
+
+/// Eight registers.
+pub(super) struct Model([[Line; TILE]; 8]);
+
+/// Numbers below the smallest normal one are zero, of operands and of results.
+fn flushed(x: f32) -> f32 {
+    if x.is_subnormal() { 0.0_f32.copysign(x) } else { x }
+}
+
+/// (earlier, later) of a pair.
+fn pair(x: u32) -> [f32; 2] {
+    [f32::from_bits(x << 16), f32::from_bits(x & 0xffff_0000)].map(flushed)
+}
+
+impl Tiles for Model {
+    fn zero<const TO: u8>(&mut self) {
+        self.0[usize::from(TO)] = [Line([0; 16]); TILE];
+    }
+
+    fn load<const TO: u8>(&mut self, from: &[Line; TILE]) {
+        self.0[usize::from(TO)] = *from;
+    }
+
+    /// As Intel's manual has TDPBF16PS: earlier and later numbers of pairs are summed apart, each product added with
+    /// one rounding (it is exact in f32), then both sums together, and that to what was there.
+    fn multiply<const TO: u8, const A: u8, const B: u8>(&mut self) {
+        let (a, b) = (self.0[usize::from(A)], self.0[usize::from(B)]);
+        for (line, row) in self.0[usize::from(TO)].iter_mut().zip(&a) {
+            let mut sums = [[0f32; 2]; 16];
+            for (&x, row) in row.0.iter().zip(&b) {
+                let x = pair(x);
+                for (sums, &y) in sums.iter_mut().zip(&row.0) {
+                    let y = pair(y);
+                    *sums = [0, 1].map(|half| flushed(sums[half] + x[half] * y[half]));
+                }
+            }
+            for (to, [earlier, later]) in line.0.iter_mut().zip(sums) {
+                *to = flushed(flushed(f32::from_bits(*to)) + flushed(earlier + later)).to_bits();
+            }
+        }
+    }
+
+    fn store<const FROM: u8>(&self, to: &mut [f32]) {
+        for (line, to) in self.0[usize::from(FROM)].iter().zip(to.chunks_mut(SIDE)) {
+            line.0.iter().zip(&mut to[..TILE]).for_each(|(&x, to)| *to = f32::from_bits(x));
+        }
+    }
+
+    fn expect(&self, _: *const Line) {}
+}
+
+impl Blocks for Model {
+    fn start() -> Self {
+        // What a register held before must not matter.
+        Self([[Line([0x7fc0_7fc0; 16]); TILE]; 8])
+    }
+
+    fn block(&mut self, a: &[Line], b: &[Line], sums: &mut Sums) {
+        block(self, a, b, sums);
+    }
+}
