@@ -270,13 +270,17 @@ pub struct Builder<'a> {
     depth: Depth,
     recomputes: bool,
     products: DType,
+    often: bool,
+    numbers: DType,
     noise: Option<&'a Rc<Noise>>,
 }
 
 impl<'a> Builder<'a> {
     fn new(mode: Mode<'a>) -> Self {
-        let (part, depth, products) = (Part::Heads, Depth::Final, DType::F32);
-        Self { mode, prefix: String::new(), part, depth, recomputes: false, products, noise: None }
+        let (part, depth, products, numbers) = (Part::Heads, Depth::Final, DType::F32, DType::F32);
+        // Inference goes through batch after batch.
+        let often = matches!(mode, Mode::Eval(_));
+        Self { mode, prefix: String::new(), part, depth, recomputes: false, products, often, numbers, noise: None }
     }
 
     /// Whether blocks keep only their input for the backward pass and compute the rest again then.
@@ -288,6 +292,17 @@ impl<'a> Builder<'a> {
     /// norms and the residual stream are f32 either way.
     pub fn products(&self, products: DType) -> Self {
         Self { products, ..self.clone() }
+    }
+
+    /// In which type weights are handed out: f64 for a reference that what is worked out in f32 is compared with.
+    pub fn numbers(&self, numbers: DType) -> Self {
+        Self { numbers, ..self.clone() }
+    }
+
+    /// Whether each weight is used several times while the model lives, as by several chunks of a step: matrices are
+    /// then rounded to bf16 and packed once, and kept so, where products are in it.
+    pub fn used_often(&self, often: bool) -> Self {
+        Self { often, ..self.clone() }
     }
 
     /// What layers shall drop.
@@ -398,11 +413,12 @@ impl<'a> Builder<'a> {
             }
             Mode::Train(params, tape) => {
                 let (number, p) = find(params)?;
-                let tensor = p.var.as_detached_tensor();
+                let tensor = p.var.as_detached_tensor().to_dtype(self.numbers)?;
                 if p.trainable { tape.leaf(number, tensor) } else { tensor.into() }
             }
-            Mode::Eval(params) => find(params)?.1.var.as_detached_tensor().into(),
+            Mode::Eval(params) => find(params)?.1.var.as_detached_tensor().to_dtype(self.numbers)?.into(),
         };
-        Ok(value.with_products(self.products))
+        let value = value.with_products(self.products);
+        Ok(if self.often { value.used_often() } else { value })
     }
 }

@@ -1,10 +1,13 @@
 //! Activations.
 
 use candle_core::{Result, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::cpu;
 use super::cuda;
+use super::gemm::narrow;
+use super::operand::{Line, Operand};
 use super::profile::{self, Part};
 use super::reference;
 use super::simd::{self, vectorised};
@@ -23,6 +26,7 @@ impl Activation {
         {
             return cuda::activation(x, number);
         }
+        let x = &x.widened()?;
         if !cpu::has_kernels(x.tensor()) {
             return composed(&[x], move |t| reference::activation(t[0], self));
         }
@@ -161,12 +165,11 @@ vectorised! {
     }
 }
 
-/// Activated numbers of a CPU tensor.
-pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
-    let _timed = profile::enter(Part::Activation);
-    let x = x.contiguous()?;
-    let mut y = vec![0f32; x.elem_count()];
-    let block = match kind {
+type Block = fn(&[f32], &mut [f32]);
+
+/// Writes the activated numbers of a block.
+fn block(kind: Activation) -> Block {
+    match kind {
         Activation::QuickGelu => quick_gelu_block,
         Activation::Gelu => gelu_block,
         Activation::GeluTanh => gelu_tanh_block,
@@ -175,7 +178,29 @@ pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
         Activation::Silu => silu_block,
         Activation::Sigmoid => sigmoid_block,
         Activation::Relu6 => relu6_block,
-    };
+    }
+}
+
+/// Multiplies the gradients of a block by the activation's slope.
+fn block_bwd(kind: Activation) -> Block {
+    match kind {
+        Activation::QuickGelu => quick_gelu_block_bwd,
+        Activation::Gelu => gelu_block_bwd,
+        Activation::GeluTanh => gelu_tanh_block_bwd,
+        Activation::Relu => relu_block_bwd,
+        Activation::Tanh => tanh_block_bwd,
+        Activation::Silu => silu_block_bwd,
+        Activation::Sigmoid => sigmoid_block_bwd,
+        Activation::Relu6 => relu6_block_bwd,
+    }
+}
+
+/// Activated numbers of a CPU tensor.
+pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
+    let _timed = profile::enter(Part::Activation);
+    let x = x.contiguous()?;
+    let mut y = vec![0f32; x.elem_count()];
+    let block = block(kind);
     y.par_chunks_mut(cpu::BLOCK).zip(cpu::read(&x)?.par_chunks(cpu::BLOCK)).for_each(|(y, x)| block(x, y));
     Tensor::from_vec(y, x.dims(), x.device())
 }
@@ -185,18 +210,45 @@ pub(super) fn backward(x: &Tensor, grad: Tensor, kind: Activation) -> Result<Ten
     let _timed = profile::enter(Part::Activation);
     let (x, grad) = (x.contiguous()?, grad.contiguous()?);
     let numbers = cpu::read(&x)?;
-    let block = match kind {
-        Activation::QuickGelu => quick_gelu_block_bwd,
-        Activation::Gelu => gelu_block_bwd,
-        Activation::GeluTanh => gelu_tanh_block_bwd,
-        Activation::Relu => relu_block_bwd,
-        Activation::Tanh => tanh_block_bwd,
-        Activation::Silu => silu_block_bwd,
-        Activation::Sigmoid => sigmoid_block_bwd,
-        Activation::Relu6 => relu6_block_bwd,
-    };
+    let block = block_bwd(kind);
     cpu::write(&grad, |grad| {
         grad.par_chunks_mut(cpu::BLOCK).zip(numbers.par_chunks(cpu::BLOCK)).for_each(|(g, x)| block(x, g));
     })?;
     Ok(grad)
+}
+
+/// Numbers that are activated between two roundings.
+const PIECE: usize = 512;
+
+/// Activated numbers of a CPU tensor in f32 or bf16, (rows, columns), rounded to bf16 for the product that reads them.
+pub(super) fn rounded(x: &Tensor, kind: Activation) -> Result<Tensor> {
+    let _timed = profile::enter(Part::Activation);
+    let numbers = Operand::read(x)?;
+    let (line, block) = (numbers.line(), block(kind));
+    let mut y = vec![bf16::ZERO; x.elem_count()];
+    y.par_chunks_mut(cpu::BLOCK).enumerate().for_each(|(i, y)| {
+        // These stay in the first cache.
+        let (mut from, mut to) = ([0f32; PIECE], [0f32; PIECE]);
+        for (j, y) in y.chunks_mut(PIECE).enumerate() {
+            let (from, to) = (&mut from[..y.len()], &mut to[..y.len()]);
+            line.widen(i * cpu::BLOCK + j * PIECE, from);
+            block(from, to);
+            narrow(to, y);
+        }
+    });
+    Tensor::from_vec(y, x.dims(), x.device())
+}
+
+/// Multiplies gradients by the activation's slope at the numbers from a place on.
+pub(super) fn slope(kind: Activation) -> impl Fn(Line, usize, &mut [f32]) + Sync {
+    const PIECE: usize = 32;
+    let block = block_bwd(kind);
+    move |x, start, grad| {
+        let mut numbers = [0f32; PIECE];
+        for (i, grad) in grad.chunks_mut(PIECE).enumerate() {
+            let numbers = &mut numbers[..grad.len()];
+            x.widen(start + i * PIECE, numbers);
+            block(numbers, grad);
+        }
+    }
 }

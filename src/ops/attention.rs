@@ -106,6 +106,7 @@ impl Attention {
         let _timed = profile::enter(Part::Attention);
         self.check(q.tensor(), k.tensor(), v.tensor())?;
         bias.map_or(Ok(()), |bias| bias.check(self))?;
+        let (q, k, v) = (&q.widened()?, &k.widened()?, &v.widened()?);
         let (this, bias) = (self.clone(), bias.cloned());
         let inputs: Vec<&Value> = [q, k, v].into_iter().chain(bias.as_ref().map(|b| &b.table)).collect();
         if bias.is_none() && cuda::has_kernels(q.tensor()) && cuda::fits(self, q.tensor().dim(1)?) {

@@ -5,13 +5,13 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu;
-use super::gemm::{Into, Layout, Threads, product};
+use super::gemm::{Epilogue, Into, Layout, Matrix, Output, Threads, product, product_bf16};
 use super::gradient::Gradient;
-use super::linear::column_sum;
 use super::profile::{self, Part};
 use super::reference;
 use super::spec::{Geometry, Maps};
-use super::tape::{Value, composed};
+use super::sum::column_sum;
+use super::tape::{Value, composed, in_bf16};
 
 /// Patches gathered at once, in numbers: 16 MiB.
 const GATHERED: usize = 1 << 22;
@@ -61,21 +61,25 @@ impl Conv2d<'_> {
     pub fn apply(&self, x: &Value, maps: Maps) -> Result<(Value, Maps)> {
         let _timed = profile::enter(Part::Convolution);
         let shape = self.geometry(x.tensor(), maps)?;
+        let x = &x.widened()?;
         let inputs: Vec<&Value> =
             [Some(x), Some(self.weight), self.bias, self.residual].into_iter().flatten().collect();
         let relu = self.relu;
+        let bf16 = in_bf16(&inputs);
         if !cpu::has_kernels(x.tensor()) {
             let biased = self.bias.is_some();
+            let rounds = bf16 && x.tensor().device().is_cpu();
             let twin = move |t: &[&Tensor]| {
                 let rest = &t[2..];
                 let residual = if biased { rest.get(1) } else { rest.first() };
-                let y = reference::conv2d(t[0], t[1], biased.then(|| rest[0]), &shape)?;
+                let y = reference::conv2d(t[0], t[1], rounds, &shape)?;
+                let y = if biased { y.broadcast_add(rest[0])? } else { y };
                 let y = residual.map_or(Ok(y.clone()), |r| y + *r)?;
                 if relu { y.relu() } else { Ok(y) }
             };
             return Ok((composed(&inputs, twin)?, shape.to));
         }
-        let y = self.forward(x.tensor(), &shape)?;
+        let y = self.forward(x.tensor(), &shape, bf16)?;
         let (x, weight, bias, residual) = (x.clone(), self.weight.clone(), self.bias.cloned(), self.residual.cloned());
         let kept = relu.then(|| y.clone());
         let output = Value::record(y, &inputs, move |grad| {
@@ -89,7 +93,7 @@ impl Conv2d<'_> {
                     grad.device(),
                 )?)?;
             }
-            backward(&x, &weight, &grad, &shape)?;
+            backward(&x, &weight, &grad, &shape, bf16)?;
             residual.map_or(Ok(()), |residual| residual.add_grad(grad))
         });
         Ok((output, shape.to))
@@ -112,7 +116,7 @@ impl Conv2d<'_> {
         Ok(Geometry { from: maps, to, inner, outer, kernel, stride: self.stride, padding: self.padding })
     }
 
-    fn forward(&self, x: &Tensor, shape: &Geometry) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, shape: &Geometry, bf16: bool) -> Result<Tensor> {
         let weight = kernel_major(self.weight.tensor(), shape)?;
         let (out, patch) = (shape.outer, shape.patch());
         let mut y = match self.residual {
@@ -133,12 +137,21 @@ impl Conv2d<'_> {
             let n = rows.len();
             let y = &mut y[rows.start * out..rows.end * out];
             let w = Layout::plain(out, patch).of(&weight).transposed();
-            product((y, Layout::plain(n, out), into), 1.0, Layout::plain(n, patch).of(patches), w, Threads::All);
+            multiply((y, Layout::plain(n, out), into), Layout::plain(n, patch).of(patches), w, bf16);
         }
         if self.relu {
             y.par_chunks_mut(cpu::BLOCK).for_each(|block| block.iter_mut().for_each(|v| *v = v.max(0.0)));
         }
         Tensor::from_vec(y, (shape.to.rows(), out), x.device())
+    }
+}
+
+/// A product on all threads, of operands rounded to bf16 where that is wanted.
+fn multiply((dst, layout, into): (&mut [f32], Layout, Into), a: Matrix, b: Matrix, bf16: bool) {
+    if bf16 {
+        product_bf16(Output::F32(dst, layout, into), a, b, Epilogue::default(), Threads::All);
+    } else {
+        product((dst, layout, into), 1.0, a, b, Threads::All);
     }
 }
 
@@ -208,7 +221,7 @@ fn scatter(patches: &[f32], items: std::ops::Range<usize>, shape: &Geometry, dx:
     });
 }
 
-fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry) -> Result<()> {
+fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry, bf16: bool) -> Result<()> {
     if !x.wants_grad() && !weight.wants_grad() {
         return Ok(());
     }
@@ -223,16 +236,16 @@ fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry) -> Resul
             if !dw.is_empty() {
                 let patches = patches(&xs, items.clone(), shape, &mut gathered);
                 let p = Layout::plain(rows.len(), patch).of(patches);
-                product((&mut dw, Layout::plain(out, patch), Into::Onto), 1.0, g.transposed(), p, Threads::All);
+                multiply((&mut dw, Layout::plain(out, patch), Into::Onto), g.transposed(), p, bf16);
             }
             let Some(dx) = dx.as_deref_mut() else { continue };
             let w = Layout::plain(out, patch).of(&w);
             if shape.is_pointwise() {
                 let dx = &mut dx[rows.start * patch..rows.end * patch];
-                product((dx, Layout::plain(rows.len(), patch), Into::Onto), 1.0, g, w, Threads::All);
+                multiply((dx, Layout::plain(rows.len(), patch), Into::Onto), g, w, bf16);
             } else {
                 d_patches.resize(rows.len() * patch, 0.0);
-                product((&mut d_patches, Layout::plain(rows.len(), patch), Into::Over), 1.0, g, w, Threads::All);
+                multiply((&mut d_patches, Layout::plain(rows.len(), patch), Into::Over), g, w, bf16);
                 scatter(&d_patches, items, shape, dx);
             }
         }

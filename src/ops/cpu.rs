@@ -6,6 +6,9 @@ use std::ops::Deref;
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
+use rayon::prelude::*;
+
+use super::gemm;
 
 /// Rows handled by one task.
 pub(super) const ROWS_PER_TASK: usize = 16;
@@ -91,4 +94,32 @@ pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a 
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
         None => bail!("a kernel got a tensor that is not contiguous: {layout:?}"),
     }
+}
+
+/// The numbers of an f32 tensor on the CPU, rounded to bf16.
+pub(super) fn to_bf16(x: &Tensor) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let numbers = read(&x)?;
+    let mut y = vec![bf16::ZERO; numbers.len()];
+    y.par_chunks_mut(BLOCK).zip(numbers.par_chunks(BLOCK)).for_each(|(y, x)| gemm::narrow(x, y));
+    Tensor::from_vec(y, x.dims(), x.device())
+}
+
+/// The numbers of a bf16 tensor on the CPU, in f32.
+pub(super) fn to_f32(x: &Tensor) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let numbers = read_bf16(&x)?;
+    let mut y = vec![0f32; numbers.len()];
+    y.par_chunks_mut(BLOCK).zip(numbers.par_chunks(BLOCK)).for_each(|(y, x)| gemm::widen(x, y));
+    Tensor::from_vec(y, x.dims(), x.device())
+}
+
+/// `x` itself, in f32 where it is in bf16 on the CPU.
+pub(super) fn widened(x: Tensor) -> Result<Tensor> {
+    if x.dtype() == DType::BF16 && x.device().is_cpu() { to_f32(&x) } else { Ok(x) }
+}
+
+/// The numbers rounded to bf16, in the type that they have.
+pub(super) fn rounded(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::BF16)?.to_dtype(x.dtype())
 }

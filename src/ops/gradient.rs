@@ -116,7 +116,7 @@ impl Gradient {
 
     /// The sum with `other`, in place where the device can.
     pub(super) fn plus(self, other: Tensor) -> Result<Self> {
-        let sum = self.into_dense()?;
+        let (sum, other) = (cpu::widened(self.into_dense()?)?, cpu::widened(other)?);
         if !cpu::has_kernels(&sum) || !sum.is_contiguous() {
             return (sum + other).map(Self::Dense);
         }

@@ -1,15 +1,17 @@
 //! Layer normalisation.
 
 use candle_core::{D, Result, Tensor, bail};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::cpu;
 use super::cuda;
+use super::gemm;
 use super::gradient::Gradient;
 use super::profile::{self, Part};
 use super::reference;
 use super::simd::{self, vectorised};
-use super::tape::{Value, composed};
+use super::tape::{Value, composed, in_bf16};
 
 /// `(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension. x: (…, width), weight and bias:
 /// (width).
@@ -17,15 +19,31 @@ use super::tape::{Value, composed};
 /// # Errors
 /// Shapes that do not fit.
 pub fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> Result<Value> {
+    normed(x, weight, bias, eps, false)
+}
+
+/// [`layer_norm`] for an output that only products read: where those are in bf16, it is rounded to that, and on the CPU
+/// kept so.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn layer_norm_operand(x: &Value, weight: &Value, bias: &Value, eps: f64) -> Result<Value> {
+    normed(x, weight, bias, eps, true)
+}
+
+fn normed(x: &Value, weight: &Value, bias: &Value, eps: f64, narrow: bool) -> Result<Value> {
     let _timed = profile::enter(Part::LayerNorm);
+    let x = &x.widened()?;
     if cuda::has_kernels(x.tensor()) {
         return cuda::layer_norm(x, weight, bias, eps);
     }
     if !cpu::has_kernels(x.tensor()) {
-        return composed(&[x, weight, bias], move |t| reference::layer_norm(t[0], t[1], t[2], eps));
+        let y = composed(&[x, weight, bias], move |t| reference::layer_norm(t[0], t[1], t[2], eps))?;
+        return if narrow { y.as_operand() } else { Ok(y) };
     }
-    let y = forward(x.tensor(), weight.tensor(), bias.tensor(), eps as f32)?;
     let inputs = [x, weight, bias];
+    let narrow = narrow && in_bf16(&inputs);
+    let y = forward(x.tensor(), weight.tensor(), bias.tensor(), eps as f32, narrow)?;
     let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
     Ok(Value::record(y, &inputs, move |grad| backward(&x, &weight, &bias, eps as f32, &grad)))
 }
@@ -68,14 +86,25 @@ vectorised! {
     }
 }
 
-fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
+fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, narrow: bool) -> Result<Tensor> {
     let width = x.dim(D::Minus1)?;
     let (xs, w, b) = (cpu::read(x)?, cpu::read(weight)?, cpu::read(bias)?);
     if w.len() != width || b.len() != width {
         bail!("layer_norm: width {width}, but weight has {} and bias {}", w.len(), b.len());
     }
-    let mut y = vec![0f32; xs.len()];
     let block = width * cpu::ROWS_PER_TASK;
+    if narrow {
+        let mut y = vec![bf16::ZERO; xs.len()];
+        y.par_chunks_mut(block).zip(xs.par_chunks(block)).for_each(|(y, x)| {
+            let mut row = vec![0f32; width];
+            y.chunks_exact_mut(width).zip(x.chunks_exact(width)).for_each(|(y, x)| {
+                layer_norm_row(x, &w, &b, eps, &mut row);
+                gemm::narrow(&row, y);
+            });
+        });
+        return Tensor::from_vec(y, x.dims(), x.device());
+    }
+    let mut y = vec![0f32; xs.len()];
     y.par_chunks_mut(block).zip(xs.par_chunks(block)).for_each(|(y, x)| {
         y.chunks_exact_mut(width).zip(x.chunks_exact(width)).for_each(|(y, x)| layer_norm_row(x, &w, &b, eps, y));
     });

@@ -7,8 +7,10 @@ use super::activation;
 use super::cpu;
 use super::gemm::{Into, Layout, Matrix, Threads, product};
 use super::gradient::Gradient;
+use super::linear_bf16::Layer;
 use super::profile::{self, Part};
 use super::spec::Activation;
+use super::sum::column_sum;
 use super::tape::{Value, in_bf16};
 
 /// `x · weightᵀ + bias`. x: (rows, in), weight: (out, in), bias: (out) → (rows, out).
@@ -35,12 +37,29 @@ pub fn linear_residual(x: &Value, weight: &Value, bias: &Value, residual: &Value
     affine(x, weight, Some(bias), Some(residual))
 }
 
+/// [`linear`], with or without a bias, for an output that only products, attention or an activation before a product
+/// read: where products are in bf16, it is rounded to that, and on the CPU kept so.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn linear_operand(x: &Value, weight: &Value, bias: Option<&Value>) -> Result<Value> {
+    let inputs: Vec<&Value> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
+    let _timed = profile::enter(Part::Linear);
+    if cpu::has_kernels(weight.tensor()) && in_bf16(&inputs) {
+        return layer(x, weight, bias, None)?.apply(true);
+    }
+    affine(x, weight, bias, None)?.as_operand()
+}
+
 fn affine(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
     let _timed = profile::enter(Part::Linear);
     let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
-    let products = if in_bf16(&inputs) { DType::BF16 } else { x.tensor().dtype() };
-    if !cpu::has_kernels(x.tensor()) || products != DType::F32 {
+    if !cpu::has_kernels(weight.tensor()) {
+        let products = if in_bf16(&inputs) { DType::BF16 } else { x.tensor().dtype() };
         return affine_of_candle(x, weight, (bias, residual), products);
+    }
+    if in_bf16(&inputs) {
+        return layer(x, weight, bias, residual)?.apply(false);
     }
     let y = forward(x.tensor(), weight.tensor(), bias.map(Value::tensor), residual.map(Value::tensor))?;
     let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.cloned());
@@ -54,7 +73,15 @@ fn affine(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Val
     }))
 }
 
-/// [`affine`] by candle's products, with numbers of type `products`, on any device.
+/// What goes into a product in bf16 on the CPU.
+fn layer(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Layer> {
+    check(x.tensor(), weight.tensor(), bias.map(Value::tensor), residual.map(Value::tensor))?;
+    let residual = residual.map(Value::widened).transpose()?;
+    Ok(Layer { x: x.clone(), weight: weight.clone(), bias: bias.cloned(), residual })
+}
+
+/// [`affine`] by candle's products, on any device: on GPUs with numbers of type `products`, elsewhere with numbers
+/// rounded to it.
 fn affine_of_candle(
     x: &Value,
     weight: &Value,
@@ -62,7 +89,10 @@ fn affine_of_candle(
     products: DType,
 ) -> Result<Value> {
     let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
-    let (xs, ws) = (x.tensor().to_dtype(products)?, weight.tensor().to_dtype(products)?);
+    let own = x.tensor().dtype();
+    let on_cpu = x.tensor().device().is_cpu();
+    let operand = move |t: &Tensor| if on_cpu { t.to_dtype(products)?.to_dtype(own) } else { t.to_dtype(products) };
+    let (xs, ws) = (operand(x.tensor())?, operand(weight.tensor())?);
     let mut y = xs.matmul(&ws.t()?)?.to_dtype(x.tensor().dtype())?;
     if let Some(bias) = bias {
         y = y.broadcast_add(bias.tensor())?;
@@ -72,7 +102,7 @@ fn affine_of_candle(
     }
     let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.cloned());
     Ok(Value::record(y, &inputs, move |grad| {
-        let factor = grad.to_dtype(products)?;
+        let factor = operand(&grad)?;
         if let Some(bias) = bias.filter(Value::wants_grad) {
             bias.add_grad(grad.sum(0)?)?;
         }
@@ -98,10 +128,15 @@ pub fn activated_linear_residual(
     bias: &Value,
     residual: &Value,
 ) -> Result<Value> {
-    if !cpu::has_kernels(x.tensor()) || in_bf16(&[x, weight, bias, residual]) {
-        return linear_residual(&kind.apply(x)?, weight, bias, residual);
+    let in_bf16 = in_bf16(&[x, weight, bias, residual]);
+    if !cpu::has_kernels(weight.tensor()) {
+        let x = if in_bf16 { x.with_rounded_gradient() } else { x.clone() };
+        return linear_residual(&kind.apply(&x)?, weight, bias, residual);
     }
     let _timed = profile::enter(Part::Linear);
+    if in_bf16 {
+        return layer(x, weight, Some(bias), Some(residual))?.apply_activated(kind);
+    }
     let active = activation::forward(x.tensor(), kind)?;
     let y = forward(&active, weight.tensor(), Some(bias.tensor()), Some(residual.tensor()))?;
     let inputs = [x, weight, bias, residual];
@@ -125,7 +160,8 @@ fn plain(x: &Tensor) -> Result<Layout> {
     Ok(Layout::plain(rows, columns))
 }
 
-fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
+/// Fails where shapes do not fit.
+fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<()> {
     let ((rows, inner), (out, w_inner)) = (x.dims2()?, weight.dims2()?);
     if inner != w_inner {
         bail!("linear: input width {inner}, but the weight is ({out}, {w_inner})");
@@ -140,6 +176,12 @@ fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<
     {
         bail!("linear: the residual is {:?}, the output ({rows}, {out})", residual.dims());
     }
+    Ok(())
+}
+
+fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
+    check(x, weight, bias, residual)?;
+    let (rows, out) = (x.dim(0)?, weight.dim(0)?);
     let bias = bias.map(cpu::read).transpose()?;
     let residual = residual.map(cpu::read).transpose()?;
     let mut y = match &residual {
@@ -205,21 +247,4 @@ fn add_bias_grad(bias: &Value, grad: &Tensor) -> Result<()> {
     let width = grad.dim(1)?;
     let sums = column_sum(&cpu::read(grad)?, width);
     bias.add_grad(Tensor::from_vec(sums, width, grad.device())?)
-}
-
-/// Sum over rows: (rows, width) → (width), in blocks whose size does not depend on the number of threads. candle's own
-/// sum over a leading dimension is 60 times slower.
-pub(super) fn column_sum(x: &[f32], width: usize) -> Vec<f32> {
-    const ROWS_PER_PARTIAL: usize = 128;
-    let partials: Vec<Vec<f32>> =
-        x.par_chunks(width * ROWS_PER_PARTIAL).map(|block| sum_of(block.chunks_exact(width), width)).collect();
-    sum_of(partials.iter().map(Vec::as_slice), width)
-}
-
-fn sum_of<'a>(rows: impl Iterator<Item = &'a [f32]>, width: usize) -> Vec<f32> {
-    let mut sums = vec![0f32; width];
-    for row in rows {
-        sums.iter_mut().zip(row).for_each(|(s, x)| *s += x);
-    }
-    sums
 }

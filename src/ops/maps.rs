@@ -4,12 +4,12 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu;
-use super::linear::column_sum;
 use super::profile::{self, Part};
 use super::reference;
 use super::segments::Segments;
 use super::simd::vectorised;
 use super::spec::Maps;
+use super::sum::column_sum;
 use super::tape::{Value, composed};
 
 impl Maps {
@@ -29,6 +29,7 @@ impl Maps {
 pub fn max_pool(x: &Value, maps: Maps, kernel: usize, stride: usize, padding: usize) -> Result<(Value, Maps)> {
     let _timed = profile::enter(Part::Convolution);
     let channels = maps.check(x.tensor())?;
+    let x = &x.widened()?;
     let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
     if kernel > maps.height + 2 * padding || kernel > maps.width + 2 * padding || padding >= kernel {
         bail!("max_pool: a kernel of {kernel} over {maps:?} with margins of {padding}");
@@ -89,6 +90,7 @@ pub fn max_pool(x: &Value, maps: Maps, kernel: usize, stride: usize, padding: us
 pub fn avg_pool(x: &Value, maps: Maps, kernel: usize) -> Result<(Value, Maps)> {
     let _timed = profile::enter(Part::Convolution);
     let channels = maps.check(x.tensor())?;
+    let x = &x.widened()?;
     let to = Maps { items: maps.items, height: maps.height / kernel, width: maps.width / kernel };
     if to.rows() == 0 {
         bail!("avg_pool: a kernel of {kernel} over {maps:?}");
@@ -136,7 +138,7 @@ pub fn mean_rows(x: &Value, segments: &Segments) -> Result<Value> {
     if rows != segments.rows() || segments.spans().any(|(_, length)| length == 0) {
         bail!("mean_rows: {rows} rows for {segments:?}");
     }
-    let segments = segments.clone();
+    let (x, segments) = (&x.widened()?, segments.clone());
     if !cpu::has_kernels(x.tensor()) {
         return composed(&[x], move |t| reference::mean_rows(t[0], &segments));
     }
@@ -175,6 +177,7 @@ vectorised! {
 pub fn depthwise_conv(x: &Value, maps: Maps, weight: &Value, bias: &Value) -> Result<Value> {
     let _timed = profile::enter(Part::Convolution);
     let channels = maps.check(x.tensor())?;
+    let x = &x.widened()?;
     let (outer, one, kernel, other) = weight.tensor().dims4()?;
     if outer != channels || one != 1 || kernel != other || kernel % 2 == 0 {
         bail!("depthwise_conv: {channels} channels and a weight of {:?}", weight.tensor().dims());

@@ -129,10 +129,25 @@ fn rows(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 2, 3, 1))?.contiguous()?.reshape(((), channels))
 }
 
-/// A convolution over rows, by candle's.
-pub(super) fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, shape: &Geometry) -> Result<Tensor> {
-    let y = rows(&planes(x, shape.from)?.conv2d(weight, shape.padding, shape.stride, 1, 1)?)?;
-    bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+/// A convolution over rows, by candle's; with `rounds` a product in bf16.
+pub(super) fn conv2d(x: &Tensor, weight: &Tensor, rounds: bool, shape: &Geometry) -> Result<Tensor> {
+    let conv = |x: &Tensor, weight: &Tensor| {
+        rows(&planes(x, shape.from)?.conv2d(weight, shape.padding, shape.stride, 1, 1)?)
+    };
+    if rounds { with_rounded_gradient(&conv(&operand(x)?, &operand(weight)?)?) } else { conv(x, weight) }
+}
+
+/// `x` rounded to bf16, as a product in that type reads it; the gradient passes as it is.
+pub(super) fn operand(x: &Tensor) -> Result<Tensor> {
+    let rounded = x.detach().to_dtype(DType::BF16)?.to_dtype(x.dtype())?;
+    rounded + (x - x.detach())?
+}
+
+/// `x`, whose gradient is rounded to bf16: that of a product in that type, where it is an operand of the next two.
+pub(super) fn with_rounded_gradient(x: &Tensor) -> Result<Tensor> {
+    // Both conversions round the gradient on its way back.
+    let rounded = x.to_dtype(DType::BF16)?.to_dtype(x.dtype())?;
+    (&rounded - rounded.detach())? + x.detach()
 }
 
 /// [`super::depthwise_conv`].

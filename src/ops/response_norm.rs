@@ -18,6 +18,7 @@ pub fn response_norm(x: &Value, maps: Maps, weight: &Value, bias: &Value) -> Res
     if rows != maps.rows() || weight.tensor().dims() != [channels] || bias.tensor().dims() != [channels] {
         bail!("response_norm: ({rows}, {channels}) for {maps:?}, weight {:?}", weight.tensor().dims());
     }
+    let x = &x.widened()?;
     if !cpu::has_kernels(x.tensor()) {
         return composed(&[x, weight, bias], move |t| reference::response_norm(t[0], t[1], t[2], maps));
     }

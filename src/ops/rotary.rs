@@ -12,7 +12,7 @@ use super::tape::{Value, composed};
 
 impl Rotary {
     /// Row r of `x` turned to place `positions[r]`: number i of a head's first half is paired with number i of its
-    /// second half. x: (rows, width) → the same.
+    /// second half. x: (rows, width) → the same, for products alone to read: in bf16 where those are.
     ///
     /// # Errors
     /// Shapes that do not fit, heads of an odd width.
@@ -23,15 +23,17 @@ impl Rotary {
             bail!("rotary: {rows} rows of {width} for {} places and {} heads", positions.len(), self.heads);
         }
         let (this, places) = (*self, positions.to_vec());
+        let x = &x.widened()?;
         if !cpu::has_kernels(x.tensor()) {
-            return composed(&[x], move |t| reference::rotary(t[0], &this, &places));
+            return composed(&[x], move |t| reference::rotary(t[0], &this, &places))?.as_operand();
         }
         let table = self.table(width, positions);
-        let (y, kept) = (self.turned(x.tensor(), &table, &places, 1.0)?, x.clone());
-        Ok(Value::record(y, &[x], move |grad| {
+        let (y, of_x) = (self.turned(x.tensor(), &table, &places, 1.0)?, x.grad());
+        let turned = Value::record(y, &[x], move |grad| {
             // A turn's gradient is turned back.
-            kept.add_grad(this.turned(&grad, &table, &places, -1.0)?)
-        }))
+            of_x.add(this.turned(&grad, &table, &places, -1.0)?)
+        });
+        turned.as_operand()
     }
 
     /// Cosine and sine of each pair, place by place up to the last one used.

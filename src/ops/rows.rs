@@ -1,6 +1,6 @@
 //! Looking up, adding and choosing rows: embeddings, positions, pooled tokens.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::cpu;
 use super::gradient::{Gradient, RowGradient};
@@ -26,6 +26,7 @@ pub fn embedding(table: &Value, rows: &[u32]) -> Result<Value> {
 /// Shapes that do not fit, a row outside the table.
 pub fn add_embedding(x: &Value, table: &Value, rows: &[u32]) -> Result<Value> {
     let _timed = profile::enter(Part::Embedding);
+    let x = &x.widened()?;
     let y = (x.tensor() + reference::select_rows(checked(table.tensor(), rows)?, rows)?)?;
     let inputs = [x, table];
     let (x, table, rows) = (x.clone(), table.clone(), rows.to_vec());
@@ -49,8 +50,8 @@ pub fn select_rows(x: &Value, rows: &[u32]) -> Result<Value> {
         }
         kept.update_grad(|before| {
             let before = match before {
-                Some(before) => before.into_dense()?,
-                None => kept.tensor().zeros_like()?,
+                Some(before) => cpu::widened(before.into_dense()?)?,
+                None => zero_grad(kept.tensor())?,
             };
             add_to_rows(before, &rows, &grad).map(Gradient::Dense)
         })
@@ -69,6 +70,7 @@ pub fn prepend(tokens: &Value, x: &Value, items: usize) -> Result<Value> {
         bail!("prepend: {:?} before {rows} rows of {items} items", tokens.tensor().dims());
     }
     let (k, n) = (tokens.tensor().elem_count() / width, rows / items);
+    let (tokens, x) = (&tokens.widened()?, &x.widened()?);
     let first = tokens.tensor().reshape((1, k, width))?.broadcast_as((items, k, width))?.contiguous()?;
     let y = Tensor::cat(&[first, x.tensor().reshape((items, n, width))?], 1)?.reshape((items * (k + n), width))?;
     let inputs = [tokens, x];
@@ -91,6 +93,8 @@ pub fn prepend(tokens: &Value, x: &Value, items: usize) -> Result<Value> {
 /// Widths that differ.
 pub fn concat_rows(a: &Value, b: &Value) -> Result<Value> {
     let _timed = profile::enter(Part::Embedding);
+    let same = a.tensor().dtype() == b.tensor().dtype();
+    let (a, b) = if same { (a, b) } else { (&a.widened()?, &b.widened()?) };
     let y = Tensor::cat(&[a.tensor(), b.tensor()], 0)?;
     let inputs = [a, b];
     let (a, b) = (a.clone(), b.clone());
@@ -104,6 +108,12 @@ pub fn concat_rows(a: &Value, b: &Value) -> Result<Value> {
         }
         Ok(())
     }))
+}
+
+/// Gradients of what is kept in bf16 are added up in f32.
+fn zero_grad(x: &Tensor) -> Result<Tensor> {
+    let dtype = if x.dtype() == DType::BF16 { DType::F32 } else { x.dtype() };
+    Tensor::zeros(x.shape(), dtype, x.device())
 }
 
 fn checked<'a>(table: &'a Tensor, rows: &[u32]) -> Result<&'a Tensor> {

@@ -17,6 +17,7 @@ pub fn scale_rows(x: &Value, scale: &Value) -> Result<Value> {
     if scale.tensor().dims() != [rows] {
         bail!("scale_rows: {rows} rows and a scale of {:?}", scale.tensor().dims());
     }
+    let (x, scale) = (&x.widened()?, &scale.widened()?);
     if !cpu::has_kernels(x.tensor()) {
         return composed(&[x, scale], |t| reference::scale_rows(t[0], t[1]));
     }
@@ -51,6 +52,7 @@ fn scaled(x: &Tensor, scale: &Tensor, each: usize) -> Result<Tensor> {
 /// # Errors
 /// Shapes that differ.
 pub fn add(a: &Value, b: &Value) -> Result<Value> {
+    let (a, b) = (&a.widened()?, &b.widened()?);
     let y = (a.tensor() + b.tensor())?;
     let inputs = [a, b];
     let (a, b) = (a.clone(), b.clone());
@@ -67,6 +69,7 @@ pub fn add(a: &Value, b: &Value) -> Result<Value> {
 /// # Errors
 /// Shapes that differ.
 pub fn multiply(a: &Value, b: &Value) -> Result<Value> {
+    let (a, b) = (&a.widened()?, &b.widened()?);
     let y = (a.tensor() * b.tensor())?;
     let inputs = [a, b];
     let (a, b) = (a.clone(), b.clone());

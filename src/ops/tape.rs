@@ -5,11 +5,13 @@
 //! recorded, frees each as it passes, lets products add straight into a gradient, and skips what nobody asks for.
 //! Losses stay with candle's: they are small.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 
 use candle_core::{DType, Result, Shape, Tensor, Var};
 
+use super::cpu;
+use super::gemm::Packed;
 use super::gradient::Gradient;
 use super::profile::{self, Part};
 use super::relevance::Relevance;
@@ -19,15 +21,51 @@ use super::relevance::Relevance;
 #[derive(Clone, Debug)]
 pub struct Value {
     tensor: Tensor,
-    tracked: Option<Tracked>,
+    grad: GradOf,
     products: DType,
+    /// Of a weight that several products use.
+    packed: Option<Rc<PackedWeight>>,
 }
 
+/// A weight rounded and packed for both ways in which products use it, each once for all of them.
+#[derive(Debug, Default)]
+struct PackedWeight {
+    forward: OnceCell<Packed>,
+    backward: OnceCell<Packed>,
+}
+
+/// Where the gradient of a value goes.
 #[derive(Clone, Debug)]
 struct Tracked {
     // Weak: the tape's steps hold values.
     tape: Weak<Tape>,
     slot: usize,
+}
+
+/// Where the gradient of a value goes, if anywhere: what a step holds that does not need the value's numbers, so that
+/// they can be freed.
+#[derive(Clone, Debug)]
+pub(super) struct GradOf(Option<Tracked>);
+
+impl GradOf {
+    /// As [`Value::add_grad`].
+    pub fn add(&self, grad: Tensor) -> Result<()> {
+        self.update(|before| match before {
+            None => Ok(Gradient::Dense(grad)),
+            Some(before) => before.plus(grad),
+        })
+    }
+
+    fn tape(&self) -> Option<Rc<Tape>> {
+        self.0.as_ref().and_then(|t| t.tape.upgrade())
+    }
+
+    fn update(&self, update: impl FnOnce(Option<Gradient>) -> Result<Gradient>) -> Result<()> {
+        let (Some(tape), Some(tracked)) = (self.tape(), &self.0) else { return Ok(()) };
+        let updated = update(tape.take_grad(tracked.slot))?;
+        tape.grads.borrow_mut()[tracked.slot] = Some(updated);
+        Ok(())
+    }
 }
 
 struct Step {
@@ -76,7 +114,7 @@ impl Tape {
     }
 
     fn value(self: &Rc<Self>, slot: usize, tensor: Tensor) -> Value {
-        Value { tracked: Some(Tracked { tape: Rc::downgrade(self), slot }), ..tensor.into() }
+        Value { grad: GradOf(Some(Tracked { tape: Rc::downgrade(self), slot })), ..tensor.into() }
     }
 
     fn fresh(self: &Rc<Self>, tensor: Tensor) -> Value {
@@ -161,7 +199,7 @@ impl From<Tensor> for Value {
     /// A constant, whose products are worked out as its numbers are.
     fn from(tensor: Tensor) -> Self {
         let products = tensor.dtype();
-        Self { tensor, tracked: None, products }
+        Self { tensor, grad: GradOf(None), products, packed: None }
     }
 }
 
@@ -197,8 +235,24 @@ impl Value {
         self.products
     }
 
+    /// A weight that does not change while this value lives, and that several products use: it is rounded and packed
+    /// for the first alone, where products are in bf16.
+    pub fn used_often(self) -> Self {
+        Self { packed: Some(Rc::default()), ..self }
+    }
+
+    /// The weight's transpose, (in, out), packed by `pack` if it was not before; `None` where it is not kept.
+    pub(super) fn packed_forward(&self, pack: impl FnOnce() -> Packed) -> Option<&Packed> {
+        self.packed.as_ref().map(|packed| packed.forward.get_or_init(pack))
+    }
+
+    /// The weight itself, (out, in), for gradients of inputs; otherwise as [`Self::packed_forward`].
+    pub(super) fn packed_backward(&self, pack: impl FnOnce() -> Packed) -> Option<&Packed> {
+        self.packed.as_ref().map(|packed| packed.backward.get_or_init(pack))
+    }
+
     fn tape(&self) -> Option<Rc<Tape>> {
-        self.tracked.as_ref().and_then(|t| t.tape.upgrade())
+        self.grad.tape()
     }
 
     /// The output of an operation on `inputs`. `backward` gets the gradient of the output and adds to those of inputs.
@@ -207,14 +261,24 @@ impl Value {
         inputs: &[&Value],
         backward: impl FnOnce(Tensor) -> Result<()> + 'static,
     ) -> Value {
+        Self::record_operand(tensor, inputs, move |grad| backward(cpu::widened(grad)?))
+    }
+
+    /// [`Self::record`] for a `backward` that takes a gradient in bf16 too, as one who reads the output in products
+    /// alone may leave it.
+    pub(super) fn record_operand(
+        tensor: Tensor,
+        inputs: &[&Value],
+        backward: impl FnOnce(Tensor) -> Result<()> + 'static,
+    ) -> Value {
         let products = if in_bf16(inputs) { DType::BF16 } else { tensor.dtype() };
         let Some(tape) = inputs.iter().find(|v| v.wants_grad()).and_then(|v| v.tape()) else {
             return Value::from(tensor).with_products(products);
         };
-        let slots = inputs.iter().filter_map(|v| v.tracked.as_ref()).map(|t| t.slot);
+        let slots = inputs.iter().filter_map(|v| v.grad.0.as_ref()).map(|t| t.slot);
         let leaves = slots.filter(|&slot| slot < tape.leaves).collect();
         let output = tape.fresh(tensor).with_products(products);
-        let slot = output.tracked.as_ref().map_or(usize::MAX, |t| t.slot);
+        let slot = output.grad.0.as_ref().map_or(usize::MAX, |t| t.slot);
         tape.steps.borrow_mut().push(Step {
             output: slot,
             leaves,
@@ -227,18 +291,17 @@ impl Value {
     /// Changes this value's gradient: `update` gets what is there and gives what shall be. Nothing where none is
     /// wanted.
     pub(super) fn update_grad(&self, update: impl FnOnce(Option<Gradient>) -> Result<Gradient>) -> Result<()> {
-        let (Some(tape), Some(tracked)) = (self.tape(), &self.tracked) else { return Ok(()) };
-        let updated = update(tape.take_grad(tracked.slot))?;
-        tape.grads.borrow_mut()[tracked.slot] = Some(updated);
-        Ok(())
+        self.grad.update(update)
     }
 
     /// Adds to this value's gradient. The caller must hold no other tensor on the storage of `grad`.
     pub(super) fn add_grad(&self, grad: Tensor) -> Result<()> {
-        self.update_grad(|before| match before {
-            None => Ok(Gradient::Dense(grad)),
-            Some(before) => before.plus(grad),
-        })
+        self.grad.add(grad)
+    }
+
+    /// Where its gradient goes.
+    pub(super) fn grad(&self) -> GradOf {
+        self.grad.clone()
     }
 
     /// The same numbers in another shape.
@@ -246,9 +309,9 @@ impl Value {
     /// # Errors
     /// Another count of numbers.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Value> {
-        let (input, before) = (self.clone(), self.tensor.shape().clone());
+        let (of_input, before) = (self.grad(), self.tensor.shape().clone());
         let y = self.tensor.reshape(shape.into())?;
-        Ok(Value::record(y, &[self], move |grad| input.add_grad(grad.reshape(before)?)))
+        Ok(Value::record(y, &[self], move |grad| of_input.add(grad.reshape(before)?)))
     }
 }
 
@@ -273,7 +336,7 @@ pub fn recomputed(x: &Value, weights: &[&Value], f: impl Fn(&Value) -> Result<Va
         let again = tape.fresh(input.tensor.clone()).with_products(input.products);
         f(&again)?.add_grad(grad)?;
         tape.run_back(mark, &mut |_, _| Ok(()))?;
-        let slot = again.tracked.as_ref().map_or(usize::MAX, |t| t.slot);
+        let slot = again.grad.0.as_ref().map_or(usize::MAX, |t| t.slot);
         match tape.take_grad(slot) {
             Some(grad) => input.add_grad(grad.into_dense()?),
             None => Ok(()),

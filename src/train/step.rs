@@ -108,7 +108,7 @@ impl TrainStep<'_> {
     /// chunk's steps are recorded in the first pass: it runs back first, and needs no second forward pass.
     fn backward(&self, batches: &[Batch], on_grad: &mut OnGrad) -> Result<LossOutput> {
         let tape = Tape::new(self.params.len());
-        let builder = Builder::train(self.params, &tape).products(self.products);
+        let builder = Builder::train(self.params, &tape).products(self.products).used_often(batches.len() > 1);
         let builder = builder.recompute(self.checkpoint_activations);
         let builder = self.noise.map_or(builder.clone(), |noise| builder.noise(noise));
         let model = ClipModel::new(self.config, &builder)?;

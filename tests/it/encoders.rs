@@ -17,7 +17,7 @@ use reportclip::model::{Builder, ClipModel, Part, freeze};
 use reportclip::ops::Tape;
 use reportclip::train::TrainStep;
 
-const CASES: [&str; 28] = [
+pub const CASES: [&str; 28] = [
     "chinese_clip",
     "dual_beit_bert",
     "dual_clip_roberta",
@@ -50,13 +50,13 @@ const CASES: [&str; 28] = [
 
 static CLIP: LazyLock<Loss> = LazyLock::new(|| Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both }));
 
-struct Case {
-    loaded: Loaded,
-    expected: HashMap<String, Tensor>,
+pub struct Case {
+    pub loaded: Loaded,
+    pub expected: HashMap<String, Tensor>,
     loss: Loss,
 }
 
-fn case(name: &'static str) -> Case {
+pub fn case(name: &'static str) -> Case {
     let folder = golden(&format!("encoders/{name}"));
     let expected = tensors(&folder.join("expected.safetensors"));
     let size = expected["pixel_values"].dim(3).unwrap();
@@ -90,11 +90,11 @@ fn case(name: &'static str) -> Case {
 }
 
 impl Case {
-    fn step(&self) -> TrainStep<'_> {
+    pub fn step(&self) -> TrainStep<'_> {
         TrainStep::new(&Single, &self.loaded.config, &self.loaded.params, &self.loss)
     }
 
-    fn batch(&self, from: usize, to: usize) -> Batch {
+    pub fn batch(&self, from: usize, to: usize) -> Batch {
         let take = |name: &str| self.expected[name].narrow(0, from, to - from).unwrap().flatten_all().unwrap();
         Batch {
             images: Images::Pixels(take("pixel_values").to_vec1().unwrap()),
@@ -106,7 +106,7 @@ impl Case {
         }
     }
 
-    fn pairs(&self) -> usize {
+    pub fn pairs(&self) -> usize {
         self.expected["input_ids"].dim(0).unwrap()
     }
 

@@ -57,11 +57,11 @@ impl AttentionPool {
     pub fn forward(&self, x: &Value, segments: &Segments) -> Result<Value> {
         let items = segments.items();
         let probe = self.probe.reshape((1, self.probe.tensor().elem_count()))?;
-        let q = ops::select_rows(&self.q.forward(&probe)?, &vec![0; items])?;
+        let q = ops::select_rows(&self.q.operand(&probe)?, &vec![0; items])?;
         let queries = Segments::even(items, 1);
         let attention = Attention { heads: self.heads, queries, keys: segments.clone(), causal: false, window: None };
-        let gathered = self.out.forward(&attention.apply(&q, &self.k.forward(x)?, &self.v.forward(x)?)?)?;
-        let hidden = self.fc1.forward(&self.norm.forward(&gathered)?)?;
+        let gathered = self.out.forward(&attention.apply(&q, &self.k.operand(x)?, &self.v.operand(x)?)?)?;
+        let hidden = self.fc1.operand(&self.norm.operand(&gathered)?)?;
         self.fc2.branch_end(None)?.activated_onto(&gathered, &hidden, self.activation)
     }
 }

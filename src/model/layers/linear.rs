@@ -52,6 +52,14 @@ impl Linear {
         }
     }
 
+    /// [`Self::forward`] for an output that only products, attention or an activation before a product read.
+    pub fn operand(&self, x: &Value) -> Result<Value> {
+        match self.adapter {
+            Some(_) => self.forward(x)?.as_operand(),
+            None => ops::linear_operand(x, &self.weight, self.bias.as_ref()),
+        }
+    }
+
     /// The layer at the end of a branch, each output multiplied by a number of `scale`, (out).
     pub fn branch_end(&self, scale: Option<&Value>) -> Result<BranchEnd> {
         let scaled = |x: &Value| scale.map_or_else(|| Ok(x.clone()), |scale| ops::scale_rows(x, scale));
@@ -64,6 +72,7 @@ impl Linear {
     fn adapter(&self, scale: Option<&Value>) -> Result<Option<Adapter>> {
         let Some(Adapter { a, b, scale: factor }) = &self.adapter else { return Ok(None) };
         let constant = Tensor::full(*factor as f32, b.tensor().dim(0)?, b.tensor().device())?;
+        let constant = constant.to_dtype(b.tensor().dtype())?;
         let b = ops::scale_rows(b, &constant.into())?;
         let b = scale.map_or_else(|| Ok(b.clone()), |scale| ops::scale_rows(&b, scale))?;
         Ok(Some(Adapter { a: a.clone(), b, scale: 1.0 }))

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -49,6 +49,8 @@ impl Noise {
         let (mut rng, kept) = (self.rng(name), (1.0 / (1.0 - rate)) as f32);
         let mask = (0..x.tensor().elem_count()).map(|_| if rng.random::<f64>() < rate { 0.0 } else { kept });
         let mask = Tensor::from_vec(mask.collect::<Vec<f32>>(), x.tensor().shape().clone(), x.tensor().device())?;
+        // f64 is what references are worked out in.
+        let mask = if x.tensor().dtype() == DType::F64 { mask.to_dtype(DType::F64)? } else { mask };
         ops::multiply(x, &mask.into())
     }
 

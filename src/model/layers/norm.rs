@@ -1,6 +1,6 @@
 //! Layer normalisation with learnt weight, and bias where the tower has one.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::Result;
 
 use crate::model::params::{Builder, Init};
 use crate::ops::{self, Value};
@@ -26,13 +26,17 @@ impl LayerNorm {
 
     /// x: (rows, width) → the same.
     pub fn forward(&self, x: &Value) -> Result<Value> {
-        match &self.bias {
-            Some(bias) => ops::layer_norm(x, &self.weight, bias, self.eps),
-            None => {
-                let zeros = Tensor::zeros(self.weight.tensor().shape(), DType::F32, x.tensor().device())?;
-                ops::layer_norm(x, &self.weight, &zeros.into(), self.eps)
-            }
-        }
+        ops::layer_norm(x, &self.weight, &self.bias()?, self.eps)
+    }
+
+    /// [`Self::forward`] for an output that only products read.
+    pub fn operand(&self, x: &Value) -> Result<Value> {
+        ops::layer_norm_operand(x, &self.weight, &self.bias()?, self.eps)
+    }
+
+    /// Zeros where there is none.
+    fn bias(&self) -> Result<Value> {
+        self.bias.clone().map_or_else(|| Ok(self.weight.tensor().zeros_like()?.into()), Ok)
     }
 
     /// All that a backward pass goes to.

@@ -114,7 +114,7 @@ impl TransformerBlock {
     fn forward(&self, x: &Value, segments: &Segments) -> Result<Value> {
         let normed = self.before_attention(x)?;
         let attention = Attention::within(segments, self.config.heads, self.config.causal);
-        let (q, k, v) = (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
+        let (q, k, v) = (self.q.operand(&normed)?, self.k.operand(&normed)?, self.v.operand(&normed)?);
         let bias = self.relative.as_ref().zip(self.config.relative.as_ref());
         let bias = bias.map(|(table, relative)| PositionBias {
             table: table.clone(),
@@ -132,8 +132,8 @@ impl TransformerBlock {
             return ops::select_rows(&self.forward(x, segments)?, pooled);
         }
         let normed = self.before_attention(x)?;
-        let q = self.q.forward(&ops::select_rows(&normed, pooled)?)?;
-        let (k, v) = (self.k.forward(&normed)?, self.v.forward(&normed)?);
+        let q = self.q.operand(&ops::select_rows(&normed, pooled)?)?;
+        let (k, v) = (self.k.operand(&normed)?, self.v.operand(&normed)?);
         let queries = Segments::even(pooled.len(), 1);
         let attention =
             Attention { heads: self.config.heads, queries, keys: segments.clone(), causal: false, window: None };
@@ -141,7 +141,7 @@ impl TransformerBlock {
     }
 
     fn before_attention(&self, x: &Value) -> Result<Value> {
-        if self.config.post_norm { Ok(x.clone()) } else { self.layer_norm1.forward(x) }
+        if self.config.post_norm { Ok(x.clone()) } else { self.layer_norm1.operand(x) }
     }
 
     fn after_attention(&self, attended: &Value, x: &Value) -> Result<Value> {
@@ -152,10 +152,10 @@ impl TransformerBlock {
         let x = self.out.branch_end(scale1)?.onto(x, attended)?;
         if self.config.post_norm {
             let x = self.layer_norm1.forward(&x)?;
-            let x = self.fc2.branch_end(scale2)?.activated_onto(&x, &self.fc1.forward(&x)?, self.config.activation)?;
+            let x = self.fc2.branch_end(scale2)?.activated_onto(&x, &self.fc1.operand(&x)?, self.config.activation)?;
             return self.layer_norm2.forward(&x);
         }
-        let hidden = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
+        let hidden = self.fc1.operand(&self.layer_norm2.operand(&x)?)?;
         self.fc2.branch_end(scale2)?.activated_onto(&x, &hidden, self.config.activation)
     }
 

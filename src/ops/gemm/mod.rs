@@ -8,7 +8,7 @@ mod operands;
 mod turn;
 
 pub use bf16::{Bf16Kernel, Bf16Support, bf16_support};
-pub(super) use bf16::{Epilogue, Factor, Output, Packed, product_bf16};
+pub(super) use bf16::{Epilogue, Factor, Output, Packed, narrow, product_bf16, widen};
 pub(super) use operands::{Into, Layout, Matrix, Threads};
 
 /// `dst = scale · a · b`, or with [`Into::Onto`] `dst += …`; `layout` says where in `dst`.

@@ -107,12 +107,12 @@ impl ModernBertBlock {
 
     /// x: (rows, width) → the same.
     fn forward(&self, x: &Value, segments: &Segments, positions: &[u32]) -> Result<Value> {
-        let normed = self.attention_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(x))?;
-        let turned = |layer: &Linear| self.rotary.apply(&layer.forward(&normed)?, positions);
+        let normed = self.attention_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.operand(x))?;
+        let turned = |layer: &Linear| self.rotary.apply(&layer.operand(&normed)?, positions);
         let attention = Attention { window: self.window, ..Attention::within(segments, self.rotary.heads, false) };
-        let attended = attention.apply(&turned(&self.q)?, &turned(&self.k)?, &self.v.forward(&normed)?)?;
+        let attended = attention.apply(&turned(&self.q)?, &turned(&self.k)?, &self.v.operand(&normed)?)?;
         let x = self.out.branch_end(None)?.onto(x, &attended)?;
-        let normed = self.mlp_norm.forward(&x)?;
+        let normed = self.mlp_norm.operand(&x)?;
         let hidden = self.activation.apply(&self.fc1.forward(&normed)?)?;
         self.fc2.branch_end(None)?.onto(&x, &ops::multiply(&hidden, &self.gate.forward(&normed)?)?)
     }

@@ -140,14 +140,14 @@ impl ConvNextBlock {
 
     fn forward(&self, x: &Value, maps: Maps) -> Result<Value> {
         let y = ops::depthwise_conv(x, maps, &self.depthwise.0, &self.depthwise.1)?;
-        let hidden = self.first.forward(&self.norm.forward(&y)?)?;
+        let normed = self.norm.operand(&y)?;
         let second = self.second.branch_end(self.layer_scale.as_ref())?;
         match &self.response_norm {
             Some((weight, bias)) => {
-                let active = self.activation.apply(&hidden)?;
+                let active = self.activation.apply(&self.first.forward(&normed)?)?;
                 second.onto(x, &ops::response_norm(&active, maps, weight, bias)?)
             }
-            None => second.activated_onto(x, &hidden, self.activation),
+            None => second.activated_onto(x, &self.first.operand(&normed)?, self.activation),
         }
     }
 }

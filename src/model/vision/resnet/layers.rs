@@ -162,7 +162,7 @@ impl AttentionPool {
         // Keys and values: each item's mean before its pixels.
         let rows = interleaved(items, pixels);
         let keys = |layer: &Linear| {
-            let (first, rest) = (layer.forward(&mean)?, layer.forward(&x)?);
+            let (first, rest) = (layer.operand(&mean)?, layer.operand(&x)?);
             ops::select_rows(&ops::concat_rows(&first, &rest)?, &rows)
         };
         let attention = Attention {
@@ -172,7 +172,7 @@ impl AttentionPool {
             causal: false,
             window: None,
         };
-        attention.apply(&self.q.forward(&mean)?, &keys(&self.k)?, &keys(&self.v)?)
+        attention.apply(&self.q.operand(&mean)?, &keys(&self.k)?, &keys(&self.v)?)?.widened()
     }
 }
 

@@ -78,7 +78,7 @@ impl VisionTower for Swin {
                 let to = Maps { height: maps.height / 2, width: maps.width / 2, ..maps };
                 let width = x.tensor().dim(1)?;
                 let together = ops::select_rows(&x, &quarters(maps, to))?.reshape((to.rows(), 4 * width))?;
-                (x, maps) = (reduction.forward(&norm.forward(&together)?)?, to);
+                (x, maps) = (reduction.forward(&norm.operand(&together)?)?, to);
             }
         }
         let segments = Segments::even(maps.items, maps.height * maps.width);
@@ -144,7 +144,7 @@ impl SwinBlock {
 
     fn forward(&self, x: &Value, maps: Maps) -> Result<Value> {
         let (rows, back) = self.windows(maps);
-        let normed = ops::select_rows(&self.layer_norm1.forward(x)?, &rows)?;
+        let normed = ops::select_rows(&self.layer_norm1.operand(x)?, &rows)?;
         let places = self.window * self.window;
         let attention = Attention::within(&Segments::even(rows.len() / places, places), self.heads, false);
         let bias = PositionBias {
@@ -152,10 +152,10 @@ impl SwinBlock {
             index: Arc::clone(&self.index),
             mask: (self.shift > 0).then(|| self.mask(maps, &rows)),
         };
-        let (q, k, v) = (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
+        let (q, k, v) = (self.q.operand(&normed)?, self.k.operand(&normed)?, self.v.operand(&normed)?);
         let attended = ops::select_rows(&attention.apply_biased(&q, &k, &v, Some(&bias))?, &back)?;
         let x = self.out.branch_end(None)?.onto(x, &attended)?;
-        let hidden = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
+        let hidden = self.fc1.operand(&self.layer_norm2.operand(&x)?)?;
         self.fc2.branch_end(None)?.activated_onto(&x, &hidden, self.activation)
     }
 

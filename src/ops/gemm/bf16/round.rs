@@ -88,6 +88,13 @@ pub(super) fn round<T: Number>(matrix: Matrix<T>, to: &mut Vec<f32>, threads: Th
     if turned { plain.transposed() } else { plain }
 }
 
+vectorised! {
+    /// `to[i]` = the nearest bf16 of `from[i]`.
+    fn narrow(from: &[f32], to: &mut [bf16]) {
+        from.iter().zip(to).for_each(|(&x, y)| *y = bf16::from_bits(bits(x)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

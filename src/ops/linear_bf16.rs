@@ -1,0 +1,155 @@
+//! Products with a weight in bf16, on the CPU: operands are rounded to it, sums and gradients of weights are in f32.
+
+use candle_core::{Result, Tensor};
+use half::bf16;
+
+use super::activation;
+use super::cpu;
+use super::gemm::{Epilogue, Factor, Into, Layout, Output, Packed, Threads, product_bf16};
+use super::gradient::Gradient;
+use super::operand::{Line, Operand};
+use super::simd::vectorised;
+use super::spec::Activation;
+use super::sum::{column_sum, column_sum_bf16};
+use super::tape::Value;
+
+/// What a product with a weight is made of. Shapes fit; all but `x` is f32.
+#[derive(Clone)]
+pub(super) struct Layer {
+    /// (rows, in), f32 or bf16.
+    pub x: Value,
+    /// (out, in)
+    pub weight: Value,
+    /// (out)
+    pub bias: Option<Value>,
+    /// (rows, out)
+    pub residual: Option<Value>,
+}
+
+impl Layer {
+    /// `residual + x · weightᵀ + bias`, in bf16 where `narrow`: (rows, out).
+    pub fn apply(self, narrow: bool) -> Result<Value> {
+        let y = self.forward(self.x.tensor(), narrow)?;
+        let this = self.clone();
+        Ok(Value::record_operand(y, &self.inputs(), move |grad| {
+            this.add_grads(&grad, || Ok(this.x.tensor().clone()))?;
+            if this.x.wants_grad() {
+                let (factor, weight) = (Operand::read(&grad)?, Operand::read(this.weight.tensor())?);
+                add_product(&this.x, factor.plain(), backward_factor(&this.weight, &weight))?;
+            }
+            this.residual.map_or(Ok(()), |residual| residual.add_grad(cpu::widened(grad)?))
+        }))
+    }
+
+    /// `residual + activation(x) · weightᵀ + bias`. Keeps `x` alone. Its gradient is left in bf16: products read it.
+    pub fn apply_activated(self, kind: Activation) -> Result<Value> {
+        let y = self.forward(&activation::rounded(self.x.tensor(), kind)?, false)?;
+        let this = self.clone();
+        Ok(Value::record(y, &self.inputs(), move |grad| {
+            this.add_grads(&grad, || activation::rounded(this.x.tensor(), kind))?;
+            if this.x.wants_grad() {
+                this.x.add_grad(this.grad_before(kind, &grad)?)?;
+            }
+            this.residual.map_or(Ok(()), |residual| residual.add_grad(grad))
+        }))
+    }
+
+    fn inputs(&self) -> Vec<&Value> {
+        [&self.x, &self.weight].into_iter().chain(&self.bias).chain(&self.residual).collect()
+    }
+
+    /// x: (rows, in), f32 or bf16.
+    fn forward(&self, x: &Tensor, narrow: bool) -> Result<Tensor> {
+        let (a, weight) = (Operand::read(x)?, Operand::read(self.weight.tensor())?);
+        let packed = self.weight.packed_forward(|| Packed::new(weight.transposed(), Threads::All));
+        let b = packed.map_or_else(|| weight.transposed(), Factor::from);
+        let bias = self.bias.as_ref().map(|bias| cpu::read(bias.tensor())).transpose()?;
+        let residual = self.residual.as_ref().map(|residual| cpu::read(residual.tensor())).transpose()?;
+        let (rows, out) = (a.rows(), weight.rows());
+        let add = |row: usize, column: usize, piece: &mut [f32]| {
+            if let Some(residual) = &residual {
+                add_piece(&residual[row * out + column..], piece);
+            }
+        };
+        let epilogue = Epilogue {
+            bias: bias.as_deref(),
+            then: if residual.is_some() { Some(&add) } else { None },
+            ..Epilogue::default()
+        };
+        let layout = Layout::plain(rows, out);
+        if narrow {
+            let mut y = vec![bf16::ZERO; rows * out];
+            product_bf16(Output::Bf16(&mut y, layout), a.plain(), b, epilogue, Threads::All);
+            return Tensor::from_vec(y, (rows, out), x.device());
+        }
+        let mut y = vec![0f32; rows * out];
+        product_bf16(Output::F32(&mut y, layout, Into::Over), a.plain(), b, epilogue, Threads::All);
+        Tensor::from_vec(y, (rows, out), x.device())
+    }
+
+    /// Adds to the gradients of weight and bias; `x` is asked for where the weight has one.
+    fn add_grads(&self, grad: &Tensor, x: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+        let factor = Operand::read(grad)?;
+        if let Some(bias) = self.bias.as_ref().filter(|bias| bias.wants_grad()) {
+            let sums = match factor.line() {
+                Line::F32(numbers) => column_sum(numbers, factor.columns()),
+                Line::Bf16(numbers) => column_sum_bf16(numbers, factor.columns()),
+            };
+            bias.add_grad(Tensor::from_vec(sums, factor.columns(), grad.device())?)?;
+        }
+        if self.weight.wants_grad() {
+            let x = x()?;
+            add_product(&self.weight, factor.transposed(), Operand::read(&x)?.plain())?;
+        }
+        Ok(())
+    }
+
+    /// The gradient of what goes through an activation before the product.
+    fn grad_before(&self, kind: Activation, grad: &Tensor) -> Result<Tensor> {
+        let (factor, weight) = (Operand::read(grad)?, Operand::read(self.weight.tensor())?);
+        let before = Operand::read(self.x.tensor())?;
+        let (before, slope) = (before.line(), activation::slope(kind));
+        let layout = Layout::plain(factor.rows(), weight.columns());
+        let then = |row: usize, column: usize, piece: &mut [f32]| {
+            slope(before, row * layout.columns + column, piece);
+        };
+        let mut dx = vec![bf16::ZERO; layout.rows * layout.columns];
+        let epilogue = Epilogue { then: Some(&then), ..Epilogue::default() };
+        let b = backward_factor(&self.weight, &weight);
+        product_bf16(Output::Bf16(&mut dx, layout), factor.plain(), b, epilogue, Threads::All);
+        Tensor::from_vec(dx, (layout.rows, layout.columns), grad.device())
+    }
+}
+
+vectorised! {
+    fn add_piece(from: &[f32], piece: &mut [f32]) {
+        piece.iter_mut().zip(from).for_each(|(y, x)| *y += x);
+    }
+}
+
+/// A weight as gradients of inputs are multiplied by it.
+fn backward_factor<'a>(weight: &'a Value, numbers: &'a Operand) -> Factor<'a> {
+    let packed = weight.packed_backward(|| Packed::new(numbers.plain(), Threads::All));
+    packed.map_or_else(|| numbers.plain(), Factor::from)
+}
+
+/// Adds `a · b` to the gradient of `value`, which has its shape: straight into it where there is one.
+fn add_product(value: &Value, a: Factor, b: Factor) -> Result<()> {
+    let (rows, columns) = value.tensor().dims2()?;
+    let layout = Layout::plain(rows, columns);
+    value.update_grad(|before| match before {
+        Some(before) => {
+            let sum = cpu::widened(before.into_dense()?)?;
+            let add = |sum: &mut [f32]| {
+                product_bf16(Output::F32(sum, layout, Into::Onto), a, b, Epilogue::default(), Threads::All);
+            };
+            cpu::write(&sum, add)?;
+            Ok(Gradient::Dense(sum))
+        }
+        None => {
+            let mut fresh = vec![0f32; rows * columns];
+            product_bf16(Output::F32(&mut fresh, layout, Into::Over), a, b, Epilogue::default(), Threads::All);
+            Tensor::from_vec(fresh, (rows, columns), value.tensor().device()).map(Gradient::Dense)
+        }
+    })
+}

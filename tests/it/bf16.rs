@@ -1,0 +1,387 @@
+//! Products in bf16. The reference is the same model in f64 without kernels, where the operands of every product are
+//! rounded to bf16 as the kernels round them: what is left between the two is rounding in f32, and a number here and
+//! there that f32 and f64 round to different neighbours. Figures behind tolerances are what was measured, times four or
+//! so.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use reportclip::loss::{
+    ClassLoss, ClipLoss, Direction, Inputs, Loss, MultiLabelLoss, MultiPositiveLoss, OBJECTIVES, PairTargets,
+    PromptFeatures, SiglipLoss,
+};
+use reportclip::model::checkpoint::Loaded;
+use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
+use reportclip::model::{Builder, ClipModel, freeze};
+use reportclip::ops::{self, Activation, Attention, Conv2d, Maps, Rotary, Segments, Tape, Value};
+use reportclip::train::TrainStep;
+
+use crate::common::{golden, load_golden, numbers, tensors};
+use crate::encoders;
+
+/// A fixed sequence of numbers between −1 and 1, in f32.
+fn wave(shape: &[usize], phase: f64) -> Tensor {
+    let number = |i: usize| ((i as f64 * 0.7 + phase).sin() * (i as f64 * 0.13 + phase).cos()) as f32;
+    Tensor::from_vec((0..shape.iter().product()).map(number).collect::<Vec<f32>>(), shape, &Device::Cpu).unwrap()
+}
+
+/// Output and gradients of `f` with products in bf16, of numbers in f32 or f64.
+fn on_tape(shapes: &[&[usize]], dtype: DType, f: impl Fn(&[&Value]) -> Result<Value>) -> Vec<Tensor> {
+    let tape = Tape::new(shapes.len());
+    let leaf = |(i, shape): (usize, &&[usize])| {
+        tape.leaf(i, wave(shape, i as f64 + 0.3).to_dtype(dtype).unwrap()).with_products(DType::BF16)
+    };
+    let leaves: Vec<Value> = shapes.iter().enumerate().map(leaf).collect();
+    let y = f(&leaves.iter().collect::<Vec<_>>()).unwrap();
+    let upstream = wave(y.tensor().dims(), 5.1).to_dtype(dtype).unwrap();
+    tape.backward([(&y, upstream)], &mut |_| Ok(())).unwrap();
+    let grad = |i| tape.take_grad(i).unwrap_or_else(|| panic!("no gradient for input {i}")).into_dense().unwrap();
+    std::iter::once(y.tensor().clone()).chain((0..shapes.len()).map(grad)).collect()
+}
+
+/// ‖a − b‖ / ‖b‖
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let square = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>();
+    let size = square(&mut b.iter().copied());
+    assert!(size > 0.0, "nothing to compare with");
+    (square(&mut a.iter().zip(b).map(|(a, b)| a - b)) / size).sqrt()
+}
+
+/// Kernels against f64 on rounded operands: by norm, for what an operation rounds on its way may flip.
+fn compare(name: &str, shapes: &[&[usize]], f: impl Fn(&[&Value]) -> Result<Value>) {
+    let (ours, exact) = (on_tape(shapes, DType::F32, &f), on_tape(shapes, DType::F64, &f));
+    for (i, (a, b)) in ours.iter().zip(&exact).enumerate() {
+        assert_eq!(a.dims(), b.dims(), "{name}");
+        assert!(i == 0 || a.dtype() == DType::F32, "{name}: gradient {i} is {:?}", a.dtype());
+        let off = distance(&numbers(a), &numbers(b));
+        assert!(off < 2e-4, "{name} {shapes:?}: number {i} (0: output, then gradients) is off by {off:e}");
+    }
+}
+
+/// The same where nothing is rounded between a product and what is compared: element by element.
+fn compare_exactly(name: &str, shapes: &[&[usize]], f: impl Fn(&[&Value]) -> Result<Value>) {
+    let (ours, exact) = (on_tape(shapes, DType::F32, &f), on_tape(shapes, DType::F64, &f));
+    for (i, (a, b)) in ours.iter().zip(&exact).enumerate() {
+        crate::common::assert_close(&format!("{name} {shapes:?} {i}"), a, b, 1e-5, 1e-6);
+    }
+}
+
+const SHAPES: [(usize, usize); 7] = [(1, 1), (1, 7), (5, 13), (17, 64), (33, 31), (130, 48), (257, 65)];
+
+#[test]
+fn linear_layers_agree_with_f64_on_rounded_operands() {
+    for (rows, inner) in SHAPES {
+        for out in [1, 9, 40] {
+            let shapes: [&[usize]; 4] = [&[rows, inner], &[out, inner], &[out], &[rows, out]];
+            compare_exactly("linear", &shapes[..3], |t| ops::linear(t[0], t[1], t[2]));
+            compare_exactly("linear_no_bias", &shapes[..2], |t| ops::linear_no_bias(t[0], t[1]));
+            compare_exactly("linear_residual", &shapes, |t| ops::linear_residual(t[0], t[1], t[2], t[3]));
+            for kind in [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+                compare("activated, of f32", &shapes, |t| ops::activated_linear_residual(t[0], kind, t[1], t[2], t[3]));
+                compare("activated, of bf16", &shapes, |t| {
+                    ops::activated_linear_residual(&t[0].as_operand()?, kind, t[1], t[2], t[3])
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_in_bf16_agrees_with_f64_on_rounded_operands() {
+    // Norm, three products of one operand, and a feed-forward layer whose hidden numbers are in bf16.
+    let f = |t: &[&Value]| {
+        let normed = ops::layer_norm_operand(t[0], t[1], t[2], 1e-5)?;
+        let [q, k, v] = [3, 4, 5].map(|i| ops::linear_operand(&normed, t[i], Some(t[2])));
+        let x = ops::add(&ops::multiply(&q?, &k?)?, &v?)?;
+        let hidden = ops::linear_operand(&x, t[6], None)?;
+        ops::activated_linear_residual(&hidden, Activation::Gelu, t[7], t[2], t[0])
+    };
+    let (w, inner) = (24, 40);
+    let shapes: [&[usize]; 8] = [&[19, w], &[w], &[w], &[w, w], &[w, w], &[w, w], &[inner, w], &[w, inner]];
+    compare("block", &shapes, f);
+    let kept = on_tape(&shapes, DType::F32, |t| ops::linear_operand(t[0], t[3], None))[0].dtype();
+    assert_eq!(kept, DType::BF16);
+}
+
+#[test]
+fn every_operation_takes_what_is_kept_in_bf16() {
+    let maps = Maps { items: 2, height: 3, width: 4 };
+    let (rows, width): (usize, usize) = (24, 8);
+    let segments = Segments::of_lengths([10, 14]);
+    let rotary = Rotary { heads: 2, theta: 1e4 };
+    let positions: Vec<u32> = (0..rows as u32).collect();
+    let attention = Attention::within(&segments, 2, false);
+    let x: &[usize] = &[rows, width];
+    let one = |name: &str, f: &dyn Fn(&Value) -> Result<Value>| {
+        // The gradient reaches the operation in f32 and, by way of an activation's product, in bf16.
+        compare(name, &[x], |t| f(&t[0].as_operand()?));
+        let (square, row): (&[usize], &[usize]) = (&[width, width], &[width]);
+        compare(name, &[x, square, row], |t| {
+            let y = f(&t[0].as_operand()?)?;
+            let residual = Value::from(y.tensor().zeros_like()?).widened()?;
+            ops::activated_linear_residual(&y, Activation::Silu, t[1], t[2], &residual)
+        });
+    };
+    one("as_operand", &|x| x.as_operand());
+    one("widened", &|x| x.widened());
+    one("reshape", &|x| x.reshape((rows / 2, 2 * width))?.reshape((rows, width)));
+    one("select_rows", &|x| ops::select_rows(x, &[3, 0, 3, 23, 7]));
+    one("concat_rows", &|x| ops::concat_rows(x, x));
+    one("prepend", &|x| ops::prepend(&Value::from(wave(&[width], 0.2).to_dtype(of(x))?), x, 2));
+    one("add_embedding", &|x| ops::add_embedding(x, &Value::from(wave(&[3, width], 0.2).to_dtype(of(x))?), &[1; 24]));
+    one("add", &|x| ops::add(x, x));
+    one("multiply", &|x| ops::multiply(x, x));
+    one("scale_rows", &|x| ops::scale_rows(x, &Value::from(wave(&[rows], 0.2).to_dtype(of(x))?)));
+    one("activation", &|x| Activation::Gelu.apply(x));
+    one("mean_rows", &|x| ops::mean_rows(x, &segments));
+    one("avg_pool", &|x| Ok(ops::avg_pool(x, maps, 2)?.0));
+    one("max_pool", &|x| Ok(ops::max_pool(x, maps, 2, 2, 0)?.0));
+    one("rotary", &|x| rotary.apply(x, &positions));
+    one("attention", &|x| attention.apply(x, x, x));
+    one("recomputed", &|x| ops::recomputed(x, &[], |x| ops::add(&Activation::Gelu.apply(x)?, x)));
+    one("layer_norm", &|x| {
+        let row = |phase| Ok::<_, candle_core::Error>(Value::from(wave(&[width], phase).to_dtype(of(x))?));
+        ops::layer_norm(x, &row(0.1)?, &row(0.2)?, 1e-5)
+    });
+    one("response_norm", &|x| {
+        let row = |phase| Ok::<_, candle_core::Error>(Value::from(wave(&[width], phase).to_dtype(of(x))?));
+        ops::response_norm(x, maps, &row(0.1)?, &row(0.2)?)
+    });
+    one("depthwise_conv", &|x| {
+        let weight = Value::from(wave(&[width, 1, 3, 3], 0.1).to_dtype(of(x))?);
+        ops::depthwise_conv(x, maps, &weight, &Value::from(wave(&[width], 0.2).to_dtype(of(x))?))
+    });
+}
+
+/// The type that constants need beside `x`.
+fn of(x: &Value) -> DType {
+    if x.tensor().dtype() == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
+#[test]
+fn convolutions_agree_with_f64_on_rounded_operands() {
+    // (kernel, stride, padding, bias, residual, relu)
+    let cases = [
+        (1, 1, 0, false, false, false),
+        (1, 1, 0, true, true, true),
+        (3, 1, 1, true, false, true),
+        (3, 2, 1, false, true, false),
+        (4, 4, 0, true, false, false),
+    ];
+    for (kernel, stride, padding, bias, residual, relu) in cases {
+        let maps = Maps { items: 3, height: 8, width: 9 };
+        let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+        let to = 3 * side(8) * side(9);
+        let shapes: [&[usize]; 4] = [&[maps.rows(), 5], &[7, 5, kernel, kernel], &[7], &[to, 7]];
+        let shapes: Vec<&[usize]> =
+            [true, true, bias, residual].iter().zip(shapes).filter(|s| *s.0).map(|s| s.1).collect();
+        compare_exactly(&format!("conv2d {kernel} {stride}"), &shapes, |t| {
+            let (bias, residual) = (bias.then(|| t[2]), residual.then(|| t[t.len() - 1]));
+            let conv = Conv2d { weight: t[1], bias, residual, stride, padding, relu };
+            Ok(conv.apply(t[0], maps)?.0)
+        });
+    }
+}
+
+struct Model {
+    name: &'static str,
+    loaded: Loaded,
+    pixels: Tensor,
+    ids: Tensor,
+}
+
+fn clip_model(name: &'static str) -> Model {
+    let expected = tensors(&golden(&format!("clip/{name}/expected.safetensors")));
+    Model::of(name, load_golden(&format!("clip/{name}")), &expected)
+}
+
+fn models() -> impl Iterator<Item = Model> {
+    let clip = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"].into_iter().map(clip_model);
+    clip.chain(encoders::CASES.into_iter().map(|name| {
+        let case = encoders::case(name);
+        Model::of(name, case.loaded, &case.expected)
+    }))
+}
+
+type Gradients = BTreeMap<String, Vec<f64>>;
+
+impl Model {
+    fn of(name: &'static str, loaded: Loaded, expected: &std::collections::HashMap<String, Tensor>) -> Self {
+        let ids = expected["input_ids"].to_dtype(DType::U32).unwrap();
+        Self { name, loaded, pixels: expected["pixel_values"].clone(), ids }
+    }
+
+    /// Features and gradients of every trained weight of the towers and their projections under `loss`, which looks at
+    /// features in f32.
+    fn gradients(&self, dtype: DType, products: DType, objective: &Objective) -> (Vec<f64>, Gradients) {
+        let params = &self.loaded.params;
+        let tape = Tape::new(params.len());
+        let builder = Builder::train(params, &tape).numbers(dtype).products(products);
+        let model = ClipModel::new(&self.loaded.config, &builder).unwrap();
+        let image = model.image_features(&self.pixels.to_dtype(dtype).unwrap()).unwrap();
+        let text = model.text_features(&self.ids).unwrap();
+        let grads = objective.gradients(&image, &text);
+        tape.backward([(&image, grads.0), (&text, grads.1)], &mut |_| Ok(())).unwrap();
+        let features = [&image, &text].iter().flat_map(|v| numbers(v.tensor())).collect();
+        let of_weights = params.numbered().filter(|(_, p)| p.trainable).filter_map(|(number, p)| {
+            let grad = tape.take_grad(number)?.into_dense().unwrap();
+            assert_eq!(grad.dtype(), dtype, "{}", p.spec.name);
+            Some((p.spec.name.clone(), numbers(&grad)))
+        });
+        (features, of_weights.collect())
+    }
+}
+
+/// A loss over features, and what it knows of the rows.
+struct Objective {
+    loss: Loss,
+    targets: PairTargets,
+    /// Sentences of each direction; the reports serve as sentences.
+    counts: Vec<usize>,
+}
+
+impl Objective {
+    fn of(kind: &str, pairs: usize) -> Self {
+        let direction = Direction::Both;
+        let loss = match kind {
+            "clip" => Loss::of(ClipLoss { label_smoothing: 0.1, direction }),
+            "siglip" => Loss::of(SiglipLoss { label_smoothing: 0.0 }),
+            "multi_positive" => Loss::of(MultiPositiveLoss { label_smoothing: 0.1, direction }),
+            "class" => Loss::of(ClassLoss { label_smoothing: 0.1, weights: None }),
+            "multi_label" => Loss::of(MultiLabelLoss { label_smoothing: 0.0 }),
+            other => panic!("{other} has no test here"),
+        };
+        let alike = |i: usize| if i / pairs == i % pairs { 1.0 } else { 0.5 / (1 + i / pairs + i % pairs) as f64 };
+        let targets = PairTargets {
+            classes: (0..pairs).map(|i| Some(i % 2)).collect(),
+            findings: (0..pairs).map(|i| vec![Some(i % 2 == 0)]).collect(),
+            likeness: (0..pairs * pairs).map(alike).collect(),
+        };
+        Self { loss, targets, counts: vec![1, pairs - 1] }
+    }
+
+    /// On image and text features, in their type, worked out in f32.
+    fn gradients(&self, image: &Value, text: &Value) -> (Tensor, Tensor) {
+        let var = |v: &Value| Var::from_tensor(&v.tensor().to_dtype(DType::F32).unwrap()).unwrap();
+        let (images, texts) = (var(image), var(text));
+        let [scale, bias] = [10f32, -5.0].map(|v| Tensor::new(v, &Device::Cpu).unwrap());
+        let inputs = Inputs {
+            image: &images,
+            text: self.loss.uses_reports().then_some(texts.as_tensor()),
+            scale: &scale,
+            bias: self.loss.uses_bias().then_some(&bias),
+            prompts: Some(PromptFeatures { sentences: &texts, counts: &self.counts }),
+            targets: &self.targets,
+        };
+        let mut grads = self.loss.forward(&inputs).unwrap().loss.backward().unwrap();
+        let mut take = |var: &Var, like: &Value| grads.remove(var).unwrap().to_dtype(like.tensor().dtype()).unwrap();
+        (take(&images, image), take(&texts, text))
+    }
+}
+
+/// ‖ours − reference‖ of all weights together, over the reference's norm, and of each where it is more than noise.
+fn assert_gradients(what: &str, ours: &Gradients, reference: &Gradients, whole: f64, each: f64) {
+    assert_eq!(ours.keys().collect::<Vec<_>>(), reference.keys().collect::<Vec<_>>(), "{what}");
+    let all = |g: &Gradients| g.values().flatten().copied().collect::<Vec<f64>>();
+    let off = distance(&all(ours), &all(reference));
+    assert!(off < whole, "{what}: gradients are off by {off:e} of their norm");
+    let size = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let norm = size(&all(reference));
+    for (name, grad) in ours {
+        assert!(size(grad) > 0.0 && size(grad).is_finite(), "{what}: the gradient of {name} is {}", size(grad));
+        // A key's bias shifts all scores of a row alike: its true gradient is 0, and both sides hold noise.
+        let expected = &reference[name];
+        if size(expected) > 1e-3 * norm {
+            let off = distance(grad, expected);
+            assert!(off < each, "{what}: the gradient of {name} is off by {off:e} of its norm");
+        }
+    }
+}
+
+#[test]
+fn every_tower_agrees_with_f64_on_rounded_operands_and_with_f32() {
+    for model in models() {
+        let objective = Objective::of("clip", model.ids.dim(0).unwrap());
+        let (features, ours) = model.gradients(DType::F32, DType::BF16, &objective);
+        let (exact_features, exact) = model.gradients(DType::F64, DType::BF16, &objective);
+        let off = distance(&features, &exact_features);
+        assert!(off < 1e-3, "{}: features are off by {off:e}", model.name);
+        assert_gradients(&format!("{} and f64", model.name), &ours, &exact, 2e-3, 1e-2);
+        let (_, unrounded) = model.gradients(DType::F32, DType::F32, &objective);
+        assert_gradients(&format!("{} and f32", model.name), &ours, &unrounded, 0.1, 0.5);
+        let trained = model.loaded.params.trainable().filter(|p| !p.spec.name.starts_with("logit_")).count();
+        assert_eq!(ours.len(), trained, "{}: every weight of the towers gets a gradient", model.name);
+    }
+}
+
+#[test]
+fn every_objective_agrees_with_f64_on_rounded_operands_and_with_f32() {
+    for kind in OBJECTIVES {
+        for model in [clip_model("quick_gelu_legacy_eos"), clip_model("odd_widths")] {
+            let objective = Objective::of(kind.name, model.ids.dim(0).unwrap());
+            let (_, ours) = model.gradients(DType::F32, DType::BF16, &objective);
+            let (_, exact) = model.gradients(DType::F64, DType::BF16, &objective);
+            assert_gradients(&format!("{} and f64", kind.name), &ours, &exact, 2e-3, 1e-2);
+            let (_, unrounded) = model.gradients(DType::F32, DType::F32, &objective);
+            assert_gradients(&format!("{} and f32", kind.name), &ours, &unrounded, 0.1, 0.5);
+        }
+    }
+}
+
+/// Gradients of a whole training step, by name.
+fn of_step(step: &TrainStep, batches: &[reportclip::data::Batch]) -> Gradients {
+    let (grads, _) = step.gradients(batches).unwrap();
+    grads.into_iter().map(|(name, grad)| (name, numbers(&grad.into_dense().unwrap()))).collect()
+}
+
+#[test]
+fn threads_and_recomputation_change_nothing_and_chunks_only_the_last_digits() {
+    for name in ["dual_vit_bert", "pair_vit_modernbert", "pair_resnet_bert", "dual_swin_bert", "siglip"] {
+        let case = encoders::case(name);
+        let step = TrainStep { products: DType::BF16, ..case.step() };
+        let whole = of_step(&step, &[case.batch(0, 3)]);
+        for threads in [1, 2, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            // A case of its own: weights do not pass from thread to thread.
+            let other = pool.install(|| {
+                let case = encoders::case(name);
+                of_step(&TrainStep { products: DType::BF16, ..case.step() }, &[case.batch(0, 3)])
+            });
+            assert!(whole == other, "{name}: {threads} threads");
+        }
+        let again = TrainStep { checkpoint_activations: true, ..step };
+        assert!(whole == of_step(&again, &[case.batch(0, 3)]), "{name}: recomputed");
+        let chunked = of_step(&step, &[case.batch(0, 1), case.batch(1, 3)]);
+        assert_gradients(name, &chunked, &whole, 1e-2, 5e-2);
+    }
+}
+
+#[test]
+fn adapters_dropout_and_frozen_towers_are_in_bf16_too() {
+    let model = clip_model("quick_gelu_legacy_eos");
+    let features = |freeze: FreezeConfig, products: DType| {
+        let mut loaded = load_golden(&format!("clip/{}", model.name));
+        freeze::apply(&freeze, &mut loaded.params);
+        let tape = Tape::new(loaded.params.len());
+        let b = Builder::train(&loaded.params, &tape).products(products);
+        let clip = ClipModel::new(&loaded.config, &b).unwrap();
+        let inference = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params).products(products)).unwrap();
+        let of = |clip: &ClipModel| {
+            let image = clip.image_features(&model.pixels).unwrap();
+            numbers(image.tensor()).into_iter().chain(numbers(clip.text_features(&model.ids).unwrap().tensor()))
+        };
+        let trained: Vec<f64> = of(&clip).collect();
+        // Twice, for what is packed by the first batch serves the second.
+        for _ in 0..2 {
+            assert_eq!(trained, of(&inference).collect::<Vec<_>>(), "inference");
+        }
+        trained
+    };
+    let all = FreezeConfig { image: FreezeDepth::All, text: FreezeDepth::All, ..FreezeConfig::NONE };
+    let (rough, exact) = (features(FreezeConfig::NONE, DType::BF16), features(FreezeConfig::NONE, DType::F32));
+    assert_eq!(rough, features(all, DType::BF16), "frozen towers");
+    let off = distance(&rough, &exact);
+    assert!(off > 1e-4 && off < 0.02, "bf16 is off f32 by {off:e}");
+}
