@@ -10,6 +10,7 @@ mod config;
 mod format;
 pub mod freeze;
 mod layers;
+mod param_spec;
 mod params;
 mod text;
 mod towers;
