@@ -4,13 +4,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use candle_core::DType;
+use candle_core::{DType, Device};
 
+use super::manifest_args::PrecisionArg;
 use super::output;
 use crate::bench::{self, DataBench, LoaderBench, PartFigures, Spread, TrainStepBench};
+use crate::config::Precision;
 use crate::device;
 use crate::dist::Collective;
 use crate::model::checkpoint;
+use crate::session::{PrecisionRequest, Products};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -52,9 +55,6 @@ pub(super) struct TrainStepArgs {
     /// Keep only each block's input for the backward pass
     #[arg(long)]
     checkpoint_activations: bool,
-    /// Products with weights in bf16, for GPUs
-    #[arg(long)]
-    bf16: bool,
     /// Tell seconds by operation, forward and backward; on a GPU each operation is waited for, which makes steps slower
     #[arg(long)]
     profile: bool,
@@ -96,9 +96,21 @@ pub(super) struct ModelArgs {
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto")]
     device: String,
+    #[command(flatten)]
+    precision: BenchPrecision,
     /// One line of JSON
     #[arg(long)]
     json: bool,
+}
+
+/// In which type products are worked out.
+#[derive(Debug, clap::Args)]
+pub(super) struct BenchPrecision {
+    #[command(flatten)]
+    asked: PrecisionArg,
+    /// As it was called before
+    #[arg(long, hide = true, conflicts_with = "precision")]
+    bf16: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -156,15 +168,14 @@ pub(super) struct LoaderArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct MatmulArgs {
-    /// Factors in bf16, for GPUs
-    #[arg(long)]
-    bf16: bool,
     /// Threads; default: as many as the machine has cores
     #[arg(long)]
     threads: Option<usize>,
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto")]
     device: String,
+    #[command(flatten)]
+    precision: BenchPrecision,
     /// One line of JSON
     #[arg(long)]
     json: bool,
@@ -198,13 +209,30 @@ pub(super) fn run(command: &Command, world: &dyn Collective) -> Result<()> {
     }
 }
 
-fn choose_device(name: &str, threads: Option<usize>, local: (usize, usize)) -> Result<candle_core::Device> {
+fn choose_device(name: &str, threads: Option<usize>, local: (usize, usize)) -> Result<Device> {
     if let Some(threads) = threads {
         device::use_threads(threads)?;
     }
     let (device, reason) = device::choose(name, local)?;
     tracing::debug!("device: {reason}");
     Ok(device)
+}
+
+impl BenchPrecision {
+    fn choose(&self, device: &Device) -> Products {
+        let request = PrecisionRequest::from(if self.bf16 { Precision::Bf16 } else { self.asked.precision });
+        let products = Products::choose(request, device);
+        products.tell_once(request);
+        products
+    }
+}
+
+/// As JSON, with what worked out the products.
+fn print_json(figures: impl serde::Serialize, products: &Products) -> Result<()> {
+    let mut figures = serde_json::to_value(figures)?;
+    figures["precision"] = products.kind().into();
+    figures["products"] = products.reason.as_str().into();
+    output::print_json(&figures)
 }
 
 /// One plain step of the model.
@@ -237,19 +265,20 @@ fn train_step(args: &TrainStepArgs, started: Instant, world: &dyn Collective) ->
         device::share_cores(world.local().1, crate::ops::online_cores())?;
     }
     let device = choose_device(&args.model.device, args.model.threads, world.local())?;
+    let products = args.model.precision.choose(&device);
     let bench = TrainStepBench {
         accum_freq: args.accum_freq,
         steps: args.steps,
         freeze_image: args.freeze_image,
         cached_features: args.cached_features,
         checkpoint_activations: args.checkpoint_activations,
-        products: if args.bf16 { DType::BF16 } else { DType::F32 },
+        products: products.dtype,
         profile: args.profile,
         ..model_bench(&args.model)?
     };
     let figures = bench::train_step(&bench, &device, started, world)?;
     if args.model.json {
-        return output::print_json(&serde_json::to_value(figures)?);
+        return print_json(figures, &products);
     }
     output::print(&format!(
         "step: {:.3} s (fastest {:.3}, slowest {:.3}; the first {:.3}), {:.2} pairs/s, {} MiB at most",
@@ -286,9 +315,11 @@ fn spread(s: &Spread) -> String {
 
 fn encode(EncodeArgs { model, steps }: &EncodeArgs) -> Result<()> {
     let device = choose_device(&model.device, model.threads, (0, 1))?;
-    let figures = bench::encode(&TrainStepBench { steps: *steps, ..model_bench(model)? }, &device)?;
+    let products = model.precision.choose(&device);
+    let bench = TrainStepBench { steps: *steps, products: products.dtype, ..model_bench(model)? };
+    let figures = bench::encode(&bench, &device)?;
     if model.json {
-        return output::print_json(&serde_json::to_value(figures)?);
+        return print_json(figures, &products);
     }
     output::print(&format!(
         "images: {}\ntexts: {}\n{} MiB at most",
@@ -340,9 +371,10 @@ fn loader(args: &LoaderArgs) -> Result<()> {
 
 fn matmul(args: &MatmulArgs) -> Result<()> {
     let device = choose_device(&args.device, args.threads, (0, 1))?;
-    let gflops = bench::matmul_gflops(&device, if args.bf16 { DType::BF16 } else { DType::F32 })?;
+    let products = args.precision.choose(&device);
+    let gflops = bench::matmul_gflops(&device, products.dtype)?;
     if args.json {
-        return output::print_json(&serde_json::json!({ "gflops": gflops }));
+        return print_json(serde_json::json!({ "gflops": gflops }), &products);
     }
     output::print(&format!("{gflops:.1} GFLOP/s"))
 }

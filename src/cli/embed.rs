@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-use super::manifest_args::ColumnArgs;
+use super::manifest_args::{ColumnArgs, PrecisionArg};
 use super::output;
 use crate::fs::may_write;
-use crate::search::{IndexContents, build};
+use crate::search::{IndexContents, IndexModel, build};
 use crate::session::RowSource;
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +51,8 @@ pub(super) struct Args {
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto")]
     device: String,
+    #[command(flatten)]
+    precision: PrecisionArg,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -69,7 +71,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         })),
         None => IndexContents::Files { images: args.images.clone(), texts: args.texts.clone() },
     };
-    let index = build(&contents, &args.model, &args.device, args.batch_size, args.keep_names)?;
+    let model = IndexModel {
+        name: &args.model,
+        device: &args.device,
+        precision: args.precision.precision,
+        batch_size: args.batch_size,
+    };
+    let index = build(&contents, model, args.keep_names)?;
     index.write(&args.out)?;
     let shapes: Vec<String> = index.tensors().map(|(name, t)| format!("{name} {:?}", t.dims())).collect();
     output::print(&format!("{}: {}", args.out.display(), shapes.join(", ")))

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::manifest_args::JudgeArgs;
 use super::{output, table};
 use crate::eval::{Evaluation, EvaluationReport, RetrievalOptions, RetrievalReport};
-use crate::session::{RowSource, Session, policy_of};
+use crate::session::{RowSource, policy_of};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -48,12 +48,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
         );
         evaluation = evaluation.with_probe(&RowSource { split: Some(split.clone()), ..source }, &policy)?;
     }
-    let model = Session::open(&judge.model, &judge.device)?;
+    let model = judge.open(&judge.model)?;
     if let Some(base) = &args.wise_ft {
-        let base = Session::open(base, &judge.device)?;
+        let base = judge.open(base)?;
         return print_mixtures(args, &evaluation.judge_mixtures(&model, &base, &args.alphas).context("--wise-ft")?);
     }
-    let other = judge.compare.as_ref().map(|other| Session::open(other, &judge.device)).transpose()?;
+    let other = judge.compare.as_ref().map(|other| judge.open(other)).transpose()?;
     print(args, &evaluation.judge(&model, other.as_ref())?)
 }
 

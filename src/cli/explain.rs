@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
+use super::manifest_args::PrecisionArg;
 use super::output;
 use crate::data::{Columns, Manifest, image};
 use crate::eval::{Explanation, Place, explain, place, relevance_map};
@@ -37,6 +38,8 @@ pub(super) struct Args {
     /// Write over an existing picture
     #[arg(long, requires = "out")]
     force: bool,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -46,7 +49,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(!args.text.trim().is_empty(), "--text is empty");
     args.out.as_ref().map_or(Ok(()), |path| may_write(path, args.force)).context("--out")?;
     // Gradients of attention are kept by the CPU's kernels alone.
-    let session = Session::open(&args.model, "cpu")?;
+    let session = Session::open(&args.model, "cpu")?.in_precision(args.precision.precision);
     let picture = image::read(&args.image)?;
     let found = explain(&session, &picture, &args.text)?;
     let place = match &args.data {

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::config::Precision;
 use crate::data::Columns;
 use crate::data::table::format_names;
-use crate::session::RowSource;
+use crate::session::{RowSource, Session};
 
 /// What may be given as a manifest.
 pub(super) fn manifest_help() -> String {
@@ -49,6 +50,19 @@ pub(super) struct ColumnArgs {
     pub label_column: String,
 }
 
+/// In which type products are worked out.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct PrecisionArg {
+    /// Operands of products: "f32", or "bf16" where the GPU or the CPU (AMX, AVX512-BF16) has them
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub precision: Precision,
+}
+
+/// A type of products, as `train.precision` names it.
+pub(super) fn precision(word: &str) -> Result<Precision, String> {
+    Precision::find(word).ok_or_else(|| format!("allowed are {}", Precision::WORDS.join(" and ")))
+}
+
 /// How models are judged on a manifest.
 #[derive(Debug, clap::Args)]
 pub(super) struct JudgeArgs {
@@ -72,9 +86,18 @@ pub(super) struct JudgeArgs {
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto")]
     pub device: String,
+    #[command(flatten)]
+    pub precision: PrecisionArg,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+impl JudgeArgs {
+    /// A model, opened as these arguments say.
+    pub fn open(&self, model: &str) -> anyhow::Result<Session> {
+        Ok(Session::open(model, &self.device)?.in_precision(self.precision.precision))
+    }
 }
 
 impl ColumnArgs {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use super::manifest_args::precision;
 use super::output;
+use crate::config::Precision;
 use crate::search::{Hit, Index, Query, check_model, search};
 use crate::session::Session;
 
@@ -34,6 +36,9 @@ pub(super) struct Args {
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Operands of products, "f32" or "bf16"; default as in the index
+    #[arg(long, value_parser = precision)]
+    precision: Option<Precision>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -47,7 +52,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     let index = Index::open(&args.index)?;
     let model = args.model.as_deref().unwrap_or(&index.source.model);
-    let session = Session::open(model, &args.device)?;
+    let precision = args.precision.unwrap_or(index.source.precision);
+    let session = Session::open(model, &args.device)?.in_precision(precision);
     check_model(&index.source, model, args.model.is_some()).with_context(|| args.index.display().to_string())?;
     let found = search(&index, &session, query, args.k).with_context(|| args.index.display().to_string())?;
     if args.json {

@@ -9,7 +9,7 @@ use super::manifest_args::JudgeArgs;
 use super::{output, table};
 use crate::data::{Blank, LabelPolicy, Prompts, Uncertain};
 use crate::eval::{Classification, ZeroShotOptions, ZeroShotRequest};
-use crate::session::{Session, policy_of};
+use crate::session::policy_of;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     let prompts = Prompts::open(&args.prompts)?;
     let on = Classification::on(&judge.data.source(), &policy_of(&judge.model)?, prompts, &request)?;
-    let of = |model: &str| on.judge(&Session::open(model, &judge.device)?);
+    let of = |model: &str| on.judge(&judge.open(model)?);
     let model = of(&judge.model)?;
     let difference = match &judge.compare {
         Some(other) => Some(on.difference(&model, &of(other)?)?),

@@ -7,9 +7,9 @@ use super::kind::Kind;
 pub enum MayDiffer {
     /// Nowhere: it changes the weights of a step.
     Never,
-    /// When a run is resumed, though it decides which step is the best or when the run ends: finished runs that differ
-    /// in it are not alike.
-    WhatIsBest,
+    /// When a run is resumed, though it decides which step is the best, when the run ends or how products are rounded:
+    /// finished runs that differ in it are not alike.
+    OnResumeWithOtherFigures,
     /// When a run is resumed: it changes how a run is watched, saved or paused.
     OnResume,
     /// Also between the processes that train together: it belongs to the machine.
@@ -71,9 +71,9 @@ impl Key {
         self.may_differ(MayDiffer::OnResume)
     }
 
-    /// May be changed when a run is resumed, and decides which step is the best.
-    pub(super) const fn on_resume_for_the_best(self) -> Self {
-        self.may_differ(MayDiffer::WhatIsBest)
+    /// May be changed when a run is resumed, and changes its figures.
+    pub(super) const fn on_resume_with_other_figures(self) -> Self {
+        self.may_differ(MayDiffer::OnResumeWithOtherFigures)
     }
 
     /// May differ from machine to machine.

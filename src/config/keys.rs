@@ -246,7 +246,7 @@ pub const KEYS: &[Key] = &[
     )
     .on_resume(),
     key("train.eval_every", Kind::Span, "\"1 epochs\"", "How often to validate; also at the start and at the end")
-        .on_resume_for_the_best(),
+        .on_resume_with_other_figures(),
     key(
         "train.checkpoint_every",
         Kind::Span,
@@ -268,7 +268,7 @@ pub const KEYS: &[Key] = &[
         "0",
         "Stop after this many validations without a new best; 0 = never",
     )
-    .on_resume_for_the_best(),
+    .on_resume_with_other_figures(),
     key("train.clip_grad_norm", Kind::Float(0.0, INF), "1.0", "Largest norm of the whole gradient; 0 = no clipping"),
     key(
         "train.ema",
@@ -289,8 +289,17 @@ pub const KEYS: &[Key] = &[
         "train.precision",
         Kind::OneOf(Precision::WORDS),
         "\"f32\"",
-        "Numbers in products with weights; all else is f32. bf16 is for GPUs: on CPUs it is right and slow",
-    ),
+        "Operands of products, convolutions and attention; sums, weights, norms, residual stream and loss are f32. bf16 \
+         is faster on GPUs and on CPUs with AMX or AVX512-BF16; other CPUs stay in f32 and say so",
+    )
+    .on_resume_with_other_figures(),
+    key(
+        "train.emulate_bf16",
+        Kind::Bool,
+        "false",
+        "On CPUs without products in bf16: round as they do, which is slow; for tests and studies",
+    )
+    .on_resume_with_other_figures(),
     key(
         "train.rank_timeout",
         Kind::Int(1, 86400),

@@ -107,6 +107,7 @@ pub struct TrainConfig {
     pub checkpoint_activations: bool,
     pub tensorboard: bool,
     pub precision: Precision,
+    pub emulate_bf16: bool,
     /// Seconds.
     pub rank_timeout: u64,
     pub log_every: u64,

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::identity::RowIdentity;
 use super::index::{ColumnNames, Index, IndexSource};
+use crate::config::Precision;
 use crate::data::{ImageFiles, ImageSource, Row};
 use crate::digest::{Depth, hex, sha256};
 use crate::hub::{ModelFiles, Source};
@@ -33,12 +34,26 @@ const BYTES_OF_IDENTITY: usize = 160;
 /// Largest logits_per_image that is kept: 1 GiB. What is left out is one product of the two embeddings.
 const MOST_LOGITS: usize = 1 << 28;
 
-/// Encodes `contents` by the model `name` (a folder or hub id) on `device`, `batch_size` at once. Names of images,
-/// which may be names of patients, are written into the index only if `keep_names`.
+/// By what an index is made.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexModel<'a> {
+    /// Folder or hub id of the model.
+    pub name: &'a str,
+    /// "auto", "cpu", "cuda" or "cuda:N".
+    pub device: &'a str,
+    /// In which type products are asked for.
+    pub precision: Precision,
+    /// Items at once.
+    pub batch_size: usize,
+}
+
+/// Encodes `contents` by `model`. Names of images, which may be names of patients, are written into the index only if
+/// `keep_names`.
 ///
 /// # Errors
 /// Nothing to embed; a model, a manifest or an image that cannot be read.
-pub fn build(contents: &IndexContents, name: &str, device: &str, batch_size: usize, keep_names: bool) -> Result<Index> {
+pub fn build(contents: &IndexContents, model: IndexModel, keep_names: bool) -> Result<Index> {
+    let name = model.name;
     let mut source = source(contents, name);
     let policy = policy_of(name)?;
     let (rows, lines) = (source.manifest_rows()?, source.lines()?);
@@ -54,10 +69,11 @@ pub fn build(contents: &IndexContents, name: &str, device: &str, batch_size: usi
     } else {
         source.images.clear();
     }
-    let session = Session::open(name, device)?;
+    let session = Session::open(name, model.device)?.in_precision(model.precision);
+    source.precision = session.precision();
     // The commit of a repository that was not in the cache is known only now.
     source.model_content = model_content(name)?;
-    let encoder = session.encoder(batch_size)?;
+    let encoder = session.encoder(model.batch_size)?;
     let image_embeds = if images.is_empty() { None } else { Some(encoder.images(&images)?) };
     let text_embeds = if texts.is_empty() { None } else { Some(encoder.texts(&texts)?) };
     let logits_per_image = match (&image_embeds, &text_embeds) {
@@ -87,6 +103,7 @@ pub(super) fn source(contents: &IndexContents, model: &str) -> IndexSource {
         images: Vec::new(),
         image_contents: Vec::new(),
         model_content: None,
+        precision: Precision::F32,
         texts: None,
         rows: None,
     };

@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::identity::RowIdentity;
+use crate::config::Precision;
 use crate::data::{Columns, Manifest, ReportPolicy, Row};
 use crate::fs::replace_with;
 use crate::session::RowSource;
@@ -33,6 +34,9 @@ pub struct IndexSource {
     /// Digest of the model's files, or its commit; older indexes do not say.
     #[serde(default)]
     pub model_content: Option<String>,
+    /// In which type products were worked out; older indexes, which do not say, had them in f32.
+    #[serde(default = "f32")]
+    pub precision: Precision,
     /// Where the text file is, if it is of one.
     pub texts: Option<PathBuf>,
     /// What each row was made from; indexes of older versions do not say.
@@ -53,6 +57,10 @@ pub struct ColumnNames {
     pub split_column: String,
     #[serde(default = "label")]
     pub label_column: String,
+}
+
+fn f32() -> Precision {
+    Precision::F32
 }
 
 fn study_id() -> String {

@@ -5,7 +5,7 @@ mod find;
 mod identity;
 mod index;
 
-pub use build::{IndexContents, build};
+pub use build::{IndexContents, IndexModel, build};
 pub use find::{Found, Hit, Query, check_model, search};
 pub use identity::RowIdentity;
 pub use index::{ColumnNames, Index, IndexSource};

@@ -8,6 +8,7 @@ mod frozen;
 mod inspect;
 mod open;
 mod opened;
+mod precision;
 mod processor;
 mod rows;
 
@@ -17,5 +18,6 @@ pub use frozen::{Frozen, image_features_change};
 pub use inspect::{Fetched, Inspected, TokenizerSummary, fetch, inspect, verify};
 pub use open::{open_model, policy_of};
 pub use opened::Session;
+pub use precision::{PrecisionRequest, Products};
 pub use processor::open_tokenizer;
 pub use rows::RowSource;

@@ -5,6 +5,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::encode::{Embeddings, Encoder};
 use super::folder::ModelFolder;
+use super::precision::{PrecisionRequest, Products, precision_of};
+use crate::config::Precision;
 use crate::dist::Single;
 use crate::model::{Builder, ClipModel, Params};
 
@@ -35,6 +37,20 @@ pub struct Session {
 }
 
 impl Session {
+    /// The same, with products in the type that is asked for, as far as the machine has them; f32 where nobody asks.
+    #[must_use]
+    pub fn in_precision(self, request: impl Into<PrecisionRequest>) -> Self {
+        let request = request.into();
+        let products = Products::choose(request, &self.device);
+        products.tell_once(request);
+        Self { products: products.dtype, ..self }
+    }
+
+    /// In which type its products are worked out.
+    pub fn precision(&self) -> Precision {
+        precision_of(self.products)
+    }
+
     /// Its towers for inference.
     ///
     /// # Errors

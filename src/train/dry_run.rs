@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 
 use super::plan::Plan;
 use super::prepare::Prepared;
-use super::setup::products;
 use super::step::TrainStep;
 use crate::config::Config;
 use crate::data::OnError;
@@ -44,7 +43,7 @@ pub fn try_first_step(config: &Config, prepared: &Prepared, plan: &Plan, world: 
     let started = Instant::now();
     let step = TrainStep {
         supervision: Some(&prepared.supervision),
-        products: products(config),
+        products: prepared.products.dtype,
         checkpoint_activations: config.train.checkpoint_activations,
         frozen: Some(&prepared.frozen),
         ..TrainStep::new(world, &prepared.folder.config, &prepared.params, &loss)

@@ -26,6 +26,7 @@ pub(super) fn agree(world: &dyn Collective, config: &Config, prepared: &Prepared
         ("the pairs' fingerprint".into(), prepared.pairs_fingerprint.clone()),
         ("the labels' and prompts' fingerprint".into(), of_labels(config, prepared)),
         ("the weights' fingerprint".into(), of_weights(&prepared.params)?),
+        ("the type of products".into(), prepared.products.kind().into()),
     ]);
     // Paths may differ: what they lead to is compared.
     let compared = |key: &&Key| key.may_differ != MayDiffer::BetweenRanks && !key.leads_somewhere();

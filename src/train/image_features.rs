@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
-use super::setup::products;
 use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
@@ -49,7 +48,7 @@ impl Trainer<'_> {
             return Ok(None);
         }
         let mut layers = format!("{:?} {frozen:?}", self.folder.config.vision);
-        if products(self.config) == DType::BF16 {
+        if self.products == DType::BF16 {
             layers.push_str(" in bf16");
         }
         let key = key(&layers, &self.state.params, &self.train, &self.train_images)?;
@@ -85,7 +84,7 @@ impl Trainer<'_> {
     /// Each rank works out its share of each round; all that write get all. Rows whose image cannot be read stay
     /// missing: the step that needs one tells of it.
     fn fill(&mut self, cache: Option<&FeatureCache>, width: usize, missing: Vec<u32>) -> Result<Option<Stopped>> {
-        let weights = Builder::eval(&self.state.params).products(products(self.config));
+        let weights = Builder::eval(&self.state.params).products(self.products);
         let model = ClipModel::new(&self.folder.config, &weights)?;
         let size = self.folder.config.vision.image_size();
         let round = self.config.eval.batch_size * self.world.size();
@@ -142,7 +141,7 @@ fn path(config: &Config, run: Option<&Path>, key: &str) -> PathBuf {
     folder.join(format!("{}.f32", &key[..16]))
 }
 
-/// Over all that the features depend on: the frozen layers' shape and weights, preprocessing, and what the images of
+/// Over all that the features depend on: the frozen layers' shape, type of products and weights, preprocessing, and what the images of
 /// the training rows hold.
 fn key(layers: &str, params: &Params, dataset: &Dataset, images: &str) -> Result<String> {
     let mut print = ContentHash::default();

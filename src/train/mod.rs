@@ -36,6 +36,5 @@ pub use prepare::{Prepared, prepare};
 pub use records::BestStep;
 pub use resume::{Resume, check_same_config, find_run};
 pub use run::{Outcome, train};
-pub use setup::products;
 pub use step::TrainStep;
 pub use supervision::Supervision;

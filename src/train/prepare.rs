@@ -23,7 +23,7 @@ use crate::metrics::Metric;
 use crate::model::freeze::FreezeDepth;
 use crate::model::lora;
 use crate::model::{ClipConfig, Params};
-use crate::session::{Frozen, ModelFolder, open_model};
+use crate::session::{Frozen, ModelFolder, Products, open_model};
 use crate::track::Note;
 
 /// Ready to train.
@@ -48,6 +48,8 @@ pub struct Prepared {
     pub device: Device,
     /// Which device, and why that one.
     pub device_reason: String,
+    /// In which type products are worked out, and why.
+    pub products: Products,
     /// Lines to tell once: automatic choices with their reasons, warnings.
     pub notes: Vec<Note>,
     /// SHA-256 over the pairs of both splits: names of images, reports, splits.
@@ -71,6 +73,8 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     };
     notes.push(Note::choice(format!("device: {reason}")));
     let device_reason = reason;
+    let products = Products::choose((&config.train).into(), &device);
+    notes.push(Note::choice(&products.reason));
     let eps = config.loss.label_smoothing.from.max(config.loss.label_smoothing.to);
     if eps > 0.2 {
         notes.push(Note::warning(format!("label_smoothing is {eps}; above 0.2 most of the loss is its floor")));
@@ -153,6 +157,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         val: splits.val,
         device,
         device_reason,
+        products,
         notes,
         skipped: splits.skipped,
     })

@@ -15,6 +15,9 @@ pub struct RunRecord {
     pub seed: u64,
     /// Device and why.
     pub device: String,
+    /// In which type products were worked out, and why.
+    #[serde(default)]
+    pub products: String,
     /// SHA-256 over all that training takes from the data.
     pub data_fingerprint: String,
     /// Training and validation pairs.
@@ -65,6 +68,9 @@ pub struct Progress {
     pub step: u64,
     /// Steps in all, as planned: the schedule depends on it.
     pub total_steps: u64,
+    /// In which type the products of the last steps were worked out; older checkpoints do not say.
+    #[serde(default)]
+    pub products: Option<String>,
     /// SHA-256 over all that training takes from the data.
     pub data_fingerprint: String,
     /// The step of the last validation.

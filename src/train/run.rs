@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use super::prepare::Prepared;
 use super::records::BestStep;
 use super::resume::Resume;
-use super::setup::products;
 use super::step::TrainStep;
 use super::stop::{self, Cause, Stopped};
 use super::thaw;
@@ -168,7 +167,7 @@ impl Trainer<'_> {
         let step = TrainStep {
             supervision: Some(&self.supervision),
             noise: Some(&noise),
-            products: products(config),
+            products: self.products,
             checkpoint_activations: config.train.checkpoint_activations,
             frozen: Some(&self.frozen),
             ..TrainStep::new(&*self.world, &self.folder.config, &self.state.params, &loss)

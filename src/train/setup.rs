@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use candle_core::DType;
 
 use super::chance::ChanceWatch;
 use super::checkpoint;
@@ -18,12 +17,13 @@ use super::run_writer::RunWriter;
 use super::state::State;
 use super::thaw;
 use super::trainer::Trainer;
-use crate::config::{Config, Precision};
+use crate::config::Config;
 use crate::dist::Collective;
 use crate::error::Interrupted;
 use crate::model::Params;
 use crate::optim::{AdamW, AdamWOptions, Ema};
-use crate::track::RunFolder;
+use crate::session::Products;
+use crate::track::{Event, Note, RunFolder};
 
 impl<'a> Trainer<'a> {
     /// A trainer that stands at step 0, or where the first rank's `checkpoint` does.
@@ -41,13 +41,14 @@ impl<'a> Trainer<'a> {
             // Every rank ends here, as one.
             Interrupted("stopped, as asked, while the images were read; no step was made".into())
         })?;
-        let Prepared { params, folder, train, mut val, device, skipped, device_reason, .. } = prepared;
+        let Prepared { params, folder, train, mut val, device, skipped, device_reason, products, .. } = prepared;
         let progress = Progress { total_steps: plan.total_steps, data_fingerprint: data.hex(), ..Progress::default() };
         let mut state = fresh_state(config, &plan, params, progress)?;
         let pairs = (train.rows.len(), val.len());
         // With all that is ever trained.
         let parameters = state.params.count();
         let restored = world.from_first(|| Ok(checkpoint.is_some()))?;
+        let mut changed = None;
         if restored {
             checkpoint::restore(&*world, checkpoint, &mut state)?;
             if state.progress.data_fingerprint != data.hex() {
@@ -55,15 +56,18 @@ impl<'a> Trainer<'a> {
                 return Err(data.refused(before.as_ref()));
             }
             goes_on(&mut state.progress, &plan)?;
+            changed = other_products(&state.progress, &products);
             // As in the run that was not stopped: what could not be read takes no part any more.
             let skipped = &state.progress.skipped;
             val.retain(|row| !skipped.contains(&SkippedRow::new("val", row.origin().number, row.line)));
         }
+        state.progress.products = Some(products.kind().into());
         let record = RunRecord {
             version: env!("CARGO_PKG_VERSION").into(),
             revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
             seed: config.seed,
             device: device_reason,
+            products: products.reason.clone(),
             data_fingerprint: state.progress.data_fingerprint.clone(),
             pairs,
             parameters,
@@ -93,9 +97,11 @@ impl<'a> Trainer<'a> {
             train_images: data.train_images,
             folder,
             device,
+            products: products.dtype,
             writer,
             world,
         };
+        changed.map_or(Ok(()), |text| trainer.emit(&Event::Note(Note::warning(text))))?;
         if restored {
             trainer.restore_best()?;
         } else {
@@ -129,9 +135,15 @@ fn goes_on(progress: &mut Progress, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// In which type `config` has products with weights worked out.
-pub fn products(config: &Config) -> DType {
-    if config.train.precision == Precision::Bf16 { DType::BF16 } else { DType::F32 }
+/// Told where products go on in another type than the checkpoint's steps had; older checkpoints do not say.
+fn other_products(progress: &Progress, now: &Products) -> Option<String> {
+    let before = progress.products.as_deref().filter(|before| *before != now.kind())?;
+    Some(format!(
+        "the checkpoint's {} steps had products in {before}, the next ones have them in {}: the run ends near, not at, \
+         the same weights",
+        progress.step,
+        now.kind()
+    ))
 }
 
 fn optimizer_options(config: &Config) -> AdamWOptions {

@@ -17,13 +17,14 @@ impl Trainer<'_> {
         let smoothing = self.config.loss.label_smoothing;
         let mut text = format!(
             "## Data and training\n\n{} image–report pairs{} for training, {}{} for validation; {} optimizer steps of \
-             {} pairs; objective {}, label smoothing {}.\n\n",
+             {} pairs with products in {}; objective {}, label smoothing {}.\n\n",
             self.train.rows.len(),
             patients(&self.train.rows),
             self.val.len(),
             patients(&self.val),
             step,
             self.config.samples_per_step(),
+            self.state.progress.products.as_deref().unwrap_or_default(),
             kinds.join(" + "),
             if smoothing.from == smoothing.to {
                 smoothing.to.to_string()

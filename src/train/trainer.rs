@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::Result;
-use candle_core::Device;
+use candle_core::{DType, Device};
 
 use super::all_reduce::check_same_weights;
 use super::chance::ChanceWatch;
@@ -45,6 +45,8 @@ pub(super) struct Trainer<'a> {
     pub told_no_figure: bool,
     pub folder: ModelFolder,
     pub device: Device,
+    /// In which type products are worked out.
+    pub products: DType,
     pub writer: RunWriter,
 }
 

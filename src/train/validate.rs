@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 
 use super::best_metric::validation_labels;
 use super::records::{BestStep, SkippedRow};
-use super::setup::products;
 use super::supervision::targets_of;
 use super::trainer::Trainer;
 use crate::data::{OnError, Row};
@@ -91,7 +90,7 @@ impl Trainer<'_> {
 
     /// Figures over all validation pairs.
     fn figures(&self) -> Result<(Validation, Pictures)> {
-        let weights = Builder::eval(self.state.evaluated()).products(products(self.config));
+        let weights = Builder::eval(self.state.evaluated()).products(self.products);
         let model = ClipModel::new(&self.folder.config, &weights)?;
         let encoder = Encoder {
             world: &*self.world,

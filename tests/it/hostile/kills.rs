@@ -20,7 +20,7 @@ const RECIPES: [(&str, &[&str], usize); 6] = [
     ("ema", &["train.ema=0.9"], 1),
     ("lora", &["lora.rank=2", "lora.dropout=0.1"], 1),
     ("cached", &["freeze.image=all", "data.feature_cache=features", "augment.rotation=0"], 1),
-    ("bf16", &["train.precision=bf16"], 1),
+    ("bf16", &["train.precision=bf16", "train.emulate_bf16=true"], 1),
     ("two ranks", &[], 2),
 ];
 

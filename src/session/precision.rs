@@ -1,0 +1,124 @@
+//! In which type products are worked out: what was asked for, held against what the machine can do. Every command
+//! decides here; what is rounded, and what stays f32, is told by `ops` and the layers.
+
+use std::sync::Once;
+
+use candle_core::{DType, Device};
+
+use crate::config::{Precision, TrainConfig};
+use crate::ops::bf16_support;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrecisionRequest {
+    /// The type.
+    pub precision: Precision,
+    /// Where the processor has no products in bf16: round as they do and multiply in f32, rather than leave it.
+    pub emulate: bool,
+    /// How bf16 is asked for, for messages.
+    pub name: &'static str,
+}
+
+impl From<&TrainConfig> for PrecisionRequest {
+    fn from(train: &TrainConfig) -> Self {
+        Self { precision: train.precision, emulate: train.emulate_bf16, name: "train.precision = \"bf16\"" }
+    }
+}
+
+impl From<Precision> for PrecisionRequest {
+    /// Of a command's `--precision`.
+    fn from(precision: Precision) -> Self {
+        Self { precision, emulate: false, name: "--precision bf16" }
+    }
+}
+
+/// A type of products, chosen, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Products {
+    /// Of the operands of products, convolutions and attention; sums are f32 either way.
+    pub dtype: DType,
+    /// Whether bf16 is its rounding alone, at no more than f32's speed.
+    pub emulated: bool,
+    /// One line: what works them out, or why not what was asked for, or what the machine could do.
+    pub reason: String,
+}
+
+impl Products {
+    /// For `request` on `device`.
+    pub fn choose(request: PrecisionRequest, device: &Device) -> Self {
+        if !device.is_cpu() {
+            return on_gpu(request);
+        }
+        let support = bf16_support();
+        on_cpu(request, support.kernel.is_some(), &support.reason)
+    }
+
+    /// What two runs on one machine must share to give the same numbers.
+    pub fn kind(&self) -> &'static str {
+        if self.emulated { "emulated bf16" } else { precision_of(self.dtype).word() }
+    }
+
+    /// Logs the reason, once a process however many models it opens; that nobody asked for bf16 is of less interest.
+    pub fn tell_once(&self, request: PrecisionRequest) {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| match request.precision {
+            Precision::Bf16 => tracing::info!("{}", self.reason),
+            Precision::F32 => tracing::debug!("{}", self.reason),
+        });
+    }
+}
+
+/// The word for it.
+pub(super) fn precision_of(products: DType) -> Precision {
+    if products == DType::BF16 { Precision::Bf16 } else { Precision::F32 }
+}
+
+/// `has_kernel`: whether the processor's kernels for bf16 can be used, and `why` they can or cannot.
+fn on_cpu(request: PrecisionRequest, has_kernel: bool, why: &str) -> Products {
+    let name = request.name;
+    let (dtype, emulated, reason) = match (request.precision, has_kernel) {
+        (Precision::F32, false) => (DType::F32, false, "products in f32".to_string()),
+        (Precision::F32, true) => {
+            (DType::F32, false, format!("products in f32; this processor has faster ones in bf16 ({why}): {name}"))
+        }
+        (Precision::Bf16, true) => (DType::BF16, false, format!("products in bf16: {why}")),
+        (Precision::Bf16, false) if request.emulate => {
+            (DType::BF16, true, format!("products rounded as in bf16 and worked out in f32, no faster than f32: {why}"))
+        }
+        (Precision::Bf16, false) => (DType::F32, false, format!("{name} runs in f32: {why}")),
+    };
+    Products { dtype, emulated, reason }
+}
+
+fn on_gpu(request: PrecisionRequest) -> Products {
+    let (dtype, reason) = match request.precision {
+        Precision::F32 => (DType::F32, "products in f32"),
+        Precision::Bf16 => (DType::BF16, "products in bf16, on the GPU"),
+    };
+    Products { dtype, emulated: false, reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_is_used_where_it_is_asked_for_and_there_is_a_kernel() {
+        let asked = |precision: Precision, emulate| PrecisionRequest { emulate, ..precision.into() };
+        let (f32, bf16) = (asked(Precision::F32, false), asked(Precision::Bf16, false));
+        let (with, without) = ("AMX", "this processor has neither");
+        let found = on_cpu(bf16, true, with);
+        assert_eq!((found.dtype, found.kind(), found.reason.as_str()), (DType::BF16, "bf16", "products in bf16: AMX"));
+        let found = on_cpu(bf16, false, without);
+        assert_eq!((found.dtype, found.kind()), (DType::F32, "f32"));
+        assert_eq!(found.reason, "--precision bf16 runs in f32: this processor has neither");
+        let found = on_cpu(asked(Precision::Bf16, true), false, without);
+        assert_eq!((found.dtype, found.kind()), (DType::BF16, "emulated bf16"));
+        assert_eq!(on_cpu(asked(Precision::Bf16, true), true, with).kind(), "bf16", "nothing to emulate");
+        assert_eq!(on_cpu(asked(Precision::F32, true), false, without).kind(), "f32", "not asked for");
+        let found = on_cpu(f32, true, with);
+        assert!(found.dtype == DType::F32 && found.reason.ends_with("(AMX): --precision bf16"), "{}", found.reason);
+        assert_eq!(on_cpu(f32, false, without).reason, "products in f32");
+        assert_eq!((on_gpu(bf16).dtype, on_gpu(f32).dtype), (DType::BF16, DType::F32));
+    }
+}
