@@ -2,9 +2,11 @@
 """reportclip beside PyTorch: the same work in turn, several times over, and the ratios.
 
   compare.py --python peer-venv/bin/python [--reportclip target/release/reportclip] [--rounds 3] [--only NAME,…]
-             [--images DIR] [--lengths FILE]… [--model DIR --manifest CSV] [--out lines.jsonl]
+             [--precision f32,bf16] [--images DIR] [--lengths FILE]… [--model DIR --manifest CSV] [--out lines.jsonl]
 A machine's speed changes from minute to minute, so only ratios of runs that took turns mean anything: each round runs
 every program once, and the ratio is that of the medians over all rounds. The raw lines go to --out.
+Every line names the class of the machine, by its best instructions for products. In bf16 PyTorch runs under autocast with
+the fused AdamW; where reportclip has no kernel for it and runs in f32, the row says so.
 --lengths: tokens of real texts, one number a line (report_lengths.py makes such a file); --images: real image files.
 """
 import argparse
@@ -19,8 +21,31 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
+# Flags of /proc/cpuinfo, the best first.
+CLASSES = (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16"), ("avx512f", "AVX-512"), ("avx2", "AVX2"))
+
+
+def machine():
+    """The class of this machine, and what its processor is called."""
+    lines = open("/proc/cpuinfo").read().splitlines()
+    first = lambda key: next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+    flags = first("flags").split()
+    return next((name for flag, name in CLASSES if flag in flags), "other"), first("model name") or "unknown"
+
+
 def cases(a):
     """Groups: the peer's arguments, and (name, figure, our arguments) of everything that is set against that run."""
+    for precision in a.precision.split(","):
+        in_f32 = precision == "f32"
+        more = [] if in_f32 else ["--precision", precision]
+        for group, theirs, ours in of_towers(a):
+            ours = [(name if in_f32 else f"{name}, {precision}", key, args + more) for name, key, args in ours]
+            yield group if in_f32 else f"{group}-{precision}", theirs + more, ours
+    yield from of_files(a)
+
+
+def of_towers(a):
+    """What a precision changes."""
     step = ["train-step", "--threads", "2", "--steps", str(a.steps)]
     lengths = [(os.path.splitext(os.path.basename(path))[0], ["--text-lengths", path]) for path in a.lengths]
     for batch in (8, 32):
@@ -38,6 +63,10 @@ def cases(a):
     yield "frozen-8", frozen, ours
     encode = ["encode", "--threads", "2", "--steps", str(a.steps), "--batch-size", "32"]
     yield "encode", encode, [("encode", "images_per_s", encode), ("encode", "texts_per_s", encode)]
+
+
+def of_files(a):
+    """What no precision changes."""
     if a.images:
         images = ["data", "--images", a.images]
         yield "data", images, [("images, one core", "images_per_s", images)]
@@ -84,7 +113,9 @@ def main():
     parser.add_argument("--reportclip", default=os.path.join(HERE, "../../target/release/reportclip"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--only", help="groups, with commas between: step-8,step-32,vit-base-patch16-8,resnet-50-8,frozen-8,encode,data,start")
+    parser.add_argument("--precision", default="f32,bf16", help="f32, bf16 or both with a comma between")
+    parser.add_argument("--only", help="groups, with commas between: step-8, step-32, vit-base-patch16-8, resnet-50-8, "
+                        "frozen-8, encode (each also with -bf16 behind), data, start")
     parser.add_argument("--images", help="folder of real image files")
     parser.add_argument("--lengths", action="append", default=[], help="tokens of real texts; may be given again")
     parser.add_argument("--model", help="folder that `torch_peer.py save` wrote")
@@ -94,10 +125,11 @@ def main():
     wanted = a.only.split(",") if a.only else None
     groups = [group for group in cases(a) if wanted is None or group[0] in wanted]
     lines = {}
+    kind, processor = machine()
 
     def keep(out, case, program, round_, figures):
         lines.setdefault((case, program), []).append(figures)
-        line = json.dumps({"case": case, "program": program, "round": round_} | figures)
+        line = json.dumps({"case": case, "program": program, "round": round_, "machine": kind, "cpu": processor} | figures)
         print(line, file=out, flush=True)
         print(line, file=sys.stderr)
 
@@ -113,6 +145,7 @@ def main():
                     else:
                         figures = run([a.reportclip, "bench"] + arguments + ["--json"])
                     keep(out, name, "reportclip", round_, figures)
+    print(f"Machine: {kind}, {processor}, {os.cpu_count()} cores\n")
     print("| case | PyTorch: median (lowest to highest) | reportclip | ratio | peak MiB | ratio |")
     print("|---|---|---|---|---|---|")
     for group, _, ours in groups:
@@ -126,6 +159,8 @@ def main():
             peak = f"{memory[0]:.0f} → {memory[1]:.0f} | {memory[1] / memory[0]:.2f}" if memory[1] else "– | –"
             unit = key.replace("_per_s", " a second").replace("median_step_s", "seconds a step")
             unit = "seconds" if unit.startswith("start") else unit
+            in_f32 = name.endswith(", bf16") and lines[name, "reportclip"][0]["precision"] == "f32"
+            name = f"{name} (reportclip in f32: no kernel)" if in_f32 else name
             print(f"| {name}, {unit} | {cells[0]} | {cells[1]} | **{medians[1] / medians[0]:.2f}** | {peak} |")
 
 

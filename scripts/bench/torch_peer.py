@@ -3,12 +3,12 @@
 
   torch_peer.py train-step --batch-size 8 --steps 5 --threads 2 [--tokens 77] [--freeze-image] [--image-size 224]
   torch_peer.py train-step --model resnet-50+bert-base [--channels-last] [--batch-norm train]
-  torch_peer.py encode --batch-size 32 --steps 5 --threads 2
+  torch_peer.py encode --batch-size 32 --steps 5 --threads 2 [--precision bf16]
   torch_peer.py data --images DIR
   torch_peer.py start --model DIR --batch-size 8
 Each prints one JSON line with the keys of `reportclip bench`. Random weights of CLIP ViT-B/32's size (151.3 M), f32,
 symmetric label-smoothed cross-entropy, AdamW over all parameters, texts padded to 77 tokens as transformers' CLIPProcessor
-does in most recipes. Needs torch, transformers, torchvision and pillow; the environment decides the versions, and every
+does in most recipes. --precision bf16 adds what is usual for it: torch.autocast around model and loss, and AdamW(fused=True). Needs torch, transformers, torchvision and pillow; the environment decides the versions, and every
 line names them.
 """
 import argparse
@@ -30,6 +30,12 @@ def process_age():
     ticks = int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19])
     uptime = float(open("/proc/uptime").read().split()[0])
     return uptime - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def autocast(arguments):
+    import torch
+
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=arguments.precision == "bf16")
 
 
 def spread(values):
@@ -101,22 +107,25 @@ def inputs(arguments):
     return pixel_values, input_ids
 
 
-def train(model, batches, steps):
+def train(model, batches, arguments):
     """Seconds of each step, and seconds from the process's start to the end of the first."""
     import torch
     import torch.nn.functional as F
 
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, weight_decay=0.2)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    fused = True if arguments.precision == "bf16" else None
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.2, fused=fused)
     seconds, first = [], 0.0
-    for step in range(steps):
+    for step in range(arguments.steps):
         pixel_values, input_ids = batches[step % len(batches)]
         targets = torch.arange(len(input_ids))
         started = time.perf_counter()
-        out = model(input_ids=input_ids, pixel_values=pixel_values)
-        loss = (
-            F.cross_entropy(out.logits_per_image, targets, label_smoothing=0.1)
-            + F.cross_entropy(out.logits_per_text, targets, label_smoothing=0.1)
-        ) / 2
+        with autocast(arguments):
+            out = model(input_ids=input_ids, pixel_values=pixel_values)
+            loss = (
+                F.cross_entropy(out.logits_per_image, targets, label_smoothing=0.1)
+                + F.cross_entropy(out.logits_per_text, targets, label_smoothing=0.1)
+            ) / 2
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -132,7 +141,7 @@ def train_step(arguments):
         model.vision_model.requires_grad_(False)
     if arguments.checkpoint_activations:
         model.gradient_checkpointing_enable()
-    seconds, first, loss = train(model, [inputs(arguments)], arguments.steps)
+    seconds, first, loss = train(model, [inputs(arguments)], arguments)
     rest = seconds[1:] or seconds
     median = statistics.median(rest)
     return {
@@ -147,7 +156,7 @@ def encode(arguments):
     model = clip(arguments).eval()
     pixel_values, input_ids = inputs(arguments)
     images, texts = [], []
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(arguments):
         for step in range(arguments.steps + 1):
             started = time.perf_counter()
             model.get_image_features(pixel_values=pixel_values)
@@ -202,7 +211,8 @@ def start(arguments):
         max_length=77,
     )
     begins = process_age()
-    _, first, loss = train(model, [(batch["pixel_values"], batch["input_ids"])], 1)
+    arguments.steps = 1
+    _, first, loss = train(model, [(batch["pixel_values"], batch["input_ids"])], arguments)
     return {"start_to_step_s": begins, "start_to_first_step_s": first, "loss": loss}
 
 
@@ -237,6 +247,7 @@ if __name__ == "__main__":
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--freeze-image", action="store_true")
     parser.add_argument("--checkpoint-activations", action="store_true")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="of train-step and encode")
     parser.add_argument("--images", help="folder of image files")
     parser.add_argument("--model", default="clip-vit-base-patch32", help="architecture, or for start and save a folder")
     parser.add_argument("--channels-last", action="store_true", help="memory format of the ResNet")
@@ -249,5 +260,5 @@ if __name__ == "__main__":
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     figures = COMMANDS[arguments.command](arguments)
-    figures |= {"peak_rss_mib": peak_rss_mib(), "torch": torch.__version__, "transformers": transformers.__version__}
+    figures |= {"precision": arguments.precision, "peak_rss_mib": peak_rss_mib(), "torch": torch.__version__, "transformers": transformers.__version__}
     print(json.dumps(figures))
