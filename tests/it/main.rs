@@ -22,6 +22,7 @@ mod hub;
 mod metrics;
 mod objectives;
 mod ops;
+mod precision;
 mod prepare;
 mod privacy;
 #[cfg(feature = "mpi")]
