@@ -114,12 +114,15 @@ pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Makes sure that a file that a user names may be written: nothing is there, or with `force` a plain file. Devices and
-/// links are never replaced.
+/// Makes sure that a file that a user names may be written: its folder is there, and in its place nothing, or with
+/// `force` a plain file. Devices and links are never replaced.
 ///
 /// # Errors
-/// Something is there.
+/// Something is there, or no folder.
 pub fn may_write(path: &Path, force: bool) -> Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        bail!("{}: there is no folder {}; make it first", path.display(), folder.display());
+    }
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
     let what = match meta.file_type() {
         kind if kind.is_symlink() => "is a link",
@@ -264,6 +267,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (file, link) = (dir.path().join("file"), dir.path().join("link"));
         may_write(&file, false).unwrap();
+        let error = may_write(&dir.path().join("no/file"), true).unwrap_err().to_string();
+        assert!(error.contains("no/file: there is no folder ") && error.ends_with("no; make it first"), "{error}");
         fs::write(&file, "x").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert!(may_write(&file, false).unwrap_err().to_string().ends_with("is there already; --force writes over it"));

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use candle_core::{DType, Device};
 
 use super::manifest_args::PrecisionArg;
-use super::output;
+use super::{output, usage};
 use crate::bench::{self, DataBench, LoaderBench, PartFigures, Spread, TrainStepBench};
 use crate::config::Precision;
 use crate::device;
@@ -147,8 +147,8 @@ pub(super) struct LoaderArgs {
     #[arg(value_name = "MANIFEST")]
     source: PathBuf,
     /// Images of a batch
-    #[arg(long, default_value_t = 32)]
-    batch_size: usize,
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
     /// Side of the model's images
     #[arg(long, default_value_t = 224)]
     image_size: usize,
@@ -348,12 +348,11 @@ fn data(args: &DataArgs) -> Result<()> {
 }
 
 fn loader(args: &LoaderArgs) -> Result<()> {
-    ensure!(args.batch_size > 0, "--batch-size is 0; allowed is 1 and more");
     // Workers are the threads that are counted.
     device::use_threads(1)?;
     let figures = bench::loader(&LoaderBench {
         source: args.source.clone(),
-        batch_size: args.batch_size,
+        batch_size: args.batch_size as usize,
         image_size: args.image_size,
         workers: args.workers,
         rounds: args.rounds,
@@ -381,7 +380,7 @@ fn matmul(args: &MatmulArgs) -> Result<()> {
 
 fn collectives(args: &CollectivesArgs, world: &dyn Collective) -> Result<()> {
     ensure!(world.size() > 1, "this is one process; start several: mpirun -n 2 reportclip bench collectives");
-    ensure!(args.rounds > 0, "--rounds is 0; allowed is 1 and more");
+    usage::ensure(args.rounds > 0, || "--rounds is 0; allowed is 1 and more".into())?;
     let figures = bench::collectives(world, &args.mib, args.rounds)?;
     if args.json {
         return output::print_json(&serde_json::json!({ "ranks": world.size(), "figures": figures }));

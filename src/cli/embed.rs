@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::manifest_args::{ColumnArgs, PrecisionArg};
-use super::output;
+use super::{output, usage};
 use crate::fs::may_write;
 use crate::search::{IndexContents, IndexModel, build};
 use crate::session::RowSource;
@@ -46,8 +46,8 @@ pub(super) struct Args {
     #[arg(long)]
     force: bool,
     /// Items at once
-    #[arg(long, default_value_t = 64)]
-    batch_size: usize,
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto")]
     device: String,
@@ -56,11 +56,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    ensure!(args.batch_size > 0, "--batch-size is 0; allowed is 1 and more");
-    ensure!(
-        args.data.is_some() || args.texts.is_some() || !args.images.is_empty(),
-        "nothing to embed; name --data MANIFEST, --images FILE… or --texts FILE"
-    );
+    usage::ensure(args.data.is_some() || args.texts.is_some() || !args.images.is_empty(), || {
+        "nothing to embed; name --data MANIFEST, --images FILE… or --texts FILE".into()
+    })?;
     may_write(&args.out, args.force).context("--out")?;
     let contents = match &args.data {
         Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
@@ -75,7 +73,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         name: &args.model,
         device: &args.device,
         precision: args.precision.precision,
-        batch_size: args.batch_size,
+        batch_size: args.batch_size as usize,
     };
     let index = build(&contents, model, args.keep_names)?;
     index.write(&args.out)?;

@@ -1,10 +1,10 @@
 //! `reportclip eval`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::manifest_args::JudgeArgs;
-use super::{output, table};
+use super::{output, table, usage};
 use crate::eval::{Evaluation, EvaluationReport, RetrievalOptions, RetrievalReport};
 use crate::session::{RowSource, policy_of};
 
@@ -32,7 +32,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    ensure!(args.alphas.iter().all(|a| (0.0..=1.0).contains(a)), "--alphas: allowed are shares from 0 to 1");
+    let shares = args.alphas.iter().all(|a| (0.0..=1.0).contains(a));
+    usage::ensure(shares, || "--alphas: allowed are shares from 0 to 1".into())?;
     let judge = &args.judge;
     let options = RetrievalOptions {
         bootstrap: judge.bootstrap as usize,
@@ -42,10 +43,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (source, policy) = (judge.data.source(), policy_of(&judge.model)?);
     let mut evaluation = Evaluation::on(&source, &policy, judge.batch_size as usize, options)?;
     if let Some(split) = &args.linear_probe {
-        ensure!(
-            source.split.as_ref().is_some_and(|s| s != split),
-            "--linear-probe {split}: needs --split, which must be another split than the probe is fitted on"
-        );
+        usage::ensure(source.split.as_ref().is_some_and(|s| s != split), || {
+            format!("--linear-probe {split}: needs --split, which must be another split than the probe is fitted on")
+        })?;
         evaluation = evaluation.with_probe(&RowSource { split: Some(split.clone()), ..source }, &policy)?;
     }
     let model = judge.open(&judge.model)?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::manifest_args::PrecisionArg;
-use super::output;
+use super::{output, usage};
 use crate::data::{Columns, Manifest, image};
 use crate::eval::{Explanation, Place, explain, place, relevance_map};
 use crate::fs::{may_write, replace_private};
@@ -46,7 +46,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    ensure!(!args.text.trim().is_empty(), "--text is empty");
+    usage::ensure(!args.text.trim().is_empty(), || "--text is empty".into())?;
     args.out.as_ref().map_or(Ok(()), |path| may_write(path, args.force)).context("--out")?;
     // Gradients of attention are kept by the CPU's kernels alone.
     let session = Session::open(&args.model, "cpu")?.in_precision(args.precision.precision);

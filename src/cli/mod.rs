@@ -18,6 +18,7 @@ mod search;
 mod sweep;
 mod table;
 mod train;
+mod usage;
 mod zero_shot;
 
 use std::ffi::OsString;

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
-use super::output;
+use super::{output, usage};
 use crate::export::write_model;
 use crate::fs::replace_folder;
 use crate::session::{self, Inspected, Session};
@@ -86,7 +86,7 @@ fn download(model: &str) -> Result<()> {
 }
 
 fn merge(model: &str, base: &str, alpha: f64, out: &std::path::Path) -> Result<()> {
-    ensure!((0.0..=1.0).contains(&alpha), "--alpha is {alpha}; allowed is 0 to 1");
+    usage::ensure((0.0..=1.0).contains(&alpha), || format!("--alpha is {alpha}; allowed is 0 to 1"))?;
     ensure!(!out.exists(), "{}: exists already; nothing is overwritten, name another folder", out.display());
     let mixed = Session::open(model, "cpu")?.mixed(&Session::open(base, "cpu")?, alpha)?;
     replace_folder(out, |path| write_model(path, &mixed.folder, &mixed.params.tensors()))?;

@@ -16,7 +16,7 @@ use crate::session::Session;
   reportclip search --index all.safetensors --image new.png --json
 
 Shows reports and names of images from the manifest that the index was made of. Of an index of image files it shows
-their numbers, in the order of `embed --images` from 0, and their names if `embed --keep-names` kept them.")]
+their numbers, in the order of `embed --images` from 1, and their names if `embed --keep-names` kept them.")]
 pub(super) struct Args {
     /// File written by `reportclip embed`
     #[arg(long, value_name = "FILE.safetensors")]
@@ -65,5 +65,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn line(hit: &Hit) -> String {
     let name = hit.image.as_deref().or(hit.text.as_deref()).unwrap_or_default().replace('\n', " ");
     let flag = if hit.changed { "(changed or gone since the index was made)" } else { "" };
-    format!("{:>3}  {:.4}  row {}  {name} {flag}", hit.rank, hit.score, hit.row).trim_end().to_string()
+    // Counted as the manifest and its messages count: its lines, else from 1.
+    let place = hit.line.map_or(format!("row {}", hit.row + 1), |line| format!("line {line}"));
+    format!("{:>3}  {:.4}  {place}  {name} {flag}", hit.rank, hit.score).trim_end().to_string()
 }

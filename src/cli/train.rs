@@ -10,7 +10,7 @@ use super::{output, table};
 use crate::config::{self, Config};
 use crate::device;
 use crate::dist::{self, Collective};
-use crate::error::{Interrupted, Problem, Problems};
+use crate::error::{Interrupted, Problem, Problems, one_line};
 use crate::model::ClipConfig;
 use crate::ops;
 use crate::track::{Note, RunFolder};
@@ -30,8 +30,8 @@ pub(super) struct Args {
     /// Change a key of the config, for example --set train.batch_size=16
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Continue a run: "latest" (of the run folder), a run folder or a checkpoint folder
-    #[arg(long, value_name = "latest|PATH")]
+    /// Continue a run: "latest" (of the run folder, also without a value), a run folder or a checkpoint folder
+    #[arg(long, value_name = "latest|PATH", num_args = 0..=1, default_missing_value = "latest")]
     resume: Option<String>,
     /// Open what the config names, run one step, print the plan; make no run folder
     #[arg(long)]
@@ -57,7 +57,8 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
             (None, Resume::No)
         }
         Some(from) => {
-            let (folder, resume) = train::find_run(&config, args.out.as_deref(), from)?;
+            let found = train::find_run(&config, args.out.as_deref(), from);
+            let (folder, resume) = found.map_err(|e| hint_at_run(e, args))?;
             (Some(folder), resume)
         }
     };
@@ -100,6 +101,16 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     match outcome.stopped {
         Some(Stopped { cause: Cause::Signal, text }) => Err(Interrupted(text).into()),
         _ => Ok(()),
+    }
+}
+
+/// A run's own config was given, whose default run folder is another one.
+fn hint_at_run(error: anyhow::Error, args: &Args) -> anyhow::Error {
+    match args.config.parent().filter(|run| args.out.is_none() && run.join("run.json").is_file()) {
+        Some(run) => {
+            anyhow::anyhow!("{}; to continue that of this config: --resume {}", one_line(&error), run.display())
+        }
+        None => error,
     }
 }
 
@@ -165,15 +176,26 @@ fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collec
             ops::peak_rss_mib()
         ),
         format!(
-            "one step: loss {:.4} without smoothing (chance {:.4}), {seconds:.2} s without AdamW; {:.1} h in all at \
+            "one step: loss {:.4} without smoothing (chance {:.4}), {seconds:.2} s without AdamW; {} in all at \
              that speed",
             step_loss.loss_hard,
             step_loss.chance,
-            seconds * plan.total_steps as f64 / 3600.0
+            duration(seconds * plan.total_steps as f64)
         ),
+        prepared.products.reason.clone(),
         "dry run: no run folder was made".to_string(),
     ];
     output::print(&lines.join("\n"))
+}
+
+/// Seconds, for people.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
 }
 
 fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
@@ -211,4 +233,15 @@ fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
     output::print(&format!("model: {}", folder.model().display()))?;
     output::print(&format!("run: {}", folder.path().display()))?;
     output::print(&format!("page: {}", folder.path().join("report.html").display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_run_takes_no_time() {
+        let shown = [0.4, 31.2, 99.0, 100.0, 5900.0, 7200.0].map(duration);
+        assert_eq!(shown, ["0.4 s", "31 s", "99 s", "2 min", "98 min", "2.0 h"]);
+    }
 }

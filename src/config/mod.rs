@@ -45,6 +45,14 @@ use crate::error::Problems;
 /// # Errors
 /// The file cannot be read, or [`Problems`] with everything that is wrong in it.
 pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
+    if is_manifest(path) {
+        let line = format!(
+            "config {0}: looks like a manifest; name a config file (TOML) with data.train = \"{0}\" in it, or give it \
+             by --set data.train={0}",
+            path.display()
+        );
+        return Err(Problems(vec![crate::error::Problem(line)]).into());
+    }
     let bytes = std::fs::read(path).map_err(|e| {
         let hint = if path.is_dir() { "is a folder; name the file in it".to_string() } else { e.to_string() };
         Problems(vec![crate::error::Problem(format!("config {}: {hint}", path.display()))])
@@ -54,4 +62,10 @@ pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
         Problems(vec![crate::error::Problem(format!("{}:{line}: not UTF-8; save the file as UTF-8", path.display()))])
     })?;
     Ok(Config::resolve(&Written::parse(path, &text, overrides))?)
+}
+
+/// By its ending: read as TOML, each of its rows would be a mistake of its own.
+fn is_manifest(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ["csv", "tsv", "jsonl", "parquet", "tar"].contains(&ending.as_str()))
 }

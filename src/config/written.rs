@@ -90,13 +90,13 @@ impl Written {
     fn insert(&mut self, name: &str, value: Option<Value>, origin: Origin) {
         let place = self.place(name, &origin);
         let Some(key) = KEYS.iter().find(|k| k.name == name) else {
-            let meant = did_you_mean(name, KEYS.iter().map(|k| k.name));
-            let hint = match meant {
-                Some(known) => format!("did you mean `{known}`?"),
-                None => "`reportclip config list` shows all keys".to_string(),
+            let meant = meant_by(name);
+            let hint = match meant.as_slice() {
+                [] => "`reportclip config list` shows all keys".to_string(),
+                known => format!("did you mean `{}`?", known.join("` or `")),
             };
             let what = if is_section(name) { "is a section, not a key" } else { "unknown key" };
-            return self.note(meant, format!("{place}: {what}; {hint}"));
+            return self.note(meant.first().copied(), format!("{place}: {what}; {hint}"));
         };
         match value.as_ref().ok_or_else(|| "a date or an unreadable number".to_string()).and_then(|v| check(key, v)) {
             Ok(value) => {
@@ -142,6 +142,19 @@ fn is_key(name: &str) -> bool {
 
 fn is_section(name: &str) -> bool {
     KEYS.iter().any(|k| k.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The key that is spelled nearly so, else those whose last part is: `batch_size` is looked for without its section.
+fn meant_by(name: &str) -> Vec<&'static str> {
+    let keys = || KEYS.iter().map(|k| k.name);
+    if let Some(known) = did_you_mean(name, keys()) {
+        return vec![known];
+    }
+    let last = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
+    let wanted = name.rsplit('.').next().unwrap_or(name);
+    let Some(close) = did_you_mean(wanted, keys().map(last)).filter(|_| !is_section(name)) else { return Vec::new() };
+    // The longer the list, the less it says.
+    Some(keys().filter(|key| last(key) == close).collect::<Vec<_>>()).filter(|all| all.len() <= 3).unwrap_or_default()
 }
 
 fn spelled(key: &toml::Spanned<std::borrow::Cow<str>>) -> String {

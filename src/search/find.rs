@@ -32,6 +32,9 @@ pub struct Hit {
     pub score: f32,
     /// Row of the index, from 0.
     pub row: usize,
+    /// Line of the manifest where it stands today; absent where that is no longer to be found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
     /// Its image; as the manifest named it then where that row is no longer to be found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -94,7 +97,7 @@ pub fn search(index: &Index, session: &Session, query: Query, k: usize) -> Resul
     let best = best(gallery, &query, k)?;
     let names = Names::read(&index.source, searched);
     let hit = |(i, (row, score)): (usize, (usize, f32))| {
-        names.hit(Hit { rank: i + 1, score, row, image: None, text: None, changed: false })
+        names.hit(Hit { rank: i + 1, score, row, line: None, image: None, text: None, changed: false })
     };
     Ok(Found { searched, gallery: gallery.dim(0)?, hits: best.into_iter().enumerate().map(hit).collect() })
 }
@@ -127,6 +130,13 @@ impl Name {
     fn image(&self) -> Option<String> {
         match self {
             Self::Row(row) => Some(row.image().name()),
+            Self::Line(_) => None,
+        }
+    }
+
+    fn line(&self) -> Option<u64> {
+        match self {
+            Self::Row(row) => Some(row.line),
             Self::Line(_) => None,
         }
     }
@@ -179,7 +189,7 @@ impl<'a> Names<'a> {
                 match found.get(&identity.sha256) {
                     Some(name) => {
                         let changed = !name.is_same(identity);
-                        Hit { image: name.image(), text: Some(name.text()), changed, ..hit }
+                        Hit { line: name.line(), image: name.image(), text: Some(name.text()), changed, ..hit }
                     }
                     None => Hit { image: identity.image.clone(), changed: true, ..hit },
                 }

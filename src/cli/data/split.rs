@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::cli::manifest_args::ColumnArgs;
-use crate::cli::output;
+use crate::cli::{output, usage};
 use crate::data::Manifest;
 use crate::data::split::{Unit, assign};
 use crate::data::table::{NewColumn, set_column};
@@ -63,7 +63,7 @@ enum By {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let shares = shares(&args.shares)?;
+    let shares = shares(&args.shares).map_err(|e| usage::wrong(&e))?;
     may_write(&args.out, args.force)?;
     let mut columns = args.columns.columns();
     if let Some(column) = &args.stratify {

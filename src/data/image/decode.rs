@@ -36,11 +36,11 @@ pub(in crate::data) fn frame_of(path: &Path) -> (PathBuf, usize) {
 pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(frame_of(path).0)?;
     let (len, most) = (file.metadata()?.len(), most());
-    ensure!(len <= most, "has {len} bytes; allowed are {most} (data.max_image_mib)");
+    ensure!(len <= most, "has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");
     let mut bytes = Vec::with_capacity(len as usize);
     // What is no plain file may say 0 and go on for ever.
     std::io::Read::read_to_end(&mut std::io::Read::take(file, most + 1), &mut bytes)?;
-    ensure!(bytes.len() as u64 <= most, "has more than {most} bytes (data.max_image_mib)");
+    ensure!(bytes.len() as u64 <= most, "has more than {most} bytes (data.max_image_mib, --max-image-mib)");
     Ok(bytes)
 }
 

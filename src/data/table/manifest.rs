@@ -175,7 +175,7 @@ fn lost_image(root: &Path, row: &Row) -> Option<Unusable> {
             let reason = if Path::new(row.image_name()).is_absolute() {
                 "image: there is no such file; its path in the manifest is absolute".to_string()
             } else {
-                format!("image: there is no such file below {}; check data.image_root", root.display())
+                format!("image: there is no such file below {}; check data.image_root (--image-root)", root.display())
             };
             Some(Unusable::new(ProblemKind::MissingImage, reason))
         }
@@ -287,6 +287,12 @@ mod tests {
             ": line 1: there are two columns \"report\"; rename one"
         );
         assert!(message("e.csv", b"\xff\xfei\0").contains("UTF-16"));
+        for name in ["i.csv", "j.jsonl"] {
+            assert_eq!(message(name, b" \n"), ": is empty; a manifest names an image and a report in each row");
+        }
+        assert!(message("k.png", b"\x89PNG\r\n\x1a\n").starts_with(": is a PNG image, not a manifest"));
+        let dicom = [&[0; 128][..], b"DICM"].concat();
+        assert!(message("l.csv", &dicom).starts_with(": is a DICOM image, not a manifest"));
         assert!(message("f.csv", b"version https://git-lfs.github.com/spec/v1\n").contains("Git LFS pointer"));
     }
 }

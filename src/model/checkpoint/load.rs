@@ -14,7 +14,7 @@ use super::pair::PairOptions;
 use super::source::Folder;
 use super::{open_clip, pair, transformers};
 use crate::error::ProblemList;
-use crate::hub::ModelFiles;
+use crate::hub::{ModelFiles, Source};
 use crate::model::format::rename::to_ours;
 use crate::model::layers::interpolate;
 use crate::model::{ClipConfig, ClipModel, ParamSpec, Params};
@@ -65,9 +65,10 @@ fn read_configs(files: &ModelFiles) -> Result<UnloadedModel<'_>> {
             (Some(open_clip), _) => open_clip::read(folder, open_clip).with_context(|| place(open_clip::CONFIG)),
             (None, Some(config)) => Err(pair::not_a_whole_model(&config).context(place("config.json"))),
             (None, None) => bail!(
-                "{folder}: no model; looked for config.json (transformers), {} and {}",
+                "{folder}: no model; looked for config.json (transformers), {} and {}{}",
                 open_clip::CONFIG,
-                pair::CONFIG
+                pair::CONFIG,
+                in_run(files)
             ),
         },
     }
@@ -237,6 +238,16 @@ fn check_memory(specs: &[ParamSpec]) -> Result<()> {
         there.unwrap_or_default()
     );
     Ok(())
+}
+
+/// A run's folder is no model, but has one.
+fn in_run(files: &ModelFiles) -> String {
+    match files.source() {
+        Source::Folder(folder) if folder.join("model").is_dir() => {
+            format!("; a run's model is in its folder model: {}", folder.join("model").display())
+        }
+        _ => String::new(),
+    }
 }
 
 /// A wrong config.json makes hundreds of problems: say the first few and how many there are.

@@ -66,7 +66,7 @@ fn inflated(packed: &[u8]) -> Result<Vec<u8>> {
     let broken = |_| anyhow!("is broken or truncated DICOM: it cannot be inflated");
     let inflate = || flate2::read::DeflateDecoder::new(packed).take(most + 1);
     let len = std::io::copy(&mut inflate(), &mut std::io::sink()).map_err(broken)?;
-    ensure!(len <= most, "inflates to more than {} MiB (data.max_image_mib)", most >> 20);
+    ensure!(len <= most, "inflates to more than {} MiB (data.max_image_mib, --max-image-mib)", most >> 20);
     let mut data = Vec::with_capacity(len as usize);
     inflate().read_to_end(&mut data).map_err(broken)?;
     Ok(data)

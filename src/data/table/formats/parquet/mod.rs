@@ -224,7 +224,7 @@ impl PackedImages for ParquetFile {
         ensure!(rows == 1, "the row is missing");
         let image = values.first().context("the row has no image")?.data();
         let (len, most) = (image.len() as u64, most_bytes());
-        ensure!(len <= most, "the image has {len} bytes; allowed are {most} (data.max_image_mib)");
+        ensure!(len <= most, "the image has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");
         Ok(image.to_vec())
     }
 }

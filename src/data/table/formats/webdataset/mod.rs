@@ -94,7 +94,7 @@ impl PackedImages for TarImages {
     fn image(&self, line: u64) -> Result<Vec<u8>> {
         let Place { offset, len } = self.place(line).context("there is no such sample")?;
         let most = most_bytes();
-        ensure!(len <= most, "the image has {len} bytes; allowed are {most} (data.max_image_mib)");
+        ensure!(len <= most, "the image has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");
         let mut bytes = vec![0; len as usize];
         // A file of its own each time: threads read at places of their own.
         let mut file = File::open(&self.path)?;
