@@ -25,6 +25,10 @@ pub enum Purpose {
     Search = 8,
     /// What training drops; index = hash of step, chunk and layer.
     Dropout = 9,
+    /// Order in which pairs are matched for calibration; index = number of the order.
+    Matching = 10,
+    /// Outcomes that probabilities give; index = draw.
+    Outcomes = 11,
 }
 
 /// The stream of `purpose` number `index` under `seed`.

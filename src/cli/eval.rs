@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::manifest_args::JudgeArgs;
-use super::{output, table, usage};
+use super::{output, sets_table, table, usage};
 use crate::eval::{Evaluation, EvaluationReport, RetrievalOptions, RetrievalReport};
 use crate::session::{RowSource, policy_of};
 
@@ -23,6 +23,9 @@ pub(super) struct Args {
     /// Also fit a logistic regression of the labels on the image embeddings of this split, and judge it on --split
     #[arg(long, value_name = "SPLIT")]
     linear_probe: Option<String>,
+    /// Also sets of reports, and of images, that leave out what is right in this share of patients to come at most
+    #[arg(long, value_name = "ALPHA", value_parser = sets_table::alpha)]
+    conformal: Option<f64>,
     /// Also evaluate mixtures with this model, the one that it was fine-tuned from
     #[arg(long, value_name = "DIR|HUB_ID", conflicts_with = "compare")]
     wise_ft: Option<String>,
@@ -48,6 +51,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         })?;
         evaluation = evaluation.with_probe(&RowSource { split: Some(split.clone()), ..source }, &policy)?;
     }
+    if let Some(alpha) = args.conformal {
+        evaluation = evaluation.with_conformal(alpha);
+    }
     let model = judge.open(&judge.model)?;
     if let Some(base) = &args.wise_ft {
         let base = judge.open(base)?;
@@ -66,9 +72,19 @@ fn print(args: &Args, report: &EvaluationReport) -> Result<()> {
         if let Some(probe) = &report.probe {
             value["linear_probe"] = json!(probe);
         }
+        if let Some(conformal) = &report.conformal {
+            value["conformal"] = json!(conformal);
+        }
         return output::print_json(&value);
     }
     output::print(&table::retrieval(&[("model", &report.retrieval)]))?;
+    output::print(&format!(
+        "\nmatching, leaving out what is unsure\n{}",
+        sets_table::selective(&report.retrieval.selective)
+    ))?;
+    if let Some(conformal) = &report.conformal {
+        output::print(&sets_table::conformal(conformal))?;
+    }
     if let Some(difference) = &report.difference {
         output::print("\nthis model minus the other, paired on the same rows [95 % interval]")?;
         output::print(&table::figures(difference))?;

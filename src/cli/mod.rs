@@ -15,6 +15,7 @@ mod model;
 mod output;
 mod run_report;
 mod search;
+mod sets_table;
 mod sweep;
 mod table;
 mod train;

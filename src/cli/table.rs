@@ -1,5 +1,6 @@
 //! Figures as tables for people.
 
+use super::sets_table;
 use crate::eval::{CalibrationReport, DirectionFigures, Figure, ProbeReport, RetrievalReport, ZeroShotReport};
 
 /// One row a figure and direction; one column a model, then chance.
@@ -40,13 +41,17 @@ pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
         }
     }
     if models.iter().all(|(_, r)| r.calibration.is_some()) {
-        let row = |name: &str, value: &dyn Fn(&CalibrationReport) -> String| {
-            let cells = models.iter().filter_map(|(_, r)| r.calibration.as_ref());
-            format!("{name:<24}{}", cells.map(|c| pad(&value(c), 26)).collect::<String>())
+        let row = |name: &str, chance: Option<f64>, value: &dyn Fn(&CalibrationReport) -> (f64, f64)| {
+            let cells = models.iter().filter_map(|(_, r)| r.calibration.as_ref()).map(value);
+            let cell = |(as_is, scaled): (f64, f64)| pad(&format!("{as_is:.3} (scaled {scaled:.3})"), 26);
+            let chance = chance.map_or(String::new(), |c| format!("{c:.3}"));
+            format!("{name:<24}{}{chance}", cells.map(cell).collect::<String>()).trim_end().to_string()
         };
-        lines.push(row("ECE of matching", &|c| format!("{:.3} (scaled {:.3})", c.as_is.ece, c.scaled.ece)));
-        lines.push(row("Brier of matching", &|c| format!("{:.3} (scaled {:.3})", c.as_is.brier, c.scaled.brier)));
-        lines.push(row("NLL of matching", &|c| format!("{:.3} (scaled {:.3})", c.as_is.nll, c.scaled.nll)));
+        let uniform = 1.0 - 1.0 / first.loss_batch_size as f64;
+        lines.push(row("ECE of matching", None, &|c| (c.as_is.ece, c.scaled.ece)));
+        lines.push(row("  if calibrated, by luck", None, &|c| (c.ece_floor, c.ece_floor_scaled)));
+        lines.push(row("Brier of matching", Some(uniform), &|c| (c.as_is.brier, c.scaled.brier)));
+        lines.push(row("NLL of matching", Some(first.loss_chance), &|c| (c.as_is.nll, c.scaled.nll)));
     }
     lines.push(format!(
         "gallery: {} reports, {} images; [95 % interval, bootstrap by patient where every row names one]",
@@ -72,18 +77,13 @@ pub(super) fn zero_shot(report: &ZeroShotReport) -> String {
         "temperature             {:.3}, fitted on {} (above 1: the model was too sure of itself)",
         report.calibration.temperature, report.calibration.fitted_on
     ));
-    lines.push(format!("area under risk–coverage {:.3}", report.calibration.aurc));
-    let answered = |share: f64| {
-        let points = &report.calibration.risk_coverage;
-        let point = points.iter().find(|p| p.coverage >= share - 1e-9).or(points.last());
-        point.map_or(f64::NAN, |p| 100.0 * (1.0 - p.risk))
-    };
     lines.push(format!(
-        "accuracy of the surest 50 % / 80 % / all predictions: {:.1} / {:.1} / {:.1} %",
-        answered(0.5),
-        answered(0.8),
-        answered(1.0)
+        "ECE if calibrated, by luck {:.3}, scaled {:.3}: so much is no fault with this few predictions",
+        report.calibration.ece_floor, report.calibration.ece_floor_scaled
     ));
+    lines.push(format!("\n{}", sets_table::selective(&report.selective)));
+    lines.extend(report.abstained.as_ref().map(sets_table::abstained));
+    lines.extend(report.conformal.as_ref().map(sets_table::conformal));
     lines.push(format!("\n{:<24}{:<26}{:<26}{:<26}images with it / without", "class", "AUROC", "AUPRC", "F1"));
     for f in &report.findings {
         let cell = |f: &Figure| {
@@ -148,7 +148,7 @@ fn header(models: &[(&str, &RetrievalReport)]) -> String {
 }
 
 /// `{:<26}` counts characters, and a character is a column in all that is printed here.
-fn pad(text: &str, width: usize) -> String {
+pub(super) fn pad(text: &str, width: usize) -> String {
     format!("{text:<width$}")
 }
 

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::calibration::{
-    Answer, BINS, Bin, RiskPoint, area_under_risk, argmax, brier, equal_mass, equal_width, expected_error,
+    Answer, BINS, Bin, RiskPoint, area_under_risk, argmax, brier, equal_mass, equal_width, error_floor, expected_error,
     fit_temperature, maximum_error, negative_log_likelihood, risk_coverage, softmax,
 };
+use crate::seed::{Purpose, stream};
 
 /// A prediction that can be judged.
 #[derive(Clone, Debug)]
@@ -89,6 +90,12 @@ pub struct CalibrationReport {
     pub as_is: Calibration,
     /// After temperature scaling.
     pub scaled: Calibration,
+    /// The ECE that probabilities which mean just what they say would show on as many predictions.
+    #[serde(default)]
+    pub ece_floor: f64,
+    /// The same of those after scaling.
+    #[serde(default)]
+    pub ece_floor_scaled: f64,
     /// The temperature (geometric mean where several were fitted); above 1 the model was too sure of itself.
     pub temperature: f64,
     /// What it was fitted on.
@@ -104,8 +111,9 @@ pub struct CalibrationReport {
 }
 
 impl CalibrationReport {
-    /// Of predictions whose temperatures are set; `None` without any.
-    pub fn of(predictions: &[&Prediction], fitted_on: &str) -> Option<Self> {
+    /// Of predictions whose temperatures are set; `None` without any. They are `rounds` times the same questions, each
+    /// time among others, one time after another: as evidence of chance, one counts.
+    pub fn of(predictions: &[&Prediction], fitted_on: &str, rounds: usize) -> Option<Self> {
         if predictions.is_empty() {
             return None;
         }
@@ -114,10 +122,17 @@ impl CalibrationReport {
         let every = points.len().div_ceil(100).max(1);
         let shown = |(i, _): &(usize, &RiskPoint)| i % every == 0 || i + 1 == points.len();
         let logs = predictions.iter().map(|p| p.temperature.ln()).sum::<f64>();
+        let floor = |scaled: bool| {
+            let first = predictions[..predictions.len() / rounds].iter();
+            let confidences: Vec<f64> = first.map(|p| p.answer(scaled).confidence).collect();
+            error_floor(&confidences, BINS, (0..FLOOR_DRAWS).map(|i| stream(0, Purpose::Outcomes, u64::from(i))))
+        };
         Some(Self {
             predictions: predictions.len(),
             as_is: Calibration::of(predictions, false),
             scaled: Calibration::of(predictions, true),
+            ece_floor: floor(false),
+            ece_floor_scaled: floor(true),
             temperature: (logs / predictions.len() as f64).exp(),
             fitted_on: fitted_on.to_string(),
             reliability: equal_width(&answers(false), BINS),
@@ -127,6 +142,9 @@ impl CalibrationReport {
         })
     }
 }
+
+/// Draws for [`CalibrationReport::ece_floor`].
+const FLOOR_DRAWS: u32 = 200;
 
 /// What temperatures are fitted on where no other split is at hand: each half of the patients on the other half.
 pub const CROSSWISE: &str = "each half of the patients on the other half";
@@ -166,7 +184,7 @@ mod tests {
         // Three in four are right: the odds are 3, whose logarithm the scaled difference must be.
         let right = 3f64.ln();
         assert!((all[1].temperature - 10.0 / right).abs() < 1e-6 && (all[0].temperature - 1.0 / right).abs() < 1e-6);
-        let own = CalibrationReport::of(&all.iter().collect::<Vec<_>>(), "").unwrap();
+        let own = CalibrationReport::of(&all.iter().collect::<Vec<_>>(), "", 1).unwrap();
         assert!((own.risk_coverage.last().unwrap().risk - 0.25).abs() < 1e-12);
     }
 }

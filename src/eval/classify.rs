@@ -2,7 +2,9 @@
 
 use anyhow::{Result, ensure};
 
-use super::figures::{Figure, ZeroShotOptions, ZeroShotReport};
+use super::abstention::{Abstention, digest_of};
+use super::figure::Figure;
+use super::figures::{ZeroShotOptions, ZeroShotReport};
 use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
 
 use crate::data::leaks::{Side, refuse_shared};
@@ -43,6 +45,8 @@ pub struct Classified {
     /// All figures.
     pub report: ZeroShotReport,
     scores: Scores,
+    /// Of the split that was fitted on, with its name.
+    fit: Option<(Scores, String)>,
 }
 
 impl Classification {
@@ -88,10 +92,38 @@ impl Classification {
             score(&encoder, &of.rows, prompts, subgroups)
         };
         let mut scores = scored(&self.judged)?;
-        let fit = self.fit.as_ref().map(|(rows, name)| anyhow::Ok((scored(rows)?, name.as_str()))).transpose()?;
-        let fit = fit.as_ref().map(|(scores, name)| FittedOn { scores, name });
-        let report = scores.report(fit, &self.options)?;
-        Ok(Classified { report, scores })
+        let fit = self.fit.as_ref().map(|(rows, name)| anyhow::Ok((scored(rows)?, name.clone()))).transpose()?;
+        let on = fit.as_ref().map(|(scores, name)| FittedOn { scores, name });
+        let mut report = scores.report(on, &self.options)?;
+        report.conformal = self.options.conformal.map(|alpha| scores.conformal(alpha, on, &self.options));
+        Ok(Classified { report, scores, fit })
+    }
+
+    /// The threshold below which `model` is to be unsure, so that a share of `accuracy` of its answers is right: chosen on
+    /// the split that is fitted on, or where there is none on the one that is judged. Says on which.
+    ///
+    /// # Errors
+    /// No threshold reaches it.
+    pub fn choose_abstention(&self, model: &Classified, accuracy: f64) -> Result<(Abstention, Option<String>)> {
+        let (scores, name) = match &model.fit {
+            Some((scores, name)) => (scores, Some(name.clone())),
+            None => (&model.scores, None),
+        };
+        Ok((scores.abstention(accuracy, digest_of(&self.prompts))?, name))
+    }
+
+    /// Adds to the report of `model` what it answers by `rule`.
+    ///
+    /// # Errors
+    /// The rule was chosen with other prompts.
+    pub fn abstain(&self, model: &mut Classified, rule: &Abstention) -> Result<()> {
+        ensure!(
+            rule.prompts == digest_of(&self.prompts),
+            "the kept abstention was chosen with other prompts; choose one for these with --keep-abstention"
+        );
+        let resamples = (self.options.bootstrap, self.options.seed);
+        model.report.abstained = Some(model.scores.abstained(rule, resamples)?);
+        Ok(())
     }
 
     /// Overall figures of one model minus another's, both judged here, with paired intervals.

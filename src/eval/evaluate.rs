@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 
+use super::conformal::retrieval_sets;
 use super::encoded::EncodedSplit;
-use super::figures::Figure;
+use super::figure::Figure;
 use super::paired::retrieval_difference;
 use super::probe::{ProbeReport, linear_probe};
 use super::retrieval::{RetrievalOptions, RetrievalReport, retrieval_figures};
+use super::sets::ConformalReport;
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{ReportPolicy, Row};
 use crate::session::{Encoder, RowSource, Session};
@@ -28,6 +30,8 @@ pub struct Evaluation {
     /// Items that are encoded at once; does not change the figures.
     batch_size: usize,
     options: RetrievalOptions,
+    /// Also conformal sets that may leave out this share.
+    conformal: Option<f64>,
 }
 
 /// What a model came to.
@@ -38,6 +42,8 @@ pub struct EvaluationReport {
     pub difference: Option<Vec<Figure>>,
     /// What a linear probe makes of the labels.
     pub probe: Option<ProbeReport>,
+    /// Sets of reports and of images that hold a right one.
+    pub conformal: Option<ConformalReport>,
 }
 
 impl Evaluation {
@@ -46,7 +52,12 @@ impl Evaluation {
     /// # Errors
     /// A manifest that cannot be read, a row that cannot be used, no row left.
     pub fn on(source: &RowSource, policy: &ReportPolicy, batch_size: usize, options: RetrievalOptions) -> Result<Self> {
-        Ok(Self { rows: source.rows(policy)?, probe: None, batch_size, options })
+        Ok(Self { rows: source.rows(policy)?, probe: None, batch_size, options, conformal: None })
+    }
+
+    /// Also makes sets that leave out what is right of a query in a share of `alpha` at most.
+    pub fn with_conformal(self, alpha: f64) -> Self {
+        Self { conformal: Some(alpha), ..self }
     }
 
     /// Also fits a linear probe on the rows of `fit`, to be judged on this one's.
@@ -74,7 +85,9 @@ impl Evaluation {
             let theirs = EncodedSplit::new(&other.encoder(self.batch_size)?, &self.rows)?;
             retrieval_difference(&split, &theirs, &self.options)
         };
-        Ok(EvaluationReport { retrieval, difference: other.map(difference).transpose()?, probe })
+        let resamples = (self.options.bootstrap, self.options.seed);
+        let conformal = self.conformal.map(|alpha| retrieval_sets(&split, alpha, resamples)).transpose()?;
+        Ok(EvaluationReport { retrieval, difference: other.map(difference).transpose()?, probe, conformal })
     }
 
     /// Retrieval figures of mixtures of `tuned` with the model that it was made from, one for each of `shares` of

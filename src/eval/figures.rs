@@ -2,42 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::abstention::Abstained;
 use super::calibration::CalibrationReport;
-
-/// A figure with what it must be read against.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Figure {
-    /// Its name.
-    pub name: String,
-    /// Its value; NaN (null in JSON) where it does not exist, such as an AUROC without positives.
-    #[serde(deserialize_with = "number_or_nan")]
-    pub value: f64,
-    /// 95 % interval by bootstrap over patients.
-    pub interval: Option<(f64, f64)>,
-    /// What knowing nothing gives.
-    pub chance: Option<f64>,
-}
-
-impl Figure {
-    /// One for each name with its chance level, from its value and, where there are any, its bounds.
-    pub(super) fn list<'a>(
-        names: impl IntoIterator<Item = (&'a str, Option<f64>)>,
-        values: Vec<f64>,
-        bounds: Option<Vec<(f64, f64)>>,
-    ) -> Vec<Self> {
-        let figure = |(i, ((name, chance), value)): (usize, ((&str, Option<f64>), f64))| Self {
-            name: name.to_string(),
-            value,
-            interval: bounds.as_ref().map(|b| b[i]).filter(|b| b.0.is_finite()),
-            chance,
-        };
-        names.into_iter().zip(values).enumerate().map(figure).collect()
-    }
-}
-
-fn number_or_nan<'de, D: serde::Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(d)?.unwrap_or(f64::NAN))
-}
+use super::figure::Figure;
+use super::selective::SelectiveFigures;
+use super::sets::ConformalReport;
 
 /// How figures are worked out.
 #[derive(Clone, Debug)]
@@ -48,6 +17,8 @@ pub struct ZeroShotOptions {
     pub seed: u64,
     /// Names of the subgroup columns, [`crate::data::Columns::extra`] after the classes.
     pub subgroups: Vec<String>,
+    /// Also conformal sets that may leave out this share.
+    pub conformal: Option<f64>,
 }
 
 /// Figures of one finding, or of one class against the others.
@@ -93,6 +64,15 @@ pub struct ZeroShotReport {
     pub findings: Vec<Finding>,
     /// Of the classes' probabilities.
     pub calibration: CalibrationReport,
+    /// What leaving out unsure predictions gives, by each score of sureness.
+    #[serde(default)]
+    pub selective: Vec<SelectiveFigures>,
+    /// Sets of classes, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conformal: Option<ConformalReport>,
+    /// What the model answers where it may be unsure, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abstained: Option<Abstained>,
     /// Images of each class (first index) that were taken for each (second); empty with several classes an image.
     pub confusion: Vec<Vec<usize>>,
     /// By the columns asked for.

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::encoded::EncodedSplit;
-use super::figures::Figure;
+use super::figure::Figure;
 use super::retrieval::{RetrievalOptions, outcomes};
 use crate::metrics::{Query, bootstrap, summarise};
 use crate::seed::{Purpose, stream};

@@ -3,12 +3,14 @@
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
+use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::calibration::{CalibrationReport, Prediction, set_temperatures};
+use super::calibration::{Calibration, CalibrationReport, Prediction, set_temperatures};
 use super::encoded::EncodedSplit;
 use super::pairs::Pair;
+use super::selective::{SelectiveFigures, selective};
 use crate::loss::smoothing;
 use crate::metrics::ranking::Ranking;
 use crate::metrics::{Query, Retrieval, bootstrap, rank_of_best, retrieval, summarise};
@@ -40,16 +42,19 @@ pub struct RetrievalReport {
     pub text_to_image: DirectionFigures,
     /// Mean of the six recalls.
     pub mean_recall: f64,
-    /// Unsmoothed loss over batches of `loss_batch_size` pairs in the manifest's order.
+    /// Unsmoothed loss over whole batches of `loss_batch_size` pairs in the manifest's order.
     pub loss: f64,
     /// Pairs in each of those batches.
     pub loss_batch_size: usize,
     /// `ln` of that: the loss of a model that knows nothing.
     pub loss_chance: f64,
-    /// Of the probabilities that the softmax over each of those batches gives, both directions: which report belongs to
-    /// an image, which image to a report.
+    /// Of the probabilities that the softmax over a batch of as many pairs gives, both directions: which report belongs
+    /// to an image, which image to a report. All pairs count, in the manifest's order and in others.
     #[serde(default)]
     pub calibration: Option<CalibrationReport>,
+    /// What leaving out unsure matches gives, by each score of sureness, in the manifest's order.
+    #[serde(default)]
+    pub selective: Vec<SelectiveFigures>,
     /// Rankings by label instead of by pair, where rows have labels: what shares the query's label is right.
     #[serde(default)]
     pub by_label: Option<LabelFigures>,
@@ -88,17 +93,22 @@ pub fn retrieval_figures(split: &EncodedSplit, options: &RetrievalOptions) -> Re
     let recalls = |d: &DirectionFigures| d.figures.recall_at_1 + d.figures.recall_at_5 + d.figures.recall_at_10;
     let mean_recall = (recalls(&image_to_text) + recalls(&text_to_image)) / 6.0;
     let loss_batch_size = options.loss_batch_size.min(pairs.rows.len());
-    let mut matches = matches(split, loss_batch_size)?;
+    let rows = pairs.rows.len();
+    let orders = (MOST_MATCHED / rows).clamp(1, ORDERS);
+    let mut matches = matches(split, loss_batch_size, (orders, options.seed))?;
     let fitted_on = set_temperatures(&mut matches, None);
-    let calibration = CalibrationReport::of(&matches.iter().collect::<Vec<_>>(), &fitted_on);
+    let matches: Vec<&Prediction> = matches.iter().collect();
+    // Those of the manifest's order come first, two a pair.
+    let of_whole_batches = &matches[..2 * (rows - rows % loss_batch_size)];
     Ok(RetrievalReport {
         image_to_text,
         text_to_image,
         mean_recall,
-        loss: calibration.as_ref().map_or(f64::NAN, |c| c.as_is.nll),
+        loss: Calibration::of(of_whole_batches, false).nll,
         loss_batch_size,
         loss_chance: smoothing::chance(loss_batch_size),
-        calibration,
+        calibration: CalibrationReport::of(&matches, &fitted_on, orders),
+        selective: selective(&matches[..2 * rows], (options.bootstrap, options.seed)),
         by_label: by_label(split)?,
     })
 }
@@ -149,25 +159,39 @@ fn direction(
     })
 }
 
-/// Each image with the reports of its batch, and each report with the images, over whole batches of rows in order: the
-/// mean −ln probability of the own partner is the unsmoothed symmetric loss.
-fn matches(split: &EncodedSplit, batch_size: usize) -> Result<Vec<Prediction>> {
+/// Orders in which pairs are matched, so that the figures hang less on who is whose neighbour; the first is the
+/// manifest's.
+const ORDERS: usize = 5;
+/// Fewer orders, at least one, where these would match more pairs.
+const MOST_MATCHED: usize = 10_000;
+
+/// Each image with the reports of its batch, and each report with the images, over all rows in each of so many orders
+/// from a seed: the mean −ln probability of the own partner is the unsmoothed symmetric loss. Where rows are left over,
+/// the first of the order stand beside them, and are not asked a second time: every pair is matched among as many.
+fn matches(split: &EncodedSplit, batch_size: usize, (orders, seed): (usize, u64)) -> Result<Vec<Prediction>> {
     let mut all = Vec::new();
-    for batch in split.pairs.of_row.chunks_exact(batch_size) {
-        let pick = |all: &Tensor, number: fn(&Pair) -> usize| -> Result<Tensor> {
-            let index: Vec<u32> = batch.iter().map(|pair| number(pair) as u32).collect();
-            Ok(all.index_select(&Tensor::from_vec(index, batch_size, &Device::Cpu)?, 0)?)
-        };
-        let (images, texts) = (pick(&split.images, |p| p.image)?, pick(&split.texts, |p| p.text)?);
-        let sims = images.matmul(&texts.t()?)?;
-        for sims in [&sims, &sims.t()?.contiguous()?] {
-            let rows = sims.to_vec2::<f32>()?.into_iter().zip(batch).enumerate();
-            all.extend(rows.map(|(target, (sims, pair))| Prediction {
-                logits: sims.iter().map(|s| split.scale * f64::from(*s)).collect(),
-                target,
-                temperature: 1.0,
-                group: split.pairs.images.groups[pair.image],
-            }));
+    for number in 0..orders {
+        let mut order = split.pairs.of_row.clone();
+        if number > 0 {
+            order.shuffle(&mut stream(seed, Purpose::Matching, number as u64));
+        }
+        for own in order.chunks(batch_size) {
+            let batch = [own, &order[..batch_size - own.len()]].concat();
+            let pick = |all: &Tensor, number: fn(&Pair) -> usize| -> Result<Tensor> {
+                let index: Vec<u32> = batch.iter().map(|pair| number(pair) as u32).collect();
+                Ok(all.index_select(&Tensor::from_vec(index, batch_size, &Device::Cpu)?, 0)?)
+            };
+            let (images, texts) = (pick(&split.images, |p| p.image)?, pick(&split.texts, |p| p.text)?);
+            let sims = images.matmul(&texts.t()?)?;
+            for sims in [&sims, &sims.t()?.contiguous()?] {
+                let rows = sims.to_vec2::<f32>()?.into_iter().zip(own).enumerate();
+                all.extend(rows.map(|(target, (sims, pair))| Prediction {
+                    logits: sims.iter().map(|s| split.scale * f64::from(*s)).collect(),
+                    target,
+                    temperature: 1.0,
+                    group: split.pairs.images.groups[pair.image],
+                }));
+            }
         }
     }
     Ok(all)

@@ -6,13 +6,14 @@ use anyhow::Result;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
+use super::directions::{directions, logits};
 use super::encoded::EncodedSplit;
-use super::figures::Figure;
+use super::figure::Figure;
 use super::objective::{ObjectiveFigures, RowFeatures, RowObjective};
 use super::pairs::DistinctImages;
 use super::pictures::Pictures;
 use super::retrieval::{RetrievalOptions, RetrievalReport, retrieval_figures};
-use super::zero_shot::{LabelledPrompts, Scores, directions, logits, scores};
+use super::zero_shot::{LabelledPrompts, Scores, scores};
 use crate::data::Row;
 use crate::loss::PromptFeatures;
 use crate::metrics::Metric;

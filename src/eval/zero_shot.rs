@@ -3,50 +3,33 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use candle_core::Tensor;
 
 use super::calibration::{Calibration, CalibrationReport, Prediction, set_temperatures};
-use super::figures::{Figure, Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
+use super::directions::{class_directions, logits};
+use super::figure::Figure;
+use super::figures::{Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
 use super::pairs::DistinctImages;
+use super::selective::{answers as by_sureness, overall_orders, selective};
 use crate::data::{Labels, Prompts, Row};
-use crate::loss::PromptFeatures;
+use crate::metrics::selective::Selective;
 use crate::metrics::{bootstrap, classification as metric};
-use crate::ops::reference::l2_normalize;
 use crate::seed::{Purpose, stream};
-use crate::session::{Embeddings, Encoder};
+use crate::session::Encoder;
 
 /// Images of a split with their scores.
 pub struct Scores {
     /// Whether an image may have several classes.
-    multi_label: bool,
-    names: Vec<String>,
+    pub(super) multi_label: bool,
+    pub(super) names: Vec<String>,
     /// With one class an image one task, otherwise one a finding: the prediction for each labelled image, by its
     /// number.
-    tasks: Vec<Vec<Option<Prediction>>>,
+    pub(super) tasks: Vec<Vec<Option<Prediction>>>,
     /// Number of each image's patient.
-    groups: Vec<usize>,
+    pub(super) groups: Vec<usize>,
     /// Values of the subgroup columns of each image.
-    subgroups: Vec<Vec<Option<String>>>,
-}
-
-/// Directions of the classes: for each a unit vector, the mean of its sentences' unit vectors made unit again, as
-/// CLIP's own zero-shot classifier. (directions, embed_dim)
-///
-/// # Errors
-/// Whatever the encoder reports.
-pub fn class_directions(encoder: &Encoder, prompts: &Prompts) -> Result<Embeddings> {
-    let (sentences, counts) = prompts.sentences();
-    directions(PromptFeatures { sentences: &encoder.texts(&sentences)?, counts: &counts })
-}
-
-/// The same of unit vectors of the sentences.
-pub(super) fn directions(PromptFeatures { sentences, counts }: PromptFeatures) -> Result<Embeddings> {
-    let mut start = 0;
-    let means = counts.iter().map(|&count| {
-        start += count;
-        sentences.narrow(0, start - count, count)?.mean_keepdim(0)
-    });
-    Ok(l2_normalize(&Tensor::cat(&means.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?)
+    pub(super) subgroups: Vec<Vec<Option<String>>>,
+    /// Line of each image's first row.
+    pub(super) lines: Vec<u64>,
 }
 
 /// Prompts, and which of them rows have.
@@ -68,12 +51,6 @@ pub fn score(encoder: &Encoder, rows: &[Row], prompts: LabelledPrompts, subgroup
     let directions = class_directions(encoder, prompts.prompts)?;
     let logits = logits(&encoder.images(&images.sources)?, &directions, scale)?;
     Ok(scores(images, rows, &logits, prompts, subgroups))
-}
-
-/// scale · cosine of each image with each direction of the prompts.
-pub(super) fn logits(images: &Embeddings, directions: &Embeddings, scale: f64) -> Result<Vec<Vec<f64>>> {
-    let cosines: Vec<Vec<f32>> = images.matmul(&directions.t()?.contiguous()?)?.to_vec2()?;
-    Ok(cosines.into_iter().map(|row| row.into_iter().map(|cosine| scale * f64::from(cosine)).collect()).collect())
 }
 
 /// Scores from the logits of each of `images`, those of `rows`.
@@ -111,7 +88,8 @@ pub(super) fn scores(
     let skipped = if prompts.multi_label { classes } else { 0 };
     let values = |row: &usize| (0..subgroups).map(|i| rows[*row].extra(skipped + i).map(str::to_string)).collect();
     let subgroups = images.first_rows.iter().map(values).collect();
-    Scores { multi_label: prompts.multi_label, names: prompts.names(), tasks, groups: images.groups, subgroups }
+    let lines = images.first_rows.iter().map(|&row| rows[row].line).collect();
+    Scores { multi_label: prompts.multi_label, names: prompts.names(), tasks, groups: images.groups, subgroups, lines }
 }
 
 /// Scores of another split that temperatures and thresholds are fitted on.
@@ -145,8 +123,9 @@ impl Scores {
         let thresholds = self.fit_thresholds(fit);
         let labelled: Vec<usize> = self.labelled();
         ensure!(!labelled.is_empty(), "no image has a label that counts");
-        let predictions: Vec<&Prediction> = self.tasks.iter().flatten().flatten().collect();
-        let Some(calibration) = CalibrationReport::of(&predictions, &words) else {
+        let predictions = self.predictions();
+        let resamples = (options.bootstrap, options.seed);
+        let Some(calibration) = CalibrationReport::of(&predictions, &words, 1) else {
             anyhow::bail!("no image has a label that counts")
         };
         let figures = self.figures(&labelled, options);
@@ -164,10 +143,18 @@ impl Scores {
             unlabelled: self.groups.len() - labelled.len(),
             figures,
             findings: self.findings(&thresholds, options),
+            selective: selective(&predictions, resamples),
+            conformal: None,
+            abstained: None,
             calibration,
             confusion,
             subgroups,
         })
+    }
+
+    /// Of all tasks, one task after another.
+    pub(super) fn predictions(&self) -> Vec<&Prediction> {
+        self.tasks.iter().flatten().flatten().collect()
     }
 
     /// Sets each prediction's temperature; says what it was fitted on.
@@ -252,8 +239,7 @@ impl Scores {
 
     /// Names of the overall figures with what chance gives for each.
     fn names(&self, images: &[usize]) -> Vec<(&'static str, Option<f64>)> {
-        // A finding is a choice of two.
-        let k = if self.multi_label { 2.0 } else { self.names.len() as f64 };
+        let k = self.classes() as f64;
         let shares: Vec<f64> = (0..self.names.len())
             .map(|k| self.one_against_rest(k, Some(images)).positive)
             .map(|p| p.iter().filter(|p| **p).count() as f64 / p.len() as f64)
@@ -273,7 +259,22 @@ impl Scores {
         names.extend([("nll", nll), ("brier", brier), ("ece", None), ("ece_equal_mass", None), ("mce", None)]);
         names.extend([("nll_scaled", nll), ("brier_scaled", brier), ("ece_scaled", None)]);
         names.extend([("ece_equal_mass_scaled", None), ("mce_scaled", None)]);
+        // A random order risks what answering all does.
+        let predictions = self.predictions_of(images);
+        let wrong = predictions.iter().filter(|p| p.predicted() != p.target).count() as f64 / predictions.len() as f64;
+        names.extend(overall_orders(self.classes()).map(|(name, _)| (name, Some(wrong))));
         names
+    }
+
+    /// Of a prediction: a finding is a choice of two.
+    fn classes(&self) -> usize {
+        if self.multi_label { 2 } else { self.names.len() }
+    }
+
+    /// Of `images`, of which some may stand there several times.
+    fn predictions_of(&self, images: &[usize]) -> Vec<&Prediction> {
+        let of_images = |task| images.iter().filter_map(move |&i| <[Option<Prediction>]>::get(task, i)?.as_ref());
+        self.tasks.iter().map(Vec::as_slice).flat_map(of_images).collect()
     }
 
     /// Values of [`Self::names`] over `images`, of which some may stand there several times.
@@ -284,8 +285,7 @@ impl Scores {
             .map(|of| (metric::auroc(&of.scores, &of.positive), metric::average_precision(&of.scores, &of.positive)))
             .collect();
         let mean = |pick: fn(&(f64, f64)) -> f64| ranked.iter().map(pick).sum::<f64>() / ranked.len() as f64;
-        let of_images = |task| images.iter().filter_map(move |&i| <[Option<Prediction>]>::get(task, i)?.as_ref());
-        let predictions: Vec<&Prediction> = self.tasks.iter().map(Vec::as_slice).flat_map(of_images).collect();
+        let predictions = self.predictions_of(images);
         let mut values = if self.multi_label {
             vec![mean(|r| r.0), mean(|r| r.1)]
         } else {
@@ -301,6 +301,9 @@ impl Scores {
         for scaled in [false, true] {
             values.extend(Calibration::of(&predictions, scaled).figures().map(|(_, v)| v));
         }
+        values.extend(
+            overall_orders(self.classes()).map(|(_, score)| Selective::of(&by_sureness(&predictions, score)).aurc),
+        );
         values
     }
 

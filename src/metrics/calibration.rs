@@ -1,6 +1,7 @@
 //! Whether probabilities mean what they say: calibration errors, proper scores, temperature scaling, selective
 //! accuracy.
 
+use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 /// Bins of a reliability curve.
@@ -41,11 +42,28 @@ impl Bin {
 /// torchmetrics.
 pub fn equal_width(answers: &[Answer], bins: usize) -> Vec<Bin> {
     let mut members: Vec<Vec<Answer>> = vec![Vec::new(); bins];
-    for j in answers {
-        let bin = (j.confidence * bins as f64).ceil() as usize;
-        members[bin.saturating_sub(1).min(bins - 1)].push(*j);
-    }
+    answers.iter().for_each(|j| members[bin_of(j.confidence, bins)].push(*j));
     members.iter().filter(|m| !m.is_empty()).map(|m| Bin::of(m)).collect()
+}
+
+fn bin_of(confidence: f64, bins: usize) -> usize {
+    ((confidence * bins as f64).ceil() as usize).saturating_sub(1).min(bins - 1)
+}
+
+/// The expected calibration error, over bins of equal width, that probabilities which mean just what they say would
+/// show on predictions of these confidences, of which some are right by chance: the mean over draws. It is above 0, and
+/// the more so the fewer predictions there are. NaN without draws.
+pub fn error_floor(confidences: &[f64], bins: usize, draws: impl ExactSizeIterator<Item = impl Rng>) -> f64 {
+    let placed: Vec<(usize, f64)> = confidences.iter().map(|&c| (bin_of(c, bins), c)).collect();
+    let (draws_made, mut sum) = (draws.len() as f64, 0.0);
+    for mut rng in draws {
+        let mut gaps = vec![0.0f64; bins];
+        for &(bin, confidence) in &placed {
+            gaps[bin] += confidence - f64::from(u8::from(rng.random::<f64>() < confidence));
+        }
+        sum += gaps.iter().map(|gap| gap.abs()).sum::<f64>() / placed.len() as f64;
+    }
+    sum / draws_made
 }
 
 /// Bins of equal numbers of predictions, by confidence; where that does not divide, the first have one more, as
@@ -157,6 +175,7 @@ pub fn area_under_risk(points: &[RiskPoint]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seed::{Purpose, stream};
 
     #[test]
     fn the_right_temperature_is_found_again() {
@@ -175,6 +194,23 @@ mod tests {
         fn map_to_counts(&self, all: usize) -> Vec<usize> {
             self.iter().map(|p| (p * all as f64).round() as usize).collect()
         }
+    }
+
+    /// Of n coins that are each right half the time, the share that is right is off by √(1 / 2πn) on average.
+    #[test]
+    fn few_predictions_look_uncalibrated_however_good_they_are() {
+        let floor = |n: usize| {
+            error_floor(
+                &vec![0.5; n],
+                BINS,
+                (0..4000).map(|i| stream(3, Purpose::Outcomes, i)).collect::<Vec<_>>().into_iter(),
+            )
+        };
+        for n in [20, 2000] {
+            let expected = (1.0 / (std::f64::consts::TAU * n as f64)).sqrt();
+            assert!((floor(n) / expected - 1.0).abs() < 0.05, "{n}: {} {expected}", floor(n));
+        }
+        assert_eq!(error_floor(&[1.0; 9], BINS, [stream(0, Purpose::Outcomes, 0)].into_iter()), 0.0);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 pub mod bootstrap;
 pub mod calibration;
 pub mod classification;
+pub mod conformal;
 pub mod logistic;
 mod metric;
 pub mod ranking;
 pub mod retrieval;
+pub mod selective;
 
 pub use metric::Metric;
 pub use retrieval::{Query, Retrieval, rank_of_best, summarise};

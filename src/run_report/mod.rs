@@ -86,7 +86,7 @@ pub fn page(folders: &[&Path]) -> Result<Page> {
 
 /// Figures of the best validation beside those before the first step.
 fn summary(runs: &[&Run]) -> Markup {
-    const HEADINGS: [&str; 11] = [
+    const HEADINGS: [&str; 12] = [
         "run",
         "steps",
         "recall@1 image→text",
@@ -96,6 +96,7 @@ fn summary(runs: &[&Run]) -> Markup {
         "gallery",
         "matching ECE",
         "after scaling",
+        "if calibrated",
         "loss",
         "chance",
     ];
@@ -108,7 +109,8 @@ fn summary(runs: &[&Run]) -> Markup {
             }
             p.note {
                 "Best validation of each run, chosen on these same pairs, so its figures lean high. Intervals: 95 %, \
-                 bootstrap by patient."
+                 bootstrap by patient. Loss by chance: ln of the batch. ECE if calibrated: what probabilities that mean \
+                 just what they say would show on as many pairs."
             }
         }
     }
@@ -134,6 +136,7 @@ fn summary_row(run: &Run) -> Markup {
         plain("image_to_text/gallery"),
         plain("calibration/as_is/ece"),
         plain("calibration/scaled/ece"),
+        plain("calibration/ece_floor"),
         plain("loss"),
         plain("loss_chance"),
     ];

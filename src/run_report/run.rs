@@ -38,10 +38,15 @@ pub(super) fn section(run: &Run) -> Markup {
             div.charts {
                 (heat_map("sim_i2t before training", &matrix(&run.pictures_untuned)))
                 (heat_map("sim_i2t of the best model", &matrix(best)))
-                @if let Some(best) = run.best() { (calibration(&best["calibration"], "matching")) }
+                @if let Some(best) = run.best() {
+                    (calibration(&best["calibration"], "matching"))
+                    (selective(&best["selective"], "matching"))
+                }
                 @if let Some(report) = &run.zero_shot {
                     (calibration(&report["calibration"], "zero-shot"))
+                    (selective(&report["selective"], "zero-shot"))
                     (zero_shot(report))
+                    (sets(&report["conformal"]))
                 }
             }
             @if best["gallery"].as_array().is_some_and(Vec::is_empty) {
@@ -82,16 +87,58 @@ fn calibration(report: &Value, of: &str) -> Markup {
     }
 }
 
-fn zero_shot(report: &Value) -> Markup {
-    let bar = |name: String, figures: &Value, figure: &str| {
-        let figure = list(figures).iter().find(|f| f["name"] == figure).cloned().unwrap_or_default();
-        Bar {
-            name,
-            value: figure["value"].as_f64().unwrap_or(f64::NAN),
-            interval: figure["interval"][0].as_f64().zip(figure["interval"][1].as_f64()),
-            chance: figure["chance"].as_f64(),
-        }
+/// The figure of this name with its interval and chance.
+fn bar(name: String, figures: &Value, figure: &str) -> Bar {
+    let figure = list(figures).iter().find(|f| f["name"] == figure).cloned().unwrap_or_default();
+    Bar {
+        name,
+        value: figure["value"].as_f64().unwrap_or(f64::NAN),
+        interval: figure["interval"][0].as_f64().zip(figure["interval"][1].as_f64()),
+        chance: figure["chance"].as_f64(),
+    }
+}
+
+/// Scores of sureness, and ways of making sets, that are shown at most.
+const MOST_WAYS: usize = 8;
+
+/// Risk–coverage curves by each score of sureness, and the areas under them.
+fn selective(scores: &Value, of: &str) -> Markup {
+    let scores = &list(scores)[..list(scores).len().min(MOST_WAYS)];
+    let point = |p: &Value| Some((p["coverage"].as_f64()?, p["risk"].as_f64()?));
+    let line = |(color, score): (usize, &Value)| Line {
+        name: cut(&score["score"], MOST_NAME).replace('_', " "),
+        points: list(&score["risk_coverage"]).iter().take(MOST_POINTS).filter_map(point).collect(),
+        color,
+        reference: false,
     };
+    let lines: Vec<Line> = scores.iter().enumerate().map(line).filter(|l| !l.points.is_empty()).collect();
+    let area = |score: &Value| bar(cut(&score["score"], MOST_NAME).replace('_', " "), &score["figures"], "aurc");
+    let areas: Vec<Bar> = scores.iter().map(area).collect();
+    html! {
+        @if !lines.is_empty() {
+            (chart(&format!("risk of {of} by what says how sure"), "coverage", &lines))
+            (bars(&format!("AURC of {of}, lower is better; chance: random order"), &areas, 1.0))
+        }
+    }
+}
+
+/// How often conformal sets hold what is so, and how large they are.
+fn sets(report: &Value) -> Markup {
+    let methods = &list(&report["methods"])[..list(&report["methods"]).len().min(MOST_WAYS)];
+    let of = |figure: &str| -> Vec<Bar> {
+        methods.iter().map(|m| bar(cut(&m["method"], MOST_NAME).replace('_', " "), &m["figures"], figure)).collect()
+    };
+    let sizes = of("size");
+    let most = sizes.iter().map(|b| b.interval.map_or(b.value, |i| i.1)).fold(0.0, f64::max);
+    html! {
+        @if !methods.is_empty() {
+            (bars("conformal sets: share that hold what is so; chance: what was asked for", &of("coverage"), 1.0))
+            (bars("conformal sets: mean size", &sizes, most.max(1e-9)))
+        }
+    }
+}
+
+fn zero_shot(report: &Value) -> Markup {
     let text = |value: &Value| cut(value, MOST_NAME);
     let classes: Vec<Bar> = list(&report["findings"])
         .iter()
@@ -184,9 +231,17 @@ mod tests {
             let figures = json!([{"name": "auroc", "value": bad, "interval": [bad, bad], "chance": bad}]);
             let findings = json!([{"name": bad, "figures": figures}, bad]);
             let subgroups = json!([{"column": bad, "value": bad, "images": bad, "figures": figures}]);
-            let zero_shot = json!({"calibration": calibration, "findings": findings, "subgroups": subgroups});
+            let selective = json!([{"score": bad, "figures": figures, "risk_coverage": bins}, bad]);
+            let conformal = json!({"alpha": bad, "methods": [{"method": bad, "figures": figures}, bad]});
+            let zero_shot = json!({
+                "calibration": calibration,
+                "findings": findings,
+                "subgroups": subgroups,
+                "selective": selective,
+                "conformal": conformal,
+            });
             write("zero-shot.json", &zero_shot);
-            let val = json!({"loss": bad, "mean_recall": bad, "calibration": calibration});
+            let val = json!({"loss": bad, "mean_recall": bad, "calibration": calibration, "selective": selective});
             let lines = [
                 json!({"kind": "step", "step": bad, "loss": bad, "lr": bad}),
                 json!({"kind": "eval", "step": bad, "val": val}),

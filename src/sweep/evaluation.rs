@@ -13,6 +13,9 @@ use crate::config::Config;
 use crate::data::{Columns, Manifest};
 use crate::fs::replace_file;
 
+/// What conformal sets may leave out.
+const ALPHA: &str = "0.1";
+
 /// How all members are evaluated.
 pub(super) struct Evaluation {
     /// `--data` and what goes with it, for `eval` and `zero-shot`.
@@ -48,7 +51,11 @@ impl Evaluation {
             Some(digests.of_sources(&[manifest], config)?),
         );
         // The manifest itself stands above.
-        fingerprint.insert("how members are evaluated", &format!("{} {loss_batch}", rows[2..].join(" ")), None);
+        fingerprint.insert(
+            "how members are evaluated",
+            &format!("{} {loss_batch} sets {ALPHA}", rows[2..].join(" ")),
+            None,
+        );
         if let Some(prompts) = prompts {
             let text = prompts.display().to_string();
             let content = digests.of(prompts).with_context(|| format!("--prompts {text}"))?;
@@ -81,7 +88,8 @@ impl Evaluation {
     fn work_out(&self, run: &Path, threads: usize, log: &Path) -> Result<Figures> {
         let model = run.join("model").to_string_lossy().into_owned();
         let program = |name: &str, more: [String; 2]| {
-            let args = [name, "--json", "--bootstrap", "0", "--model", &model].map(str::to_string);
+            let args = [name, "--json", "--bootstrap", "0", "--conformal", ALPHA, "--model", &model];
+            let args = args.map(str::to_string);
             process::run(&[&args[..], &more, &self.rows].concat(), threads, log)
         };
         let retrieval = program("eval", ["--loss-batch-size".into(), self.loss_batch.to_string()])?;
@@ -89,8 +97,13 @@ impl Evaluation {
         if let Some(prompts) = &self.prompts {
             let classes = program("zero-shot", ["--prompts".into(), prompts.to_string_lossy().into_owned()])?;
             let named = classes["figures"].as_array().into_iter().flatten();
-            figures
-                .extend(named.filter_map(|f| Some((format!("class_{}", f["name"].as_str()?), f["value"].as_f64()?))));
+            for figure in named {
+                let Some(name) = figure["name"].as_str().map(|name| format!("class_{name}")) else { continue };
+                figures.extend(figure["chance"].as_f64().map(|chance| (format!("{name}_chance"), chance)));
+                figures.extend(figure["value"].as_f64().map(|value| (name, value)));
+            }
+            figures.extend(of_calibration("class", &classes["calibration"]));
+            figures.extend(of_sets("class", &classes["conformal"]["methods"][0]));
         }
         Ok(figures)
     }
@@ -132,6 +145,7 @@ fn of_retrieval(report: &Value) -> Figures {
     let mut figures = Figures::new();
     let mut put = |name: &str, value: Option<f64>| figures.extend(value.map(|v| (name.to_string(), v)));
     let recall = |direction: &str| report[direction]["figures"]["recall@1"].as_f64();
+    let chance = |direction: &str| report[direction]["chance"]["recall@1"].as_f64();
     put("mean_recall", report["mean_recall"].as_f64());
     put("recall@1", recall("image_to_text").zip(recall("text_to_image")).map(|(a, b)| (a + b) / 2.0));
     let calibration = &report["calibration"];
@@ -139,6 +153,41 @@ fn of_retrieval(report: &Value) -> Figures {
         put(&format!("match_{name}"), calibration["as_is"][name].as_f64());
         put(&format!("match_{name}_scaled"), calibration["scaled"][name].as_f64());
     }
-    put("match_temperature", calibration["temperature"].as_f64());
+    put("recall@1_chance", chance("image_to_text").zip(chance("text_to_image")).map(|(a, b)| (a + b) / 2.0));
+    put("match_nll_chance", report["loss_chance"].as_f64());
+    put("match_brier_chance", report["loss_batch_size"].as_f64().map(|pairs| 1.0 - 1.0 / pairs));
+    figures.extend(of_calibration("match", calibration));
+    for order in report["selective"].as_array().into_iter().flatten() {
+        let name = match order["score"].as_str() {
+            Some("max_probability") => "match_aurc",
+            Some("normalised_logit") => "match_aurc_normalised",
+            _ => continue,
+        };
+        let area = order["figures"].as_array().into_iter().flatten().find(|f| f["name"] == "aurc");
+        for (name, key) in [(name.to_string(), "value"), (format!("{name}_chance"), "chance")] {
+            figures.extend(area.and_then(|f| f[key].as_f64()).map(|value| (name, value)));
+        }
+    }
+    figures.extend(of_sets("report", &report["conformal"]["methods"][0]));
     figures
+}
+
+/// How large conformal sets are, and how often they hold what is so.
+fn of_sets(of: &str, method: &Value) -> Figures {
+    let figures = method["figures"].as_array().into_iter().flatten();
+    let value = |f: &Value| {
+        let name = match f["name"].as_str()? {
+            "size" => "set_size",
+            "coverage" => "set_coverage",
+            _ => return None,
+        };
+        Some((format!("{of}_{name}"), f["value"].as_f64()?))
+    };
+    figures.filter_map(value).collect()
+}
+
+/// The temperature that was fitted, and the ECE that would be no fault.
+fn of_calibration(of: &str, report: &Value) -> Figures {
+    let names = [("temperature", "temperature"), ("ece_floor", "ece_floor"), ("ece_floor_scaled", "ece_scaled_floor")];
+    names.iter().filter_map(|(key, name)| Some((format!("{of}_{name}"), report[*key].as_f64()?))).collect()
 }

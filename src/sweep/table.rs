@@ -44,8 +44,9 @@ pub struct SettingFigures {
     pub figures: BTreeMap<String, Mean>,
 }
 
-/// Means by setting, in the order of their first member. Where label smoothing is swept and 0 is among its values, the
-/// honest baseline stands last: no smoothing, but temperature scaling afterwards.
+/// Means by setting, in the order of their first member. Where label smoothing is swept, each setting stands there once
+/// more after temperature scaling, so that no ε alone has the benefit of it. Last, what figures are read against: chance,
+/// and the ECE that calibrated probabilities would show on as few predictions.
 pub fn table(members: &[Member]) -> Vec<SettingFigures> {
     let mut settings: Vec<&Setting> = Vec::new();
     for member in members {
@@ -59,17 +60,36 @@ pub fn table(members: &[Member]) -> Vec<SettingFigures> {
         SettingFigures { setting: name, figures: means(&of_setting, scaled) }
     };
     let mut rows: Vec<SettingFigures> = settings.iter().map(|s| row(s, in_words(s), false)).collect();
-    let is_smoothing = |choice: &&Choice| choice.key == "loss.label_smoothing";
-    let is_zero = |choice: &Choice| choice.value.parse::<f64>().is_ok_and(|v| v == 0.0);
-    for setting in settings.iter().filter(|s| s.iter().find(is_smoothing).is_some_and(is_zero)) {
+    let is_smoothing = |choice: &Choice| choice.key == "loss.label_smoothing";
+    for setting in settings.iter().filter(|s| s.iter().any(is_smoothing)) {
         rows.push(row(setting, format!("{}, then temperature scaling", in_words(setting)), true));
     }
+    let all: Vec<&Figures> = members.iter().filter_map(Member::figures).collect();
+    rows.extend(READ_AGAINST.iter().map(|(suffix, name)| read_against(&all, suffix, name)));
+    rows.retain(|row| !row.figures.is_empty() || READ_AGAINST.iter().all(|(_, name)| row.setting != *name));
     rows
+}
+
+/// Endings of names of what a figure is read against, and the rows that these are shown in.
+const READ_AGAINST: [(&str, &str); 2] = [("_chance", "(chance)"), ("_floor", "(calibrated, by luck)")];
+
+/// The mean over all members, without an interval: it is no setting's.
+fn read_against(members: &[&Figures], suffix: &str, name: &str) -> SettingFigures {
+    let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (name, value) in members.iter().flat_map(|figures| figures.iter()) {
+        if let Some(of) = name.strip_suffix(suffix) {
+            values.entry(of.to_string()).or_default().push(*value);
+        }
+    }
+    let mean = |values: &[f64]| Some(Mean { half_width: None, ..Mean::of(values)? });
+    let figures = values.into_iter().filter_map(|(name, values)| Some((name, mean(&values)?))).collect();
+    SettingFigures { setting: name.to_string(), figures }
 }
 
 /// The mean of each figure; with `scaled`, of the same after temperature scaling where there is such a one.
 fn means(members: &[&Figures], scaled: bool) -> BTreeMap<String, Mean> {
-    let names: BTreeSet<&String> = members.iter().flat_map(|figures| figures.keys()).collect();
+    let own = |name: &&String| READ_AGAINST.iter().all(|(suffix, _)| !name.ends_with(suffix));
+    let names: BTreeSet<&String> = members.iter().flat_map(|figures| figures.keys()).filter(own).collect();
     let mean = |name: &String| {
         let after = format!("{name}_scaled");
         let source = if scaled && members.iter().any(|f| f.contains_key(&after)) { &after } else { name };
@@ -84,17 +104,24 @@ fn in_words(setting: &Setting) -> String {
 }
 
 /// The columns in Markdown: figure, heading, factor.
-const COLUMNS: [(&str, &str, f64); 10] = [
+const COLUMNS: [(&str, &str, f64); 17] = [
     ("recall@1", "recall@1 %", 100.0),
     ("mean_recall", "mean recall %", 100.0),
     ("match_nll", "matching NLL", 1.0),
     ("match_brier", "matching Brier", 1.0),
     ("match_ece", "matching ECE", 1.0),
+    ("match_temperature", "matching temperature", 1.0),
+    ("match_aurc", "matching AURC", 1.0),
+    ("report_set_size", "reports in a 90 % set", 1.0),
     ("class_accuracy", "accuracy %", 100.0),
     ("class_auroc_macro", "AUROC", 1.0),
     ("class_nll", "class NLL", 1.0),
     ("class_brier", "class Brier", 1.0),
     ("class_ece", "class ECE", 1.0),
+    ("class_temperature", "class temperature", 1.0),
+    ("class_aurc", "class AURC", 1.0),
+    ("class_aurc_normalised", "class AURC, logits normalised", 1.0),
+    ("class_set_size", "classes in a 90 % set", 1.0),
 ];
 
 /// The table in Markdown: mean ± half of the 95 % interval over seeds, of the figures that any setting has.
@@ -132,14 +159,24 @@ mod tests {
         assert_eq!(Mean::of(&[1.0]).unwrap().half_width, None);
         let member = |value: &str, seed, ece: Option<f64>| {
             let setting = vec![Choice { key: "loss.label_smoothing".into(), value: value.into() }];
-            let figures = ece.map(|e| Figures::from([("ece".into(), e), ("ece_scaled".into(), e / 2.0)]));
+            let named = |(name, value): (&str, f64)| (name.to_string(), value);
+            let figures = ece.map(|e| {
+                let all = [("ece", e), ("ece_scaled", e / 2.0), ("ece_floor", e / 4.0), ("nll_chance", 1.5)];
+                Figures::from(all.map(named))
+            });
             Member { state: figures.map_or(State::Unfinished, State::Evaluated), ..Member::new(setting, seed) }
         };
         let rows = table(&[member("0", 0, Some(0.2)), member("0.1", 0, Some(0.3)), member("0.1", 1, None)]);
         let ece: Vec<(&str, f64, usize)> =
-            rows.iter().map(|r| (r.setting.as_str(), r.figures["ece"].mean, r.figures["ece"].seeds)).collect();
+            rows[..4].iter().map(|r| (r.setting.as_str(), r.figures["ece"].mean, r.figures["ece"].seeds)).collect();
         assert_eq!(ece[0], ("loss.label_smoothing = 0", 0.2, 1));
         assert_eq!(ece[1], ("loss.label_smoothing = 0.1", 0.3, 1));
         assert_eq!(ece[2], ("loss.label_smoothing = 0, then temperature scaling", 0.1, 1));
+        assert_eq!(ece[3], ("loss.label_smoothing = 0.1, then temperature scaling", 0.15, 1));
+        let against = |row: usize, name: &str| (rows[row].setting.as_str(), rows[row].figures[name].mean);
+        assert_eq!(against(4, "nll"), ("(chance)", 1.5));
+        assert_eq!(against(5, "ece"), ("(calibrated, by luck)", 0.0625));
+        assert_eq!(rows.len(), 6);
+        assert!(!rows[0].figures.contains_key("ece_floor") && !rows[4].figures.contains_key("ece"));
     }
 }

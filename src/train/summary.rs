@@ -43,7 +43,8 @@ impl Trainer<'_> {
         if let Some(c) = &report.calibration {
             text.push_str(&format!(
                 "\nMatching within batches of {}: ECE {:.3}, Brier {:.3}, NLL {:.3}; after temperature scaling \
-                 (temperature {:.2}) {:.3}, {:.3}, {:.3}.\n",
+                 (temperature {:.2}) {:.3}, {:.3}, {:.3}. Knowing nothing has a Brier score of {:.3} and an NLL of \
+                 {:.3}; calibrated probabilities have an ECE of about {:.3} on as many pairs.\n",
                 report.loss_batch_size,
                 c.as_is.ece,
                 c.as_is.brier,
@@ -51,7 +52,22 @@ impl Trainer<'_> {
                 c.temperature,
                 c.scaled.ece,
                 c.scaled.brier,
-                c.scaled.nll
+                c.scaled.nll,
+                1.0 - 1.0 / report.loss_batch_size as f64,
+                report.loss_chance,
+                c.ece_floor
+            ));
+        }
+        if let Some(order) = report.selective.first() {
+            let value = |name: &str| order.figures.iter().find(|f| f.name == name).map_or(f64::NAN, |f| f.value);
+            text.push_str(&format!(
+                "\nOf these matches {:.1} % are right, of the surest 80 % {:.1} %, of the surest half {:.1} %; area \
+                 under the risk–coverage curve {:.3}, {:.3} above the best order.\n",
+                100.0 * order.risk_coverage.last().map_or(f64::NAN, |point| 1.0 - point.risk),
+                100.0 * value("accuracy_of_80"),
+                100.0 * value("accuracy_of_50"),
+                value("aurc"),
+                value("excess_aurc")
             ));
         }
         if let Some(own) = validation.objective {
@@ -59,6 +75,10 @@ impl Trainer<'_> {
         }
         for (name, value, chance) in validation.zero_shot_shown() {
             text.push_str(&format!("\nZero-shot {name}: {value:.3} (chance {chance:.3}).\n"));
+        }
+        let zero_shot = validation.zero_shot.as_ref();
+        if let Some((area, wrong)) = zero_shot.and_then(|z| z.figures.get("aurc")).and_then(|f| f.value.zip(f.chance)) {
+            text.push_str(&format!("\nZero-shot area under the risk–coverage curve: {area:.3} (random {wrong:.3}).\n"));
         }
         text.push_str(&format!(
             "\nThe step was chosen by {} on these same pairs, so the figures lean high. Intervals are bootstrapped \

@@ -4,11 +4,17 @@
 
 use crate::common;
 use reportclip::metrics::calibration::{self, Answer};
+use reportclip::metrics::conformal::{self, Calibrator, Findings};
+use reportclip::metrics::selective::{Selective, Sureness};
 use reportclip::metrics::{classification, logistic::Logistic, ranking::Ranking};
 use serde_json::Value;
 
 fn cases(kind: &str) -> Vec<Value> {
-    let golden: Value = serde_json::from_slice(&std::fs::read(common::golden("metrics.json")).unwrap()).unwrap();
+    cases_of("metrics.json", kind)
+}
+
+fn cases_of(file: &str, kind: &str) -> Vec<Value> {
+    let golden: Value = serde_json::from_slice(&std::fs::read(common::golden(file)).unwrap()).unwrap();
     let cases = golden[kind].as_array().unwrap().clone();
     assert!(cases.len() > 1);
     cases
@@ -99,5 +105,78 @@ fn probes_find_what_scikit_learn_finds() {
             let ours = calibration::softmax(&model.logits(x), 1.0);
             ours.iter().zip(&theirs).for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{ours:?} {theirs:?}"));
         }
+    }
+}
+
+/// scripts/golden/selective.py, which averages every order of tied answers.
+#[test]
+fn selective_prediction_by_every_score() {
+    let figures = |case: &Value, answers: &[Answer]| {
+        Selective::of(answers).figures().iter().for_each(|(name, ours)| close(case, name, *ours, 1e-9));
+    };
+    for case in cases_of("selective.json", "cases") {
+        let (logits, targets) = (rows(&case["logits"]), classes(&case["targets"]));
+        for score in Sureness::ALL {
+            let theirs = &case["scores"][score.word()];
+            let confidences: Vec<f64> = logits.iter().map(|z| score.of(z)).collect();
+            let apart = confidences.iter().zip(numbers(&theirs["values"])).map(|(a, b)| (a - b).abs());
+            assert!(apart.fold(0.0, f64::max) < 1e-12, "{}", score.word());
+            let right = logits.iter().zip(&targets).map(|(z, &target)| calibration::argmax(z) == target);
+            let answers: Vec<Answer> =
+                confidences.into_iter().zip(right).map(|(confidence, right)| Answer { confidence, right }).collect();
+            figures(theirs, &answers);
+        }
+    }
+    for case in cases_of("selective.json", "ties") {
+        let both = numbers(&case["confidence"]).into_iter().zip(truths(&case["right"]));
+        figures(&case, &both.map(|(confidence, right)| Answer { confidence, right }).collect::<Vec<_>>());
+    }
+}
+
+/// Sets of classes as torchcp and MAPIE make them (scripts/golden/conformal.py).
+#[test]
+fn conformal_sets_are_those_of_torchcp_and_mapie() {
+    for case in cases_of("conformal.json", "classes") {
+        let alpha = case["alpha"].as_f64().unwrap();
+        let probabilities =
+            |key: &str| -> Vec<Vec<f64>> { rows(&case[key]).iter().map(|z| calibration::softmax(z, 1.0)).collect() };
+        let (calibrated, judged, targets) =
+            (probabilities("logits"), probabilities("judged"), classes(&case["targets"]));
+        let quantile = |score: conformal::Score, class: Option<usize>| {
+            let rows = calibrated.iter().zip(&targets).enumerate();
+            let own = rows.filter(|(_, (_, target))| class.is_none_or(|class| class == **target));
+            let calibrators = own.map(|(group, (p, target))| Calibrator { score: score.of(p)[*target], group });
+            conformal::quantile(&calibrators.collect::<Vec<_>>(), alpha)
+        };
+        let sets = |score: conformal::Score, thresholds: &[f64]| -> Vec<Vec<usize>> {
+            let set = |p: &Vec<f64>| score.of(p).iter().zip(thresholds).map(|(s, t)| usize::from(s <= t)).collect();
+            judged.iter().map(set).collect()
+        };
+        let theirs = |name: &str| -> Vec<Vec<usize>> {
+            case["sets"][name]["sets"].as_array().unwrap().iter().map(classes).collect()
+        };
+        let k = judged[0].len();
+        for score in conformal::Score::ALL {
+            let threshold = quantile(score, None);
+            close(&case["sets"][score.word()], "quantile", threshold, 1e-9);
+            assert_eq!(sets(score, &vec![threshold; k]), theirs(score.word()), "{} at {alpha}", score.word());
+        }
+        let lac = conformal::Score::Lac;
+        assert_eq!(sets(lac, &vec![quantile(lac, None); k]), theirs("mapie_lac"));
+        let own: Vec<f64> = (0..k).map(|class| quantile(lac, Some(class))).collect();
+        assert_eq!(sets(lac, &own), theirs("lac_by_class"));
+    }
+}
+
+#[test]
+fn risk_is_controlled_by_the_threshold_that_trying_all_finds() {
+    for case in cases_of("conformal.json", "risk") {
+        let has = case["has"].as_array().unwrap().iter().map(truths);
+        let images =
+            rows(&case["probabilities"]).into_iter().zip(has).enumerate().map(|(group, (probabilities, has))| {
+                Findings { probabilities, has: has.into_iter().map(Some).collect(), group }
+            });
+        let threshold = conformal::risk_threshold(&images.collect::<Vec<_>>(), case["alpha"].as_f64().unwrap());
+        close(&case, "threshold", threshold, 1e-12);
     }
 }

@@ -41,12 +41,17 @@ fn a_sweep_goes_on_and_its_members_are_runs() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(place.trained("sweep/loss.label_smoothing=0+seed=3"), before, "what is done is not done again");
     let table = json(&output.stdout)["table"].clone();
-    assert_eq!(table.as_array().unwrap().len(), 3, "two settings and the baseline");
+    assert_eq!(table.as_array().unwrap().len(), 6, "two settings, both scaled, chance, ECE by luck");
     for name in ["recall@1", "match_ece", "class_auroc_macro", "class_brier", "class_nll"] {
         let cell = &table[1]["figures"][name];
         assert!(cell["mean"].is_number() && cell["half_width"].is_number() && cell["seeds"] == 2, "{name}: {cell}");
     }
     assert_eq!(table[2]["figures"]["class_nll"], table[0]["figures"]["class_nll_scaled"]);
+    assert_eq!(table[3]["figures"]["match_nll"], table[1]["figures"]["match_nll_scaled"]);
+    let chance = &table[4]["figures"];
+    assert!((chance["class_auroc_macro"]["mean"].as_f64().unwrap() - 0.5).abs() < 1e-12, "{chance}");
+    assert!(chance["match_nll"]["mean"].is_number() && chance["recall@1"]["mean"].is_number(), "{chance}");
+    assert!(table[5]["figures"]["class_ece"]["mean"].as_f64().unwrap() > 0.0);
     // A member is the run that `train` makes.
     place.train_ok("alone", &["--set", "train.max_steps=4", "--set", "loss.label_smoothing=0"]);
     place.assert_same_run("alone", "sweep/loss.label_smoothing=0+seed=3");

@@ -1,0 +1,92 @@
+//! What a model answers where it may be unsure, and conformal sets, as tables for people.
+
+use std::collections::BTreeMap;
+
+use super::table::pad;
+use crate::eval::{Abstained, ConformalReport, Figure, SelectiveFigures, UNSURE};
+
+/// A share between 0 and 1, without these.
+pub(super) fn alpha(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("allowed are numbers between 0 and 1, such as 0.1".into()),
+    }
+}
+
+/// A figure with its interval, found by its name.
+fn cell(figures: &[Figure], name: &str) -> String {
+    let Some(f) = figures.iter().find(|f| f.name == name) else { return pad("–", 22) };
+    let interval = f.interval.map_or(String::new(), |(low, high)| format!(" [{low:.3}–{high:.3}]"));
+    pad(&format!("{:.3}{interval}", f.value), 22)
+}
+
+/// A row for each score of sureness.
+pub(super) fn selective(scores: &[SelectiveFigures]) -> String {
+    let shown = ["aurc", "excess_aurc", "accuracy_of_80", "coverage_at_90"];
+    let headings = ["AURC", "excess AURC", "right of surest 80 %", "answered at 90 % right"];
+    let mut lines =
+        vec![format!("{:<18}{}", "surest by", headings.map(|h| pad(h, 22)).concat()).trim_end().to_string()];
+    let row = |s: &SelectiveFigures| format!("{:<18}{}", s.score, shown.map(|name| cell(&s.figures, name)).concat());
+    lines.extend(scores.iter().map(|s| row(s).trim_end().to_string()));
+    if let Some(first) = scores.first() {
+        let chance = |name: &str| first.figures.iter().find(|f| f.name == name)?.chance;
+        let cells = shown.map(|name| pad(&chance(name).map_or(String::new(), |c| format!("{c:.3}")), 22)).concat();
+        lines.push(format!("{:<18}{cells}", "random order").trim_end().to_string());
+    }
+    lines.join("\n")
+}
+
+/// What is answered, by answer.
+pub(super) fn abstained(report: &Abstained) -> String {
+    let rule = &report.rule;
+    let mut lines = vec![format!(
+        "\nanswered where {} is at least {:.4}, chosen for {:.1} % right (there {:.1} % of {} were answered)",
+        rule.score,
+        rule.threshold,
+        100.0 * rule.wanted_accuracy,
+        100.0 * rule.coverage,
+        rule.predictions
+    )];
+    lines.push(format!("answered {}right {}", cell(&report.figures, "coverage"), cell(&report.figures, "accuracy")));
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for given in &report.answers {
+        let (all, right) = counts.entry(&given.answer).or_default();
+        *all += 1;
+        *right += usize::from(given.right == Some(true));
+    }
+    for (answer, (all, right)) in counts.iter().filter(|(answer, _)| **answer != UNSURE) {
+        lines.push(format!("{answer:<24}{all:>6}, right {right}"));
+    }
+    lines.push(format!("{UNSURE:<24}{:>6}", counts.get(UNSURE).map_or(0, |(all, _)| *all)));
+    lines.join("\n")
+}
+
+/// A row for each way of making sets, then for each part.
+pub(super) fn conformal(report: &ConformalReport) -> String {
+    let mut lines = vec![format!(
+        "\nsets for {:.0} % of patients to come, calibrated on {}",
+        100.0 * (1.0 - report.alpha),
+        report.calibrated_on
+    )];
+    lines.push(format!("{:<24}{:<22}{:<22}{:<22}rows", "sets by", "hold what is so", "size", "empty"));
+    for method in &report.methods {
+        let cells = ["coverage", "size", "empty"].map(|name| cell(&method.figures, name)).concat();
+        lines.push(format!("{:<24}{cells}", method.method).trim_end().to_string());
+        for part in method.by_class.iter().chain(&method.by_subgroup) {
+            let (coverage, size) = (format!("{:.3}", part.coverage), format!("{:.3}", part.size));
+            lines.push(format!("  {:<22}{coverage:<22}{size:<44}{}", part.name, part.rows));
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::alpha;
+
+    #[test]
+    fn shares_are_between_0_and_1() {
+        assert_eq!(alpha("0.1"), Ok(0.1));
+        assert!(["0", "1", "-0.1", "nan", "x"].iter().all(|text| alpha(text).is_err()));
+    }
+}

@@ -1,0 +1,100 @@
+//! The threshold below which a model says that it is unsure: chosen on patients, kept in the model's folder, used on
+//! others.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::figure::Figure;
+use crate::data::Prompts;
+use crate::digest::ContentHash;
+use crate::fs::{read_up_to, replace_file};
+use crate::model::checkpoint::write_checksums;
+
+/// From which sureness on a model answers, as its folder keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Abstention {
+    /// A word of [`Sureness`].
+    pub score: String,
+    /// What is less sure than that is not answered.
+    pub threshold: f64,
+    /// The share of right answers that was wanted.
+    pub wanted_accuracy: f64,
+    /// The share that was right of what was answered of the predictions that it was chosen on.
+    pub accuracy: f64,
+    /// The share of them that was answered.
+    pub coverage: f64,
+    /// How many predictions these were.
+    pub predictions: usize,
+    /// SHA-256 of classes and sentences: other prompts are other predictions.
+    pub prompts: String,
+}
+
+/// Where a model's folder keeps it. It is none of the files that a model is opened from, so that indexes of embeddings
+/// stay good.
+const FILE: &str = "reportclip_abstention.toml";
+/// Longest such file that is read.
+const MOST_BYTES: u64 = 1 << 16;
+
+impl Abstention {
+    /// What the model in `folder` keeps.
+    ///
+    /// # Errors
+    /// It keeps none, or it cannot be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        let place = || path.display().to_string();
+        ensure!(path.is_file(), "{}: is not there; `zero-shot --keep-abstention 0.9` makes it", place());
+        let text = String::from_utf8(read_up_to(&path, MOST_BYTES)?).with_context(place)?;
+        toml::from_str(&text).map_err(|e| anyhow!("{}: {}", place(), e.message()))
+    }
+
+    /// Keeps it with the model in `folder`, whose list of checksums is written anew.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep(&self, folder: &Path) -> Result<()> {
+        replace_file(&folder.join(FILE), toml::to_string(self)?.as_bytes())?;
+        write_checksums(folder)
+    }
+}
+
+/// What prompts are, as an abstention knows them.
+pub(super) fn digest_of(prompts: &Prompts) -> String {
+    let mut hash = ContentHash::default();
+    prompts.names().iter().for_each(|name| hash.field(name));
+    let (sentences, counts) = prompts.sentences();
+    sentences.iter().for_each(|sentence| hash.field(sentence));
+    counts.iter().for_each(|count| hash.field(count.to_string()));
+    hash.hex()
+}
+
+/// What a model that may be unsure came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Abstained {
+    /// What it went by.
+    pub rule: Abstention,
+    /// coverage and accuracy of what is answered, with intervals over patients; chance of the accuracy: that of all.
+    pub figures: Vec<Figure>,
+    /// Of each labelled image (of each of its findings that has a label) what is answered.
+    pub answers: Vec<GivenAnswer>,
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GivenAnswer {
+    /// Line of the manifest.
+    pub line: u64,
+    /// The finding that was asked for, where an image may have several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+    /// A class, or "yes" or "no" to a finding, or "unsure".
+    pub answer: String,
+    /// Whether that is right; nothing for "unsure".
+    pub right: Option<bool>,
+}
+
+/// What stands for no answer.
+pub const UNSURE: &str = "unsure";

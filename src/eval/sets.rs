@@ -1,0 +1,107 @@
+//! Conformal sets as they are stored and drawn, and what their figures are made of.
+
+use serde::{Deserialize, Serialize};
+
+use super::figure::Figure;
+use super::selective::Resamples;
+use crate::metrics::bootstrap;
+use crate::metrics::conformal::mean_over_patients;
+use crate::seed::{Purpose, stream};
+
+/// What sets came to. The promise is of a row of a patient to come who is like those that were calibrated on: patients
+/// count once, whatever number of rows they have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConformalReport {
+    /// The share that may be left out.
+    pub alpha: f64,
+    /// What sets were calibrated on.
+    pub calibrated_on: String,
+    /// Each way of making sets.
+    pub methods: Vec<ConformalFigures>,
+}
+
+/// Sets made in one way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConformalFigures {
+    /// lac, aps, raps, lac_by_class; of findings risk_control; of retrieval image_to_text and text_to_image.
+    pub method: String,
+    /// coverage (chance: what was asked for), size, empty: means over patients with intervals over them. Of findings
+    /// coverage is the share of an image's own that its set holds.
+    pub figures: Vec<Figure>,
+    /// Classes or findings, with the coverage and the mean size of the rows that have it.
+    pub by_class: Vec<SetsOfPart>,
+    /// The same by values of the subgroup columns.
+    pub by_subgroup: Vec<SetsOfPart>,
+}
+
+/// Sets of a part of the rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetsOfPart {
+    /// A class, or `column = value`.
+    pub name: String,
+    /// Rows of it.
+    pub rows: usize,
+    /// Coverage, patients counting once.
+    pub coverage: f64,
+    /// Size of sets, patients counting once.
+    pub size: f64,
+}
+
+/// What the set of a row came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    /// 1 where it holds what is so, 0 where not; of findings the share that it holds.
+    pub covered: f64,
+    /// Members of its set.
+    pub size: usize,
+    /// Number of its patient.
+    pub group: usize,
+}
+
+impl Held {
+    fn means(rows: &[Self]) -> Vec<f64> {
+        let mean = |value: fn(&Self) -> f64| mean_over_patients(rows.iter().map(move |r| (value(r), r.group)));
+        vec![mean(|r| r.covered), mean(|r| r.size as f64), mean(|r| f64::from(u8::from(r.size == 0)))]
+    }
+
+    pub fn part(name: String, rows: &[Self]) -> SetsOfPart {
+        let means = Self::means(rows);
+        SetsOfPart { name, rows: rows.len(), coverage: means[0], size: means[1] }
+    }
+}
+
+/// Figures of sets, without parts.
+pub(super) fn figures(method: &str, held: &[Held], alpha: f64, (resamples, seed): Resamples) -> ConformalFigures {
+    let groups: Vec<usize> = held.iter().map(|h| h.group).collect();
+    let rng = |i: u64| stream(seed, Purpose::Bootstrap, i);
+    // A patient that is drawn twice counts twice: its rows keep the weight that they have.
+    let mut counts = vec![0usize; groups.iter().max().map_or(0, |g| g + 1)];
+    groups.iter().for_each(|&group| counts[group] += 1);
+    let weighted = |rows: &[Held]| {
+        let all: f64 = rows.iter().map(|r| 1.0 / counts[r.group] as f64).sum();
+        let mean = |value: fn(&Held) -> f64| rows.iter().map(|r| value(r) / counts[r.group] as f64).sum::<f64>() / all;
+        vec![mean(|r| r.covered), mean(|r| r.size as f64), mean(|r| f64::from(u8::from(r.size == 0)))]
+    };
+    let bounds = bootstrap::interval(held, &groups, resamples, rng, weighted);
+    let names = [("coverage", Some(1.0 - alpha)), ("size", None), ("empty", None)];
+    ConformalFigures {
+        method: method.to_string(),
+        figures: Figure::list(names, Held::means(held), bounds),
+        by_class: Vec::new(),
+        by_subgroup: Vec::new(),
+    }
+}
+
+/// Thresholds for the patients of even and of odd number: one and the same from other patients, else each half's from
+/// the other half.
+pub(super) fn halves<T, R: Copy>(
+    own: &[T],
+    other: Option<&[T]>,
+    half: fn(&T) -> usize,
+    fit: impl Fn(&[&T]) -> R,
+) -> [R; 2] {
+    match other {
+        Some(other) => [fit(&other.iter().collect::<Vec<_>>()); 2],
+        None => [1, 0].map(|kept| fit(&own.iter().filter(|row| half(row) == kept).collect::<Vec<_>>())),
+    }
+}
