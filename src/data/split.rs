@@ -27,18 +27,22 @@ pub enum Unit {
 /// same file or have the same bytes, and with them their units. Groups are dealt out label by label (the rarest label
 /// of a group counts) in random order, each to the split that lacks most.
 pub fn assign(rows: &[Row], unit: Unit, shares: &Shares, stratify: bool, seed: u64) -> Vec<usize> {
-    let groups = groups(rows, unit);
+    let labels: Vec<&str> = rows.iter().map(|r| r.label().filter(|_| stratify).unwrap_or_default()).collect();
+    deal(&groups(rows, unit), &labels, shares, seed)
+}
+
+/// The same of rows with these numbers of groups and labels.
+pub(super) fn deal(groups: &[usize], labels: &[&str], shares: &Shares, seed: u64) -> Vec<usize> {
     let mut rows_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     groups.iter().enumerate().for_each(|(row, &group)| rows_of.entry(group).or_default().push(row));
     let mut counts: HashMap<&str, usize> = HashMap::new();
-    rows.iter().for_each(|r| *counts.entry(r.label().unwrap_or_default()).or_default() += 1);
+    labels.iter().for_each(|label| *counts.entry(label).or_default() += 1);
     let mut strata: BTreeMap<(usize, &str), Vec<&Vec<usize>>> = BTreeMap::new();
     for members in rows_of.values() {
-        let labels = members.iter().map(|&row| rows[row].label().unwrap_or_default());
-        let rarest = labels.map(|label| (counts[label], label)).min().filter(|_| stratify).unwrap_or_default();
+        let rarest = members.iter().map(|&row| (counts[labels[row]], labels[row])).min().unwrap_or_default();
         strata.entry(rarest).or_default().push(members);
     }
-    let mut split_of = vec![0; rows.len()];
+    let mut split_of = vec![0; groups.len()];
     // What earlier strata fell short of is made up by later ones.
     let mut owed = vec![0.0; shares.len()];
     for (number, groups) in strata.values_mut().enumerate() {
@@ -61,7 +65,7 @@ pub fn assign(rows: &[Row], unit: Unit, shares: &Shares, stratify: bool, seed: u
 
 /// A number for each row; rows with one number stay together.
 fn groups(rows: &[Row], unit: Unit) -> Vec<usize> {
-    let mut joined = Joined((0..rows.len()).collect());
+    let mut joined = Joined::new(rows.len());
     let mut first: HashMap<String, usize> = HashMap::new();
     for (i, row) in rows.iter().enumerate() {
         let key = match unit {
@@ -76,7 +80,7 @@ fn groups(rows: &[Row], unit: Unit) -> Vec<usize> {
     for (a, b) in same_images(rows) {
         joined.join(a, b);
     }
-    (0..rows.len()).map(|i| joined.root(i)).collect()
+    joined.groups()
 }
 
 /// Pairs of rows that share their image, by name or by content. Only files of one length are read.
@@ -109,9 +113,19 @@ pub fn same_images(rows: &[Row]) -> Vec<(usize, usize)> {
 }
 
 /// Union by smallest member.
-struct Joined(Vec<usize>);
+pub(super) struct Joined(Vec<usize>);
 
 impl Joined {
+    /// Of so many, each alone.
+    pub fn new(rows: usize) -> Self {
+        Self((0..rows).collect())
+    }
+
+    /// A number for each; those that were joined, directly or by others, have the same.
+    pub fn groups(mut self) -> Vec<usize> {
+        (0..self.0.len()).map(|i| self.root(i)).collect()
+    }
+
     fn root(&mut self, mut i: usize) -> usize {
         while self.0[i] != i {
             self.0[i] = self.0[self.0[i]];
@@ -120,7 +134,7 @@ impl Joined {
         i
     }
 
-    fn join(&mut self, a: usize, b: usize) {
+    pub fn join(&mut self, a: usize, b: usize) {
         let (a, b) = (self.root(a), self.root(b));
         self.0[a.max(b)] = a.min(b);
     }

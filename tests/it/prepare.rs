@@ -568,3 +568,64 @@ fn label_of(document: &roxmltree::Document) -> String {
     let uid = document.descendants().find(|n| n.has_tag_name("uId"));
     uid.and_then(|n| n.attribute("id")).unwrap_or_default().to_string()
 }
+
+/// Patients, notes and pictures bind rows to one split; what has no note or is no image is left out, licences are kept.
+#[test]
+fn covid_chestxray() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("clone");
+    let mut lines = vec![
+        "patientid,offset,sex,age,finding,RT_PCR_positive,view,modality,folder,filename,doi,url,license,clinical_notes"
+            .to_string(),
+    ];
+    for i in 0..40u32 {
+        let (file, finding) = (format!("scan {i}.png"), ["Pneumonia/Viral/COVID-19", "No Finding"][i as usize % 2]);
+        // Two images a patient; patients 3 and 9 have one note, which differs in marks only.
+        let patient = i / 2;
+        let note = match patient {
+            3 => "Shared   note,\tof both.".to_string(),
+            9 => "shared note of both".to_string(),
+            n => format!("The note of patient {n}"),
+        };
+        lines.push(format!(
+            "p{patient},0,F,50,{finding},Y,PA,X-ray,images,{file},10.1/x,https://a/{i},CC BY,\"{note}\""
+        ));
+        // Patients 5 and 15 have one picture, in two formats.
+        let seed = if i == 30 { 10 } else { i };
+        let drawn = gray(120, 100, |x, y| {
+            let wave = |a: u32, b: u32| f64::from(x * (a % 7 + 1) + y * (b % 5 + 1)) / (6.0 + f64::from(seed % 11));
+            (127.0 + 60.0 * wave(seed, seed / 3).sin() + 60.0 * wave(seed / 2 + 3, seed + 1).cos()) as u8
+        });
+        let bytes = if i == 30 { image::reduced(&drawn, None) } else { image::png(&drawn) };
+        write(root.join("images").join(file), bytes.unwrap());
+    }
+    lines.push("p90,0,M,,todo,,Axial,CT,volumes,scan.nii.gz,,,,A note of a whole volume".into());
+    lines.push("p91,0,M,,todo,,PA,X-ray,images,short.png,,,,short".into());
+    lines.push("p92,0,M,,todo,,PA,X-ray,images,../../escape.png,,,,A note that leads elsewhere".into());
+    lines.push("p93,0,M,,todo,,PA,X-ray,images,gone.png,,,,A note without its picture".into());
+    write(root.join("metadata.csv"), lines.join("\n"));
+    let args = ["data", "prepare", "covid-chestxray", "clone", "--out", "out", "--size", "64"];
+    let said = ok(dir.path(), &args);
+    assert!(said.contains("40 rows") && said.contains("20 patients"), "{said}");
+    assert!(said.contains("left out: 1 rows whose images are not there"), "{said}");
+    let rows = rows(&dir.path().join("out/manifest.csv"));
+    let split = |i: usize| rows[i]["split"].as_str();
+    for patient in 0..20 {
+        assert_eq!(split(2 * patient), split(2 * patient + 1), "patient {patient}");
+    }
+    assert_eq!(split(6), split(18), "one note");
+    assert_eq!(split(10), split(30), "one picture");
+    for (name, least) in [("train", 20), ("val", 4), ("test", 4)] {
+        assert!((0..40).filter(|&i| split(i) == name).count() >= least, "{name}");
+    }
+    let first = &rows[0];
+    assert_eq!((first["label"].as_str(), first["license"].as_str()), ("COVID-19", "CC BY"));
+    assert_eq!((first["modality"].as_str(), first["sex"].as_str()), ("X-ray", "F"));
+    assert_eq!((first["source_url"].as_str(), first["doi"].as_str()), ("https://a/0", "10.1/x"));
+    assert_eq!(rows[6]["report"], "Shared note, of both.");
+    assert!(first["image"].starts_with("images/") && !first["patient_id"].contains("p0"));
+    // The config starts at that manifest, and the same command gives the same splits.
+    assert_eq!(ok(dir.path(), &args), said);
+    let found = Manifest::open(&dir.path().join("out/manifest.csv"), &Columns::default(), None).unwrap();
+    assert!(found.problems.is_empty() && found.splits().len() == 3, "{:?}", found.splits());
+}

@@ -67,6 +67,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
             view: Some(view).filter(|v| !v.is_empty()),
             label: None,
             split: split_name(split),
+            more: Vec::new(),
         });
         Ok(())
     })?;

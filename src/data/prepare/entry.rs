@@ -22,8 +22,10 @@ pub struct Entry {
     pub view: Option<String>,
     /// One label.
     pub label: Option<String>,
-    /// The official split: train, val or test.
+    /// The official split: train, val or test; that of the preset where there is no official one.
     pub split: Option<String>,
+    /// Further columns with their values, the same of every entry of a data set.
+    pub more: Vec<(&'static str, String)>,
 }
 
 /// Sections as one report that the section parser reads back.

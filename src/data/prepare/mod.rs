@@ -4,6 +4,7 @@
 //! and a line in the table below.
 
 mod chexpert_plus;
+mod covid_chestxray;
 mod entry;
 mod folder;
 mod mimic_cxr;
@@ -38,12 +39,13 @@ pub enum FileNames {
 }
 
 /// Name of a preset, what its files are called, and how it is read.
-const PRESETS: [(&str, FileNames, Read); 6] = [
+const PRESETS: [(&str, FileNames, Read); 7] = [
     ("openi", FileNames::Public, openi::read),
     ("mimic-cxr", FileNames::Numbered, mimic_cxr::read),
     ("roco", FileNames::Public, roco::read),
     ("chexpert-plus", FileNames::Numbered, chexpert_plus::read),
     ("padchest", FileNames::Public, padchest::read),
+    ("covid-chestxray", FileNames::Public, covid_chestxray::read),
     ("folder", FileNames::Private, folder::read),
 ];
 

@@ -29,7 +29,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
             study: some(study),
             view: some(view),
             label: label.and_then(some),
-            split: None,
+            ..Entry::default()
         });
         Ok(())
     })?;

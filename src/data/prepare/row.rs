@@ -99,7 +99,8 @@ impl<'a> Prepared<'a> {
 
     /// Of a sample in a shard; the image is a member of its own.
     pub fn json(&self) -> serde_json::Value {
-        let filled = COLUMNS.iter().zip(self.fields()).skip(1).filter(|(_, text)| !text.is_empty());
+        let more = self.entry.more.iter().map(|(name, text)| (name, text.as_str()));
+        let filled = COLUMNS.iter().zip(self.fields()).skip(1).chain(more).filter(|(_, text)| !text.is_empty());
         filled.map(|(name, text)| (name.to_string(), json!(text))).collect::<serde_json::Map<_, _>>().into()
     }
 }
@@ -108,9 +109,10 @@ const COLUMNS: [&str; 7] = ["image", "report", "patient_id", "study_id", "view",
 
 pub(super) fn manifest(rows: &[Prepared]) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(COLUMNS)?;
+    let more = rows.first().into_iter().flat_map(|row| &row.entry.more).map(|(name, _)| *name);
+    writer.write_record(COLUMNS.into_iter().chain(more))?;
     for row in rows {
-        writer.write_record(row.fields())?;
+        writer.write_record(row.fields().into_iter().chain(row.entry.more.iter().map(|(_, text)| text.as_str())))?;
     }
     writer.into_inner().map_err(|e| anyhow::anyhow!("{e}"))
 }
