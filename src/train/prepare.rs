@@ -200,7 +200,7 @@ fn draw_phantoms(config: &Config, notes: &mut Vec<Note>) -> Result<()> {
     let folder = manifest.parent().unwrap_or(Path::new("."));
     // Always the same set: figures of runs with other seeds then differ by the run alone.
     let size = config.model.image_size.unwrap_or(64).clamp(16, 2048) as u32;
-    let options = SynthOptions { patients, seed: 0, size, language: Language::English };
+    let options = SynthOptions { patients, seed: 0, size, language: Language::English, noise: 0.0 };
     let drawn = synth::write_once(folder, &options).with_context(|| format!("data.phantom: {}", folder.display()))?;
     // Another process may have drawn it meanwhile.
     let (Some(studies), folder) = (drawn, folder.display()) else { return Ok(()) };

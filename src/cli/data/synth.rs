@@ -10,6 +10,7 @@ use crate::data::synth::{self, Language, SynthOptions};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   reportclip data synth --out data/phantom
+  reportclip data synth --out phantom-noisy --noise 0.2
   reportclip data synth --out phantom-zh --language chinese --patients 100 --size 128")]
 pub(in crate::cli) struct Args {
     /// Folder to write images/ and manifest.csv into
@@ -27,6 +28,17 @@ pub(in crate::cli) struct Args {
     /// Language of the reports
     #[arg(long, value_enum, default_value = "english")]
     language: LanguageArg,
+    /// Share of the training reports that are exchanged among studies or wrong in part; columns noise and true_report then
+    /// tell which and what is right
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    noise: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("allowed are shares from 0 to 1, such as 0.2".into()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -44,6 +56,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             LanguageArg::English => Language::English,
             LanguageArg::Chinese => Language::Chinese,
         },
+        noise: args.noise,
     };
     let manifest = args.out.join("manifest.csv");
     let studies = synth::write(&args.out, &options).with_context(|| args.out.display().to_string())?;

@@ -8,6 +8,7 @@ mod anatomy;
 mod chinese;
 mod draw;
 mod english;
+mod noise;
 mod random;
 mod report;
 mod scene;
@@ -16,6 +17,7 @@ mod study;
 mod words;
 mod write;
 
+pub use noise::Noise;
 pub use study::{GrayImage, Language, Study, SynthOptions};
 pub use write::{write, write_once};
 
@@ -23,7 +25,7 @@ use anatomy::Body;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use random::{pick, shuffle};
-use scene::{Device, Side, plan};
+use scene::{Device, Scene, Side, plan};
 
 /// All phantom studies in order, patient by patient, about two for each. A patient's studies depend on the seed and
 /// the patient's number, not on how many patients are asked for. Of every seven patients in a row five train, one is
@@ -40,28 +42,92 @@ fn stream(seed: u64, patient: u64, purpose: u64) -> ChaCha8Rng {
     rng
 }
 
+/// What all studies of a patient have in common.
+struct Patient {
+    number: u64,
+    body: Body,
+    pacemaker: Option<Device>,
+    scoliosis: Option<Side>,
+    studies: u64,
+}
+
+impl Patient {
+    fn new(seed: u64, number: u64) -> Self {
+        let mut rng = stream(seed, number, 0);
+        let body = Body::new(&mut rng);
+        let side = pick(&mut rng, &[Side::Right, Side::Left]);
+        let pacemaker = rng.random_ratio(1, 12).then_some(Device::Pacemaker(side));
+        let side = pick(&mut rng, &[Side::Right, Side::Left]);
+        let scoliosis = rng.random_ratio(1, 7).then_some(side);
+        Self { number, body, pacemaker, scoliosis, studies: rng.random_range(1..4u64) }
+    }
+
+    /// What study `study` shows, from 1.
+    fn scene(&self, seed: u64, study: u64) -> Scene {
+        plan(&mut stream(seed, self.number, study * 3), self.pacemaker, self.scoliosis)
+    }
+
+    /// The report of `scene` in the words of study `study`.
+    fn report(&self, options: &SynthOptions, study: u64, scene: &Scene) -> String {
+        report::write(scene, options.language, &mut stream(options.seed, self.number, study * 3 + 1))
+    }
+
+    /// What is drawn for the report of each study.
+    fn noise(&self, options: &SynthOptions) -> Vec<Option<Noise>> {
+        let (trains, mut rng) = (split(options.seed, self.number) == "train", stream(options.seed, self.number, 12));
+        let sample = |_| Noise::sample(options.noise, &mut rng).filter(|_| trains);
+        (0..self.studies).map(sample).collect()
+    }
+}
+
 /// The studies of one patient.
-fn studies(options: &SynthOptions, patient: u64) -> Vec<Study> {
-    let mut rng = stream(options.seed, patient, 0);
-    let body = Body::new(&mut rng);
-    let side = pick(&mut rng, &[Side::Right, Side::Left]);
-    let pacemaker = rng.random_ratio(1, 12).then_some(Device::Pacemaker(side));
-    let side = pick(&mut rng, &[Side::Right, Side::Left]);
-    let scoliosis = rng.random_ratio(1, 7).then_some(side);
-    let count = rng.random_range(1..4u64);
-    let patient_id = format!("P{:04}", patient + 1);
-    let study = |number: u64| {
-        let scene = plan(&mut stream(options.seed, patient, number * 3), pacemaker, scoliosis);
+fn studies(options: &SynthOptions, number: u64) -> Vec<Study> {
+    let patient = Patient::new(options.seed, number);
+    let patient_id = format!("P{:04}", number + 1);
+    let noise = patient.noise(options);
+    let study = |study: u64| {
+        let scene = patient.scene(options.seed, study);
+        let true_report = patient.report(options, study, &scene);
+        let (noise, report) = match noise[study as usize - 1] {
+            None => (None, true_report.clone()),
+            Some(noise) => noisy(options, &patient, study, noise),
+        };
         Study {
             patient_id: patient_id.clone(),
-            study_id: format!("{patient_id}-S{number}"),
-            split: split(options.seed, patient),
+            study_id: format!("{patient_id}-S{study}"),
+            split: split(options.seed, number),
             label: scene.label(),
-            report: report::write(&scene, options.language, &mut stream(options.seed, patient, number * 3 + 1)),
-            image: draw::draw(&body, &scene, options.size, &mut stream(options.seed, patient, number * 3 + 2)),
+            report,
+            noise,
+            true_report,
+            image: draw::draw(&patient.body, &scene, options.size, &mut stream(options.seed, number, study * 3 + 2)),
         }
     };
-    (1..=count).map(study).collect()
+    (1..=patient.studies).map(study).collect()
+}
+
+/// A report that is not right of study `study`, and what is the matter with it. Exchanged are those of seven patients in
+/// a row, each for the next: a patient does not depend on how many there are. One alone is wrong in part instead.
+fn noisy(options: &SynthOptions, patient: &Patient, study: u64, noise: Noise) -> (Option<Noise>, String) {
+    if noise == Noise::Swapped {
+        let first = patient.number / 7 * 7;
+        let mut swapped = Vec::new();
+        for other in (first..first + 7).map(|number| Patient::new(options.seed, number)) {
+            let of_other = (1..).zip(other.noise(options)).filter(|(_, noise)| *noise == Some(Noise::Swapped));
+            swapped.extend(of_other.map(|(study, _)| (other.number, study)).collect::<Vec<_>>());
+        }
+        let own = swapped.iter().position(|of| *of == (patient.number, study)).unwrap_or(0);
+        let (number, next) = swapped[(own + 1) % swapped.len()];
+        if swapped.len() > 1 {
+            let other = Patient::new(options.seed, number);
+            let report = other.report(options, next, &other.scene(options.seed, next));
+            return (Some(Noise::Swapped), report);
+        }
+    }
+    // 13 and 14 are free of streams: the third study draws as the second does, of another scene.
+    let mut rng = stream(options.seed, patient.number, 12 + study.min(2));
+    let scene = noise::altered(&patient.scene(options.seed, study), &mut rng);
+    (Some(Noise::Wrong), patient.report(options, study, &scene))
 }
 
 /// The split of a patient: drawn within blocks of seven, so that small sets hold every split too.
@@ -80,7 +146,7 @@ mod tests {
     const SIDES: [Side; 2] = [Side::Right, Side::Left];
 
     fn all(patients: usize, seed: u64, language: Language) -> Vec<Study> {
-        generate(&SynthOptions { patients, seed, size: 64, language }).collect()
+        generate(&SynthOptions { patients, seed, size: 64, language, noise: 0.0 }).collect()
     }
 
     fn english(patients: usize, seed: u64) -> Vec<Study> {
@@ -118,6 +184,35 @@ mod tests {
     fn patients_do_not_depend_on_how_many_there_are() {
         let few = english(9, 1);
         assert_eq!(few[..], english(30, 1)[..few.len()]);
+    }
+
+    /// Pictures, labels and right reports stay; of the training reports the share that was asked for is another's or
+    /// wrong, and each that is another's is right of one study.
+    #[test]
+    fn noise_spoils_training_reports_and_what_is_right_stays_known() {
+        let options = SynthOptions { patients: 350, seed: 4, size: 16, language: Language::English, noise: 0.3 };
+        let (clean, noisy) = (SynthOptions { noise: 0.0, ..options.clone() }, generate(&options).collect::<Vec<_>>());
+        let mut counts = HashMap::new();
+        let right: HashSet<&str> = noisy.iter().map(|s| s.true_report.as_str()).collect();
+        for (before, after) in generate(&clean).zip(&noisy) {
+            assert_eq!((&before.image, before.label), (&after.image, after.label));
+            assert_eq!((&before.report, before.noise), (&after.true_report, None));
+            let noise = after.noise.map_or("", Noise::word);
+            assert!(after.split == "train" || noise.is_empty(), "{}", after.study_id);
+            match noise {
+                "" => assert_eq!(after.report, after.true_report),
+                "wrong" => assert_ne!(after.report, after.true_report),
+                _ => assert!(right.contains(after.report.as_str()), "{}", after.study_id),
+            }
+            *counts.entry(if after.split == "train" { noise } else { "judged" }).or_insert(0usize) += 1;
+        }
+        let trained = (counts[""] + counts["swapped"] + counts["wrong"]) as f64;
+        for kind in ["swapped", "wrong"] {
+            let share = counts[kind] as f64 / trained;
+            assert!((0.10..0.20).contains(&share), "{kind}: {share}");
+        }
+        let few = generate(&SynthOptions { patients: 9, ..options }).collect::<Vec<_>>();
+        assert_eq!(few[..], noisy[..few.len()], "patients do not depend on how many there are");
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) enum Finding {
 
 impl Finding {
     /// Draws a finding, common ones more often.
-    fn sample(rng: &mut ChaCha8Rng) -> Self {
+    pub(super) fn sample(rng: &mut ChaCha8Rng) -> Self {
         let side = pick(rng, &[Side::Right, Side::Left]);
         let zone = pick(rng, &[Zone::Upper, Zone::Middle, Zone::Lower]);
         let extent = pick(rng, &[Extent::Small, Extent::Moderate, Extent::Large]);

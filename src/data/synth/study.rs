@@ -1,5 +1,7 @@
 //! What is asked for, and what comes: plain data.
 
+use super::noise::Noise;
+
 /// One phantom study: picture and report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Study {
@@ -13,6 +15,10 @@ pub struct Study {
     pub label: &'static str,
     /// "FINDINGS: … IMPRESSION: …", or the Chinese headings.
     pub report: String,
+    /// What is the matter with it.
+    pub noise: Option<Noise>,
+    /// The report that is right of the picture; `report` itself where nothing is the matter.
+    pub true_report: String,
     /// The drawn picture.
     pub image: GrayImage,
 }
@@ -29,7 +35,7 @@ pub struct GrayImage {
 }
 
 /// What to generate.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SynthOptions {
     /// Number of patients; each has one to three studies, two on average.
     pub patients: usize,
@@ -39,6 +45,9 @@ pub struct SynthOptions {
     pub size: u32,
     /// Language of the reports; the pictures do not depend on it.
     pub language: Language,
+    /// Share of the training reports that are exchanged or wrong in part; pictures do not depend on it, nor do
+    /// validation and testing.
+    pub noise: f64,
 }
 
 /// Language of the reports.

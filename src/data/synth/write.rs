@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::generate;
+use super::noise::Noise;
 use super::study::SynthOptions;
 use crate::data::image::{self, Picture};
 use crate::fs::{FolderLock, replace_file};
@@ -68,7 +69,10 @@ fn draw_all(folder: &Path, options: &SynthOptions) -> Result<usize> {
 fn draw(folder: &Path, options: &SynthOptions) -> Result<(Vec<u8>, usize)> {
     std::fs::create_dir_all(folder)?;
     let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record(["image", "report", "patient_id", "study_id", "split", "label"])?;
+    // What is right is told where not all reports are.
+    let truth = if options.noise > 0.0 { &["noise", "true_report"][..] } else { &[] };
+    let columns = ["image", "report", "patient_id", "study_id", "split", "label"];
+    csv.write_record(columns.iter().chain(truth))?;
     let mut studies = 0;
     for study in generate(options) {
         let name = format!("{}.png", study.study_id);
@@ -78,7 +82,9 @@ fn draw(folder: &Path, options: &SynthOptions) -> Result<(Vec<u8>, usize)> {
             .and_then(|png| Ok(std::fs::write(&path, png)?))
             .with_context(|| path.display().to_string())?;
         let name = format!("images/{name}");
-        csv.write_record([&name, &study.report, &study.patient_id, &study.study_id, study.split, study.label])?;
+        let fields = [&name, &study.report, &study.patient_id, &study.study_id, study.split, study.label];
+        let truth_of = [study.noise.map_or("", Noise::word), study.true_report.as_str()];
+        csv.write_record(fields.into_iter().chain(truth_of.into_iter().take(truth.len())))?;
         studies += 1;
     }
     Ok((csv.into_inner().context("a writer into memory does not fail")?, studies))
@@ -91,7 +97,7 @@ mod tests {
     use super::*;
     use crate::data::synth::Language;
 
-    const FEW: SynthOptions = SynthOptions { patients: 3, seed: 0, size: 32, language: Language::English };
+    const FEW: SynthOptions = SynthOptions { patients: 3, seed: 0, size: 32, language: Language::English, noise: 0.0 };
 
     #[test]
     fn many_who_need_one_set_find_it_whole() {
