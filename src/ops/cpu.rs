@@ -20,8 +20,13 @@ pub(super) fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 
+/// Whether this is a CPU tensor of bf16, which products and attention can take.
+pub(super) fn is_bf16(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::BF16
+}
+
 /// The numbers of a contiguous CPU tensor, readable while this lives.
-struct Numbers<S, T> {
+pub(super) struct Numbers<S, T> {
     storage: S,
     start: usize,
     end: usize,
@@ -55,6 +60,52 @@ pub(super) fn read_bf16(x: &Tensor) -> Result<impl Deref<Target = [bf16]> + '_> 
     match (&*storage, layout.contiguous_offsets()) {
         (Storage::Cpu(CpuStorage::BF16(_)), Some((start, end))) => Ok(Numbers { storage, start, end, of: PhantomData }),
         _ => bail!("a kernel got a tensor that is not contiguous bf16 on the CPU: {:?} {layout:?}", x.dtype()),
+    }
+}
+
+/// The numbers of a tensor of either type, readable while this lives.
+pub(super) enum EitherNumbers<S> {
+    F32(Numbers<S, f32>),
+    Bf16(Numbers<S, bf16>),
+}
+
+/// Numbers of either type.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Either<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+impl<S: Deref<Target = Storage>> EitherNumbers<S> {
+    pub fn get(&self) -> Either<'_> {
+        match self {
+            Self::F32(numbers) => Either::F32(numbers),
+            Self::Bf16(numbers) => Either::Bf16(numbers),
+        }
+    }
+}
+
+impl Either<'_> {
+    /// From number `start` on.
+    pub fn from(&self, start: usize) -> Self {
+        match self {
+            Self::F32(numbers) => Self::F32(&numbers[start..]),
+            Self::Bf16(numbers) => Self::Bf16(&numbers[start..]),
+        }
+    }
+}
+
+/// The numbers of `x`, which must be contiguous f32 or bf16 on the CPU.
+pub(super) fn read_either(x: &Tensor) -> Result<EitherNumbers<impl Deref<Target = Storage> + '_>> {
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => {
+            Ok(EitherNumbers::F32(Numbers { storage, start, end, of: PhantomData }))
+        }
+        (Storage::Cpu(CpuStorage::BF16(_)), Some((start, end))) => {
+            Ok(EitherNumbers::Bf16(Numbers { storage, start, end, of: PhantomData }))
+        }
+        _ => bail!("a kernel got a tensor that is not contiguous f32 or bf16 on the CPU: {:?} {layout:?}", x.dtype()),
     }
 }
 

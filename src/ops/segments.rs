@@ -50,7 +50,7 @@ impl Segments {
     }
 
     /// [`Self::split`] for writing.
-    pub(super) fn split_mut<'a>(&self, mut numbers: &'a mut [f32], width: usize) -> Vec<&'a mut [f32]> {
+    pub(super) fn split_mut<'a, T>(&self, mut numbers: &'a mut [T], width: usize) -> Vec<&'a mut [T]> {
         let mut parts = Vec::with_capacity(self.items());
         for (_, length) in self.spans() {
             let (part, rest) = numbers.split_at_mut(length * width);

@@ -78,6 +78,15 @@ impl<'a> Factor<'a> {
         }
     }
 
+    /// Rows as columns; not of what is packed.
+    pub fn transposed(self) -> Self {
+        match self {
+            Self::F32(matrix) => Self::F32(matrix.transposed()),
+            Self::Bf16(matrix) => Self::Bf16(matrix.transposed()),
+            Self::Packed(_) => panic!("what is packed is not turned"),
+        }
+    }
+
     /// Rounded to bf16, as f32; it lies in `buffer` where it was not yet.
     pub(super) fn rounded<'b>(self, buffer: &'b mut Vec<f32>, threads: Threads) -> Matrix<'b>
     where

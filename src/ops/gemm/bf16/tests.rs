@@ -133,7 +133,7 @@ impl Case {
 #[test]
 fn products_agree_with_f64_of_rounded_operands() {
     let shapes = [(1, 1, 1), (2, 3, 33), (33, 31, 2), (31, 64, 32), (32, 33, 65), (50, 64, 50), (70, 95, 40)];
-    for (s, shape) in shapes.into_iter().chain([(5, 0, 7), (1, 500, 45), (39, 7, 1), (200, 40, 36)]).enumerate() {
+    for (s, shape) in shapes.into_iter().chain([(5, 0, 7), (1, 300, 45), (39, 7, 1), (70, 40, 36)]).enumerate() {
         for way in 0..8 {
             let case = Case::new(shape, way);
             for kernel in kernels() {
@@ -146,7 +146,7 @@ fn products_agree_with_f64_of_rounded_operands() {
 
 #[test]
 fn results_are_the_same_for_any_number_of_threads() {
-    let case = Case::new((197, 70, 100), 2);
+    let case = Case::new((197, 40, 70), 2);
     for kernel in kernels() {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
