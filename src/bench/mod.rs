@@ -13,7 +13,7 @@ pub use collectives::{CollectiveFigures, collectives};
 pub use data::{DataBench, DataFigures, data};
 pub use encode::{EncodeFigures, encode};
 pub use loader::{LoaderBench, LoaderFigures, loader};
-pub use matmul::matmul_gflops;
+pub use matmul::{KernelFigures, matmul_gflops, matmul_kernels};
 pub use train_step::{GpuFigures, PartFigures, TrainStepBench, TrainStepFigures, read_lengths, train_step};
 
 /// Lowest, middle and highest of several measurements.

@@ -372,10 +372,15 @@ fn matmul(args: &MatmulArgs) -> Result<()> {
     let device = choose_device(&args.device, args.threads, (0, 1))?;
     let products = args.precision.choose(&device);
     let gflops = bench::matmul_gflops(&device, products.dtype)?;
+    let kernels = if device.is_cpu() { bench::matmul_kernels(products.dtype)? } else { Vec::new() };
     if args.json {
-        return print_json(serde_json::json!({ "gflops": gflops }), &products);
+        return print_json(serde_json::json!({ "gflops": gflops, "kernels": kernels }), &products);
     }
-    output::print(&format!("{gflops:.1} GFLOP/s"))
+    output::print(&format!("{gflops:.1} GFLOP/s"))?;
+    let line = |k: &bench::KernelFigures| {
+        format!("{:24} {:8.1} GFLOP/s{}", k.kernel, k.gflops, if k.chosen { ", in use" } else { "" })
+    };
+    kernels.iter().try_for_each(|kernel| output::print(&line(kernel)))
 }
 
 fn collectives(args: &CollectivesArgs, world: &dyn Collective) -> Result<()> {

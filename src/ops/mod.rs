@@ -43,7 +43,7 @@ pub use attention::PositionBias;
 pub use contrastive::contrastive;
 pub use conv::Conv2d;
 pub use cuda::gpu_memory_mib;
-pub use gemm::{Bf16Kernel, Bf16Support, bf16_support};
+pub use gemm::{Bf16Kernel, Bf16Support, MatmulKernel, bf16_support};
 pub use gradient::{Gradient, RowGradient, squared_sum};
 pub use layer_norm::{layer_norm, layer_norm_operand};
 pub use linear::{activated_linear_residual, linear, linear_no_bias, linear_operand, linear_residual};

@@ -3,12 +3,15 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bf16;
+mod kernels;
 mod operands;
+mod processor;
 #[cfg(target_arch = "x86_64")]
 mod turn;
 
 pub use bf16::{Bf16Kernel, Bf16Support, bf16_support};
 pub(super) use bf16::{Epilogue, Factor, Output, Packed, narrow, product_bf16, widen};
+pub use kernels::MatmulKernel;
 pub(super) use operands::{Into, Layout, Matrix, Threads};
 
 /// `dst = scale · a · b`, or with [`Into::Onto`] `dst += …`; `layout` says where in `dst`.
@@ -83,7 +86,8 @@ mod tests {
         let mut kernels: Vec<(&str, Kernel)> = vec![("gemm crate", by_crate)];
         #[cfg(target_arch = "x86_64")]
         if avx512::is_available() {
-            kernels.push(("avx512", avx512::product));
+            kernels.push(("avx512 of AMD", avx512::OfAmd::product));
+            kernels.push(("avx512 of Intel", avx512::OfIntel::product));
         }
         let sides = [1, 2, 7, 8, 9, 16, 31, 48, 49, 97, 200];
         let shapes = sides.iter().flat_map(|&m| sides.iter().map(move |&n| (m, n, (m * 7 + n * 3) % 83 + 1)));

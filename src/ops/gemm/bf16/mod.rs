@@ -26,7 +26,7 @@ use super::operands::Threads;
 
 /// What works on a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kernel {
+pub(super) enum Kernel {
     /// That of f32, on rounded operands.
     Rounded,
     #[cfg(target_arch = "x86_64")]
@@ -39,7 +39,29 @@ enum Kernel {
 }
 
 impl Kernel {
-    fn of_this_machine() -> Self {
+    /// Those that this machine can run, whether or not they are its choice.
+    pub fn all_of_this_machine() -> Vec<Self> {
+        #[cfg(target_arch = "x86_64")]
+        let able = [(Self::Amx, support::amx().is_ok()), (Self::Avx512Bf16, support::has_avx512_bf16())];
+        #[cfg(not(target_arch = "x86_64"))]
+        let able: [(Self, bool); 0] = [];
+        let able = able.into_iter().filter(|(_, able)| *able).map(|(kernel, _)| kernel);
+        able.chain([Self::Rounded]).collect()
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rounded => "f32 of rounded operands",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Bf16Kernel::Amx.name(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Bf16Kernel::Avx512Bf16.name(),
+            #[cfg(all(test, target_arch = "x86_64"))]
+            Self::Model => "tile registers in plain Rust",
+        }
+    }
+
+    pub fn of_this_machine() -> Self {
         match bf16_support().kernel {
             #[cfg(target_arch = "x86_64")]
             Some(Bf16Kernel::Amx) => Self::Amx,
@@ -86,7 +108,13 @@ pub(in crate::ops) fn product_bf16<'a>(
     product_by(Kernel::of_this_machine(), output, (a.into(), b.into()), epilogue, threads);
 }
 
-fn product_by(kernel: Kernel, output: Output, (a, b): (Factor, Factor), epilogue: Epilogue, threads: Threads) {
+pub(super) fn product_by(
+    kernel: Kernel,
+    output: Output,
+    (a, b): (Factor, Factor),
+    epilogue: Epilogue,
+    threads: Threads,
+) {
     let ((rows, depth), (depth_of_b, columns)) = (a.shape(), b.shape());
     let to = output.layout();
     assert!(depth == depth_of_b && (to.rows, to.columns) == (rows, columns), "shapes fit");

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use crate::ops::gemm::processor::is_amd;
+
 /// A kernel that multiplies numbers in bf16 faster than in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bf16Kernel {
@@ -12,12 +14,19 @@ pub enum Bf16Kernel {
     Avx512Bf16,
 }
 
-impl fmt::Display for Bf16Kernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Bf16Kernel {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Amx => "AMX",
             Self::Avx512Bf16 => "AVX512-BF16",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Bf16Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -65,17 +74,6 @@ fn choose(amx: Result<(), NoAmx>, avx512_bf16: bool, amd: bool) -> Bf16Support {
 pub(super) fn has_avx512_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// Whether AMD made the processor.
-fn is_amd() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let leaf = std::arch::x86_64::__cpuid(0);
-        [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == *b"AuthenticAMD"
-    }
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
