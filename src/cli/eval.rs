@@ -26,6 +26,9 @@ pub(super) struct Args {
     /// Also sets of reports, and of images, that leave out what is right in this share of patients to come at most
     #[arg(long, value_name = "ALPHA", value_parser = sets_table::alpha)]
     conformal: Option<f64>,
+    /// Also figures as sums by patient, which a sweep compares settings by
+    #[arg(long, hide = true, requires = "json")]
+    by_patient: bool,
     /// Also evaluate mixtures with this model, the one that it was fine-tuned from
     #[arg(long, value_name = "DIR|HUB_ID", conflicts_with = "compare")]
     wise_ft: Option<String>,
@@ -51,6 +54,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         })?;
         evaluation = evaluation.with_probe(&RowSource { split: Some(split.clone()), ..source }, &policy)?;
     }
+    if args.by_patient {
+        evaluation = evaluation.with_patients();
+    }
     if let Some(alpha) = args.conformal {
         evaluation = evaluation.with_conformal(alpha);
     }
@@ -74,6 +80,9 @@ fn print(args: &Args, report: &EvaluationReport) -> Result<()> {
         }
         if let Some(conformal) = &report.conformal {
             value["conformal"] = json!(conformal);
+        }
+        if let Some(by_patient) = &report.by_patient {
+            value["by_patient"] = json!(by_patient);
         }
         return output::print_json(&value);
     }

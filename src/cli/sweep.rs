@@ -69,10 +69,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.json {
         let members: Vec<_> = finished.members.iter().map(Member::record).collect();
         output::print_json(
-            &json!({"sweep": finished.folder.display().to_string(), "members": members, "table": finished.table}),
+            &json!({"sweep": finished.folder.display().to_string(), "members": members, "table": finished.table,
+                "differences": finished.differences}),
         )?;
     } else {
         output::print(&sweep::markdown(&finished.table))?;
+        if !finished.differences.is_empty() {
+            output::print(&sweep::differences_markdown(&finished.differences))?;
+        }
         output::print(&format!("sweep: {}", finished.folder.display()))?;
     }
     if finished.stopped {

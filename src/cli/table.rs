@@ -48,6 +48,12 @@ pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
             format!("{name:<24}{}{chance}", cells.map(cell).collect::<String>()).trim_end().to_string()
         };
         let uniform = 1.0 - 1.0 / first.loss_batch_size as f64;
+        for (_, c) in models.iter().filter_map(|(name, r)| Some((name, r.calibration.as_ref()?))).take(1) {
+            let each = c.by_direction.map_or(String::new(), |(to_text, to_image)| {
+                format!(" (image→text {to_text:.3}, text→image {to_image:.3})")
+            });
+            lines.push(format!("{:<24}{:.3}{each}", "temperature of matching", c.temperature));
+        }
         lines.push(row("ECE of matching", None, &|c| (c.as_is.ece, c.scaled.ece)));
         lines.push(row("  if calibrated, by luck", None, &|c| (c.ece_floor, c.ece_floor_scaled)));
         lines.push(row("Brier of matching", Some(uniform), &|c| (c.as_is.brier, c.scaled.brier)));
@@ -81,6 +87,12 @@ pub(super) fn zero_shot(report: &ZeroShotReport) -> String {
         "ECE if calibrated, by luck {:.3}, scaled {:.3}: so much is no fault with this few predictions",
         report.calibration.ece_floor, report.calibration.ece_floor_scaled
     ));
+    lines.extend(
+        report
+            .calibration
+            .vector_scaled
+            .map(|c| format!("after vector scaling: NLL {:.3}, Brier {:.3}, ECE {:.3}", c.nll, c.brier, c.ece)),
+    );
     lines.push(format!("\n{}", sets_table::selective(&report.selective)));
     lines.extend(report.abstained.as_ref().map(sets_table::abstained));
     lines.extend(report.conformal.as_ref().map(sets_table::conformal));

@@ -48,6 +48,9 @@ pub(super) struct Args {
     /// Answer "unsure" below the sureness that the model's folder keeps
     #[arg(long, conflicts_with = "keep_abstention")]
     abstain: bool,
+    /// Also figures as sums by patient, which a sweep compares settings by
+    #[arg(long, hide = true, requires = "json")]
+    by_patient: bool,
     /// What -1 in a finding's column counts as
     #[arg(long, default_value = "ignore", value_parser = ["ignore", "positive", "negative"])]
     uncertain: String,
@@ -91,6 +94,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let mut value = serde_json::to_value(&model.report)?;
         if let Some(difference) = &difference {
             value["difference"] = json!(difference);
+        }
+        if args.by_patient {
+            value["by_patient"] = json!(on.by_patient(&model));
         }
         return output::print_json(&value);
     }

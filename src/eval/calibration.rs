@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::calibration::{
-    Answer, BINS, Bin, RiskPoint, area_under_risk, argmax, brier, equal_mass, equal_width, error_floor, expected_error,
-    fit_temperature, maximum_error, negative_log_likelihood, risk_coverage, softmax,
+    Answer, BINS, Bin, RiskPoint, area_under_risk, argmax, brier, classwise_error, debiased_error, equal_mass,
+    equal_width, error_floor, expected_error, fit_temperature, maximum_error, negative_log_likelihood, risk_coverage,
+    softmax,
 };
+use crate::metrics::vector_scaling::VectorScaling;
 use crate::seed::{Purpose, stream};
 
 /// A prediction that can be judged.
@@ -81,6 +83,33 @@ impl Calibration {
     }
 }
 
+/// Classwise and debiased calibration error of predictions over the same classes, as they are or scaled; NaN without any.
+pub(super) fn finer_errors(predictions: &[&Prediction], scaled: bool) -> [f64; 2] {
+    if predictions.is_empty() {
+        return [f64::NAN; 2];
+    }
+    let rows: Vec<_> = predictions.iter().map(|p| (p.probabilities(scaled), p.target)).collect();
+    let answers: Vec<Answer> = predictions.iter().map(|p| p.answer(scaled)).collect();
+    [classwise_error(&rows, BINS), debiased_error(&answers, BINS)]
+}
+
+/// Predictions over the same classes after vector scaling, fitted as temperatures are: on others, or crosswise.
+pub(super) fn vector_scaled(predictions: &[&Prediction], others: Option<&[&Prediction]>) -> Option<Calibration> {
+    let classes = predictions.first()?.logits.len();
+    let fit = |rows: &mut dyn Iterator<Item = &&Prediction>| {
+        let rows: Vec<(&[f64], usize)> = rows.map(|p| (p.logits.as_slice(), p.target)).collect();
+        VectorScaling::fit(&rows, classes)
+    };
+    let of_half = |half: usize| fit(&mut predictions.iter().filter(|p| p.group % 2 == half));
+    let fitted = match others {
+        Some(others) => vec![fit(&mut others.iter()); 2],
+        None => vec![of_half(1), of_half(0)],
+    };
+    let scaled = |p: &&Prediction| Prediction { logits: fitted[p.group % 2].apply(&p.logits), ..(*p).clone() };
+    let scaled: Vec<Prediction> = predictions.iter().map(scaled).collect();
+    Some(Calibration::of(&scaled.iter().collect::<Vec<_>>(), false))
+}
+
 /// Everything about calibration that is drawn or printed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationReport {
@@ -106,6 +135,12 @@ pub struct CalibrationReport {
     pub reliability_scaled: Vec<Bin>,
     /// At most 101 points, from the most confident prediction to all.
     pub risk_coverage: Vec<RiskPoint>,
+    /// After vector scaling, a factor and an offset a class: of classes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector_scaled: Option<Calibration>,
+    /// Temperatures of the two directions of matching alone, image→text and text→image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_direction: Option<(f64, f64)>,
     /// Area under that curve; a random order would give the error rate, its last point.
     pub aurc: f64,
 }
@@ -138,6 +173,8 @@ impl CalibrationReport {
             reliability: equal_width(&answers(false), BINS),
             reliability_scaled: equal_width(&answers(true), BINS),
             risk_coverage: points.iter().enumerate().filter(shown).map(|(_, p)| *p).collect(),
+            vector_scaled: None,
+            by_direction: None,
             aurc: area_under_risk(&points),
         })
     }

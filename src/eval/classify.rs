@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::abstention::{Abstention, digest_of};
+use super::by_patient::ByPatient;
 use super::figure::Figure;
 use super::figures::{ZeroShotOptions, ZeroShotReport};
 use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
@@ -97,6 +98,11 @@ impl Classification {
         let mut report = scores.report(on, &self.options)?;
         report.conformal = self.options.conformal.map(|alpha| scores.conformal(alpha, on, &self.options));
         Ok(Classified { report, scores, fit })
+    }
+
+    /// Figures of `model` as sums by patient.
+    pub fn by_patient(&self, model: &Classified) -> ByPatient {
+        model.scores.by_patient()
     }
 
     /// The threshold below which `model` is to be unsure, so that a share of `accuracy` of its answers is right: chosen on

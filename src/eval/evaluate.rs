@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::by_patient::{ByPatient, of_retrieval};
 use super::conformal::retrieval_sets;
 use super::encoded::EncodedSplit;
 use super::figure::Figure;
@@ -32,6 +33,8 @@ pub struct Evaluation {
     options: RetrievalOptions,
     /// Also conformal sets that may leave out this share.
     conformal: Option<f64>,
+    /// Also sums by patient.
+    by_patient: bool,
 }
 
 /// What a model came to.
@@ -44,6 +47,8 @@ pub struct EvaluationReport {
     pub probe: Option<ProbeReport>,
     /// Sets of reports and of images that hold a right one.
     pub conformal: Option<ConformalReport>,
+    /// Figures as sums by patient.
+    pub by_patient: Option<ByPatient>,
 }
 
 impl Evaluation {
@@ -52,12 +57,17 @@ impl Evaluation {
     /// # Errors
     /// A manifest that cannot be read, a row that cannot be used, no row left.
     pub fn on(source: &RowSource, policy: &ReportPolicy, batch_size: usize, options: RetrievalOptions) -> Result<Self> {
-        Ok(Self { rows: source.rows(policy)?, probe: None, batch_size, options, conformal: None })
+        Ok(Self { rows: source.rows(policy)?, probe: None, batch_size, options, conformal: None, by_patient: false })
     }
 
     /// Also makes sets that leave out what is right of a query in a share of `alpha` at most.
     pub fn with_conformal(self, alpha: f64) -> Self {
         Self { conformal: Some(alpha), ..self }
+    }
+
+    /// Also gives figures as sums by patient.
+    pub fn with_patients(self) -> Self {
+        Self { by_patient: true, ..self }
     }
 
     /// Also fits a linear probe on the rows of `fit`, to be judged on this one's.
@@ -87,7 +97,9 @@ impl Evaluation {
         };
         let resamples = (self.options.bootstrap, self.options.seed);
         let conformal = self.conformal.map(|alpha| retrieval_sets(&split, alpha, resamples)).transpose()?;
-        Ok(EvaluationReport { retrieval, difference: other.map(difference).transpose()?, probe, conformal })
+        let by_patient = self.by_patient.then(|| of_retrieval(&split, &self.options)).transpose()?;
+        let difference = other.map(difference).transpose()?;
+        Ok(EvaluationReport { retrieval, difference, probe, conformal, by_patient })
     }
 
     /// Retrieval figures of mixtures of `tuned` with the model that it was made from, one for each of `shares` of

@@ -3,6 +3,7 @@
 
 mod abstain;
 mod abstention;
+mod by_patient;
 mod calibration;
 mod classify;
 mod conformal;
@@ -25,6 +26,7 @@ mod validation;
 mod zero_shot;
 
 pub use abstention::{Abstained, Abstention, GivenAnswer, UNSURE};
+pub use by_patient::ByPatient;
 pub use calibration::{Calibration, CalibrationReport, Prediction};
 pub use classify::{Classification, Classified, ZeroShotRequest};
 pub use directions::class_directions;

@@ -12,6 +12,7 @@ use super::encoded::EncodedSplit;
 use super::pairs::Pair;
 use super::selective::{SelectiveFigures, selective};
 use crate::loss::smoothing;
+use crate::metrics::calibration::fit_temperature;
 use crate::metrics::ranking::Ranking;
 use crate::metrics::{Query, Retrieval, bootstrap, rank_of_best, retrieval, summarise};
 use crate::seed::{Purpose, stream};
@@ -94,10 +95,12 @@ pub fn retrieval_figures(split: &EncodedSplit, options: &RetrievalOptions) -> Re
     let mean_recall = (recalls(&image_to_text) + recalls(&text_to_image)) / 6.0;
     let loss_batch_size = options.loss_batch_size.min(pairs.rows.len());
     let rows = pairs.rows.len();
-    let orders = (MOST_MATCHED / rows).clamp(1, ORDERS);
-    let mut matches = matches(split, loss_batch_size, (orders, options.seed))?;
-    let fitted_on = set_temperatures(&mut matches, None);
-    let matches: Vec<&Prediction> = matches.iter().collect();
+    let Matched { predictions, to_text, fitted_on, orders } = matched(split, options)?;
+    let matches: Vec<&Prediction> = predictions.iter().collect();
+    let of_direction = |wanted: bool| {
+        let own = matches.iter().zip(&to_text).filter(|(_, to_text)| **to_text == wanted);
+        fit_temperature(own.map(|(p, _)| (p.logits.as_slice(), p.target)))
+    };
     // Those of the manifest's order come first, two a pair.
     let of_whole_batches = &matches[..2 * (rows - rows % loss_batch_size)];
     Ok(RetrievalReport {
@@ -107,7 +110,8 @@ pub fn retrieval_figures(split: &EncodedSplit, options: &RetrievalOptions) -> Re
         loss: Calibration::of(of_whole_batches, false).nll,
         loss_batch_size,
         loss_chance: smoothing::chance(loss_batch_size),
-        calibration: CalibrationReport::of(&matches, &fitted_on, orders),
+        calibration: CalibrationReport::of(&matches, &fitted_on, orders)
+            .map(|c| CalibrationReport { by_direction: Some((of_direction(true), of_direction(false))), ..c }),
         selective: selective(&matches[..2 * rows], (options.bootstrap, options.seed)),
         by_label: by_label(split)?,
     })
@@ -165,10 +169,31 @@ const ORDERS: usize = 5;
 /// Fewer orders, at least one, where these would match more pairs.
 const MOST_MATCHED: usize = 10_000;
 
+/// Matches with their temperatures.
+pub(super) struct Matched {
+    pub predictions: Vec<Prediction>,
+    /// Whether each asks for a report, else it asks for an image.
+    pub to_text: Vec<bool>,
+    /// What temperatures were fitted on, in words.
+    pub fitted_on: String,
+    /// How often each pair stands there.
+    pub orders: usize,
+}
+
+/// Matches of all pairs in several orders, their temperatures fitted crosswise.
+pub(super) fn matched(split: &EncodedSplit, options: &RetrievalOptions) -> Result<Matched> {
+    let rows = split.pairs.rows.len();
+    let orders = (MOST_MATCHED / rows).clamp(1, ORDERS);
+    let found = matches(split, options.loss_batch_size.min(rows), (orders, options.seed))?;
+    let (mut predictions, to_text): (Vec<Prediction>, Vec<bool>) = found.into_iter().unzip();
+    let fitted_on = set_temperatures(&mut predictions, None);
+    Ok(Matched { predictions, to_text, fitted_on, orders })
+}
+
 /// Each image with the reports of its batch, and each report with the images, over all rows in each of so many orders
 /// from a seed: the mean −ln probability of the own partner is the unsmoothed symmetric loss. Where rows are left over,
-/// the first of the order stand beside them, and are not asked a second time: every pair is matched among as many.
-fn matches(split: &EncodedSplit, batch_size: usize, (orders, seed): (usize, u64)) -> Result<Vec<Prediction>> {
+/// the first of the order stand beside them, and are not asked a second time: every pair is matched among as many. With each whether it asks for a report.
+fn matches(split: &EncodedSplit, batch_size: usize, (orders, seed): (usize, u64)) -> Result<Vec<(Prediction, bool)>> {
     let mut all = Vec::new();
     for number in 0..orders {
         let mut order = split.pairs.of_row.clone();
@@ -183,14 +208,15 @@ fn matches(split: &EncodedSplit, batch_size: usize, (orders, seed): (usize, u64)
             };
             let (images, texts) = (pick(&split.images, |p| p.image)?, pick(&split.texts, |p| p.text)?);
             let sims = images.matmul(&texts.t()?)?;
-            for sims in [&sims, &sims.t()?.contiguous()?] {
+            for (sims, to_text) in [(&sims, true), (&sims.t()?.contiguous()?, false)] {
                 let rows = sims.to_vec2::<f32>()?.into_iter().zip(own).enumerate();
-                all.extend(rows.map(|(target, (sims, pair))| Prediction {
+                let prediction = |(target, (sims, pair)): (usize, (Vec<f32>, &Pair))| Prediction {
                     logits: sims.iter().map(|s| split.scale * f64::from(*s)).collect(),
                     target,
                     temperature: 1.0,
                     group: split.pairs.images.groups[pair.image],
-                }));
+                };
+                all.extend(rows.map(|row| (prediction(row), to_text)));
             }
         }
     }

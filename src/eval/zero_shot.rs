@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 
-use super::calibration::{Calibration, CalibrationReport, Prediction, set_temperatures};
+use super::calibration::{Calibration, CalibrationReport, Prediction, finer_errors, set_temperatures, vector_scaled};
 use super::directions::{class_directions, logits};
 use super::figure::Figure;
 use super::figures::{Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
@@ -125,9 +125,13 @@ impl Scores {
         ensure!(!labelled.is_empty(), "no image has a label that counts");
         let predictions = self.predictions();
         let resamples = (options.bootstrap, options.seed);
-        let Some(calibration) = CalibrationReport::of(&predictions, &words, 1) else {
+        let Some(mut calibration) = CalibrationReport::of(&predictions, &words, 1) else {
             anyhow::bail!("no image has a label that counts")
         };
+        if !self.multi_label {
+            let others = fit.map(|fit| fit.scores.predictions());
+            calibration.vector_scaled = vector_scaled(&predictions, others.as_deref());
+        }
         let figures = self.figures(&labelled, options);
         let subgroups = self.subgroups(&labelled, options)?;
         let confusion = if self.multi_label {
@@ -259,6 +263,8 @@ impl Scores {
         names.extend([("nll", nll), ("brier", brier), ("ece", None), ("ece_equal_mass", None), ("mce", None)]);
         names.extend([("nll_scaled", nll), ("brier_scaled", brier), ("ece_scaled", None)]);
         names.extend([("ece_equal_mass_scaled", None), ("mce_scaled", None)]);
+        names.extend([("ece_classwise", None), ("rms_debiased", None)]);
+        names.extend([("ece_classwise_scaled", None), ("rms_debiased_scaled", None)]);
         // A random order risks what answering all does.
         let predictions = self.predictions_of(images);
         let wrong = predictions.iter().filter(|p| p.predicted() != p.target).count() as f64 / predictions.len() as f64;
@@ -301,6 +307,7 @@ impl Scores {
         for scaled in [false, true] {
             values.extend(Calibration::of(&predictions, scaled).figures().map(|(_, v)| v));
         }
+        values.extend([false, true].map(|scaled| finer_errors(&predictions, scaled)).concat());
         values.extend(
             overall_orders(self.classes()).map(|(_, score)| Selective::of(&by_sureness(&predictions, score)).aurc),
         );

@@ -40,7 +40,7 @@ fn resample<T: Copy>(members: &[Vec<T>], rng: &mut impl Rng) -> Vec<T> {
 }
 
 /// Linear interpolation between order statistics, as numpy's default. `sorted` is not empty.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let position = q * (sorted.len() - 1) as f64;
     let (low, t) = (position.floor() as usize, position.fract());
     let high = (low + 1).min(sorted.len() - 1);

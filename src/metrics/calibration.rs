@@ -88,6 +88,29 @@ pub fn expected_error(bins: &[Bin]) -> f64 {
     bins.iter().map(|b| (b.confidence - b.accuracy).abs() * b.count as f64 / all as f64).sum()
 }
 
+/// Classwise calibration error: the mean over classes of the expected error of their probabilities, over bins of equal
+/// width (Kull et al., arXiv 1910.12656). Of at least one row of probabilities with its target.
+pub fn classwise_error(rows: &[(Vec<f64>, usize)], bins: usize) -> f64 {
+    let classes = rows[0].0.len();
+    let of_class = |k: usize| {
+        let answer = |(p, target): &(Vec<f64>, usize)| Answer { confidence: p[k], right: *target == k };
+        expected_error(&equal_width(&rows.iter().map(answer).collect::<Vec<_>>(), bins))
+    };
+    (0..classes).map(of_class).sum::<f64>() / classes as f64
+}
+
+/// Root mean square calibration error over bins of equal mass, without the part that few predictions a bin add by luck
+/// (Kumar, Liang and Ma, arXiv 1909.10155): 0 where luck explains all of it.
+pub fn debiased_error(answers: &[Answer], bins: usize) -> f64 {
+    let of_bin = |bin: &Bin| {
+        let (n, gap) = (bin.count as f64, bin.confidence - bin.accuracy);
+        let luck = bin.accuracy * (1.0 - bin.accuracy) / (n - 1.0);
+        n / answers.len() as f64 * (gap * gap - luck)
+    };
+    let bins = equal_mass(answers, bins);
+    bins.iter().filter(|bin| bin.count > 1).map(of_bin).sum::<f64>().max(0.0).sqrt()
+}
+
 /// Maximum calibration error: the largest distance of any bin.
 pub fn maximum_error(bins: &[Bin]) -> f64 {
     bins.iter().map(|b| (b.confidence - b.accuracy).abs()).fold(0.0, f64::max)

@@ -55,7 +55,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// L-BFGS with a halving line search (Nocedal & Wright, algorithm 7.4), for a smooth convex `objective`.
-fn minimise(mut x: Vec<f64>, objective: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> Vec<f64> {
+pub(super) fn minimise(mut x: Vec<f64>, objective: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> Vec<f64> {
     const HISTORY: usize = 10;
     const STEPS: usize = 1000;
     let (mut loss, mut grad) = objective(&x);

@@ -4,11 +4,13 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod classification;
 pub mod conformal;
+pub mod hierarchical;
 pub mod logistic;
 mod metric;
 pub mod ranking;
 pub mod retrieval;
 pub mod selective;
+pub mod vector_scaling;
 
 pub use metric::Metric;
 pub use retrieval::{Query, Retrieval, rank_of_best, summarise};

@@ -31,8 +31,40 @@ pub(super) fn section(sweep: &Value) -> Markup {
                 }
             }
             p.note { "Mean over seeds ± half of its 95 % interval (Student's t)." }
+            (differences(&sweep["differences"]))
             div.charts { @for name in &names { (by_setting(rows, name, &words(name))) } }
             @if !without_figures.is_empty() { p.note { "Without figures: " (without_figures.join("; ")) } }
+        }
+    }
+}
+
+/// Which settings differ by more than chance.
+fn differences(rows: &Value) -> Markup {
+    let rows = rows.as_array().map_or(&[][..], Vec::as_slice);
+    let rows = &rows[..rows.len().min(MOST_ROWS)];
+    let shown = |value: &Value| value.as_f64().map_or("–".into(), number);
+    html! {
+        @if let Some(first) = rows.first() {
+            h3 { "Differences from " (first["against"].as_str().unwrap_or_default()) }
+            table {
+                tr { @for heading in ["setting", "figure", "difference", "p", "seeds it would take"] { th { (heading) } } }
+                @for row in rows {
+                    tr {
+                        td { (setting(row)) }
+                        td { (row["figure"].as_str().unwrap_or_default().replace('_', " ")) }
+                        td {
+                            (shown(&row["difference"])) " [" (shown(&row["interval"][0])) " to "
+                            (shown(&row["interval"][1])) "]"
+                        }
+                        td { (shown(&row["p"])) @if row["p"].as_f64().is_some_and(|p| p < 0.05) { " *" } }
+                        td { (row["seeds_needed"].as_u64().map_or("more patients".to_string(), |n| n.to_string())) }
+                    }
+                }
+            }
+            p.note {
+                "Over seeds and patients together (hierarchical bootstrap), 95 % intervals; * more than chance at 5 %, \
+                 one figure at a time."
+            }
         }
     }
 }

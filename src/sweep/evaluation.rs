@@ -11,6 +11,7 @@ use super::member::Figures;
 use super::process;
 use crate::config::Config;
 use crate::data::{Columns, Manifest};
+use crate::eval::ByPatient;
 use crate::fs::replace_file;
 
 /// What conformal sets may leave out.
@@ -31,6 +32,15 @@ pub(super) struct Evaluation {
 struct Record {
     fingerprint: Fingerprint,
     figures: Figures,
+    by_patient: ByPatient,
+}
+
+/// What a member came to.
+pub(super) struct Judged {
+    /// Its figures.
+    pub figures: Figures,
+    /// Those of them that are sums over patients.
+    pub by_patient: ByPatient,
 }
 
 impl Evaluation {
@@ -69,31 +79,32 @@ impl Evaluation {
         &self.rows
     }
 
-    /// Figures of the best model of the run folder `run`: those that were worked out before, if from the same.
+    /// What the best model of the run folder `run` comes to: as it was worked out before, if from the same.
     ///
     /// # Errors
     /// The program's.
-    pub fn figures(&self, run: &Path, threads: usize, log: &Path) -> Result<Figures> {
+    pub fn judge(&self, run: &Path, threads: usize, log: &Path) -> Result<Judged> {
         let path = run.join("evaluation.json");
         let before = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
         if let Some(before) = before.filter(|before| self.fingerprint.changes(&before.fingerprint).is_empty()) {
-            return Ok(before.figures);
+            return Ok(Judged { figures: before.figures, by_patient: before.by_patient });
         }
-        let figures = self.work_out(run, threads, log)?;
-        let record = Record { fingerprint: self.fingerprint.clone(), figures };
-        replace_file(&path, &serde_json::to_vec_pretty(&record)?)?;
-        Ok(record.figures)
+        let Judged { figures, by_patient } = self.work_out(run, threads, log)?;
+        let record = Record { fingerprint: self.fingerprint.clone(), figures, by_patient };
+        replace_file(&path, &serde_json::to_vec(&record)?)?;
+        Ok(Judged { figures: record.figures, by_patient: record.by_patient })
     }
 
-    fn work_out(&self, run: &Path, threads: usize, log: &Path) -> Result<Figures> {
+    fn work_out(&self, run: &Path, threads: usize, log: &Path) -> Result<Judged> {
         let model = run.join("model").to_string_lossy().into_owned();
         let program = |name: &str, more: [String; 2]| {
-            let args = [name, "--json", "--bootstrap", "0", "--conformal", ALPHA, "--model", &model];
+            let args = [name, "--json", "--bootstrap", "0", "--by-patient", "--conformal", ALPHA, "--model", &model];
             let args = args.map(str::to_string);
             process::run(&[&args[..], &more, &self.rows].concat(), threads, log)
         };
         let retrieval = program("eval", ["--loss-batch-size".into(), self.loss_batch.to_string()])?;
-        let mut figures = of_retrieval(&retrieval);
+        let patients = |report: &Value| serde_json::from_value::<ByPatient>(report["by_patient"].clone());
+        let (mut figures, mut by_patient) = (of_retrieval(&retrieval), patients(&retrieval)?);
         if let Some(prompts) = &self.prompts {
             let classes = program("zero-shot", ["--prompts".into(), prompts.to_string_lossy().into_owned()])?;
             let named = classes["figures"].as_array().into_iter().flatten();
@@ -104,8 +115,9 @@ impl Evaluation {
             }
             figures.extend(of_calibration("class", &classes["calibration"]));
             figures.extend(of_sets("class", &classes["conformal"]["methods"][0]));
+            by_patient.extend(patients(&classes)?);
         }
-        Ok(figures)
+        Ok(Judged { figures, by_patient })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::axis::Setting;
+use crate::eval::ByPatient;
 
 /// Figures of a member, by name.
 pub type Figures = BTreeMap<String, f64>;
@@ -20,6 +21,8 @@ pub struct Member {
     pub seed: u64,
     /// What became of it.
     pub state: State,
+    /// Its figures as sums over patients, once there are some.
+    pub by_patient: ByPatient,
 }
 
 /// What became of a member.
@@ -43,7 +46,13 @@ pub enum State {
 impl Member {
     /// A member that nothing was done for.
     pub fn new(setting: Setting, seed: u64) -> Self {
-        Self { name: folder_name(&setting, seed), setting, seed, state: State::Unfinished }
+        Self {
+            name: folder_name(&setting, seed),
+            setting,
+            seed,
+            state: State::Unfinished,
+            by_patient: ByPatient::new(),
+        }
     }
 
     /// Its figures, once there are some.

@@ -4,6 +4,7 @@
 //! system, ends alone; what is done is not done again. Knows no command line and prints nothing.
 
 mod axis;
+mod compare;
 mod evaluation;
 mod fingerprint;
 mod halving;
@@ -13,6 +14,7 @@ mod run;
 mod table;
 
 pub use axis::{Axis, Choice, Setting, Values, grid, random};
+pub use compare::{Difference, differences, differences_markdown};
 pub use fingerprint::Fingerprint;
 pub use halving::{Score, survivors};
 pub use member::{Figures, Member, State};

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::axis::{self, Axis, Setting};
+use super::compare::{Difference, differences, differences_markdown};
 use super::evaluation::Evaluation;
 use super::fingerprint::{Digests, Fingerprint};
 use super::halving::{ROUNDS, Score, survivors};
@@ -58,6 +59,8 @@ pub struct Finished {
     pub members: Vec<Member>,
     /// Means by setting.
     pub table: Vec<SettingFigures>,
+    /// Which settings differ by more than chance.
+    pub differences: Vec<Difference>,
     /// Somebody asked to stop: not all is done.
     pub stopped: bool,
 }
@@ -134,15 +137,17 @@ pub fn run(request: &Request) -> Result<Finished> {
     if !stop::asked() {
         let trained = numbers(&members, Member::is_unfinished);
         sweep.each(&mut members, &trained, |member| {
-            let figures = sweep.evaluation.figures(&sweep.run_folder(member), sweep.threads(), &sweep.log(member))?;
-            member.state = State::Evaluated(figures);
+            let judged = sweep.evaluation.judge(&sweep.run_folder(member), sweep.threads(), &sweep.log(member))?;
+            member.state = State::Evaluated(judged.figures);
+            member.by_patient = judged.by_patient;
             Ok(())
         })?;
     }
-    sweep.save(&members)?;
-    let table = table(&members);
-    replace_file(&sweep.folder.join("sweep.md"), markdown(&table).as_bytes())?;
-    Ok(Finished { folder: sweep.folder, members, table, stopped: stop::asked() })
+    let (table, differences) = (table(&members), differences(&members));
+    sweep.save(&members, &table, &differences)?;
+    let text = [markdown(&table), differences_markdown(&differences)].join("\n");
+    replace_file(&sweep.folder.join("sweep.md"), text.trim_end().as_bytes())?;
+    Ok(Finished { folder: sweep.folder, members, table, differences, stopped: stop::asked() })
 }
 
 /// `key=value` of a member, as all and as it alone has them.
@@ -250,7 +255,8 @@ impl Sweep<'_> {
                 }
                 let mut members = lock(&shared);
                 members[number] = member;
-                self.save(&members)?;
+                // Differences take a moment, and are told at the end.
+                self.save(&members, &table(&members), &[])?;
             }
         };
         std::thread::scope(|scope| {
@@ -260,10 +266,10 @@ impl Sweep<'_> {
         })
     }
 
-    fn save(&self, members: &[Member]) -> Result<()> {
+    fn save(&self, members: &[Member], table: &[SettingFigures], differences: &[Difference]) -> Result<()> {
         let records: Vec<_> = members.iter().map(Member::record).collect();
         let value = json!({"config": self.request.config.display().to_string(), "grid": self.request.grid,
-            "judged_on": self.evaluation.rows()[1..].to_vec(), "members": records, "table": table(members)});
+            "judged_on": self.evaluation.rows()[1..].to_vec(), "members": records, "table": table, "differences": differences});
         replace_file(&self.folder.join("sweep.json"), &serde_json::to_vec_pretty(&value)?)
     }
 

@@ -44,6 +44,8 @@ pub struct SettingFigures {
     pub figures: BTreeMap<String, Mean>,
 }
 
+const SMOOTHING: &str = "loss.label_smoothing";
+
 /// Means by setting, in the order of their first member. Where label smoothing is swept, each setting stands there once
 /// more after temperature scaling, so that no ε alone has the benefit of it. Last, what figures are read against: chance,
 /// and the ECE that calibrated probabilities would show on as few predictions.
@@ -60,7 +62,7 @@ pub fn table(members: &[Member]) -> Vec<SettingFigures> {
         SettingFigures { setting: name, figures: means(&of_setting, scaled) }
     };
     let mut rows: Vec<SettingFigures> = settings.iter().map(|s| row(s, in_words(s), false)).collect();
-    let is_smoothing = |choice: &Choice| choice.key == "loss.label_smoothing";
+    let is_smoothing = |choice: &Choice| choice.key == SMOOTHING;
     for setting in settings.iter().filter(|s| s.iter().any(is_smoothing)) {
         rows.push(row(setting, format!("{}, then temperature scaling", in_words(setting)), true));
     }
@@ -99,7 +101,13 @@ fn means(members: &[&Figures], scaled: bool) -> BTreeMap<String, Mean> {
     names.into_iter().filter_map(mean).collect()
 }
 
-fn in_words(setting: &Setting) -> String {
+/// Whether label smoothing is among what is tried, and is 0.
+pub(super) fn is_unsmoothed(setting: &Setting) -> bool {
+    let zero = |choice: &Choice| choice.key == SMOOTHING && choice.value.parse::<f64>().is_ok_and(|v| v == 0.0);
+    setting.iter().any(zero)
+}
+
+pub(super) fn in_words(setting: &Setting) -> String {
     setting.iter().map(|choice| format!("{} = {}", choice.key, choice.value)).collect::<Vec<_>>().join(", ")
 }
 

@@ -34,3 +34,4 @@ mod session;
 mod snapshots;
 mod sources;
 mod sweep;
+mod unsure;

@@ -6,6 +6,7 @@ use crate::common;
 use reportclip::metrics::calibration::{self, Answer};
 use reportclip::metrics::conformal::{self, Calibrator, Findings};
 use reportclip::metrics::selective::{Selective, Sureness};
+use reportclip::metrics::vector_scaling::VectorScaling;
 use reportclip::metrics::{classification, logistic::Logistic, ranking::Ranking};
 use serde_json::Value;
 
@@ -104,6 +105,29 @@ fn probes_find_what_scikit_learn_finds() {
         for (x, theirs) in x.iter().zip(rows(&case["probabilities"])) {
             let ours = calibration::softmax(&model.logits(x), 1.0);
             ours.iter().zip(&theirs).for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{ours:?} {theirs:?}"));
+        }
+    }
+}
+
+/// scripts/golden/calibration.py.
+#[test]
+fn finer_calibration_errors_and_vector_scaling() {
+    for case in cases_of("calibration.json", "cases") {
+        let (logits, targets) = (rows(&case["logits"]), classes(&case["targets"]));
+        let both: Vec<(Vec<f64>, usize)> =
+            logits.iter().map(|z| calibration::softmax(z, 1.0)).zip(targets.iter().copied()).collect();
+        close(&case, "classwise", calibration::classwise_error(&both, calibration::BINS), 1e-12);
+        let answer = |(p, target): &(Vec<f64>, usize)| {
+            let best = calibration::argmax(p);
+            Answer { confidence: p[best], right: best == *target }
+        };
+        let answers: Vec<Answer> = both.iter().map(answer).collect();
+        close(&case, "debiased", calibration::debiased_error(&answers, calibration::BINS), 1e-12);
+        let fitted: Vec<(&[f64], usize)> = logits.iter().map(Vec::as_slice).zip(targets.iter().copied()).collect();
+        let scaling = VectorScaling::fit(&fitted, logits[0].len());
+        for (z, theirs) in logits.iter().zip(rows(&case["vector"])) {
+            let ours = scaling.apply(z);
+            assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-4), "{ours:?} {theirs:?}");
         }
     }
 }
