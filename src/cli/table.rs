@@ -40,30 +40,39 @@ pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
             }
         }
     }
-    if models.iter().all(|(_, r)| r.calibration.is_some()) {
-        let row = |name: &str, chance: Option<f64>, value: &dyn Fn(&CalibrationReport) -> (f64, f64)| {
-            let cells = models.iter().filter_map(|(_, r)| r.calibration.as_ref()).map(value);
-            let cell = |(as_is, scaled): (f64, f64)| pad(&format!("{as_is:.3} (scaled {scaled:.3})"), 26);
-            let chance = chance.map_or(String::new(), |c| format!("{c:.3}"));
-            format!("{name:<24}{}{chance}", cells.map(cell).collect::<String>()).trim_end().to_string()
-        };
-        let uniform = 1.0 - 1.0 / first.loss_batch_size as f64;
-        for (_, c) in models.iter().filter_map(|(name, r)| Some((name, r.calibration.as_ref()?))).take(1) {
-            let each = c.by_direction.map_or(String::new(), |(to_text, to_image)| {
-                format!(" (image→text {to_text:.3}, text→image {to_image:.3})")
-            });
-            lines.push(format!("{:<24}{:.3}{each}", "temperature of matching", c.temperature));
-        }
-        lines.push(row("ECE of matching", None, &|c| (c.as_is.ece, c.scaled.ece)));
-        lines.push(row("  if calibrated, by luck", None, &|c| (c.ece_floor, c.ece_floor_scaled)));
-        lines.push(row("Brier of matching", Some(uniform), &|c| (c.as_is.brier, c.scaled.brier)));
-        lines.push(row("NLL of matching", Some(first.loss_chance), &|c| (c.as_is.nll, c.scaled.nll)));
-    }
+    lines.extend(matching(models, first));
     lines.push(format!(
         "gallery: {} reports, {} images; [95 % interval, bootstrap by patient where every row names one]",
         first.image_to_text.gallery, first.text_to_image.gallery
     ));
     lines.join("\n")
+}
+
+/// Calibration of matching, where every model has it.
+fn matching(models: &[(&str, &RetrievalReport)], first: &RetrievalReport) -> Vec<String> {
+    if models.iter().any(|(_, r)| r.calibration.is_none()) {
+        return Vec::new();
+    }
+    let row = |name: &str, chance: Option<f64>, value: &dyn Fn(&CalibrationReport) -> (f64, f64)| {
+        let cells = models.iter().filter_map(|(_, r)| r.calibration.as_ref()).map(value);
+        let cell = |(as_is, scaled): (f64, f64)| pad(&format!("{as_is:.3} (scaled {scaled:.3})"), 26);
+        let chance = chance.map_or(String::new(), |c| format!("{c:.3}"));
+        format!("{name:<24}{}{chance}", cells.map(cell).collect::<String>()).trim_end().to_string()
+    };
+    let uniform = 1.0 - 1.0 / first.loss_batch_size as f64;
+    let temperature = |c: &CalibrationReport| {
+        let each =
+            c.by_direction.map_or(String::new(), |(to_text, to_image)| format!(" ({to_text:.3}, {to_image:.3})"));
+        pad(&format!("{:.3}{each}", c.temperature), 26)
+    };
+    let cells: String = models.iter().filter_map(|(_, r)| r.calibration.as_ref()).map(temperature).collect();
+    vec![
+        format!("{:<24}{cells}", "temperature of matching").trim_end().to_string(),
+        row("ECE of matching", None, &|c| (c.as_is.ece, c.scaled.ece)),
+        row(" if calibrated, by luck", None, &|c| (c.ece_floor, c.ece_floor_scaled)),
+        row("Brier of matching", Some(uniform), &|c| (c.as_is.brier, c.scaled.brier)),
+        row("NLL of matching", Some(first.loss_chance), &|c| (c.as_is.nll, c.scaled.nll)),
+    ]
 }
 
 /// One figure a row.
