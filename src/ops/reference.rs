@@ -50,6 +50,29 @@ pub type TableBias<'a> = (&'a Tensor, &'a [u32], Option<&'a [f32]>);
 
 /// Attention as [`Attention::apply_biased`] describes it; the bias as its table, index and mask.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, shape: &Attention, bias: Option<TableBias>) -> Result<Tensor> {
+    attention_of(q, k, v, (shape, false), bias)
+}
+
+/// [`attention`] with products in bf16, on the CPU.
+pub(super) fn attention_in_bf16(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    shape: &Attention,
+    bias: Option<TableBias>,
+) -> Result<Tensor> {
+    let out = attention_of(&operand(q)?, &operand(k)?, &operand(v)?, (shape, true), bias)?;
+    with_rounded_gradient(&out)
+}
+
+/// With `rounds` of rounded queries, keys and values.
+fn attention_of(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    (shape, rounds): (&Attention, bool),
+    bias: Option<TableBias>,
+) -> Result<Tensor> {
     let spans = shape.queries.spans().zip(shape.keys.spans());
     let items = spans.enumerate().map(|(i, ((q_at, queries), (k_at, keys)))| {
         let (q, k, v) = (q.narrow(0, q_at, queries)?, k.narrow(0, k_at, keys)?, v.narrow(0, k_at, keys)?);
@@ -61,24 +84,31 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, shape: &Attention, bias: Op
             let mask = Tensor::from_slice(mask, (queries, keys), q.device())?.to_dtype(q.dtype())?;
             added.broadcast_add(&mask)
         });
-        attention_of_item(&q, &k, &v, shape, added.transpose()?.as_ref())
+        attention_of_item([&q, &k, &v], (shape, rounds), added.transpose()?.as_ref())
     });
     Tensor::cat(&items.collect::<Result<Vec<_>>>()?, 0)
 }
 
-fn attention_of_item(q: &Tensor, k: &Tensor, v: &Tensor, shape: &Attention, added: Option<&Tensor>) -> Result<Tensor> {
+fn attention_of_item(
+    [q, k, v]: [&Tensor; 3],
+    (shape, rounds): (&Attention, bool),
+    added: Option<&Tensor>,
+) -> Result<Tensor> {
     let ((queries, width), keys, heads) = (q.dims2()?, k.dim(0)?, shape.heads);
     let head_width = width / heads;
     // (tokens, width) → (heads, tokens, head_width)
     let split = |x: &Tensor| x.reshape(((), heads, head_width))?.transpose(0, 1)?.contiguous();
     let scores = (split(q)?.matmul(&split(k)?.t()?)? * (head_width as f64).powf(-0.5))?;
+    let scores = if rounds { with_rounded_gradient(&scores)? } else { scores };
     let scores = added.map_or(Ok(scores.clone()), |added| scores + added)?;
     let scores = if shape.causal { scores.broadcast_add(&causal_mask(queries, keys, &scores)?)? } else { scores };
     let scores = match shape.window {
         Some(window) => scores.broadcast_add(&window_mask(queries, keys, window, &scores)?)?,
         None => scores,
     };
-    softmax(&scores)?.matmul(&split(v)?)?.transpose(0, 1)?.reshape((queries, width))
+    let p = softmax(&scores)?;
+    let p = if rounds { operand(&p)? } else { p };
+    p.matmul(&split(v)?)?.transpose(0, 1)?.reshape((queries, width))
 }
 
 /// (queries, keys): 0 where a query may look, −∞ behind it; the last query stands at the last key. Device and type of

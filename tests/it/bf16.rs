@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use reportclip::loss::{
@@ -13,7 +14,7 @@ use reportclip::loss::{
 };
 use reportclip::model::checkpoint::Loaded;
 use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
-use reportclip::model::{Builder, ClipModel, freeze};
+use reportclip::model::{Builder, ClipModel, Noise, freeze, lora};
 use reportclip::ops::{self, Activation, Attention, Conv2d, Maps, Rotary, Segments, Tape, Value};
 use reportclip::train::TrainStep;
 
@@ -190,6 +191,7 @@ struct Model {
     loaded: Loaded,
     pixels: Tensor,
     ids: Tensor,
+    noise: Rc<Noise>,
 }
 
 fn clip_model(name: &'static str) -> Model {
@@ -210,7 +212,7 @@ type Gradients = BTreeMap<String, Vec<f64>>;
 impl Model {
     fn of(name: &'static str, loaded: Loaded, expected: &std::collections::HashMap<String, Tensor>) -> Self {
         let ids = expected["input_ids"].to_dtype(DType::U32).unwrap();
-        Self { name, loaded, pixels: expected["pixel_values"].clone(), ids }
+        Self { name, loaded, pixels: expected["pixel_values"].clone(), ids, noise: Rc::default() }
     }
 
     /// Features and gradients of every trained weight of the towers and their projections under `loss`, which looks at
@@ -218,7 +220,7 @@ impl Model {
     fn gradients(&self, dtype: DType, products: DType, objective: &Objective) -> (Vec<f64>, Gradients) {
         let params = &self.loaded.params;
         let tape = Tape::new(params.len());
-        let builder = Builder::train(params, &tape).numbers(dtype).products(products);
+        let builder = Builder::train(params, &tape).numbers(dtype).products(products).noise(&self.noise);
         let model = ClipModel::new(&self.loaded.config, &builder).unwrap();
         let image = model.image_features(&self.pixels.to_dtype(dtype).unwrap()).unwrap();
         let text = model.text_features(&self.ids).unwrap();
@@ -359,7 +361,51 @@ fn threads_and_recomputation_change_nothing_and_chunks_only_the_last_digits() {
 }
 
 #[test]
-fn adapters_dropout_and_frozen_towers_are_in_bf16_too() {
+fn adapters_and_dropout_agree_with_f64_on_rounded_operands() {
+    for name in ["dual_vit_bert", "pair_vit_modernbert", "siglip"] {
+        let case = encoders::case(name);
+        let mut model = Model::of(name, case.loaded, &case.expected);
+        let targets = ["q_proj", "v_proj", "out_proj", "fc1", "fc2"].map(str::to_string).to_vec();
+        let options = lora::LoraConfig { rank: 2, alpha: 3.0, dropout: 0.25, targets };
+        let (mut params, adapters) = lora::add(&model.loaded.params, &options, &FreezeConfig::NONE, 5).unwrap();
+        assert!(adapters > 4, "{name}: {adapters} adapters");
+        for p in params.iter_mut() {
+            p.trainable = p.spec.name.contains(".lora_");
+            if p.spec.name.ends_with("lora_B.weight") {
+                p.var.set(&wave(p.spec.shape.dims(), 0.4)).unwrap();
+            }
+        }
+        model.loaded.params = params;
+        model.noise = Rc::new(Noise { dropout: 0.1, adapter_dropout: 0.25, seed: 3, ..Noise::default() });
+        let objective = Objective::of("clip", model.ids.dim(0).unwrap());
+        let (_, ours) = model.gradients(DType::F32, DType::BF16, &objective);
+        let (_, exact) = model.gradients(DType::F64, DType::BF16, &objective);
+        assert_eq!(ours.len(), 2 * adapters, "{name}");
+        assert_gradients(&format!("{name} with adapters"), &ours, &exact, 2e-3, 1e-2);
+    }
+}
+
+/// Explanations read attentions' gradients, which bf16 leaves near those of f32.
+#[test]
+fn relevance_is_near_that_of_f32() {
+    let model = clip_model("quick_gelu_legacy_eos");
+    let of = |products: DType| {
+        let params = &model.loaded.params;
+        let tape = Tape::new(params.len());
+        tape.watch_attention();
+        let b = Builder::train(params, &tape).products(products);
+        let y = ClipModel::new(&model.loaded.config, &b).unwrap().image_features(&model.pixels).unwrap();
+        tape.backward([(&y, wave(y.tensor().dims(), 1.0))], &mut |_| Ok(())).unwrap();
+        let layers = tape.take_relevance();
+        assert_eq!(layers.len(), 2);
+        layers.into_iter().flat_map(|layer| layer.values).map(f64::from).collect::<Vec<f64>>()
+    };
+    let off = distance(&of(DType::BF16), &of(DType::F32));
+    assert!(off > 0.0 && off < 0.05, "relevance is off by {off:e}");
+}
+
+#[test]
+fn inference_and_frozen_towers_are_in_bf16_too() {
     let model = clip_model("quick_gelu_legacy_eos");
     let features = |freeze: FreezeConfig, products: DType| {
         let mut loaded = load_golden(&format!("clip/{}", model.name));
