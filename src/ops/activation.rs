@@ -1,6 +1,6 @@
 //! Activations.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -10,9 +10,10 @@ use super::gemm::narrow;
 use super::operand::{Line, Operand};
 use super::profile::{self, Part};
 use super::reference;
+use super::scale::multiply;
 use super::simd::{self, vectorised};
 use super::spec::Activation;
-use super::tape::{Value, composed};
+use super::tape::{Value, composed, in_bf16};
 
 impl Activation {
     /// Activated numbers, in the shape of `x`.
@@ -217,26 +218,99 @@ pub(super) fn backward(x: &Tensor, grad: Tensor, kind: Activation) -> Result<Ten
     Ok(grad)
 }
 
-/// Numbers that are activated between two roundings.
+/// A tensor in f32 or rounded to bf16, whose numbers from a place on `piece` writes.
+fn made(shape: &[usize], narrowed: bool, piece: impl Fn(usize, &mut [f32]) + Sync) -> Result<Tensor> {
+    let count = shape.iter().product();
+    if narrowed {
+        let mut y = vec![bf16::ZERO; count];
+        y.par_chunks_mut(cpu::BLOCK).enumerate().for_each(|(i, y)| {
+            let mut numbers = [0f32; PIECE];
+            for (j, y) in y.chunks_mut(PIECE).enumerate() {
+                let numbers = &mut numbers[..y.len()];
+                piece(i * cpu::BLOCK + j * PIECE, numbers);
+                narrow(numbers, y);
+            }
+        });
+        return Tensor::from_vec(y, shape, &Device::Cpu);
+    }
+    let mut y = vec![0f32; count];
+    y.par_chunks_mut(cpu::BLOCK).enumerate().for_each(|(i, y)| {
+        y.chunks_mut(PIECE).enumerate().for_each(|(j, y)| piece(i * cpu::BLOCK + j * PIECE, y));
+    });
+    Tensor::from_vec(y, shape, &Device::Cpu)
+}
+
+/// Numbers that are worked on together; they stay in the first cache.
 const PIECE: usize = 512;
+
+/// Writes the numbers of `x` from `start` on to a buffer, and gives them.
+fn at<'a>(x: Line, start: usize, buffer: &'a mut [f32; PIECE], count: usize) -> &'a [f32] {
+    x.widen(start, &mut buffer[..count]);
+    &buffer[..count]
+}
 
 /// Activated numbers of a CPU tensor in f32 or bf16, (rows, columns), rounded to bf16 for the product that reads them.
 pub(super) fn rounded(x: &Tensor, kind: Activation) -> Result<Tensor> {
     let _timed = profile::enter(Part::Activation);
     let numbers = Operand::read(x)?;
     let (line, block) = (numbers.line(), block(kind));
-    let mut y = vec![bf16::ZERO; x.elem_count()];
-    y.par_chunks_mut(cpu::BLOCK).enumerate().for_each(|(i, y)| {
-        // These stay in the first cache.
-        let (mut from, mut to) = ([0f32; PIECE], [0f32; PIECE]);
-        for (j, y) in y.chunks_mut(PIECE).enumerate() {
-            let (from, to) = (&mut from[..y.len()], &mut to[..y.len()]);
-            line.widen(i * cpu::BLOCK + j * PIECE, from);
-            block(from, to);
-            narrow(to, y);
+    made(x.dims(), true, |start, y| block(at(line, start, &mut [0f32; PIECE], y.len()), y))
+}
+
+/// `activation(x) · gate`, number by number, for an output that only products read. x and gate: (rows, width). Keeps
+/// both alone: what the activation makes of x is worked out again in the backward pass.
+///
+/// # Errors
+/// Shapes that differ.
+pub fn gated(x: &Value, gate: &Value, kind: Activation) -> Result<Value> {
+    let _timed = profile::enter(Part::Activation);
+    let inputs = [x, gate];
+    let taken = |v: &Value| cpu::has_kernels(v.tensor()) || cpu::is_bf16(v.tensor());
+    if x.tensor().dims() != gate.tensor().dims() {
+        bail!("gated: {:?} and a gate of {:?}", x.tensor().dims(), gate.tensor().dims());
+    }
+    let narrowed = in_bf16(&inputs);
+    if !inputs.into_iter().all(taken) {
+        let [x, gate] = inputs.map(|v| if narrowed { v.with_rounded_gradient() } else { v.clone() });
+        return multiply(&kind.apply(&x)?, &gate)?.as_operand();
+    }
+    let y = {
+        let (xs, gates) = (Operand::read(x.tensor())?, Operand::read(gate.tensor())?);
+        let (xs, gates, block) = (xs.line(), gates.line(), block(kind));
+        made(x.tensor().dims(), narrowed, |start, y| {
+            let mut buffer = [0f32; PIECE];
+            block(at(xs, start, &mut buffer, y.len()), y);
+            times(y, at(gates, start, &mut buffer, y.len()));
+        })?
+    };
+    let (x, gate) = (x.clone(), gate.clone());
+    Ok(Value::record(y, &inputs, move |grad| {
+        let (xs, gates, grads) = (Operand::read(x.tensor())?, Operand::read(gate.tensor())?, Operand::read(&grad)?);
+        let (xs, gates, grads) = (xs.line(), gates.line(), grads.line());
+        let (block, slope) = (block(kind), block_bwd(kind));
+        if gate.wants_grad() {
+            gate.add_grad(made(grad.dims(), narrowed, |start, y| {
+                let mut buffer = [0f32; PIECE];
+                block(at(xs, start, &mut buffer, y.len()), y);
+                times(y, at(grads, start, &mut buffer, y.len()));
+            })?)?;
         }
-    });
-    Tensor::from_vec(y, x.dims(), x.device())
+        if x.wants_grad() {
+            x.add_grad(made(grad.dims(), narrowed, |start, y| {
+                let mut buffer = [0f32; PIECE];
+                grads.widen(start, y);
+                times(y, at(gates, start, &mut buffer, y.len()));
+                slope(at(xs, start, &mut buffer, y.len()), y);
+            })?)?;
+        }
+        Ok(())
+    }))
+}
+
+vectorised! {
+    fn times(y: &mut [f32], x: &[f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y *= x);
+    }
 }
 
 /// Multiplies gradients by the activation's slope at the numbers from a place on.

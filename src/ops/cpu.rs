@@ -167,7 +167,7 @@ pub(super) fn to_f32(x: &Tensor) -> Result<Tensor> {
 
 /// `x` itself, in f32 where it is in bf16 on the CPU.
 pub(super) fn widened(x: Tensor) -> Result<Tensor> {
-    if x.dtype() == DType::BF16 && x.device().is_cpu() { to_f32(&x) } else { Ok(x) }
+    if is_bf16(&x) { to_f32(&x) } else { Ok(x) }
 }
 
 /// The numbers rounded to bf16, in the type that they have.

@@ -37,6 +37,7 @@ mod spec;
 mod sum;
 mod tape;
 
+pub use activation::gated;
 pub use adamw::adamw_step;
 pub use alloc::{Allocator, keep_freed_memory, online_cores, peak_rss_mib, physical_memory_mib};
 pub use attention::PositionBias;

@@ -136,6 +136,7 @@ fn every_operation_takes_what_is_kept_in_bf16() {
     one("multiply", &|x| ops::multiply(x, x));
     one("scale_rows", &|x| ops::scale_rows(x, &Value::from(wave(&[rows], 0.2).to_dtype(of(x))?)));
     one("activation", &|x| Activation::Gelu.apply(x));
+    one("gated", &|x| ops::gated(x, x, Activation::Gelu));
     one("mean_rows", &|x| ops::mean_rows(x, &segments));
     one("avg_pool", &|x| Ok(ops::avg_pool(x, maps, 2)?.0));
     one("max_pool", &|x| Ok(ops::max_pool(x, maps, 2, 2, 0)?.0));

@@ -126,6 +126,17 @@ fn activations() {
 }
 
 #[test]
+fn gates() {
+    for kind in ACTIVATIONS {
+        for (rows, width) in SHAPES {
+            let shapes: [&[usize]; 2] = [&[rows, width], &[rows, width]];
+            let twin = |t: &[&Tensor]| reference::activation(t[0], kind)? * t[1];
+            compare(&format!("gated {kind:?}"), &shapes, |t| ops::gated(t[0], t[1], kind), twin);
+        }
+    }
+}
+
+#[test]
 fn attention_over_items_of_various_lengths() {
     // (heads, width of a head, rows of each item)
     let cases: [(usize, usize, &[usize]); 6] = [

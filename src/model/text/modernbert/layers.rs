@@ -113,8 +113,8 @@ impl ModernBertBlock {
         let attended = attention.apply(&turned(&self.q)?, &turned(&self.k)?, &self.v.operand(&normed)?)?;
         let x = self.out.branch_end(None)?.onto(x, &attended)?;
         let normed = self.mlp_norm.operand(&x)?;
-        let hidden = self.activation.apply(&self.fc1.forward(&normed)?)?;
-        self.fc2.branch_end(None)?.onto(&x, &ops::multiply(&hidden, &self.gate.forward(&normed)?)?)
+        let (hidden, gate) = (self.fc1.operand(&normed)?, self.gate.operand(&normed)?);
+        self.fc2.branch_end(None)?.onto(&x, &ops::gated(&hidden, &gate, self.activation)?)
     }
 
     fn weights(&self) -> Vec<&Value> {
