@@ -4,10 +4,10 @@ use candle_core::{Device, Result, Tensor, bail};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::cpu;
+use super::cpu::{self, Either};
 use super::cuda;
 use super::gemm::narrow;
-use super::operand::{Line, Operand};
+use super::operand;
 use super::profile::{self, Part};
 use super::reference;
 use super::scale::multiply;
@@ -244,7 +244,7 @@ fn made(shape: &[usize], narrowed: bool, piece: impl Fn(usize, &mut [f32]) + Syn
 const PIECE: usize = 512;
 
 /// Writes the numbers of `x` from `start` on to a buffer, and gives them.
-fn at<'a>(x: Line, start: usize, buffer: &'a mut [f32; PIECE], count: usize) -> &'a [f32] {
+fn at<'a>(x: Either, start: usize, buffer: &'a mut [f32; PIECE], count: usize) -> &'a [f32] {
     x.widen(start, &mut buffer[..count]);
     &buffer[..count]
 }
@@ -252,7 +252,7 @@ fn at<'a>(x: Line, start: usize, buffer: &'a mut [f32; PIECE], count: usize) -> 
 /// Activated numbers of a CPU tensor in f32 or bf16, (rows, columns), rounded to bf16 for the product that reads them.
 pub(super) fn rounded(x: &Tensor, kind: Activation) -> Result<Tensor> {
     let _timed = profile::enter(Part::Activation);
-    let numbers = Operand::read(x)?;
+    let numbers = operand::read(x)?;
     let (line, block) = (numbers.line(), block(kind));
     made(x.dims(), true, |start, y| block(at(line, start, &mut [0f32; PIECE], y.len()), y))
 }
@@ -275,7 +275,7 @@ pub fn gated(x: &Value, gate: &Value, kind: Activation) -> Result<Value> {
         return multiply(&kind.apply(&x)?, &gate)?.as_operand();
     }
     let y = {
-        let (xs, gates) = (Operand::read(x.tensor())?, Operand::read(gate.tensor())?);
+        let (xs, gates) = (operand::read(x.tensor())?, operand::read(gate.tensor())?);
         let (xs, gates, block) = (xs.line(), gates.line(), block(kind));
         made(x.tensor().dims(), narrowed, |start, y| {
             let mut buffer = [0f32; PIECE];
@@ -285,7 +285,7 @@ pub fn gated(x: &Value, gate: &Value, kind: Activation) -> Result<Value> {
     };
     let (x, gate) = (x.clone(), gate.clone());
     Ok(Value::record(y, &inputs, move |grad| {
-        let (xs, gates, grads) = (Operand::read(x.tensor())?, Operand::read(gate.tensor())?, Operand::read(&grad)?);
+        let (xs, gates, grads) = (operand::read(x.tensor())?, operand::read(gate.tensor())?, operand::read(&grad)?);
         let (xs, gates, grads) = (xs.line(), gates.line(), grads.line());
         let (block, slope) = (block(kind), block_bwd(kind));
         if gate.wants_grad() {
@@ -314,7 +314,7 @@ vectorised! {
 }
 
 /// Multiplies gradients by the activation's slope at the numbers from a place on.
-pub(super) fn slope(kind: Activation) -> impl Fn(Line, usize, &mut [f32]) + Sync {
+pub(super) fn slope(kind: Activation) -> impl Fn(Either, usize, &mut [f32]) + Sync {
     const PIECE: usize = 32;
     let block = block_bwd(kind);
     move |x, start, grad| {

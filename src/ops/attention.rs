@@ -161,7 +161,6 @@ impl Attention {
         let _timed = profile::enter(Part::Attention);
         self.check(q.tensor(), k.tensor(), v.tensor())?;
         bias.map_or(Ok(()), |bias| bias.check(self))?;
-        let (q, k, v) = (&q.widened()?, &k.widened()?, &v.widened()?);
         let (this, bias) = (self.clone(), bias.cloned());
         let inputs: Vec<&Value> = [q, k, v].into_iter().chain(bias.as_ref().map(|b| &b.table)).collect();
         if bias.is_none() && cuda::has_kernels(q.tensor()) && cuda::fits(self, q.tensor().dim(1)?) {
@@ -170,10 +169,13 @@ impl Attention {
         let in_bf16 = in_bf16(&inputs);
         if ![q, k, v].iter().all(|x| cpu::has_kernels(x.tensor()) || in_bf16 && cpu::is_bf16(x.tensor())) {
             let bias = bias.clone();
-            return composed(&inputs, move |t| {
+            let rounds = in_bf16 && q.tensor().device().is_cpu();
+            let twin = if rounds { reference::attention_in_bf16 } else { reference::attention };
+            let y = composed(&inputs, move |t| {
                 let bias = bias.as_ref().map(|b| (t[3], &*b.index, b.mask.as_deref()));
-                reference::attention(t[0], t[1], t[2], &this, bias)
-            });
+                twin(t[0], t[1], t[2], &this, bias)
+            })?;
+            return y.as_operand();
         }
         let y = self.forward([q, k, v], bias.as_ref(), in_bf16)?;
         let (q, k, v, kept) = (q.clone(), k.clone(), v.clone(), bias.clone());

@@ -1,13 +1,15 @@
 //! Products with a weight in bf16, on the CPU: operands are rounded to it, sums and gradients of weights are in f32.
 
-use candle_core::{Result, Tensor};
+use std::ops::Deref;
+
+use candle_core::{Result, Storage, Tensor};
 use half::bf16;
 
 use super::activation;
-use super::cpu;
+use super::cpu::{self, Either};
 use super::gemm::{Epilogue, Factor, Into, Layout, Output, Packed, Threads, product_bf16};
 use super::gradient::Gradient;
-use super::operand::{Line, Operand};
+use super::operand::{self, Operand};
 use super::simd::vectorised;
 use super::spec::Activation;
 use super::sum::{column_sum, column_sum_bf16};
@@ -34,7 +36,7 @@ impl Layer {
         Ok(Value::record_operand(y, &self.inputs(), move |grad| {
             this.add_grads(&grad, || Ok(this.x.tensor().clone()))?;
             if this.x.wants_grad() {
-                let (factor, weight) = (Operand::read(&grad)?, Operand::read(this.weight.tensor())?);
+                let (factor, weight) = (operand::read(&grad)?, operand::read(this.weight.tensor())?);
                 add_product(&this.x, factor.plain(), backward_factor(&this.weight, &weight))?;
             }
             this.residual.map_or(Ok(()), |residual| residual.add_grad(cpu::widened(grad)?))
@@ -60,9 +62,9 @@ impl Layer {
 
     /// x: (rows, in), f32 or bf16.
     fn forward(&self, x: &Tensor, narrow: bool) -> Result<Tensor> {
-        let (a, weight) = (Operand::read(x)?, Operand::read(self.weight.tensor())?);
-        let packed = self.weight.packed_forward(|| Packed::new(weight.transposed(), Threads::All));
-        let b = packed.map_or_else(|| weight.transposed(), Factor::from);
+        let (a, weight) = (operand::read(x)?, operand::read(self.weight.tensor())?);
+        let packed = self.weight.packed_forward(|| Packed::new(weight.plain().transposed(), Threads::All));
+        let b = packed.map_or_else(|| weight.plain().transposed(), Factor::from);
         let bias = self.bias.as_ref().map(|bias| cpu::read(bias.tensor())).transpose()?;
         let residual = self.residual.as_ref().map(|residual| cpu::read(residual.tensor())).transpose()?;
         let (rows, out) = (a.rows(), weight.rows());
@@ -89,25 +91,25 @@ impl Layer {
 
     /// Adds to the gradients of weight and bias; `x` is asked for where the weight has one.
     fn add_grads(&self, grad: &Tensor, x: impl FnOnce() -> Result<Tensor>) -> Result<()> {
-        let factor = Operand::read(grad)?;
+        let factor = operand::read(grad)?;
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.wants_grad()) {
             let sums = match factor.line() {
-                Line::F32(numbers) => column_sum(numbers, factor.columns()),
-                Line::Bf16(numbers) => column_sum_bf16(numbers, factor.columns()),
+                Either::F32(numbers) => column_sum(numbers, factor.columns()),
+                Either::Bf16(numbers) => column_sum_bf16(numbers, factor.columns()),
             };
             bias.add_grad(Tensor::from_vec(sums, factor.columns(), grad.device())?)?;
         }
         if self.weight.wants_grad() {
             let x = x()?;
-            add_product(&self.weight, factor.transposed(), Operand::read(&x)?.plain())?;
+            add_product(&self.weight, factor.plain().transposed(), operand::read(&x)?.plain())?;
         }
         Ok(())
     }
 
     /// The gradient of what goes through an activation before the product.
     fn grad_before(&self, kind: Activation, grad: &Tensor) -> Result<Tensor> {
-        let (factor, weight) = (Operand::read(grad)?, Operand::read(self.weight.tensor())?);
-        let before = Operand::read(self.x.tensor())?;
+        let (factor, weight) = (operand::read(grad)?, operand::read(self.weight.tensor())?);
+        let before = operand::read(self.x.tensor())?;
         let (before, slope) = (before.line(), activation::slope(kind));
         let layout = Layout::plain(factor.rows(), weight.columns());
         let then = |row: usize, column: usize, piece: &mut [f32]| {
@@ -128,7 +130,7 @@ vectorised! {
 }
 
 /// A weight as gradients of inputs are multiplied by it.
-fn backward_factor<'a>(weight: &'a Value, numbers: &'a Operand) -> Factor<'a> {
+fn backward_factor<'a>(weight: &'a Value, numbers: &'a Operand<impl Deref<Target = Storage>>) -> Factor<'a> {
     let packed = weight.packed_backward(|| Packed::new(numbers.plain(), Threads::All));
     packed.map_or_else(|| numbers.plain(), Factor::from)
 }

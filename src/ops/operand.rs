@@ -2,57 +2,35 @@
 
 use std::ops::Deref;
 
-use candle_core::{DType, Result, Tensor};
-use half::bf16;
+use candle_core::{Result, Storage, Tensor};
 
-use super::cpu;
+use super::cpu::{self, Either, EitherNumbers};
 use super::gemm::{Factor, Layout, widen};
 
-/// The numbers of a CPU tensor (rows, columns), readable while this lives.
-pub(super) struct Operand<'a> {
-    numbers: Numbers<'a>,
+/// A CPU tensor (rows, columns), readable while this lives.
+pub(super) struct Operand<S> {
+    numbers: EitherNumbers<S>,
     layout: Layout,
 }
 
-enum Numbers<'a> {
-    F32(Box<dyn Deref<Target = [f32]> + 'a>),
-    Bf16(Box<dyn Deref<Target = [bf16]> + 'a>),
+/// The numbers of a contiguous matrix in f32 or bf16.
+pub(super) fn read(x: &Tensor) -> Result<Operand<impl Deref<Target = Storage> + '_>> {
+    let (rows, columns) = x.dims2()?;
+    Ok(Operand { numbers: cpu::read_either(x)?, layout: Layout::plain(rows, columns) })
 }
 
-/// Numbers that lie one after the other.
-#[derive(Clone, Copy)]
-pub(super) enum Line<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [bf16]),
-}
-
-impl<'a> Operand<'a> {
-    /// Of a contiguous matrix in f32 or bf16.
-    pub fn read(x: &'a Tensor) -> Result<Self> {
-        let (rows, columns) = x.dims2()?;
-        let numbers = match x.dtype() {
-            DType::BF16 => Numbers::Bf16(Box::new(cpu::read_bf16(x)?)),
-            _ => Numbers::F32(Box::new(cpu::read(x)?)),
-        };
-        Ok(Self { numbers, layout: Layout::plain(rows, columns) })
-    }
-
+impl<S: Deref<Target = Storage>> Operand<S> {
     /// Row after row.
-    pub fn line(&self) -> Line<'_> {
-        match &self.numbers {
-            Numbers::F32(numbers) => Line::F32(numbers),
-            Numbers::Bf16(numbers) => Line::Bf16(numbers),
-        }
+    pub fn line(&self) -> Either<'_> {
+        self.numbers.get()
     }
 
     /// The matrix.
     pub fn plain(&self) -> Factor<'_> {
-        self.line().laid(self.layout)
-    }
-
-    /// Its transpose.
-    pub fn transposed(&self) -> Factor<'_> {
-        self.line().laid(self.layout.transposed())
+        match self.line() {
+            Either::F32(numbers) => self.layout.of(numbers).into(),
+            Either::Bf16(numbers) => self.layout.of(numbers).into(),
+        }
     }
 
     pub fn rows(&self) -> usize {
@@ -64,14 +42,7 @@ impl<'a> Operand<'a> {
     }
 }
 
-impl<'a> Line<'a> {
-    fn laid(self, layout: Layout) -> Factor<'a> {
-        match self {
-            Self::F32(numbers) => layout.of(numbers).into(),
-            Self::Bf16(numbers) => layout.of(numbers).into(),
-        }
-    }
-
+impl Either<'_> {
     /// Writes the numbers from `start` on to `to`.
     pub fn widen(&self, start: usize, to: &mut [f32]) {
         match self {
