@@ -111,6 +111,9 @@ pub(super) struct BenchPrecision {
     /// As it was called before
     #[arg(long, hide = true, conflicts_with = "precision")]
     bf16: bool,
+    /// On a processor without bf16, round as its kernels would and multiply in f32: for memory, not for speed
+    #[arg(long)]
+    emulate_bf16: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -221,6 +224,7 @@ fn choose_device(name: &str, threads: Option<usize>, local: (usize, usize)) -> R
 impl BenchPrecision {
     fn choose(&self, device: &Device) -> Products {
         let request = PrecisionRequest::from(if self.bf16 { Precision::Bf16 } else { self.asked.precision });
+        let request = PrecisionRequest { emulate: self.emulate_bf16, ..request };
         let products = Products::choose(request, device);
         products.tell_once(request);
         products
