@@ -10,7 +10,7 @@ use super::figure::Figure;
 use crate::data::Prompts;
 use crate::digest::ContentHash;
 use crate::fs::{read_up_to, replace_file};
-use crate::model::checkpoint::write_checksums;
+use crate::model::checkpoint::{check_checksums, write_checksums};
 
 /// From which sureness on a model answers, as its folder keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,13 +51,14 @@ impl Abstention {
         toml::from_str(&text).map_err(|e| anyhow!("{}: {}", place(), e.message()))
     }
 
-    /// Keeps it with the model in `folder`, whose list of checksums is written anew.
+    /// Keeps it with the model in `folder`; a list of checksums that is there is written anew.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The folder's files are not those of its list, or it cannot be written.
     pub fn keep(&self, folder: &Path) -> Result<()> {
+        let listed = check_checksums(folder)?;
         replace_file(&folder.join(FILE), toml::to_string(self)?.as_bytes())?;
-        write_checksums(folder)
+        if listed { write_checksums(folder) } else { Ok(()) }
     }
 }
 
