@@ -4,6 +4,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use half::bf16;
 use rayon::prelude::*;
 
+use super::alloc::overwritten;
 use super::cpu::{self, Either};
 use super::cuda;
 use super::gemm::narrow;
@@ -200,7 +201,7 @@ fn block_bwd(kind: Activation) -> Block {
 pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
     let _timed = profile::enter(Part::Activation);
     let x = x.contiguous()?;
-    let mut y = vec![0f32; x.elem_count()];
+    let mut y = overwritten(x.elem_count());
     let block = block(kind);
     y.par_chunks_mut(cpu::BLOCK).zip(cpu::read(&x)?.par_chunks(cpu::BLOCK)).for_each(|(y, x)| block(x, y));
     Tensor::from_vec(y, x.dims(), x.device())
@@ -222,7 +223,7 @@ pub(super) fn backward(x: &Tensor, grad: Tensor, kind: Activation) -> Result<Ten
 fn made(shape: &[usize], narrowed: bool, piece: impl Fn(usize, &mut [f32]) + Sync) -> Result<Tensor> {
     let count = shape.iter().product();
     if narrowed {
-        let mut y = vec![bf16::ZERO; count];
+        let mut y = overwritten::<bf16>(count);
         y.par_chunks_mut(cpu::BLOCK).enumerate().for_each(|(i, y)| {
             let mut numbers = [0f32; PIECE];
             for (j, y) in y.chunks_mut(PIECE).enumerate() {
@@ -233,7 +234,7 @@ fn made(shape: &[usize], narrowed: bool, piece: impl Fn(usize, &mut [f32]) + Syn
         });
         return Tensor::from_vec(y, shape, &Device::Cpu);
     }
-    let mut y = vec![0f32; count];
+    let mut y = overwritten::<f32>(count);
     y.par_chunks_mut(cpu::BLOCK).enumerate().for_each(|(i, y)| {
         y.chunks_mut(PIECE).enumerate().for_each(|(j, y)| piece(i * cpu::BLOCK + j * PIECE, y));
     });

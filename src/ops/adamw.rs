@@ -5,71 +5,132 @@ use rayon::prelude::*;
 
 use super::cpu;
 use super::cuda;
-use super::gradient::Gradient;
+use super::gradient::{Gradient, SQUARES_BLOCK, Squares};
 use super::simd::vectorised;
 use super::spec::{AdamwStep, Factors, corrections};
 
-/// Updates `param` and both moments in place, in one pass over them. All tensors have one shape.
+/// Updates `param` and both moments in place. All tensors have one shape.
 ///
 /// # Errors
 /// Shapes that do not fit.
 pub fn adamw_step(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwStep) -> Result<()> {
+    check(param, grad, m, v)?;
+    if !cpu::has_kernels(param) {
+        return elsewhere(param, grad, m, v, step);
+    }
+    on_cpu(param, grad, m, v, step).map(drop)
+}
+
+/// [`adamw_step`], which also gives the sum of squares of `grad`, in the same pass where the device can; not finite where
+/// one of its numbers is not, and the weight then neither.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn measured_adamw_step(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwStep) -> Result<f64> {
+    check(param, grad, m, v)?;
+    if !cpu::has_kernels(param) {
+        let squares = grad.squared_sum()?;
+        return elsewhere(param, grad, m, v, step).map(|()| squares);
+    }
+    on_cpu(param, grad, m, v, step)
+}
+
+fn check(param: &Var, grad: &Gradient, m: &Var, v: &Var) -> Result<()> {
     if param.shape() != &grad.shape() || param.shape() != m.shape() || param.shape() != v.shape() {
         bail!("adamw: shapes {:?}, {:?}, {:?}, {:?} differ", param.dims(), grad.shape(), m.dims(), v.dims());
     }
+    Ok(())
+}
+
+fn elsewhere(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwStep) -> Result<()> {
+    let grad = grad.clone().into_dense()?;
     if cuda::has_kernels(param) {
-        return cuda::adamw(param, &grad.clone().into_dense()?, m, v, &Factors::new(step));
+        return cuda::adamw(param, &grad, m, v, &Factors::new(step));
     }
-    if !cpu::has_kernels(param) {
-        return composed(param, &grad.clone().into_dense()?, m, v, step);
-    }
+    composed(param, &grad, m, v, step)
+}
+
+/// Returns the sum of squares of the gradient.
+fn on_cpu(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwStep) -> Result<f64> {
     let factors = Factors::new(step);
     match grad {
         Gradient::Dense(grad) => {
             let grad = grad.contiguous()?;
             let grad = cpu::read(&grad)?;
-            update(param, m, v, cpu::BLOCK, |block, p, m, v| {
-                adamw_block(p, m, v, &grad[block * cpu::BLOCK..][..p.len()], factors);
-            })
+            let squares = update(param, m, v, SQUARES_BLOCK, |block, p, m, v| {
+                adamw_block(p, m, v, &grad[block * SQUARES_BLOCK..][..p.len()], factors)
+            })?;
+            Ok(squares.iter().sum())
         }
         Gradient::Rows(rows) => {
-            let width = param.dim(1)?;
-            let zeros = vec![0f32; width];
-            update(param, m, v, width, |row, p, m, v| {
-                adamw_block(p, m, v, rows.row(row).unwrap_or(&zeros), factors);
-            })
+            update(param, m, v, param.dim(1)?, |row, p, m, v| match rows.row(row) {
+                Some(grad) => {
+                    adamw_block(p, m, v, grad, factors);
+                }
+                None => adamw_block_without_grad(p, m, v, factors),
+            })?;
+            grad.squared_sum()
         }
     }
 }
 
-/// Calls `change` with the number of each block and its part of the three tensors.
-fn update(
+/// Calls `change` with the number of each block and its part of the three tensors; gives what it returned.
+fn update<T: Send>(
     param: &Var,
     m: &Var,
     v: &Var,
     block: usize,
-    change: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Sync,
-) -> Result<()> {
+    change: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) -> T + Sync,
+) -> Result<Vec<T>> {
     cpu::write(param, |p| {
         cpu::write(m, |m| {
             cpu::write(v, |v| {
                 let blocks = p.par_chunks_mut(block).zip(m.par_chunks_mut(block)).zip(v.par_chunks_mut(block));
-                blocks.enumerate().for_each(|(i, ((p, m), v))| change(i, p, m, v));
+                blocks.enumerate().map(|(i, ((p, m), v))| change(i, p, m, v)).collect()
             })
         })
     })??
 }
 
+#[inline(always)]
+fn adamw_number(p: &mut f32, m: &mut f32, v: &mut f32, g: f32, f: &Factors) {
+    *m = f.decay1 * *m + f.fresh1 * g;
+    *v = f.decay2 * *v + f.fresh2 * g * g;
+    *p = f.keep * *p - f.rate * *m / (v.sqrt() / f.root_c2 + f.eps);
+}
+
 vectorised! {
-    fn adamw_block(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], f: Factors) {
-        // One length for all, so that the loop needs no bounds checks.
+    /// Returns the sum of squares of `g`.
+    fn adamw_block(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], f: Factors) -> f64 {
+        // The second reading of a piece comes from the first cache.
+        const PIECE: usize = 1024;
+        let mut squares = Squares::default();
+        let pieces = p.chunks_mut(PIECE).zip(m.chunks_mut(PIECE)).zip(v.chunks_mut(PIECE)).zip(g.chunks(PIECE));
+        for (((p, m), v), g) in pieces {
+            squares.add(g);
+            // One length for all, so that the loop needs no bounds checks.
+            let n = p.len();
+            let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);
+            for i in 0..n {
+                adamw_number(&mut p[i], &mut m[i], &mut v[i], g[i] * f.grad_scale, &f);
+            }
+        }
+        squares.sum()
+    }
+}
+
+vectorised! {
+    /// [`adamw_block`] for a gradient of 0. Moments that were never anything but 0 stay so, and are not written: most
+    /// tokens of a vocabulary never come, and memory that is only read is not even taken from the system.
+    fn adamw_block_without_grad(p: &mut [f32], m: &mut [f32], v: &mut [f32], f: Factors) {
         let n = p.len();
-        let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);
+        let (m, v) = (&mut m[..n], &mut v[..n]);
+        if m.iter().zip(v.iter()).fold(0, |bits, (m, v)| bits | m.to_bits() | v.to_bits()) == 0 {
+            p.iter_mut().for_each(|p| *p *= f.keep);
+            return;
+        }
         for i in 0..n {
-            let g = g[i] * f.grad_scale;
-            m[i] = f.decay1 * m[i] + f.fresh1 * g;
-            v[i] = f.decay2 * v[i] + f.fresh2 * g * g;
-            p[i] = f.keep * p[i] - f.rate * m[i] / (v[i].sqrt() / f.root_c2 + f.eps);
+            adamw_number(&mut p[i], &mut m[i], &mut v[i], 0.0, &f);
         }
     }
 }

@@ -68,6 +68,45 @@ fn advise_huge_pages(block: *mut u8, size: usize) {
     let _ = (block, size);
 }
 
+/// Numbers of which any bits are one.
+#[allow(unsafe_code)]
+pub(super) unsafe trait AnyBits: Copy {
+    /// What is seen where somebody reads before it is written.
+    const NAN: Self;
+}
+
+#[allow(unsafe_code)]
+// SAFETY: every pattern of 32 bits is an f32.
+unsafe impl AnyBits for f32 {
+    const NAN: Self = f32::NAN;
+}
+
+#[allow(unsafe_code)]
+// SAFETY: a bf16 is a u16 in other clothes.
+unsafe impl AnyBits for half::bf16 {
+    const NAN: Self = half::bf16::NAN;
+}
+
+/// `n` numbers that the caller overwrites, all of them, before anything reads one. They are not cleared first, which one
+/// thread would do alone: until then they are whatever lay in that memory, in tests NaN.
+#[allow(unsafe_code)]
+pub(super) fn overwritten<T: AnyBits>(n: usize) -> Vec<T> {
+    #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(any(test, debug_assertions, miri))))]
+    {
+        let mut numbers = Vec::<T>::with_capacity(n);
+        // SAFETY: the vector has room for n. Memory from the allocator holds some bits, any bits are a T, and the
+        // empty assembly, which could have written to all that the pointer leads to, keeps the compiler from taking
+        // them for undefined.
+        unsafe {
+            std::arch::asm!("/* {} */", in(reg) numbers.as_mut_ptr(), options(nostack, preserves_flags));
+            numbers.set_len(n);
+        }
+        numbers
+    }
+    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(any(test, debug_assertions, miri)))))]
+    vec![T::NAN; n]
+}
+
 /// The largest resident size of this process so far, in MiB; 0 where the system does not tell.
 #[allow(unsafe_code)]
 pub fn peak_rss_mib() -> u64 {

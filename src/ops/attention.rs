@@ -7,6 +7,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use half::bf16;
 use rayon::prelude::*;
 
+use super::alloc::overwritten;
 use super::cpu::{self, Either};
 use super::cuda;
 use super::gemm::{Epilogue, Factor, Into, Layout, Output, Threads, product, product_bf16};
@@ -250,11 +251,11 @@ impl Attention {
         let inputs = Inputs { q: q.get(), k: k.get(), v: v.get(), width: shape[1], bias, in_bf16 };
         let numbers = shape[0] * shape[1];
         if let Either::Bf16(_) = inputs.v {
-            let mut out = vec![bf16::ZERO; numbers];
+            let mut out = overwritten::<bf16>(numbers);
             self.attend(&inputs, &mut out, |numbers, layout| Output::Bf16(numbers, layout));
             return Tensor::from_vec(out, shape, device);
         }
-        let mut out = vec![0f32; numbers];
+        let mut out = overwritten::<f32>(numbers);
         self.attend(&inputs, &mut out, over);
         Tensor::from_vec(out, shape, device)
     }
@@ -341,7 +342,7 @@ impl Attention {
         let inputs = Inputs { q: q.get(), k: k.get(), v: v.get(), width, bias: expanded, in_bf16 };
         let grad = gs.get();
         let (queries, keys) = (of_queries[0] * width, of_keys[0] * width);
-        let (mut dq, mut dk, mut dv) = (vec![0f32; queries], vec![0f32; keys], vec![0f32; keys]);
+        let (mut dq, mut dk, mut dv) = (overwritten(queries), overwritten(keys), overwritten(keys));
         let to_keys = self.keys.split_mut(&mut dk, width).into_par_iter().zip(self.keys.split_mut(&mut dv, width));
         let outputs = self.queries.split_mut(&mut dq, width).into_par_iter().zip(to_keys);
         // Gradients of the bias, added up in parts whose size does not depend on the number of threads.

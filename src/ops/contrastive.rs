@@ -90,7 +90,7 @@ impl Unit {
 vectorised! {
     /// log Σ exp and Σ of one row.
     fn log_sum_exp(row: &[f32]) -> (f32, f32) {
-        let max = row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+        let max = simd::max(row);
         let sum = simd::sum(row.len(), |i| simd::exp(row[i] - max));
         (max + sum.ln(), simd::sum(row.len(), |i| row[i]))
     }

@@ -1,12 +1,16 @@
 //! Convolution over feature maps whose pixels are rows (items · height · width, channels): a matrix product over the
 //! patches that the kernel sees, gathered a few items at a time.
 
+use std::borrow::Cow;
+
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::alloc::overwritten;
 use super::cpu;
 use super::gemm::{Epilogue, Into, Layout, Matrix, Output, Threads, product, product_bf16};
 use super::gradient::Gradient;
+use super::linear::addends;
 use super::profile::{self, Part};
 use super::reference;
 use super::spec::{Geometry, Maps};
@@ -117,20 +121,11 @@ impl Conv2d<'_> {
     }
 
     fn forward(&self, x: &Tensor, shape: &Geometry, bf16: bool) -> Result<Tensor> {
-        let weight = kernel_major(self.weight.tensor(), shape)?;
+        let weights = cpu::read(self.weight.tensor())?;
         let (out, patch) = (shape.outer, shape.patch());
-        let mut y = match self.residual {
-            Some(residual) => cpu::read(residual.tensor())?.to_vec(),
-            None => vec![0f32; shape.to.rows() * out],
-        };
-        if let Some(bias) = self.bias {
-            let bias = cpu::read(bias.tensor())?;
-            y.par_chunks_mut(out * cpu::ROWS_PER_TASK).for_each(|block| {
-                block.chunks_exact_mut(out).for_each(|row| row.iter_mut().zip(bias.iter()).for_each(|(y, b)| *y += b));
-            });
-        }
-        let into = if self.bias.is_some() || self.residual.is_some() { Into::Onto } else { Into::Over };
-        let xs = cpu::read(x)?;
+        let [bias, residual] = [self.bias, self.residual].map(|v| v.map(|v| cpu::read(v.tensor())).transpose());
+        let (mut y, into) = addends(shape.to.rows(), out, bias?.as_deref(), residual?.as_deref());
+        let (weight, xs) = (kernel_major(&weights, shape), cpu::read(x)?);
         let mut gathered = Vec::new();
         for (items, rows) in chunks(shape) {
             let patches = patches(&xs, items, shape, &mut gathered);
@@ -187,7 +182,10 @@ fn patches<'a>(x: &'a [f32], items: std::ops::Range<usize>, shape: &Geometry, in
         return &x[items.start * per_item..items.end * per_item];
     }
     let line = shape.to.width * patch;
-    into.resize(items.len() * shape.to.height * line, 0.0);
+    let numbers = items.len() * shape.to.height * line;
+    if into.len() != numbers {
+        *into = overwritten(numbers);
+    }
     into.par_chunks_mut(line).enumerate().for_each(|(i, line)| {
         let (item, y) = (items.start + i / shape.to.height, i % shape.to.height);
         let x = &x[item * per_item..(item + 1) * per_item];
@@ -227,7 +225,8 @@ fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry, bf16: bo
     }
     let (out, patch) = (shape.outer, shape.patch());
     let (xs, gs) = (cpu::read(x.tensor())?, cpu::read(grad)?);
-    let w = kernel_major(weight.tensor(), shape)?;
+    let weights = cpu::read(weight.tensor())?;
+    let w = kernel_major(&weights, shape);
     let mut dw = vec![0f32; if weight.wants_grad() { out * patch } else { 0 }];
     let mut add = |dx: Option<&mut [f32]>| {
         let (mut gathered, mut d_patches, mut dx) = (Vec::new(), Vec::new(), dx);
@@ -244,7 +243,9 @@ fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry, bf16: bo
                 let dx = &mut dx[rows.start * patch..rows.end * patch];
                 multiply((dx, Layout::plain(rows.len(), patch), Into::Onto), g, w, bf16);
             } else {
-                d_patches.resize(rows.len() * patch, 0.0);
+                if d_patches.len() != rows.len() * patch {
+                    d_patches = overwritten(rows.len() * patch);
+                }
                 multiply((&mut d_patches, Layout::plain(rows.len(), patch), Into::Over), g, w, bf16);
                 scatter(&d_patches, items, shape, dx);
             }
@@ -263,28 +264,28 @@ fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry, bf16: bo
         add(None);
     }
     if weight.wants_grad() {
-        let dw = transpose_inner(&dw, out, shape.kernel * shape.kernel, shape.inner);
-        weight.add_grad(Tensor::from_vec(dw, weight.tensor().dims(), grad.device())?)?;
+        let dw = transpose_inner(Cow::Owned(dw), out, shape.kernel * shape.kernel, shape.inner);
+        weight.add_grad(Tensor::from_vec(dw.into_owned(), weight.tensor().dims(), grad.device())?)?;
     }
     Ok(())
 }
 
 /// The weight with its kernel before its input channels, as [`patches`] lie: (out, kernel · kernel · in).
-fn kernel_major(weight: &Tensor, shape: &Geometry) -> Result<Vec<f32>> {
-    Ok(transpose_inner(&cpu::read(weight)?, shape.outer, shape.inner, shape.kernel * shape.kernel))
+fn kernel_major<'a>(weight: &'a [f32], shape: &Geometry) -> Cow<'a, [f32]> {
+    transpose_inner(Cow::Borrowed(weight), shape.outer, shape.inner, shape.kernel * shape.kernel)
 }
 
 /// (outer, rows, columns) → (outer, columns, rows)
-fn transpose_inner(x: &[f32], outer: usize, rows: usize, columns: usize) -> Vec<f32> {
+fn transpose_inner(x: Cow<[f32]>, outer: usize, rows: usize, columns: usize) -> Cow<[f32]> {
     if rows == 1 || columns == 1 {
-        return x.to_vec();
+        return x;
     }
-    let mut y = vec![0f32; x.len()];
+    let mut y = overwritten(x.len());
     let each = x.len() / outer;
     y.par_chunks_mut(each).zip(x.par_chunks(each)).for_each(|(y, x)| {
         for (column, y) in y.chunks_exact_mut(rows).enumerate() {
             y.iter_mut().enumerate().for_each(|(row, y)| *y = x[row * columns + column]);
         }
     });
-    y
+    Cow::Owned(y)
 }

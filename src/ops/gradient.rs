@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::simd::vectorised;
 
 /// The gradient of a weight.
 #[derive(Clone, Debug)]
@@ -153,16 +154,42 @@ pub fn squared_sum(x: &Tensor) -> Result<f64> {
     Ok(squared_sum_of(&cpu::read(&x)?))
 }
 
+/// Numbers whose squares are added up by one task.
+pub(super) const SQUARES_BLOCK: usize = 1 << 16;
+
 fn squared_sum_of(x: &[f32]) -> f64 {
-    const BLOCK: usize = 1 << 16;
-    // Eight running sums: a single one would wait for each addition.
-    let sum_block = |block: &[f32]| {
-        let mut lanes = [0f64; 8];
-        let (eights, rest) = block.as_chunks::<8>();
+    x.par_chunks(SQUARES_BLOCK).map(squares_of_block).collect::<Vec<f64>>().iter().sum()
+}
+
+vectorised! {
+    fn squares_of_block(x: &[f32]) -> f64 {
+        let mut squares = Squares::default();
+        squares.add(x);
+        squares.sum()
+    }
+}
+
+/// A sum of squares in f64, in eight running sums: a single one would wait for each addition.
+#[derive(Default)]
+pub(super) struct Squares {
+    lanes: [f64; 8],
+    rest: f64,
+}
+
+impl Squares {
+    /// Adds those of `x`. Only the last piece may have a length that is not a multiple of eight: the order of additions
+    /// would depend on the pieces.
+    #[inline(always)]
+    pub fn add(&mut self, x: &[f32]) {
+        let (eights, rest) = x.as_chunks::<8>();
         for eight in eights {
-            lanes.iter_mut().zip(eight).for_each(|(l, &v)| *l += f64::from(v) * f64::from(v));
+            self.lanes.iter_mut().zip(eight).for_each(|(l, &v)| *l += f64::from(v) * f64::from(v));
         }
-        lanes.iter().sum::<f64>() + rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()
-    };
-    x.par_chunks(BLOCK).map(sum_block).collect::<Vec<f64>>().iter().sum()
+        self.rest += rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+    }
+
+    #[inline(always)]
+    pub fn sum(&self) -> f64 {
+        self.lanes.iter().sum::<f64>() + self.rest
+    }
 }

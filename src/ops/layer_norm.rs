@@ -4,6 +4,7 @@ use candle_core::{D, Result, Tensor, bail};
 use half::bf16;
 use rayon::prelude::*;
 
+use super::alloc::overwritten;
 use super::cpu;
 use super::cuda;
 use super::gemm;
@@ -94,7 +95,7 @@ fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, narrow: bool) -
     }
     let block = width * cpu::ROWS_PER_TASK;
     if narrow {
-        let mut y = vec![bf16::ZERO; xs.len()];
+        let mut y = overwritten::<bf16>(xs.len());
         y.par_chunks_mut(block).zip(xs.par_chunks(block)).for_each(|(y, x)| {
             let mut row = vec![0f32; width];
             y.chunks_exact_mut(width).zip(x.chunks_exact(width)).for_each(|(y, x)| {
@@ -104,7 +105,7 @@ fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, narrow: bool) -
         });
         return Tensor::from_vec(y, x.dims(), x.device());
     }
-    let mut y = vec![0f32; xs.len()];
+    let mut y = overwritten::<f32>(xs.len());
     y.par_chunks_mut(block).zip(xs.par_chunks(block)).for_each(|(y, x)| {
         y.chunks_exact_mut(width).zip(x.chunks_exact(width)).for_each(|(y, x)| layer_norm_row(x, &w, &b, eps, y));
     });

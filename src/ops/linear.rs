@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::activation;
+use super::alloc::overwritten;
 use super::cpu;
 use super::gemm::{Into, Layout, Matrix, Threads, product};
 use super::gradient::Gradient;
@@ -184,27 +185,38 @@ fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<
     let (rows, out) = (x.dim(0)?, weight.dim(0)?);
     let bias = bias.map(cpu::read).transpose()?;
     let residual = residual.map(cpu::read).transpose()?;
-    let mut y = match &residual {
-        Some(residual) => residual.to_vec(),
-        None => vec![0f32; rows * out],
-    };
-    if let Some(bias) = &bias {
-        y.par_chunks_mut(out * cpu::ROWS_PER_TASK).for_each(|block| {
-            block.chunks_exact_mut(out).for_each(|row| row.iter_mut().zip(bias.iter()).for_each(|(y, b)| *y += b));
-        });
-    }
-    let into = if bias.is_some() || residual.is_some() { Into::Onto } else { Into::Over };
+    let (mut y, into) = addends(rows, out, bias.as_deref(), residual.as_deref());
     let (xs, ws) = (cpu::read(x)?, cpu::read(weight)?);
     let w = plain(weight)?.of(&ws).transposed();
     product((&mut y, Layout::plain(rows, out), into), 1.0, plain(x)?.of(&xs), w, Threads::All);
     Tensor::from_vec(y, (rows, out), x.device())
 }
 
+/// What a product is added to, (rows, out): the residual, with the bias on each row; or room for the product alone.
+pub(super) fn addends(rows: usize, out: usize, bias: Option<&[f32]>, residual: Option<&[f32]>) -> (Vec<f32>, Into) {
+    let mut y = overwritten(rows * out);
+    let mut each_row = |fill: &(dyn Fn(&mut [f32], usize) + Sync)| {
+        y.par_chunks_mut(out * cpu::ROWS_PER_TASK).enumerate().for_each(|(i, block)| {
+            let starts = (i * cpu::ROWS_PER_TASK * out..).step_by(out);
+            block.chunks_exact_mut(out).zip(starts).for_each(|(row, start)| fill(row, start));
+        });
+    };
+    match (residual, bias) {
+        (None, None) => return (y, Into::Over),
+        (None, Some(bias)) => each_row(&|row, _| row.copy_from_slice(bias)),
+        (Some(residual), None) => each_row(&|row, start| row.copy_from_slice(&residual[start..start + out])),
+        (Some(residual), Some(bias)) => each_row(&|row, start| {
+            row.iter_mut().zip(&residual[start..start + out]).zip(bias).for_each(|((y, r), b)| *y = r + b);
+        }),
+    }
+    (y, Into::Onto)
+}
+
 /// a · b
 fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (la, lb) = (plain(a)?, plain(b)?);
     let (an, bn) = (cpu::read(a)?, cpu::read(b)?);
-    let mut y = vec![0f32; la.rows * lb.columns];
+    let mut y = overwritten(la.rows * lb.columns);
     product((&mut y, Layout::plain(la.rows, lb.columns), Into::Over), 1.0, la.of(&an), lb.of(&bn), Threads::All);
     Tensor::from_vec(y, (la.rows, lb.columns), a.device())
 }
@@ -219,7 +231,7 @@ fn add_product(value: &Value, a: Matrix, b: Matrix) -> Result<()> {
             Ok(Gradient::Dense(sum))
         }
         None => {
-            let mut fresh = vec![0f32; layout.rows * layout.columns];
+            let mut fresh = overwritten(layout.rows * layout.columns);
             product((&mut fresh, layout, Into::Over), 1.0, a, b, Threads::All);
             Tensor::from_vec(fresh, (layout.rows, layout.columns), value.tensor().device()).map(Gradient::Dense)
         }

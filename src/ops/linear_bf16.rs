@@ -6,6 +6,7 @@ use candle_core::{Result, Storage, Tensor};
 use half::bf16;
 
 use super::activation;
+use super::alloc::overwritten;
 use super::cpu::{self, Either};
 use super::gemm::{Epilogue, Factor, Into, Layout, Output, Packed, Threads, product_bf16};
 use super::gradient::Gradient;
@@ -80,11 +81,11 @@ impl Layer {
         };
         let layout = Layout::plain(rows, out);
         if narrow {
-            let mut y = vec![bf16::ZERO; rows * out];
+            let mut y = overwritten::<bf16>(rows * out);
             product_bf16(Output::Bf16(&mut y, layout), a.plain(), b, epilogue, Threads::All);
             return Tensor::from_vec(y, (rows, out), x.device());
         }
-        let mut y = vec![0f32; rows * out];
+        let mut y = overwritten::<f32>(rows * out);
         product_bf16(Output::F32(&mut y, layout, Into::Over), a.plain(), b, epilogue, Threads::All);
         Tensor::from_vec(y, (rows, out), x.device())
     }
@@ -115,7 +116,7 @@ impl Layer {
         let then = |row: usize, column: usize, piece: &mut [f32]| {
             slope(before, row * layout.columns + column, piece);
         };
-        let mut dx = vec![bf16::ZERO; layout.rows * layout.columns];
+        let mut dx = overwritten::<bf16>(layout.rows * layout.columns);
         let epilogue = Epilogue { then: Some(&then), ..Epilogue::default() };
         let b = backward_factor(&self.weight, &weight);
         product_bf16(Output::Bf16(&mut dx, layout), factor.plain(), b, epilogue, Threads::All);
@@ -149,7 +150,7 @@ fn add_product(value: &Value, a: Factor, b: Factor) -> Result<()> {
             Ok(Gradient::Dense(sum))
         }
         None => {
-            let mut fresh = vec![0f32; rows * columns];
+            let mut fresh = overwritten::<f32>(rows * columns);
             product_bf16(Output::F32(&mut fresh, layout, Into::Over), a, b, Epilogue::default(), Threads::All);
             Tensor::from_vec(fresh, (rows, columns), value.tensor().device()).map(Gradient::Dense)
         }

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::alloc::overwritten;
 use super::cpu;
 use super::profile::{self, Part};
 use super::reference;
@@ -40,7 +41,7 @@ pub fn max_pool(x: &Value, maps: Maps, kernel: usize, stride: usize, padding: us
         return Ok((composed(&[x], twin)?, to));
     }
     let xs = cpu::read(x.tensor())?;
-    let mut y = vec![0f32; to.rows() * channels];
+    let mut y = overwritten(to.rows() * channels);
     let mut chosen = vec![0u32; y.len()];
     let outputs = y.par_chunks_mut(channels).zip(chosen.par_chunks_mut(channels)).enumerate();
     outputs.for_each(|(row, (y, chosen))| {
@@ -187,7 +188,7 @@ pub fn depthwise_conv(x: &Value, maps: Maps, weight: &Value, bias: &Value) -> Re
     }
     let shape = Depthwise { maps, channels, kernel };
     let w = by_place(&cpu::read(weight.tensor())?, channels);
-    let mut y = vec![0f32; maps.rows() * channels];
+    let mut y = overwritten(maps.rows() * channels);
     let (xs, bs) = (cpu::read(x.tensor())?, cpu::read(bias.tensor())?);
     y.par_chunks_mut(channels).for_each(|row| row.copy_from_slice(&bs));
     shape.slide(&mut y, &xs, &w, false);

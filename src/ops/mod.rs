@@ -38,7 +38,7 @@ mod sum;
 mod tape;
 
 pub use activation::gated;
-pub use adamw::adamw_step;
+pub use adamw::{adamw_step, measured_adamw_step};
 pub use alloc::{Allocator, keep_freed_memory, online_cores, peak_rss_mib, physical_memory_mib};
 pub use attention::PositionBias;
 pub use contrastive::contrastive;

@@ -1,7 +1,9 @@
 //! Looking up, adding and choosing rows: embeddings, positions, pooled tokens.
 
 use candle_core::{DType, Result, Tensor, bail};
+use rayon::prelude::*;
 
+use super::alloc::overwritten;
 use super::cpu;
 use super::gradient::{Gradient, RowGradient};
 use super::profile::{self, Part};
@@ -15,7 +17,7 @@ use super::tape::Value;
 /// A row outside the table.
 pub fn embedding(table: &Value, rows: &[u32]) -> Result<Value> {
     let _timed = profile::enter(Part::Embedding);
-    let y = reference::select_rows(checked(table.tensor(), rows)?, rows)?;
+    let y = looked_up(table.tensor(), rows, None)?;
     let (kept, rows) = (table.clone(), rows.to_vec());
     Ok(Value::record(y, &[table], move |grad| add_rows_grad(&kept, &rows, &grad)))
 }
@@ -27,7 +29,10 @@ pub fn embedding(table: &Value, rows: &[u32]) -> Result<Value> {
 pub fn add_embedding(x: &Value, table: &Value, rows: &[u32]) -> Result<Value> {
     let _timed = profile::enter(Part::Embedding);
     let x = &x.widened()?;
-    let y = (x.tensor() + reference::select_rows(checked(table.tensor(), rows)?, rows)?)?;
+    if x.tensor().dims() != [rows.len(), table.tensor().dim(1)?] {
+        bail!("add_embedding: {:?} and {} rows of {:?}", x.tensor().dims(), rows.len(), table.tensor().dims());
+    }
+    let y = looked_up(table.tensor(), rows, Some(x.tensor()))?;
     let inputs = [x, table];
     let (x, table, rows) = (x.clone(), table.clone(), rows.to_vec());
     Ok(Value::record(y, &inputs, move |grad| {
@@ -42,7 +47,7 @@ pub fn add_embedding(x: &Value, table: &Value, rows: &[u32]) -> Result<Value> {
 /// A row outside `x`.
 pub fn select_rows(x: &Value, rows: &[u32]) -> Result<Value> {
     let _timed = profile::enter(Part::Embedding);
-    let y = reference::select_rows(checked(x.tensor(), rows)?, rows)?;
+    let y = looked_up(x.tensor(), rows, None)?;
     let (kept, rows) = (x.clone(), rows.to_vec());
     Ok(Value::record(y, &[x], move |grad| {
         if !kept.wants_grad() {
@@ -116,11 +121,36 @@ fn zero_grad(x: &Tensor) -> Result<Tensor> {
     Tensor::zeros(x.shape(), dtype, x.device())
 }
 
-fn checked<'a>(table: &'a Tensor, rows: &[u32]) -> Result<&'a Tensor> {
+/// Row `rows[i]` of `table` as row i, plus row i of `addend`, which fits.
+fn looked_up(table: &Tensor, rows: &[u32], addend: Option<&Tensor>) -> Result<Tensor> {
+    checked(table, rows)?;
+    let plain = |t: &Tensor| cpu::has_kernels(t) && t.is_contiguous();
+    let width = table.dim(1)?;
+    if !plain(table) || !addend.is_none_or(plain) || width == 0 {
+        let y = reference::select_rows(table, rows)?;
+        return addend.map_or(Ok(y.clone()), |addend| addend + y);
+    }
+    let (numbers, addend) = (cpu::read(table)?, addend.map(cpu::read).transpose()?);
+    let mut y = overwritten(rows.len() * width);
+    let tasks = y.par_chunks_mut(width * cpu::ROWS_PER_TASK).zip(rows.par_chunks(cpu::ROWS_PER_TASK));
+    tasks.enumerate().for_each(|(i, (y, rows))| {
+        let starts = (i * cpu::ROWS_PER_TASK * width..).step_by(width);
+        for ((y, &row), start) in y.chunks_exact_mut(width).zip(rows).zip(starts) {
+            let from = &numbers[row as usize * width..][..width];
+            match &addend {
+                Some(addend) => y.iter_mut().zip(from).zip(&addend[start..]).for_each(|((y, f), a)| *y = a + f),
+                None => y.copy_from_slice(from),
+            }
+        }
+    });
+    Tensor::from_vec(y, (rows.len(), width), table.device())
+}
+
+fn checked(table: &Tensor, rows: &[u32]) -> Result<()> {
     let count = table.dims2()?.0;
     match rows.iter().find(|&&row| row as usize >= count) {
         Some(row) => bail!("row {row} of a table of {count}"),
-        None => Ok(table),
+        None => Ok(()),
     }
 }
 

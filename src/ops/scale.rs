@@ -4,8 +4,10 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::alloc::overwritten;
 use super::cpu;
 use super::reference;
+use super::simd::{self, vectorised};
 use super::tape::{Value, composed};
 
 /// Row i of `x` times `scale[i]`. x: (rows, …), scale: (rows).
@@ -29,7 +31,7 @@ pub fn scale_rows(x: &Value, scale: &Value) -> Result<Value> {
         if scale.wants_grad() {
             let (xs, gs) = (cpu::read(x.tensor())?, cpu::read(&grad)?);
             let products = xs.par_chunks(each).zip(gs.par_chunks(each));
-            let sums: Vec<f32> = products.map(|(x, g)| x.iter().zip(g).map(|(x, g)| x * g).sum()).collect();
+            let sums: Vec<f32> = products.map(|(x, g)| dot(x, g)).collect();
             scale.add_grad(Tensor::from_vec(sums, rows, grad.device())?)?;
         }
         if x.wants_grad() {
@@ -39,9 +41,16 @@ pub fn scale_rows(x: &Value, scale: &Value) -> Result<Value> {
     }))
 }
 
+vectorised! {
+    fn dot(x: &[f32], y: &[f32]) -> f32 {
+        let y = &y[..x.len()];
+        simd::sum(x.len(), |i| x[i] * y[i])
+    }
+}
+
 fn scaled(x: &Tensor, scale: &Tensor, each: usize) -> Result<Tensor> {
     let (xs, scale) = (cpu::read(x)?, cpu::read(scale)?);
-    let mut y = vec![0f32; xs.len()];
+    let mut y = overwritten(xs.len());
     let rows = y.par_chunks_mut(each).zip(xs.par_chunks(each)).zip(scale.par_iter());
     rows.for_each(|((y, x), scale)| y.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale));
     Tensor::from_vec(y, x.dims(), x.device())

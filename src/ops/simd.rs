@@ -38,6 +38,18 @@ pub(super) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
+/// The largest of `row`, past any NaN; −∞ where there is none. In eight running maxima, as [`sum`].
+#[inline(always)]
+pub(super) fn max(row: &[f32]) -> f32 {
+    let larger = |m: f32, v: f32| if v > m { v } else { m };
+    let (eights, rest) = row.as_chunks::<8>();
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    for eight in eights {
+        lanes.iter_mut().zip(eight).for_each(|(m, &v)| *m = larger(*m, v));
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &v| larger(m, v))
+}
+
 /// eˣ within 3e-7 of the true value, relative; 0 below −87, e⁸⁸ above 88. The standard library's is
 /// a call for each number.
 #[inline(always)]
@@ -101,6 +113,19 @@ mod tests {
         assert_eq!(super::exp(-1e30), 0.0);
         assert!(super::exp(f32::NAN).is_nan());
         assert!(super::exp(1e30).is_finite() && super::exp(1e30) > 1e38);
+    }
+
+    #[test]
+    fn the_largest_is_found_wherever_it_stands() {
+        for n in 1..40 {
+            for at in 0..n {
+                let mut row: Vec<f32> = (0..n).map(|i| -1.0 - i as f32).collect();
+                row[(at + 1) % n] = f32::NAN;
+                row[at] = 0.5;
+                assert_eq!(super::max(&row), 0.5);
+            }
+        }
+        assert_eq!(super::max(&[]), f32::NEG_INFINITY);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::simd::{self, vectorised};
 vectorised! {
     /// One row in place.
     fn softmax_row(row: &mut [f32]) {
-        let max = row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+        let max = simd::max(row);
         row.iter_mut().for_each(|v| *v = simd::exp(*v - max));
         let scale = simd::sum(row.len(), |i| row[i]).recip();
         row.iter_mut().for_each(|v| *v *= scale);

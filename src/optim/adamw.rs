@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::model::{Depth, MAX_LOGIT_SCALE, Param, Params, Part};
 use crate::ops::profile;
-use crate::ops::{AdamwStep, Gradient, adamw_step};
+use crate::ops::{AdamwStep, Gradient, adamw_step, measured_adamw_step};
 
 /// Gradients by weight name.
 pub type Gradients = BTreeMap<String, Gradient>;
@@ -93,7 +93,7 @@ impl AdamW {
         let _timed = profile::enter_backward(profile::Part::Optimizer);
         let mut total = 0.0;
         for (name, grad) in grads {
-            total += finite_squared_sum(name, grad)?;
+            total += finite(name, grad.squared_sum()?)?;
         }
         let norm = total.sqrt();
         let clip = self.options.clip_grad_norm;
@@ -137,23 +137,33 @@ impl AdamW {
     /// Updates one weight, without clipping; returns the sum of squares of its gradient.
     ///
     /// # Errors
-    /// A gradient that is not finite; the weight is unchanged then, those before it are not.
+    /// A gradient that is not finite: the training is over, the weight is not finite either.
     pub fn apply(&self, param: &Param, grad: &Gradient, lr_factor: f64) -> Result<f64> {
         let _timed = profile::enter_backward(profile::Part::Optimizer);
-        let squares = finite_squared_sum(&param.spec.name, grad)?;
-        self.update(param, grad, lr_factor, 1.0)?;
-        Ok(squares)
+        let (m, v) = self.moments(param)?;
+        let squares = measured_adamw_step(&param.var, grad, m, v, &self.settings(param, lr_factor, 1.0))?;
+        self.limit(param)?;
+        finite(&param.spec.name, squares)
     }
 
     fn update(&self, param: &Param, grad: &Gradient, lr_factor: f64, grad_scale: f64) -> Result<()> {
+        let (m, v) = self.moments(param)?;
+        adamw_step(&param.var, grad, m, v, &self.settings(param, lr_factor, grad_scale))?;
+        self.limit(param)
+    }
+
+    fn moments(&self, param: &Param) -> Result<&(Var, Var)> {
+        self.moments.get(&param.spec.name).with_context(|| format!("{} has no optimizer state", param.spec.name))
+    }
+
+    fn settings(&self, param: &Param, lr_factor: f64, grad_scale: f64) -> AdamwStep {
         let (name, o) = (&param.spec.name, &self.options);
-        let (m, v) = self.moments.get(name).with_context(|| format!("{name} has no optimizer state"))?;
         let lr = match param.spec.part {
             Part::Image => o.lr_image,
             Part::Text => o.lr_text,
             Part::Heads => o.lr_heads,
         };
-        let step = AdamwStep {
+        AdamwStep {
             lr: lr * self.layer_factor(param) * lr_factor,
             beta1: o.beta1,
             beta2: o.beta2,
@@ -161,9 +171,12 @@ impl AdamW {
             weight_decay: if param.spec.decay { o.weight_decay } else { 0.0 },
             t: (self.t - self.starts.get(name).copied().unwrap_or(0)).max(1),
             grad_scale,
-        };
-        adamw_step(&param.var, grad, m, v, &step)?;
-        if name == "logit_scale" {
+        }
+    }
+
+    /// Keeps `logit_scale` where it may be.
+    fn limit(&self, param: &Param) -> Result<()> {
+        if param.spec.name == "logit_scale" {
             param.var.set(&param.var.minimum(self.max_logit_scale)?)?;
         }
         Ok(())
@@ -199,11 +212,10 @@ impl AdamW {
     }
 }
 
-fn finite_squared_sum(name: &str, grad: &Gradient) -> Result<f64> {
-    let sum = grad.squared_sum()?;
+fn finite(name: &str, squares: f64) -> Result<f64> {
     ensure!(
-        sum.is_finite(),
+        squares.is_finite(),
         "the gradient of {name} is not finite; a lower optim.lr or a longer optim.warmup often helps"
     );
-    Ok(sum)
+    Ok(squares)
 }
