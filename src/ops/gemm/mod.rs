@@ -102,6 +102,12 @@ mod tests {
                 let place = if way & 4 > 0 { Layout::part(m, n, n + gap) } else { Layout::plain(n, m).transposed() };
                 let before = wave(m * (n + gap), 0.3);
                 let at = |l: Layout, i: usize, j: usize| i * l.row_stride + j * l.column_stride;
+                // Of each number, the sum of its terms and of their sizes.
+                let sum = |i: usize, j: usize| {
+                    let term = |x| f64::from(a[at(la.layout, i, x)]) * f64::from(b[at(lb.layout, x, j)]);
+                    (0..k).map(term).fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+                };
+                let sums: Vec<(f64, f64)> = (0..m * n).map(|at| sum(at / n, at % n)).collect();
                 for (name, kernel) in &kernels {
                     for (into, threads) in [(Into::Over, Threads::One), (Into::Onto, Threads::All)] {
                         let mut dst = before.clone();
@@ -109,9 +115,7 @@ mod tests {
                         let mut untouched = vec![true; dst.len()];
                         for i in 0..m {
                             for j in 0..n {
-                                let term = |x| f64::from(a[at(la.layout, i, x)]) * f64::from(b[at(lb.layout, x, j)]);
-                                let sum: f64 = (0..k).map(term).sum();
-                                let size: f64 = (0..k).map(|x| term(x).abs()).sum();
+                                let (sum, size) = sums[i * n + j];
                                 let here = at(place, i, j);
                                 let old = if into == Into::Onto { f64::from(before[here]) } else { 0.0 };
                                 let (ours, exact) = (f64::from(dst[here]), old + 0.5 * sum);

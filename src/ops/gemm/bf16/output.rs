@@ -137,11 +137,7 @@ pub(super) struct Lines {
 vectorised! {
     fn affine(sums: &mut [f32], lines: &Lines, scale: f32, bias: &[f32]) {
         for line in sums.chunks_mut(lines.stride).take(lines.rows) {
-            // With a length that the compiler knows, the loop is written out.
-            match <&mut [f32; PIECE]>::try_from(&mut line[..lines.columns]) {
-                Ok(line) => line.iter_mut().zip(bias).for_each(|(y, b)| *y = scale * *y + b),
-                Err(_) => line[..lines.columns].iter_mut().zip(bias).for_each(|(y, b)| *y = scale * *y + b),
-            }
+            line[..lines.columns].iter_mut().zip(bias).for_each(|(y, b)| *y = scale * *y + b);
         }
     }
 }
@@ -161,10 +157,14 @@ vectorised! {
                     }
                     continue;
                 }
-                let to = std::slice::from_raw_parts_mut(to, layout.columns);
-                match into {
-                    Into::Over => to.copy_from_slice(line),
-                    Into::Onto => to.iter_mut().zip(line).for_each(|(to, y)| *to += y),
+                match (into, <&[f32; PIECE]>::try_from(line)) {
+                    // A length that the compiler knows: no call.
+                    (Into::Over, Ok(line)) => *to.cast::<[f32; PIECE]>() = *line,
+                    (Into::Over, Err(_)) => std::slice::from_raw_parts_mut(to, line.len()).copy_from_slice(line),
+                    (Into::Onto, _) => {
+                        let to = std::slice::from_raw_parts_mut(to, line.len());
+                        to.iter_mut().zip(line).for_each(|(to, y)| *to += y);
+                    }
                 }
             }
         }
@@ -185,7 +185,7 @@ vectorised! {
                     }
                     continue;
                 }
-                let to = std::slice::from_raw_parts_mut(to, layout.columns);
+                let to = std::slice::from_raw_parts_mut(to, line.len());
                 to.iter_mut().zip(line).for_each(|(to, y)| *to = bf16::from_bits(round::bits(*y)));
             }
         }

@@ -147,31 +147,36 @@ fn pack_square<T: Packable>(square: &Square<T>, role: Role, to: &mut [Line]) {
             }
         }
         (Role::A, false) => {
-            for first in (0..SIDE).step_by(8) {
-                let (left, right) = (turned(|p| eight(p, first)), turned(|p| eight(8 + p, first)));
-                for i in 0..8 {
-                    to[first + i] = whole(left[i], right[i]);
-                }
+            for (first, pair) in squares() {
+                turn_into(|p| eight(pair + p, first), to, first, pair);
             }
         }
         (Role::B, true) => {
-            for column in (0..SIDE).step_by(TILE) {
-                for first in [0, 8] {
-                    let left = turned(|i| eight(column + i, first));
-                    let right = turned(|i| eight(column + 8 + i, first));
-                    for p in 0..8 {
-                        to[column + first + p] = whole(left[p], right[p]);
-                    }
-                }
+            for (line, pair) in squares() {
+                turn_into(|i| eight(line + i, pair), to, line / TILE * TILE + pair, line % TILE);
             }
         }
     }
 }
 
+/// First line and first pair of each square of eight by eight.
+fn squares() -> impl Iterator<Item = (usize, usize)> {
+    (0..SIDE).step_by(8).flat_map(|line| [(line, 0), (line, 8)])
+}
+
+/// Turns eight rows of eight pairs into the half from `pair` on of the eight lines from `first` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn turned(row: impl Fn(usize) -> __m256i) -> [__m256i; 8] {
-    turn(std::array::from_fn(|i| _mm256_castsi256_ps(row(i)))).map(|x| _mm256_castps_si256(x))
+fn turn_into(row: impl Fn(usize) -> __m256i, to: &mut [Line], first: usize, pair: usize) {
+    let turned = turn(std::array::from_fn(|i| _mm256_castsi256_ps(row(i))));
+    for (line, half) in to[first..first + 8].iter_mut().zip(turned) {
+        let to = line.0[pair..pair + 8].as_mut_ptr();
+        #[allow(unsafe_code)]
+        // SAFETY: half a line has room for one, and is aligned to 32 bytes.
+        unsafe {
+            _mm256_store_ps(to.cast(), half);
+        }
+    }
 }
 
 #[inline]
