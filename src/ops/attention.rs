@@ -145,8 +145,8 @@ impl Attention {
         Self { heads, queries: segments.clone(), keys: segments.clone(), causal, window: None }
     }
 
-    /// q: (query rows, width), k and v: (key rows, width) → (query rows, width), of the type of v. Scores are scaled by
-    /// 1 / √(width / heads).
+    /// q: (query rows, width), k and v: (key rows, width) → (query rows, width), of the type of v. Scores are scaled
+    /// by 1 / √(width / heads).
     ///
     /// # Errors
     /// Shapes that do not fit.

@@ -1,5 +1,5 @@
-//! A product of packed operands: the result in blocks of 32 by 32, each along the whole shared side, so that a number is
-//! added up in one order whoever works on it.
+//! A product of packed operands: the result in blocks of 32 by 32, each along the whole shared side, so that a number
+//! is added up in one order whoever works on it.
 
 use std::cell::RefCell;
 

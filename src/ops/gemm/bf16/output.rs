@@ -9,7 +9,8 @@ use crate::ops::simd::vectorised;
 /// Most numbers of a row that are finished together.
 pub(super) const PIECE: usize = 32;
 
-/// Changes a piece of a row, of at most 32 numbers, before it is written: row, first column, numbers.
+/// Changes a piece of a row, of at most 32 numbers, before it is written: row, first column, numbers. It must not wait
+/// for other tasks: the thread's tile registers would be another's.
 pub(in crate::ops) type Then<'a> = &'a (dyn Fn(usize, usize, &mut [f32]) + Sync);
 
 /// Where a product goes.
