@@ -1,8 +1,6 @@
 //! Scaled dot-product attention over rows as the projections give them: no copies for heads, no matrix of scores kept
 //! for the backward pass (it is computed again, as in FlashAttention, arXiv 2205.14135), no padding.
 
-use std::sync::Arc;
-
 use candle_core::{DType, Result, Tensor, bail};
 use half::bf16;
 use rayon::prelude::*;
@@ -11,6 +9,7 @@ use super::alloc::overwritten;
 use super::cpu::{self, Either};
 use super::cuda;
 use super::gemm::{Epilogue, Factor, Into, Layout, Output, Threads, product, product_bf16};
+use super::position_bias::{Expanded, PositionBias};
 use super::profile::{self, Part};
 use super::reference;
 use super::relevance::Relevance;
@@ -24,69 +23,6 @@ type Span = (usize, usize);
 
 /// Items whose bias gradients are added up by one task.
 const ITEMS_PER_PARTIAL: usize = 4;
-
-/// What is added to the scores of each head by where query and key stand, as in Swin and BEiT. Items then have one
-/// length.
-#[derive(Clone, Debug)]
-pub struct PositionBias {
-    /// (entries, heads)
-    pub table: Value,
-    /// Entry of each query and key: (queries · keys).
-    pub index: Arc<[u32]>,
-    /// Added to the scores of all heads: (windows, queries · keys), for items 0, 1, … and again from the first.
-    pub mask: Option<Arc<[f32]>>,
-}
-
-impl PositionBias {
-    fn expand(&self) -> Result<Expanded> {
-        let heads = self.table.tensor().dim(1)?;
-        let table = cpu::read(self.table.tensor())?;
-        let of_head = |h: usize| self.index.iter().map(|&entry| table[entry as usize * heads + h]).collect::<Vec<_>>();
-        Ok(Expanded { scores: (0..heads).flat_map(of_head).collect(), mask: self.mask.clone() })
-    }
-
-    /// Takes (heads, queries · keys) back to the table.
-    fn add_grad(&self, grad: &[f32]) -> Result<()> {
-        let (entries, heads) = self.table.tensor().dims2()?;
-        let mut sums = vec![0f32; entries * heads];
-        for (h, grad) in grad.chunks_exact(self.index.len()).enumerate() {
-            self.index.iter().zip(grad).for_each(|(&entry, g)| sums[entry as usize * heads + h] += g);
-        }
-        self.table.add_grad(Tensor::from_vec(sums, (entries, heads), self.table.tensor().device())?)
-    }
-
-    fn check(&self, shape: &Attention) -> Result<()> {
-        let (entries, heads) = self.table.tensor().dims2()?;
-        let n = self.index.len();
-        let even = |s: &Segments| s.items() == 0 || s.spans().all(|(_, length)| length * s.items() == s.rows());
-        let fits = shape.queries.spans().zip(shape.keys.spans()).all(|((_, q), (_, k))| q * k == n);
-        let known = self.index.iter().all(|&entry| (entry as usize) < entries);
-        let masked = self.mask.as_ref().is_none_or(|m| !m.is_empty() && m.len() % n == 0);
-        if heads != shape.heads || !fits || !known || !masked || !even(&shape.queries) || !even(&shape.keys) {
-            bail!("attention: a bias of {entries} entries and {heads} heads for {n} places does not fit {shape:?}");
-        }
-        Ok(())
-    }
-}
-
-/// A [`PositionBias`] laid out for the loops.
-struct Expanded {
-    /// (heads, queries · keys)
-    scores: Vec<f32>,
-    mask: Option<Arc<[f32]>>,
-}
-
-impl Expanded {
-    /// Adds what belongs to this head.
-    fn add_to(&self, scores: &mut [f32], head: &Head) {
-        let bias = &self.scores[head.number * scores.len()..(head.number + 1) * scores.len()];
-        scores.iter_mut().zip(bias).for_each(|(s, b)| *s += b);
-        if let Some(mask) = &self.mask {
-            let mask = &mask[head.item % (mask.len() / scores.len()) * scores.len()..][..scores.len()];
-            scores.iter_mut().zip(mask).for_each(|(s, m)| *s += m);
-        }
-    }
-}
 
 /// What the loops read, and how products are worked out.
 struct Inputs<'a> {
@@ -279,7 +215,7 @@ impl Attention {
         let k = factor(inputs.k.from(head.first_key), head.of_k).transposed();
         inputs.multiply(over(p, head.square), self.scale(inputs.width), q, k);
         if let Some(bias) = &inputs.bias {
-            bias.add_to(p, head);
+            bias.add_to(p, head.item, head.number);
         }
         for (i, row) in p.chunks_exact_mut(keys).enumerate() {
             // More queries than keys are allowed where neither depends on the place.
