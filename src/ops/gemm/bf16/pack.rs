@@ -262,3 +262,66 @@ fn round(x: __m256) -> __m256i {
     let quiet = _mm256_or_si256(all, _mm256_set1_epi32(0x40_0000));
     _mm256_blendv_epi8(nearest, quiet, _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands at this place of the packed form.
+    fn expected<T: Packable>(matrix: Matrix<T>, role: Role, sliver_of: usize, line: usize, pair: usize) -> u32 {
+        let (step, line) = (line / SIDE, line % SIDE);
+        let (across, k) = match role {
+            Role::A => (line, step * SIDE + 2 * pair),
+            Role::B => (line / TILE * TILE + pair, step * SIDE + 2 * (line % TILE)),
+        };
+        let across = sliver_of * SIDE + across;
+        let bits = |k: usize| {
+            let (row, column) = if role == Role::A { (across, k) } else { (k, across) };
+            let Layout { rows, columns, row_stride, column_stride } = matrix.layout;
+            let inside = row < rows && column < columns;
+            if inside { matrix.numbers[row * row_stride + column * column_stride].rounded().to_bits() } else { 0 }
+        };
+        u32::from(bits(k)) | u32::from(bits(k + 1)) << 16
+    }
+
+    fn check<T: Packable>(numbers: &[T], rows: usize, columns: usize) {
+        let spread = Layout { rows, columns, row_stride: 2 * columns + 1, column_stride: 2 };
+        let layouts = [
+            Layout::plain(rows, columns),
+            Layout::plain(columns, rows).transposed(),
+            Layout::part(rows, columns, columns + 3),
+            Layout::part(columns, rows, rows + 3).transposed(),
+            spread,
+        ];
+        for (layout, role) in layouts.into_iter().flat_map(|layout| [(layout, Role::A), (layout, Role::B)]) {
+            let matrix = layout.of(numbers);
+            let (across, depth) = if role == Role::A { (rows, columns) } else { (columns, rows) };
+            // What was there before must not matter.
+            let mut packed = vec![Line([u32::MAX; 16]); 1000];
+            let lines = pack(matrix, role, &mut packed, Threads::All);
+            assert_eq!(lines, across.div_ceil(SIDE) * sliver(depth));
+            for (i, line) in packed[..lines].iter().enumerate() {
+                let (sliver_of, at) = (i / sliver(depth), i % sliver(depth));
+                let all = std::array::from_fn(|pair| expected(matrix, role, sliver_of, at, pair));
+                assert!(line.0 == all, "{layout:?} as {role:?}, line {i}: {:x?}, not {all:x?}", line.0);
+            }
+        }
+    }
+
+    #[test]
+    fn every_number_stands_rounded_in_its_place() {
+        if !is_available() {
+            #[allow(clippy::print_stderr)]
+            return eprintln!("skipped: every_number_stands_rounded_in_its_place: the processor has no AVX2");
+        }
+        // All exponents, with ties, infinities and what is no number among them.
+        let special = [0x7f80_0001u32, 0xff80_0001, 0x7fff_ffff, 0x7f80_0000, 0x7f7f_ffff, 1, 0x3f80_8000, 0x3f81_8000];
+        let bits = (0..10_000u32).map(|i| special.get(i as usize % 97).copied().unwrap_or(i.wrapping_mul(0x9e37_79b1)));
+        let numbers: Vec<f32> = bits.map(f32::from_bits).collect();
+        let rounded: Vec<bf16> = numbers.iter().map(|x| x.rounded()).collect();
+        for (rows, columns) in [(32, 32), (33, 50), (70, 31), (1, 65), (64, 1)] {
+            check(&numbers, rows, columns);
+            check(&rounded, rows, columns);
+        }
+    }
+}
