@@ -21,6 +21,9 @@ use super::tape::{Value, composed, in_bf16};
 /// First row of an item, and how many.
 type Span = (usize, usize);
 
+/// Of queries, of keys and of values of an item.
+type Gradients<'a> = (&'a mut [f32], (&'a mut [f32], &'a mut [f32]));
+
 /// Items whose bias gradients are added up by one task.
 const ITEMS_PER_PARTIAL: usize = 4;
 
@@ -284,20 +287,19 @@ impl Attention {
         // Gradients of the bias, added up in parts whose size does not depend on the number of threads.
         let sums = learnt.map_or(0, |b| self.heads * b.index.len());
         let items = self.spans().into_par_iter().zip(outputs).enumerate();
-        let of_item =
-            |mut sums: Vec<f32>, (i, (spans, (dq, (dk, dv)))): (usize, (_, (&mut [f32], (&mut [f32], &mut [f32]))))| {
-                let (mut p, mut ds) = (Vec::new(), Vec::new());
-                for head in self.heads_of(i, spans, width) {
-                    self.probabilities(&inputs, &head, &mut p);
-                    let (d_q, d_k, d_v) = (&mut dq[head.at..], &mut dk[head.at..], &mut dv[head.at..]);
-                    self.backward_of_head(&inputs, &head, grad, (&p, &mut ds), [d_q, d_k, d_v]);
-                    if !sums.is_empty() {
-                        let sums = &mut sums[head.number * ds.len()..(head.number + 1) * ds.len()];
-                        sums.iter_mut().zip(ds.iter()).for_each(|(sum, d)| *sum += d);
-                    }
+        let of_item = |mut sums: Vec<f32>, (i, (spans, (dq, (dk, dv)))): (usize, (_, Gradients))| {
+            let (mut p, mut ds) = (Vec::new(), Vec::new());
+            for head in self.heads_of(i, spans, width) {
+                self.probabilities(&inputs, &head, &mut p);
+                let (d_q, d_k, d_v) = (&mut dq[head.at..], &mut dk[head.at..], &mut dv[head.at..]);
+                self.backward_of_head(&inputs, &head, grad, (&p, &mut ds), [d_q, d_k, d_v]);
+                if !sums.is_empty() {
+                    let sums = &mut sums[head.number * ds.len()..(head.number + 1) * ds.len()];
+                    sums.iter_mut().zip(ds.iter()).for_each(|(sum, d)| *sum += d);
                 }
-                sums
-            };
+            }
+            sums
+        };
         let in_part = if sums == 0 { 1 } else { ITEMS_PER_PARTIAL };
         let parts: Vec<Vec<f32>> = items.fold_chunks(in_part, || vec![0f32; sums], of_item).collect();
         if let Some(bias) = learnt {
