@@ -91,19 +91,18 @@ unsafe impl AnyBits for half::bf16 {
 /// thread would do alone: until then they are whatever lay in that memory, in tests NaN.
 #[allow(unsafe_code)]
 pub(super) fn overwritten<T: AnyBits>(n: usize) -> Vec<T> {
-    #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(any(test, debug_assertions, miri))))]
-    {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if cfg!(not(any(test, debug_assertions, miri))) {
         let mut numbers = Vec::<T>::with_capacity(n);
-        // SAFETY: the vector has room for n. Memory from the allocator holds some bits, any bits are a T, and the
-        // empty assembly, which could have written to all that the pointer leads to, keeps the compiler from taking
-        // them for undefined.
+        // SAFETY: the vector has room for n. Memory from the allocator holds some bits, any bits are a T, and the empty
+        // assembly, which could have written to all that the pointer leads to, keeps the compiler from taking them for
+        // undefined.
         unsafe {
             std::arch::asm!("/* {} */", in(reg) numbers.as_mut_ptr(), options(nostack, preserves_flags));
             numbers.set_len(n);
         }
-        numbers
+        return numbers;
     }
-    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(any(test, debug_assertions, miri)))))]
     vec![T::NAN; n]
 }
 
