@@ -1,10 +1,19 @@
-//! Notes the source's revision, which run.json of every run holds. Needs no git: reads its files where they are.
+//! Notes the source's revision, which run.json of every run holds (needs no git: reads its files where they are), and for
+//! the `cuda` feature compiles the kernels.
 #![allow(clippy::print_stdout)] // How a build script talks to Cargo.
 
+use std::ffi::OsString;
 use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_some()
+        && let Err(e) = cuda()
+    {
+        println!("cargo::error={e}");
+    }
     let Ok(head) = read_to_string(".git/HEAD") else { return };
     println!("cargo::rerun-if-changed=.git/HEAD");
     let revision = match head.trim().strip_prefix("ref: ") {
@@ -17,4 +26,47 @@ fn main() {
         None => head,
     };
     println!("cargo::rustc-env=REPORTCLIP_REVISION={}", revision.trim());
+}
+
+/// Machine code for the GPUs of these compute capabilities, and PTX, which the driver translates once for others.
+const ARCHITECTURES: [&str; 3] =
+    ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_80,code=compute_80"];
+
+fn cuda() -> Result<(), String> {
+    const KERNELS: &str = "src/ops/cuda/kernels.cu";
+    println!("cargo::rerun-if-changed={KERNELS}");
+    ["NVCC", "CUDA_HOME", "PATH"].iter().for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let folder = |name: &str| variable(name).map(PathBuf::from).ok_or_else(|| format!("cargo sets no {name}"));
+    let nvcc = variable("NVCC")
+        .or_else(|| {
+            let home = variable("CUDA_HOME").map_or_else(|| PathBuf::from("/usr/local/cuda"), PathBuf::from);
+            Some(home.join("bin/nvcc")).filter(|path| path.exists()).map(OsString::from)
+        })
+        .unwrap_or_else(|| "nvcc".into());
+    let run = |command: &mut Command| {
+        let output = command.output().map_err(|e| format!("{}: {e}; set NVCC or CUDA_HOME", nvcc.display()))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr).replace('\n', "; ")) }
+    };
+    let version = run(Command::new(&nvcc).arg("--version"))?;
+    let major = version.split("release ").nth(1).and_then(|rest| rest.split('.').next());
+    println!("cargo::rustc-env=REPORTCLIP_CUDA={}", major.ok_or("nvcc --version names no release")?);
+    let out = folder("OUT_DIR")?;
+    let mut compiler = Command::new(&nvcc);
+    compiler.args(["-fatbin", "-O3"]).args(ARCHITECTURES.iter().flat_map(|target| ["-gencode", target]));
+    run(compiler.arg("-o").arg(out.join("kernels.fatbin")).arg(KERNELS))?;
+    empty_libraries(&out)
+}
+
+/// What cudarc would have linked is opened when a GPU is asked for (src/ops/cuda/libraries.rs): the linker finds nothing
+/// under those names where no CUDA is installed.
+fn empty_libraries(out: &Path) -> Result<(), String> {
+    let folder = out.join("empty");
+    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+    for name in ["cuda", "cublas", "cublasLt", "curand", "nvrtc", "cudart", "cudnn", "nccl"] {
+        std::fs::write(folder.join(format!("lib{name}.a")), "!<arch>\n").map_err(|e| e.to_string())?;
+    }
+    println!("cargo::rustc-link-search=native={}", folder.display());
+    Ok(())
 }

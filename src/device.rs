@@ -2,28 +2,39 @@
 
 use candle_core::Device;
 
+use crate::ops;
+
 /// The device for `wanted` (`"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`) and one line saying why. Of several processes on
 /// a host, `(local rank, how many)`, each takes a GPU of its own unless one is named.
 ///
 /// # Errors
-/// A CUDA device asked for by name that is not there, or a binary built without the `cuda` feature.
+/// A CUDA device asked for by name that is not there, or a binary built without the `cuda` feature; more processes than
+/// GPUs, on all of them alike.
 pub fn choose(wanted: &str, (rank, ranks): (usize, usize)) -> anyhow::Result<(Device, String)> {
     let built_with_cuda = candle_core::utils::cuda_is_available();
     let which = if ranks > 1 { format!("that of local rank {rank}") } else { "the first GPU found".into() };
+    let one_each = || match ops::gpu_count() {
+        Ok(gpus) => check_one_each(wanted, gpus, ranks),
+        // What is wrong is told by the attempt to open one.
+        Err(_) => Ok(()),
+    };
     match wanted {
-        "auto" if built_with_cuda => match Device::new_cuda(rank) {
-            Ok(device) => Ok((device, format!("cuda:{rank}, {which}"))),
-            Err(e) => {
-                Ok((Device::Cpu, format!("cpu, because CUDA device {rank} does not answer ({})", first_line(&e))))
+        "auto" if built_with_cuda => {
+            one_each()?;
+            match ops::open_gpu(rank, ranks > 1) {
+                Ok(device) => Ok((device, format!("cuda:{rank}, {which}"))),
+                Err(e) => {
+                    Ok((Device::Cpu, format!("cpu, because CUDA device {rank} does not answer ({})", first_line(&e))))
+                }
             }
-        },
+        }
         "auto" => Ok((Device::Cpu, "cpu, because this binary was built without the cuda feature".into())),
         "cpu" => Ok((Device::Cpu, "cpu, as asked".into())),
         cuda => {
-            let index = match cuda.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest)) {
-                Some("") => rank,
+            let named = match cuda.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest)) {
+                Some("") => None,
                 Some(n) => {
-                    n.parse().map_err(|_| anyhow::anyhow!("device {wanted:?}: allowed are auto, cpu, cuda:N"))?
+                    Some(n.parse().map_err(|_| anyhow::anyhow!("device {wanted:?}: allowed are auto, cpu, cuda:N"))?)
                 }
                 None => anyhow::bail!("device {wanted:?}: allowed are auto, cpu, cuda and cuda:N"),
             };
@@ -32,11 +43,25 @@ pub fn choose(wanted: &str, (rank, ranks): (usize, usize)) -> anyhow::Result<(De
                 "device {wanted:?}: this binary was built without CUDA; use device = \"cpu\", or build it with \
                  `cargo build --release --features cuda`"
             );
-            let device = Device::new_cuda(index)
+            if named.is_none() {
+                one_each()?;
+            }
+            let index = named.unwrap_or(rank);
+            let device = ops::open_gpu(index, ranks > 1)
                 .map_err(|e| anyhow::anyhow!("device {wanted:?}: GPU {index} does not answer: {}", first_line(&e)))?;
             Ok((device, format!("cuda:{index}, as asked")))
         }
     }
+}
+
+/// A process without a GPU would train on the CPU, and the others would wait for it where they exchange over the GPUs.
+fn check_one_each(wanted: &str, gpus: usize, processes: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        gpus == 0 || processes <= gpus,
+        "device {wanted:?}: {processes} processes on this host and {gpus} GPUs, of which each process takes one; start \
+         {gpus} processes on it, or use device = \"cpu\""
+    );
+    Ok(())
 }
 
 fn first_line(e: &candle_core::Error) -> String {
@@ -98,4 +123,17 @@ pub fn use_threads(threads: usize) -> anyhow::Result<()> {
     anyhow::ensure!(threads > 0, "threads start at 1");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     pool.map_err(|e| anyhow::anyhow!("cannot use {threads} threads: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn surplus_processes_are_refused_on_all() {
+        assert!(check_one_each("auto", 2, 2).is_ok());
+        assert!(check_one_each("auto", 0, 4).is_ok(), "a host without GPUs trains on its CPU");
+        let message = check_one_each("auto", 2, 3).unwrap_err().to_string();
+        assert!(message.contains("3 processes on this host and 2 GPUs"), "{message}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::loss::{ClipLoss, Direction, Loss};
 use crate::model::freeze::{FreezeConfig, FreezeDepth};
 use crate::model::{ClipConfig, checkpoint};
 use crate::ops::profile::{self, PARTS, Spent};
-use crate::ops::{gpu_memory_mib, peak_rss_mib};
+use crate::ops::{gpu_memory, peak_rss_mib};
 use crate::optim::{AdamW, AdamWOptions};
 use crate::seed::{Purpose, stream};
 use crate::session::Frozen;
@@ -104,6 +104,8 @@ pub struct PartFigures {
 pub struct GpuFigures {
     /// Memory in use after the last step, everybody's.
     pub memory_mib: u64,
+    /// The most that tensors took at once.
+    pub peak_memory_mib: u64,
     /// 10⁹ operations a second of a large product of the same type, measured after the steps.
     pub matmul_gflops: f64,
     /// Of the multiply-adds of the textbook step (forward once, backward twice, every token) over the median step; for
@@ -217,14 +219,14 @@ fn parts(steps: &[Spent]) -> Vec<PartFigures> {
 }
 
 fn gpu_figures(bench: &TrainStepBench, device: &Device, samples_per_s: f64) -> Result<Option<GpuFigures>> {
-    let Some(memory_mib) = gpu_memory_mib(device) else { return Ok(None) };
+    let Some(memory) = gpu_memory(device) else { return Ok(None) };
     let matmul_gflops = matmul_gflops(device, bench.products)?;
     let tokens = bench.text_lengths.iter().sum::<usize>() / bench.text_lengths.len().max(1);
     let whole = !bench.freeze_image && bench.accum_freq == 1;
     let image = bench.config.vision.multiply_adds().filter(|_| whole);
     let of_pair = image.map(|image| 3 * (image + bench.config.text.multiply_adds(tokens)));
     let share_of_matmul = of_pair.map(|of_pair| 2.0 * of_pair as f64 * samples_per_s / 1e9 / matmul_gflops);
-    Ok(Some(GpuFigures { memory_mib, matmul_gflops, share_of_matmul }))
+    Ok(Some(GpuFigures { memory_mib: memory.in_use, peak_memory_mib: memory.peak, matmul_gflops, share_of_matmul }))
 }
 
 /// Random pixels and token ids, an end mark at each text's end.

@@ -1,6 +1,7 @@
 //! `reportclip bench`.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -11,7 +12,7 @@ use super::{output, usage};
 use crate::bench::{self, DataBench, LoaderBench, PartFigures, Spread, TrainStepBench};
 use crate::config::Precision;
 use crate::device;
-use crate::dist::Collective;
+use crate::dist::{self, Collective};
 use crate::model::checkpoint;
 use crate::session::{PrecisionRequest, Products};
 
@@ -200,11 +201,11 @@ pub(super) struct CollectivesArgs {
     json: bool,
 }
 
-pub(super) fn run(command: &Command, world: &dyn Collective) -> Result<()> {
+pub(super) fn run(command: &Command, world: &Rc<dyn Collective>) -> Result<()> {
     let started = Instant::now();
     match command {
         Command::TrainStep(args) => train_step(args, started, world),
-        Command::Collectives(args) => collectives(args, world),
+        Command::Collectives(args) => collectives(args, &**world),
         Command::Encode(args) => encode(args),
         Command::Data(args) => data(args),
         Command::Loader(args) => loader(args),
@@ -264,7 +265,7 @@ fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
     })
 }
 
-fn train_step(args: &TrainStepArgs, started: Instant, world: &dyn Collective) -> Result<()> {
+fn train_step(args: &TrainStepArgs, started: Instant, world: &Rc<dyn Collective>) -> Result<()> {
     if args.model.threads.is_none() {
         device::share_cores(world.local().1, crate::ops::online_cores())?;
     }
@@ -280,7 +281,8 @@ fn train_step(args: &TrainStepArgs, started: Instant, world: &dyn Collective) ->
         profile: args.profile,
         ..model_bench(&args.model)?
     };
-    let figures = bench::train_step(&bench, &device, started, world)?;
+    let world = dist::on_device(world, &device)?;
+    let figures = bench::train_step(&bench, &device, started, &*world)?;
     if args.model.json {
         return print_json(figures, &products);
     }
@@ -298,7 +300,10 @@ fn train_step(args: &TrainStepArgs, started: Instant, world: &dyn Collective) ->
     }
     let Some(gpu) = &figures.gpu else { return Ok(()) };
     let share = gpu.share_of_matmul.map_or(String::new(), |share| format!(", of which the step reaches {share:.2}"));
-    output::print(&format!("GPU: {} MiB in use; {:.0} GFLOP/s in products{share}", gpu.memory_mib, gpu.matmul_gflops))
+    output::print(&format!(
+        "GPU: {} MiB at most, {} MiB in use; {:.0} GFLOP/s in products{share}",
+        gpu.peak_memory_mib, gpu.memory_mib, gpu.matmul_gflops
+    ))
 }
 
 /// A line for each part in which time passed.

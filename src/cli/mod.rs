@@ -171,7 +171,7 @@ fn dispatch(command: Command, world: &Rc<dyn Collective>) -> anyhow::Result<()> 
         Command::Data(command) => data::run(&command),
         Command::Model(command) => model::run(&command),
         Command::Config(command) => config::run(&command),
-        Command::Bench(command) => bench::run(&command, &**world),
+        Command::Bench(command) => bench::run(&command, world),
     }
 }
 

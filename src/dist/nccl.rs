@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::cuda_backend::cudarc::nccl::{Comm, Id, ReduceOp};
 use candle_core::{CpuStorage, CudaStorage, DType, Device, InplaceOp1, Layout, Tensor};
@@ -19,8 +19,17 @@ use super::collective::{Collective, Sum};
 /// The ranks of `world`, whose tensors are on `device`, a GPU of each rank's own.
 ///
 /// # Errors
-/// NCCL does not start.
+/// NCCL does not start; some ranks have a GPU and others have none, on all of them alike.
 pub(super) fn start(world: Rc<dyn Collective>, device: &Device) -> Result<Rc<dyn Collective>> {
+    // Of all, not of this one: ranks with a GPU would wait in NCCL for those without.
+    let on_gpus = world.gather_bytes(&[u8::from(device.is_cuda())])?.concat();
+    if let (Some(with), Some(without)) = (on_gpus.iter().position(|&b| b == 1), on_gpus.iter().position(|&b| b == 0)) {
+        bail!(
+            "{} has a GPU and {} has none; set device to \"cpu\" or \"cuda\" for all of them",
+            world.name(with),
+            world.name(without)
+        );
+    }
     let Device::Cuda(cuda) = device else { return Ok(world) };
     let id = world.from_first(|| {
         let id = Id::new().map_err(failed)?;

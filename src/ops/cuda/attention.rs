@@ -69,10 +69,10 @@ impl Call {
     fn launch(&self, kernel: &'static str, rows: usize, tensors: &[&Tensor]) -> Result<()> {
         let tensors = tensors.iter().copied().chain([&self.q_starts, &self.k_starts]).map(Arg::Tensor);
         let scale = (self.head_width as f64).powf(-0.5);
-        let rest =
-            [Arg::Int(self.heads), Arg::Int(self.head_width), Arg::Int(usize::from(self.causal)), Arg::Float(scale)];
-        let args: Vec<Arg> = tensors.chain(rest).collect();
-        launch(kernel, (rows.div_ceil(TILE), self.heads, self.items), &args)
+        let tiles = rows.div_ceil(TILE);
+        let rest = [tiles, self.heads, self.head_width, usize::from(self.causal)].map(Arg::Int);
+        let args: Vec<Arg> = tensors.chain(rest).chain([Arg::Float(scale)]).collect();
+        launch(kernel, (self.items * tiles, self.heads, 1), &args)
     }
 
     /// The output, and log Σ exp of each query's scores, (query rows, heads).
@@ -87,7 +87,7 @@ impl Call {
         let delta = zeros(&self.q, log_sums.shape())?;
         let count = delta.elem_count();
         let args = [out, grad, &delta].map(Arg::Tensor);
-        launch("attention_delta", over(count), &[&args[..], &[Arg::Int(count), Arg::Int(self.head_width)]].concat())?;
+        launch("attention_delta", over(count), &[&args[..], &[Arg::Count(count), Arg::Int(self.head_width)]].concat())?;
         let (dq, dk, dv) =
             (zeros(&self.q, self.q.shape())?, zeros(&self.k, self.k.shape())?, zeros(&self.v, self.v.shape())?);
         let inputs = [&self.q, &self.k, &self.v, grad, log_sums, &delta];

@@ -2,8 +2,8 @@
 // test what the kernels and their launches compute; it says nothing of speed, nor of races between blocks.
 //
 // usage: emulator KERNEL FILE. FILE, little-endian: grid (3 × u32), count of arguments, then each as a kind (0 buffer, 1
-// int, 2 float) and its value; a buffer is a count of 4-byte numbers and the numbers. It is written back with what the
-// kernel left in the buffers.
+// int, 2 float, 3 count) and its value; a buffer is a count of 4-byte numbers and the numbers. It is written back with what
+// the kernel left in the buffers.
 
 #include <barrier>
 #include <cmath>
@@ -51,6 +51,10 @@ template <class T> struct As<T*> {
 template <> struct As<int> {
     static int of(Argument& a) { return int(a.value); }
     static const uint32_t kind = 1;
+};
+template <> struct As<unsigned long long> {
+    static unsigned long long of(Argument& a) { return a.value; }
+    static const uint32_t kind = 3;
 };
 template <> struct As<float> {
     static float of(Argument& a) { return __int_as_float(a.value); }

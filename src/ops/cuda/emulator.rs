@@ -41,6 +41,7 @@ pub(super) fn launch(kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<(
     for arg in args {
         match arg {
             Arg::Int(n) => [1, *n as u32].into_iter().for_each(&mut word),
+            Arg::Count(n) => [3, *n as u32].into_iter().for_each(&mut word),
             Arg::Float(x) => [2, (*x as f32).to_bits()].into_iter().for_each(&mut word),
             Arg::Tensor(tensor) => {
                 assert!(tensor.is_contiguous(), "{kernel}: a tensor is not contiguous");

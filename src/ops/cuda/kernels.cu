@@ -1,5 +1,4 @@
-// Training kernels for CUDA, compiled at run time (NVRTC) for the GPU that is there. Numbers are f32, sums over a block go
-// by a tree, nothing is added atomically: the same input gives the same output to the last bit.
+// Training kernels for CUDA, compiled by build.rs. Numbers are f32, sums over a block go by a tree, nothing is added atomically: the same input gives the same output to the last bit.
 //
 // Plain enough to be run by emulator.cpp as well, one block after the other, which is how they are tested where there is
 // no GPU: no warp intrinsics, no dynamic shared memory.
@@ -8,6 +7,11 @@
 #define INFINITE __int_as_float(0x7f800000)
 
 typedef unsigned int uint32;
+// A tensor may have more numbers than an int counts.
+typedef unsigned long long uint64;
+
+// The thread's number among all.
+__device__ uint64 global_index() { return (uint64)blockIdx.x * THREADS + threadIdx.x; }
 
 // ---- sums and maxima over a block's threads; all get the result
 
@@ -90,11 +94,11 @@ extern "C" __global__ void layer_norm_dw(
 }
 
 // out[i] = the sum over slabs of partial[slab, i]
-extern "C" __global__ void sum_slabs(const float* partial, float* out, int slabs, int count) {
-    int i = blockIdx.x * THREADS + threadIdx.x;
+extern "C" __global__ void sum_slabs(const float* partial, float* out, int slabs, uint64 count) {
+    uint64 i = global_index();
     if (i >= count) return;
     float sum = 0;
-    for (int slab = 0; slab < slabs; slab++) sum += partial[(size_t)slab * count + i];
+    for (int slab = 0; slab < slabs; slab++) sum += partial[slab * count + i];
     out[i] = sum;
 }
 
@@ -102,8 +106,8 @@ extern "C" __global__ void sum_slabs(const float* partial, float* out, int slabs
 
 __device__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-extern "C" __global__ void activation(const float* x, float* y, int count, int kind) {
-    int i = blockIdx.x * THREADS + threadIdx.x;
+extern "C" __global__ void activation(const float* x, float* y, uint64 count, int kind) {
+    uint64 i = global_index();
     if (i >= count) return;
     float v = x[i];
     if (kind == 0) y[i] = v * sigmoid(1.702f * v);
@@ -113,8 +117,9 @@ extern "C" __global__ void activation(const float* x, float* y, int count, int k
     else y[i] = tanhf(v);
 }
 
-extern "C" __global__ void activation_dx(const float* x, const float* grad, float* dx, int count, int kind) {
-    int i = blockIdx.x * THREADS + threadIdx.x;
+extern "C" __global__ void activation_dx(
+    const float* x, const float* grad, float* dx, uint64 count, int kind) {
+    uint64 i = global_index();
     if (i >= count) return;
     float v = x[i], slope;
     if (kind == 0) {
@@ -137,9 +142,9 @@ extern "C" __global__ void activation_dx(const float* x, const float* grad, floa
 // ---- AdamW, in place
 
 extern "C" __global__ void adamw(
-    float* p, float* m, float* v, const float* grad, int count, float grad_scale, float decay1, float decay2,
+    float* p, float* m, float* v, const float* grad, uint64 count, float grad_scale, float decay1, float decay2,
     float fresh1, float fresh2, float keep, float rate, float root_c2, float eps) {
-    int i = blockIdx.x * THREADS + threadIdx.x;
+    uint64 i = global_index();
     if (i >= count) return;
     float g = grad[i] * grad_scale;
     m[i] = decay1 * m[i] + fresh1 * g;
@@ -201,8 +206,8 @@ extern "C" __global__ void smoothed_rows(
 extern "C" __global__ void smoothed_rows_dx(
     const float* sims, const float* by_row, const float* by_column, float* grad, int batch, int rows, int columns,
     float eps, float factor) {
-    size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
-    if (i >= (size_t)batch * batch) return;
+    uint64 i = global_index();
+    if (i >= (uint64)batch * batch) return;
     int row = i / batch, column = i % batch;
     float directions = rows + columns;
     float g = -directions * eps / batch;
@@ -244,15 +249,15 @@ __device__ bool sees(int query, int key, int queries, int keys, int causal) {
     return query < queries && key < keys && (!causal || key <= query + keys - queries);
 }
 
-// Grid: (tiles of queries, heads, items). log_sums: (query rows, heads).
+// Grid: (items × tiles of queries, heads). log_sums: (query rows, heads).
 extern "C" __global__ void attention(
     const float* q, const float* k, const float* v, float* out, float* log_sums, const uint32* q_starts,
-    const uint32* k_starts, int heads, int head_width, int causal, float scale) {
+    const uint32* k_starts, int tiles, int heads, int head_width, int causal, float scale) {
     __shared__ Tile qs, ks, vs;
     __shared__ float p[TILE][TILE + 1], highest[TILE], sums[TILE], shrink[TILE];
-    int head = blockIdx.y, q_start = q_starts[blockIdx.z], k_start = k_starts[blockIdx.z];
-    int queries = q_starts[blockIdx.z + 1] - q_start, keys = k_starts[blockIdx.z + 1] - k_start;
-    int first = blockIdx.x * TILE;
+    int item = blockIdx.x / tiles, head = blockIdx.y, q_start = q_starts[item], k_start = k_starts[item];
+    int queries = q_starts[item + 1] - q_start, keys = k_starts[item + 1] - k_start;
+    int first = blockIdx.x % tiles * TILE;
     if (first >= queries) return;
     load(&qs, q, q_start, first, queries, head, heads, head_width);
     if (threadIdx.x < TILE) {
@@ -313,11 +318,12 @@ extern "C" __global__ void attention(
 }
 
 // Σ grad · out of each row and head: what softmax's gradient takes away.
-extern "C" __global__ void attention_delta(const float* out, const float* grad, float* delta, int count, int head_width) {
-    int i = blockIdx.x * THREADS + threadIdx.x;
+extern "C" __global__ void attention_delta(
+    const float* out, const float* grad, float* delta, uint64 count, int head_width) {
+    uint64 i = global_index();
     if (i >= count) return;
     float sum = 0;
-    for (int d = 0; d < head_width; d++) sum += out[(size_t)i * head_width + d] * grad[(size_t)i * head_width + d];
+    for (int d = 0; d < head_width; d++) sum += out[i * head_width + d] * grad[i * head_width + d];
     delta[i] = sum;
 }
 
@@ -336,15 +342,16 @@ __device__ void again(
     }
 }
 
-// Grid: (tiles of queries, heads, items).
+// Grid: (items × tiles of queries, heads).
 extern "C" __global__ void attention_dq(
     const float* q, const float* k, const float* v, const float* grad, const float* log_sums, const float* delta,
-    float* dq, const uint32* q_starts, const uint32* k_starts, int heads, int head_width, int causal, float scale) {
+    float* dq, const uint32* q_starts, const uint32* k_starts, int tiles, int heads, int head_width, int causal,
+    float scale) {
     __shared__ Tile qs, gs, ks, vs;
     __shared__ float ds[TILE][TILE + 1];
-    int head = blockIdx.y, q_start = q_starts[blockIdx.z], k_start = k_starts[blockIdx.z];
-    int queries = q_starts[blockIdx.z + 1] - q_start, keys = k_starts[blockIdx.z + 1] - k_start;
-    int first = blockIdx.x * TILE;
+    int item = blockIdx.x / tiles, head = blockIdx.y, q_start = q_starts[item], k_start = k_starts[item];
+    int queries = q_starts[item + 1] - q_start, keys = k_starts[item + 1] - k_start;
+    int first = blockIdx.x % tiles * TILE;
     if (first >= queries) return;
     load(&qs, q, q_start, first, queries, head, heads, head_width);
     load(&gs, grad, q_start, first, queries, head, heads, head_width);
@@ -379,16 +386,16 @@ extern "C" __global__ void attention_dq(
     }
 }
 
-// Grid: (tiles of keys, heads, items).
+// Grid: (items × tiles of keys, heads).
 extern "C" __global__ void attention_dkv(
     const float* q, const float* k, const float* v, const float* grad, const float* log_sums, const float* delta,
-    float* dk, float* dv, const uint32* q_starts, const uint32* k_starts, int heads, int head_width, int causal,
-    float scale) {
+    float* dk, float* dv, const uint32* q_starts, const uint32* k_starts, int tiles, int heads, int head_width,
+    int causal, float scale) {
     __shared__ Tile qs, gs, ks, vs;
     __shared__ float p[TILE][TILE + 1], ds[TILE][TILE + 1];
-    int head = blockIdx.y, q_start = q_starts[blockIdx.z], k_start = k_starts[blockIdx.z];
-    int queries = q_starts[blockIdx.z + 1] - q_start, keys = k_starts[blockIdx.z + 1] - k_start;
-    int first = blockIdx.x * TILE;
+    int item = blockIdx.x / tiles, head = blockIdx.y, q_start = q_starts[item], k_start = k_starts[item];
+    int queries = q_starts[item + 1] - q_start, keys = k_starts[item + 1] - k_start;
+    int first = blockIdx.x % tiles * TILE;
     if (first >= keys) return;
     load(&ks, k, k_start, first, keys, head, heads, head_width);
     load(&vs, v, k_start, first, keys, head, heads, head_width);

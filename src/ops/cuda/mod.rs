@@ -1,12 +1,16 @@
 //! Fused kernels for NVIDIA's GPUs, as `ops` has them for the CPU. Each takes and gives contiguous f32 tensors; other
-//! types and shapes go through the composed twins. kernels.cu is compiled when it is first used, so building needs no
-//! more than candle's CUDA feature does.
+//! types and shapes go through the composed twins. build.rs compiles kernels.cu with the compiler that candle's CUDA
+//! feature needs anyway.
 
 mod attention;
 mod contrastive;
+mod device;
 #[cfg(test)]
 mod emulator;
 mod launch;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod libraries;
 
 use candle_core::{D, DType, Result, Tensor, Var};
 
@@ -16,24 +20,11 @@ use launch::{Arg, THREADS, launch, over};
 
 pub(super) use attention::{attention, fits};
 pub(super) use contrastive::contrastive;
+pub use device::{GpuMemory, gpu_count, gpu_memory, open_gpu};
 
 /// Whether the kernels can take this tensor.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
     cfg!(feature = "cuda") && x.device().is_cuda() && x.dtype() == DType::F32
-}
-
-/// Memory of the GPU that is in use, everybody's, in MiB; `None` where `device` is none.
-#[cfg(feature = "cuda")]
-pub fn gpu_memory_mib(device: &candle_core::Device) -> Option<u64> {
-    let candle_core::Device::Cuda(cuda) = device else { return None };
-    let (free, all) = cuda.cuda_stream().context().mem_get_info().ok()?;
-    Some(((all - free) >> 20) as u64)
-}
-
-/// Memory of the GPU that is in use: this binary knows none.
-#[cfg(not(feature = "cuda"))]
-pub fn gpu_memory_mib(_device: &candle_core::Device) -> Option<u64> {
-    None
 }
 
 fn zeros(like: &Tensor, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
@@ -65,7 +56,7 @@ pub(super) fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> R
             let args = [&xs, &stats, &grad, &partial].map(Arg::Tensor);
             let grid = (width.div_ceil(THREADS), slabs, 1);
             launch("layer_norm_dw", grid, &[&args[..], &[Arg::Int(rows), Arg::Int(width)]].concat())?;
-            let args = [Arg::Tensor(&partial), Arg::Tensor(&sums), Arg::Int(slabs), Arg::Int(2 * width)];
+            let args = [Arg::Tensor(&partial), Arg::Tensor(&sums), Arg::Int(slabs), Arg::Count(2 * width)];
             launch("sum_slabs", over(2 * width), &args)?;
             for (value, row) in [(&weight, 0), (&bias, 1)] {
                 if value.wants_grad() {
@@ -87,13 +78,13 @@ pub(super) fn activation_number(kind: Activation) -> Option<usize> {
 pub(super) fn activation(x: &Value, kind: usize) -> Result<Value> {
     let xs = x.tensor().contiguous()?;
     let (count, y) = (xs.elem_count(), zeros(&xs, xs.shape())?);
-    launch("activation", over(count), &[Arg::Tensor(&xs), Arg::Tensor(&y), Arg::Int(count), Arg::Int(kind)])?;
+    launch("activation", over(count), &[Arg::Tensor(&xs), Arg::Tensor(&y), Arg::Count(count), Arg::Int(kind)])?;
     let inputs = [x];
     let x = x.clone();
     Ok(Value::record(y, &inputs, move |grad| {
         let (grad, dx) = (grad.contiguous()?, zeros(&xs, xs.shape())?);
         let args = [&xs, &grad, &dx].map(Arg::Tensor);
-        launch("activation_dx", over(count), &[&args[..], &[Arg::Int(count), Arg::Int(kind)]].concat())?;
+        launch("activation_dx", over(count), &[&args[..], &[Arg::Count(count), Arg::Int(kind)]].concat())?;
         x.add_grad(dx)
     }))
 }
@@ -103,7 +94,7 @@ pub(super) fn adamw(param: &Var, grad: &Tensor, m: &Var, v: &Var, factors: &Fact
     let (count, grad) = (param.elem_count(), grad.contiguous()?);
     let tensors = [param.as_tensor(), m.as_tensor(), v.as_tensor(), &grad].map(Arg::Tensor);
     let factors = factors.in_order().map(|factor| Arg::Float(f64::from(factor)));
-    launch("adamw", over(count), &[&tensors[..], &[Arg::Int(count)], &factors[..]].concat())
+    launch("adamw", over(count), &[&tensors[..], &[Arg::Count(count)], &factors[..]].concat())
 }
 
 #[cfg(test)]
