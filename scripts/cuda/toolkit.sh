@@ -4,10 +4,7 @@
 #
 #   scripts/cuda/toolkit.sh /tmp/cuda
 #   source /tmp/cuda/env.sh
-#   cargo build --release --features cuda,nccl,mpi
-#
-# Libraries that only a driver or a running program brings (libcuda, cuBLAS, cuRAND, NVRTC, NCCL) are stood in for by
-# stubs that answer every call with error 100: enough to link against, and none of them ends up in the program.
+#   cargo build --release --features cuda,cudnn
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: scripts/cuda/toolkit.sh FOLDER}")
 cd "$(dirname "$0")/../.."
@@ -17,28 +14,26 @@ python3 -m pip install --quiet --no-deps --upgrade --target "$folder" \
     nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
 home=$folder/nvidia/cu13
 chmod +x "$home"/bin/* "$home"/nvvm/bin/*
-cargo fetch --locked --quiet
-cudarc=$(cargo metadata --locked --format-version 1 --features cuda |
-    python3 -c 'import json,os,sys; print(next(os.path.dirname(p["manifest_path"]) for p in json.load(sys.stdin)["packages"] if p["name"] == "cudarc"))')
-mkdir -p "$home/lib/stubs"
-
-# stub LIBRARY SONAME BINDINGS PREFIX: every function that cudarc binds.
-stub() {
-    grep -rhoE "fn $4[A-Za-z0-9_]+\(" "$cudarc/src/$3/sys" | sed -E 's/fn (.*)\(/int \1(void) { return 100; }/' |
-        sort -u > "$folder/stub.c"
-    gcc -shared -fPIC -w -fno-builtin "-Wl,-soname,$2" -o "$home/lib/stubs/lib$1.so" "$folder/stub.c"
-    rm "$folder/stub.c"
-}
-stub cuda libcuda.so.1 driver cu
-stub cublas libcublas.so.13 cublas cublas
-stub cublasLt libcublasLt.so.13 cublaslt cublasLt
-stub curand libcurand.so.10 curand curand
-stub nvrtc libnvrtc.so.13 nvrtc nvrtc
-stub nccl libnccl.so.2 nccl '(nccl|pnccl)'
 ln -sf libcudart.so.13 "$home/lib/libcudart.so"
+
+# candle's kernels for quantised weights take most of the time that all of them take, and nobody here calls them
+# (src/ops/cuda/libraries.rs answers for them): of their sources nothing is compiled.
+cat > "$folder/nvcc" <<EOF
+#!/usr/bin/env bash
+case " \$* " in
+*/mmq_*.cu*|*/mmvq_*.cu*|*/moe_*.cu*) ;;
+*) exec $home/bin/nvcc "\$@" ;;
+esac
+while [ \$# -gt 1 ]; do
+    if [ "\$1" = -o ]; then output=\$2; fi
+    shift
+done
+g++ -x c++ -c /dev/null -o "\$output"
+EOF
+chmod +x "$folder/nvcc"
 cat > "$folder/env.sh" <<EOF
-export CUDA_HOME=$home PATH=$home/bin:\$PATH
-export CUDA_COMPUTE_CAP=\${CUDA_COMPUTE_CAP:-90} CUDAFORGE_THREADS=\${CUDAFORGE_THREADS:-2}
-export LIBRARY_PATH=$home/lib:$home/lib/stubs\${LIBRARY_PATH:+:\$LIBRARY_PATH}
+export CUDA_HOME=$home NVCC=$folder/nvcc PATH=$home/bin:\$PATH
+# Of candle's kernels: translated by the driver for every GPU from this one on.
+export CUDA_COMPUTE_CAP=\${CUDA_COMPUTE_CAP:-80} CUDAFORGE_THREADS=\${CUDAFORGE_THREADS:-2}
 EOF
 echo "source $folder/env.sh"

@@ -5,6 +5,7 @@ mod data;
 mod encode;
 mod loader;
 mod matmul;
+pub mod parity;
 mod train_step;
 
 use serde::Serialize;

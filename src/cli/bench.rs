@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use candle_core::{DType, Device};
 
 use super::manifest_args::PrecisionArg;
+use super::parity::{self, ParityArgs};
 use super::{output, usage};
 use crate::bench::{self, DataBench, LoaderBench, PartFigures, Spread, TrainStepBench};
 use crate::config::Precision;
@@ -30,6 +31,8 @@ pub(super) enum Command {
     Matmul(MatmulArgs),
     /// Seconds of gathers and sums over the processes of a launcher, by size
     Collectives(CollectivesArgs),
+    /// Whether a device computes what it should: operations against f64, models against their libraries' figures
+    Parity(ParityArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -210,6 +213,7 @@ pub(super) fn run(command: &Command, world: &Rc<dyn Collective>) -> Result<()> {
         Command::Data(args) => data(args),
         Command::Loader(args) => loader(args),
         Command::Matmul(args) => matmul(args),
+        Command::Parity(args) => parity::run(args),
     }
 }
 

@@ -13,6 +13,7 @@ mod loss;
 mod manifest_args;
 mod model;
 mod output;
+mod parity;
 mod run_report;
 mod search;
 mod sets_table;

@@ -111,14 +111,24 @@ library! { nccl, "reportclip_nccl", 3,
     ncclRedOpDestroy ncclReduce ncclReduceScatter ncclSend ncclGetErrorString
 }
 
-// cudaErrorNoDevice. For candle's quantised products alone, which nobody here calls: it stays closed, and the tables of
-// kernels that they register when the program starts are never looked at.
-library! { cudart, "reportclip_cudart", 100,
-    __cudaRegisterFatBinary __cudaRegisterFatBinaryEnd __cudaUnregisterFatBinary __cudaRegisterFunction
-    __cudaRegisterVar __cudaPushCallConfiguration __cudaPopCallConfiguration __cudaLaunchKernel __cudaGetKernel
-    __cudaInitModule cudaLaunchKernel cudaLaunchKernelExC cudaGetLastError cudaPeekAtLastError cudaGetErrorString
-    cudaMemsetAsync cudaMallocAsync cudaFreeAsync cudaGetDevice cudaFuncSetAttribute cudaDeviceGetAttribute
-    cudaStreamSynchronize
+// candle's products of quantised weights, which nobody here calls: they stay closed, and neither their kernels nor CUDA's
+// runtime library is part of the program.
+library! { quantised, "reportclip_quantised", 0,
+    candle_launch_moe_align moe_gemm_wmma moe_gemm_gguf moe_gemm_gguf_prefill launch_mmvq_gguf_q4_0_bf16_plain
+    launch_mmvq_gguf_q4_1_bf16_plain launch_mmvq_gguf_q5_0_bf16_plain launch_mmvq_gguf_q5_1_bf16_plain
+    launch_mmvq_gguf_q8_0_bf16_plain launch_mmvq_gguf_q2_k_bf16_plain launch_mmvq_gguf_q3_k_bf16_plain
+    launch_mmvq_gguf_q4_k_bf16_plain launch_mmvq_gguf_q5_k_bf16_plain launch_mmvq_gguf_q6_k_bf16_plain
+    launch_mmvq_gguf_q4_0_f32_plain launch_mmvq_gguf_q4_1_f32_plain launch_mmvq_gguf_q5_0_f32_plain
+    launch_mmvq_gguf_q5_1_f32_plain launch_mmvq_gguf_q8_0_f32_plain launch_mmvq_gguf_q2_k_f32_plain
+    launch_mmvq_gguf_q3_k_f32_plain launch_mmvq_gguf_q4_k_f32_plain launch_mmvq_gguf_q5_k_f32_plain
+    launch_mmvq_gguf_q6_k_f32_plain launch_mmvq_gguf_q4_0_f16_plain launch_mmvq_gguf_q4_1_f16_plain
+    launch_mmvq_gguf_q5_0_f16_plain launch_mmvq_gguf_q5_1_f16_plain launch_mmvq_gguf_q8_0_f16_plain
+    launch_mmvq_gguf_q2_k_f16_plain launch_mmvq_gguf_q3_k_f16_plain launch_mmvq_gguf_q4_k_f16_plain
+    launch_mmvq_gguf_q5_k_f16_plain launch_mmvq_gguf_q6_k_f16_plain launch_mmvq_gguf_quantize_q8_1_bf16
+    launch_mmvq_gguf_quantize_q8_1_f16 launch_mmvq_gguf_quantize_q8_1_f32 launch_mmq_quantize_q8_1_D4
+    launch_mmq_quantize_q8_1_DS4 launch_mmq_quantize_q8_1_D2S6 launch_mmq_gguf_q4_0 launch_mmq_gguf_q4_1
+    launch_mmq_gguf_q5_0 launch_mmq_gguf_q5_1 launch_mmq_gguf_q8_0 launch_mmq_gguf_q2_k launch_mmq_gguf_q3_k
+    launch_mmq_gguf_q4_k launch_mmq_gguf_q5_k launch_mmq_gguf_q6_k
 }
 
 /// Functions, and where each jumps to.
