@@ -36,7 +36,7 @@ pub fn encode(bench: &TrainStepBench, device: &Device) -> Result<EncodeFigures> 
     let (mut images, mut texts) = (Vec::new(), Vec::new());
     for round in 0..=bench.steps {
         let started = Instant::now();
-        let pixel_values = Tensor::from_vec(batch.images.numbers(), (batch.pairs, 3, size, size), device)?;
+        let pixel_values = batch.images.to_tensor((batch.pairs, 3, size, size), device)?;
         model.image_embeds(&pixel_values)?;
         let between = Instant::now();
         model.text_embeds(&input_ids)?;

@@ -10,7 +10,7 @@ use candle_core::{DType, Device};
 use super::manifest_args::PrecisionArg;
 use super::parity::{self, ParityArgs};
 use super::{output, usage};
-use crate::bench::{self, DataBench, LoaderBench, PartFigures, Spread, TrainStepBench};
+use crate::bench::{self, DataBench, GpuFigures, LoaderBench, PartFigures, Spread, TrainStepBench};
 use crate::config::Precision;
 use crate::device;
 use crate::dist::{self, Collective};
@@ -285,8 +285,7 @@ fn train_step(args: &TrainStepArgs, started: Instant, world: &Rc<dyn Collective>
         profile: args.profile,
         ..model_bench(&args.model)?
     };
-    let world = dist::on_device(world, &device)?;
-    let figures = bench::train_step(&bench, &device, started, &*world)?;
+    let figures = bench::train_step(&bench, &device, started, &*dist::on_device(world, &device)?)?;
     if args.model.json {
         return print_json(figures, &products);
     }
@@ -304,10 +303,8 @@ fn train_step(args: &TrainStepArgs, started: Instant, world: &Rc<dyn Collective>
     }
     let Some(gpu) = &figures.gpu else { return Ok(()) };
     let share = gpu.share_of_matmul.map_or(String::new(), |share| format!(", of which the step reaches {share:.2}"));
-    output::print(&format!(
-        "GPU: {} MiB at most, {} MiB in use; {:.0} GFLOP/s in products{share}",
-        gpu.peak_memory_mib, gpu.memory_mib, gpu.matmul_gflops
-    ))
+    let GpuFigures { memory_mib: used, peak_memory_mib: peak, matmul_gflops: product, .. } = gpu;
+    output::print(&format!("GPU: {peak} MiB at most, {used} MiB in use; {product:.0} GFLOP/s in products{share}"))
 }
 
 /// A line for each part in which time passed.

@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use candle_core::{Device, Shape, Tensor};
 use rand::RngExt;
 use rayon::prelude::*;
 
 use super::augment::Augmented;
 use super::config::{AugmentConfig, LongReports};
-use super::{FeatureCache, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
+use super::{FeatureCache, Packed, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
 use crate::error::one_line;
+use crate::ops;
 use crate::seed::{Purpose, stream};
 
 /// Everything that turns rows into numbers.
@@ -136,6 +138,20 @@ impl Dataset {
 }
 
 impl Images {
+    /// [`Self::numbers`] on `device`, in this shape. A GPU gets bytes and works the numbers out itself, the same.
+    ///
+    /// # Errors
+    /// Another count of numbers; whatever the device reports.
+    pub fn to_tensor(&self, shape: impl Into<Shape>, device: &Device) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Prepared(images) if device.is_cuda() && !images.is_empty() => {
+                let packed = Packed::new(images);
+                ops::pixels(&packed.bytes, &packed.tables, (images.len(), packed.channels), device)?.reshape(shape)
+            }
+            _ => Tensor::from_vec(self.numbers(), shape.into(), device),
+        }
+    }
+
     /// (pairs, …) numbers of what the model takes.
     pub fn numbers(&self) -> Vec<f32> {
         match self {

@@ -29,7 +29,7 @@ pub use feature_cache::FeatureCache;
 pub use image::{Picture, augment, dicom, preprocess};
 pub use image_files::ImageFiles;
 pub use loader::Prefetch;
-pub use preprocess::{Prepared, Preprocess};
+pub use preprocess::{Packed, Prepared, Preprocess};
 pub use sampling::{Sampler, Sampling, StepShape};
 pub use table::{Columns, ImageSource, Manifest, Origin, ProblemKind, Row, RowProblem, sources};
 pub use text::{LabelPolicy, Labels, PromptClass, Prompts, ReportPolicy, bpe, sections, tokenize};

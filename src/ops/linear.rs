@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::activation;
 use super::alloc::overwritten;
 use super::cpu;
+use super::cuda;
 use super::gemm::{Into, Layout, Matrix, Threads, product};
 use super::gradient::Gradient;
 use super::linear_bf16::Layer;
@@ -94,18 +95,12 @@ fn affine_of_candle(
     let on_cpu = x.tensor().device().is_cpu();
     let operand = move |t: &Tensor| if on_cpu { t.to_dtype(products)?.to_dtype(own) } else { t.to_dtype(products) };
     let (xs, ws) = (operand(x.tensor())?, operand(weight.tensor())?);
-    let mut y = xs.matmul(&ws.t()?)?.to_dtype(x.tensor().dtype())?;
-    if let Some(bias) = bias {
-        y = y.broadcast_add(bias.tensor())?;
-    }
-    if let Some(residual) = residual {
-        y = (y + residual.tensor())?;
-    }
+    let y = around_product(xs.matmul(&ws.t()?)?, own, bias.map(Value::tensor), residual.map(Value::tensor))?;
     let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.cloned());
     Ok(Value::record(y, &inputs, move |grad| {
         let factor = operand(&grad)?;
         if let Some(bias) = bias.filter(Value::wants_grad) {
-            bias.add_grad(grad.sum(0)?)?;
+            bias.add_grad(if cuda::has_kernels(&grad) { cuda::column_sums(&grad)? } else { grad.sum(0)? })?;
         }
         if weight.wants_grad() {
             weight.add_grad(factor.t()?.matmul(&xs)?.to_dtype(weight.tensor().dtype())?)?;
@@ -115,6 +110,22 @@ fn affine_of_candle(
         }
         residual.map_or(Ok(()), |residual| residual.add_grad(grad))
     }))
+}
+
+/// The product in type `own`, plus bias and residual: on a GPU in one pass over it.
+fn around_product(product: Tensor, own: DType, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
+    if product.device().is_cuda() && own == DType::F32 {
+        let done = product.dtype() == DType::F32 && bias.is_none() && residual.is_none();
+        return if done { Ok(product) } else { cuda::finish(&product, bias, residual) };
+    }
+    let mut y = product.to_dtype(own)?;
+    if let Some(bias) = bias {
+        y = y.broadcast_add(bias)?;
+    }
+    if let Some(residual) = residual {
+        y = (y + residual)?;
+    }
+    Ok(y)
 }
 
 /// `residual + activation(x) · weightᵀ + bias`, the second half of a feed-forward layer. Keeps `x` alone: what the

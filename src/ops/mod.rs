@@ -43,7 +43,7 @@ pub use adamw::{adamw_step, measured_adamw_step};
 pub use alloc::{Allocator, keep_freed_memory, online_cores, peak_rss_mib, physical_memory_mib};
 pub use contrastive::contrastive;
 pub use conv::Conv2d;
-pub use cuda::{GpuMemory, gpu_count, gpu_memory, open_gpu};
+pub use cuda::{GpuMemory, gpu_count, gpu_memory, open_gpu, pixels};
 pub use gemm::{Bf16Kernel, Bf16Support, MatmulKernel, bf16_support};
 pub use gradient::{Gradient, RowGradient, squared_sum};
 pub use layer_norm::{layer_norm, layer_norm_operand};

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::alloc::overwritten;
 use super::cpu;
+use super::cuda;
 use super::gradient::{Gradient, RowGradient};
 use super::profile::{self, Part};
 use super::reference;
@@ -157,6 +158,10 @@ fn checked(table: &Tensor, rows: &[u32]) -> Result<()> {
 /// `sum` with row i of `grad` added to its row `rows[i]`. In place where there are kernels: most rows stay as they are,
 /// and a copy would cost more than the sum. The caller must hold no other tensor on the storage of `sum`.
 fn add_to_rows(sum: Tensor, rows: &[u32], grad: &Tensor) -> Result<Tensor> {
+    if cuda::has_kernels(&sum) && sum.is_contiguous() {
+        cuda::add_rows(&sum, rows, grad)?;
+        return Ok(sum);
+    }
     if !cpu::has_kernels(&sum) || !sum.is_contiguous() {
         let rows = Tensor::from_slice(rows, rows.len(), grad.device())?;
         return sum.index_add(&rows, grad, 0);
@@ -178,8 +183,10 @@ fn add_rows_grad(table: &Value, rows: &[u32], grad: &Tensor) -> Result<()> {
     }
     let shape = table.tensor().dims2()?;
     if !cpu::has_kernels(grad) {
-        let rows = Tensor::from_slice(rows, rows.len(), grad.device())?;
-        return table.add_grad(table.tensor().zeros_like()?.index_add(&rows, grad, 0)?);
+        return table.update_grad(|before| {
+            let sum = before.map_or_else(|| table.tensor().zeros_like(), Gradient::into_dense)?;
+            add_to_rows(sum, rows, grad).map(Gradient::Dense)
+        });
     }
     let grads = cpu::read(grad)?;
     table.update_grad(|before| match before {

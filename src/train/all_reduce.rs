@@ -142,7 +142,12 @@ impl<'a> AllReduce<'a> {
     fn sum_of_rows(&mut self, number: usize) -> Result<Gradient> {
         let table = self.params.numbered_param(number);
         let (count, width) = table.spec.shape.dims2()?;
-        let own = match self.waiting.remove(&number) {
+        let grad = self.waiting.remove(&number);
+        if table.var.device().is_cuda() {
+            let grad = grad.map_or_else(|| table.var.as_detached_tensor().zeros_like(), Gradient::into_dense)?;
+            return sum_where_it_is(self.world, &grad).map(Gradient::Dense);
+        }
+        let own = match grad {
             Some(Gradient::Rows(rows)) => rows,
             Some(Gradient::Dense(all)) => RowGradient::of_all(&all)?,
             None => RowGradient::zero((count, width), table.var.device()),
@@ -156,6 +161,25 @@ impl<'a> AllReduce<'a> {
         grad.add(&rows, &sum);
         Ok(Gradient::Rows(grad))
     }
+}
+
+/// The sum over ranks of a table's gradient that stays on its device: only which rows are not 0 comes to the host, and
+/// only the rows that are not 0 on any rank travel.
+fn sum_where_it_is(world: &dyn Collective, grad: &Tensor) -> Result<Tensor> {
+    let width = grad.dim(1)?;
+    // A sum, not a maximum: what is not a number shows in it.
+    let sizes: Vec<f32> = grad.abs()?.sum(1)?.to_vec1()?;
+    let own: Vec<u32> = (0u32..).zip(sizes).filter(|(_, size)| *size != 0.0).map(|(row, _)| row).collect();
+    let (mut rows, _) = world.gather_numbers(&own)?;
+    rows.sort_unstable();
+    rows.dedup();
+    let zeros = grad.zeros_like()?;
+    if rows.is_empty() {
+        return Ok(zeros);
+    }
+    let index = Tensor::from_slice(&rows, rows.len(), grad.device())?;
+    let sum = world.begin_sum(grad.index_select(&index, 0)?.flatten_all()?)?.wait()?;
+    Ok(zeros.index_add(&index, &sum.reshape((rows.len(), width))?, 0)?)
 }
 
 /// Token embeddings: large, and of a step's texts only some rows have a gradient.
@@ -198,4 +222,24 @@ pub(super) fn check_same_weights(world: &dyn Collective, params: &Params) -> Res
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::dist::Single;
+
+    #[test]
+    fn a_table_s_gradient_is_summed_by_its_rows_where_it_is() {
+        let mut numbers = vec![0f32; 15];
+        (numbers[4], numbers[14]) = (2.0, f32::NAN);
+        let grad = Tensor::from_vec(numbers.clone(), (5, 3), &Device::Cpu).unwrap();
+        let sum = sum_where_it_is(&Single, &grad).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(sum[..14], numbers[..14]);
+        assert!(sum[14].is_nan(), "what is not a number is not lost");
+        let zeros = grad.zeros_like().unwrap();
+        assert_eq!(sum_where_it_is(&Single, &zeros).unwrap().dims(), [5, 3]);
+    }
 }

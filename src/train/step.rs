@@ -184,14 +184,14 @@ impl TrainStep<'_> {
 
     /// image_features of a batch, (pairs, embed_dim).
     fn images(&self, model: &ClipModel, batch: &Batch) -> Result<Value> {
-        let numbers = batch.images.numbers();
-        if let Images::Features(_) = batch.images {
-            let x = Tensor::from_vec(numbers, ((), self.config.vision.width()), self.device)?;
+        if let Images::Features(numbers) = &batch.images {
+            let width = self.config.vision.width();
+            let x = batch.images.to_tensor((numbers.len() / width, width), self.device)?;
             let frozen = self.frozen.context("image features of frozen layers, and nothing is frozen")?;
             return Ok(model.image_features_above(x, frozen.image())?);
         }
         let size = self.config.vision.image_size();
-        let pixel_values = Tensor::from_vec(numbers, (batch.pairs, 3, size, size), self.device)?;
+        let pixel_values = batch.images.to_tensor((batch.pairs, 3, size, size), self.device)?;
         Ok(model.image_features(&pixel_values)?)
     }
 

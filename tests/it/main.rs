@@ -25,6 +25,7 @@ mod ops;
 mod precision;
 mod prepare;
 mod privacy;
+mod prove;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod retrieval;

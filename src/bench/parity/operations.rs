@@ -9,8 +9,8 @@ use crate::ops::{self, AdamwStep, Contrastive, Gradient, Tape, Value};
 
 /// As a share of the largest number: sums in f32 in another order, and exponentials of another library.
 const F32: f64 = 3e-5;
-/// Operands rounded to 8 bits, in up to three products one after the other.
-const BF16: f64 = 3e-2;
+/// Operands rounded to 8 bits, in sums of which much cancels out.
+const BF16: f64 = 8e-2;
 
 /// Values and gradients of every operation; f32 and, of those with products, bf16.
 ///

@@ -2,8 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
+use super::fresh;
 use super::launch::{Arg, launch, over};
-use super::zeros;
 use crate::ops::segments::Segments;
 use crate::ops::spec::Attention;
 use crate::ops::tape::Value;
@@ -77,19 +77,19 @@ impl Call {
 
     /// The output, and log Σ exp of each query's scores, (query rows, heads).
     fn forward(&self) -> Result<(Tensor, Tensor)> {
-        let out = zeros(&self.q, self.q.shape())?;
-        let log_sums = zeros(&self.q, (self.q.dim(0)?, self.heads))?;
+        let out = fresh(&self.q, self.q.shape())?;
+        let log_sums = fresh(&self.q, (self.q.dim(0)?, self.heads))?;
         self.launch("attention", self.most.0, &[&self.q, &self.k, &self.v, &out, &log_sums])?;
         Ok((out, log_sums))
     }
 
     fn backward(&self, out: &Tensor, log_sums: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
-        let delta = zeros(&self.q, log_sums.shape())?;
+        let delta = fresh(&self.q, log_sums.shape())?;
         let count = delta.elem_count();
         let args = [out, grad, &delta].map(Arg::Tensor);
         launch("attention_delta", over(count), &[&args[..], &[Arg::Count(count), Arg::Int(self.head_width)]].concat())?;
         let (dq, dk, dv) =
-            (zeros(&self.q, self.q.shape())?, zeros(&self.k, self.k.shape())?, zeros(&self.v, self.v.shape())?);
+            (fresh(&self.q, self.q.shape())?, fresh(&self.k, self.k.shape())?, fresh(&self.v, self.v.shape())?);
         let inputs = [&self.q, &self.k, &self.v, grad, log_sums, &delta];
         self.launch("attention_dq", self.most.0, &[&inputs[..], &[&dq]].concat())?;
         self.launch("attention_dkv", self.most.1, &[&inputs[..], &[&dk, &dv]].concat())?;

@@ -3,8 +3,8 @@
 
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
+use super::fresh;
 use super::launch::{Arg, launch, over};
-use super::zeros;
 use crate::ops::reference::SHORTEST;
 use crate::ops::spec::{Contrastive, ContrastiveOutput};
 
@@ -43,7 +43,7 @@ struct Unit {
 impl Unit {
     fn new(x: &Tensor) -> Result<Self> {
         let (count, width) = x.dims2()?;
-        let (x, rows, lengths) = (x.contiguous()?, zeros(x, (count, width))?, zeros(x, count)?);
+        let (x, rows, lengths) = (x.contiguous()?, fresh(x, (count, width))?, fresh(x, count)?);
         let args = [&x, &rows, &lengths].map(Arg::Tensor);
         let more = [Arg::Int(width), Arg::Float(f64::from(SHORTEST))];
         launch("unit_rows", (count, 1, 1), &[&args[..], &more].concat())?;
@@ -53,7 +53,7 @@ impl Unit {
     /// The gradient of the rows as they were, from that of the unit rows.
     fn backward(&self, grad: &Tensor) -> Result<Tensor> {
         let (count, width) = grad.dims2()?;
-        let (grad, dx) = (grad.contiguous()?, zeros(grad, (count, width))?);
+        let (grad, dx) = (grad.contiguous()?, fresh(grad, (count, width))?);
         let args = [&self.rows, &self.lengths, &grad, &dx].map(Arg::Tensor);
         let more = [Arg::Int(width), Arg::Float(f64::from(SHORTEST))];
         launch("unit_rows_dx", (count, 1, 1), &[&args[..], &more].concat())?;
@@ -64,7 +64,7 @@ impl Unit {
 /// Of each query (batch, 4): log Σ exp, smoothed loss, hard loss, whether it is right.
 fn direction(sims: &Tensor, (of_query, of_item): (usize, usize), options: &Contrastive) -> Result<Tensor> {
     let batch = sims.dim(0)?;
-    let out = zeros(sims, (batch, 4))?;
+    let out = fresh(sims, (batch, 4))?;
     let args = [
         Arg::Tensor(sims),
         Arg::Tensor(&out),
@@ -94,7 +94,7 @@ impl Op {
     fn of_similarities(&self, upstream: f32) -> Result<Tensor> {
         let batch = self.sims.dim(0)?;
         let directions = usize::from(self.rows.is_some()) + usize::from(self.columns.is_some());
-        let grad = zeros(&self.sims, (batch, batch))?;
+        let grad = fresh(&self.sims, (batch, batch))?;
         // A direction that is not asked for is not looked at.
         let some = |direction: &Option<Tensor>| direction.clone().unwrap_or_else(|| self.sims.clone());
         let (rows, columns) = (some(&self.rows), some(&self.columns));

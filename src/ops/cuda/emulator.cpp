@@ -2,7 +2,7 @@
 // test what the kernels and their launches compute; it says nothing of speed, nor of races between blocks.
 //
 // usage: emulator KERNEL FILE. FILE, little-endian: grid (3 × u32), count of arguments, then each as a kind (0 buffer, 1
-// int, 2 float, 3 count) and its value; a buffer is a count of 4-byte numbers and the numbers. It is written back with what
+// int, 2 float, 3 count) and its value; a buffer is a count of 4-byte words and the words. It is written back with what
 // the kernel left in the buffers.
 
 #include <barrier>
@@ -76,7 +76,9 @@ int main(int argc, char** argv) {
     std::map<std::string, Call> kernels{
         {"layer_norm", of(layer_norm)}, {"layer_norm_dx", of(layer_norm_dx)}, {"layer_norm_dw", of(layer_norm_dw)},
         {"sum_slabs", of(sum_slabs)}, {"activation", of(activation)}, {"activation_dx", of(activation_dx)},
-        {"adamw", of(adamw)}, {"unit_rows", of(unit_rows)}, {"unit_rows_dx", of(unit_rows_dx)},
+        {"squares", of(squares)}, {"squares_end", of(squares_end)}, {"finish_f32", of(finish_f32)},
+        {"finish_bf16", of(finish_bf16)}, {"column_sums", of(column_sums)}, {"add_rows", of(add_rows)},
+        {"pixels", of(pixels)}, {"adamw", of(adamw)}, {"unit_rows", of(unit_rows)}, {"unit_rows_dx", of(unit_rows_dx)},
         {"smoothed_rows", of(smoothed_rows)}, {"smoothed_rows_dx", of(smoothed_rows_dx)}, {"attention", of(attention)},
         {"attention_delta", of(attention_delta)}, {"attention_dq", of(attention_dq)}, {"attention_dkv", of(attention_dkv)},
     };

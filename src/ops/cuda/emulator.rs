@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candle_core::{DType, Result, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::launch::{Arg, Grid};
 use crate::ops::cpu;
@@ -45,11 +45,9 @@ pub(super) fn launch(kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<(
             Arg::Float(x) => [2, (*x as f32).to_bits()].into_iter().for_each(&mut word),
             Arg::Tensor(tensor) => {
                 assert!(tensor.is_contiguous(), "{kernel}: a tensor is not contiguous");
-                [0, tensor.elem_count() as u32].into_iter().for_each(&mut word);
-                match tensor.dtype() {
-                    DType::U32 => tensor.flatten_all()?.to_vec1::<u32>()?.into_iter().for_each(&mut word),
-                    _ => tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().for_each(|x| word(x.to_bits())),
-                }
+                let words = words(tensor)?;
+                [0, words.len() as u32].into_iter().for_each(&mut word);
+                words.into_iter().for_each(&mut word);
             }
         }
     }
@@ -58,13 +56,26 @@ pub(super) fn launch(kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<(
     assert!(status.success(), "{kernel}: {status}; 4 means arguments that do not fit");
     let left = std::fs::read(&file)?;
     std::fs::remove_file(&file)?;
-    let mut words = left.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four));
+    let mut left = left.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four));
     for arg in args {
         let Arg::Tensor(tensor) = arg else { continue };
-        let numbers: Vec<u32> = words.by_ref().take(tensor.elem_count()).collect();
+        let numbers: Vec<u32> = left.by_ref().take(words(tensor)?.len()).collect();
         if tensor.dtype() == DType::F32 {
             cpu::write(tensor, |to| to.iter_mut().zip(numbers).for_each(|(to, bits)| *to = f32::from_bits(bits)))?;
         }
     }
     Ok(())
+}
+
+/// The numbers as they lie in memory, in words of 4 bytes, with zeros after the last.
+fn words(tensor: &Tensor) -> Result<Vec<u32>> {
+    let flat = tensor.flatten_all()?;
+    let bytes: Vec<u8> = match tensor.dtype() {
+        DType::U32 => return flat.to_vec1(),
+        DType::F32 => return Ok(flat.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect()),
+        DType::BF16 => flat.to_vec1::<half::bf16>()?.into_iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::U8 => flat.to_vec1()?,
+        other => bail!("the emulator takes no {other:?}"),
+    };
+    Ok(bytes.chunks(4).map(|b| u32::from_le_bytes(std::array::from_fn(|i| b.get(i).copied().unwrap_or(0)))).collect())
 }

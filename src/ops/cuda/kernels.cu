@@ -39,6 +39,113 @@ __device__ float block_max(float value) {
     return parts[0];
 }
 
+// The same in 64 bits.
+__device__ double block_sum_double(double value) {
+    __shared__ double parts[THREADS];
+    __syncthreads();
+    parts[threadIdx.x] = value;
+    __syncthreads();
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
+        __syncthreads();
+    }
+    return parts[0];
+}
+
+// A number of 64 bits as two of 32; where it is not finite, so is the first.
+__device__ void store_double(float* pair, double value) {
+    pair[0] = (float)value;
+    pair[1] = (float)(value - (double)pair[0]);
+}
+
+// ---- sums of squares: of each block's share in `partial`, then of all in `sum`, as store_double has them
+
+extern "C" __global__ void squares(const float* x, float* partial, uint64 count) {
+    double sum = 0;
+    for (uint64 i = global_index(); i < count; i += (uint64)gridDim.x * THREADS) sum += (double)x[i] * x[i];
+    sum = block_sum_double(sum);
+    if (threadIdx.x == 0) store_double(partial + 2 * blockIdx.x, sum);
+}
+
+extern "C" __global__ void squares_end(const float* partial, float* sum, int blocks) {
+    double all = 0;
+    for (int i = threadIdx.x; i < blocks; i += THREADS) all += (double)partial[2 * i] + (double)partial[2 * i + 1];
+    all = block_sum_double(all);
+    if (threadIdx.x == 0) store_double(sum, all);
+}
+
+// ---- around products with weights
+
+typedef unsigned short bf16;
+
+__device__ float widened(float x) { return x; }
+__device__ float widened(bf16 bits) { return __int_as_float((uint32)bits << 16); }
+
+// out = product + bias + residual; of the last two either may be any tensor where it is not asked for. A block a row.
+template <class T> __device__ void finish_row(
+    const T* product, const float* bias, const float* residual, float* out, int width, int with_bias,
+    int with_residual) {
+    size_t at = (size_t)blockIdx.x * width;
+    for (int i = threadIdx.x; i < width; i += THREADS) {
+        float y = widened(product[at + i]);
+        if (with_bias) y += bias[i];
+        if (with_residual) y += residual[at + i];
+        out[at + i] = y;
+    }
+}
+
+extern "C" __global__ void finish_f32(
+    const float* product, const float* bias, const float* residual, float* out, int width, int with_bias,
+    int with_residual) {
+    finish_row(product, bias, residual, out, width, with_bias, with_residual);
+}
+
+extern "C" __global__ void finish_bf16(
+    const bf16* product, const float* bias, const float* residual, float* out, int width, int with_bias,
+    int with_residual) {
+    finish_row(product, bias, residual, out, width, with_bias, with_residual);
+}
+
+// Block (column tile, slab): sums over the slab's rows. partial: (slabs, width).
+extern "C" __global__ void column_sums(const float* x, float* partial, int rows, int width) {
+    int column = blockIdx.x * THREADS + threadIdx.x;
+    int slabs = gridDim.y, each = (rows + slabs - 1) / slabs;
+    int first = blockIdx.y * each, last = min(first + each, rows);
+    if (column >= width) return;
+    float sum = 0;
+    for (int row = first; row < last; row++) sum += x[(size_t)row * width + column];
+    partial[(size_t)blockIdx.y * width + column] = sum;
+}
+
+// ---- rows of a table: row destinations[b] of `sum` gets what stands in the rows order[starts[b]..starts[b + 1]] of
+// `grad`, in that order. Block (destination, column tile).
+
+extern "C" __global__ void add_rows(
+    float* sum, const float* grad, const uint32* order, const uint32* destinations, const uint32* starts, int width) {
+    int column = blockIdx.y * THREADS + threadIdx.x;
+    if (column >= width) return;
+    size_t at = (size_t)destinations[blockIdx.x] * width + column;
+    float total = sum[at];
+    for (uint32 i = starts[blockIdx.x]; i < starts[blockIdx.x + 1]; i++)
+        total += grad[(size_t)order[i] * width + column];
+    sum[at] = total;
+}
+
+// ---- images: bytes (images, height · width, channels) to numbers (images, 3, height · width), through a table of 256
+// for each image and colour. Block (pixel tile, image).
+
+extern "C" __global__ void pixels(
+    const unsigned char* bytes, const float* tables, float* out, int pixels_each, int channels) {
+    int pixel = blockIdx.x * THREADS + threadIdx.x;
+    if (pixel >= pixels_each) return;
+    size_t image = blockIdx.y;
+    const unsigned char* at = bytes + (image * pixels_each + pixel) * channels;
+    for (int colour = 0; colour < 3; colour++) {
+        int byte = at[channels == 3 ? colour : 0];
+        out[(image * 3 + colour) * pixels_each + pixel] = tables[(image * 3 + colour) * 256 + byte];
+    }
+}
+
 // ---- layer norm: a block a row
 
 extern "C" __global__ void layer_norm(

@@ -148,6 +148,8 @@ pub(super) fn open() -> Result<(), String> {
 }
 
 fn open_all() -> Result<(), String> {
+    // Has the linker take the functions that stay closed from here as well.
+    std::hint::black_box(quantised::library().table);
     let version = env!("REPORTCLIP_CUDA");
     driver::library().open("libcuda.so.1").map_err(|why| format!("no NVIDIA driver: {why}"))?;
     for (library, name) in

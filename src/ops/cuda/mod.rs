@@ -11,6 +11,8 @@ mod launch;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod libraries;
+mod linear;
+mod rows;
 
 use candle_core::{D, DType, Result, Tensor, Var};
 
@@ -21,6 +23,9 @@ use launch::{Arg, THREADS, launch, over};
 pub(super) use attention::{attention, fits};
 pub(super) use contrastive::contrastive;
 pub use device::{GpuMemory, gpu_count, gpu_memory, open_gpu};
+pub(super) use linear::{column_sums, finish, squares};
+pub(super) use rows::add_rows;
+pub use rows::pixels;
 
 /// Whether the kernels can take this tensor.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
@@ -31,20 +36,30 @@ fn zeros(like: &Tensor, shape: impl Into<candle_core::Shape>) -> Result<Tensor> 
     Tensor::zeros(shape, DType::F32, like.device())
 }
 
+/// Memory for what a kernel writes from end to end.
+#[allow(unsafe_code)]
+fn fresh(like: &Tensor, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+    if !like.device().is_cuda() {
+        return zeros(like, shape);
+    }
+    // SAFETY: f32 of any bits is a number, and nobody looks before the kernel has written.
+    unsafe { Tensor::empty(shape, DType::F32, like.device()) }
+}
+
 /// [`super::layer_norm`].
 pub(super) fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> Result<Value> {
     let inputs = [x, weight, bias];
     let (xs, w, b) = (x.tensor().contiguous()?, weight.tensor().contiguous()?, bias.tensor().contiguous()?);
     let width = xs.dim(D::Minus1)?;
     let rows = xs.elem_count() / width;
-    let (y, stats) = (zeros(&xs, xs.shape())?, zeros(&xs, (rows, 2))?);
+    let (y, stats) = (fresh(&xs, xs.shape())?, fresh(&xs, (rows, 2))?);
     let args = [&xs, &w, &b, &y, &stats].map(Arg::Tensor);
     launch("layer_norm", (rows, 1, 1), &[&args[..], &[Arg::Int(width), Arg::Float(eps)]].concat())?;
     let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
     Ok(Value::record(y, &inputs, move |grad| {
         let grad = grad.contiguous()?;
         if x.wants_grad() {
-            let dx = zeros(&xs, xs.shape())?;
+            let dx = fresh(&xs, xs.shape())?;
             let args = [&xs, &w, &stats, &grad, &dx].map(Arg::Tensor);
             launch("layer_norm_dx", (rows, 1, 1), &[&args[..], &[Arg::Int(width)]].concat())?;
             x.add_grad(dx)?;
@@ -52,7 +67,7 @@ pub(super) fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> R
         if weight.wants_grad() || bias.wants_grad() {
             // Enough blocks to fill a GPU; each sums its rows in order.
             let slabs = rows.div_ceil(64).clamp(1, 128);
-            let (partial, sums) = (zeros(&xs, (slabs, 2, width))?, zeros(&xs, (2, width))?);
+            let (partial, sums) = (fresh(&xs, (slabs, 2, width))?, fresh(&xs, (2, width))?);
             let args = [&xs, &stats, &grad, &partial].map(Arg::Tensor);
             let grid = (width.div_ceil(THREADS), slabs, 1);
             launch("layer_norm_dw", grid, &[&args[..], &[Arg::Int(rows), Arg::Int(width)]].concat())?;
@@ -77,12 +92,12 @@ pub(super) fn activation_number(kind: Activation) -> Option<usize> {
 /// [`Activation::apply`] of the activation of this number.
 pub(super) fn activation(x: &Value, kind: usize) -> Result<Value> {
     let xs = x.tensor().contiguous()?;
-    let (count, y) = (xs.elem_count(), zeros(&xs, xs.shape())?);
+    let (count, y) = (xs.elem_count(), fresh(&xs, xs.shape())?);
     launch("activation", over(count), &[Arg::Tensor(&xs), Arg::Tensor(&y), Arg::Count(count), Arg::Int(kind)])?;
     let inputs = [x];
     let x = x.clone();
     Ok(Value::record(y, &inputs, move |grad| {
-        let (grad, dx) = (grad.contiguous()?, zeros(&xs, xs.shape())?);
+        let (grad, dx) = (grad.contiguous()?, fresh(&xs, xs.shape())?);
         let args = [&xs, &grad, &dx].map(Arg::Tensor);
         launch("activation_dx", over(count), &[&args[..], &[Arg::Count(count), Arg::Int(kind)]].concat())?;
         x.add_grad(dx)
@@ -213,6 +228,84 @@ mod tests {
         adamw_step(&p2, &Gradient::Dense(grad), &m2, &v2, &step).unwrap();
         for (what, a, b) in [("p", p, p2), ("m", m, m2), ("v", v, v2)] {
             assert_close(what, a.as_tensor(), b.as_tensor(), 1e-6);
+        }
+    }
+
+    #[test]
+    fn what_stands_around_products_is_added() {
+        if !is_there() {
+            return;
+        }
+        for (rows, width) in [(1, 1), (3, 130), (7, 257)] {
+            let (product, bias, residual) =
+                (random(&[rows, width], 30), random(&[width], 31), random(&[rows, width], 32));
+            let halves = product.to_dtype(DType::BF16).unwrap();
+            let widened = halves.to_dtype(DType::F32).unwrap();
+            let with_bias = product.broadcast_add(&bias).unwrap();
+            for (what, got, expected) in [
+                ("bias", finish(&product, Some(&bias), None), with_bias.clone()),
+                ("residual", finish(&product, None, Some(&residual)), (&product + &residual).unwrap()),
+                ("both", finish(&product, Some(&bias), Some(&residual)), (with_bias + &residual).unwrap()),
+                ("bf16", finish(&halves, Some(&bias), None), widened.broadcast_add(&bias).unwrap()),
+                ("bf16 alone", finish(&halves, None, None), widened),
+            ] {
+                assert_close(&format!("{what} {rows} × {width}"), &got.unwrap(), &expected, 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn sums_over_rows_and_of_squares() {
+        if !is_there() {
+            return;
+        }
+        for (rows, width) in [(1, 1), (3, 130), (200, 7)] {
+            let x = random(&[rows, width], 33);
+            assert_close("column sums", &column_sums(&x).unwrap(), &x.sum(0).unwrap(), 1e-6);
+        }
+        let sum = |x: &Tensor| squares(x).unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).sum::<f64>();
+        for count in [1, 127, 40_001] {
+            let x = random(&[count], 34);
+            let exact: f64 = x.to_vec1::<f32>().unwrap().iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+            assert!((sum(&x) - exact).abs() <= 1e-13 * exact, "{count}: {} and {exact}", sum(&x));
+        }
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let x = Tensor::new(&[1.0, bad, 2.0], &Device::Cpu).unwrap();
+            assert!(!squares(&x).unwrap().to_vec1::<f32>().unwrap()[0].is_finite(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rows_are_added_in_order() {
+        if !is_there() {
+            return;
+        }
+        for (count, width, rows) in [(4, 3, vec![2, 0, 2]), (9, 130, vec![8, 8, 1, 0, 8, 3, 1]), (1, 1, vec![0])] {
+            let (sum, grad) = (random(&[count, width], 35), random(&[rows.len(), width], 36));
+            let index = Tensor::new(rows.as_slice(), &Device::Cpu).unwrap();
+            let expected = sum.index_add(&index, &grad, 0).unwrap();
+            add_rows(&sum, &rows, &grad).unwrap();
+            assert_close(&format!("{rows:?}"), &sum, &expected, 0.0);
+        }
+    }
+
+    #[test]
+    fn bytes_become_numbers_through_their_tables() {
+        if !is_there() {
+            return;
+        }
+        let tables = random(&[2, 3, 256], 37).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for channels in [1, 3] {
+            let each = 150;
+            let bytes: Vec<u8> = (0..2 * each * channels).map(|i| (i * 37 % 256) as u8).collect();
+            let got = pixels(&bytes, &tables, (2, channels), &Device::Cpu).unwrap();
+            assert_eq!(got.dims(), [2, 3, each]);
+            let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (i, number) in got.into_iter().enumerate() {
+                let (image, colour, pixel) = (i / each / 3, i / each % 3, i % each);
+                let byte = bytes[(image * each + pixel) * channels + if channels == 3 { colour } else { 0 }];
+                assert_eq!(number, tables[(image * 3 + colour) * 256 + usize::from(byte)], "{channels}: {i}");
+            }
         }
     }
 
