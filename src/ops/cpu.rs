@@ -170,7 +170,8 @@ pub(super) fn widened(x: Tensor) -> Result<Tensor> {
     if is_bf16(&x) { to_f32(&x) } else { Ok(x) }
 }
 
-/// The numbers rounded to bf16, in the type that they have.
+/// The numbers rounded to bf16, in the type that they have. By way of f32: the half crate cuts off the end of an f64
+/// before it rounds.
 pub(super) fn rounded(x: &Tensor) -> Result<Tensor> {
-    x.to_dtype(DType::BF16)?.to_dtype(x.dtype())
+    x.to_dtype(DType::F32)?.to_dtype(DType::BF16)?.to_dtype(DType::F32)?.to_dtype(x.dtype())
 }

@@ -91,9 +91,8 @@ fn affine_of_candle(
     products: DType,
 ) -> Result<Value> {
     let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
-    let own = x.tensor().dtype();
-    let on_cpu = x.tensor().device().is_cpu();
-    let operand = move |t: &Tensor| if on_cpu { t.to_dtype(products)?.to_dtype(own) } else { t.to_dtype(products) };
+    let rounds = products == DType::BF16 && x.tensor().device().is_cpu();
+    let operand = move |t: &Tensor| if rounds { cpu::rounded(t) } else { t.to_dtype(products) };
     let (xs, ws) = (operand(x.tensor())?, operand(weight.tensor())?);
     let y = around_product(xs.matmul(&ws.t()?)?, own, bias.map(Value::tensor), residual.map(Value::tensor))?;
     let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.cloned());

@@ -3,6 +3,7 @@
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
+use super::cpu;
 use super::segments::Segments;
 use super::spec::{Activation, Attention, Contrastive, ContrastiveOutput, Geometry, Maps, Rotary};
 
@@ -169,14 +170,13 @@ pub(super) fn conv2d(x: &Tensor, weight: &Tensor, rounds: bool, shape: &Geometry
 
 /// `x` rounded to bf16, as a product in that type reads it; the gradient passes as it is.
 pub(super) fn operand(x: &Tensor) -> Result<Tensor> {
-    let rounded = x.detach().to_dtype(DType::BF16)?.to_dtype(x.dtype())?;
-    rounded + (x - x.detach())?
+    cpu::rounded(&x.detach())? + (x - x.detach())?
 }
 
 /// `x`, whose gradient is rounded to bf16: that of a product in that type, where it is an operand of the next two.
 pub(super) fn with_rounded_gradient(x: &Tensor) -> Result<Tensor> {
-    // Both conversions round the gradient on its way back.
-    let rounded = x.to_dtype(DType::BF16)?.to_dtype(x.dtype())?;
+    // The conversions round the gradient on its way back.
+    let rounded = cpu::rounded(x)?;
     (&rounded - rounded.detach())? + x.detach()
 }
 
