@@ -1,7 +1,7 @@
 //! Products in bf16. The reference is the same model in f64 without kernels, where the operands of every product are
 //! rounded to bf16 as the kernels round them: what is left between the two is rounding in f32, and a number here and
-//! there that f32 and f64 round to different neighbours. Figures behind tolerances are what was measured, times four or
-//! so.
+//! there that f32 and f64 round to different neighbours. Measured on an EPYC (AVX2, emulated): towers at best within 4e-6,
+//! most within 1e-7; objectives within 5e-7.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -375,7 +375,7 @@ fn every_tower_agrees_with_f64_on_rounded_operands_and_with_f32() {
                 break;
             }
         }
-        assert!(best[0].max(best[1]) < 2e-4, "{}: image and text sides are off by {best:?} at best", model.name);
+        assert!(best[0].max(best[1]) < 2e-5, "{}: image and text sides are off by {best:?} at best", model.name);
     }
 }
 
