@@ -91,6 +91,7 @@ fn affine_of_candle(
     products: DType,
 ) -> Result<Value> {
     let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
+    let own = x.tensor().dtype();
     let rounds = products == DType::BF16 && x.tensor().device().is_cpu();
     let operand = move |t: &Tensor| if rounds { cpu::rounded(t) } else { t.to_dtype(products) };
     let (xs, ws) = (operand(x.tensor())?, operand(weight.tensor())?);
