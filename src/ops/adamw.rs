@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::cpu;
 use super::cuda;
-use super::gradient::{Gradient, SQUARES_BLOCK, Squares};
+use super::gradient::{Gradient, SQUARES_BLOCK, SquaredSum, Squares};
 use super::simd::vectorised;
 use super::spec::{AdamwStep, Factors, corrections};
 
@@ -26,13 +26,13 @@ pub fn adamw_step(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwSt
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn measured_adamw_step(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwStep) -> Result<f64> {
+pub fn measured_adamw_step(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwStep) -> Result<SquaredSum> {
     check(param, grad, m, v)?;
     if !cpu::has_kernels(param) {
-        let squares = grad.squared_sum()?;
+        let squares = grad.begin_squared_sum()?;
         return elsewhere(param, grad, m, v, step).map(|()| squares);
     }
-    on_cpu(param, grad, m, v, step)
+    on_cpu(param, grad, m, v, step).map(SquaredSum::Known)
 }
 
 fn check(param: &Var, grad: &Gradient, m: &Var, v: &Var) -> Result<()> {

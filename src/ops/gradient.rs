@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::cpu;
+use super::cuda;
 use super::simd::vectorised;
 
 /// The gradient of a weight.
@@ -140,6 +141,17 @@ impl Gradient {
             Self::Rows(rows) => Ok(squared_sum_of(&rows.values)),
         }
     }
+
+    /// [`Self::squared_sum`] without waiting for it.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn begin_squared_sum(&self) -> Result<SquaredSum> {
+        match self {
+            Self::Dense(grad) => begin_squared_sum(grad),
+            Self::Rows(_) => self.squared_sum().map(SquaredSum::Known),
+        }
+    }
 }
 
 /// Sum of squares of all numbers, added in f64 in an order that does not depend on the number of threads.
@@ -147,11 +159,58 @@ impl Gradient {
 /// # Errors
 /// Whatever the device reports.
 pub fn squared_sum(x: &Tensor) -> Result<f64> {
+    begin_squared_sum(x)?.read()
+}
+
+fn begin_squared_sum(x: &Tensor) -> Result<SquaredSum> {
+    if cuda::has_kernels(x) {
+        return cuda::squares(x).map(SquaredSum::Waiting);
+    }
     if !cpu::has_kernels(x) {
-        return x.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar();
+        return x.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar().map(SquaredSum::Known);
     }
     let x = x.contiguous()?;
-    Ok(squared_sum_of(&cpu::read(&x)?))
+    Ok(SquaredSum::Known(squared_sum_of(&cpu::read(&x)?)))
+}
+
+/// A sum of squares.
+#[derive(Clone, Debug)]
+pub enum SquaredSum {
+    /// It is there.
+    Known(f64),
+    /// A GPU works it out while the program goes on: two f32 that add up to it in f64; the first is not finite where it
+    /// is not.
+    Waiting(Tensor),
+}
+
+impl SquaredSum {
+    /// The sum.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn read(&self) -> Result<f64> {
+        Ok(Self::read_all([self])?.into_iter().sum())
+    }
+
+    /// All of them; the GPU is waited for once.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn read_all<'a>(sums: impl IntoIterator<Item = &'a Self>) -> Result<Vec<f64>> {
+        let sums: Vec<&Self> = sums.into_iter().collect();
+        let waiting = sums.iter().filter_map(|sum| if let Self::Waiting(pair) = sum { Some(pair) } else { None });
+        let waiting: Vec<&Tensor> = waiting.collect();
+        let pairs = if waiting.is_empty() { Vec::new() } else { Tensor::cat(&waiting, 0)?.to_vec1::<f32>()? };
+        let mut pairs = pairs.as_chunks::<2>().0.iter().map(|&[high, low]| {
+            // Of what is infinite the rest is not a number, which says no less.
+            f64::from(high) + f64::from(low)
+        });
+        let number = |sum: &Self| match sum {
+            Self::Known(sum) => *sum,
+            Self::Waiting(_) => pairs.next().unwrap_or(f64::NAN),
+        };
+        Ok(sums.into_iter().map(number).collect())
+    }
 }
 
 /// Numbers whose squares are added up by one task.
@@ -191,5 +250,21 @@ impl Squares {
     #[inline(always)]
     pub fn sum(&self) -> f64 {
         self.lanes.iter().sum::<f64>() + self.rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_squares_are_read_together_in_their_order() {
+        let waiting = |pair: [f32; 2]| SquaredSum::Waiting(Tensor::new(&pair, &Device::Cpu).unwrap());
+        let sums = [SquaredSum::Known(1.5), waiting([3.0, 0.25]), SquaredSum::Known(0.0), waiting([7.0, -0.5])];
+        assert_eq!(SquaredSum::read_all(&sums).unwrap(), [1.5, 3.25, 0.0, 6.5]);
+        assert!(!waiting([f32::INFINITY, f32::NAN]).read().unwrap().is_finite());
+        let grad = Gradient::Dense(Tensor::new(&[3f32, -4.0], &Device::Cpu).unwrap());
+        assert_eq!(grad.begin_squared_sum().unwrap().read().unwrap(), grad.squared_sum().unwrap());
+        assert_eq!(grad.squared_sum().unwrap(), 25.0);
     }
 }

@@ -45,7 +45,7 @@ pub use contrastive::contrastive;
 pub use conv::Conv2d;
 pub use cuda::{GpuMemory, gpu_count, gpu_memory, open_gpu, pixels};
 pub use gemm::{Bf16Kernel, Bf16Support, MatmulKernel, bf16_support};
-pub use gradient::{Gradient, RowGradient, squared_sum};
+pub use gradient::{Gradient, RowGradient, SquaredSum, squared_sum};
 pub use layer_norm::{layer_norm, layer_norm_operand};
 pub use linear::{activated_linear_residual, linear, linear_no_bias, linear_operand, linear_residual};
 pub use maps::{avg_pool, depthwise_conv, max_pool, mean_rows};

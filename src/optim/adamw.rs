@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::model::{Depth, MAX_LOGIT_SCALE, Param, Params, Part};
 use crate::ops::profile;
-use crate::ops::{AdamwStep, Gradient, adamw_step, measured_adamw_step};
+use crate::ops::{AdamwStep, Gradient, SquaredSum, adamw_step, measured_adamw_step};
 
 /// Gradients by weight name.
 pub type Gradients = BTreeMap<String, Gradient>;
@@ -49,6 +49,8 @@ pub struct AdamW {
     starts: BTreeMap<String, i32>,
     /// `logit_scale` is kept at or below this.
     max_logit_scale: f32,
+    /// Sums of squares of this update's gradients.
+    measured: Vec<(String, SquaredSum)>,
 }
 
 /// Name of [`AdamW::max_logit_scale`] in a checkpoint: it is where the first run of a training began.
@@ -76,7 +78,7 @@ impl AdamW {
         let start = params.get("logit_scale").map(|p| p.var.to_device(&Device::Cpu)?.to_scalar::<f32>()).transpose()?;
         let max_logit_scale = start.unwrap_or(f32::NEG_INFINITY).max(MAX_LOGIT_SCALE as f32);
         let moments = moments.into_iter().collect();
-        Ok(Self { options, t: 0, moments, blocks, starts: BTreeMap::new(), max_logit_scale })
+        Ok(Self { options, t: 0, moments, blocks, starts: BTreeMap::new(), max_logit_scale, measured: Vec::new() })
     }
 
     /// Whether gradients are clipped by the norm of all together.
@@ -91,11 +93,8 @@ impl AdamW {
     /// A gradient that is not finite: names the first such weight. Nothing is changed then.
     pub fn step(&mut self, params: &Params, grads: &Gradients, lr_factor: f64) -> Result<f64> {
         let _timed = profile::enter_backward(profile::Part::Optimizer);
-        let mut total = 0.0;
-        for (name, grad) in grads {
-            total += finite(name, grad.squared_sum()?)?;
-        }
-        let norm = total.sqrt();
+        let sums = grads.iter().map(|(name, grad)| Ok((name.clone(), grad.begin_squared_sum()?)));
+        let norm = norm(&sums.collect::<Result<Vec<_>>>()?)?;
         let clip = self.options.clip_grad_norm;
         // As torch.nn.utils.clip_grad_norm_, which adds 1e-6.
         let grad_scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
@@ -132,18 +131,31 @@ impl AdamW {
     /// Begins an update whose weights come one by one through [`Self::apply`].
     pub fn start(&mut self) {
         self.t += 1;
+        self.measured.clear();
     }
 
-    /// Updates one weight, without clipping; returns the sum of squares of its gradient.
+    /// The norm of the gradients that came through [`Self::apply`] since [`Self::start`].
+    ///
+    /// # Errors
+    /// As there, where a GPU told of it only now.
+    pub fn finish(&mut self) -> Result<f64> {
+        norm(&std::mem::take(&mut self.measured))
+    }
+
+    /// Updates one weight, without clipping.
     ///
     /// # Errors
     /// A gradient that is not finite: the training is over, the weight is not finite either.
-    pub fn apply(&self, param: &Param, grad: &Gradient, lr_factor: f64) -> Result<f64> {
+    pub fn apply(&mut self, param: &Param, grad: &Gradient, lr_factor: f64) -> Result<()> {
         let _timed = profile::enter_backward(profile::Part::Optimizer);
         let (m, v) = self.moments(param)?;
         let squares = measured_adamw_step(&param.var, grad, m, v, &self.settings(param, lr_factor, 1.0))?;
         self.limit(param)?;
-        finite(&param.spec.name, squares)
+        if let SquaredSum::Known(squares) = squares {
+            finite(&param.spec.name, squares)?;
+        }
+        self.measured.push((param.spec.name.clone(), squares));
+        Ok(())
     }
 
     fn update(&self, param: &Param, grad: &Gradient, lr_factor: f64, grad_scale: f64) -> Result<()> {
@@ -210,6 +222,13 @@ impl AdamW {
         self.t = i32::try_from(t).context("too many updates")?;
         Ok(())
     }
+}
+
+/// The norm of all gradients together, from the sums of squares of each.
+fn norm(sums: &[(String, SquaredSum)]) -> Result<f64> {
+    let squares = SquaredSum::read_all(sums.iter().map(|(_, sum)| sum))?;
+    let all = sums.iter().zip(squares).map(|((name, _), squares)| finite(name, squares));
+    Ok(all.sum::<Result<f64>>()?.sqrt())
 }
 
 fn finite(name: &str, squares: f64) -> Result<f64> {

@@ -79,12 +79,10 @@ impl TrainStep<'_> {
             return Ok((loss, norm));
         }
         optimizer.start();
-        let mut squares = 0.0;
         let loss = self.backward(batches, &mut |number, grad| {
-            squares += optimizer.apply(self.params.numbered_param(number), &grad, lr_factor)?;
-            Ok(())
+            optimizer.apply(self.params.numbered_param(number), &grad, lr_factor)
         })?;
-        Ok((loss, squares.sqrt()))
+        Ok((loss, optimizer.finish()?))
     }
 
     /// Loss and gradients, by name, over all `batches` together.
