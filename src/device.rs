@@ -1,5 +1,7 @@
 //! Where tensors live: the choice and its reason.
 
+use std::sync::Mutex;
+
 use candle_core::Device;
 
 use crate::ops;
@@ -98,20 +100,30 @@ pub fn start_threads() {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
     let wanted = asked.unwrap_or(cores);
-    let mut threads = wanted.min(MOST_A_CORE * cores);
-    loop {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        // With one, this thread itself does the work.
-        let pool = if threads == 1 { pool.use_current_thread() } else { pool };
-        match pool.build_global() {
-            // Without a cause: there are threads already, as in a test that runs several commands.
-            Err(e) if threads > 1 && std::error::Error::source(&e).is_some() => threads /= 2,
-            _ => break,
-        }
-    }
+    let threads = possible_threads(wanted.min(MOST_A_CORE * cores));
+    // It fails where there are threads already, as in a test that runs several commands: they stay.
+    let _ = with_this_thread(threads).build_global();
     if threads < wanted {
         tracing::warn!("{threads} threads do the work, not {wanted} (RAYON_NUM_THREADS, {cores} cores, ulimit -u)");
     }
+}
+
+/// This thread is one of them: it works on what it hands out, instead of falling asleep and being woken for each of the
+/// thousands of loops of a step.
+fn with_this_thread(threads: usize) -> rayon::ThreadPoolBuilder {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread()
+}
+
+/// How many of `wanted` threads, this one among them, the system lets live at once.
+fn possible_threads(wanted: usize) -> usize {
+    let gate = Mutex::new(());
+    std::thread::scope(|scope| {
+        let closed = gate.lock();
+        let wait = || std::thread::Builder::new().spawn_scoped(scope, || drop(gate.lock())).is_ok();
+        let others = (1..wanted).take_while(|_| wait()).count();
+        drop(closed);
+        1 + others
+    })
 }
 
 /// Makes the CPU's kernels use this many threads. Call it before anything else does: the first use fixes the number.
@@ -121,8 +133,12 @@ pub fn start_threads() {
 pub fn use_threads(threads: usize) -> anyhow::Result<()> {
     crate::ops::bf16_support();
     anyhow::ensure!(threads > 0, "threads start at 1");
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    pool.map_err(|e| anyhow::anyhow!("cannot use {threads} threads: {e}"))
+    // A single one is a thread beside this one: loaders' threads would wait for this one, which waits for them.
+    let pool = match threads {
+        1 => rayon::ThreadPoolBuilder::new().num_threads(1),
+        _ => with_this_thread(threads),
+    };
+    pool.build_global().map_err(|e| anyhow::anyhow!("cannot use {threads} threads: {e}"))
 }
 
 #[cfg(test)]
