@@ -50,7 +50,7 @@ class Known(ClassifierMixin, BaseEstimator):
 def case(rng, rows, classes, alpha):
     draw = lambda n: rng.normal(size=(n, classes)) * 2
     logits, judged = draw(rows), draw(25)
-    targets = np.array([rng.choice(classes, p=np.exp(z / 2) / np.exp(z / 2).sum()) for z in logits])
+    targets = np.array([rng.choice(classes, p=np.exp(z) / np.exp(z).sum()) for z in logits])
     z, y, judged_z = torch.tensor(logits), torch.tensor(targets), torch.tensor(judged)
     found = {"logits": logits.tolist(), "targets": targets.tolist(), "judged": judged.tolist(), "alpha": alpha, "sets": {}}
     for name, score in SCORES.items():

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::table::pad;
 use crate::eval::{Abstained, ConformalReport, Figure, SelectiveFigures, UNSURE};
+
+/// `{:<26}` counts characters, and a character is a column in all that is printed here.
+pub(super) fn pad(text: &str, width: usize) -> String {
+    format!("{text:<width$}")
+}
 
 /// A share between 0 and 1, without these.
 pub(super) fn alpha(text: &str) -> Result<f64, String> {

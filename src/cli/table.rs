@@ -1,6 +1,6 @@
 //! Figures as tables for people.
 
-use super::sets_table;
+use super::sets_table::{self, pad};
 use crate::eval::{CalibrationReport, DirectionFigures, Figure, ProbeReport, RetrievalReport, ZeroShotReport};
 
 /// One row a figure and direction; one column a model, then chance.
@@ -166,11 +166,6 @@ fn text_to_image(report: &RetrievalReport) -> &DirectionFigures {
 fn header(models: &[(&str, &RetrievalReport)]) -> String {
     let names: String = models.iter().map(|(name, _)| pad(name, 26)).collect();
     format!("{:<24}{names}chance", "")
-}
-
-/// `{:<26}` counts characters, and a character is a column in all that is printed here.
-pub(super) fn pad(text: &str, width: usize) -> String {
-    format!("{text:<width$}")
 }
 
 fn number(value: f64, figure: &str) -> String {

@@ -38,11 +38,11 @@ pub(super) struct Args {
     /// Columns whose values get figures of their own
     #[arg(long, value_delimiter = ',', value_name = "COLUMN")]
     subgroup: Vec<String>,
-    /// Also sets of classes that leave out what is so in this share of patients to come at most (0.1: nine in ten hold it)
+    /// Also sets of classes that leave out what is so in this share of patients to come at most (0.1: 9 of 10 hold it)
     #[arg(long, value_name = "ALPHA", value_parser = sets_table::alpha)]
     conformal: Option<f64>,
-    /// Choose from which sureness on to answer, so that this share of the answers is right, on the split that is fitted on
-    /// (without one, on the rows that are judged), and keep it in the model's folder
+    /// Choose from which sureness on to answer, so that this share of the answers is right, on the split that is
+    /// fitted on (without one, on the rows that are judged), and keep it in the model's folder
     #[arg(long, value_name = "ACCURACY", value_parser = sets_table::alpha)]
     keep_abstention: Option<f64>,
     /// Answer "unsure" below the sureness that the model's folder keeps

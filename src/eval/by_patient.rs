@@ -1,5 +1,5 @@
-//! Figures as sums by patient, so that runs can be compared over seeds and patients together. Patients are numbers in the
-//! order of their first rows: nothing names them.
+//! Figures as sums by patient, so that runs can be compared over seeds and patients together. Patients are numbers in
+//! the order of their first rows: nothing names them.
 
 use std::collections::BTreeMap;
 

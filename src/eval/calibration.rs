@@ -83,7 +83,8 @@ impl Calibration {
     }
 }
 
-/// Classwise and debiased calibration error of predictions over the same classes, as they are or scaled; NaN without any.
+/// Classwise and debiased calibration error of predictions over the same classes, as they are or scaled; NaN without
+/// any.
 pub(super) fn finer_errors(predictions: &[&Prediction], scaled: bool) -> [f64; 2] {
     if predictions.is_empty() {
         return [f64::NAN; 2];

@@ -105,8 +105,8 @@ impl Classification {
         model.scores.by_patient()
     }
 
-    /// The threshold below which `model` is to be unsure, so that a share of `accuracy` of its answers is right: chosen on
-    /// the split that is fitted on, or where there is none on the one that is judged. Says on which.
+    /// The threshold below which `model` is to be unsure, so that a share of `accuracy` of its answers is right:
+    /// chosen on the split that is fitted on, or where there is none on the one that is judged. Says on which.
     ///
     /// # Errors
     /// No threshold reaches it.

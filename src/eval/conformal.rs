@@ -15,8 +15,8 @@ use crate::metrics::calibration::softmax;
 use crate::metrics::conformal::{Calibrator, Findings, Score, quantile, risk_threshold};
 
 impl Scores {
-    /// Sets that leave out what is so in a share of `alpha` at most, calibrated on `fit`, or each half of the patients on
-    /// the other half.
+    /// Sets that leave out what is so in a share of `alpha` at most, calibrated on `fit`, or each half of the
+    /// patients on the other half.
     pub(super) fn conformal(&self, alpha: f64, fit: Option<FittedOn>, options: &ZeroShotOptions) -> ConformalReport {
         let other = fit.map(|fit| fit.scores);
         let mut methods = Vec::new();
@@ -146,8 +146,8 @@ impl Scores {
     }
 }
 
-/// The smallest sets of reports that hold one that is right of an image, and of images that hold one of a report, by the
-/// softmax over the whole gallery, each half of the patients calibrated on the other half.
+/// The smallest sets of reports that hold one that is right of an image, and of images that hold one of a report, by
+/// the softmax over the whole gallery, each half of the patients calibrated on the other half.
 ///
 /// # Errors
 /// Whatever the device reports.

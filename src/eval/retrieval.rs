@@ -192,7 +192,8 @@ pub(super) fn matched(split: &EncodedSplit, options: &RetrievalOptions) -> Resul
 
 /// Each image with the reports of its batch, and each report with the images, over all rows in each of so many orders
 /// from a seed: the mean −ln probability of the own partner is the unsmoothed symmetric loss. Where rows are left over,
-/// the first of the order stand beside them, and are not asked a second time: every pair is matched among as many. With each whether it asks for a report.
+/// the first of the order stand beside them, and are not asked a second time: every pair is matched among as many.
+/// With each whether it asks for a report.
 fn matches(split: &EncodedSplit, batch_size: usize, (orders, seed): (usize, u64)) -> Result<Vec<(Prediction, bool)>> {
     let mut all = Vec::new();
     for number in 0..orders {

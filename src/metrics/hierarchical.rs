@@ -1,5 +1,5 @@
-//! Whether two settings differ by more than chance, where seeds and patients are both but a sample: seeds are drawn with
-//! replacement and, for both settings alike, patients.
+//! Whether two settings differ by more than chance, where seeds and patients are both but a sample: seeds are drawn
+//! with replacement and, for both settings alike, patients.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -47,8 +47,8 @@ fn variance(values: &[f64]) -> f64 {
     values.iter().map(|v| (v - middle).powi(2)).sum::<f64>() / (values.len() - 1) as f64
 }
 
-/// Compares the runs of two settings, an entry a seed, on the same patients. `None` below two seeds of either, below two
-/// patients, or without resamples.
+/// Compares the runs of two settings, an entry a seed, on the same patients. `None` below two seeds of either, below
+/// two patients, or without resamples.
 pub fn compare(
     ours: &[&PatientSums],
     theirs: &[&PatientSums],

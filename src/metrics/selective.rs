@@ -12,8 +12,8 @@ words!(
         /// That probability minus the second highest.
         Margin = "margin",
         /// The highest logit after their mean is taken off and they are divided by their length (2-norm): what Xia et
-        /// al. (arXiv 2403.14715) and Cattelan and Silva (arXiv 2305.15508) mend smoothed models with. Of two classes it
-        /// is always the same, and says nothing.
+        /// al. (arXiv 2403.14715) and Cattelan and Silva (arXiv 2305.15508) mend smoothed models with. Of two classes
+        /// it is always the same, and says nothing.
         NormalisedLogit = "normalised_logit",
         /// Minus the entropy of the probabilities.
         Entropy = "entropy",

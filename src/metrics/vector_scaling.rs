@@ -11,8 +11,8 @@ pub struct VectorScaling {
 }
 
 impl VectorScaling {
-    /// What makes Σ −ln of the targets' probabilities + ½ ‖what is changed‖² least, over `rows` of logits over `classes`
-    /// with their targets. Without the second term a class that no row has would go to infinity.
+    /// What makes Σ −ln of the targets' probabilities + ½ ‖what is changed‖² least, over `rows` of logits over
+    /// `classes` with their targets. Without the second term a class that no row has would go to infinity.
     pub fn fit(rows: &[(&[f64], usize)], classes: usize) -> Self {
         let objective = |flat: &[f64]| -> (f64, Vec<f64>) {
             let (factors, offsets) = flat.split_at(classes);

@@ -109,8 +109,8 @@ fn summary(runs: &[&Run]) -> Markup {
             }
             p.note {
                 "Best validation of each run, chosen on these same pairs, so its figures lean high. Intervals: 95 %, \
-                 bootstrap by patient. Loss by chance: ln of the batch. ECE if calibrated: what probabilities that mean \
-                 just what they say would show on as many pairs."
+                 bootstrap by patient. Loss by chance: ln of the batch. ECE if calibrated: what probabilities that \
+                 mean just what they say would show on as many pairs."
             }
         }
     }

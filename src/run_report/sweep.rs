@@ -40,6 +40,7 @@ pub(super) fn section(sweep: &Value) -> Markup {
 
 /// Which settings differ by more than chance.
 fn differences(rows: &Value) -> Markup {
+    const HEADINGS: [&str; 5] = ["setting", "figure", "difference", "p", "seeds it would take"];
     let rows = rows.as_array().map_or(&[][..], Vec::as_slice);
     let rows = &rows[..rows.len().min(MOST_ROWS)];
     let shown = |value: &Value| value.as_f64().map_or("–".into(), number);
@@ -47,7 +48,7 @@ fn differences(rows: &Value) -> Markup {
         @if let Some(first) = rows.first() {
             h3 { "Differences from " (first["against"].as_str().unwrap_or_default()) }
             table {
-                tr { @for heading in ["setting", "figure", "difference", "p", "seeds it would take"] { th { (heading) } } }
+                tr { @for heading in HEADINGS { th { (heading) } } }
                 @for row in rows {
                     tr {
                         td { (setting(row)) }

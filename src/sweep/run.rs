@@ -269,7 +269,8 @@ impl Sweep<'_> {
     fn save(&self, members: &[Member], table: &[SettingFigures], differences: &[Difference]) -> Result<()> {
         let records: Vec<_> = members.iter().map(Member::record).collect();
         let value = json!({"config": self.request.config.display().to_string(), "grid": self.request.grid,
-            "judged_on": self.evaluation.rows()[1..].to_vec(), "members": records, "table": table, "differences": differences});
+            "judged_on": self.evaluation.rows()[1..].to_vec(), "members": records, "table": table,
+            "differences": differences});
         replace_file(&self.folder.join("sweep.json"), &serde_json::to_vec_pretty(&value)?)
     }
 

@@ -47,8 +47,8 @@ pub struct SettingFigures {
 const SMOOTHING: &str = "loss.label_smoothing";
 
 /// Means by setting, in the order of their first member. Where label smoothing is swept, each setting stands there once
-/// more after temperature scaling, so that no ε alone has the benefit of it. Last, what figures are read against: chance,
-/// and the ECE that calibrated probabilities would show on as few predictions.
+/// more after temperature scaling, so that no ε alone has the benefit of it. Last, what figures are read against:
+/// chance, and the ECE that calibrated probabilities would show on as few predictions.
 pub fn table(members: &[Member]) -> Vec<SettingFigures> {
     let mut settings: Vec<&Setting> = Vec::new();
     for member in members {

@@ -28,8 +28,8 @@ pub(in crate::cli) struct Args {
     /// Language of the reports
     #[arg(long, value_enum, default_value = "english")]
     language: LanguageArg,
-    /// Share of the training reports that are exchanged among studies or wrong in part; columns noise and true_report then
-    /// tell which and what is right
+    /// Share of the training reports that are exchanged among studies or wrong in part; columns noise and true_report
+    /// then tell which and what is right
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     noise: f64,
 }

@@ -106,13 +106,16 @@ fn studies(options: &SynthOptions, number: u64) -> Vec<Study> {
     (1..=patient.studies).map(study).collect()
 }
 
-/// A report that is not right of study `study`, and what is the matter with it. Exchanged are those of seven patients in
-/// a row, each for the next: a patient does not depend on how many there are. One alone is wrong in part instead.
+/// Patients in a row whose reports are exchanged with each other.
+const EXCHANGE: u64 = 70;
+
+/// A report that is not right of study `study`, and what is the matter with it. Exchanged are those of [`EXCHANGE`]
+/// patients in a row, each for the next: a patient does not depend on how many there are. One alone is wrong in part.
 fn noisy(options: &SynthOptions, patient: &Patient, study: u64, noise: Noise) -> (Option<Noise>, String) {
     if noise == Noise::Swapped {
-        let first = patient.number / 7 * 7;
+        let first = patient.number / EXCHANGE * EXCHANGE;
         let mut swapped = Vec::new();
-        for other in (first..first + 7).map(|number| Patient::new(options.seed, number)) {
+        for other in (first..first + EXCHANGE).map(|number| Patient::new(options.seed, number)) {
             let of_other = (1..).zip(other.noise(options)).filter(|(_, noise)| *noise == Some(Noise::Swapped));
             swapped.extend(of_other.map(|(study, _)| (other.number, study)).collect::<Vec<_>>());
         }
