@@ -1,28 +1,61 @@
-//! Loops that the compiler turns into vector instructions, compiled once for every x86-64 and once for AVX2.
+//! Loops that the compiler turns into vector instructions, compiled once for every x86-64, once for AVX2 and once for
+//! AVX-512. All three give the same bits: nothing is contracted, and sums have lanes of their own.
 
-/// Defines a function whose body is compiled twice; the wider copy runs where the processor has AVX2 and FMA.
+/// Defines a function, safe or not, whose body is compiled three times; the widest copy that the processor has the
+/// features for runs.
 macro_rules! vectorised {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$doc:meta])* fn $($rest:tt)*) => {
+        $crate::ops::simd::vectorised!(@copies () $(#[$doc])* fn $($rest)*);
+    };
+    ($(#[$doc:meta])* unsafe fn $($rest:tt)*) => {
+        $crate::ops::simd::vectorised!(@copies (unsafe) $(#[$doc])* fn $($rest)*);
+    };
+    (@copies ($($unsafe:tt)?) $(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)?
+        $body:block
+    ) => {
         $(#[$doc])*
         #[allow(unsafe_code, clippy::too_many_arguments)]
-        pub(super) fn $name($($arg: $type),*) $(-> $ret)? {
+        pub(super) $($unsafe)? fn $name($($arg: $type),*) $(-> $ret)? {
             #[inline(always)]
-            fn body($($arg: $type),*) $(-> $ret)? $body
+            $($unsafe)? fn body($($arg: $type),*) $(-> $ret)? $body
+            // SAFETY, of the blocks below: the processor has the features that a copy is compiled for, as was just
+            // asked; whatever else the code asks for, the caller of an unsafe function has promised.
             #[cfg(target_arch = "x86_64")]
             {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                $($unsafe)? fn widest($($arg: $type),*) $(-> $ret)? { $($unsafe)? { body($($arg),*) } }
                 #[target_feature(enable = "avx2,fma")]
-                fn wide($($arg: $type),*) $(-> $ret)? { body($($arg),*) }
-                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                    // SAFETY: the processor has the features that `wide` is compiled for, as was just asked; the
-                    // code itself is safe Rust.
+                $($unsafe)? fn wide($($arg: $type),*) $(-> $ret)? { $($unsafe)? { body($($arg),*) } }
+                if $crate::ops::simd::has_avx512() {
+                    return unsafe { widest($($arg),*) };
+                }
+                if $crate::ops::simd::has_avx2() {
                     return unsafe { wide($($arg),*) };
                 }
             }
-            body($($arg),*)
+            $($unsafe)? { body($($arg),*) }
         }
     };
 }
 pub(super) use vectorised;
+
+/// Whether the processor, and the system, have what the copies for AVX2 need. The standard library asks once.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// The same of the copies for AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && has_avx2()
+}
 
 /// Sum of `f(0) … f(n - 1)` in eight running sums: a single one would wait for each addition. The order is fixed.
 #[inline(always)]
