@@ -144,8 +144,11 @@ vectorised! {
 }
 
 vectorised! {
-    /// `to` may be written as the layout says, by this task alone.
-    fn write_f32(to: *mut f32, layout: &Layout, into: Into, sums: &[f32], stride: usize) {
+    /// Writes sums, rows `stride` apart, from `to` on.
+    ///
+    /// # Safety
+    /// What the layout spans from `to` on may be written, and its numbers are this task's alone.
+    unsafe fn write_f32(to: *mut f32, layout: &Layout, into: Into, sums: &[f32], stride: usize) {
         for (i, line) in sums.chunks(stride).take(layout.rows).enumerate() {
             let line = &line[..layout.columns];
             // SAFETY: as promised.
@@ -173,8 +176,11 @@ vectorised! {
 }
 
 vectorised! {
-    /// `to` may be written as the layout says, by this task alone.
-    fn write_bf16(to: *mut bf16, layout: &Layout, sums: &[f32], stride: usize) {
+    /// Writes sums, rows `stride` apart, from `to` on.
+    ///
+    /// # Safety
+    /// What the layout spans from `to` on may be written, and its numbers are this task's alone.
+    unsafe fn write_bf16(to: *mut bf16, layout: &Layout, sums: &[f32], stride: usize) {
         for (i, line) in sums.chunks(stride).take(layout.rows).enumerate() {
             let line = &line[..layout.columns];
             // SAFETY: as promised.
