@@ -74,12 +74,13 @@ impl Layer {
                 add_piece(&residual[row * out + column..], piece);
             }
         };
+        let layout = Layout::plain(rows, out);
         let epilogue = Epilogue {
             bias: bias.as_deref(),
             then: if residual.is_some() { Some(&add) } else { None },
+            beside: residual.as_deref().map(|residual| layout.of(residual).into()),
             ..Epilogue::default()
         };
-        let layout = Layout::plain(rows, out);
         if narrow {
             let mut y = overwritten::<bf16>(rows * out);
             product_bf16(Output::Bf16(&mut y, layout), a.plain(), b, epilogue, Threads::All);
@@ -110,14 +111,14 @@ impl Layer {
     /// The gradient of what goes through an activation before the product.
     fn grad_before(&self, kind: Activation, grad: &Tensor) -> Result<Tensor> {
         let (factor, weight) = (operand::read(grad)?, operand::read(self.weight.tensor())?);
-        let before = operand::read(self.x.tensor())?;
-        let (before, slope) = (before.line(), activation::slope(kind));
+        let operand = operand::read(self.x.tensor())?;
+        let (before, slope) = (operand.line(), activation::slope(kind));
         let layout = Layout::plain(factor.rows(), weight.columns());
         let then = |row: usize, column: usize, piece: &mut [f32]| {
             slope(before, row * layout.columns + column, piece);
         };
         let mut dx = overwritten::<bf16>(layout.rows * layout.columns);
-        let epilogue = Epilogue { then: Some(&then), ..Epilogue::default() };
+        let epilogue = Epilogue { then: Some(&then), beside: Some(operand.plain()), ..Epilogue::default() };
         let b = backward_factor(&self.weight, &weight);
         product_bf16(Output::Bf16(&mut dx, layout), factor.plain(), b, epilogue, Threads::All);
         Tensor::from_vec(dx, (layout.rows, layout.columns), grad.device())

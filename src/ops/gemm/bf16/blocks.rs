@@ -36,6 +36,8 @@ const FEWEST_BLOCKS: usize = 8;
 thread_local! {
     static FOR_A: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
     static FOR_B: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// Kept, so that the small products of attention do not clear it each time.
+    static SUMS: RefCell<Sums> = const { RefCell::new(Sums([0.0; SIDE * SIDE])) };
 }
 
 /// What [`super::product_bf16`] does.
@@ -68,22 +70,25 @@ fn share_out<B: Blocks>(sink: &Sink, (a, b): (&[Line], &[Line]), lines: usize, t
     let worth = rows.min(most_rows) * columns / FEWEST_BLOCKS;
     let column_blocks = wanted.min(worth).max(1);
     let part = |i: usize, units: usize, blocks: usize| (i * units / blocks)..((i + 1) * units / blocks);
-    let task = |task: usize| {
+    let work = |task: usize, sums: &mut Sums| {
         let mut blocks = B::start();
-        let mut sums = Sums([0.0; SIDE * SIDE]);
         for j in part(task % column_blocks, columns, column_blocks) {
             for i in part(task / column_blocks, rows, row_blocks) {
-                blocks.block(&a[i * lines..(i + 1) * lines], &b[j * lines..(j + 1) * lines], &mut sums);
                 let (row, column) = (i * SIDE, j * SIDE);
                 let (rows, columns) = (SIDE.min(to.rows - row), SIDE.min(to.columns - column));
+                let part = Part { row, column, rows, columns };
+                sink.expect(&part);
+                blocks.block(&a[i * lines..(i + 1) * lines], &b[j * lines..(j + 1) * lines], sums);
                 #[allow(unsafe_code)]
                 // SAFETY: each task has blocks of its own.
                 unsafe {
-                    sink.write(&Part { row, column, rows, columns }, &mut sums.0, SIDE);
+                    sink.write(&part, &mut sums.0, SIDE);
                 }
             }
         }
     };
+    // Borrowed: a task waits for no other, so that its thread is given none meanwhile.
+    let task = |task: usize| SUMS.with_borrow_mut(|sums| work(task, sums));
     let tasks = row_blocks * column_blocks;
     match threads {
         Threads::All if tasks > 1 => (0..tasks).into_par_iter().with_max_len(1).for_each(task),

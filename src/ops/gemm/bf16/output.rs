@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::factor::Factor;
 use super::round;
 use crate::ops::gemm::operands::{Into, Layout};
 use crate::ops::simd::vectorised;
@@ -41,11 +42,14 @@ pub(in crate::ops) struct Epilogue<'a> {
     pub scale: f32,
     pub bias: Option<&'a [f32]>,
     pub then: Option<Then<'a>>,
+    /// What `then` reads at the places of the numbers it changes, of the output's shape: asked for ahead.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub beside: Option<Factor<'a>>,
 }
 
 impl Default for Epilogue<'_> {
     fn default() -> Self {
-        Self { scale: 1.0, bias: None, then: None }
+        Self { scale: 1.0, bias: None, then: None, beside: None }
     }
 }
 
@@ -82,6 +86,21 @@ impl<'a> Sink<'a> {
         self.layout
     }
 
+    /// Asks for what [`Self::write`] will touch of this part: each of its rows lies in other lines of memory, which would
+    /// be waited for one after the other.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn expect(&self, part: &Part) {
+        match self.to {
+            Numbers::F32(start, _) => expect(start, &self.layout, part),
+            Numbers::Bf16(start) => expect(start, &self.layout, part),
+        }
+        match &self.epilogue.beside {
+            Some(Factor::F32(matrix)) => expect(matrix.numbers.as_ptr(), &matrix.layout, part),
+            Some(Factor::Bf16(matrix)) => expect(matrix.numbers.as_ptr(), &matrix.layout, part),
+            Some(Factor::Packed(_)) | None => {}
+        }
+    }
+
     /// Finishes the sums of these rows and at most [`PIECE`] columns, which lie in `sums` from its start, rows `stride`
     /// apart, and writes them. What lay in `sums` is lost.
     ///
@@ -95,7 +114,7 @@ impl<'a> Sink<'a> {
         if rows == 0 || columns == 0 {
             return;
         }
-        let Epilogue { scale, bias, then } = self.epilogue;
+        let Epilogue { scale, bias, then, .. } = self.epilogue;
         let lines = Lines { rows, columns, stride };
         if scale != 1.0 || bias.is_some() {
             let bias = bias.map_or(&[0.0; PIECE][..columns], |bias| &bias[column..column + columns]);
@@ -126,6 +145,26 @@ pub(super) struct Part {
     pub column: usize,
     pub rows: usize,
     pub columns: usize,
+}
+
+/// Asks for the rows of a part, where a row's numbers lie together.
+#[cfg(target_arch = "x86_64")]
+fn expect<T>(start: *const T, layout: &Layout, part: &Part) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    if layout.column_stride != 1 || part.columns == 0 {
+        return;
+    }
+    for row in part.row..part.row + part.rows {
+        let row = start.wrapping_add(row * layout.row_stride + part.column);
+        // The last one too: rows need not start with a line.
+        for at in (0..part.columns).step_by(64 / size_of::<T>()).chain([part.columns - 1]) {
+            #[allow(unsafe_code)]
+            // SAFETY: a hint; whatever the address, nothing is read.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(at).cast());
+            }
+        }
+    }
 }
 
 /// How sums lie in their buffer.
