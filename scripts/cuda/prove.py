@@ -10,7 +10,6 @@ Exit status: 0 where every result is right, 1 where one is not.
 """
 import argparse
 import glob
-import importlib.util
 import json
 import os
 import platform
@@ -48,7 +47,7 @@ class Run:
         self.part, self.part_ends = 0, 0.0
         self.counts = {"ok": 0, "failed": 0, "skipped": 0}
         self.environment = dict(os.environ)
-        folders = library_folders() + [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p]
+        folders = library_folders(arguments.python) + [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p]
         self.environment["LD_LIBRARY_PATH"] = ":".join(dict.fromkeys(folders))
         # The driver keeps here what it translates for this GPU: all of it, for the next command.
         self.environment.setdefault("CUDA_CACHE_PATH", os.path.join(self.folder, "cache"))
@@ -147,14 +146,17 @@ def reason(status, err):
     return f"exit status {status}: {last[:300]}"
 
 
-def library_folders():
-    """Where CUDA's libraries may lie: PyTorch's wheels (without importing it), then CUDA's own folders."""
-    found = []
+def library_folders(python):
+    """Where CUDA's libraries may lie: the wheels of that interpreter's PyTorch (without importing it), then CUDA's own
+    folders."""
+    script = "import importlib.util as u; s = u.find_spec('torch'); print(*(s.submodule_search_locations if s else ()))"
     try:
-        spec = importlib.util.find_spec("torch")
-    except (ImportError, ValueError):
-        spec = None
-    for place in (spec.submodule_search_locations or [] if spec else []):
+        told = subprocess.run([python, "-c", script], capture_output=True, text=True, timeout=30)
+        places = told.stdout.split("\n")[0].split() if told.returncode == 0 else []
+    except (OSError, subprocess.TimeoutExpired):
+        places = []
+    found = []
+    for place in places:
         found += sorted(glob.glob(os.path.join(os.path.dirname(place), "nvidia", "*", "lib")), reverse=True)
         found.append(os.path.join(place, "lib"))
     found += sorted(glob.glob("/usr/local/cuda*/lib64"), reverse=True)
