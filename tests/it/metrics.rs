@@ -182,7 +182,8 @@ fn conformal_sets_are_those_of_torchcp_and_mapie() {
         let k = judged[0].len();
         for score in conformal::Score::ALL {
             let threshold = quantile(score, None);
-            close(&case["sets"][score.word()], "quantile", threshold, 1e-9);
+            // torchcp's penalty is an f32.
+            close(&case["sets"][score.word()], "quantile", threshold, 1e-7);
             assert_eq!(sets(score, &vec![threshold; k]), theirs(score.word()), "{} at {alpha}", score.word());
         }
         let lac = conformal::Score::Lac;
