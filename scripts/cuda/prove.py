@@ -280,7 +280,8 @@ def steps(run):
     if half is not None:
         resumed = losses("five more", "half", run.a.device, resume=True)
         compare("five steps, resumed: as ten at once", resumed, ours, 10)
-    bf16 = losses(f"ten steps in bf16 on {run.a.device}", "bf16", run.a.device, ['train.precision="bf16"'])
+    in_bf16 = ['train.precision="bf16"', "train.emulate_bf16=true"]
+    bf16 = losses(f"ten steps in bf16 on {run.a.device}", "bf16", run.a.device, in_bf16)
     if bf16 and ours:
         off = max(abs(a - b) / abs(b) for a, b in zip(bf16, ours))
         told = f"largest difference {off:.1e} of 1e-1"
