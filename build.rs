@@ -1,5 +1,5 @@
-//! Notes the source's revision, which run.json of every run holds (needs no git: reads its files where they are), and for
-//! the `cuda` feature compiles the kernels.
+//! Notes the source's revision, which run.json of every run holds (needs no git: reads its files where they are), and
+//! for the `cuda` feature compiles the kernels.
 #![allow(clippy::print_stdout)] // How a build script talks to Cargo.
 
 use std::ffi::OsString;
@@ -59,8 +59,8 @@ fn cuda() -> Result<(), String> {
     empty_libraries(&out)
 }
 
-/// What cudarc would have linked is opened when a GPU is asked for (src/ops/cuda/libraries.rs): the linker finds nothing
-/// under those names where no CUDA is installed.
+/// What cudarc would have linked is opened when a GPU is asked for (src/ops/cuda/libraries.rs): the linker finds
+/// nothing under those names where no CUDA is installed.
 fn empty_libraries(out: &Path) -> Result<(), String> {
     let folder = out.join("empty");
     std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;

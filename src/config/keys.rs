@@ -289,8 +289,8 @@ pub const KEYS: &[Key] = &[
         "train.precision",
         Kind::OneOf(Precision::WORDS),
         "\"f32\"",
-        "Operands of products, convolutions and attention; sums, weights, norms, residual stream and loss are f32. bf16 \
-         is for GPUs and for CPUs with AMX or AMD's AVX512-BF16; others stay in f32 and say so",
+        "Operands of products, convolutions and attention; sums, weights, norms, residual stream and loss are f32. \
+         bf16 is for GPUs and for CPUs with AMX or AMD's AVX512-BF16; others stay in f32 and say so",
     )
     .on_resume_with_other_figures(),
     key(

@@ -21,8 +21,8 @@ pub fn adamw_step(param: &Var, grad: &Gradient, m: &Var, v: &Var, step: &AdamwSt
     on_cpu(param, grad, m, v, step).map(drop)
 }
 
-/// [`adamw_step`], which also gives the sum of squares of `grad`, in the same pass where the device can; not finite where
-/// one of its numbers is not, and the weight then neither.
+/// [`adamw_step`], which also gives the sum of squares of `grad`, in the same pass where the device can; not finite
+/// where one of its numbers is not, and the weight then neither.
 ///
 /// # Errors
 /// Shapes that do not fit.

@@ -87,8 +87,8 @@ unsafe impl AnyBits for half::bf16 {
     const NAN: Self = half::bf16::NAN;
 }
 
-/// `n` numbers that the caller overwrites, all of them, before anything reads one. They are not cleared first, which one
-/// thread would do alone: until then they are whatever lay in that memory, in tests NaN.
+/// `n` numbers that the caller overwrites, all of them, before anything reads one. They are not cleared first, which
+/// one thread would do alone: until then they are whatever lay in that memory, in tests NaN.
 #[allow(unsafe_code)]
 pub(super) fn overwritten<T: AnyBits>(n: usize) -> Vec<T> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -1,6 +1,6 @@
-//! Seconds by operation, for who asks. Each thread has a clock, off unless started; the entry of each operation tells it
-//! whose time begins, and the tape whose backward pass. What is nested counts for itself alone, so the parts add up to
-//! all that passed.
+//! Seconds by operation, for who asks. Each thread has a clock, off unless started; the entry of each operation tells
+//! it whose time begins, and the tape whose backward pass. What is nested counts for itself alone, so the parts add up
+//! to all that passed.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -73,8 +73,8 @@ impl Clock {
     }
 }
 
-/// Starts this thread's clock from 0. On a GPU it waits at the start and end of each operation for all that was asked of
-/// the device.
+/// Starts this thread's clock from 0. On a GPU it waits at the start and end of each operation for all that was asked
+/// of the device.
 pub fn start(device: &Device) {
     let clock =
         Clock { device: device.clone(), now: (Part::Other, false), since: Instant::now(), spent: Spent::default() };

@@ -141,8 +141,8 @@ fn path(config: &Config, run: Option<&Path>, key: &str) -> PathBuf {
     folder.join(format!("{}.f32", &key[..16]))
 }
 
-/// Over all that the features depend on: the frozen layers' shape, type of products and weights, preprocessing, and what the images of
-/// the training rows hold.
+/// Over all that the features depend on: the frozen layers' shape, type of products and weights, preprocessing, and
+/// what the images of the training rows hold.
 fn key(layers: &str, params: &Params, dataset: &Dataset, images: &str) -> Result<String> {
     let mut print = ContentHash::default();
     print.field(env!("CARGO_PKG_VERSION"));

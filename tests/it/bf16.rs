@@ -1,7 +1,7 @@
 //! Products in bf16. The reference is the same model in f64 without kernels, where the operands of every product are
 //! rounded to bf16 as the kernels round them: what is left between the two is rounding in f32, and a number here and
-//! there that f32 and f64 round to different neighbours. Measured on an EPYC (AVX2, emulated): towers at best within 4e-6,
-//! most within 1e-7; objectives within 5e-7.
+//! there that f32 and f64 round to different neighbours. Measured on an EPYC (AVX2, emulated): towers at best within
+//! 4e-6, most within 1e-7; objectives within 5e-7.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -225,7 +225,8 @@ impl Model {
         Self { name, loaded, pixels: expected["pixel_values"].clone(), ids, noise: Rc::default() }
     }
 
-    /// Image and text features, and gradients of every trained weight of the towers and their projections, of those that
+    /// Image and text features, and gradients of every trained weight of the towers and their projections, of those
+    /// that
     /// `upstream` gives to the features.
     fn gradients(
         &self,

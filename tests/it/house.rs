@@ -33,8 +33,9 @@ const LAYERS: [&[&str]; 11] = [
     &["cli"],
     &["lib"],
 ];
-/// The optimizer goes by the parts of the model; JSON is read from files.
-const SIDEWAYS: [(&str, &str); 2] = [("optim", "model"), ("json", "fs")];
+/// The optimizer goes by the parts of the model; JSON is read from files; threads are started when the tile registers
+/// that kernels need have been asked for.
+const SIDEWAYS: [(&str, &str); 3] = [("optim", "model"), ("json", "fs"), ("device", "ops")];
 
 fn layer(module: &str) -> usize {
     LAYERS.iter().position(|l| l.contains(&module)).unwrap_or_else(|| panic!("{module} has no layer"))

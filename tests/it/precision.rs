@@ -1,5 +1,5 @@
-//! f32 or bf16, as users ask for it: what is chosen and told, that runs in either repeat and resume, that nothing of one
-//! is taken for the other's. bf16 is emulated where the processor has none, so that this runs everywhere.
+//! f32 or bf16, as users ask for it: what is chosen and told, that runs in either repeat and resume, that nothing of
+//! one is taken for the other's. bf16 is emulated where the processor has none, so that this runs everywhere.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;

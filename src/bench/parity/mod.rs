@@ -1,6 +1,6 @@
-//! Whether a device computes what it should: every operation against itself in f64, where no kernel has a part; every kind
-//! of model against what the library that published it gave. Where there is no GPU the CPU's kernels are judged the same
-//! way, which is how this is tested itself.
+//! Whether a device computes what it should: every operation against itself in f64, where no kernel has a part; every
+//! kind of model against what the library that published it gave. Where there is no GPU the CPU's kernels are judged
+//! the same way, which is how this is tested itself.
 
 mod models;
 mod operations;

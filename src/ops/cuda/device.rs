@@ -12,8 +12,8 @@ pub struct GpuMemory {
 }
 
 /// The GPU of this number, as everything here expects it. One stream for all threads: weights are uploaded by many, and
-/// what the others do later must come after. `several_streams`: sums over processes travel on a stream of their own, for
-/// which every tensor needs events that keep streams in order; without, nobody pays for them.
+/// what the others do later must come after. `several_streams`: sums over processes travel on a stream of their own,
+/// for which every tensor needs events that keep streams in order; without, nobody pays for them.
 ///
 /// # Errors
 /// CUDA's libraries are not there, or no such GPU.

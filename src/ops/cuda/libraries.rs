@@ -1,4 +1,5 @@
-//! CUDA's libraries, opened when a GPU is asked for: one program serves machines that have them and machines that do not.
+//! CUDA's libraries, opened when a GPU is asked for: one program serves machines that have them and machines that do
+//! not.
 //!
 //! candle has cudarc call them as linked libraries. The functions that it calls are defined here, so that the linker
 //! needs no library: each jumps to where its entry of a table points. That is the library's own function once [`open`]
@@ -111,8 +112,8 @@ library! { nccl, "reportclip_nccl", 3,
     ncclRedOpDestroy ncclReduce ncclReduceScatter ncclSend ncclGetErrorString
 }
 
-// candle's products of quantised weights, which nobody here calls: they stay closed, and neither their kernels nor CUDA's
-// runtime library is part of the program.
+// candle's products of quantised weights, which nobody here calls: they stay closed, and neither their kernels nor
+// CUDA's runtime library is part of the program.
 library! { quantised, "reportclip_quantised", 0,
     candle_launch_moe_align moe_gemm_wmma moe_gemm_gguf moe_gemm_gguf_prefill launch_mmvq_gguf_q4_0_bf16_plain
     launch_mmvq_gguf_q4_1_bf16_plain launch_mmvq_gguf_q5_0_bf16_plain launch_mmvq_gguf_q5_1_bf16_plain
@@ -157,8 +158,8 @@ fn open_all() -> Result<(), String> {
     {
         library.open(&name).map_err(|why| {
             format!(
-                "{why}; CUDA {version}'s libraries are wanted: put their folder into LD_LIBRARY_PATH (/usr/local/cuda/lib64, \
-                 or of PyTorch's wheels nvidia/cu{version}/lib)"
+                "{why}; CUDA {version}'s libraries are wanted: put their folder into LD_LIBRARY_PATH \
+                 (/usr/local/cuda/lib64, or of PyTorch's wheels nvidia/cu{version}/lib)"
             )
         })?;
     }

@@ -5,8 +5,8 @@ use candle_core::{Device, Result, Tensor};
 use super::fresh;
 use super::launch::{Arg, THREADS, launch};
 
-/// Adds row i of `grad` to row `rows[i]` of `sum`, in place: each row of the table by one block, its addends in the order
-/// in which they stand, so that the sum is the same every time.
+/// Adds row i of `grad` to row `rows[i]` of `sum`, in place: each row of the table by one block, its addends in the
+/// order in which they stand, so that the sum is the same every time.
 pub(in crate::ops) fn add_rows(sum: &Tensor, rows: &[u32], grad: &Tensor) -> Result<()> {
     let (grad, width) = (grad.contiguous()?, sum.dim(1)?);
     let mut order: Vec<u32> = (0..rows.len() as u32).collect();

@@ -86,8 +86,8 @@ impl<'a> Sink<'a> {
         self.layout
     }
 
-    /// Asks for what [`Self::write`] will touch of this part: each of its rows lies in other lines of memory, which would
-    /// be waited for one after the other.
+    /// Asks for what [`Self::write`] will touch of this part: each of its rows lies in other lines of memory, which
+    /// would be waited for one after the other.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn expect(&self, part: &Part) {
         match self.to {
