@@ -82,9 +82,9 @@ impl Worst {
     }
 
     fn see(&mut self, note: &str, difference: f64) {
-        // Also what is no number.
-        if !(difference <= self.difference) {
-            (self.difference, self.note) = (difference, note.to_string());
+        let worst = worse(self.difference, difference);
+        if worst.to_bits() != self.difference.to_bits() {
+            (self.difference, self.note) = (worst, note.to_string());
         }
     }
 }
@@ -103,6 +103,11 @@ fn finding(what: String, precision: &'static str, allowed: f64, worst: Result<Wo
     }
 }
 
+/// The larger; what is no number is larger than any.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a >= b { a } else { b }
+}
+
 fn numbers(x: &Tensor) -> candle_core::Result<Vec<f64>> {
     x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
 }
@@ -113,7 +118,7 @@ fn difference(ours: &Tensor, expected: &Tensor, floor: f64) -> Result<f64> {
     anyhow::ensure!(ours.dims() == expected.dims(), "shape {:?}, expected {:?}", ours.dims(), expected.dims());
     let (a, b) = (numbers(ours).context("reading the result")?, numbers(expected)?);
     let largest = b.iter().fold(0f64, |m, v| m.max(v.abs()));
-    let off = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0f64, |m, v| if v <= m { m } else { v });
+    let off = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, worse);
     Ok(if off == 0.0 { 0.0 } else { off / (largest + floor) })
 }
 
@@ -132,6 +137,7 @@ mod tests {
         let mut worst = Worst::new();
         worst.see("b", 0.5);
         worst.see("c", f64::NAN);
+        worst.see("d", 2.0);
         let found = finding("x".into(), "f32", 1.0, Ok(worst));
         assert!(!found.ok && found.note == "c" && found.difference.is_none(), "{found:?}");
     }
