@@ -7,10 +7,11 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device};
 
+use super::bench_lines::{spread, step_lines};
 use super::manifest_args::PrecisionArg;
 use super::parity::{self, ParityArgs};
 use super::{output, usage};
-use crate::bench::{self, DataBench, GpuFigures, LoaderBench, PartFigures, Spread, TrainStepBench};
+use crate::bench::{self, DataBench, LoaderBench, Spread, TrainStepBench};
 use crate::config::Precision;
 use crate::device;
 use crate::dist::{self, Collective};
@@ -289,38 +290,7 @@ fn train_step(args: &TrainStepArgs, started: Instant, world: &Rc<dyn Collective>
     if args.model.json {
         return print_json(figures, &products);
     }
-    output::print(&format!(
-        "step: {:.3} s (fastest {:.3}, slowest {:.3}; the first {:.3}), {:.2} pairs/s, {} MiB at most",
-        figures.median_step_s,
-        figures.min_step_s,
-        figures.max_step_s,
-        figures.first_step_s,
-        figures.samples_per_s,
-        figures.peak_rss_mib
-    ))?;
-    if let Some(parts) = &figures.profile {
-        output::print(&profile(parts, device.is_cuda()))?;
-    }
-    let Some(gpu) = &figures.gpu else { return Ok(()) };
-    let share = gpu.share_of_matmul.map_or(String::new(), |share| format!(", of which the step reaches {share:.2}"));
-    let GpuFigures { memory_mib: used, peak_memory_mib: peak, matmul_gflops: product, .. } = gpu;
-    output::print(&format!("GPU: {peak} MiB at most, {used} MiB in use; {product:.0} GFLOP/s in products{share}"))
-}
-
-/// A line for each part in which time passed.
-fn profile(parts: &[PartFigures], on_gpu: bool) -> String {
-    let waited = if on_gpu { ", each operation waited for" } else { "" };
-    let line = |name: &str, forward: f64, backward: f64| format!("{name:12} {forward:8.3} {backward:8.3}");
-    let some = parts.iter().filter(|p| p.forward_s + p.backward_s > 0.0);
-    let sum = |of: fn(&PartFigures) -> f64| parts.iter().map(of).sum::<f64>();
-    let mut lines = vec![format!("seconds a step{waited}:"), format!("{:12} {:>8} {:>8}", "", "forward", "backward")];
-    lines.extend(some.map(|p| line(p.part, p.forward_s, p.backward_s)));
-    lines.push(line("all", sum(|p| p.forward_s), sum(|p| p.backward_s)));
-    lines.join("\n")
-}
-
-fn spread(s: &Spread) -> String {
-    format!("{:.1} a second (slowest {:.1}, fastest {:.1})", s.median, s.min, s.max)
+    output::print(&step_lines(&figures, device.is_cuda()))
 }
 
 fn encode(EncodeArgs { model, steps }: &EncodeArgs) -> Result<()> {

@@ -4,6 +4,7 @@
 //! failure.
 
 mod bench;
+mod bench_lines;
 mod config;
 mod data;
 mod embed;

@@ -24,6 +24,7 @@ pub use written::Written;
 
 use std::path::Path;
 
+use crate::data::table::format_names;
 use crate::error::Problems;
 
 /// Reads a config file, applies `--set key=value` pairs in order, resolves and checks.
@@ -67,5 +68,6 @@ pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
 /// By its ending: read as TOML, each of its rows would be a mistake of its own.
 fn is_manifest(path: &Path) -> bool {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    ending.is_some_and(|ending| ["csv", "tsv", "jsonl", "parquet", "tar"].contains(&ending.as_str()))
+    let formats = format_names().to_lowercase();
+    ending.is_some_and(|ending| formats.split(", ").any(|format| format == ending))
 }

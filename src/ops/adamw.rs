@@ -5,9 +5,10 @@ use rayon::prelude::*;
 
 use super::cpu;
 use super::cuda;
-use super::gradient::{Gradient, SQUARES_BLOCK, SquaredSum, Squares};
+use super::gradient::Gradient;
 use super::simd::vectorised;
 use super::spec::{AdamwStep, Factors, corrections};
+use super::squares::{SQUARES_BLOCK, SquaredSum, Squares};
 
 /// Updates `param` and both moments in place. All tensors have one shape.
 ///

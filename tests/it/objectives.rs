@@ -142,12 +142,16 @@ fn a_sum_is_the_sum_and_a_batch_without_labels_is_nothing() {
 /// names one, but for the few places that mean a certain one.
 #[test]
 fn objectives_are_listed_in_the_table_alone() {
-    // (file, objective): the default of loss.kind, what the benchmark trains, what a message advises, a heading.
-    const MEANT: [(&str, &str); 4] = [
+    // (file, objective): the default of loss.kind, what the benchmark trains, what a message advises, a heading, what
+    // golden models were trained by, a family of figures.
+    const MEANT: [(&str, &str); 7] = [
         ("config/keys.rs", "clip"),
         ("bench/train_step.rs", "clip"),
         ("loss/likeness.rs", "clip"),
         ("cli/table.rs", "class"),
+        ("bench/parity/models.rs", "clip"),
+        ("bench/parity/models.rs", "siglip"),
+        ("sweep/evaluation.rs", "class"),
     ];
     // There the words are families of models.
     const OF_MODELS: [&str; 3] = ["model/", "data/", "session/"];
