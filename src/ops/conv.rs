@@ -254,7 +254,7 @@ fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry, bf16: bo
     if x.wants_grad() {
         x.update_grad(|before| {
             let dx = match before {
-                Some(before) => before.into_dense()?,
+                Some(before) => cpu::widened(before.into_dense()?)?,
                 None => x.tensor().zeros_like()?,
             };
             cpu::write(&dx, |dx| add(Some(dx)))?;

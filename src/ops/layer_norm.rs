@@ -121,7 +121,7 @@ fn backward(x: &Value, weight: &Value, bias: &Value, eps: f32, grad: &Tensor) ->
         // A block's residual has left its gradient there: one pass adds to it.
         x.update_grad(|before| {
             let dx = match before {
-                Some(before) => before.into_dense()?,
+                Some(before) => cpu::widened(before.into_dense()?)?,
                 None => x.tensor().zeros_like()?,
             };
             cpu::write(&dx, add_to)?;

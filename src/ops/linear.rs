@@ -237,7 +237,7 @@ fn add_product(value: &Value, a: Matrix, b: Matrix) -> Result<()> {
     let layout = Layout::plain(a.layout.rows, b.layout.columns);
     value.update_grad(|before| match before {
         Some(before) => {
-            let sum = before.into_dense()?;
+            let sum = cpu::widened(before.into_dense()?)?;
             cpu::write(&sum, |sum| product((sum, layout, Into::Onto), 1.0, a, b, Threads::All))?;
             Ok(Gradient::Dense(sum))
         }

@@ -159,6 +159,23 @@ fn every_operation_takes_what_is_kept_in_bf16() {
     });
 }
 
+/// The gradient of an activation before a product is the first to reach `x`, in bf16: what comes next adds to it.
+#[test]
+fn gradients_add_to_one_in_bf16() {
+    let maps = Maps { items: 2, height: 3, width: 4 };
+    let (x, square, row): (&[usize], &[usize], &[usize]) = (&[24, 6], &[6, 6], &[6]);
+    let end = |t: &[&Value], y: &Value| ops::activated_linear_residual(t[0], Activation::Silu, t[1], t[2], y);
+    compare("layer_norm", &[x, square, row], |t| end(t, &ops::layer_norm(t[0], t[2], t[2], 1e-5)?));
+    compare("linear", &[x, square, row], |t| end(t, &ops::linear(t[0], t[1], t[2])?));
+    compare("select_rows", &[x, square, row], |t| end(t, &ops::select_rows(t[0], &[3; 24])?));
+    for (kernel, padding) in [(1, 0), (3, 1)] {
+        compare("conv2d", &[x, square, row, &[6, 6, kernel, kernel]], |t| {
+            let conv = Conv2d { weight: t[3], bias: None, residual: None, stride: 1, padding, relu: true };
+            end(t, &conv.apply(t[0], maps)?.0)
+        });
+    }
+}
+
 /// The type that constants need beside `x`.
 fn of(x: &Value) -> DType {
     if x.tensor().dtype() == DType::F64 { DType::F64 } else { DType::F32 }
