@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::alloc::overwritten;
 use super::cpu::{self, Either};
 use super::cuda;
-use super::gemm::narrow;
+use super::gemm::{narrow, widen};
 use super::operand;
 use super::profile::{self, Part};
 use super::reference;
@@ -311,6 +311,21 @@ pub fn gated(x: &Value, gate: &Value, kind: Activation) -> Result<Value> {
 vectorised! {
     fn times(y: &mut [f32], x: &[f32]) {
         y.iter_mut().zip(x).for_each(|(y, x)| *y *= x);
+    }
+}
+
+/// Activates what becomes of numbers that are rounded to bf16.
+pub(super) fn of_rounded(kind: Activation) -> impl Fn(&mut [f32]) + Sync {
+    const PIECE: usize = 32;
+    let block = block(kind);
+    move |numbers| {
+        let (mut halves, mut rounded) = ([bf16::ZERO; PIECE], [0f32; PIECE]);
+        for numbers in numbers.chunks_mut(PIECE) {
+            let (halves, rounded) = (&mut halves[..numbers.len()], &mut rounded[..numbers.len()]);
+            narrow(numbers, halves);
+            widen(halves, rounded);
+            block(rounded, numbers);
+        }
     }
 }
 

@@ -166,6 +166,27 @@ pub fn activated_linear_residual(
     }))
 }
 
+/// `residual + activation(x · weightᵀ + bias) · weightᵀ + bias`, with weight and bias of `first`, then of `second`: a
+/// feed-forward layer. What goes into the activation is kept where a gradient goes back through it.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn feed_forward(
+    x: &Value,
+    (weight, bias): (&Value, Option<&Value>),
+    kind: Activation,
+    second: (&Value, &Value),
+    residual: &Value,
+) -> Result<Value> {
+    let inputs: Vec<&Value> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
+    if cpu::has_kernels(weight.tensor()) && in_bf16(&inputs) && !inputs.iter().any(|v| v.wants_grad()) {
+        let _timed = profile::enter(Part::Linear);
+        let active = layer(x, weight, bias, None)?.activated(kind)?;
+        return linear_residual(&active, second.0, second.1, residual);
+    }
+    activated_linear_residual(&linear_operand(x, weight, bias)?, kind, second.0, second.1, residual)
+}
+
 /// (rows, columns) of a matrix.
 fn plain(x: &Tensor) -> Result<Layout> {
     let (rows, columns) = x.dims2()?;

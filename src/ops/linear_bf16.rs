@@ -61,26 +61,33 @@ impl Layer {
         [&self.x, &self.weight].into_iter().chain(&self.bias).chain(&self.residual).collect()
     }
 
+    /// `activation(x · weightᵀ + bias)` in bf16, where no gradient goes back: (rows, out). The product is rounded before
+    /// the activation, as where it is kept.
+    pub fn activated(self, kind: Activation) -> Result<Value> {
+        let activate = activation::of_rounded(kind);
+        let then = |_, _, piece: &mut [f32]| activate(piece);
+        self.product(self.x.tensor(), true, Epilogue { then: Some(&then), ..Epilogue::default() }).map(Value::from)
+    }
+
     /// x: (rows, in), f32 or bf16.
     fn forward(&self, x: &Tensor, narrow: bool) -> Result<Tensor> {
+        let Some(residual) = &self.residual else { return self.product(x, narrow, Epilogue::default()) };
+        let layout = Layout::plain(x.dim(0)?, self.weight.tensor().dim(0)?);
+        let residual = cpu::read(residual.tensor())?;
+        let add = |row, column, piece: &mut [f32]| add_piece(&residual[row * layout.columns + column..], piece);
+        let beside = Some(layout.of(&residual).into());
+        self.product(x, narrow, Epilogue { then: Some(&add), beside, ..Epilogue::default() })
+    }
+
+    /// What `end` makes of `x · weightᵀ + bias`.
+    fn product(&self, x: &Tensor, narrow: bool, end: Epilogue) -> Result<Tensor> {
         let (a, weight) = (operand::read(x)?, operand::read(self.weight.tensor())?);
         let packed = self.weight.packed_forward(|| Packed::new(weight.plain().transposed(), Threads::All));
         let b = packed.map_or_else(|| weight.plain().transposed(), Factor::from);
         let bias = self.bias.as_ref().map(|bias| cpu::read(bias.tensor())).transpose()?;
-        let residual = self.residual.as_ref().map(|residual| cpu::read(residual.tensor())).transpose()?;
         let (rows, out) = (a.rows(), weight.rows());
-        let add = |row: usize, column: usize, piece: &mut [f32]| {
-            if let Some(residual) = &residual {
-                add_piece(&residual[row * out + column..], piece);
-            }
-        };
         let layout = Layout::plain(rows, out);
-        let epilogue = Epilogue {
-            bias: bias.as_deref(),
-            then: if residual.is_some() { Some(&add) } else { None },
-            beside: residual.as_deref().map(|residual| layout.of(residual).into()),
-            ..Epilogue::default()
-        };
+        let epilogue = Epilogue { bias: bias.as_deref(), ..end };
         if narrow {
             let mut y = overwritten::<bf16>(rows * out);
             product_bf16(Output::Bf16(&mut y, layout), a.plain(), b, epilogue, Threads::All);

@@ -48,7 +48,7 @@ pub use cuda::{GpuMemory, gpu_count, gpu_memory, open_gpu, pixels};
 pub use gemm::{Bf16Kernel, Bf16Support, MatmulKernel, bf16_support};
 pub use gradient::{Gradient, RowGradient};
 pub use layer_norm::{layer_norm, layer_norm_operand};
-pub use linear::{activated_linear_residual, linear, linear_no_bias, linear_operand, linear_residual};
+pub use linear::{activated_linear_residual, feed_forward, linear, linear_no_bias, linear_operand, linear_residual};
 pub use maps::{avg_pool, depthwise_conv, max_pool, mean_rows};
 pub use position_bias::PositionBias;
 pub use relevance::{Relevance, roll_out};

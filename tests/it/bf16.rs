@@ -159,6 +159,22 @@ fn every_operation_takes_what_is_kept_in_bf16() {
     });
 }
 
+#[test]
+fn feed_forward_layers_are_the_same_with_and_without_gradients() {
+    use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Relu6, Sigmoid, Silu, Tanh};
+    let shapes: [&[usize]; 5] = [&[37, 20], &[75, 20], &[75], &[20, 75], &[20]];
+    for kind in [QuickGelu, Gelu, GeluTanh, Relu, Tanh, Silu, Sigmoid, Relu6] {
+        let f = |t: &[&Value]| ops::feed_forward(t[0], (t[1], Some(t[2])), kind, (t[3], t[4]), t[0]);
+        let constants: Vec<Value> = (shapes.iter().enumerate())
+            .map(|(i, shape)| Value::from(wave(shape, i as f64 + 0.3)).with_products(DType::BF16))
+            .collect();
+        let without = f(&constants.iter().collect::<Vec<_>>()).unwrap();
+        let with = &on_tape(&shapes, DType::F32, f)[0];
+        assert!(numbers(with).iter().any(|x| x.abs() > 0.1), "{kind:?}");
+        assert_eq!(numbers(with), numbers(without.tensor()), "{kind:?}");
+    }
+}
+
 /// The gradient of an activation before a product is the first to reach `x`, in bf16: what comes next adds to it.
 #[test]
 fn gradients_add_to_one_in_bf16() {

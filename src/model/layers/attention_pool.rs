@@ -61,7 +61,7 @@ impl AttentionPool {
         let queries = Segments::even(items, 1);
         let attention = Attention { heads: self.heads, queries, keys: segments.clone(), causal: false, window: None };
         let gathered = self.out.forward(&attention.apply(&q, &self.k.operand(x)?, &self.v.operand(x)?)?)?;
-        let hidden = self.fc1.operand(&self.norm.operand(&gathered)?)?;
-        self.fc2.branch_end(None)?.activated_onto(&gathered, &hidden, self.activation)
+        let normed = self.norm.operand(&gathered)?;
+        self.fc2.branch_end(None)?.feed_forward(&gathered, &normed, &self.fc1, self.activation)
     }
 }

@@ -127,13 +127,17 @@ impl BranchEnd {
         ops::add(residual, &y)
     }
 
-    /// `residual` plus the layer's output for what the activation makes of x.
-    pub fn activated_onto(&self, residual: &Value, x: &Value, activation: Activation) -> Result<Value> {
+    /// `residual` plus the layer's output for what the activation makes of that of `first` for x.
+    pub fn feed_forward(&self, residual: &Value, x: &Value, first: &Linear, activation: Activation) -> Result<Value> {
         match &self.bias {
-            Some(bias) if self.is_plain() => {
-                ops::activated_linear_residual(x, activation, &self.weight, bias, residual)
+            Some(bias) if self.is_plain() && first.adapter.is_none() => {
+                let (first, second) = ((&first.weight, first.bias.as_ref()), (&self.weight, bias));
+                ops::feed_forward(x, first, activation, second, residual)
             }
-            _ => self.onto(residual, &activation.apply(x)?),
+            Some(bias) if self.is_plain() => {
+                ops::activated_linear_residual(&first.operand(x)?, activation, &self.weight, bias, residual)
+            }
+            _ => self.onto(residual, &activation.apply(&first.operand(x)?)?),
         }
     }
 

@@ -152,11 +152,11 @@ impl TransformerBlock {
         let x = self.out.branch_end(scale1)?.onto(x, attended)?;
         if self.config.post_norm {
             let x = self.layer_norm1.forward(&x)?;
-            let x = self.fc2.branch_end(scale2)?.activated_onto(&x, &self.fc1.operand(&x)?, self.config.activation)?;
+            let x = self.fc2.branch_end(scale2)?.feed_forward(&x, &x, &self.fc1, self.config.activation)?;
             return self.layer_norm2.forward(&x);
         }
-        let hidden = self.fc1.operand(&self.layer_norm2.operand(&x)?)?;
-        self.fc2.branch_end(scale2)?.activated_onto(&x, &hidden, self.config.activation)
+        let normed = self.layer_norm2.operand(&x)?;
+        self.fc2.branch_end(scale2)?.feed_forward(&x, &normed, &self.fc1, self.config.activation)
     }
 
     fn weights(&self) -> Vec<&Value> {

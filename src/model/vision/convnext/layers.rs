@@ -147,7 +147,7 @@ impl ConvNextBlock {
                 let active = self.activation.apply(&self.first.forward(&normed)?)?;
                 second.onto(x, &ops::response_norm(&active, maps, weight, bias)?)
             }
-            None => second.activated_onto(x, &self.first.operand(&normed)?, self.activation),
+            None => second.feed_forward(x, &normed, &self.first, self.activation),
         }
     }
 }

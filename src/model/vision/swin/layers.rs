@@ -155,8 +155,8 @@ impl SwinBlock {
         let (q, k, v) = (self.q.operand(&normed)?, self.k.operand(&normed)?, self.v.operand(&normed)?);
         let attended = ops::select_rows(&attention.apply_biased(&q, &k, &v, Some(&bias))?, &back)?;
         let x = self.out.branch_end(None)?.onto(x, &attended)?;
-        let hidden = self.fc1.operand(&self.layer_norm2.operand(&x)?)?;
-        self.fc2.branch_end(None)?.activated_onto(&x, &hidden, self.activation)
+        let normed = self.layer_norm2.operand(&x)?;
+        self.fc2.branch_end(None)?.feed_forward(&x, &normed, &self.fc1, self.activation)
     }
 
     /// The map's rows window by window, and the way back.
