@@ -42,158 +42,102 @@ fn sigmoid(x: f32) -> f32 {
     (1.0 + simd::exp(-x)).recip()
 }
 
-vectorised! {
-    fn quick_gelu_block(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * sigmoid(1.702 * x));
-    }
-}
-
-vectorised! {
-    fn quick_gelu_block_bwd(x: &[f32], grad: &mut [f32]) {
-        for (g, x) in grad.iter_mut().zip(x) {
-            let s = sigmoid(1.702 * x);
-            *g *= s * (1.0 + 1.702 * x * (1.0 - s));
-        }
-    }
-}
-
 /// The standard normal distribution's share below x.
 #[inline(always)]
 fn normal_cdf(x: f32) -> f32 {
     0.5 + 0.5 * simd::erf(x * std::f32::consts::FRAC_1_SQRT_2)
 }
 
-vectorised! {
-    fn gelu_block(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * normal_cdf(*x));
-    }
-}
+/// Loops over blocks of numbers, from what an activation makes of x, and of the gradient g of that.
+macro_rules! loops {
+    ($name:ident, |$x:ident, $g:ident| $both:expr) => {
+        mod $name {
+            use super::*;
 
-vectorised! {
-    fn gelu_block_bwd(x: &[f32], grad: &mut [f32]) {
-        const DENSITY_AT_0: f32 = 0.398_942_3; // 1 / √(2π)
-        for (g, x) in grad.iter_mut().zip(x) {
-            *g *= normal_cdf(*x) + x * DENSITY_AT_0 * simd::exp(-0.5 * x * x);
+            #[inline(always)]
+            fn of_number($x: f32, $g: f32) -> (f32, f32) {
+                $both
+            }
+
+            vectorised! {
+                fn forward(x: &[f32], y: &mut [f32]) {
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y = of_number(*x, 0.0).0);
+                }
+            }
+
+            vectorised! {
+                fn backward(x: &[f32], grad: &mut [f32]) {
+                    grad.iter_mut().zip(x).for_each(|(g, x)| *g = of_number(*x, *g).1);
+                }
+            }
+
+            vectorised! {
+                fn both(x: &[f32], y: &mut [f32], grad: &mut [f32]) {
+                    grad.iter_mut().zip(y).zip(x).for_each(|((g, y), x)| (*y, *g) = of_number(*x, *g));
+                }
+            }
         }
-    }
+    };
 }
 
+const DENSITY_AT_0: f32 = 0.398_942_3; // 1 / √(2π)
 const GELU_TANH: (f32, f32) = (0.797_884_6, 0.044_715); // √(2 / π), and the cube's share
 
-vectorised! {
-    fn gelu_tanh_block(x: &[f32], y: &mut [f32]) {
-        let (c, a) = GELU_TANH;
-        // (1 + tanh u) / 2 is the sigmoid of 2u.
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * sigmoid(2.0 * c * (x + a * x * x * x)));
-    }
+loops!(quick_gelu, |x, g| {
+    let s = sigmoid(1.702 * x);
+    (x * s, g * (s * (1.0 + 1.702 * x * (1.0 - s))))
+});
+loops!(gelu, |x, g| {
+    let below = normal_cdf(x);
+    (x * below, g * (below + x * DENSITY_AT_0 * simd::exp(-0.5 * x * x)))
+});
+loops!(gelu_tanh, |x, g| {
+    let (c, a) = GELU_TANH;
+    // (1 + tanh u) / 2 is the sigmoid of 2u.
+    let s = sigmoid(2.0 * c * (x + a * x * x * x));
+    (x * s, g * (s + x * s * (1.0 - s) * 2.0 * c * (1.0 + 3.0 * a * x * x)))
+});
+loops!(relu, |x, g| (x.max(0.0), if x > 0.0 { g } else { 0.0 }));
+loops!(tanh, |x, g| {
+    let s = sigmoid(2.0 * x);
+    (2.0 * s - 1.0, g * (4.0 * s * (1.0 - s)))
+});
+loops!(silu, |x, g| {
+    let s = sigmoid(x);
+    (x * s, g * (s * (1.0 + x * (1.0 - s))))
+});
+loops!(logistic, |x, g| {
+    let s = sigmoid(x);
+    (s, g * (s * (1.0 - s)))
+});
+loops!(relu6, |x, g| (x.clamp(0.0, 6.0), if x > 0.0 && x < 6.0 { g } else { 0.0 }));
+
+/// An activation's loops over a block.
+#[derive(Clone, Copy)]
+struct Loops {
+    /// Writes the activated numbers.
+    forward: fn(&[f32], &mut [f32]),
+    /// Multiplies gradients by the slope.
+    backward: fn(&[f32], &mut [f32]),
+    /// Both, the activated numbers first.
+    both: fn(&[f32], &mut [f32], &mut [f32]),
 }
 
-vectorised! {
-    fn gelu_tanh_block_bwd(x: &[f32], grad: &mut [f32]) {
-        let (c, a) = GELU_TANH;
-        for (g, x) in grad.iter_mut().zip(x) {
-            let s = sigmoid(2.0 * c * (x + a * x * x * x));
-            *g *= s + x * s * (1.0 - s) * 2.0 * c * (1.0 + 3.0 * a * x * x);
-        }
+fn loops(kind: Activation) -> Loops {
+    macro_rules! of {
+        ($name:ident) => {
+            Loops { forward: $name::forward, backward: $name::backward, both: $name::both }
+        };
     }
-}
-
-vectorised! {
-    fn relu_block(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = x.max(0.0));
-    }
-}
-
-vectorised! {
-    fn relu_block_bwd(x: &[f32], grad: &mut [f32]) {
-        grad.iter_mut().zip(x).for_each(|(g, x)| *g = if *x > 0.0 { *g } else { 0.0 });
-    }
-}
-
-vectorised! {
-    fn tanh_block(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = 2.0 * sigmoid(2.0 * x) - 1.0);
-    }
-}
-
-vectorised! {
-    fn tanh_block_bwd(x: &[f32], grad: &mut [f32]) {
-        for (g, x) in grad.iter_mut().zip(x) {
-            let s = sigmoid(2.0 * x);
-            *g *= 4.0 * s * (1.0 - s);
-        }
-    }
-}
-
-vectorised! {
-    fn silu_block(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * sigmoid(*x));
-    }
-}
-
-vectorised! {
-    fn silu_block_bwd(x: &[f32], grad: &mut [f32]) {
-        for (g, x) in grad.iter_mut().zip(x) {
-            let s = sigmoid(*x);
-            *g *= s * (1.0 + x * (1.0 - s));
-        }
-    }
-}
-
-vectorised! {
-    fn sigmoid_block(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = sigmoid(*x));
-    }
-}
-
-vectorised! {
-    fn sigmoid_block_bwd(x: &[f32], grad: &mut [f32]) {
-        for (g, x) in grad.iter_mut().zip(x) {
-            let s = sigmoid(*x);
-            *g *= s * (1.0 - s);
-        }
-    }
-}
-
-vectorised! {
-    fn relu6_block(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = x.clamp(0.0, 6.0));
-    }
-}
-
-vectorised! {
-    fn relu6_block_bwd(x: &[f32], grad: &mut [f32]) {
-        grad.iter_mut().zip(x).for_each(|(g, x)| *g = if *x > 0.0 && *x < 6.0 { *g } else { 0.0 });
-    }
-}
-
-type Block = fn(&[f32], &mut [f32]);
-
-/// Writes the activated numbers of a block.
-fn block(kind: Activation) -> Block {
     match kind {
-        Activation::QuickGelu => quick_gelu_block,
-        Activation::Gelu => gelu_block,
-        Activation::GeluTanh => gelu_tanh_block,
-        Activation::Relu => relu_block,
-        Activation::Tanh => tanh_block,
-        Activation::Silu => silu_block,
-        Activation::Sigmoid => sigmoid_block,
-        Activation::Relu6 => relu6_block,
-    }
-}
-
-/// Multiplies the gradients of a block by the activation's slope.
-fn block_bwd(kind: Activation) -> Block {
-    match kind {
-        Activation::QuickGelu => quick_gelu_block_bwd,
-        Activation::Gelu => gelu_block_bwd,
-        Activation::GeluTanh => gelu_tanh_block_bwd,
-        Activation::Relu => relu_block_bwd,
-        Activation::Tanh => tanh_block_bwd,
-        Activation::Silu => silu_block_bwd,
-        Activation::Sigmoid => sigmoid_block_bwd,
-        Activation::Relu6 => relu6_block_bwd,
+        Activation::QuickGelu => of!(quick_gelu),
+        Activation::Gelu => of!(gelu),
+        Activation::GeluTanh => of!(gelu_tanh),
+        Activation::Relu => of!(relu),
+        Activation::Tanh => of!(tanh),
+        Activation::Silu => of!(silu),
+        Activation::Sigmoid => of!(logistic),
+        Activation::Relu6 => of!(relu6),
     }
 }
 
@@ -202,7 +146,7 @@ pub(super) fn forward(x: &Tensor, kind: Activation) -> Result<Tensor> {
     let _timed = profile::enter(Part::Activation);
     let x = x.contiguous()?;
     let mut y = overwritten(x.elem_count());
-    let block = block(kind);
+    let block = loops(kind).forward;
     y.par_chunks_mut(cpu::BLOCK).zip(cpu::read(&x)?.par_chunks(cpu::BLOCK)).for_each(|(y, x)| block(x, y));
     Tensor::from_vec(y, x.dims(), x.device())
 }
@@ -212,7 +156,7 @@ pub(super) fn backward(x: &Tensor, grad: Tensor, kind: Activation) -> Result<Ten
     let _timed = profile::enter(Part::Activation);
     let (x, grad) = (x.contiguous()?, grad.contiguous()?);
     let numbers = cpu::read(&x)?;
-    let block = block_bwd(kind);
+    let block = loops(kind).backward;
     cpu::write(&grad, |grad| {
         grad.par_chunks_mut(cpu::BLOCK).zip(numbers.par_chunks(cpu::BLOCK)).for_each(|(g, x)| block(x, g));
     })?;
@@ -254,7 +198,7 @@ fn at<'a>(x: Either, start: usize, buffer: &'a mut [f32; PIECE], count: usize) -
 pub(super) fn rounded(x: &Tensor, kind: Activation) -> Result<Tensor> {
     let _timed = profile::enter(Part::Activation);
     let numbers = operand::read(x)?;
-    let (line, block) = (numbers.line(), block(kind));
+    let (line, block) = (numbers.line(), loops(kind).forward);
     made(x.dims(), true, |start, y| block(at(line, start, &mut [0f32; PIECE], y.len()), y))
 }
 
@@ -277,7 +221,7 @@ pub fn gated(x: &Value, gate: &Value, kind: Activation) -> Result<Value> {
     }
     let y = {
         let (xs, gates) = (operand::read(x.tensor())?, operand::read(gate.tensor())?);
-        let (xs, gates, block) = (xs.line(), gates.line(), block(kind));
+        let (xs, gates, block) = (xs.line(), gates.line(), loops(kind).forward);
         made(x.tensor().dims(), narrowed, |start, y| {
             let mut buffer = [0f32; PIECE];
             block(at(xs, start, &mut buffer, y.len()), y);
@@ -288,7 +232,7 @@ pub fn gated(x: &Value, gate: &Value, kind: Activation) -> Result<Value> {
     Ok(Value::record(y, &inputs, move |grad| {
         let (xs, gates, grads) = (operand::read(x.tensor())?, operand::read(gate.tensor())?, operand::read(&grad)?);
         let (xs, gates, grads) = (xs.line(), gates.line(), grads.line());
-        let (block, slope) = (block(kind), block_bwd(kind));
+        let Loops { forward: block, backward: slope, .. } = loops(kind);
         if gate.wants_grad() {
             gate.add_grad(made(grad.dims(), narrowed, |start, y| {
                 let mut buffer = [0f32; PIECE];
@@ -314,31 +258,66 @@ vectorised! {
     }
 }
 
+/// Numbers of a row that a product finishes together.
+const FINISHED: usize = 32;
+
 /// Activates what becomes of numbers that are rounded to bf16.
 pub(super) fn of_rounded(kind: Activation) -> impl Fn(&mut [f32]) + Sync {
-    const PIECE: usize = 32;
-    let block = block(kind);
+    let forward = loops(kind).forward;
     move |numbers| {
-        let (mut halves, mut rounded) = ([bf16::ZERO; PIECE], [0f32; PIECE]);
-        for numbers in numbers.chunks_mut(PIECE) {
+        let (mut halves, mut rounded) = ([bf16::ZERO; FINISHED], [0f32; FINISHED]);
+        for numbers in numbers.chunks_mut(FINISHED) {
             let (halves, rounded) = (&mut halves[..numbers.len()], &mut rounded[..numbers.len()]);
             narrow(numbers, halves);
             widen(halves, rounded);
-            block(rounded, numbers);
+            forward(rounded, numbers);
         }
     }
 }
 
 /// Multiplies gradients by the activation's slope at the numbers from a place on.
 pub(super) fn slope(kind: Activation) -> impl Fn(Either, usize, &mut [f32]) + Sync {
-    const PIECE: usize = 32;
-    let block = block_bwd(kind);
+    let backward = loops(kind).backward;
     move |x, start, grad| {
-        let mut numbers = [0f32; PIECE];
-        for (i, grad) in grad.chunks_mut(PIECE).enumerate() {
+        let mut numbers = [0f32; FINISHED];
+        for (i, grad) in grad.chunks_mut(FINISHED).enumerate() {
             let numbers = &mut numbers[..grad.len()];
-            x.widen(start + i * PIECE, numbers);
-            block(numbers, grad);
+            x.widen(start + i * FINISHED, numbers);
+            backward(numbers, grad);
+        }
+    }
+}
+
+/// [`slope`], which also writes the activated numbers, rounded.
+pub(super) fn slope_and_rounded(kind: Activation) -> impl Fn(Either, usize, &mut [f32], &mut [bf16]) + Sync {
+    let both = loops(kind).both;
+    move |x, start, grad, y| {
+        let (mut numbers, mut active) = ([0f32; FINISHED], [0f32; FINISHED]);
+        for (i, (grad, y)) in grad.chunks_mut(FINISHED).zip(y.chunks_mut(FINISHED)).enumerate() {
+            let (numbers, active) = (&mut numbers[..grad.len()], &mut active[..grad.len()]);
+            x.widen(start + i * FINISHED, numbers);
+            both(numbers, active, grad);
+            narrow(active, y);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_at_once_are_each_alone() {
+        use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Relu6, Sigmoid, Silu, Tanh};
+        let x: Vec<f32> = (-41..42).map(|i| i as f32 * 0.21).collect();
+        for kind in [QuickGelu, Gelu, GeluTanh, Relu, Tanh, Silu, Sigmoid, Relu6] {
+            let Loops { forward, backward, both } = loops(kind);
+            let (mut y, mut grad) = (vec![0.0; x.len()], x.clone());
+            forward(&x, &mut y);
+            backward(&x, &mut grad);
+            let (mut of_both, mut grad_of_both) = (vec![0.0; x.len()], x.clone());
+            both(&x, &mut of_both, &mut grad_of_both);
+            assert_eq!((y, grad), (of_both, grad_of_both), "{kind:?}");
         }
     }
 }

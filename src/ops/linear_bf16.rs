@@ -1,5 +1,6 @@
 //! Products with a weight in bf16, on the CPU: operands are rounded to it, sums and gradients of weights are in f32.
 
+use std::marker::PhantomData;
 use std::ops::Deref;
 
 use candle_core::{Result, Storage, Tensor};
@@ -49,10 +50,13 @@ impl Layer {
         let y = self.forward(&activation::rounded(self.x.tensor(), kind)?, false)?;
         let this = self.clone();
         Ok(Value::record(y, &self.inputs(), move |grad| {
-            this.add_grads(&grad, || activation::rounded(this.x.tensor(), kind))?;
+            let mut active = None;
             if this.x.wants_grad() {
-                this.x.add_grad(this.grad_before(kind, &grad)?)?;
+                let (dx, activated) = this.grad_before(kind, &grad)?;
+                this.x.add_grad(dx)?;
+                active = activated;
             }
+            this.add_grads(&grad, || active.map_or_else(|| activation::rounded(this.x.tensor(), kind), Ok))?;
             this.residual.map_or(Ok(()), |residual| residual.add_grad(grad))
         }))
     }
@@ -115,20 +119,57 @@ impl Layer {
         Ok(())
     }
 
-    /// The gradient of what goes through an activation before the product.
-    fn grad_before(&self, kind: Activation, grad: &Tensor) -> Result<Tensor> {
+    /// The gradient of what goes through an activation before the product; where the weight's gradient needs them, the
+    /// activated numbers too, which one evaluation gives beside the slope.
+    fn grad_before(&self, kind: Activation, grad: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let (factor, weight) = (operand::read(grad)?, operand::read(self.weight.tensor())?);
         let operand = operand::read(self.x.tensor())?;
-        let (before, slope) = (operand.line(), activation::slope(kind));
         let layout = Layout::plain(factor.rows(), weight.columns());
+        let (before, width, count) = (operand.line(), layout.columns, layout.rows * layout.columns);
+        let (slope, both) = (activation::slope(kind), activation::slope_and_rounded(kind));
+        let mut active = overwritten::<bf16>(if self.weight.wants_grad() { count } else { 0 });
+        let pieces = (count == active.len()).then(|| Pieces::of(&mut active));
+        #[allow(unsafe_code)]
         let then = |row: usize, column: usize, piece: &mut [f32]| {
-            slope(before, row * layout.columns + column, piece);
+            let start = row * width + column;
+            match &pieces {
+                // SAFETY: a product finishes each number of its output once.
+                Some(pieces) => both(before, start, piece, unsafe { pieces.get(start, piece.len()) }),
+                None => slope(before, start, piece),
+            }
         };
-        let mut dx = overwritten::<bf16>(layout.rows * layout.columns);
+        let mut dx = overwritten::<bf16>(count);
         let epilogue = Epilogue { then: Some(&then), beside: Some(operand.plain()), ..Epilogue::default() };
         let b = backward_factor(&self.weight, &weight);
         product_bf16(Output::Bf16(&mut dx, layout), factor.plain(), b, epilogue, Threads::All);
-        Tensor::from_vec(dx, (layout.rows, layout.columns), grad.device())
+        let tensor = |numbers| Tensor::from_vec(numbers, (layout.rows, width), grad.device());
+        Ok((tensor(dx)?, if self.weight.wants_grad() { Some(tensor(active)?) } else { None }))
+    }
+}
+
+/// Numbers that several tasks write, each its own.
+struct Pieces<'a> {
+    start: *mut bf16,
+    count: usize,
+    numbers: PhantomData<&'a mut [bf16]>,
+}
+
+#[allow(unsafe_code)]
+// SAFETY: tasks get disjoint pieces (`get` asks that), and the numbers are borrowed as long as this lives.
+unsafe impl Sync for Pieces<'_> {}
+
+impl<'a> Pieces<'a> {
+    fn of(numbers: &'a mut [bf16]) -> Self {
+        Self { start: numbers.as_mut_ptr(), count: numbers.len(), numbers: PhantomData }
+    }
+
+    /// # Safety
+    /// No two pieces that live at once overlap.
+    #[allow(unsafe_code, clippy::mut_from_ref)]
+    unsafe fn get(&self, start: usize, count: usize) -> &mut [bf16] {
+        assert!(start + count <= self.count, "within the numbers");
+        // SAFETY: within the numbers (asserted), and nobody else has them (as promised).
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), count) }
     }
 }
 
