@@ -8,11 +8,12 @@ use rayon::prelude::*;
 
 use super::alloc::overwritten;
 use super::cpu;
-use super::gemm::{Epilogue, Into, Layout, Matrix, Output, Threads, product, product_bf16};
+use super::gemm::{Epilogue, Into, Layout, Matrix, Output, Packed, Threads, product, product_bf16};
 use super::gradient::Gradient;
 use super::linear::addends;
 use super::profile::{self, Part};
 use super::reference;
+use super::simd::vectorised;
 use super::spec::{Geometry, Maps};
 use super::sum::column_sum;
 use super::tape::{Value, composed, in_bf16};
@@ -121,6 +122,9 @@ impl Conv2d<'_> {
     }
 
     fn forward(&self, x: &Tensor, shape: &Geometry, bf16: bool) -> Result<Tensor> {
+        if bf16 {
+            return self.forward_bf16(x, shape);
+        }
         let weights = cpu::read(self.weight.tensor())?;
         let (out, patch) = (shape.outer, shape.patch());
         let [bias, residual] = [self.bias, self.residual].map(|v| v.map(|v| cpu::read(v.tensor())).transpose());
@@ -132,12 +136,59 @@ impl Conv2d<'_> {
             let n = rows.len();
             let y = &mut y[rows.start * out..rows.end * out];
             let w = Layout::plain(out, patch).of(&weight).transposed();
-            multiply((y, Layout::plain(n, out), into), Layout::plain(n, patch).of(patches), w, bf16);
+            product((y, Layout::plain(n, out), into), 1.0, Layout::plain(n, patch).of(patches), w, Threads::All);
         }
         if self.relu {
             y.par_chunks_mut(cpu::BLOCK).for_each(|block| block.iter_mut().for_each(|v| *v = v.max(0.0)));
         }
         Tensor::from_vec(y, (shape.to.rows(), out), x.device())
+    }
+
+    /// What comes after the product is done as its numbers are finished.
+    fn forward_bf16(&self, x: &Tensor, shape: &Geometry) -> Result<Tensor> {
+        let (out, patch) = (shape.outer, shape.patch());
+        let weights = cpu::read(self.weight.tensor())?;
+        let pack =
+            || Packed::new(Layout::plain(out, patch).of(&kernel_major(&weights, shape)).transposed(), Threads::All);
+        let fresh;
+        let packed = match self.weight.packed_forward(pack) {
+            Some(packed) => packed,
+            None => {
+                fresh = pack();
+                &fresh
+            }
+        };
+        let bias = self.bias.map(|bias| cpu::read(bias.tensor())).transpose()?;
+        let residual = self.residual.map(|residual| cpu::read(residual.tensor())).transpose()?;
+        let (residual, relu) = (residual.as_deref(), self.relu);
+        let (xs, mut gathered, mut y) = (cpu::read(x)?, Vec::new(), overwritten(shape.to.rows() * out));
+        for (items, rows) in chunks(shape) {
+            let (first, a) = (rows.start * out, patches(&xs, items, shape, &mut gathered));
+            let then = |row: usize, column: usize, piece: &mut [f32]| {
+                finish(residual.map(|residual| &residual[first + row * out + column..]), relu, piece);
+            };
+            let layout = Layout::plain(rows.len(), out);
+            let mut epilogue = Epilogue { bias: bias.as_deref(), ..Epilogue::default() };
+            if residual.is_some() || relu {
+                epilogue.then = Some(&then);
+                epilogue.beside = residual.map(|residual| layout.of(&residual[first..]).into());
+            }
+            let output = Output::F32(&mut y[first..rows.end * out], layout, Into::Over);
+            product_bf16(output, Layout::plain(rows.len(), patch).of(a), packed, epilogue, Threads::All);
+        }
+        Tensor::from_vec(y, (shape.to.rows(), out), x.device())
+    }
+}
+
+vectorised! {
+    /// Adds a residual, which may go on behind the piece, and rectifies.
+    fn finish(residual: Option<&[f32]>, relu: bool, piece: &mut [f32]) {
+        if let Some(residual) = residual {
+            piece.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
+        }
+        if relu {
+            piece.iter_mut().for_each(|y| *y = y.max(0.0));
+        }
     }
 }
 
@@ -227,6 +278,11 @@ fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry, bf16: bo
     let (xs, gs) = (cpu::read(x.tensor())?, cpu::read(grad)?);
     let weights = cpu::read(weight.tensor())?;
     let w = kernel_major(&weights, shape);
+    let packed = (bf16 && x.wants_grad()).then(|| Packed::new(Layout::plain(out, patch).of(&w), Threads::All));
+    let by_weight = |(dst, layout, into): (&mut [f32], Layout, Into), g: Matrix| match &packed {
+        Some(packed) => product_bf16(Output::F32(dst, layout, into), g, packed, Epilogue::default(), Threads::All),
+        None => product((dst, layout, into), 1.0, g, Layout::plain(out, patch).of(&w), Threads::All),
+    };
     let mut dw = vec![0f32; if weight.wants_grad() { out * patch } else { 0 }];
     let mut add = |dx: Option<&mut [f32]>| {
         let (mut gathered, mut d_patches, mut dx) = (Vec::new(), Vec::new(), dx);
@@ -238,15 +294,14 @@ fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry, bf16: bo
                 multiply((&mut dw, Layout::plain(out, patch), Into::Onto), g.transposed(), p, bf16);
             }
             let Some(dx) = dx.as_deref_mut() else { continue };
-            let w = Layout::plain(out, patch).of(&w);
             if shape.is_pointwise() {
                 let dx = &mut dx[rows.start * patch..rows.end * patch];
-                multiply((dx, Layout::plain(rows.len(), patch), Into::Onto), g, w, bf16);
+                by_weight((dx, Layout::plain(rows.len(), patch), Into::Onto), g);
             } else {
                 if d_patches.len() != rows.len() * patch {
                     d_patches = overwritten(rows.len() * patch);
                 }
-                multiply((&mut d_patches, Layout::plain(rows.len(), patch), Into::Over), g, w, bf16);
+                by_weight((&mut d_patches, Layout::plain(rows.len(), patch), Into::Over), g);
                 scatter(&d_patches, items, shape, dx);
             }
         }
