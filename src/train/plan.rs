@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::DType;
+
 use super::order::sampler;
 use super::prepare::Prepared;
 use super::thaw::ThawSteps;
@@ -40,7 +42,8 @@ pub struct Plan {
 
 /// The plan of this rank of `world` for what was prepared, of which the pairs must fill a step.
 pub fn plan(config: &Config, prepared: &Prepared, world: &dyn Collective) -> Plan {
-    let Prepared { train, sources, folder, params, .. } = prepared;
+    let Prepared { train, sources, folder, params, device, products, .. } = prepared;
+    let narrow = products.dtype == DType::BF16 && device.is_cpu();
     let (rows, model, t) = (&train.rows, &folder.config, &config.train);
     let own = world.share(config.samples_per_step());
     let at_once = t.batch_size.min(own.len());
@@ -72,7 +75,7 @@ pub fn plan(config: &Config, prepared: &Prepared, world: &dyn Collective) -> Pla
         },
         sampler,
         weights_mib: (weights >> 20) as u64,
-        activations_mib: ((4 * at_once * (model.vision.activations() + model.text.activations())) >> 20) as u64,
+        activations_mib: ((at_once * model.activation_bytes(narrow)) >> 20) as u64,
         chunks: own.clone().step_by(t.batch_size).map(|start| start..(start + t.batch_size).min(own.end)).collect(),
     }
 }

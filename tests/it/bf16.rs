@@ -498,6 +498,19 @@ fn relevance_is_near_that_of_f32() {
 }
 
 #[test]
+fn memory_in_bf16_is_less_by_what_products_alone_read() {
+    for model in models() {
+        let c = &model.loaded.config;
+        let (wide, narrow) = (c.activation_bytes(false), c.activation_bytes(true));
+        assert_eq!(wide, 4 * (c.vision.activations() + c.text.activations()), "{}", model.name);
+        assert!(narrow < wide && narrow > wide / 2, "{}: {narrow} bytes in bf16, {wide} in f32", model.name);
+        assert!(c.vision.operands() < c.vision.activations(), "{}", model.name);
+    }
+    let convolutions = encoders::case("pair_resnet_bert").loaded.config;
+    assert_eq!(convolutions.vision.operands(), 0);
+}
+
+#[test]
 fn inference_and_frozen_towers_are_in_bf16_too() {
     let model = clip_model("quick_gelu_legacy_eos");
     let features = |freeze: FreezeConfig, products: DType| {

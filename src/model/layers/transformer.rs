@@ -64,6 +64,12 @@ pub fn transformer_activations(tokens: usize, layers: usize, width: usize, inter
     tokens * layers * (10 * width + 3 * intermediate)
 }
 
+/// Those of [`transformer_activations`] that only products read: queries, keys, values, what attention makes of them,
+/// and the feed-forward layer's; outputs of norms before the branches are left out, for not every block has them.
+pub fn transformer_operands(tokens: usize, layers: usize, width: usize, intermediate: usize) -> usize {
+    tokens * layers * (4 * width + 3 * intermediate)
+}
+
 struct TransformerBlock {
     layer_norm1: LayerNorm,
     q: Linear,

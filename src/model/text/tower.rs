@@ -32,6 +32,9 @@ pub trait TextConfig: CloneTextConfig + Any + Debug + Send + Sync {
     /// Numbers kept for the backward pass of one text of the longest kind, about.
     fn activations(&self) -> usize;
 
+    /// Those of [`Self::activations`] that only products read: in bf16 on the CPU each takes half.
+    fn operands(&self) -> usize;
+
     /// Multiply-adds of the way of a text of so many tokens through the tower.
     fn multiply_adds(&self, tokens: usize) -> usize;
 

@@ -47,6 +47,11 @@ pub trait VisionConfig: CloneVisionConfig + Any + Debug + Send + Sync {
         3 * self.image_size() * self.image_size() + self.layer_activations()
     }
 
+    /// Those of [`Self::activations`] that only products read: in bf16 on the CPU each takes half.
+    fn operands(&self) -> usize {
+        0
+    }
+
     /// Numbers that the layers frozen by `frozen` give for one image; `None` where they cannot be kept.
     fn frozen_numbers(&self, frozen: FreezeDepth) -> Option<usize> {
         (frozen == FreezeDepth::All).then(|| self.width())

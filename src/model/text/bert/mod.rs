@@ -10,7 +10,7 @@ use anyhow::Result;
 use self::config::BertConfig;
 use super::tower::{TextConfig, TextTower};
 use crate::model::format::Tower;
-use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds};
+use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds, transformer_operands};
 use crate::model::params::Builder;
 
 /// The row of [`crate::model::towers`].
@@ -44,6 +44,10 @@ impl TextConfig for BertConfig {
 
     fn activations(&self) -> usize {
         transformer_activations(self.context_length, self.layers, self.width, self.intermediate)
+    }
+
+    fn operands(&self) -> usize {
+        transformer_operands(self.context_length, self.layers, self.width, self.intermediate)
     }
 
     fn multiply_adds(&self, tokens: usize) -> usize {

@@ -9,7 +9,7 @@ use anyhow::Result;
 use self::config::ModernBertConfig;
 use super::tower::{TextConfig, TextTower};
 use crate::model::format::Tower;
-use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds};
+use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds, transformer_operands};
 use crate::model::params::Builder;
 
 /// The row of [`crate::model::towers`].
@@ -43,6 +43,10 @@ impl TextConfig for ModernBertConfig {
     fn activations(&self) -> usize {
         // The feed-forward layer is half of a pair.
         transformer_activations(self.context_length, self.blocks.len(), self.width, 2 * self.intermediate)
+    }
+
+    fn operands(&self) -> usize {
+        transformer_operands(self.context_length, self.blocks.len(), self.width, 2 * self.intermediate)
     }
 
     fn multiply_adds(&self, tokens: usize) -> usize {

@@ -47,8 +47,18 @@ impl ConvNextConfig {
 
     /// Numbers kept for the backward pass of one image, about: a block keeps 3 + 2 · 4 widths a place.
     pub fn activations(&self) -> usize {
+        self.kept(11)
+    }
+
+    /// Those of them that only products read: not what a response norm changes, nor what stands before the norm.
+    pub fn operands(&self) -> usize {
+        self.kept(if self.response_norm { 1 } else { 9 })
+    }
+
+    /// So many widths of each place and block.
+    fn kept(&self, widths: usize) -> usize {
         let places = |stage: usize| (self.image_size / (self.patch_size << stage)).pow(2);
         let stages = self.hidden.iter().zip(&self.depths).enumerate();
-        stages.map(|(stage, (width, depth))| places(stage) * depth * 11 * width).sum()
+        stages.map(|(stage, (width, depth))| places(stage) * depth * widths * width).sum()
     }
 }

@@ -39,6 +39,10 @@ impl VisionConfig for SwinConfig {
         self.activations()
     }
 
+    fn operands(&self) -> usize {
+        self.operands()
+    }
+
     fn check(&self) -> Result<()> {
         self.check()
     }

@@ -12,7 +12,7 @@ use self::config::{VitConfig, VitPool};
 use super::tower::{LearntPositions, PatchRows, VisionConfig, VisionTower};
 use crate::model::format::Tower;
 use crate::model::freeze::FreezeDepth;
-use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds};
+use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds, transformer_operands};
 use crate::model::params::Builder;
 
 /// The row of [`crate::model::towers`].
@@ -42,6 +42,10 @@ impl VisionConfig for VitConfig {
 
     fn layer_activations(&self) -> usize {
         transformer_activations(self.tokens(), self.layers, self.width, self.intermediate)
+    }
+
+    fn operands(&self) -> usize {
+        transformer_operands(self.tokens(), self.layers, self.width, self.intermediate)
     }
 
     fn check(&self) -> Result<()> {
