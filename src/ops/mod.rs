@@ -38,6 +38,8 @@ mod spec;
 mod squares;
 mod sum;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use activation::gated;
 pub use adamw::{adamw_step, measured_adamw_step};

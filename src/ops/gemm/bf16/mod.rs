@@ -26,7 +26,7 @@ use super::operands::Threads;
 
 /// What works on a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kernel {
+pub(in crate::ops) enum Kernel {
     /// That of f32, on rounded operands.
     Rounded,
     #[cfg(target_arch = "x86_64")]
@@ -62,6 +62,10 @@ impl Kernel {
     }
 
     pub fn of_this_machine() -> Self {
+        #[cfg(test)]
+        if let Some(kernel) = tests::kernel_instead() {
+            return kernel;
+        }
         match bf16_support().kernel {
             #[cfg(target_arch = "x86_64")]
             Some(Bf16Kernel::Amx) => Self::Amx,
@@ -130,4 +134,4 @@ pub(super) fn product_by(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::ops) mod tests;
