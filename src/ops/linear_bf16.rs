@@ -65,8 +65,8 @@ impl Layer {
         [&self.x, &self.weight].into_iter().chain(&self.bias).chain(&self.residual).collect()
     }
 
-    /// `activation(x · weightᵀ + bias)` in bf16, where no gradient goes back: (rows, out). The product is rounded before
-    /// the activation, as where it is kept.
+    /// `activation(x · weightᵀ + bias)` in bf16, where no gradient goes back: (rows, out). The product is rounded
+    /// before the activation, as where it is kept.
     pub fn activated(self, kind: Activation) -> Result<Value> {
         let activate = activation::of_rounded(kind);
         let then = |_, _, piece: &mut [f32]| activate(piece);
