@@ -95,8 +95,6 @@ pub fn share_cores(processes: usize, all: usize) -> anyhow::Result<()> {
 pub fn start_threads() {
     // Linux lends the registers of bf16 products to threads that start afterwards.
     crate::ops::bf16_support();
-    // Handing work round among thousands takes longer than the work.
-    const MOST_A_CORE: usize = 8;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
     let wanted = asked.unwrap_or(cores);
@@ -107,6 +105,9 @@ pub fn start_threads() {
         tracing::warn!("{threads} threads do the work, not {wanted} (RAYON_NUM_THREADS, {cores} cores, ulimit -u)");
     }
 }
+
+/// Handing work round among thousands of threads takes longer than the work.
+const MOST_A_CORE: usize = 8;
 
 /// This thread is one of them: it works on what it hands out, instead of falling asleep and being woken for each of the
 /// thousands of loops of a step.
@@ -129,10 +130,11 @@ fn possible_threads(wanted: usize) -> usize {
 /// Makes the CPU's kernels use this many threads. Call it before anything else does: the first use fixes the number.
 ///
 /// # Errors
-/// It is fixed already, or 0.
+/// It is fixed already, 0, or many more than there are cores.
 pub fn use_threads(threads: usize) -> anyhow::Result<()> {
     crate::ops::bf16_support();
-    anyhow::ensure!(threads > 0, "threads start at 1");
+    let most = MOST_A_CORE * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    anyhow::ensure!((1..=most).contains(&threads), "threads: {threads}; allowed here are 1 to {most}, 8 a core");
     // A single one is a thread beside this one: loaders' threads would wait for this one, which waits for them.
     let pool = match threads {
         1 => rayon::ThreadPoolBuilder::new().num_threads(1),

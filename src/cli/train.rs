@@ -1,6 +1,6 @@
 //! `reportclip train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -106,7 +106,8 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
 
 /// A run's own config was given, whose default run folder is another one.
 fn hint_at_run(error: anyhow::Error, args: &Args) -> anyhow::Error {
-    match args.config.parent().filter(|run| args.out.is_none() && run.join("run.json").is_file()) {
+    let folder = args.config.parent().map(|run| if run.as_os_str().is_empty() { Path::new(".") } else { run });
+    match folder.filter(|run| args.out.is_none() && run.join("run.json").is_file()) {
         Some(run) => {
             anyhow::anyhow!("{}; to continue that of this config: --resume {}", one_line(&error), run.display())
         }

@@ -68,7 +68,7 @@ pub struct Progress {
     pub step: u64,
     /// Steps in all, as planned: the schedule depends on it.
     pub total_steps: u64,
-    /// In which type the products of the last steps were worked out; older checkpoints do not say.
+    /// In which type products were worked out, "bf16, then f32" where that changed; older checkpoints do not say.
     #[serde(default)]
     pub products: Option<String>,
     /// SHA-256 over all that training takes from the data.

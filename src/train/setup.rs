@@ -56,12 +56,12 @@ impl<'a> Trainer<'a> {
                 return Err(data.refused(before.as_ref()));
             }
             goes_on(&mut state.progress, &plan)?;
-            changed = other_products(&state.progress, &products);
+            changed = other_products(&mut state.progress, &products);
             // As in the run that was not stopped: what could not be read takes no part any more.
             let skipped = &state.progress.skipped;
             val.retain(|row| !skipped.contains(&SkippedRow::new("val", row.origin().number, row.line)));
         }
-        state.progress.products = Some(products.kind().into());
+        state.progress.products.get_or_insert_with(|| products.kind().into());
         let record = RunRecord {
             version: env!("CARGO_PKG_VERSION").into(),
             revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
@@ -135,9 +135,15 @@ fn goes_on(progress: &mut Progress, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Told where products go on in another type than the checkpoint's steps had; older checkpoints do not say.
-fn other_products(progress: &Progress, now: &Products) -> Option<String> {
-    let before = progress.products.as_deref().filter(|before| *before != now.kind())?;
+/// Told, and noted for the card, where products go on in another type than the checkpoint's last steps had. Older
+/// checkpoints do not say, and a run that is done goes nowhere.
+fn other_products(progress: &mut Progress, now: &Products) -> Option<String> {
+    let before = progress.products.clone()?;
+    let same = before.rsplit(", then ").next() == Some(now.kind());
+    if same || progress.step == progress.total_steps {
+        return None;
+    }
+    progress.products = Some(format!("{before}, then {}", now.kind()));
     Some(format!(
         "the checkpoint's {} steps had products in {before}, the next ones have them in {}: the run ends near, not at, \
          the same weights",

@@ -68,10 +68,14 @@ fn a_checkpoint_goes_on_in_the_other_precision_and_says_so() {
     let line = format!("the checkpoint's 5 steps had products in {}, the next ones have them in f32", kind());
     assert_eq!(told.matches(&line).count(), 1, "{told}");
     let state = json(&fs::read(place.path("to-f32/checkpoints/step-00000010/state.json")).unwrap());
-    assert_eq!(state["products"], "f32");
-    // Once more to the end: the last checkpoint is of f32 by now.
-    let told = text(&place.train_ok("to-f32", &resume).stderr);
-    assert!(!told.contains("steps had products"), "{told}");
+    assert_eq!(state["products"], format!("{}, then f32", kind()));
+    // Once more, in either, though no step is left.
+    for more in [&resume[..], &[&BF16[..], &resume].concat()] {
+        let told = text(&place.train_ok("to-f32", more).stderr);
+        assert!(!told.contains("steps had products"), "{told}");
+    }
+    let card = fs::read_to_string(place.path("to-f32/model/README.md")).unwrap();
+    assert!(card.contains(&format!("products in {}, then f32", kind())), "{card}");
 }
 
 #[test]

@@ -765,10 +765,11 @@ fn benchmarks_print_their_figures() {
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert!(json(&out.stdout)["images_per_s"]["median"].as_f64().unwrap() > 0.0);
     fs::write(place.path("lengths.txt"), "12\nfive\n").unwrap();
-    let bad: [(&[&str], &str); 4] = [
+    let bad: [(&[&str], &str); 5] = [
         (&["train-step", "--model", "resnet"], "model \"resnet\": built in are clip-vit-base-patch32"),
         (&["train-step", "--text-lengths", "lengths.txt"], "lengths.txt:2: \"five\" is not a number of tokens"),
-        (&["train-step", "--threads", "0"], "threads start at 1"),
+        (&["train-step", "--threads", "0"], "threads: 0; allowed here are 1 to "),
+        (&["train-step", "--threads", "100000"], "threads: 100000; allowed here are 1 to "),
         (&["data", "--images", "."], "holds no PNG or JPEG file"),
     ];
     for (arguments, message) in bad {
