@@ -69,6 +69,9 @@ fn advise_huge_pages(block: *mut u8, size: usize) {
 }
 
 /// Numbers of which any bits are one.
+///
+/// # Safety
+/// Every pattern of its bits must be a value of the type: memory that nobody wrote is read as such.
 #[allow(unsafe_code)]
 pub(super) unsafe trait AnyBits: Copy {
     /// What is seen where somebody reads before it is written.
