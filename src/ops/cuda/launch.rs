@@ -56,6 +56,7 @@ use super::emulator::launch as elsewhere;
 #[allow(unsafe_code)]
 mod gpu {
     use std::collections::HashMap;
+    use std::collections::hash_map::Entry;
     use std::sync::{Arc, Mutex, PoisonError};
 
     use candle_core::cuda_backend::DeviceId;
@@ -79,16 +80,10 @@ mod gpu {
         static LOADED: Mutex<Option<HashMap<DeviceId, Loaded>>> = Mutex::new(None);
         let mut all = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let all = all.get_or_insert_default();
-        if !all.contains_key(&device.id()) {
-            let module = device.cuda_stream().context().load_module(Ptx::from_binary(KERNELS.to_vec()));
-            let module = module.map_err(|e| {
-                candle_core::Error::Msg(format!(
-                    "the driver does not take the kernels, built for compute capability 8.0 and more: {e}"
-                ))
-            })?;
-            all.insert(device.id(), Loaded { module, functions: HashMap::new() });
-        }
-        let Some(loaded) = all.get_mut(&device.id()) else { bail!("{kernel}: no module") };
+        let loaded = match all.entry(device.id()) {
+            Entry::Occupied(loaded) => loaded.into_mut(),
+            Entry::Vacant(place) => place.insert(Loaded { module: load(device)?, functions: HashMap::new() }),
+        };
         if let Some(function) = loaded.functions.get(kernel) {
             return Ok(function.clone());
         }
@@ -96,6 +91,15 @@ mod gpu {
             Ok(function) => Ok(loaded.functions.entry(kernel).or_insert(function).clone()),
             Err(e) => bail!("{kernel}: not among the kernels: {e}"),
         }
+    }
+
+    fn load(device: &CudaDevice) -> Result<Arc<CudaModule>> {
+        let module = device.cuda_stream().context().load_module(Ptx::from_binary(KERNELS.to_vec()));
+        module.map_err(|e| {
+            candle_core::Error::Msg(format!(
+                "the driver does not take the kernels, built for compute capability 8.0 and more: {e}"
+            ))
+        })
     }
 
     enum Passed<'a> {
