@@ -8,7 +8,8 @@ use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor
 use half::bf16;
 use rayon::prelude::*;
 
-use super::gemm;
+use super::alloc::{AnyBits, overwritten};
+use super::round;
 
 /// Rows handled by one task.
 pub(super) const ROWS_PER_TASK: usize = 16;
@@ -27,40 +28,59 @@ pub(super) fn is_bf16(x: &Tensor) -> bool {
 
 /// The numbers of a contiguous CPU tensor, readable while this lives.
 pub(super) struct Numbers<S, T> {
+    part: Part<S>,
+    of: PhantomData<T>,
+}
+
+/// The part of a CPU storage that a contiguous tensor has.
+struct Part<S> {
     storage: S,
     start: usize,
     end: usize,
-    of: PhantomData<T>,
+}
+
+impl<S, T> From<Part<S>> for Numbers<S, T> {
+    /// Of a tensor of that type.
+    fn from(part: Part<S>) -> Self {
+        Self { part, of: PhantomData }
+    }
 }
 
 impl<S: Deref<Target = Storage>, T: WithDType> Deref for Numbers<S, T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        match &*self.storage {
-            // The type is the right one: `read` has looked.
-            Storage::Cpu(all) => all.as_slice().map_or(&[], |all| &all[self.start..self.end]),
+        let Part { storage, start, end } = &self.part;
+        match &**storage {
+            // The type is the right one: who made this has looked.
+            Storage::Cpu(all) => all.as_slice().map_or(&[], |all| &all[*start..*end]),
             _ => &[],
         }
     }
 }
 
-/// The numbers of `x`, which must be contiguous f32 on the CPU.
-pub(super) fn read(x: &Tensor) -> Result<impl Deref<Target = [f32]> + '_> {
+/// `None` where a tensor is not contiguous on the CPU.
+fn part(x: &Tensor) -> Option<Part<impl Deref<Target = Storage> + '_>> {
     let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(Numbers { storage, start, end, of: PhantomData }),
-        _ => bail!("a kernel got a tensor that is not contiguous f32 on the CPU: {:?} {layout:?}", x.dtype()),
+    let (start, end) = layout.contiguous_offsets()?;
+    matches!(&*storage, Storage::Cpu(_)).then_some(Part { storage, start, end })
+}
+
+fn other_than<T>(x: &Tensor, wanted: &str) -> Result<T> {
+    bail!("a kernel got a tensor that is not contiguous {wanted} on the CPU: {:?} {:?}", x.dtype(), x.layout())
+}
+
+/// The numbers of `x`, which must be contiguous of this type on the CPU.
+fn read_as<T: WithDType>(x: &Tensor) -> Result<impl Deref<Target = [T]> + '_> {
+    match part(x).filter(|_| x.dtype() == T::DTYPE) {
+        Some(part) => Ok(Numbers::<_, T>::from(part)),
+        None => other_than(x, T::DTYPE.as_str()),
     }
 }
 
-/// The numbers of `x`, which must be contiguous bf16 on the CPU.
-pub(super) fn read_bf16(x: &Tensor) -> Result<impl Deref<Target = [bf16]> + '_> {
-    let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::BF16(_)), Some((start, end))) => Ok(Numbers { storage, start, end, of: PhantomData }),
-        _ => bail!("a kernel got a tensor that is not contiguous bf16 on the CPU: {:?} {layout:?}", x.dtype()),
-    }
+/// The numbers of `x`, which must be contiguous f32 on the CPU.
+pub(super) fn read(x: &Tensor) -> Result<impl Deref<Target = [f32]> + '_> {
+    read_as(x)
 }
 
 /// The numbers of a tensor of either type, readable while this lives.
@@ -97,15 +117,10 @@ impl Either<'_> {
 
 /// The numbers of `x`, which must be contiguous f32 or bf16 on the CPU.
 pub(super) fn read_either(x: &Tensor) -> Result<EitherNumbers<impl Deref<Target = Storage> + '_>> {
-    let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => {
-            Ok(EitherNumbers::F32(Numbers { storage, start, end, of: PhantomData }))
-        }
-        (Storage::Cpu(CpuStorage::BF16(_)), Some((start, end))) => {
-            Ok(EitherNumbers::Bf16(Numbers { storage, start, end, of: PhantomData }))
-        }
-        _ => bail!("a kernel got a tensor that is not contiguous f32 or bf16 on the CPU: {:?} {layout:?}", x.dtype()),
+    match (part(x), x.dtype()) {
+        (Some(part), DType::F32) => Ok(EitherNumbers::F32(part.into())),
+        (Some(part), DType::BF16) => Ok(EitherNumbers::Bf16(part.into())),
+        _ => other_than(x, "f32 or bf16"),
     }
 }
 
@@ -149,19 +164,19 @@ pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a 
 
 /// The numbers of an f32 tensor on the CPU, rounded to bf16.
 pub(super) fn to_bf16(x: &Tensor) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    let numbers = read(&x)?;
-    let mut y = vec![bf16::ZERO; numbers.len()];
-    y.par_chunks_mut(BLOCK).zip(numbers.par_chunks(BLOCK)).for_each(|(y, x)| gemm::narrow(x, y));
-    Tensor::from_vec(y, x.dims(), x.device())
+    converted(x, round::narrow)
 }
 
 /// The numbers of a bf16 tensor on the CPU, in f32.
 pub(super) fn to_f32(x: &Tensor) -> Result<Tensor> {
+    converted(x, round::widen)
+}
+
+fn converted<T: WithDType, U: WithDType + AnyBits>(x: &Tensor, convert: fn(&[T], &mut [U])) -> Result<Tensor> {
     let x = x.contiguous()?;
-    let numbers = read_bf16(&x)?;
-    let mut y = vec![0f32; numbers.len()];
-    y.par_chunks_mut(BLOCK).zip(numbers.par_chunks(BLOCK)).for_each(|(y, x)| gemm::widen(x, y));
+    let numbers = read_as::<T>(&x)?;
+    let mut y = overwritten::<U>(numbers.len());
+    y.par_chunks_mut(BLOCK).zip(numbers.par_chunks(BLOCK)).for_each(|(y, x)| convert(x, y));
     Tensor::from_vec(y, x.dims(), x.device())
 }
 

@@ -7,10 +7,10 @@ use rayon::prelude::*;
 use super::alloc::overwritten;
 use super::cpu;
 use super::cuda;
-use super::gemm;
 use super::gradient::Gradient;
 use super::profile::{self, Part};
 use super::reference;
+use super::round;
 use super::simd::{self, vectorised};
 use super::tape::{Value, composed, in_bf16};
 
@@ -100,7 +100,7 @@ fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, narrow: bool) -
             let mut row = vec![0f32; width];
             y.chunks_exact_mut(width).zip(x.chunks_exact(width)).for_each(|(y, x)| {
                 layer_norm_row(x, &w, &b, eps, &mut row);
-                gemm::narrow(&row, y);
+                round::narrow(&row, y);
             });
         });
         return Tensor::from_vec(y, x.dims(), x.device());

@@ -127,8 +127,8 @@ impl Layer {
         let layout = Layout::plain(factor.rows(), weight.columns());
         let (before, width, count) = (operand.line(), layout.columns, layout.rows * layout.columns);
         let (slope, both) = (activation::slope(kind), activation::slope_and_rounded(kind));
-        let mut active = overwritten::<bf16>(if self.weight.wants_grad() { count } else { 0 });
-        let pieces = (count == active.len()).then(|| Pieces::of(&mut active));
+        let mut active = self.weight.wants_grad().then(|| overwritten::<bf16>(count));
+        let pieces = active.as_mut().map(|active| Pieces::of(active));
         #[allow(unsafe_code)]
         let then = |row: usize, column: usize, piece: &mut [f32]| {
             let start = row * width + column;
@@ -143,7 +143,7 @@ impl Layer {
         let b = backward_factor(&self.weight, &weight);
         product_bf16(Output::Bf16(&mut dx, layout), factor.plain(), b, epilogue, Threads::All);
         let tensor = |numbers| Tensor::from_vec(numbers, (layout.rows, width), grad.device());
-        Ok((tensor(dx)?, if self.weight.wants_grad() { Some(tensor(active)?) } else { None }))
+        Ok((tensor(dx)?, active.map(tensor).transpose()?))
     }
 }
 

@@ -28,6 +28,7 @@ pub mod reference;
 mod relevance;
 mod response_norm;
 mod rotary;
+mod round;
 mod rows;
 mod scale;
 mod segments;

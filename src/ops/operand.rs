@@ -5,7 +5,8 @@ use std::ops::Deref;
 use candle_core::{Result, Storage, Tensor};
 
 use super::cpu::{self, Either, EitherNumbers};
-use super::gemm::{Factor, Layout, widen};
+use super::gemm::{Factor, Layout};
+use super::round::widen;
 
 /// A CPU tensor (rows, columns), readable while this lives.
 pub(super) struct Operand<S> {

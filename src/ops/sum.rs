@@ -3,6 +3,8 @@
 use half::bf16;
 use rayon::prelude::*;
 
+use super::round;
+
 const ROWS_PER_PARTIAL: usize = 128;
 
 /// Sum over rows: (rows, width) → (width). candle's own sum over a leading dimension is 60 times slower.
@@ -12,13 +14,7 @@ pub(super) fn column_sum(x: &[f32], width: usize) -> Vec<f32> {
 
 /// The same of rows in bf16, with sums in f32.
 pub(super) fn column_sum_bf16(x: &[bf16], width: usize) -> Vec<f32> {
-    sum_in_parts(x, width, |sums, row| sums.iter_mut().zip(row).for_each(|(s, x)| *s += widened(*x)))
-}
-
-/// half's own conversion asks of each number whether it is one.
-#[inline(always)]
-fn widened(x: bf16) -> f32 {
-    f32::from_bits(u32::from(x.to_bits()) << 16)
+    sum_in_parts(x, width, |sums, row| sums.iter_mut().zip(row).for_each(|(s, x)| *s += round::widened(*x)))
 }
 
 fn sum_in_parts<T: Sync>(x: &[T], width: usize, add: impl Fn(&mut [f32], &[T]) + Sync) -> Vec<f32> {

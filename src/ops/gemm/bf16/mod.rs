@@ -91,16 +91,6 @@ impl Packed {
     }
 }
 
-/// `to[i]` = the nearest bf16 of `from[i]`.
-pub(in crate::ops) fn narrow(from: &[f32], to: &mut [half::bf16]) {
-    round::narrow(from, to);
-}
-
-/// `to[i]` = `from[i]`.
-pub(in crate::ops) fn widen(from: &[half::bf16], to: &mut [f32]) {
-    round::widen(from, to);
-}
-
 /// `a · b` with both rounded to bf16, sums in f32, into `output` by way of `epilogue`.
 pub(in crate::ops) fn product_bf16<'a>(
     output: Output,

@@ -3,8 +3,8 @@
 use half::bf16;
 
 use super::factor::Factor;
-use super::round;
 use crate::ops::gemm::operands::{Into, Layout};
+use crate::ops::round;
 use crate::ops::simd::vectorised;
 
 /// Most numbers of a row that are finished together.

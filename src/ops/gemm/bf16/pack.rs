@@ -252,7 +252,7 @@ impl Packable for bf16 {
     }
 }
 
-/// The nearest bf16 in the upper half of each number, as [`super::round::bits`] gives it.
+/// The nearest bf16 in the upper half of each number, as [`crate::ops::round::bits`] gives it.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn round(x: __m256) -> __m256i {
