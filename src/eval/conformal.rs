@@ -40,24 +40,26 @@ impl Scores {
         (other, by_class): (Option<&Scores>, bool),
         options: &ZeroShotOptions,
     ) -> ConformalFigures {
-        let own: Vec<Prediction> = self.predictions().into_iter().cloned().collect();
-        let other: Option<Vec<Prediction>> = other.map(|s| s.predictions().into_iter().cloned().collect());
-        let thresholds: Vec<[f64; 2]> = (0..self.names.len())
-            .map(|class| {
-                halves(
-                    &own,
-                    other.as_deref(),
-                    |p| p.group % 2,
-                    |rows| {
-                        let counted = rows.iter().filter(|p| !by_class || p.target == class);
-                        let calibrators: Vec<Calibrator> = counted
-                            .map(|p| Calibrator { score: score.of(&p.probabilities(false))[p.target], group: p.group })
-                            .collect();
-                        quantile(&calibrators, alpha)
-                    },
-                )
-            })
-            .collect();
+        let calibrators = |scores: &Scores| -> Vec<(usize, Calibrator)> {
+            let of = |p: &&Prediction| {
+                (p.target, Calibrator { score: score.of(&p.probabilities(false))[p.target], group: p.group })
+            };
+            scores.predictions().iter().map(of).collect()
+        };
+        let (own, other) = (calibrators(self), other.map(calibrators));
+        let thresholds_on = |counts: &dyn Fn(usize) -> bool| {
+            let fit = |rows: &[&(usize, Calibrator)]| {
+                let counted = rows.iter().filter(|(target, _)| counts(*target));
+                quantile(&counted.map(|(_, calibrator)| *calibrator).collect::<Vec<_>>(), alpha)
+            };
+            halves(&own, other.as_deref(), |(_, c)| c.group % 2, fit)
+        };
+        let classes = 0..self.names.len();
+        let thresholds: Vec<[f64; 2]> = if by_class {
+            classes.map(|class| thresholds_on(&|target| target == class)).collect()
+        } else {
+            vec![thresholds_on(&|_| true); classes.len()]
+        };
         let held = |p: &Prediction| {
             let scores = score.of(&p.probabilities(false));
             let holds = |class: usize| scores[class] <= thresholds[class][p.group % 2];

@@ -60,7 +60,11 @@ pub(super) struct Held {
 
 impl Held {
     fn means(rows: &[Self]) -> Vec<f64> {
-        let mean = |value: fn(&Self) -> f64| mean_over_patients(rows.iter().map(move |r| (value(r), r.group)));
+        Self::each(|value| mean_over_patients(rows.iter().map(move |r| (value(r), r.group))))
+    }
+
+    /// `mean` of coverage, size and emptiness.
+    fn each(mean: impl Fn(fn(&Self) -> f64) -> f64) -> Vec<f64> {
         vec![mean(|r| r.covered), mean(|r| r.size as f64), mean(|r| f64::from(u8::from(r.size == 0)))]
     }
 
@@ -79,8 +83,7 @@ pub(super) fn figures(method: &str, held: &[Held], alpha: f64, (resamples, seed)
     groups.iter().for_each(|&group| counts[group] += 1);
     let weighted = |rows: &[Held]| {
         let all: f64 = rows.iter().map(|r| 1.0 / counts[r.group] as f64).sum();
-        let mean = |value: fn(&Held) -> f64| rows.iter().map(|r| value(r) / counts[r.group] as f64).sum::<f64>() / all;
-        vec![mean(|r| r.covered), mean(|r| r.size as f64), mean(|r| f64::from(u8::from(r.size == 0)))]
+        Held::each(|value| rows.iter().map(|r| value(r) / counts[r.group] as f64).sum::<f64>() / all)
     };
     let bounds = bootstrap::interval(held, &groups, resamples, rng, weighted);
     let names = [("coverage", Some(1.0 - alpha)), ("size", None), ("empty", None)];

@@ -110,9 +110,13 @@ pub struct Findings {
 impl Findings {
     /// The share of its findings that "at least this probable" leaves out; 0 without any.
     pub fn missed(&self, threshold: f64) -> f64 {
-        let own = || self.has.iter().zip(&self.probabilities).filter(|(has, _)| **has == Some(true));
-        let missed = own().filter(|(_, p)| **p < threshold).count();
-        missed as f64 / own().count().max(1) as f64
+        let missed = self.own().filter(|p| **p < threshold).count();
+        missed as f64 / self.own().count().max(1) as f64
+    }
+
+    /// Probabilities of those that it has.
+    fn own(&self) -> impl Iterator<Item = &f64> {
+        self.has.iter().zip(&self.probabilities).filter(|(has, _)| **has == Some(true)).map(|(_, p)| p)
     }
 
     /// How many are at least this probable.
@@ -130,12 +134,8 @@ pub fn risk_threshold(images: &[Findings], alpha: f64) -> f64 {
         let risk = mean_over_patients(images.iter().map(|image| (image.missed(threshold), image.group)));
         (patients * risk + 1.0) / (patients + 1.0) <= alpha + 1e-12
     };
-    let own = |image: &Findings| {
-        let of = image.has.iter().zip(image.probabilities.clone()).filter(|(has, _)| **has == Some(true));
-        of.map(|(_, p)| p).collect::<Vec<_>>()
-    };
     // What is missed changes only where a threshold passes a finding's probability, and never falls.
-    let mut steps: Vec<f64> = images.iter().flat_map(own).collect();
+    let mut steps: Vec<f64> = images.iter().flat_map(Findings::own).copied().collect();
     steps.sort_by(f64::total_cmp);
     let above = steps.partition_point(|&threshold| holds(threshold));
     if above == 0 { 0.0 } else { steps[above - 1] }
