@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::axis::Setting;
 use super::member::Member;
-use super::table::{in_words, is_unsmoothed};
+use super::table::{in_words, is_unsmoothed, settings, shown_as};
 use crate::metrics::hierarchical::{Compared, PatientSums, compare};
 use crate::seed::{Purpose, stream};
 
@@ -31,34 +31,29 @@ pub struct Difference {
 /// Resamples of seeds and patients.
 const RESAMPLES: usize = 2000;
 
-/// The figures that are compared, with heading and factor: those that are sums over patients.
-const FIGURES: [(&str, &str, f64); 9] = [
-    ("recall@1", "recall@1 %", 100.0),
-    ("mean_recall", "mean recall %", 100.0),
-    ("match_nll", "matching NLL", 1.0),
-    ("match_nll_scaled", "matching NLL, scaled", 1.0),
-    ("class_accuracy", "accuracy %", 100.0),
-    ("class_nll", "class NLL", 1.0),
-    ("class_nll_scaled", "class NLL, scaled", 1.0),
-    ("class_brier", "class Brier", 1.0),
-    ("class_brier_scaled", "class Brier, scaled", 1.0),
+/// The figures that are compared: those that are sums over patients.
+const FIGURES: [&str; 9] = [
+    "recall@1",
+    "mean_recall",
+    "match_nll",
+    "match_nll_scaled",
+    "class_accuracy",
+    "class_nll",
+    "class_nll_scaled",
+    "class_brier",
+    "class_brier_scaled",
 ];
 
 /// Of every setting against one. None below two seeds.
 pub fn differences(members: &[Member]) -> Vec<Difference> {
-    let mut settings: Vec<&Setting> = Vec::new();
-    for member in members {
-        if !settings.contains(&&member.setting) {
-            settings.push(&member.setting);
-        }
-    }
+    let settings = settings(members);
     let Some(&against) = settings.iter().find(|s| is_unsmoothed(s)).or(settings.first()) else { return Vec::new() };
     let of = |setting: &Setting, figure: &str| -> Vec<&PatientSums> {
         members.iter().filter(|m| m.setting == *setting).filter_map(|m| m.by_patient.get(figure)).collect()
     };
     let mut found = Vec::new();
     for setting in settings.into_iter().filter(|s| *s != against) {
-        for (figure, ..) in FIGURES {
+        for figure in FIGURES {
             let (ours, theirs) = (of(setting, figure), of(against, figure));
             let rng = |i: u64| stream(0, Purpose::Bootstrap, i);
             let Some(Compared { difference, interval, p, seeds_needed }) = compare(&ours, &theirs, RESAMPLES, rng)
@@ -88,11 +83,7 @@ pub fn differences_markdown(rows: &[Difference]) -> String {
         "|---|---|---|---|---|---|".into(),
     ];
     for row in rows {
-        let (heading, factor) = FIGURES
-            .iter()
-            .find(|(name, ..)| *name == row.figure)
-            .map_or((row.figure.as_str(), 1.0), |(_, heading, factor)| (*heading, *factor));
-        let digits = if factor > 1.0 { 1 } else { 3 };
+        let (heading, factor, digits) = shown_as(&row.figure);
         let [value, low, high] = [row.difference, row.interval.0, row.interval.1].map(|v| v * factor);
         let chance = if row.p < 0.05 { "yes" } else { "no" };
         let seeds = row.seeds_needed.map_or("more patients".to_string(), |n| n.to_string());

@@ -50,12 +50,7 @@ const SMOOTHING: &str = "loss.label_smoothing";
 /// more after temperature scaling, so that no ε alone has the benefit of it. Last, what figures are read against:
 /// chance, and the ECE that calibrated probabilities would show on as few predictions.
 pub fn table(members: &[Member]) -> Vec<SettingFigures> {
-    let mut settings: Vec<&Setting> = Vec::new();
-    for member in members {
-        if !settings.contains(&&member.setting) {
-            settings.push(&member.setting);
-        }
-    }
+    let settings = settings(members);
     let row = |setting: &Setting, name: String, scaled: bool| {
         let of_setting: Vec<&Figures> =
             members.iter().filter(|m| m.setting == *setting).filter_map(Member::figures).collect();
@@ -70,6 +65,17 @@ pub fn table(members: &[Member]) -> Vec<SettingFigures> {
     rows.extend(READ_AGAINST.iter().map(|(suffix, name)| read_against(&all, suffix, name)));
     rows.retain(|row| !row.figures.is_empty() || READ_AGAINST.iter().all(|(_, name)| row.setting != *name));
     rows
+}
+
+/// What was tried, in the order of first members.
+pub(super) fn settings(members: &[Member]) -> Vec<&Setting> {
+    let mut settings: Vec<&Setting> = Vec::new();
+    for member in members {
+        if !settings.contains(&&member.setting) {
+            settings.push(&member.setting);
+        }
+    }
+    settings
 }
 
 /// Endings of names of what a figure is read against, and the rows that these are shown in.
@@ -132,6 +138,21 @@ const COLUMNS: [(&str, &str, f64); 17] = [
     ("class_set_size", "classes in a 90 % set", 1.0),
 ];
 
+/// How a figure, or the same after temperature scaling, is shown: its heading, factor and digits.
+pub(super) fn shown_as(figure: &str) -> (String, f64, usize) {
+    let of = |name: &str| COLUMNS.iter().find(|(known, ..)| *known == name);
+    let scaled =
+        || of(figure.strip_suffix("_scaled")?).map(|(_, heading, factor)| (format!("{heading}, scaled"), *factor));
+    let plain = of(figure).map(|(_, heading, factor)| (heading.to_string(), *factor));
+    let (heading, factor) = plain.or_else(scaled).unwrap_or_else(|| (figure.to_string(), 1.0));
+    (heading, factor, digits(factor))
+}
+
+/// Per cent have one, others three.
+fn digits(factor: f64) -> usize {
+    if factor > 1.0 { 1 } else { 3 }
+}
+
 /// The table in Markdown: mean ± half of the 95 % interval over seeds, of the figures that any setting has.
 pub fn markdown(rows: &[SettingFigures]) -> String {
     let shown: Vec<_> =
@@ -139,7 +160,7 @@ pub fn markdown(rows: &[SettingFigures]) -> String {
     let cells = |row: &SettingFigures| {
         let cell = |(name, _, factor): &&(&str, &str, f64)| {
             let Some(m) = row.figures.get(*name) else { return " – |".to_string() };
-            let digits = if *factor > 1.0 { 1 } else { 3 };
+            let digits = digits(*factor);
             let half = m.half_width.map_or(String::new(), |h| format!(" ± {:.digits$}", h * factor));
             format!(" {:.digits$}{half} |", m.mean * factor)
         };
