@@ -79,7 +79,7 @@ pub fn share_cores(processes: usize, all: usize) -> anyhow::Result<()> {
     if processes <= 1 || std::env::var_os("RAYON_NUM_THREADS").is_some() {
         return Ok(());
     }
-    let ours = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let ours = own_cores();
     if ours * processes < all {
         tracing::warn!(
             "this process may use {ours} of {all} cores, because the launcher bound it; with Open MPI, mpirun \
@@ -90,12 +90,17 @@ pub fn share_cores(processes: usize, all: usize) -> anyhow::Result<()> {
     use_threads(if ours < all { ours } else { (all / processes).max(1) })
 }
 
+/// Cores that this process may use.
+fn own_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Starts the threads of the CPU's kernels: one a core, or as many as `RAYON_NUM_THREADS` says, within reason. Where
 /// the system allows no such number, fewer: the first use of threads would end the process.
 pub fn start_threads() {
     // Linux lends the registers of bf16 products to threads that start afterwards.
-    crate::ops::bf16_support();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ops::bf16_support();
+    let cores = own_cores();
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
     let wanted = asked.unwrap_or(cores);
     let threads = possible_threads(wanted.min(MOST_A_CORE * cores));
@@ -132,8 +137,8 @@ fn possible_threads(wanted: usize) -> usize {
 /// # Errors
 /// It is fixed already, 0, or many more than there are cores.
 pub fn use_threads(threads: usize) -> anyhow::Result<()> {
-    crate::ops::bf16_support();
-    let most = MOST_A_CORE * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ops::bf16_support();
+    let most = MOST_A_CORE * own_cores();
     anyhow::ensure!((1..=most).contains(&threads), "threads: {threads}; allowed here are 1 to {most}, 8 a core");
     // A single one is a thread beside this one: loaders' threads would wait for this one, which waits for them.
     let pool = match threads {

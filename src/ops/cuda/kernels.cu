@@ -15,8 +15,8 @@ __device__ uint64 global_index() { return (uint64)blockIdx.x * THREADS + threadI
 
 // ---- sums and maxima over a block's threads; all get the result
 
-__device__ float block_sum(float value) {
-    __shared__ float parts[THREADS];
+template <class T> __device__ T block_sum(T value) {
+    __shared__ T parts[THREADS];
     __syncthreads();
     parts[threadIdx.x] = value;
     __syncthreads();
@@ -39,19 +39,6 @@ __device__ float block_max(float value) {
     return parts[0];
 }
 
-// The same in 64 bits.
-__device__ double block_sum_double(double value) {
-    __shared__ double parts[THREADS];
-    __syncthreads();
-    parts[threadIdx.x] = value;
-    __syncthreads();
-    for (int half = THREADS / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
-        __syncthreads();
-    }
-    return parts[0];
-}
-
 // A number of 64 bits as two of 32; where it is not finite, so is the first.
 __device__ void store_double(float* pair, double value) {
     pair[0] = (float)value;
@@ -63,14 +50,14 @@ __device__ void store_double(float* pair, double value) {
 extern "C" __global__ void squares(const float* x, float* partial, uint64 count) {
     double sum = 0;
     for (uint64 i = global_index(); i < count; i += (uint64)gridDim.x * THREADS) sum += (double)x[i] * x[i];
-    sum = block_sum_double(sum);
+    sum = block_sum(sum);
     if (threadIdx.x == 0) store_double(partial + 2 * blockIdx.x, sum);
 }
 
 extern "C" __global__ void squares_end(const float* partial, float* sum, int blocks) {
     double all = 0;
     for (int i = threadIdx.x; i < blocks; i += THREADS) all += (double)partial[2 * i] + (double)partial[2 * i + 1];
-    all = block_sum_double(all);
+    all = block_sum(all);
     if (threadIdx.x == 0) store_double(sum, all);
 }
 
