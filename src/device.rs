@@ -4,14 +4,15 @@ use std::sync::Mutex;
 
 use candle_core::Device;
 
+use crate::error::{Problem, Problems};
 use crate::ops;
 
 /// The device for `wanted` (`"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`) and one line saying why. Of several processes on
 /// a host, `(local rank, how many)`, each takes a GPU of its own unless one is named.
 ///
 /// # Errors
-/// A CUDA device asked for by name that is not there, or a binary built without the `cuda` feature; more processes than
-/// GPUs, on all of them alike.
+/// [`Problems`] where this binary has no such device; a CUDA device asked for by name that is not there; more processes
+/// than GPUs, on all of them alike.
 pub fn choose(wanted: &str, (rank, ranks): (usize, usize)) -> anyhow::Result<(Device, String)> {
     let built_with_cuda = candle_core::utils::cuda_is_available();
     let which = if ranks > 1 { format!("that of local rank {rank}") } else { "the first GPU found".into() };
@@ -33,18 +34,15 @@ pub fn choose(wanted: &str, (rank, ranks): (usize, usize)) -> anyhow::Result<(De
         "auto" => Ok((Device::Cpu, "cpu, because this binary was built without the cuda feature".into())),
         "cpu" => Ok((Device::Cpu, "cpu, as asked".into())),
         cuda => {
-            let named = match cuda.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest)) {
-                Some("") => None,
-                Some(n) => {
-                    Some(n.parse().map_err(|_| anyhow::anyhow!("device {wanted:?}: allowed are auto, cpu, cuda:N"))?)
-                }
-                None => anyhow::bail!("device {wanted:?}: allowed are auto, cpu, cuda and cuda:N"),
-            };
-            anyhow::ensure!(
-                built_with_cuda,
-                "device {wanted:?}: this binary was built without CUDA; use device = \"cpu\", or build it with \
-                 `cargo build --release --features cuda`"
-            );
+            check_name(cuda)?;
+            let named = gpu(cuda).flatten();
+            if !built_with_cuda {
+                let line = format!(
+                    "device {wanted:?}: this binary was built without CUDA; use device = \"cpu\", or build it with \
+                     `cargo build --release --features cuda`"
+                );
+                return Err(Problems(vec![Problem(line)]).into());
+            }
             if named.is_none() {
                 one_each()?;
             }
@@ -54,6 +52,26 @@ pub fn choose(wanted: &str, (rank, ranks): (usize, usize)) -> anyhow::Result<(De
             Ok((device, format!("cuda:{index}, as asked")))
         }
     }
+}
+
+/// All that [`choose`] takes, for messages.
+pub const NAMES: &str = "auto, cpu, cuda and cuda:N";
+
+/// Whether `wanted` is the name of a device, there or not.
+///
+/// # Errors
+/// It is none.
+pub fn check_name(wanted: &str) -> Result<(), Problems> {
+    if matches!(wanted, "auto" | "cpu") || gpu(wanted).is_some() {
+        return Ok(());
+    }
+    Err(Problems(vec![Problem(format!("device {wanted:?}: allowed are {NAMES}"))]))
+}
+
+/// Of the name of a GPU the number in it, where it has one.
+fn gpu(wanted: &str) -> Option<Option<usize>> {
+    let number = wanted.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest))?;
+    if number.is_empty() { Some(None) } else { number.parse().ok().map(Some) }
 }
 
 /// A process without a GPU would train on the CPU, and the others would wait for it where they exchange over the GPUs.
@@ -103,13 +121,17 @@ pub fn start_threads() {
     let cores = own_cores();
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
     let wanted = asked.unwrap_or(cores);
-    let threads = possible_threads(wanted.min(MOST_A_CORE * cores));
+    let most = wanted.min(MOST_A_CORE * cores);
+    let threads = possible_threads(most + OTHERS).saturating_sub(OTHERS).clamp(1, most);
     // It fails where there are threads already, as in a test that runs several commands: they stay.
     let _ = with_this_thread(threads).build_global();
     if threads < wanted {
         tracing::warn!("{threads} threads do the work, not {wanted} (RAYON_NUM_THREADS, {cores} cores, ulimit -u)");
     }
 }
+
+/// Threads that are started later: one that reads data, one that waits for Ctrl-C.
+const OTHERS: usize = 2;
 
 /// Handing work round among thousands of threads takes longer than the work.
 const MOST_A_CORE: usize = 8;

@@ -136,6 +136,60 @@ pub fn may_write(path: &Path, force: bool) -> Result<()> {
     bail!("{}: {what}, and only plain files are written over; name another file", path.display())
 }
 
+/// [`may_write`] for a command that reads `inputs`, files or folders: these, and what lies in the folders but for pages,
+/// are not written over with `force` either.
+///
+/// # Errors
+/// As there; it is one of the inputs.
+pub fn may_write_beside<'a>(path: &Path, force: bool, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    may_write(path, force)?;
+    let Ok(real) = fs::canonicalize(path) else { return Ok(()) };
+    let is_page = real.extension().is_some_and(|ending| ending == "html");
+    for input in inputs {
+        // Others are patterns or names of the hub.
+        let Ok(read) = fs::canonicalize(input) else { continue };
+        let inside = read.is_dir() && real.starts_with(&read) && !is_page;
+        ensure!(
+            !inside && !is_same_file(&real, &read),
+            "{}: this command reads it, so it is not written over; name another file",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// By name, or as another name of one file.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let node = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        a == b || node(a).is_some_and(|a| Some(a) == node(b))
+    }
+    #[cfg(not(unix))]
+    {
+        a == b
+    }
+}
+
+/// The relative path that leads from folder `from` to folder `to`, which are there; an absolute one where none does.
+///
+/// # Errors
+/// One of them cannot be found.
+pub fn way(from: &Path, to: &Path) -> Result<PathBuf> {
+    let real = |path: &Path| {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        fs::canonicalize(path).with_context(|| path.display().to_string())
+    };
+    let (from, to) = (real(from)?, real(to)?);
+    let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    if shared == 0 {
+        return Ok(to);
+    }
+    let up = from.components().skip(shared).map(|_| std::path::Component::ParentDir);
+    Ok(up.chain(to.components().skip(shared)).collect())
+}
+
 /// [`replace_file`] for whoever writes to a path of its own.
 ///
 /// # Errors
@@ -277,6 +331,31 @@ mod tests {
             let error = may_write(path, true).unwrap_err().to_string();
             assert!(error.ends_with("only plain files are written over; name another file"), "{error}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_read_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("model")).unwrap();
+        for name in ["a.csv", "b.csv", "model/weights", "model/page.html"] {
+            fs::write(at(name), "x").unwrap();
+        }
+        fs::hard_link(at("a.csv"), at("same.csv")).unwrap();
+        let (a, model) = (at("a.csv"), at("model"));
+        let allowed = |name: &str| {
+            may_write_beside(&at(name), true, [a.as_path(), &model, Path::new("org/name")]).map_err(|e| e.to_string())
+        };
+        for name in ["a.csv", "same.csv", "model/../a.csv", "model/weights"] {
+            assert!(allowed(name).unwrap_err().contains("this command reads it"), "{name}");
+        }
+        for name in ["b.csv", "new.csv", "model/new", "model/page.html"] {
+            allowed(name).unwrap();
+        }
+        assert_eq!(way(&at("model"), &at("")).unwrap(), Path::new(".."));
+        assert_eq!(way(&at(""), &at("model")).unwrap(), Path::new("model"));
+        assert_eq!(way(&model, &model).unwrap(), Path::new(""));
     }
 
     #[cfg(unix)]

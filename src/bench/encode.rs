@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 
@@ -27,7 +27,7 @@ pub struct EncodeFigures {
 /// # Errors
 /// A batch of nothing, texts longer than the model's.
 pub fn encode(bench: &TrainStepBench, device: &Device) -> Result<EncodeFigures> {
-    ensure!(bench.steps > 0 && bench.batch_size > 0, "rounds and batch size start at 1");
+    bench.check()?;
     let params = checkpoint::random(&bench.config, 0, device)?;
     let model = ClipModel::new(&bench.config, &Builder::eval(&params).products(bench.products))?;
     let batch = random_batch(bench, 0)?;

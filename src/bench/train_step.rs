@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Spread, matmul_gflops};
 use crate::data::{Batch, Images, Preprocess, image::Picture};
 use crate::dist::Collective;
+use crate::error::{Problem, Problems};
 use crate::loss::{ClipLoss, Direction, Loss};
 use crate::model::freeze::{FreezeConfig, FreezeDepth};
 use crate::model::{ClipConfig, checkpoint};
@@ -44,6 +45,20 @@ pub struct TrainStepBench {
     pub products: DType,
     /// Whether seconds are told apart by operation.
     pub profile: bool,
+}
+
+impl TrainStepBench {
+    /// Whether there is something to measure.
+    pub(super) fn check(&self) -> Result<(), Problems> {
+        let (most, one) = (self.config.text.context_length(), |line: String| Err(Problems(vec![Problem(line)])));
+        if let Some(length) = self.text_lengths.iter().find(|length| !(1..=most).contains(*length)) {
+            return one(format!("texts of {length} tokens; allowed are 1 to {most}"));
+        }
+        if self.steps == 0 || self.batch_size == 0 || self.accum_freq == 0 || self.text_lengths.is_empty() {
+            return one("steps, batch size and chunks start at 1, and so does the number of texts".into());
+        }
+        Ok(())
+    }
 }
 
 /// The tokens of each text, from a file with one number a line.
@@ -123,13 +138,7 @@ pub fn train_step(
     started: Instant,
     world: &dyn Collective,
 ) -> Result<TrainStepFigures> {
-    let longest = bench.text_lengths.iter().max().copied().unwrap_or(0);
-    ensure!(bench.steps > 0 && bench.batch_size > 0 && bench.accum_freq > 0, "steps and batch size start at 1");
-    ensure!(
-        longest >= 1 && longest <= bench.config.text.context_length(),
-        "texts of {longest} tokens; allowed are 1 to {}",
-        bench.config.text.context_length()
-    );
+    bench.check()?;
     let mut params = checkpoint::random(&bench.config, 0, device)?;
     let image = if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None };
     let frozen = Frozen::apply(FreezeConfig { image, ..FreezeConfig::NONE }, 0.0, &mut params);

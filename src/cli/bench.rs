@@ -46,10 +46,10 @@ pub(super) struct TrainStepArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Chunks a step
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = usage::count)]
     accum_freq: usize,
     /// Steps; the first is told apart
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 6, value_parser = usage::count)]
     steps: usize,
     /// Leave the image tower as it is
     #[arg(long)]
@@ -73,7 +73,7 @@ pub(super) struct EncodeArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Rounds, after one that does not count
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 6, value_parser = usage::count)]
     steps: usize,
 }
 
@@ -84,22 +84,22 @@ pub(super) struct ModelArgs {
     #[arg(long, default_value = "clip-vit-base-patch32")]
     model: String,
     /// Pairs that pass through the towers at once
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = usage::count)]
     batch_size: usize,
     /// Threads; default: as many as the machine has cores
     #[arg(long)]
     threads: Option<usize>,
     /// Tokens of each text; default: as many as the model takes
-    #[arg(long, conflicts_with = "text_lengths")]
+    #[arg(long, conflicts_with = "text_lengths", value_parser = usage::count)]
     tokens: Option<usize>,
     /// File with the tokens of each text, one number a line; longer ones are cut to what the model takes
     #[arg(long, value_name = "FILE")]
     text_lengths: Option<PathBuf>,
     /// Side of the images
-    #[arg(long)]
+    #[arg(long, value_parser = usage::side)]
     image_size: Option<usize>,
     /// "auto", "cpu", "cuda" or "cuda:N"
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = usage::device)]
     device: String,
     #[command(flatten)]
     precision: BenchPrecision,
@@ -130,7 +130,7 @@ pub(super) struct DataArgs {
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
     /// Side of the model's images
-    #[arg(long, default_value_t = 224)]
+    #[arg(long, default_value_t = 224, value_parser = usage::side)]
     image_size: usize,
     /// Text file, one text a line
     #[arg(long, value_name = "FILE", requires = "tokenizer")]
@@ -139,7 +139,7 @@ pub(super) struct DataArgs {
     #[arg(long, value_name = "DIR", requires = "texts")]
     tokenizer: Option<PathBuf>,
     /// How often all is done
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = usage::count)]
     rounds: usize,
     /// One line of JSON
     #[arg(long)]
@@ -158,10 +158,10 @@ pub(super) struct LoaderArgs {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
     /// Side of the model's images
-    #[arg(long, default_value_t = 224)]
+    #[arg(long, default_value_t = 224, value_parser = usage::side)]
     image_size: usize,
     /// Threads that decode
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = workers)]
     workers: usize,
     /// Passes over the data, after one for nothing; 0 = open it only
     #[arg(long, default_value_t = 3)]
@@ -180,7 +180,7 @@ pub(super) struct MatmulArgs {
     #[arg(long)]
     threads: Option<usize>,
     /// "auto", "cpu", "cuda" or "cuda:N"
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = usage::device)]
     device: String,
     #[command(flatten)]
     precision: BenchPrecision,
@@ -195,7 +195,7 @@ pub(super) struct MatmulArgs {
   mpirun -n 2 --bind-to none reportclip bench collectives --mib 1,25,600 --json")]
 pub(super) struct CollectivesArgs {
     /// MiB that each process gives
-    #[arg(long, value_delimiter = ',', default_values_t = [0.001, 0.1, 1.0, 25.0, 100.0])]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, default_values_t = [0.001, 0.1, 1.0, 25.0, 100.0])]
     mib: Vec<f64>,
     /// How often each is done, after one for nothing
     #[arg(long, default_value_t = 10)]
@@ -218,9 +218,14 @@ pub(super) fn run(command: &Command, world: &Rc<dyn Collective>) -> Result<()> {
     }
 }
 
+/// As data.workers.
+fn workers(text: &str) -> Result<usize, String> {
+    usage::from_one(text, 256)
+}
+
 fn choose_device(name: &str, threads: Option<usize>, local: (usize, usize)) -> Result<Device> {
     if let Some(threads) = threads {
-        device::use_threads(threads)?;
+        device::use_threads(threads).map_err(|e| usage::wrong(&e))?;
     }
     let (device, reason) = device::choose(name, local)?;
     tracing::debug!("device: {reason}");

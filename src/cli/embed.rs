@@ -1,12 +1,12 @@
 //! `reportclip embed`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::manifest_args::{ColumnArgs, PrecisionArg};
 use super::{output, usage};
-use crate::fs::may_write;
+use crate::fs::may_write_beside;
 use crate::search::{IndexContents, IndexModel, build};
 use crate::session::RowSource;
 
@@ -49,7 +49,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
     /// "auto", "cpu", "cuda" or "cuda:N"
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = usage::device)]
     device: String,
     #[command(flatten)]
     precision: PrecisionArg,
@@ -59,7 +59,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     usage::ensure(args.data.is_some() || args.texts.is_some() || !args.images.is_empty(), || {
         "nothing to embed; name --data MANIFEST, --images FILE… or --texts FILE".into()
     })?;
-    may_write(&args.out, args.force).context("--out")?;
+    let files = args.data.iter().chain(&args.texts).chain(&args.images).map(PathBuf::as_path);
+    // Of a folder of images and texts, an index is no part.
+    let read = files.filter(|path| path.is_file()).chain([Path::new(&args.model)]);
+    may_write_beside(&args.out, args.force, read).context("--out")?;
     let contents = match &args.data {
         Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
             manifest: manifest.clone(),

@@ -1,6 +1,6 @@
 //! `reportclip explain`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -9,7 +9,7 @@ use super::manifest_args::PrecisionArg;
 use super::{output, usage};
 use crate::data::{Columns, Manifest, image};
 use crate::eval::{Explanation, Place, explain, place, relevance_map};
-use crate::fs::{may_write, replace_private};
+use crate::fs::{may_write_beside, replace_private};
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     usage::ensure(!args.text.trim().is_empty(), || "--text is empty".into())?;
-    args.out.as_ref().map_or(Ok(()), |path| may_write(path, args.force)).context("--out")?;
+    let read = [args.image.as_path(), Path::new(&args.model)];
+    let read = read.into_iter().chain(args.data.as_deref());
+    args.out.as_ref().map_or(Ok(()), |path| may_write_beside(path, args.force, read)).context("--out")?;
     // Gradients of attention are kept by the CPU's kernels alone.
     let session = Session::open(&args.model, "cpu")?.in_precision(args.precision.precision);
     let picture = image::read(&args.image)?;

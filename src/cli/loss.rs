@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::output;
+use super::{output, usage};
 use crate::loss::explain::{Explanation, Input, InputTargets, explain};
 use crate::loss::smoothing;
 
@@ -25,11 +25,11 @@ pub(super) struct ExplainArgs {
     /// JSON file with logits, targets and options; "-" reads stdin. Without it and --logits: the worked example
     #[arg(long, value_name = "FILE.json", conflicts_with_all = ["logits", "targets"])]
     input: Option<PathBuf>,
-    /// Matrix of logits as JSON
-    #[arg(long, value_name = "[[…],…]", requires = "targets")]
+    /// Matrix of logits as JSON; one row also as -1,2
+    #[arg(long, value_name = "[[…],…]", requires = "targets", allow_hyphen_values = true)]
     logits: Option<String>,
-    /// Class indices, or rows of probabilities, as JSON
-    #[arg(long, value_name = "[…]", requires = "logits")]
+    /// Class indices, or rows of probabilities, as JSON; the index of one row also as 0
+    #[arg(long, value_name = "[…]", requires = "logits", allow_hyphen_values = true)]
     targets: Option<String>,
     /// ε; default 0.1, or what the input file says
     #[arg(long, value_name = "ε")]
@@ -72,10 +72,18 @@ fn read_input(args: &ExplainArgs) -> Result<Input> {
             parse(&path.display().to_string(), &text)
         }
         (None, Some(logits), Some(targets)) => {
+            let (logits, targets) = (listed(logits, 2), listed(targets, 1));
             parse("--logits and --targets", &format!(r#"{{"logits": {logits}, "targets": {targets}}}"#))
+                .map_err(|e| usage::wrong(&e).into())
         }
         _ => Ok(Input::example()),
     }
+}
+
+/// Numbers without brackets in `depth` of them: one row.
+fn listed(text: &str, depth: usize) -> String {
+    let depth = if text.trim_start().starts_with('[') { 0 } else { depth };
+    format!("{}{text}{}", "[".repeat(depth), "]".repeat(depth))
 }
 
 fn describe(input: &Input, e: &Explanation) -> String {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::usage;
 use crate::config::Precision;
 use crate::data::Columns;
 use crate::data::table::format_names;
@@ -84,7 +85,7 @@ pub(super) struct JudgeArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// "auto", "cpu", "cuda" or "cuda:N"
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = usage::device)]
     pub device: String,
     #[command(flatten)]
     pub precision: PrecisionArg,

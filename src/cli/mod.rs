@@ -28,7 +28,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::device;
 use crate::dist::{self, Collective};
@@ -100,16 +100,24 @@ enum Command {
 /// ```
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     hide_panics();
-    let cli = match Cli::try_parse_from(args) {
+    let cli: Cli = match usage::read(Cli::command(), args) {
         Ok(cli) => cli,
+        // Help and version go to stdout and are no failure; clap knows which is which.
+        Err(e) if !e.use_stderr() => {
+            return match output::shown(&e.print()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => {
+                    output::error(&one_line(&e));
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Err(e) => {
-            // Help and version go to stdout and are no failure; clap knows which is which.
-            if e.use_stderr() {
-                output::usage(&e.render().to_string());
-                return ExitCode::from(2);
+            match usage::complaint(&e) {
+                Some(line) => output::error(&line),
+                None => output::usage(&e.render().to_string()),
             }
-            let _ = e.print();
-            return ExitCode::SUCCESS;
+            return ExitCode::from(2);
         }
     };
     let run_on_several = matches!(cli.command, Command::Train(_) | Command::Bench(_));

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::error::visible;
@@ -31,9 +31,20 @@ pub(super) fn print(text: &str) -> Result<()> {
 }
 
 fn write(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+    shown(&writeln!(std::io::stdout().lock(), "{text}"))
+}
+
+/// What became of writing to stdout.
+///
+/// # Errors
+/// It cannot be written to, though somebody reads.
+pub(super) fn shown(written: &std::io::Result<()>) -> Result<()> {
+    match written {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            // By its kind: what the system says of a full disk is followed by a hint about runs.
+            bail!("stdout cannot be written to ({}); not all results were printed", e.kind())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -83,14 +94,25 @@ impl Write for Talk {
     }
 }
 
-/// Levels as the subscriber writes them, at the start of a line, and their colours.
-const LEVELS: [(&str, u8); 5] = [("ERROR", 31), ("WARN", 33), ("INFO", 32), ("DEBUG", 34), ("TRACE", 35)];
+/// Levels as the subscriber writes them at the start of a line, as lines of progress and errors have them, and their
+/// colours.
+const LEVELS: [(&str, &str, u8); 5] = [
+    ("ERROR ", "error:", 31),
+    ("WARN ", "warning:", 33),
+    ("INFO ", "info:", 32),
+    ("DEBUG ", "debug:", 34),
+    ("TRACE ", "trace:", 35),
+];
 
 /// A line of the subscriber's, short and visible; with `colours` its level has one.
 fn talk(text: &str, colours: bool) -> String {
     let line = visible(text.strip_suffix('\n').unwrap_or(text), LINE);
-    let level = LEVELS.iter().find(|(level, _)| colours && line.trim_start().starts_with(level));
-    level.map_or(line.clone(), |(level, colour)| line.replacen(level, &format!("\x1b[{colour}m{level}\x1b[0m"), 1))
+    let split = |&(level, word, colour)| Some((line.trim_start().strip_prefix(level)?, word, colour));
+    match LEVELS.iter().find_map(split) {
+        Some((rest, word, colour)) if colours => format!("\x1b[{colour}m{word}\x1b[0m {rest}"),
+        Some((rest, word, _)) => format!("{word} {rest}"),
+        None => line,
+    }
 }
 
 #[cfg(test)]
@@ -101,8 +123,10 @@ mod tests {
     fn talk_is_short_and_visible_at_a_terminal_too() {
         let text = format!(" WARN a\x1b[2J\u{202e}WARN{}\n", "x".repeat(1 << 20));
         let (plain, coloured) = (talk(&text, false), talk(&text, true));
-        assert!(plain.starts_with(" WARN a\\u{1b}[2J\\u{202e}WARN") && plain.chars().count() == LINE, "{plain}");
-        assert_eq!(coloured, plain.replacen("WARN", "\x1b[33mWARN\x1b[0m", 1));
+        assert!(plain.starts_with("warning: a\\u{1b}[2J\\u{202e}WARN"), "{plain}");
+        // The word is a little longer than the level.
+        assert!(plain.chars().count() <= LINE + 3, "{plain}");
+        assert_eq!(coloured, plain.replacen("warning:", "\x1b[33mwarning:\x1b[0m", 1));
         assert_eq!(talk("of INFO\n", true), "of INFO", "a word of the message");
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
-use super::output;
+use super::{output, usage};
 use crate::bench::parity::{self, Finding};
 use crate::device;
 
@@ -21,7 +21,7 @@ pub(super) struct ParityArgs {
     #[arg(long, conflicts_with = "models")]
     quick: bool,
     /// "auto", "cpu", "cuda" or "cuda:N"
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = usage::device)]
     device: String,
     /// A line of JSON a comparison
     #[arg(long)]

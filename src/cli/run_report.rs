@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::output;
-use crate::fs::may_write;
+use crate::fs::may_write_beside;
 use crate::run_report;
 
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let folders: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
     let out = args.out.clone().unwrap_or_else(|| args.runs[0].join("report.html"));
-    may_write(&out, args.force || args.out.is_none())?;
+    may_write_beside(&out, args.force || args.out.is_none(), folders.iter().copied())?;
     run_report::page(&folders)?.write(&out)?;
     output::print(&format!("page: {}", out.display()))
 }

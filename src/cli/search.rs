@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::manifest_args::precision;
-use super::output;
+use super::{output, usage};
 use crate::config::Precision;
 use crate::search::{Hit, Index, Query, check_model, search};
 use crate::session::Session;
@@ -16,7 +16,8 @@ use crate::session::Session;
   reportclip search --index all.safetensors --image new.png --json
 
 Shows reports and names of images from the manifest that the index was made of. Of an index of image files it shows
-their numbers, in the order of `embed --images` from 1, and their names if `embed --keep-names` kept them.")]
+their numbers, in the order of `embed --images` from 1, and their names if `embed --keep-names` kept them. In JSON, row
+is the row of the index's tensors, which count from 0, and line that of the manifest, which counts from 1.")]
 pub(super) struct Args {
     /// File written by `reportclip embed`
     #[arg(long, value_name = "FILE.safetensors")]
@@ -28,13 +29,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// How many to show
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = usage::count)]
     k: usize,
     /// Model folder or hub id; default the one that made the index
     #[arg(long, value_name = "DIR|HUB_ID")]
     model: Option<String>,
     /// "auto", "cpu", "cuda" or "cuda:N"
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = usage::device)]
     device: String,
     /// Operands of products, "f32" or "bf16"; default as in the index
     #[arg(long, value_parser = precision)]
@@ -45,6 +46,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
+    let says_nothing = args.text.as_ref().is_some_and(|text| text.trim().is_empty());
+    usage::ensure(!says_nothing, || "--text is empty; name what to look for".into())?;
     let query = match (&args.text, &args.image) {
         (Some(text), _) => Query::Text(text),
         (None, Some(image)) => Query::Image(image),

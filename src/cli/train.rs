@@ -1,19 +1,20 @@
 //! `reportclip train`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 use super::{output, table};
 use crate::config::{self, Config};
 use crate::device;
 use crate::dist::{self, Collective};
-use crate::error::{Interrupted, Problem, Problems, one_line};
+use crate::error::{Interrupted, Problem, Problems};
 use crate::model::ClipConfig;
 use crate::ops;
-use crate::track::{Note, RunFolder};
+use crate::track::{Level, Note, RunFolder};
 use crate::train::stop::{Cause, Stopped};
 use crate::train::{self, FirstStep, Outcome, Plan, Prepared, Resume};
 
@@ -33,18 +34,29 @@ pub(super) struct Args {
     /// Continue a run: "latest" (of the run folder, also without a value), a run folder or a checkpoint folder
     #[arg(long, value_name = "latest|PATH", num_args = 0..=1, default_missing_value = "latest")]
     resume: Option<String>,
-    /// Open what the config names, run one step, print the plan; make no run folder
+    /// Open what the config names, run one step, print the plan (with --json as one object); make no run folder
     #[arg(long)]
     dry_run: bool,
     /// Run folder; default runs/<config name>
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Print the outcome as JSON
+    /// Print the outcome, or the plan, as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
+    let outcome = train_or_try(args, world);
+    // Whoever reads the plan reads what keeps it from being one.
+    let problems = outcome.as_ref().err().and_then(|e| e.downcast_ref::<Problems>());
+    if let Some(problems) = problems.filter(|_| args.dry_run && args.json) {
+        let lines: Vec<&str> = problems.0.iter().map(|problem| problem.0.as_str()).collect();
+        output::print_json(&json!({ "problems": lines }))?;
+    }
+    outcome
+}
+
+fn train_or_try(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     let config = config::load(&args.config, &args.set)?;
     world.lost_after(Duration::from_secs(config.train.rank_timeout));
     device::share_cores(world.local().1, ops::online_cores())?;
@@ -57,8 +69,7 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
             (None, Resume::No)
         }
         Some(from) => {
-            let found = train::find_run(&config, args.out.as_deref(), from);
-            let (folder, resume) = found.map_err(|e| hint_at_run(e, args))?;
+            let (folder, resume) = train::find_run(&config, &args.config, args.out.as_deref(), from)?;
             (Some(folder), resume)
         }
     };
@@ -75,7 +86,8 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     prepared.notes.iter().for_each(Note::log);
     check_memory(&plan, world.local().1)?;
     if args.dry_run {
-        return dry_run(&config, &prepared, &plan, &**world);
+        let first = train::try_first_step(&config, &prepared, &plan, &**world)?;
+        return dry_run(&Trial { config: &config, prepared: &prepared, plan: &plan, first }, args.json);
     }
     let folder = match folder {
         Some(folder) => {
@@ -101,17 +113,6 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     match outcome.stopped {
         Some(Stopped { cause: Cause::Signal, text }) => Err(Interrupted(text).into()),
         _ => Ok(()),
-    }
-}
-
-/// A run's own config was given, whose default run folder is another one.
-fn hint_at_run(error: anyhow::Error, args: &Args) -> anyhow::Error {
-    let folder = args.config.parent().map(|run| if run.as_os_str().is_empty() { Path::new(".") } else { run });
-    match folder.filter(|run| args.out.is_none() && run.join("run.json").is_file()) {
-        Some(run) => {
-            anyhow::anyhow!("{}; to continue that of this config: --resume {}", one_line(&error), run.display())
-        }
-        None => error,
     }
 }
 
@@ -141,52 +142,87 @@ fn fresh_path(config: &Config, args: &Args) -> PathBuf {
     }
 }
 
-fn dry_run(config: &Config, prepared: &Prepared, plan: &Plan, world: &dyn Collective) -> Result<()> {
-    let FirstStep { loss: step_loss, seconds } = train::try_first_step(config, prepared, plan, world)?;
-    let (all, trainable) = prepared.params.count();
-    let c: &ClipConfig = &prepared.folder.config;
-    let reports: Vec<&str> = prepared.train.rows.iter().map(|r| r.report()).collect();
-    let truncated = prepared.train.tokenizer.count_truncated(reports.iter().copied())?;
-    let lines = [
-        format!(
-            "model: {all} weights, {trainable} trained; images {0}×{0}, {1} tokens",
-            c.vision.image_size(),
-            c.text.context_length()
-        ),
-        format!(
-            "data: {} training pairs, {} validation pairs; {truncated} training reports ({:.1} %) are longer than {} \
-             tokens",
-            reports.len(),
-            prepared.val.len(),
-            100.0 * truncated as f64 / reports.len() as f64,
-            c.text.context_length()
-        ),
-        format!(
-            "steps: {} of {} pairs ({} an epoch), warm-up {}, validation every {}, checkpoint every {}",
-            plan.total_steps,
-            config.samples_per_step(),
-            plan.steps_per_epoch,
-            plan.schedule.warmup,
-            plan.eval_every,
-            plan.checkpoint_every
-        ),
-        format!(
-            "memory: about {} MiB for weights and optimizer, {} MiB for activations; {} MiB at most so far",
-            plan.weights_mib,
-            plan.activations_mib,
-            ops::peak_rss_mib()
-        ),
-        format!(
-            "one step: loss {:.4} without smoothing (chance {:.4}), {seconds:.2} s without AdamW; {} in all at \
-             that speed",
-            step_loss.loss_hard,
-            step_loss.chance,
-            duration(seconds * plan.total_steps as f64)
-        ),
-        prepared.products.reason.clone(),
-        "dry run: no run folder was made".to_string(),
-    ];
-    output::print(&lines.join("\n"))
+/// What a dry run came to.
+struct Trial<'a> {
+    config: &'a Config,
+    prepared: &'a Prepared,
+    plan: &'a Plan,
+    first: FirstStep,
+}
+
+fn dry_run(trial: &Trial, json: bool) -> Result<()> {
+    let reports = trial.prepared.train.rows.iter().map(|row| row.report());
+    let truncated = trial.prepared.train.tokenizer.count_truncated(reports)?;
+    if json { output::print_json(&trial.json(truncated)) } else { output::print(&trial.lines(truncated).join("\n")) }
+}
+
+impl Trial<'_> {
+    /// For people; `truncated` training reports are longer than the model reads.
+    fn lines(&self, truncated: usize) -> Vec<String> {
+        let Trial { config, prepared, plan, first: FirstStep { loss: step_loss, seconds } } = self;
+        let (all, trainable) = prepared.params.count();
+        let c: &ClipConfig = &prepared.folder.config;
+        let pairs = prepared.train.rows.len();
+        vec![
+            format!(
+                "model: {all} weights, {trainable} trained; images {0}×{0}, {1} tokens",
+                c.vision.image_size(),
+                c.text.context_length()
+            ),
+            format!(
+                "data: {pairs} training pairs, {} validation pairs; {truncated} training reports ({:.1} %) are longer \
+                 than {} tokens",
+                prepared.val.len(),
+                100.0 * truncated as f64 / pairs as f64,
+                c.text.context_length()
+            ),
+            format!(
+                "steps: {} of {} pairs ({} an epoch), warm-up {}, validation every {}, checkpoint every {}",
+                plan.total_steps,
+                config.samples_per_step(),
+                plan.steps_per_epoch,
+                plan.schedule.warmup,
+                plan.eval_every,
+                plan.checkpoint_every
+            ),
+            format!(
+                "memory: about {} MiB for weights and optimizer, {} MiB for activations; {} MiB at most so far",
+                plan.weights_mib,
+                plan.activations_mib,
+                ops::peak_rss_mib()
+            ),
+            format!(
+                "one step: loss {:.4} without smoothing (chance {:.4}), {seconds:.2} s without AdamW; {} in all at \
+                 that speed",
+                step_loss.loss_hard,
+                step_loss.chance,
+                duration(seconds * plan.total_steps as f64)
+            ),
+            prepared.products.reason.clone(),
+            "dry run: no run folder was made".to_string(),
+        ]
+    }
+
+    /// The same as one object, with the warnings that go to stderr.
+    fn json(&self, truncated: usize) -> Value {
+        let Trial { config, prepared, plan, first } = self;
+        let (all, trainable) = prepared.params.count();
+        let c: &ClipConfig = &prepared.folder.config;
+        let warnings = prepared.notes.iter().filter(|note| note.level == Level::Warning);
+        json!({
+            "parameters": all, "trainable": trainable, "image_size": c.vision.image_size(),
+            "context_length": c.text.context_length(), "training_pairs": prepared.train.rows.len(),
+            "validation_pairs": prepared.val.len(), "truncated_reports": truncated, "steps": plan.total_steps,
+            "pairs_a_step": config.samples_per_step(), "steps_an_epoch": plan.steps_per_epoch,
+            "warmup": plan.schedule.warmup, "eval_every": plan.eval_every, "checkpoint_every": plan.checkpoint_every,
+            "weights_mib": plan.weights_mib, "activations_mib": plan.activations_mib,
+            "peak_rss_mib": ops::peak_rss_mib(), "machine_mib": ops::physical_memory_mib(),
+            "loss_hard": first.loss.loss_hard, "chance": first.loss.chance, "step_s": first.seconds,
+            "device": prepared.device_reason, "precision": prepared.products.kind(),
+            "products": prepared.products.reason, "problems": [],
+            "warnings": warnings.map(|note| note.text.as_str()).collect::<Vec<_>>(),
+        })
+    }
 }
 
 /// Seconds, for people.
@@ -204,7 +240,7 @@ fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
         tracing::warn!("{text}");
     }
     if json {
-        return output::print_json(&serde_json::json!({
+        return output::print_json(&json!({
             "run_folder": folder.path().display().to_string(), "model": folder.model().display().to_string(),
             "steps": outcome.steps, "total_steps": outcome.total_steps,
             "stopped": outcome.stopped.as_ref().map(|s| &s.text),

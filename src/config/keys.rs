@@ -84,7 +84,8 @@ pub const KEYS: &[Key] = &[
         "data.phantom",
         Kind::Int(7, 1 << 20),
         "",
-        "Patients of a phantom set to draw beside data.train if that is not there yet; for demos",
+        "Patients of a phantom set to draw beside data.train if that is not there yet; for demos, and left out where \
+         --set names another data.train",
     ),
     key("data.image_root", Kind::Path, "", "Folder that image paths start at; default: the manifest's folder"),
     key("data.image_column", Kind::Text, "\"image\"", "Column of image paths"),

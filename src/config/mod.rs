@@ -24,8 +24,10 @@ pub use written::Written;
 
 use std::path::Path;
 
+use crate::data::file_kind;
 use crate::data::table::format_names;
-use crate::error::Problems;
+use crate::error::{Problem, Problems};
+use crate::track::RunFolder;
 
 /// Reads a config file, applies `--set key=value` pairs in order, resolves and checks.
 ///
@@ -46,23 +48,48 @@ use crate::error::Problems;
 /// # Errors
 /// The file cannot be read, or [`Problems`] with everything that is wrong in it.
 pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
-    if is_manifest(path) {
-        let line = format!(
-            "config {0}: looks like a manifest; name a config file (TOML) with data.train = \"{0}\" in it, or give it \
-             by --set data.train={0}",
-            path.display()
-        );
-        return Err(Problems(vec![crate::error::Problem(line)]).into());
-    }
-    let bytes = std::fs::read(path).map_err(|e| {
-        let hint = if path.is_dir() { "is a folder; name the file in it".to_string() } else { e.to_string() };
-        Problems(vec![crate::error::Problem(format!("config {}: {hint}", path.display()))])
-    })?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
-        Problems(vec![crate::error::Problem(format!("{}:{line}: not UTF-8; save the file as UTF-8", path.display()))])
-    })?;
+    let text = read(path).map_err(|line| Problems(vec![Problem(line)]))?;
     Ok(Config::resolve(&Written::parse(path, &text, overrides))?)
+}
+
+/// The text of a config file, or a line that says what there is instead.
+fn read(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    if is_manifest(path) {
+        let what = if path.exists() {
+            "looks like a manifest"
+        } else {
+            "there is no such file, and by its name it would be a manifest"
+        };
+        return Err(format!(
+            "config {shown}: {what}; name a config file (TOML) with data.train = \"{shown}\" in it, or give it by --set \
+             data.train={shown}"
+        ));
+    }
+    let bytes = std::fs::read(path).map_err(|e| match e.kind() {
+        _ if path.is_dir() => format!("config {shown}: {}", folder(path)),
+        std::io::ErrorKind::NotFound => format!("config {shown}: there is no such file; name a config file (TOML)"),
+        _ => format!("config {shown}: {e}"),
+    })?;
+    if let Some(kind) = file_kind(&bytes) {
+        return Err(format!("config {shown}: is {kind}; wanted is a config file (TOML), such as configs/demo.toml"));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        format!("{shown}:{line}: not UTF-8; save the file as UTF-8")
+    })
+}
+
+/// What to do with a folder: that of a run holds the run's config.
+fn folder(path: &Path) -> String {
+    let config = path.join("config.toml");
+    if RunFolder::of_config(&config).is_none() {
+        return "is a folder; name the file in it".into();
+    }
+    let config = config.display();
+    format!(
+        "is the folder of a run; name its config {config}, with which `train {config} --resume` goes on with that run"
+    )
 }
 
 /// By its ending: read as TOML, each of its rows would be a mistake of its own.

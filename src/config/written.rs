@@ -52,6 +52,7 @@ impl Written {
         for text in overrides {
             written.set(text);
         }
+        written.leave_phantoms_to_the_file();
         written
     }
 
@@ -85,6 +86,14 @@ impl Written {
         }
         let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
         self.insert(name, Some(parsed.unwrap_or_else(|| Value::String(value.to_string()))), Origin::Set);
+    }
+
+    /// Whoever names data of his own on the command line means these: the phantoms of the file are for the file's data.
+    fn leave_phantoms_to_the_file(&mut self) {
+        let is_set = |key: &str| self.values.get(key).map(|(_, origin)| *origin == Origin::Set);
+        if is_set("data.train") == Some(true) && is_set("data.phantom") == Some(false) {
+            self.values.remove("data.phantom");
+        }
     }
 
     fn insert(&mut self, name: &str, value: Option<Value>, origin: Origin) {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use anyhow::{Result, bail};
+
 /// Calls `make(first)`, `make(first + 1)`, … on background threads and yields the results in order, at most `ahead` of
 /// them unread. Ends where `make` gives `None`. Dropping it ends the threads after the items that they are making.
 pub struct Prefetch<T> {
@@ -40,7 +42,7 @@ impl<T: Send + 'static> Prefetch<T> {
         workers: usize,
         ahead: usize,
         make: impl Fn(u64) -> Option<T> + Send + Sync + 'static,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self> {
         let workers = workers.max(1);
         let state = State {
             claimed: first,
@@ -70,7 +72,9 @@ impl<T: Send + 'static> Prefetch<T> {
             };
             match std::thread::Builder::new().spawn(work) {
                 Ok(handle) => handles.push(handle),
-                Err(e) if handles.is_empty() => return Err(e),
+                Err(_) if handles.is_empty() => {
+                    bail!("no thread to read data with: the system allows this user no more (ulimit -u)")
+                }
                 // Where the system allows no more threads, those that there are do the work.
                 Err(_) => shared.lock().running -= 1,
             }

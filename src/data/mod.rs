@@ -6,6 +6,7 @@ mod bounded;
 mod config;
 mod dataset;
 mod feature_cache;
+mod file_kind;
 pub mod fingerprint;
 pub mod image;
 mod image_files;
@@ -26,6 +27,7 @@ pub use config::{
 };
 pub use dataset::{Batch, Dataset, Images, RowError};
 pub use feature_cache::FeatureCache;
+pub use file_kind::file_kind;
 pub use image::{Picture, augment, dicom, preprocess};
 pub use image_files::ImageFiles;
 pub use loader::Prefetch;

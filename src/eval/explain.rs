@@ -19,7 +19,8 @@ pub struct Explanation {
     pub patches: Vec<f32>,
     /// Patches a side.
     pub grid: usize,
-    /// Each token with its relevance, 0 to 1; without the marks at beginning and end.
+    /// Each token with its relevance, 0 to 1; without the marks at beginning and end. Pieces of one character are one,
+    /// with the highest of theirs.
     pub tokens: Vec<(String, f32)>,
 }
 
@@ -58,7 +59,10 @@ pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explana
     let marks = |id: u32| [tokenizer.start_id(), tokenizer.end_id()].contains(&Some(id)) || id == tokenizer.pad_id();
     let shown: Vec<usize> = (0..relevance.len().min(ids.len())).filter(|&i| !marks(ids[i])).collect();
     let values = to_one(&shown.iter().map(|&i| relevance[i]).collect::<Vec<_>>());
-    let tokens = shown.iter().map(|&i| tokenizer.decode(ids[i])).zip(values).collect();
+    let pieces = tokenizer.pieces(&shown.iter().map(|&i| ids[i]).collect::<Vec<_>>());
+    let mut values = values.into_iter();
+    let most = |(text, count): (String, usize)| (text, values.by_ref().take(count).fold(0.0, f32::max));
+    let tokens = pieces.into_iter().map(most).collect();
     Ok(Explanation { cosine, logit, patches, grid, tokens })
 }
 

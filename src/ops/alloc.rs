@@ -1,6 +1,7 @@
 //! What the process asks of the system about memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::OnceLock;
 
 /// Makes glibc keep freed memory instead of giving it back and faulting it in again at the next step; measured at
 /// 20–50 % of a training step. Elsewhere it does nothing. Call it before any thread starts.
@@ -90,12 +91,19 @@ unsafe impl AnyBits for half::bf16 {
     const NAN: Self = half::bf16::NAN;
 }
 
+/// Whether memory that is to be overwritten holds NaN first, so that what is read too early shows in a result: in tests
+/// of this crate and without optimisation, and wherever `REPORTCLIP_POISON` is set, as `.ci/run` does for all tests.
+pub fn is_poisoned() -> bool {
+    static ASKED: OnceLock<bool> = OnceLock::new();
+    cfg!(any(test, debug_assertions, miri)) || *ASKED.get_or_init(|| std::env::var_os("REPORTCLIP_POISON").is_some())
+}
+
 /// `n` numbers that the caller overwrites, all of them, before anything reads one. They are not cleared first, which
-/// one thread would do alone: until then they are whatever lay in that memory, in tests NaN.
+/// one thread would do alone: until then they are whatever lay in that memory, or NaN ([`is_poisoned`]).
 #[allow(unsafe_code)]
 pub(super) fn overwritten<T: AnyBits>(n: usize) -> Vec<T> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    if cfg!(not(any(test, debug_assertions, miri))) {
+    if !is_poisoned() {
         let mut numbers = Vec::<T>::with_capacity(n);
         // SAFETY: the vector has room for n. Memory from the allocator holds some bits, any bits are a T, and the empty
         // assembly, which could have written to all that the pointer leads to, keeps the compiler from taking them for

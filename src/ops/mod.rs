@@ -44,7 +44,7 @@ mod tests;
 
 pub use activation::gated;
 pub use adamw::{adamw_step, measured_adamw_step};
-pub use alloc::{Allocator, keep_freed_memory, online_cores, peak_rss_mib, physical_memory_mib};
+pub use alloc::{Allocator, is_poisoned, keep_freed_memory, online_cores, peak_rss_mib, physical_memory_mib};
 pub use contrastive::contrastive;
 pub use conv::Conv2d;
 pub use cuda::{GpuMemory, gpu_count, gpu_memory, open_gpu, pixels};

@@ -84,6 +84,13 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// The folder of the run that wrote this file as its resolved config.
+    pub fn of_config(file: &Path) -> Option<PathBuf> {
+        let folder = file.parent().filter(|_| file.file_name().is_some_and(|name| name == CONFIG))?;
+        let is_run = folder.join(CHECKPOINTS).is_dir() && folder.join("run.json").is_file();
+        std::path::absolute(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).ok().filter(|_| is_run)
+    }
+
     /// `wanted`, or the first of `wanted-2`, `wanted-3`, … that holds no run.
     pub fn first_free(wanted: &Path) -> PathBuf {
         let numbered = |n: u32| match n {

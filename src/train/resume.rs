@@ -20,13 +20,16 @@ pub enum Resume {
     From(Option<PathBuf>),
 }
 
-/// The run folder and the checkpoint that `--resume from` means, with `--out out`.
+/// The run folder and the checkpoint that `--resume from` means, with `--out out` and a config from `file`: a run's own
+/// config means that run.
 ///
 /// # Errors
 /// There is none.
-pub fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunFolder, Resume)> {
+pub fn find_run(config: &Config, file: &Path, out: Option<&Path>, from: &str) -> Result<(RunFolder, Resume)> {
+    let own = RunFolder::of_config(file);
     let path = match (from, out) {
         ("latest", Some(out)) => out.to_path_buf(),
+        ("latest", None) if own.is_some() => own.unwrap_or_default(),
         ("latest", None) if config.output_is_default => RunFolder::last_used(&config.output),
         ("latest", None) => config.output.clone(),
         (_, Some(_)) => bail!("--resume {from} names its run folder; leave --out away"),
@@ -44,13 +47,17 @@ pub fn find_run(config: &Config, out: Option<&Path>, from: &str) -> Result<(RunF
     Ok((run, Resume::From(last)))
 }
 
+/// Keys that say where something lies which is known by its content ([`super::data_fingerprint`]): it may have moved.
+const PLACES: [&str; 5] = ["data.train", "data.val", "data.image_root", "loss.prompts", "model.tokenizer"];
+
 /// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ.
 ///
 /// # Errors
 /// [`Problems`] with every key that differs.
 pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, now: &Plan) -> Result<()> {
     const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
-    let started = config::load(&folder.config_path(), &[])?;
+    let now_at = |key: &&str| Some(format!("{key}={}", config.value(key)?));
+    let started = config::load(&folder.config_path(), &PLACES.iter().filter_map(now_at).collect::<Vec<_>>())?;
     let before = plan(&started, prepared, &Single);
     let mut problems = Vec::new();
     for key in config::KEYS {

@@ -60,6 +60,8 @@ impl<'a> Trainer<'a> {
             // As in the run that was not stopped: what could not be read takes no part any more.
             let skipped = &state.progress.skipped;
             val.retain(|row| !skipped.contains(&SkippedRow::new("val", row.origin().number, row.line)));
+        } else if let Some(run) = &run {
+            begins_with(run, &data)?;
         }
         state.progress.products.get_or_insert_with(|| products.kind().into());
         let record = RunRecord {
@@ -121,6 +123,14 @@ fn fresh_state(config: &Config, plan: &Plan, mut params: Params, progress: Progr
     }
     let ema = (config.train.ema > 0.0).then(|| Ema::new(&params, config.train.ema)).transpose()?;
     Ok(State { params, optimizer, ema, progress })
+}
+
+/// Whether a run that was stopped before its first checkpoint begins anew with the same data.
+fn begins_with(run: &RunFolder, data: &DataFingerprint) -> Result<()> {
+    match DataFingerprint::read(run.path()) {
+        Some(before) if before.hex() != data.hex() => Err(data.refused(Some(&before))),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a checkpoint is not past the run's end.

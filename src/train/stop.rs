@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::anyhow;
+
 use crate::ops::with_nohup_kept;
 
 /// Why a run ended before its last step.
@@ -38,23 +40,27 @@ impl Cause {
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// Listens from now on: the first signal asks to stop after the current step, the second ends the process at once.
-/// Under
-/// `nohup` a terminal that goes away asks for nothing.
+/// Under `nohup` a terminal that goes away asks for nothing.
 ///
 /// # Errors
 /// The system refuses a handler.
 pub fn listen() -> anyhow::Result<()> {
-    with_nohup_kept(|| {
+    let listening = with_nohup_kept(|| {
         ctrlc::set_handler(|| {
             if ASKED.swap(true, Ordering::SeqCst) {
                 // The user asked twice; checkpoints are replaced by rename, so nothing is left half-written.
                 #[allow(clippy::exit)]
                 std::process::exit(130);
             }
-            tracing::warn!("stopping after this step and saving; press Ctrl-C again to stop at once");
+            tracing::warn!("stopping as soon as what is to be kept is saved; press Ctrl-C again to stop at once");
         })
-    })?;
-    Ok(())
+    });
+    listening.map_err(|e| match e {
+        ctrlc::Error::System(_) => {
+            anyhow!("no thread to wait for Ctrl-C: the system allows this user no more (ulimit -u)")
+        }
+        e => anyhow!("waiting for Ctrl-C: {e}"),
+    })
 }
 
 /// Whether somebody asked to stop.

@@ -138,7 +138,7 @@ fn mutated_tokenizers_are_used_or_are_one_line() {
                 *at = values[rng.random_range(0..values.len())].clone();
             }
             let used = build(&[("tokenizer.json", json.to_string().as_bytes())], model_type).and_then(|tokenizer| {
-                tokenizer.decode(3);
+                tokenizer.pieces(&[3, 4]);
                 tokenizer.chunks("Ein Satz. 右肺上葉に結節。 Another one.\u{0}")?;
                 tokenizer.encode("a")
             });

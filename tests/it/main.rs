@@ -36,3 +36,4 @@ mod snapshots;
 mod sources;
 mod sweep;
 mod unsure;
+mod usage;

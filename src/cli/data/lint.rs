@@ -9,7 +9,7 @@ use crate::cli::manifest_args::{ColumnArgs, manifest_help};
 use crate::cli::output;
 use crate::data::Manifest;
 use crate::data::lint::{Level, LintOptions, LintReport, lint, page};
-use crate::fs::{may_write, replace_private};
+use crate::fs::{may_write_beside, replace_private};
 use crate::session::open_tokenizer;
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "DIR|HUB_ID")]
     model: Option<String>,
     /// Tokens a text, where it is not the model's own number
-    #[arg(long)]
+    #[arg(long, requires = "model", value_parser = context_length)]
     context_length: Option<usize>,
     /// Open at most so many images, evenly spread; 0 = none
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
@@ -53,8 +53,15 @@ pub(in crate::cli) struct Args {
     json: bool,
 }
 
+/// As model.context_length.
+fn context_length(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (4..=4096).contains(number));
+    number.ok_or_else(|| "allowed are whole numbers from 4 to 4096".into())
+}
+
 pub(super) fn run(args: &Args) -> Result<()> {
-    args.html.as_ref().map_or(Ok(()), |path| may_write(path, args.force)).context("--html")?;
+    let read = [args.manifest.as_path()];
+    args.html.as_ref().map_or(Ok(()), |path| may_write_beside(path, args.force, read)).context("--html")?;
     let tokenizer = args.model.as_ref().map(|name| open_tokenizer(name, args.context_length)).transpose()?;
     let manifest = Manifest::open(&args.manifest, &args.columns.columns(), args.image_root.as_deref())?;
     let bar = ProgressBar::new(0)

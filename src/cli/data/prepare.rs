@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::output;
+use crate::cli::{output, usage};
 use crate::data::prepare::{Job, Options, Preset};
-use crate::error::did_you_mean;
+use crate::error::{Problem, Problems, did_you_mean};
 use crate::train::stop;
 
 #[derive(Debug, clap::Args)]
@@ -54,13 +54,14 @@ pub(in crate::cli) struct Args {
     json: bool,
 }
 
+fn no_preset(name: &str) -> Problems {
+    let known: Vec<&str> = Preset::names().collect();
+    let hint = did_you_mean(name, known.iter().copied()).map_or(String::new(), |k| format!("; did you mean {k}?"));
+    Problems(vec![Problem(format!("{name:?} is no preset; allowed are {}{hint}", known.join(", ")))])
+}
+
 pub(super) fn run(args: &Args) -> Result<()> {
-    let preset = Preset::find(&args.preset).with_context(|| {
-        let known: Vec<&str> = Preset::names().collect();
-        let hint =
-            did_you_mean(&args.preset, known.iter().copied()).map_or(String::new(), |k| format!("; did you mean {k}?"));
-        format!("{:?} is no preset; allowed are {}{hint}", args.preset, known.join(", "))
-    })?;
+    let preset = Preset::find(&args.preset).ok_or_else(|| no_preset(&args.preset))?;
     ensure!(args.root.exists(), "{}: there is no such folder", args.root.display());
     let options = Options {
         size: args.size,
@@ -68,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         shard: args.webdataset.map(|n| n as usize),
         salt: args.salt.clone(),
     };
-    options.writes_images(&preset)?;
+    options.writes_images(&preset).map_err(|e| usage::wrong(&e))?;
     stop::listen()?;
     let entries = preset.read(&args.root)?;
     let bar = ProgressBar::new(entries.len() as u64)

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::cli::manifest_args::ColumnArgs;
 use crate::cli::{output, usage};
-use crate::data::Manifest;
 use crate::data::split::{Unit, assign};
-use crate::data::table::{NewColumn, set_column};
-use crate::fs::{may_write, replace_file};
+use crate::data::table::{NewColumn, set_columns};
+use crate::data::{Columns, Manifest, Row};
+use crate::fs::{may_write_beside, replace_file, way};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -64,7 +64,7 @@ enum By {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let shares = shares(&args.shares).map_err(|e| usage::wrong(&e))?;
-    may_write(&args.out, args.force)?;
+    may_write_beside(&args.out, args.force, [args.manifest.as_path()])?;
     let mut columns = args.columns.columns();
     if let Some(column) = &args.stratify {
         columns.label = column.clone();
@@ -91,10 +91,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         ensure!(rows.iter().any(|r| r.label().is_some()), "--stratify: no row has a {column:?}");
     }
     let split = assign(rows, unit, &shares, args.stratify.is_some(), args.seed);
-    let by_line: HashMap<u64, &str> = rows.iter().zip(&split).map(|(r, &s)| (r.line, shares[s].0.as_str())).collect();
-    let column = NewColumn { name: &columns.split, value: &|line| by_line.get(&line).copied() };
-    let text = set_column(&args.manifest, &columns, &column)?;
-    replace_file(&args.out, text.as_bytes())?;
+    let names: Vec<&str> = split.iter().map(|&s| shares[s].0.as_str()).collect();
+    replace_file(&args.out, written(args, &columns, rows, &names)?.as_bytes())?;
     let mut table = Vec::new();
     for (s, (name, share)) in shares.iter().enumerate() {
         let of = || rows.iter().zip(&split).filter(|(_, split)| **split == s).map(|(row, _)| row);
@@ -111,6 +109,26 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return output::print_json(&json!({"out": args.out, "seed": args.seed, "splits": table}));
     }
     output::print(&shown(&args.out, rows.len(), &table))
+}
+
+/// The manifest with the split of each row; relative image paths lead from the new file to where they led before.
+fn written(args: &Args, columns: &Columns, rows: &[Row], splits: &[&str]) -> Result<String> {
+    let by_line: HashMap<u64, &str> = rows.iter().zip(splits).map(|(row, split)| (row.line, *split)).collect();
+    let split = NewColumn { name: &columns.split, value: &|line| by_line.get(&line).copied() };
+    let folder = |file: &Path| file.parent().unwrap_or(Path::new("")).to_path_buf();
+    // Whoever names a root names it again with the new file.
+    let start = match &args.image_root {
+        Some(_) => PathBuf::new(),
+        None => way(&folder(&args.out), &folder(&args.manifest))?,
+    };
+    let moved = rows.iter().filter(|row| !start.as_os_str().is_empty() && Path::new(row.image_name()).is_relative());
+    let images: HashMap<u64, String> =
+        moved.map(|row| (row.line, start.join(row.image_name()).display().to_string())).collect();
+    if !images.is_empty() {
+        tracing::info!("image paths lead from the new file's folder now, by {}", start.display());
+    }
+    let image = NewColumn { name: &columns.image, value: &|line| images.get(&line).map(String::as_str) };
+    set_columns(&args.manifest, columns, &[split, image])
 }
 
 fn shown(out: &Path, rows: usize, table: &[Value]) -> String {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::output;
 use crate::data::synth::{self, Language, SynthOptions};
+use crate::train::stop;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -59,6 +60,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         noise: args.noise,
     };
     let manifest = args.out.join("manifest.csv");
-    let studies = synth::write(&args.out, &options).with_context(|| args.out.display().to_string())?;
+    stop::listen()?;
+    let drawn = synth::write_until(&args.out, &options, &stop::asked);
+    let studies = drawn.with_context(|| args.out.display().to_string())?;
     output::print(&format!("{}: {studies} phantom studies of {} patients", manifest.display(), args.patients))
 }

@@ -16,6 +16,8 @@ pub enum FindingKind {
     EmptyReport,
     /// Reports that are Git LFS pointers.
     LfsPointer,
+    /// Rows that name no image.
+    NoImage,
     /// Rows with too few or too many columns.
     BrokenRow,
     /// Rows that cannot be used for another reason.
@@ -69,6 +71,7 @@ impl FindingKind {
             Self::MissingImage => "missing_image",
             Self::EmptyReport => "empty_report",
             Self::LfsPointer => "lfs_pointer",
+            Self::NoImage => "no_image",
             Self::BrokenRow => "broken_row",
             Self::UnusableRow => "unusable_row",
             Self::UnreadableImage => "unreadable_image",
@@ -116,6 +119,7 @@ impl FindingKind {
             ProblemKind::MissingImage => (Self::MissingImage, "images that are not there; check --image-root"),
             ProblemKind::EmptyReport => (Self::EmptyReport, "rows without a report"),
             ProblemKind::LfsPointer => (Self::LfsPointer, "reports that are Git LFS pointers; run `git lfs pull`"),
+            ProblemKind::NoImage => (Self::NoImage, "rows whose image column is blank"),
             ProblemKind::BrokenRow => (Self::BrokenRow, "rows with too few or too many columns; is a quote missing?"),
             ProblemKind::Other => (Self::UnusableRow, "rows that cannot be used for another reason"),
         }

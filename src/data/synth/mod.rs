@@ -19,7 +19,7 @@ mod write;
 
 pub use noise::Noise;
 pub use study::{GrayImage, Language, Study, SynthOptions};
-pub use write::{write, write_once};
+pub use write::{write, write_once, write_until};
 
 use anatomy::Body;
 use rand::{RngExt, SeedableRng};

@@ -9,6 +9,7 @@ use super::generate;
 use super::noise::Noise;
 use super::study::SynthOptions;
 use crate::data::image::{self, Picture};
+use crate::error::Interrupted;
 use crate::fs::{FolderLock, replace_file};
 
 const IMAGES: &str = "images";
@@ -23,10 +24,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// # Errors
 /// The folder holds a manifest or images already, another process works in it, or it cannot be written.
 pub fn write(folder: &Path, options: &SynthOptions) -> Result<usize> {
+    write_until(folder, options, &|| false)
+}
+
+/// [`write`] that ends early, and leaves nothing, once `stop` says so.
+///
+/// # Errors
+/// As there; [`Interrupted`] where it was stopped.
+pub fn write_until(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Result<usize> {
     is_free(folder)?;
     std::fs::create_dir_all(folder)?;
     let _held = FolderLock::take(folder)?;
-    draw_all(folder, options)
+    draw_all(folder, options, stop)
 }
 
 /// [`write`] for processes that need the same set: one draws it, and the others wait and find it there (`None`).
@@ -39,7 +48,7 @@ pub fn write_once(folder: &Path, options: &SynthOptions) -> Result<Option<usize>
     if folder.join(MANIFEST).exists() {
         return Ok(None);
     }
-    draw_all(folder, options).map(Some)
+    draw_all(folder, options, &|| false).map(Some)
 }
 
 fn is_free(folder: &Path) -> Result<()> {
@@ -50,12 +59,12 @@ fn is_free(folder: &Path) -> Result<()> {
 }
 
 /// For whoever holds the folder.
-fn draw_all(folder: &Path, options: &SynthOptions) -> Result<usize> {
+fn draw_all(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Result<usize> {
     is_free(folder)?;
     let (images, drawing) = (folder.join(IMAGES), folder.join(".images.tmp"));
     // What a stopped drawing left.
     drop(std::fs::remove_dir_all(&drawing));
-    let drawn = draw(&drawing, options).and_then(|drawn| {
+    let drawn = draw(&drawing, options, stop).and_then(|drawn| {
         std::fs::rename(&drawing, &images)?;
         Ok(drawn)
     });
@@ -66,7 +75,7 @@ fn draw_all(folder: &Path, options: &SynthOptions) -> Result<usize> {
 }
 
 /// Draws all pictures into `folder`; returns the manifest and how many studies it has.
-fn draw(folder: &Path, options: &SynthOptions) -> Result<(Vec<u8>, usize)> {
+fn draw(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Result<(Vec<u8>, usize)> {
     std::fs::create_dir_all(folder)?;
     let mut csv = csv::Writer::from_writer(Vec::new());
     // What is right is told where not all reports are.
@@ -75,6 +84,7 @@ fn draw(folder: &Path, options: &SynthOptions) -> Result<(Vec<u8>, usize)> {
     csv.write_record(columns.iter().chain(truth))?;
     let mut studies = 0;
     for study in generate(options) {
+        ensure!(!stop(), Interrupted("stopped, as asked; nothing was drawn, and the same command begins anew".into()));
         let name = format!("{}.png", study.study_id);
         let (path, drawn) = (folder.join(&name), study.image);
         let picture = Picture { width: drawn.width, height: drawn.height, channels: 1, bytes: drawn.pixels };

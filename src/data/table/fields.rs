@@ -39,6 +39,8 @@ pub enum ProblemKind {
     EmptyReport,
     /// Its report is a Git LFS pointer.
     LfsPointer,
+    /// It names no image.
+    NoImage,
     /// It has too few or too many columns.
     BrokenRow,
     /// Another reason.

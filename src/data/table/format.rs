@@ -25,17 +25,17 @@ pub(super) trait Format: Sync {
     /// It cannot be read as this format, or has no column for images or reports.
     fn open(&self, path: &Path, columns: &Columns) -> Result<Box<dyn Table>>;
 
-    /// Whether [`Self::set_column`] can be used.
+    /// Whether [`Self::set_columns`] can be used.
     fn sets_columns(&self) -> bool {
         false
     }
 
-    /// The file's whole text with another column; all else as it was.
+    /// The file's whole text with `new` columns; all else as it was.
     ///
     /// # Errors
     /// It cannot be read, or the format is no text.
-    fn set_column(&self, _path: &Path, _columns: &Columns, column: &NewColumn) -> Result<String> {
-        bail!("cannot be given a column {:?}", column.name)
+    fn set_columns(&self, _path: &Path, _columns: &Columns, _new: &[NewColumn]) -> Result<String> {
+        bail!("cannot be given columns")
     }
 }
 

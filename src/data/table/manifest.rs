@@ -148,7 +148,8 @@ fn collect(origin: Arc<Origin>, columns: &Columns, read: impl FnOnce(&mut Take) 
 /// A row's texts, with the report as the policy wants it, or what is wrong with them.
 fn checked(mut fields: Fields, columns: &Columns) -> Result<Fields, Unusable> {
     if fields[Field::Image as usize].is_none() {
-        return Err("no image path".to_string().into());
+        let reason = format!("column {:?} is blank, and should name the image's file", columns.image);
+        return Err(Unusable::new(ProblemKind::NoImage, reason));
     }
     let empty = || Unusable::new(ProblemKind::EmptyReport, "the report is empty");
     let report = fields[Field::Report as usize].take().ok_or_else(empty)?;

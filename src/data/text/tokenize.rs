@@ -225,12 +225,30 @@ impl ReportTokenizer {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
-    /// The text of one token, as far as it is one by itself.
-    pub fn decode(&self, id: u32) -> String {
-        let text = caught(|| self.inner.decode(&[id], false).map_err(|e| anyhow!("{e}"))).unwrap_or_default();
-        let text = if text.is_empty() { self.inner.id_to_token(id).unwrap_or_default() } else { text };
+    /// The text of some tokens in a row, as far as it is one by itself.
+    fn decode(&self, ids: &[u32]) -> String {
+        let text = caught(|| self.inner.decode(ids, false).map_err(|e| anyhow!("{e}"))).unwrap_or_default();
+        let tokens = || ids.iter().filter_map(|&id| self.inner.id_to_token(id)).collect();
+        let text = if text.is_empty() { tokens() } else { text };
         // How CLIP's vocabulary marks the end of a word, where the tokenizer has no decoder.
         text.replace("</w>", "")
+    }
+
+    /// The texts of `ids`, with how many tokens each takes: one, or as many pieces as a character was cut into.
+    pub fn pieces(&self, ids: &[u32]) -> Vec<(String, usize)> {
+        /// Bytes of a character in UTF-8, and thus pieces.
+        const MOST: usize = 4;
+        let (mut pieces, mut at) = (Vec::new(), 0);
+        while at < ids.len() {
+            let rest = &ids[at..];
+            // Bytes that are no character decode to the replacement character.
+            let mut texts = (1..=MOST.min(rest.len())).map(|n| (self.decode(&rest[..n]), n));
+            let whole = texts.find(|(text, _)| !text.contains(char::REPLACEMENT_CHARACTER));
+            let piece = whole.unwrap_or_else(|| (self.decode(&rest[..1]), 1));
+            at += piece.1;
+            pieces.push(piece);
+        }
+        pieces
     }
 
     /// Id of the end mark, where there is one.

@@ -1,9 +1,10 @@
 //! Architectures by name, with random weights: for measurements.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::json;
 
 use super::transformers::{FreshClip, FreshTower, fresh_clip};
+use crate::error::{Problem, Problems};
 use crate::model::config::{ClipConfig, LOGIT_SCALE_INIT};
 use crate::model::format::Pooling;
 use crate::model::format::json::Section;
@@ -85,7 +86,8 @@ pub fn builtin(name: &str) -> Result<ClipConfig> {
     }
     let Some((_, vision, text, pooling)) = PAIRS.iter().find(|(known, ..)| *known == name) else {
         let known = CLIPS.iter().map(|clip| clip.name).chain(PAIRS.iter().map(|(known, ..)| *known));
-        bail!("model {name:?}: built in are {}", known.collect::<Vec<_>>().join(", "))
+        let line = format!("model {name:?}: built in are {}", known.collect::<Vec<_>>().join(", "));
+        return Err(Problems(vec![Problem(line)]).into());
     };
     let (vision, text) = (json!({"model_type": vision}), json!({"model_type": text}));
     let (image, words) = (Section { name: "", json: &vision }, Section { name: "", json: &text });

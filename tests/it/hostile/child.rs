@@ -73,9 +73,7 @@ fn high_water_kib(process: u32) -> u64 {
 }
 
 /// How lines of talk start.
-const TALK: [&str; 6] = ["error: ", "warning: ", " INFO ", " WARN ", "step ", "image features"];
-/// Clap's, for arguments that it refuses.
-const USAGE: [&str; 4] = ["Usage: ", "For more information, try", "  tip: ", "  [possible values: "];
+const TALK: [&str; 5] = ["error: ", "warning: ", "info: ", "step ", "image features"];
 /// What only a programmer understands.
 const NOISE: [&str; 9] = [
     "panicked",
@@ -108,7 +106,7 @@ pub fn judge(outcome: &Outcome, folder: &Path) -> Vec<(&'static str, String)> {
         found.push(("memory", format!("{} MiB", outcome.peak_mib)));
     }
     for line in stderr.lines().filter(|l| !l.is_empty()) {
-        let known = TALK.iter().chain(&USAGE).any(|start| line.starts_with(start));
+        let known = TALK.iter().any(|start| line.starts_with(start));
         let length = line.chars().count();
         let problem = if let Some(noise) = NOISE.iter().find(|noise| line.contains(*noise)) {
             (*noise, "noise")

@@ -39,8 +39,8 @@ impl Format for Csv {
         true
     }
 
-    fn set_column(&self, path: &Path, columns: &Columns, column: &NewColumn) -> Result<String> {
-        with_column(text::open(path)?, columns, column)
+    fn set_columns(&self, path: &Path, columns: &Columns, new: &[NewColumn]) -> Result<String> {
+        with_columns(text::open(path)?, columns, new)
     }
 }
 
@@ -104,27 +104,29 @@ fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<
     Ok(())
 }
 
-/// The whole CSV with a column set, added where it is not there; its separator stays.
-fn with_column(mut source: impl BufRead, columns: &Columns, column: &NewColumn) -> Result<String> {
+/// The whole CSV with `new` columns set, added where they are not there; its separator stays.
+fn with_columns(mut source: impl BufRead, columns: &Columns, new: &[NewColumn]) -> Result<String> {
     let dialect = Dialect::sniff(source.fill_buf()?, columns);
     let starts = Rc::new(RefCell::new(VecDeque::new()));
     let mut reader = dialect.reader(Checked::new(source, dialect, Rc::clone(&starts)));
     let mut header = reader.headers().map_err(readable)?.clone();
-    let at = header.iter().position(|h| h.trim() == column.name);
+    let places = |column: &NewColumn| header.iter().position(|h| h.trim() == column.name);
+    let places: Vec<Option<usize>> = new.iter().map(places).collect();
     let mut writer = csv::WriterBuilder::new().delimiter(dialect.separator).from_writer(Vec::new());
-    if at.is_none() {
-        header.push_field(column.name);
-    }
+    let added = new.iter().zip(&places).filter(|(_, at)| at.is_none());
+    added.for_each(|(column, _)| header.push_field(column.name));
     writer.write_record(&header)?;
     starts.borrow_mut().pop_front();
     for record in reader.records() {
         let record = record.map_err(readable)?;
         let line = starts.borrow_mut().pop_front().unwrap_or_default();
         let mut fields: Vec<&str> = record.iter().collect();
-        match (at, (column.value)(line)) {
-            (Some(at), Some(value)) => fields[at] = value,
-            (None, value) => fields.push(value.unwrap_or_default()),
-            (Some(_), None) => {}
+        for (column, at) in new.iter().zip(&places) {
+            match (*at, (column.value)(line)) {
+                (Some(at), Some(value)) => fields[at] = value,
+                (None, value) => fields.push(value.unwrap_or_default()),
+                (Some(_), None) => {}
+            }
         }
         writer.write_record(fields)?;
     }

@@ -36,7 +36,7 @@ impl Format for Jsonl {
         true
     }
 
-    fn set_column(&self, path: &Path, _: &Columns, column: &NewColumn) -> Result<String> {
+    fn set_columns(&self, path: &Path, _: &Columns, new: &[NewColumn]) -> Result<String> {
         let mut written = String::new();
         let (mut source, mut bytes, mut number) = (text::open(path)?, Vec::new(), 0);
         while text::next_line(&mut source, &mut bytes)? {
@@ -45,8 +45,10 @@ impl Format for Jsonl {
                 continue;
             }
             let mut object: Object = serde_json::from_slice(&bytes).with_context(|| format!("line {number}"))?;
-            if let Some(value) = (column.value)(number) {
-                object.insert(column.name.to_string(), value.into());
+            for column in new {
+                if let Some(value) = (column.value)(number) {
+                    object.insert(column.name.to_string(), value.into());
+                }
             }
             written.push_str(&Value::Object(object).to_string());
             written.push('\n');

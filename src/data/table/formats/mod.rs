@@ -40,16 +40,16 @@ fn names(wanted: impl Fn(&dyn Format) -> bool) -> Vec<&'static str> {
     FORMATS.into_iter().filter(|f| wanted(*f)).flat_map(|f| f.names().iter().copied()).collect()
 }
 
-/// The manifest at `path` with a column set; all else as it was, in its own format.
+/// The manifest at `path` with `new` columns set; all else as it was, in its own format.
 ///
 /// # Errors
 /// Its format cannot be written so, or it cannot be read.
-pub fn set_column(path: &Path, columns: &Columns, column: &NewColumn) -> Result<String> {
+pub fn set_columns(path: &Path, columns: &Columns, new: &[NewColumn]) -> Result<String> {
     let place = || path.display().to_string();
     let format = if path.is_dir() { None } else { Some(format_of(path).with_context(place)?) };
     let Some(format) = format.filter(|f| f.sets_columns()) else {
         let able = names(|f| f.sets_columns()).join(", ");
         bail!("{}: splits are written into {able} manifests only; make one first", place());
     };
-    format.set_column(path, columns, column).with_context(place)
+    format.set_columns(path, columns, new).with_context(place)
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::data::file_kind;
+
 /// Read ahead; the dialect of a CSV is told from this much.
 const SAMPLE: usize = 64 << 10;
 /// The byte-order mark of UTF-8.
@@ -47,20 +49,13 @@ pub(super) fn open(path: &Path) -> Result<impl BufRead + use<>> {
         bail!("is a Git LFS pointer, not the manifest; run `git lfs pull`");
     }
     ensure!(!head.trim_ascii().is_empty(), "is empty; a manifest names an image and a report in each row");
-    if let Some(kind) = image(&head) {
-        bail!("is a {kind} image, not a manifest, which is a table with an image's path and a report in each row");
+    if let Some(kind) = file_kind(&head) {
+        bail!("is {kind}, not a manifest, which is a table with an image's path and a report in each row");
     }
     if head.starts_with(MARK) {
         head.drain(..MARK.len());
     }
     Ok(BufReader::with_capacity(SAMPLE, std::io::Cursor::new(head).chain(file)))
-}
-
-/// What kind of image begins so.
-fn image(head: &[u8]) -> Option<&'static str> {
-    const KINDS: [(usize, &[u8], &str); 4] =
-        [(0, b"\x89PNG", "PNG"), (0, b"\xff\xd8\xff", "JPEG"), (0, b"GIF8", "GIF"), (128, b"DICM", "DICOM")];
-    KINDS.iter().find(|(at, magic, _)| head.get(*at..).is_some_and(|h| h.starts_with(magic))).map(|(.., kind)| *kind)
 }
 
 /// Longest line of JSON, which takes up to forty times as much once it is parsed; no report is longer.
