@@ -83,7 +83,7 @@ fn open_i() {
     }
     let said = ok(dir.path(), &["data", "prepare", "openi", "openi", "--out", "out"]);
     assert!(said.contains("3 rows, 2 studies, 2 patients"), "{said}");
-    assert!(said.contains("left out: 1 rows whose images are not there"), "{said}");
+    assert!(said.contains("left out: 1 row whose image is not there"), "{said}");
     let rows = rows(&dir.path().join("out/manifest.csv"));
     assert_eq!(rows[0]["report"], "INDICATION: Cough\nCOMPARISON: None.\nFINDINGS: Clear.\nIMPRESSION: Seen & noted.");
     assert_eq!(rows[2]["report"], "INDICATION: Cough\nCOMPARISON: None.\nIMPRESSION: Seen & noted.");
@@ -601,13 +601,23 @@ fn covid_chestxray() {
     }
     lines.push("p90,0,M,,todo,,Axial,CT,volumes,scan.nii.gz,,,,A note of a whole volume".into());
     lines.push("p91,0,M,,todo,,PA,X-ray,images,short.png,,,,short".into());
+    lines.push("p91,1,M,,todo,,PA,X-ray,images,shorter.png,,,,few".into());
     lines.push("p92,0,M,,todo,,PA,X-ray,images,../../escape.png,,,,A note that leads elsewhere".into());
     lines.push("p93,0,M,,todo,,PA,X-ray,images,gone.png,,,,A note without its picture".into());
     write(root.join("metadata.csv"), lines.join("\n"));
     let args = ["data", "prepare", "covid-chestxray", "clone", "--out", "out", "--size", "64"];
     let said = ok(dir.path(), &args);
-    assert!(said.contains("40 rows") && said.contains("20 patients"), "{said}");
-    assert!(said.contains("left out: 1 rows whose images are not there"), "{said}");
+    assert!(said.contains("40 rows, 0 studies, 20 patients"), "{said}");
+    assert!(said.contains("left out: 1 row whose image is not there"), "{said}");
+    for line in [
+        "left out: 1 row of another folder than images",
+        "left out: 2 rows whose note is shorter than 10 characters",
+        "left out: 1 row whose image has no name of a file",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    let summary: Value = serde_json::from_slice(&fs::read(dir.path().join("out/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["left_out"]["whose note is shorter than 10 characters"], 2);
     let rows = rows(&dir.path().join("out/manifest.csv"));
     let split = |i: usize| rows[i]["split"].as_str();
     for patient in 0..20 {

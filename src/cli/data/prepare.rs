@@ -71,15 +71,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     options.writes_images(&preset).map_err(|e| usage::wrong(&e))?;
     stop::listen()?;
-    let entries = preset.read(&args.root)?;
-    let bar = ProgressBar::new(entries.len() as u64)
+    let found = preset.read(&args.root)?;
+    let bar = ProgressBar::new(found.entries.len() as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left").context("a progress bar")?);
     let progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
     let job = Job { out: &args.out, options, progress: &progress, stop: &stop::asked };
-    let summary = job.run(&preset, &entries).with_context(|| args.out.display().to_string())?;
+    let summary = job.run(&preset, &found).with_context(|| args.out.display().to_string())?;
     bar.finish_and_clear();
     if args.json {
         return output::print_json(&serde_json::to_value(&summary)?);
@@ -89,20 +89,23 @@ pub(super) fn run(args: &Args) -> Result<()> {
         None => args.out.join("manifest.csv").display().to_string(),
     };
     let mut lines = vec![format!(
-        "{place}: {} rows, {} studies, {} patients; fingerprint {}",
-        summary.rows,
-        summary.studies,
-        summary.patients,
+        "{place}: {}, {}, {}; fingerprint {}",
+        counted(summary.rows, "row", "rows"),
+        counted(summary.studies, "study", "studies"),
+        counted(summary.patients, "patient", "patients"),
         &summary.fingerprint[..16]
     )];
-    for (count, what) in [
-        (summary.missing_images, "images are not there"),
-        (summary.unreadable_images, "images cannot be read"),
-        (summary.empty_reports, "reports are empty"),
-    ] {
-        if count > 0 {
-            lines.push(format!("left out: {count} rows whose {what}"));
-        }
-    }
+    let later = [
+        (summary.missing_images, "whose image is not there"),
+        (summary.unreadable_images, "whose image cannot be read"),
+        (summary.empty_reports, "whose report is empty"),
+    ];
+    let earlier = summary.left_out.iter().map(|(what, count)| (*count, what.as_str()));
+    let left_out = later.into_iter().chain(earlier).filter(|(count, _)| *count > 0);
+    lines.extend(left_out.map(|(count, what)| format!("left out: {} {what}", counted(count, "row", "rows"))));
     output::print(&lines.join("\n"))
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }

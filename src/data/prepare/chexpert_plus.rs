@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::entry::{Entry, first_there, split_name, with_headings};
+use super::entry::{Entry, Found, NO_NAME, first_there, split_name, with_headings};
 use super::sheet;
 use crate::data::sections::Section;
 
-pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
+pub(super) fn read(root: &Path) -> Result<Found> {
     let path = sheet::required(root, "df_chexpert_plus_240401.csv")?;
     let columns = [
         "path_to_image",
@@ -25,7 +25,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         "report?",
         "path_to_dcm?",
     ];
-    let mut entries = Vec::new();
+    let mut found = Found::default();
     sheet::each(&path, columns, |row| {
         let [
             image,
@@ -43,6 +43,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
             dcm,
         ] = row;
         if image.is_empty() || image.split(['/', '\\']).any(|part| part == "..") {
+            found.leave_out(NO_NAME);
             return Ok(());
         }
         let text = |text: &str| Some(text.to_string());
@@ -59,7 +60,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
             candidates.extend([root.join("DICOM").join(dcm), root.join(dcm)]);
         }
         let view = [side, view].join(" ").trim().to_string();
-        entries.push(Entry {
+        found.entries.push(Entry {
             image: first_there(candidates),
             report: if parsed.is_empty() { report.to_string() } else { parsed },
             patient: Some(patient.to_string()).filter(|p| !p.is_empty()),
@@ -71,5 +72,5 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         });
         Ok(())
     })?;
-    Ok(entries)
+    Ok(found)
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::entry::{Entry, first_there};
+use super::entry::{Entry, Found, NO_NAME, first_there};
 use super::sheet;
 use crate::data::fingerprint::{PerceptualHash, near_duplicates};
 use crate::data::image;
@@ -18,12 +18,13 @@ use crate::data::split::{Joined, deal};
 
 /// Shortest note, characters: below, it is a word or two.
 const SHORTEST: usize = 10;
+const TOO_SHORT: &str = "whose note is shorter than 10 characters";
 /// Shares of the splits.
 const SHARES: [(&str, f64); 3] = [("train", 0.7), ("val", 0.15), ("test", 0.15)];
 
-pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
+pub(super) fn read(root: &Path) -> Result<Found> {
     let path = sheet::required(root, "metadata.csv")?;
-    let mut entries = Vec::new();
+    let mut found = Found::default();
     let columns = [
         "patientid",
         "sex?",
@@ -42,13 +43,25 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         let report = notes.split_whitespace().collect::<Vec<_>>().join(" ");
         let is_name = |name: &str| !name.is_empty() && !name.contains(['/', '\\']) && name != "..";
         // volumes/ holds whole CT scans, which are no images.
-        if !is_name(file) || !["", "images"].contains(&folder) || report.chars().count() < SHORTEST {
+        let why = if !is_name(file) {
+            Some(NO_NAME)
+        } else if !["", "images"].contains(&folder) {
+            Some("of another folder than images")
+        } else if report.is_empty() {
+            Some("without a note")
+        } else if report.chars().count() < SHORTEST {
+            Some(TOO_SHORT)
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            found.leave_out(why);
             return Ok(());
         }
         let some = |text: &str| Some(text.to_string()).filter(|t| !t.is_empty());
         // "Pneumonia/Viral/COVID-19"; "todo" and "Unknown" are none.
         let label = finding.rsplit('/').next().filter(|l| !["todo", "Unknown"].contains(l)).and_then(some);
-        entries.push(Entry {
+        found.entries.push(Entry {
             image: first_there(vec![root.join("images").join(file), root.join(file)]),
             report,
             patient: some(patient),
@@ -65,8 +78,8 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         });
         Ok(())
     })?;
-    deal_out(&mut entries);
-    Ok(entries)
+    deal_out(&mut found.entries);
+    Ok(found)
 }
 
 /// Gives each entry a split, the same every time.

@@ -1,5 +1,6 @@
 //! What a preset reads, and how data sets' own words become ours.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::data::sections::Section;
@@ -27,6 +28,31 @@ pub struct Entry {
     /// Further columns with their values, the same of every entry of a data set.
     pub more: Vec<(&'static str, String)>,
 }
+
+/// What a preset found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// What may become a row.
+    pub entries: Vec<Entry>,
+    /// How many rows of the data set's own tables (images of a folder) cannot, by what they are: "whose …".
+    pub left_out: BTreeMap<&'static str, usize>,
+}
+
+impl Found {
+    /// Counts a row that is not used.
+    pub(super) fn leave_out(&mut self, why: &'static str) {
+        *self.left_out.entry(why).or_default() += 1;
+    }
+}
+
+impl From<Vec<Entry>> for Found {
+    fn from(entries: Vec<Entry>) -> Self {
+        Self { entries, ..Self::default() }
+    }
+}
+
+/// Of a row that names its image by nothing, or by what leads elsewhere.
+pub(super) const NO_NAME: &str = "whose image has no name of a file";
 
 /// Sections as one report that the section parser reads back.
 pub(super) fn with_headings(sections: &[(Section, Option<String>)]) -> String {

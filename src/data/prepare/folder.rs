@@ -5,25 +5,25 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::entry::{Entry, MAX_REPORT};
+use super::entry::{Entry, Found, MAX_REPORT};
 use crate::fs::unnamed_up_to;
 
 const IMAGES: [&str; 5] = ["png", "jpg", "jpeg", "dcm", "dicom"];
 /// Deepest folder that is looked into: a link to above would go on for ever.
 const DEEPEST: usize = 12;
 
-pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    walk(root, root, 0, &mut entries)?;
+pub(super) fn read(root: &Path) -> Result<Found> {
+    let mut found = Found::default();
+    walk(root, root, 0, &mut found)?;
     ensure!(
-        !entries.is_empty(),
+        !found.entries.is_empty(),
         "{}: holds no image with a .txt of its name, or one .txt in its folder",
         root.display()
     );
-    Ok(entries)
+    Ok(found)
 }
 
-fn walk(root: &Path, folder: &Path, depth: usize, entries: &mut Vec<Entry>) -> Result<()> {
+fn walk(root: &Path, folder: &Path, depth: usize, found: &mut Found) -> Result<()> {
     let place = || format!("{}: a folder in it", root.display());
     let mut paths: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(place)? {
@@ -39,10 +39,13 @@ fn walk(root: &Path, folder: &Path, depth: usize, entries: &mut Vec<Entry>) -> R
         let report = match (own.is_file(), texts.as_slice()) {
             (true, _) => &own,
             (false, [one]) => one,
-            _ => continue,
+            _ => {
+                found.leave_out("without a text of its name, nor one text in its folder");
+                continue;
+            }
         };
         // Names of folders and files may name patients.
-        let number = entries.len() + 1;
+        let number = found.entries.len() + 1;
         let place = || format!("{}: the text of image {number} in the order of names", root.display());
         let text = unnamed_up_to(report, MAX_REPORT).with_context(place)?;
         let report = String::from_utf8(text)
@@ -50,7 +53,7 @@ fn walk(root: &Path, folder: &Path, depth: usize, entries: &mut Vec<Entry>) -> R
         let inside = folder.strip_prefix(root).unwrap_or(folder);
         let name = |path: &Path| Some(path.to_string_lossy().into_owned()).filter(|n| !n.is_empty());
         let patient = inside.components().next().map(|c| c.as_os_str().to_string_lossy().into_owned());
-        entries.push(Entry {
+        found.entries.push(Entry {
             image: image.clone(),
             report: report.trim().to_string(),
             patient: patient.or_else(|| name(Path::new(image.file_stem().unwrap_or_default()))),
@@ -59,7 +62,7 @@ fn walk(root: &Path, folder: &Path, depth: usize, entries: &mut Vec<Entry>) -> R
         });
     }
     for inner in paths.iter().filter(|p| p.is_dir() && depth < DEEPEST) {
-        walk(root, inner, depth + 1, entries)?;
+        walk(root, inner, depth + 1, found)?;
     }
     Ok(())
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::entry::{Entry, MAX_REPORT, first_there, split_name};
+use super::entry::{Entry, Found, MAX_REPORT, first_there, split_name};
 use super::sheet;
 use crate::fs::unnamed_up_to;
 
-pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
+pub(super) fn read(root: &Path) -> Result<Found> {
     let metadata = sheet::required(root, "mimic-cxr-2.0.0-metadata.csv")?;
     let mut splits: HashMap<String, String> = HashMap::new();
     if let Some(path) = sheet::find(root, "mimic-cxr-2.0.0-split.csv") {
@@ -21,7 +21,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         })?;
     }
     let labels = labels(root)?;
-    let mut entries = Vec::new();
+    let mut found = Found::default();
     let mut reports: HashMap<PathBuf, String> = HashMap::new();
     let mut row = 0;
     sheet::each(
@@ -31,6 +31,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
             row += 1;
             let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
             if ![image, subject, study].into_iter().all(plain) {
+                found.leave_out("whose number of image, patient or study is none");
                 return Ok(());
             }
             let group = &subject[..subject.len().min(2)];
@@ -49,7 +50,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
                     new.insert(text)
                 }
             };
-            entries.push(Entry {
+            found.entries.push(Entry {
                 image: first_there(
                     ["jpg", "dcm", "png"].map(|e| root.join(format!("{patient}/s{study}/{image}.{e}"))).to_vec(),
                 ),
@@ -64,7 +65,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
             Ok(())
         },
     )?;
-    Ok(entries)
+    Ok(found)
 }
 
 /// A report; empty where there is none, or where it is no text.
@@ -120,7 +121,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sheet = "dicom_id,subject_id,study_id\na,10000032,1\nb,10000032,2\n";
         fs::write(dir.path().join("mimic-cxr-2.0.0-metadata.csv"), sheet).unwrap();
-        assert!(read(dir.path()).unwrap().iter().all(|entry| entry.report.is_empty()));
+        assert!(read(dir.path()).unwrap().entries.iter().all(|entry| entry.report.is_empty()));
         let folder = dir.path().join("files/p10/p10000032");
         fs::create_dir_all(&folder).unwrap();
         fs::File::create(folder.join("s2.txt")).unwrap().set_len(1 << 40).unwrap();

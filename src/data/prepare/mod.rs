@@ -21,11 +21,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
-pub use entry::Entry;
+pub use entry::{Entry, Found};
 pub use options::Options;
 pub use write::{Job, Summary};
 
-type Read = fn(&Path) -> Result<Vec<Entry>>;
+type Read = fn(&Path) -> Result<Found>;
 
 /// What the names of a data set's files say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Preset {
     ///
     /// # Errors
     /// A file that the layout must have is missing or broken.
-    pub fn read(&self, root: &Path) -> Result<Vec<Entry>> {
+    pub fn read(&self, root: &Path) -> Result<Found> {
         (self.read)(root)
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 
-use super::entry::{Entry, first_there, with_headings};
+use super::entry::{Entry, Found, first_there, with_headings};
 use crate::data::bounded::Bounded;
 use crate::data::sections::Section;
 
@@ -18,7 +18,7 @@ const MAX_ARCHIVE: u64 = 1 << 30;
 /// Elements and texts of a report.
 const MAX_NODES: u32 = 1 << 16;
 
-pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
+pub(super) fn read(root: &Path) -> Result<Found> {
     let (folder, archive) = match root.is_file() {
         true => (root.parent().unwrap_or(Path::new("")), root.to_path_buf()),
         false => (root, root.join("NLMCXR_reports.tgz")),
@@ -55,7 +55,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
             take(&name, &xml)?;
         }
     }
-    Ok(entries)
+    Ok(entries.into())
 }
 
 fn xml_files(folder: &Path) -> Vec<PathBuf> {

@@ -4,21 +4,22 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::entry::{Entry, first_there};
+use super::entry::{Entry, Found, NO_NAME, first_there};
 use super::sheet;
 
-pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
+pub(super) fn read(root: &Path) -> Result<Found> {
     let path = sheet::required(root, "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv")?;
-    let mut entries = Vec::new();
+    let mut found = Found::default();
     let columns = ["ImageID", "ImageDir?", "StudyID", "PatientID", "Projection?", "Report", "Labels?"];
     sheet::each(&path, columns, |[image, folder, study, patient, view, report, labels]| {
         if image.is_empty() || image.contains(['/', '\\']) || folder.contains("..") {
+            found.leave_out(NO_NAME);
             return Ok(());
         }
         let some = |text: &str| Some(text.trim().to_string()).filter(|t| !t.is_empty() && t != "nan");
         // "['normal']", "['pleural effusion', 'cardiomegaly']"
         let label = labels.split(',').next().map(|l| l.trim_matches(['[', ']', '\'', '"', ' ']));
-        entries.push(Entry {
+        found.entries.push(Entry {
             image: first_there(vec![
                 root.join(folder).join(image),
                 root.join(image),
@@ -33,5 +34,5 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         });
         Ok(())
     })?;
-    Ok(entries)
+    Ok(found)
 }

@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::entry::{Entry, split_name};
+use super::entry::{Entry, Found, NO_NAME, split_name};
 use super::sheet;
 use crate::fs::read_up_to;
 
 /// Longest captions.txt, bytes.
 const MAX_CAPTIONS: u64 = 256 << 20;
 
-pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
+pub(super) fn read(root: &Path) -> Result<Found> {
+    let mut found = Found::default();
     let mut add = |split: &str, id: &str, caption: &str, image: PathBuf| {
         if id.contains(['/', '\\']) || id.is_empty() {
+            found.leave_out(NO_NAME);
             return;
         }
-        entries.push(Entry {
+        found.entries.push(Entry {
             image,
             report: caption.trim().to_string(),
             // A figure of an article: nobody says whose.
@@ -47,11 +48,11 @@ pub(super) fn read(root: &Path) -> Result<Vec<Entry>> {
         }
     }
     ensure!(
-        !entries.is_empty(),
+        !found.entries.is_empty(),
         "{}: holds neither train_captions.csv (ROCOv2) nor train/radiology/captions.txt (ROCO)",
         root.display()
     );
-    Ok(entries)
+    Ok(found)
 }
 
 #[cfg(test)]

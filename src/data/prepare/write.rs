@@ -1,7 +1,7 @@
 //! Entries to a manifest, and where that is asked for to reduced images or shards. What fits still what it was made
 //! from stays, so the same command goes on where it was stopped; all else is made anew or removed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Preset;
-use super::entry::Entry;
+use super::entry::{Entry, Found};
 use super::options::Options;
 use super::record::{FORMAT, Record, is_shard};
 use super::row::{Prepared, manifest};
@@ -40,7 +40,7 @@ pub struct Summary {
     pub preset: String,
     /// Rows of the manifest.
     pub rows: usize,
-    /// Distinct patients, studies.
+    /// Distinct patients, studies that are named.
     pub patients: usize,
     /// As above.
     pub studies: usize,
@@ -50,6 +50,8 @@ pub struct Summary {
     pub empty_reports: usize,
     /// Images that cannot be read, where they had to be.
     pub unreadable_images: usize,
+    /// Rows of the data set that became no entry, by what they are.
+    pub left_out: BTreeMap<String, usize>,
     /// Shards written.
     pub shards: usize,
     /// SHA-256 of the manifest.
@@ -62,15 +64,16 @@ impl Job<'_> {
     /// # Errors
     /// Nothing can be used; an image's file fails to be read, or is gone since an earlier call wrote it; the disk is
     /// full. What was written before is whole; the same call goes on from there.
-    pub fn run(&self, preset: &Preset, entries: &[Entry]) -> Result<Summary> {
+    pub fn run(&self, preset: &Preset, found: &Found) -> Result<Summary> {
         let out = self.out;
-        let mut summary = Summary { preset: preset.name.into(), ..Summary::default() };
+        let left_out = found.left_out.iter().map(|(why, count)| (why.to_string(), *count)).collect();
+        let mut summary = Summary { preset: preset.name.into(), left_out, ..Summary::default() };
         let writes_images = self.options.writes_images(preset)?;
         fs::create_dir_all(out)?;
         // Another call would take what this one writes for stale.
         let _held = FolderLock::take(out)?;
         let (record, salt) = Record::begin(out, preset.name, &self.options)?;
-        let mut rows = self.usable(entries, &record, &salt, &mut summary)?;
+        let mut rows = self.usable(&found.entries, &record, &salt, &mut summary)?;
         let record = Mutex::new(record);
         let before = rows.len();
         if let Some(each) = self.options.shard {
@@ -81,11 +84,13 @@ impl Job<'_> {
         rows.retain(|r| !r.image.is_empty());
         ensure!(!rows.is_empty(), "none of the {before} images can be read");
         let manifest = manifest(&rows)?;
-        let distinct = |key: fn(&Prepared) -> String| rows.iter().map(key).collect::<HashSet<_>>().len();
+        let distinct = |key: for<'r> fn(&'r Prepared) -> &'r str| {
+            rows.iter().map(key).filter(|key| !key.is_empty()).collect::<HashSet<_>>().len()
+        };
         summary.unreadable_images = before - rows.len();
         summary.rows = rows.len();
-        summary.patients = distinct(|r| r.patient.clone());
-        summary.studies = distinct(|r| r.study.clone());
+        summary.patients = distinct(|r| &r.patient);
+        summary.studies = distinct(|r| &r.study);
         summary.fingerprint = of_bytes(&manifest);
         let name = if self.options.shard.is_some() { "rows.csv" } else { "manifest.csv" };
         replace_file(&out.join(name), &manifest)?;
@@ -265,7 +270,7 @@ mod tests {
 
     fn run(out: &Path, entries: &[Entry], shard: Option<usize>, stop: &(dyn Fn() -> bool + Sync)) -> Result<Summary> {
         let options = Options { size: None, keep_paths: false, shard, salt: Some("x".into()) };
-        Job { out, options, progress: &|_, _| {}, stop }.run(&Preset::find("folder").unwrap(), entries)
+        Job { out, options, progress: &|_, _| {}, stop }.run(&Preset::find("folder").unwrap(), &entries.to_vec().into())
     }
 
     fn files(out: &Path) -> Vec<(PathBuf, Vec<u8>)> {
