@@ -29,6 +29,8 @@ pub enum Purpose {
     Matching = 10,
     /// Outcomes that probabilities give; index = draw.
     Outcomes = 11,
+    /// Which images are shots; index = number of the seed.
+    Shots = 12,
 }
 
 /// The stream of `purpose` number `index` under `seed`.

@@ -59,13 +59,13 @@ def case(rng, rows, classes, alpha):
         quantile = predictor.q_hat if quantile is None else quantile
         sets = predictor.predict_with_logits(judged_z, quantile)
         found["sets"][name] = {"quantile": float(quantile), "sets": torch.as_tensor(sets).int().tolist()}
-    predictor = ClassConditionalPredictor(LAC(score_type="softmax"))
-    quantile = predictor.calculate_threshold(z, y, alpha)
-    quantile = predictor.q_hat if quantile is None else quantile
-    sets = predictor.predict_with_logits(judged_z, quantile)
-    found["sets"]["lac_by_class"] = {
-        "quantile": [q if np.isfinite(q) else None for q in torch.as_tensor(quantile).tolist()], "sets": torch.as_tensor(sets).int().tolist(),
-    }
+    for name, score in SCORES.items():
+        predictor = ClassConditionalPredictor(score())
+        quantile = predictor.calculate_threshold(z, y, alpha)
+        quantile = predictor.q_hat if quantile is None else quantile
+        sets = predictor.predict_with_logits(judged_z, quantile)
+        quantile = [q if np.isfinite(q) else None for q in torch.as_tensor(quantile).tolist()]
+        found["sets"][f"{name}_by_class"] = {"quantile": quantile, "sets": torch.as_tensor(sets).int().tolist()}
     p = lambda z: torch.softmax(z, 1).numpy()
     mapie = SplitConformalClassifier(Known(classes), confidence_level=1 - alpha, conformity_score="lac", prefit=True)
     mapie.conformalize(p(z), targets)

@@ -13,6 +13,7 @@ use crate::session::{RowSource, policy_of};
   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test --linear-probe train
   reportclip eval --model runs/b/model --compare runs/a/model --data pairs.csv --split test
+  reportclip eval --model runs/demo/model --data m.csv --split test --conformal 0.1 --subgroup sex,view
   reportclip eval --model openai/clip-vit-base-patch32 --data pairs.csv --image-root images --json")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -26,6 +27,9 @@ pub(super) struct Args {
     /// Also sets of reports, and of images, that leave out what is right in this share of patients to come at most
     #[arg(long, value_name = "ALPHA", value_parser = sets_table::alpha)]
     conformal: Option<f64>,
+    /// Columns by whose values these sets are told of, too
+    #[arg(long, value_delimiter = ',', value_name = "COLUMN", requires = "conformal")]
+    subgroup: Vec<String>,
     /// Also figures as sums by patient, which a sweep compares settings by
     #[arg(long, hide = true, requires = "json")]
     by_patient: bool,
@@ -47,7 +51,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         loss_batch_size: args.loss_batch_size as usize,
         seed: judge.seed,
     };
-    let (source, policy) = (judge.data.source(), policy_of(&judge.model)?);
+    let (mut source, policy) = (judge.data.source(), policy_of(&judge.model)?);
+    source.columns.extra.clone_from(&args.subgroup);
     let mut evaluation = Evaluation::on(&source, &policy, judge.batch_size as usize, options)?;
     if let Some(split) = &args.linear_probe {
         usage::ensure(source.split.as_ref().is_some_and(|s| s != split), || {
@@ -59,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         evaluation = evaluation.with_patients();
     }
     if let Some(alpha) = args.conformal {
-        evaluation = evaluation.with_conformal(alpha);
+        evaluation = evaluation.with_conformal(alpha, args.subgroup.clone())?;
     }
     let model = judge.open(&judge.model)?;
     if let Some(base) = &args.wise_ft {
@@ -79,6 +84,7 @@ fn print(args: &Args, report: &EvaluationReport) -> Result<()> {
         if let Some(probe) = &report.probe {
             value["linear_probe"] = json!(probe);
         }
+        value["top_k"] = json!(report.top_k);
         if let Some(conformal) = &report.conformal {
             value["conformal"] = json!(conformal);
         }
@@ -92,6 +98,7 @@ fn print(args: &Args, report: &EvaluationReport) -> Result<()> {
         "\nmatching, leaving out what is unsure\n{}",
         sets_table::selective(&report.retrieval.selective)
     ))?;
+    output::print(&sets_table::top_k(&report.top_k))?;
     if let Some(conformal) = &report.conformal {
         output::print(&sets_table::conformal(conformal))?;
     }

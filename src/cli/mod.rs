@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 2 bad usage or config, 3 stopped before the end by a signal, with everything saved, 1 any other
 //! failure.
 
+mod adapt;
 mod bench;
 mod bench_lines;
 mod config;
@@ -69,6 +70,8 @@ enum Command {
     Eval(eval::Args),
     /// Classify images by prompts: accuracy, AUROC, calibration, subgroups
     ZeroShot(zero_shot::Args),
+    /// Adapt a model's classes to a few labelled images, without a validation set, and judge that
+    Adapt(adapt::Args),
     /// Why a model finds an image and a text alike: patches and tokens
     Explain(explain::Args),
     /// Write embeddings of images and texts
@@ -174,6 +177,7 @@ fn dispatch(command: Command, world: &Rc<dyn Collective>) -> anyhow::Result<()> 
         Command::RunReport(args) => run_report::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::ZeroShot(args) => zero_shot::run(&args),
+        Command::Adapt(args) => adapt::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Search(args) => search::run(&args),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::eval::{Abstained, ConformalReport, Figure, SelectiveFigures, UNSURE};
+use crate::eval::{Abstained, ConformalReport, Figure, SelectiveFigures, TopKFigures, UNSURE};
 
 /// `{:<26}` counts characters, and a character is a column in all that is printed here.
 pub(super) fn pad(text: &str, width: usize) -> String {
@@ -36,6 +36,24 @@ pub(super) fn selective(scores: &[SelectiveFigures]) -> String {
         let chance = |name: &str| first.figures.iter().find(|f| f.name == name)?.chance;
         let cells = shown.map(|name| pad(&chance(name).map_or(String::new(), |c| format!("{c:.3}")), 22)).concat();
         lines.push(format!("{:<18}{cells}", "random order").trim_end().to_string());
+    }
+    lines.join("\n")
+}
+
+/// A row for each direction and k.
+pub(super) fn top_k(directions: &[TopKFigures]) -> String {
+    let headings = ["ECE", "NLL", "ECE, scaled", "NLL, scaled"].map(|h| pad(h, 22)).concat();
+    let mut lines = vec![format!("\n{:<24}{headings}NLL by chance", "a right one among")];
+    for direction in directions {
+        let arrow = direction.direction.replace("_to_", "→");
+        for k in [1, 5, 10] {
+            let names = ["ece", "nll"].map(|figure| format!("{figure}_top_{k}"));
+            let cells = names.iter().cloned().chain(names.iter().map(|name| format!("{name}_scaled")));
+            let cells: String = cells.map(|name| cell(&direction.figures, &name)).collect();
+            let chance = direction.figures.iter().find(|f| f.name == names[1]).and_then(|f| f.chance);
+            let chance = chance.map_or(String::new(), |c| format!("{c:.3}"));
+            lines.push(format!("{:<24}{cells}{chance}", format!("{arrow} first {k}")).trim_end().to_string());
+        }
     }
     lines.join("\n")
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::manifest_args::JudgeArgs;
 use super::{output, sets_table, table};
 use crate::data::{Blank, LabelPolicy, Prompts, Uncertain};
-use crate::eval::{Abstention, Classification, Classified, ZeroShotOptions, ZeroShotRequest};
+use crate::eval::{Abstention, Classification, Classified, Head, ZeroShotOptions, ZeroShotRequest};
 use crate::hub::Source;
 use crate::session::policy_of;
 
@@ -19,6 +19,8 @@ use crate::session::policy_of;
   reportclip zero-shot --model openai/clip-vit-base-patch32 --data pairs.csv --prompts chexpert.toml --subgroup sex,view
   reportclip zero-shot --model runs/demo/model --data m.csv --split test --prompts p.toml --keep-abstention 0.9
   reportclip zero-shot --model runs/demo/model --data new.csv --prompts p.toml --abstain --conformal 0.1
+  reportclip zero-shot --model runs/demo/model --data m.csv --prompts p.toml \\
+    --head runs/demo/model/reportclip_head.safetensors
   reportclip zero-shot --model runs/b/model --compare runs/a/model --data pairs.csv --prompts p.toml --json
 
 A prompt file names each class with the sentences that stand for it, in TOML or JSON, in any language:
@@ -31,6 +33,9 @@ pub(super) struct Args {
     /// Prompt file
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
+    /// Classify by this head, which `adapt --save` made, in place of the prompts (of --compare's model by the prompts)
+    #[arg(long, value_name = "FILE.safetensors")]
+    head: Option<PathBuf>,
     /// Split that temperature and thresholds are fitted on; default: val where the manifest has one and --split is
     /// another, else each half of the patients on the other half
     #[arg(long)]
@@ -78,8 +83,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let prompts = Prompts::open(&args.prompts)?;
     let on = Classification::on(&judge.data.source(), &policy_of(&judge.model)?, prompts, &request)?;
     let kept = args.abstain.then(|| Abstention::read(&model_folder(&judge.model)?)).transpose()?;
-    let of = |model: &str| on.judge(&judge.open(model)?);
-    let mut model = of(&judge.model)?;
+    let head = args.head.as_ref().map(|path| Head::read(path)).transpose()?;
+    if let Some(head) = &head {
+        head.check(&judge.model, on.prompts())?;
+    }
+    let mut model = on.judge(&judge.open(&judge.model)?, head.as_ref())?;
     if let Some(rule) = kept {
         on.abstain(&mut model, &rule)?;
     }
@@ -87,7 +95,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         keep_abstention(&on, &mut model, &judge.model, accuracy)?;
     }
     let difference = match &judge.compare {
-        Some(other) => Some(on.difference(&model, &of(other)?)?),
+        Some(other) => Some(on.difference(&model, &on.judge(&judge.open(other)?, None)?)?),
         None => None,
     };
     if judge.json {

@@ -28,7 +28,7 @@ pub struct Abstention {
     pub coverage: f64,
     /// How many predictions these were.
     pub predictions: usize,
-    /// SHA-256 of classes and sentences: other prompts are other predictions.
+    /// SHA-256 of classes and sentences, and of the head where there is one: others are other predictions.
     pub prompts: String,
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::metrics::calibration::{
     Answer, BINS, Bin, RiskPoint, area_under_risk, argmax, brier, classwise_error, debiased_error, equal_mass,
     equal_width, error_floor, expected_error, fit_temperature, maximum_error, negative_log_likelihood, risk_coverage,
-    softmax,
+    softmax, square_error,
 };
 use crate::metrics::vector_scaling::VectorScaling;
 use crate::seed::{Purpose, stream};
@@ -92,6 +92,12 @@ pub(super) fn finer_errors(predictions: &[&Prediction], scaled: bool) -> [f64; 2
     let rows: Vec<_> = predictions.iter().map(|p| (p.probabilities(scaled), p.target)).collect();
     let answers: Vec<Answer> = predictions.iter().map(|p| p.answer(scaled)).collect();
     [classwise_error(&rows, BINS), debiased_error(&answers, BINS)]
+}
+
+/// Root mean square calibration error with what luck adds; NaN without predictions.
+pub(super) fn error_with_luck(predictions: &[&Prediction], scaled: bool) -> f64 {
+    let answers: Vec<Answer> = predictions.iter().map(|p| p.answer(scaled)).collect();
+    if answers.is_empty() { f64::NAN } else { square_error(&answers, BINS) }
 }
 
 /// Predictions over the same classes after vector scaling, fitted as temperatures are: on others, or crosswise.

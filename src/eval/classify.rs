@@ -6,10 +6,12 @@ use super::abstention::{Abstention, digest_of};
 use super::by_patient::ByPatient;
 use super::figure::Figure;
 use super::figures::{ZeroShotOptions, ZeroShotReport};
+use super::head::Head;
 use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
 
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{Columns, LabelPolicy, Labels, Manifest, Prompts, ReportPolicy, Row};
+use crate::digest::ContentHash;
 use crate::session::{RowSource, Session};
 
 /// How a manifest is read for zero-shot classification.
@@ -36,9 +38,10 @@ pub struct Classification {
     options: ZeroShotOptions,
 }
 
-struct LabelledRows {
-    rows: Vec<Row>,
-    labels: Labels,
+/// Rows with what they are labelled with.
+pub(super) struct LabelledRows {
+    pub rows: Vec<Row>,
+    pub labels: Labels,
 }
 
 /// A model's figures, and its scores for comparison with another's.
@@ -46,6 +49,8 @@ pub struct Classified {
     /// All figures.
     pub report: ZeroShotReport,
     scores: Scores,
+    /// Digest of the head that it was scored by.
+    head: Option<String>,
     /// Of the split that was fitted on, with its name.
     fit: Option<(Scores, String)>,
 }
@@ -65,7 +70,7 @@ impl Classification {
             Some(split) => source.of_split(&manifest, split)?,
             None => manifest.rows.clone(),
         };
-        let labelled = |rows: Vec<Row>| LabelledRows::new(rows, &prompts, request);
+        let labelled = |rows: Vec<Row>| LabelledRows::new(rows, &prompts, request.labels);
         let fit = match fit_split(&manifest, source.split.as_deref(), request.fit_split.as_deref())? {
             Some(name) => {
                 let rows = source.of_split(&manifest, &name)?;
@@ -81,23 +86,31 @@ impl Classification {
         Ok(Self { prompts, judged, fit, batch_size: request.batch_size, options: request.options.clone() })
     }
 
-    /// Figures of `model`.
+    /// The prompts.
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
+    /// Figures of `model`, by `head` where there is one in place of its prompts.
     ///
     /// # Errors
-    /// No labelled image, an image that cannot be read.
-    pub fn judge(&self, model: &Session) -> Result<Classified> {
+    /// No labelled image, an image that cannot be read, a head of another width.
+    pub fn judge(&self, model: &Session, head: Option<&Head>) -> Result<Classified> {
         let encoder = model.encoder(self.batch_size)?;
         let subgroups = self.options.subgroups.len();
         let scored = |of: &LabelledRows| {
             let prompts = LabelledPrompts { prompts: &self.prompts, labels: &of.labels };
-            score(&encoder, &of.rows, prompts, subgroups)
+            match head {
+                Some(head) => head.score(&encoder, &of.rows, prompts, subgroups),
+                None => score(&encoder, &of.rows, prompts, subgroups),
+            }
         };
         let mut scores = scored(&self.judged)?;
         let fit = self.fit.as_ref().map(|(rows, name)| anyhow::Ok((scored(rows)?, name.clone()))).transpose()?;
         let on = fit.as_ref().map(|(scores, name)| FittedOn { scores, name });
         let mut report = scores.report(on, &self.options)?;
         report.conformal = self.options.conformal.map(|alpha| scores.conformal(alpha, on, &self.options));
-        Ok(Classified { report, scores, fit })
+        Ok(Classified { report, scores, head: head.map(Head::digest), fit })
     }
 
     /// Figures of `model` as sums by patient.
@@ -115,7 +128,17 @@ impl Classification {
             Some((scores, name)) => (scores, Some(name.clone())),
             None => (&model.scores, None),
         };
-        Ok((scores.abstention(accuracy, digest_of(&self.prompts))?, name))
+        Ok((scores.abstention(accuracy, self.digest(model))?, name))
+    }
+
+    /// What `model` was scored by, as an abstention knows it.
+    fn digest(&self, model: &Classified) -> String {
+        let prompts = digest_of(&self.prompts);
+        let Some(head) = &model.head else { return prompts };
+        let mut hash = ContentHash::default();
+        hash.field(prompts);
+        hash.field(head);
+        hash.hex()
     }
 
     /// Adds to the report of `model` what it answers by `rule`.
@@ -124,8 +147,8 @@ impl Classification {
     /// The rule was chosen with other prompts.
     pub fn abstain(&self, model: &mut Classified, rule: &Abstention) -> Result<()> {
         ensure!(
-            rule.prompts == digest_of(&self.prompts),
-            "the kept abstention was chosen with other prompts; choose one for these with --keep-abstention"
+            rule.prompts == self.digest(model),
+            "the kept abstention was chosen with other prompts, or another head; choose one for these with --keep-abstention"
         );
         let resamples = (self.options.bootstrap, self.options.seed);
         model.report.abstained = Some(model.scores.abstained(rule, resamples)?);
@@ -142,8 +165,12 @@ impl Classification {
 }
 
 impl LabelledRows {
-    fn new(rows: Vec<Row>, prompts: &Prompts, request: &ZeroShotRequest) -> Result<Self> {
-        let (labels, unknown) = prompts.labels(&rows, request.labels)?;
+    /// By the classes of `prompts`; tells of labels that are none of them.
+    ///
+    /// # Errors
+    /// No row has a label that counts.
+    pub fn new(rows: Vec<Row>, prompts: &Prompts, policy: LabelPolicy) -> Result<Self> {
+        let (labels, unknown) = prompts.labels(&rows, policy)?;
         if !unknown.is_empty() {
             let list: Vec<String> = unknown.iter().take(5).map(|(label, n)| format!("{label:?} ({n})")).collect();
             tracing::warn!(

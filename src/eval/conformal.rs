@@ -1,15 +1,14 @@
 //! Conformal prediction sets of a model: classes, findings, and reports that are found.
 
-use std::collections::BTreeMap;
-
 use anyhow::Result;
 use candle_core::Tensor;
 
 use super::calibration::{CROSSWISE, Prediction};
 use super::encoded::EncodedSplit;
 use super::figures::ZeroShotOptions;
+use super::pairs::Pairs;
 use super::selective::Resamples;
-use super::sets::{ConformalFigures, ConformalReport, Held, SetsOfPart, figures, halves};
+use super::sets::{ConformalFigures, ConformalReport, Held, SetsOfPart, by_subgroup, figures, halves};
 use super::zero_shot::{FittedOn, Scores};
 use crate::metrics::calibration::softmax;
 use crate::metrics::conformal::{Calibrator, Findings, Score, quantile, risk_threshold};
@@ -26,7 +25,9 @@ impl Scores {
             for score in Score::ALL {
                 methods.push(self.class_sets(score, alpha, (other, false), options));
             }
-            methods.push(self.class_sets(Score::Lac, alpha, (other, true), options));
+            for score in Score::ALL {
+                methods.push(self.class_sets(score, alpha, (other, true), options));
+            }
         }
         let calibrated_on = fit.map_or(CROSSWISE.to_string(), |fit| fit.name.to_string());
         ConformalReport { alpha, calibrated_on, methods }
@@ -137,25 +138,26 @@ impl Scores {
 
     /// By the values of the subgroup columns.
     fn parts(&self, rows: impl Iterator<Item = (usize, Held)>, options: &ZeroShotOptions) -> Vec<SetsOfPart> {
-        let mut parts: BTreeMap<(usize, &str), Vec<Held>> = BTreeMap::new();
-        for (image, held) in rows {
-            for (column, value) in self.subgroups[image].iter().enumerate() {
-                parts.entry((column, value.as_deref().unwrap_or("(blank)"))).or_default().push(held);
-            }
-        }
-        let name = |column: usize, value: &str| format!("{} = {value}", options.subgroups[column]);
-        parts.into_iter().map(|((column, value), rows)| Held::part(name(column, value), &rows)).collect()
+        by_subgroup(&options.subgroups, rows.map(|(image, held)| (self.subgroups[image].as_slice(), held)))
     }
 }
 
 /// The smallest sets of reports that hold one that is right of an image, and of images that hold one of a report, by
-/// the softmax over the whole gallery, each half of the patients calibrated on the other half.
+/// the softmax over the whole gallery, each half of the patients calibrated on the other half; also by the values of
+/// `columns`, the further ones of the rows, in a query's first row.
 ///
 /// # Errors
 /// Whatever the device reports.
-pub(super) fn retrieval_sets(split: &EncodedSplit, alpha: f64, resamples: Resamples) -> Result<ConformalReport> {
+pub(super) fn retrieval_sets(
+    split: &EncodedSplit,
+    alpha: f64,
+    columns: &[String],
+    resamples: Resamples,
+) -> Result<ConformalReport> {
     let EncodedSplit { pairs, images, texts, scale } = split;
-    let direction = |name: &str, queries: &Tensor, gallery: &Tensor, relevant: &[Vec<usize>], groups: &[usize]| {
+    let of_images = subgroups(pairs, &pairs.images.first_rows, columns);
+    let of_texts = subgroups(pairs, &pairs.first_rows_of_texts, columns);
+    let direction = |name: &str, [queries, gallery]: [&Tensor; 2], relevant: &[Vec<usize>], groups: &[usize]| {
         let gallery = gallery.t()?.contiguous()?;
         // Of each query the score of its best right item, and those of all: 1 − probability.
         let scores = |query: usize| -> Result<Vec<f64>> {
@@ -182,11 +184,22 @@ pub(super) fn retrieval_sets(split: &EncodedSplit, alpha: f64, resamples: Resamp
             Ok(Held { covered, size, group: groups[query] })
         };
         let held = (0..relevant.len()).map(held).collect::<Result<Vec<_>>>()?;
-        anyhow::Ok(figures(name, &held, alpha, resamples))
+        let values = if name == TO_TEXT { &of_images } else { &of_texts };
+        let rows = values.iter().map(Vec::as_slice).zip(held.iter().copied());
+        let by_subgroup = by_subgroup(columns, rows);
+        anyhow::Ok(ConformalFigures { by_subgroup, ..figures(name, &held, alpha, resamples) })
     };
     let methods = vec![
-        direction("image_to_text", images, texts, &pairs.texts_of_image, &pairs.images.groups)?,
-        direction("text_to_image", texts, images, &pairs.images_of_text, &pairs.text_groups)?,
+        direction(TO_TEXT, [images, texts], &pairs.texts_of_image, &pairs.images.groups)?,
+        direction("text_to_image", [texts, images], &pairs.images_of_text, &pairs.text_groups)?,
     ];
     Ok(ConformalReport { alpha, calibrated_on: CROSSWISE.to_string(), methods })
+}
+
+const TO_TEXT: &str = "image_to_text";
+
+/// Values of `columns` in each of these rows.
+fn subgroups(pairs: &Pairs, first_rows: &[usize], columns: &[String]) -> Vec<Vec<Option<String>>> {
+    let values = |&row: &usize| (0..columns.len()).map(|i| pairs.rows[row].extra(i).map(str::to_string)).collect();
+    first_rows.iter().map(values).collect()
 }

@@ -40,3 +40,9 @@ impl<'a> EncodedSplit<'a> {
         Ok((pick(&self.images, |pair| pair.image)?, pick(&self.texts, |pair| pair.text)?))
     }
 }
+
+/// The numbers of embeddings, row by row.
+pub(super) fn numbers(rows: &Embeddings) -> Result<Vec<Vec<f64>>> {
+    let rows = rows.to_vec2::<f32>()?;
+    Ok(rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect())
+}

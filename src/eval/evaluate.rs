@@ -1,6 +1,6 @@
 //! A split through a model: all figures of retrieval.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::by_patient::{ByPatient, of_retrieval};
 use super::conformal::retrieval_sets;
@@ -10,6 +10,7 @@ use super::paired::retrieval_difference;
 use super::probe::{ProbeReport, linear_probe};
 use super::retrieval::{RetrievalOptions, RetrievalReport, retrieval_figures};
 use super::sets::ConformalReport;
+use super::top_k::{TopKFigures, top_k};
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{ReportPolicy, Row};
 use crate::session::{Encoder, RowSource, Session};
@@ -31,8 +32,8 @@ pub struct Evaluation {
     /// Items that are encoded at once; does not change the figures.
     batch_size: usize,
     options: RetrievalOptions,
-    /// Also conformal sets that may leave out this share.
-    conformal: Option<f64>,
+    /// Also conformal sets that may leave out this share, by the values of these columns too.
+    conformal: Option<(f64, Vec<String>)>,
     /// Also sums by patient.
     by_patient: bool,
 }
@@ -45,6 +46,8 @@ pub struct EvaluationReport {
     pub difference: Option<Vec<Figure>>,
     /// What a linear probe makes of the labels.
     pub probe: Option<ProbeReport>,
+    /// Whether the first k hold a right one as often as their probabilities say.
+    pub top_k: Vec<TopKFigures>,
     /// Sets of reports and of images that hold a right one.
     pub conformal: Option<ConformalReport>,
     /// Figures as sums by patient.
@@ -60,9 +63,19 @@ impl Evaluation {
         Ok(Self { rows: source.rows(policy)?, probe: None, batch_size, options, conformal: None, by_patient: false })
     }
 
-    /// Also makes sets that leave out what is right of a query in a share of `alpha` at most.
-    pub fn with_conformal(self, alpha: f64) -> Self {
-        Self { conformal: Some(alpha), ..self }
+    /// Also makes sets that leave out what is right of a query in a share of `alpha` at most, and tells of them by the
+    /// values of `columns`, which are the further ones of the rows' source.
+    ///
+    /// # Errors
+    /// A column without a value.
+    pub fn with_conformal(self, alpha: f64, columns: Vec<String>) -> Result<Self> {
+        for (i, column) in columns.iter().enumerate() {
+            ensure!(
+                self.rows.iter().any(|row| row.extra(i).is_some()),
+                "no row has a value in column {column:?}; name a column of the manifest"
+            );
+        }
+        Ok(Self { conformal: Some((alpha, columns)), ..self })
     }
 
     /// Also gives figures as sums by patient.
@@ -96,10 +109,12 @@ impl Evaluation {
             retrieval_difference(&split, &theirs, &self.options)
         };
         let resamples = (self.options.bootstrap, self.options.seed);
-        let conformal = self.conformal.map(|alpha| retrieval_sets(&split, alpha, resamples)).transpose()?;
+        let sets = |(alpha, columns): &(f64, Vec<String>)| retrieval_sets(&split, *alpha, columns, resamples);
+        let conformal = self.conformal.as_ref().map(sets).transpose()?;
+        let top_k = top_k(&split, &self.options)?;
         let by_patient = self.by_patient.then(|| of_retrieval(&split, &self.options)).transpose()?;
         let difference = other.map(difference).transpose()?;
-        Ok(EvaluationReport { retrieval, difference, probe, conformal, by_patient })
+        Ok(EvaluationReport { retrieval, difference, probe, top_k, conformal, by_patient })
     }
 
     /// Retrieval figures of mixtures of `tuned` with the model that it was made from, one for each of `shares` of

@@ -65,6 +65,8 @@ pub(super) struct Pairs<'a> {
     pub texts_of_image: Vec<Vec<usize>>,
     pub images_of_text: Vec<Vec<usize>>,
     pub text_groups: Vec<usize>,
+    /// The first row of each report.
+    pub first_rows_of_texts: Vec<usize>,
     /// Labels of the first row of each; `None` unless all of these have one.
     pub image_labels: Option<Vec<&'a str>>,
     pub text_labels: Option<Vec<&'a str>>,
@@ -91,6 +93,7 @@ impl<'a> Pairs<'a> {
             text_groups: groups(patients(rows).as_deref(), &first_rows),
             image_labels: labels(&images.first_rows),
             text_labels: labels(&first_rows),
+            first_rows_of_texts: first_rows,
             of_row,
             images,
             texts,

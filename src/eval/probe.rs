@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::encoded::EncodedSplit;
+use super::encoded::{EncodedSplit, numbers};
 use crate::data::{ImageSource, Row};
 use crate::metrics::calibration::{argmax, softmax};
 use crate::metrics::{classification as metric, logistic::Logistic};
-use crate::session::{Embeddings, Encoder};
+use crate::session::Encoder;
 
 /// Inverse strength of regularisation: scikit-learn's default.
 const C: f64 = 1.0;
@@ -50,10 +50,6 @@ pub(super) fn linear_probe(encoder: &Encoder, train: &[Row], split: &EncodedSpli
     let known: BTreeMap<&str, usize> = known.into_keys().enumerate().map(|(i, name)| (name, i)).collect();
     ensure!(known.len() > 1, "a linear probe needs training rows with at least 2 labels; there are {}", known.len());
     ensure!(!test.is_empty(), "a linear probe needs labelled rows to be judged on");
-    let numbers = |rows: &Embeddings| -> Result<Vec<Vec<f64>>> {
-        let rows = rows.to_vec2::<f32>()?;
-        Ok(rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect())
-    };
     let targets: Vec<usize> = of_train.iter().map(|l| known[l.as_str()]).collect();
     let model = Logistic::fit(&numbers(&encoder.images(&train)?)?, &targets, known.len(), C);
     let embeds = numbers(&split.images)?;

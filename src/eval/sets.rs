@@ -1,5 +1,7 @@
 //! Conformal sets as they are stored and drawn, and what their figures are made of.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::figure::Figure;
@@ -23,7 +25,7 @@ pub struct ConformalReport {
 /// Sets made in one way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConformalFigures {
-    /// lac, aps, raps, lac_by_class; of findings risk_control; of retrieval image_to_text and text_to_image.
+    /// lac, aps, raps, and lac_by_class, aps_by_class, raps_by_class; of findings risk_control; of retrieval image_to_text and text_to_image.
     pub method: String,
     /// coverage (chance: what was asked for), size, empty: means over patients with intervals over them. Of findings
     /// coverage is the share of an image's own that its set holds.
@@ -72,6 +74,21 @@ impl Held {
         let means = Self::means(rows);
         SetsOfPart { name, rows: rows.len(), coverage: means[0], size: means[1] }
     }
+}
+
+/// By the values of `columns`, of which each row has one a column.
+pub(super) fn by_subgroup<'a>(
+    columns: &[String],
+    rows: impl Iterator<Item = (&'a [Option<String>], Held)>,
+) -> Vec<SetsOfPart> {
+    let mut parts: BTreeMap<(usize, &str), Vec<Held>> = BTreeMap::new();
+    for (values, held) in rows {
+        for (column, value) in values.iter().enumerate() {
+            parts.entry((column, value.as_deref().unwrap_or("(blank)"))).or_default().push(held);
+        }
+    }
+    let name = |column: usize, value: &str| format!("{} = {value}", columns[column]);
+    parts.into_iter().map(|((column, value), rows)| Held::part(name(column, value), &rows)).collect()
 }
 
 /// Figures of sets, without parts.

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 
-use super::calibration::{Calibration, CalibrationReport, Prediction, finer_errors, set_temperatures, vector_scaled};
+use super::calibration::{
+    Calibration, CalibrationReport, Prediction, error_with_luck, finer_errors, set_temperatures, vector_scaled,
+};
 use super::directions::{class_directions, logits};
 use super::figure::Figure;
 use super::figures::{Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
 use super::pairs::DistinctImages;
 use super::selective::{answers as by_sureness, overall_orders, selective};
 use crate::data::{Labels, Prompts, Row};
+use crate::metrics::calibration::without_luck;
 use crate::metrics::selective::Selective;
 use crate::metrics::{bootstrap, classification as metric};
 use crate::seed::{Purpose, stream};
@@ -315,8 +318,20 @@ impl Scores {
     }
 
     fn figures(&self, images: &[usize], options: &ZeroShotOptions) -> Vec<Figure> {
-        let bounds = self.interval(images, options, |images| self.values(images));
-        Figure::list(self.names(images), self.values(images), bounds)
+        let (names, predictions) = (self.names(images), self.predictions_of(images));
+        let with_luck = |predictions: &[&Prediction]| [false, true].map(|scaled| error_with_luck(predictions, scaled));
+        let values =
+            |images: &[usize]| [self.values(images), with_luck(&self.predictions_of(images)).to_vec()].concat();
+        let mut bounds = self.interval(images, options, values);
+        for (i, (name, error)) in
+            ["rms_debiased", "rms_debiased_scaled"].iter().zip(with_luck(&predictions)).enumerate()
+        {
+            let place = names.iter().position(|(known, _)| known == name);
+            if let (Some(bounds), Some(place)) = (&mut bounds, place) {
+                bounds[place] = without_luck(error, bounds[names.len() + i]);
+            }
+        }
+        Figure::list(names, self.values(images), bounds)
     }
 
     fn interval(

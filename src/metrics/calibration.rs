@@ -46,7 +46,7 @@ pub fn equal_width(answers: &[Answer], bins: usize) -> Vec<Bin> {
     members.iter().filter(|m| !m.is_empty()).map(|m| Bin::of(m)).collect()
 }
 
-fn bin_of(confidence: f64, bins: usize) -> usize {
+pub(super) fn bin_of(confidence: f64, bins: usize) -> usize {
     ((confidence * bins as f64).ceil() as usize).saturating_sub(1).min(bins - 1)
 }
 
@@ -97,6 +97,20 @@ pub fn classwise_error(rows: &[(Vec<f64>, usize)], bins: usize) -> f64 {
         expected_error(&equal_width(&rows.iter().map(answer).collect::<Vec<_>>(), bins))
     };
     (0..classes).map(of_class).sum::<f64>() / classes as f64
+}
+
+/// Root mean square calibration error over bins of equal mass.
+pub fn square_error(answers: &[Answer], bins: usize) -> f64 {
+    let of_bin = |bin: &Bin| bin.count as f64 / answers.len() as f64 * (bin.confidence - bin.accuracy).powi(2);
+    equal_mass(answers, bins).iter().map(of_bin).sum::<f64>().sqrt()
+}
+
+/// An interval for the true error from [`square_error`] and its quantiles over resamples, low and high. Luck lifts the
+/// square of the error of the data above the true one as much as that of resamples above the data's: it is taken off
+/// twice (a basic bootstrap interval of the square).
+pub fn without_luck(error: f64, (low, high): (f64, f64)) -> (f64, f64) {
+    let reflected = |bound: f64| (2.0 * error * error - bound * bound).max(0.0).sqrt();
+    (reflected(high), reflected(low))
 }
 
 /// Root mean square calibration error over bins of equal mass, without the part that few predictions a bin add by luck
@@ -234,6 +248,37 @@ mod tests {
             assert!((floor(n) / expected - 1.0).abs() < 0.05, "{n}: {} {expected}", floor(n));
         }
         assert_eq!(error_floor(&[1.0; 9], BINS, [stream(0, Purpose::Outcomes, 0)].into_iter()), 0.0);
+    }
+
+    /// Of predictions that mean what they say, and of such that are all 0.1 too sure: the interval holds that about as
+    /// often as it says, where percentiles of resamples' own debiased errors lie too high.
+    #[test]
+    fn the_interval_of_the_debiased_error_holds_the_true_one() {
+        let trials = 200;
+        let held = |too_sure: f64| {
+            let (mut held, mut by_percentiles) = (0, 0);
+            for trial in 0..trials {
+                let mut rng = stream(trial, Purpose::Outcomes, 0);
+                let answer = |_| {
+                    let confidence = 0.3 + 0.7 * rng.random::<f64>();
+                    Answer { confidence, right: rng.random::<f64>() < confidence - too_sure }
+                };
+                let answers: Vec<Answer> = (0..300).map(answer).collect();
+                let groups: Vec<usize> = (0..300).collect();
+                let values = |answers: &[Answer]| vec![square_error(answers, BINS), debiased_error(answers, BINS)];
+                let rng = |i: u64| stream(trial, Purpose::Bootstrap, i);
+                let bounds = crate::metrics::bootstrap::interval(&answers, &groups, 200, rng, values).unwrap();
+                let holds = |(low, high): (f64, f64)| u32::from(low <= too_sure && too_sure <= high);
+                held += holds(without_luck(square_error(&answers, BINS), bounds[0]));
+                by_percentiles += holds(bounds[1]);
+            }
+            (held, by_percentiles)
+        };
+        for too_sure in [0.0, 0.1] {
+            let (held, by_percentiles) = held(too_sure);
+            assert!(held >= 176, "{held} of {trials} at {too_sure}");
+            assert!(too_sure > 0.0 || by_percentiles < 170, "{by_percentiles} of {trials}");
+        }
     }
 
     #[test]

@@ -214,6 +214,42 @@ mod tests {
         }
     }
 
+    /// A threshold for each class, from those that have it, holds as often in each class by itself.
+    #[test]
+    fn sets_by_class_hold_each_class_as_often_as_promised_over_a_thousand_splits_of_patients() {
+        let mut rng = stream(7, Purpose::Split, 0);
+        let mut all = patients(300, &mut rng);
+        let alpha = 0.2;
+        for score in Score::ALL {
+            let (mut held, mut rows) = ([0.0f64; 5], [0.0f64; 5]);
+            for _ in 0..1000 {
+                all.shuffle(&mut rng);
+                let (calibrated_on, judged) = all.split_at(200);
+                let of_class = |class: usize| {
+                    let rows = calibrated_on.iter().enumerate().flat_map(|(group, patient)| {
+                        patient
+                            .0
+                            .iter()
+                            .filter(|(_, target)| *target == class)
+                            .map(move |(p, target)| Calibrator { score: score.of(p)[*target], group })
+                    });
+                    quantile(&rows.collect::<Vec<_>>(), alpha)
+                };
+                let thresholds: Vec<f64> = (0..5).map(of_class).collect();
+                let (p, target) = &judged[0].0[0];
+                rows[*target] += 1.0;
+                held[*target] += f64::from(u8::from(score.of(p)[*target] <= thresholds[*target]));
+            }
+            for (held, rows) in held.iter().zip(rows) {
+                let share = held / rows;
+                // Five classes and three scores: three standard errors. Equal scores only add.
+                let error = 3.0 * (alpha * (1.0 - alpha) / rows).sqrt();
+                assert!(rows > 100.0 && share >= 1.0 - alpha - error, "{}: {share} of {rows}", score.word());
+                assert!(score != Score::Lac || share <= 1.0 - alpha + 0.02 + error, "{share} of {rows}");
+            }
+        }
+    }
+
     /// The same of findings that are missed.
     #[test]
     fn findings_are_missed_no_oftener_than_promised_over_a_thousand_splits_of_patients() {

@@ -39,6 +39,15 @@ impl Logistic {
         Self { weights: flat.chunks_exact(width).map(<[f64]>::to_vec).collect() }
     }
 
+    /// Weights of each class, (classes, width), and intercepts.
+    pub fn into_weights(self) -> (Vec<Vec<f64>>, Vec<f64>) {
+        let split = |mut w: Vec<f64>| {
+            let intercept = w.pop().unwrap_or_default();
+            (w, intercept)
+        };
+        self.weights.into_iter().map(split).unzip()
+    }
+
     /// Scores of the classes for one row, before the softmax.
     pub fn logits(&self, x: &[f64]) -> Vec<f64> {
         scores(&self.weights.concat(), x, x.len() + 1)

@@ -4,11 +4,14 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod classification;
 pub mod conformal;
+pub mod counted;
+pub mod few_shot;
 pub mod hierarchical;
 pub mod logistic;
 mod metric;
 pub mod ranking;
 pub mod retrieval;
+pub mod seeds;
 pub mod selective;
 pub mod vector_scaling;
 

@@ -112,12 +112,16 @@ fn selective(scores: &Value, of: &str) -> Markup {
         reference: false,
     };
     let lines: Vec<Line> = scores.iter().enumerate().map(line).filter(|l| !l.points.is_empty()).collect();
-    let area = |score: &Value| bar(cut(&score["score"], MOST_NAME).replace('_', " "), &score["figures"], "aurc");
-    let areas: Vec<Bar> = scores.iter().map(area).collect();
+    let by_score = |figure: &str| -> Vec<Bar> {
+        scores.iter().map(|s| bar(cut(&s["score"], MOST_NAME).replace('_', " "), &s["figures"], figure)).collect()
+    };
     html! {
         @if !lines.is_empty() {
             (chart(&format!("risk of {of} by what says how sure"), "coverage", &lines))
-            (bars(&format!("AURC of {of}, lower is better; chance: random order"), &areas, 1.0))
+            (bars(&format!("AURC of {of}, lower is better; chance: random order"), &by_score("aurc"), 1.0))
+            (bars(&format!("excess AURC of {of}: what a better order would save"), &by_score("excess_aurc"), 1.0))
+            (bars(&format!("share right of the surest 80 % of {of}"), &by_score("accuracy_of_80"), 1.0))
+            (bars(&format!("share of {of} that can be answered with 90 % right"), &by_score("coverage_at_90"), 1.0))
         }
     }
 }

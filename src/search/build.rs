@@ -9,9 +9,7 @@ use super::index::{ColumnNames, Index, IndexSource};
 use crate::config::Precision;
 use crate::data::{ImageFiles, ImageSource, Row};
 use crate::digest::{Depth, hex, sha256};
-use crate::hub::{ModelFiles, Source};
-use crate::model::checkpoint::model_digest;
-use crate::session::{RowSource, Session, policy_of};
+use crate::session::{RowSource, Session, model_content, policy_of};
 
 /// What an index is to be made of.
 #[derive(Clone, Debug)]
@@ -149,15 +147,6 @@ pub(super) fn row_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
 /// What stands in an index for the content of an image.
 pub(super) fn short(content: &[u8; 32]) -> String {
     hex(&content[..16])
-}
-
-/// What the model `name` is made of: a digest of its folder's files, or the commit of the hub; `None` for a repository
-/// that was never fetched.
-pub(super) fn model_content(name: &str) -> Result<Option<String>> {
-    match Source::parse(name)? {
-        Source::Folder(folder) => model_digest(&folder).map(Some),
-        hub => Ok(ModelFiles::open(&hub)?.commit()),
-    }
 }
 
 /// What stands in an index for an image file that no manifest names; empty where it cannot be read.

@@ -7,12 +7,12 @@ use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use serde::Serialize;
 
-use super::build::{file_content, model_content, row_contents, short};
+use super::build::{file_content, row_contents, short};
 use super::identity::RowIdentity;
 use super::index::{Index, IndexSource};
 use crate::data::Row;
 use crate::error::one_line;
-use crate::session::Session;
+use crate::session::{Session, model_content};
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]

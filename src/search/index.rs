@@ -116,7 +116,8 @@ impl IndexSource {
         Ok(Manifest::open(&source.manifest, &source.columns, source.image_root.as_deref())?.rows)
     }
 
-    fn row_source(&self) -> Option<RowSource> {
+    /// Where its rows stand, if it is of a manifest.
+    pub fn row_source(&self) -> Option<RowSource> {
         Some(RowSource {
             manifest: self.manifest.clone()?,
             split: self.split.clone(),

@@ -1,6 +1,7 @@
 //! A model opened for use: weights, tokenizer, preprocessing, what of a report it reads, device. Evaluation, search,
 //! export and training all start here. Owns no figure and writes nothing.
 
+mod content;
 mod encode;
 mod folder;
 mod fresh;
@@ -12,6 +13,7 @@ mod precision;
 mod processor;
 mod rows;
 
+pub use content::model_content;
 pub use encode::{Embeddings, Encoder, UnreadableImage};
 pub use folder::{ModelFolder, REPORT_FILE};
 pub use frozen::{Frozen, image_features_change};

@@ -63,7 +63,7 @@ impl Evaluation {
         // The manifest itself stands above.
         fingerprint.insert(
             "how members are evaluated",
-            &format!("{} {loss_batch} sets {ALPHA}", rows[2..].join(" ")),
+            &format!("{} {loss_batch} sets {ALPHA}, unsure left out", rows[2..].join(" ")),
             None,
         );
         if let Some(prompts) = prompts {
@@ -113,6 +113,7 @@ impl Evaluation {
                 figures.extend(figure["chance"].as_f64().map(|chance| (format!("{name}_chance"), chance)));
                 figures.extend(figure["value"].as_f64().map(|value| (name, value)));
             }
+            figures.extend(of_orders("class", &classes["selective"]));
             figures.extend(of_calibration("class", &classes["calibration"]));
             figures.extend(of_sets("class", &classes["conformal"]["methods"][0]));
             by_patient.extend(patients(&classes)?);
@@ -169,19 +170,29 @@ fn of_retrieval(report: &Value) -> Figures {
     put("match_nll_chance", report["loss_chance"].as_f64());
     put("match_brier_chance", report["loss_batch_size"].as_f64().map(|pairs| 1.0 - 1.0 / pairs));
     figures.extend(of_calibration("match", calibration));
-    for order in report["selective"].as_array().into_iter().flatten() {
-        let name = match order["score"].as_str() {
-            Some("max_probability") => "match_aurc",
-            Some("normalised_logit") => "match_aurc_normalised",
-            _ => continue,
-        };
-        let area = order["figures"].as_array().into_iter().flatten().find(|f| f["name"] == "aurc");
-        for (name, key) in [(name.to_string(), "value"), (format!("{name}_chance"), "chance")] {
-            figures.extend(area.and_then(|f| f[key].as_f64()).map(|value| (name, value)));
-        }
-    }
+    figures.extend(of_orders("match", &report["selective"]));
     figures.extend(of_sets("report", &report["conformal"]["methods"][0]));
     figures
+}
+
+/// What leaving out unsure predictions gives, by the highest probability and by the normalised logit.
+fn of_orders(of: &str, orders: &Value) -> Figures {
+    let mut found = Figures::new();
+    for order in orders.as_array().into_iter().flatten() {
+        let by = match order["score"].as_str() {
+            Some("max_probability") => "",
+            Some("normalised_logit") => "_normalised",
+            _ => continue,
+        };
+        for figure in order["figures"].as_array().into_iter().flatten() {
+            let known = ["aurc", "excess_aurc", "accuracy_of_80", "coverage_at_90"];
+            let Some(name) = figure["name"].as_str().filter(|name| known.contains(name)) else { continue };
+            let name = format!("{of}_{name}{by}");
+            found.extend(figure["chance"].as_f64().map(|value| (format!("{name}_chance"), value)));
+            found.extend(figure["value"].as_f64().map(|value| (name, value)));
+        }
+    }
+    found
 }
 
 /// How large conformal sets are, and how often they hold what is so.

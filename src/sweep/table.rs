@@ -118,7 +118,7 @@ pub(super) fn in_words(setting: &Setting) -> String {
 }
 
 /// The columns in Markdown: figure, heading, factor.
-const COLUMNS: [(&str, &str, f64); 17] = [
+const COLUMNS: [(&str, &str, f64); 22] = [
     ("recall@1", "recall@1 %", 100.0),
     ("mean_recall", "mean recall %", 100.0),
     ("match_nll", "matching NLL", 1.0),
@@ -126,6 +126,9 @@ const COLUMNS: [(&str, &str, f64); 17] = [
     ("match_ece", "matching ECE", 1.0),
     ("match_temperature", "matching temperature", 1.0),
     ("match_aurc", "matching AURC", 1.0),
+    ("match_aurc_normalised", "matching AURC, logits normalised", 1.0),
+    ("match_accuracy_of_80", "matches right of surest 80 %, %", 100.0),
+    ("match_coverage_at_90", "matches answered at 90 % right, %", 100.0),
     ("report_set_size", "reports in a 90 % set", 1.0),
     ("class_accuracy", "accuracy %", 100.0),
     ("class_auroc_macro", "AUROC", 1.0),
@@ -135,6 +138,8 @@ const COLUMNS: [(&str, &str, f64); 17] = [
     ("class_temperature", "class temperature", 1.0),
     ("class_aurc", "class AURC", 1.0),
     ("class_aurc_normalised", "class AURC, logits normalised", 1.0),
+    ("class_accuracy_of_80", "right of surest 80 %, %", 100.0),
+    ("class_coverage_at_90", "answered at 90 % right, %", 100.0),
     ("class_set_size", "classes in a 90 % set", 1.0),
 ];
 

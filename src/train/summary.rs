@@ -59,15 +59,21 @@ impl Trainer<'_> {
             ));
         }
         if let Some(order) = report.selective.first() {
-            let value = |name: &str| order.figures.iter().find(|f| f.name == name).map_or(f64::NAN, |f| f.value);
+            let of = |name: &str, factor: f64, digits: usize| {
+                let Some(f) = order.figures.iter().find(|f| f.name == name) else { return "–".to_string() };
+                let shown = |value: f64| format!("{:.digits$}", factor * value);
+                let interval = f.interval.map_or(String::new(), |(l, h)| format!(" [{}–{}]", shown(l), shown(h)));
+                format!("{}{interval}", shown(f.value))
+            };
             text.push_str(&format!(
-                "\nOf these matches {:.1} % are right, of the surest 80 % {:.1} %, of the surest half {:.1} %; area \
-                 under the risk–coverage curve {:.3}, {:.3} above the best order.\n",
+                "\nOf these matches {:.1} % are right, of the surest 80 % {} %, of the surest half {} %; the surest {} % \
+                 can be answered with 90 % right. Area under the risk–coverage curve {}, {} above the best order.\n",
                 100.0 * order.risk_coverage.last().map_or(f64::NAN, |point| 1.0 - point.risk),
-                100.0 * value("accuracy_of_80"),
-                100.0 * value("accuracy_of_50"),
-                value("aurc"),
-                value("excess_aurc")
+                of("accuracy_of_80", 100.0, 1),
+                of("accuracy_of_50", 100.0, 1),
+                of("coverage_at_90", 100.0, 1),
+                of("aurc", 1.0, 3),
+                of("excess_aurc", 1.0, 3)
             ));
         }
         if let Some(own) = validation.objective {

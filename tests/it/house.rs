@@ -255,6 +255,7 @@ fn every_command_with_options_shows_examples() {
         "run-report",
         "eval",
         "zero-shot",
+        "adapt",
         "explain",
         "embed",
         "search",

@@ -5,6 +5,7 @@
 use crate::common;
 use reportclip::metrics::calibration::{self, Answer};
 use reportclip::metrics::conformal::{self, Calibrator, Findings};
+use reportclip::metrics::few_shot::{LinearHead, Method, Shots};
 use reportclip::metrics::selective::{Selective, Sureness};
 use reportclip::metrics::vector_scaling::VectorScaling;
 use reportclip::metrics::{classification, logistic::Logistic, ranking::Ranking};
@@ -109,7 +110,32 @@ fn probes_find_what_scikit_learn_finds() {
     }
 }
 
-/// scripts/golden/calibration.py.
+/// scripts/golden/few_shot.py: the probe by autograd, its steps in the same order.
+#[test]
+fn few_shot_heads_are_those_of_autograd_numpy_and_scikit_learn() {
+    let mut compared = 0;
+    for case in cases_of("few_shot.json", "cases") {
+        let (x, y, texts) = (rows(&case["x"]), classes(&case["y"]), rows(&case["texts"]));
+        let shots = Shots { x: &x, y: &y, texts: &texts, scale: case["scale"].as_f64().unwrap() };
+        for method in Method::ALL {
+            let Some(theirs) = case.get(method.word()) else { continue };
+            let head = LinearHead::fit(method, &shots);
+            for (x, theirs) in rows(&case["judged"]).iter().zip(rows(theirs)) {
+                let logits = head.logits(x);
+                let (ours, tolerance) = match method {
+                    Method::Logistic => (calibration::softmax(&logits, 1.0), 1e-5),
+                    _ => (logits, 1e-8),
+                };
+                let close = |(a, b): (&f64, &f64)| (a - b).abs() <= tolerance * (1.0 + b.abs());
+                assert!(ours.iter().zip(&theirs).all(close), "{}: {ours:?} {theirs:?}", method.word());
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 8 * 8);
+}
+
+/// scripts/golden/calibration_errors.py.
 #[test]
 fn finer_calibration_errors_and_vector_scaling() {
     for case in cases_of("calibration.json", "cases") {
@@ -122,6 +148,7 @@ fn finer_calibration_errors_and_vector_scaling() {
             Answer { confidence: p[best], right: best == *target }
         };
         let answers: Vec<Answer> = both.iter().map(answer).collect();
+        close(&case, "square", calibration::square_error(&answers, calibration::BINS), 1e-12);
         close(&case, "debiased", calibration::debiased_error(&answers, calibration::BINS), 1e-12);
         let fitted: Vec<(&[f64], usize)> = logits.iter().map(Vec::as_slice).zip(targets.iter().copied()).collect();
         let scaling = VectorScaling::fit(&fitted, logits[0].len());
@@ -185,11 +212,12 @@ fn conformal_sets_are_those_of_torchcp_and_mapie() {
             // torchcp's penalty is an f32.
             close(&case["sets"][score.word()], "quantile", threshold, 1e-7);
             assert_eq!(sets(score, &vec![threshold; k]), theirs(score.word()), "{} at {alpha}", score.word());
+            let own: Vec<f64> = (0..k).map(|class| quantile(score, Some(class))).collect();
+            let name = format!("{}_by_class", score.word());
+            assert_eq!(sets(score, &own), theirs(&name), "{name} at {alpha}");
         }
         let lac = conformal::Score::Lac;
         assert_eq!(sets(lac, &vec![quantile(lac, None); k]), theirs("mapie_lac"));
-        let own: Vec<f64> = (0..k).map(|class| quantile(lac, Some(class))).collect();
-        assert_eq!(sets(lac, &own), theirs("lac_by_class"));
     }
 }
 

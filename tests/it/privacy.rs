@@ -229,19 +229,25 @@ fn nothing_of_a_patient_is_printed_or_kept() {
         p.run(&on("eval", "phantom/manifest.csv", &[&["--split", "test", "--bootstrap", "5"], json].concat()), 0);
         let zero = [&["--split", "test", "--bootstrap", "5", "--prompts", prompts], json].concat();
         p.run(&on("zero-shot", "phantom/manifest.csv", &zero), 0);
+        let shots = ["--seeds", "2", "--shots", "2", "--save", "head", "--force"];
+        p.run(&on("adapt", "phantom/manifest.csv", &[&zero[..], &shots].concat()), 0);
     }
+    let head = ["--prompts", prompts, "--bootstrap", "0", "--head", "head/reportclip_head.safetensors"];
+    p.run(&on("zero-shot", "phantom/manifest.csv", &head), 0);
     p.run(&on("embed", "phantom/manifest.csv", &["--out", "all.safetensors"]), 0);
     for manifest in
         ["phantom/broken.csv", "phantom/gone.csv", "phantom/cut.csv", "phantom/no-column.csv", "phantom/not-text.csv"]
     {
         p.run(&on("eval", manifest, &["--bootstrap", "0"]), 1);
         p.run(&on("zero-shot", manifest, &["--prompts", prompts]), 1);
+        p.run(&on("adapt", manifest, &["--prompts", prompts]), 1);
         p.run(&on("embed", manifest, &["--out", "failed.safetensors"]), 1);
         p.run(&["data", "lint", manifest, "--json"], 1);
         p.run(&["bench", "loader", manifest], 1);
     }
     p.run(&on("eval", "phantom/manifest.csv", &["--split", "nowhere"]), 1);
     p.run(&on("zero-shot", "phantom/leak.csv", &["--prompts", prompts, "--split", "test", "--fit-split", "val"]), 1);
+    p.run(&on("adapt", "phantom/leak.csv", &["--prompts", prompts, "--split", "test"]), 1);
     p.run(&["embed", "--model", "run/model", "--images", "scan.dcm", "--out", "scan.safetensors"], 0);
     p.run(&["embed", "--model", "run/model", "--images", "cut.dcm", "--out", "failed.safetensors"], 1);
     p.run(&["embed", "--model", "run/model", "--texts", "lines.txt", "--out", "lines.safetensors"], 0);

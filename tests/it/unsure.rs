@@ -68,7 +68,7 @@ fn sets_are_calibrated_on_others_and_cover_what_was_asked_for() {
     assert_eq!(conformal["calibrated_on"], "split val");
     let methods: Vec<&str> =
         conformal["methods"].as_array().unwrap().iter().map(|m| m["method"].as_str().unwrap()).collect();
-    assert_eq!(methods, ["lac", "aps", "raps", "lac_by_class"]);
+    assert_eq!(methods, ["lac", "aps", "raps", "lac_by_class", "aps_by_class", "raps_by_class"]);
     for method in conformal["methods"].as_array().unwrap() {
         let (coverage, size) = (figure(&method["figures"], "coverage"), figure(&method["figures"], "size"));
         assert_eq!(coverage["chance"], 0.8);
@@ -84,7 +84,7 @@ fn sets_are_calibrated_on_others_and_cover_what_was_asked_for() {
     assert_eq!(figure(&lac["figures"], "size")["value"], 3.0);
     assert_eq!(whole["conformal"]["calibrated_on"], "each half of the patients on the other half");
     let args = ["eval", "--model", "run/model", "--data", "phantom/manifest.csv", "--json", "--bootstrap", "20"];
-    let output = place.run(&[&args[..], &["--conformal", "0.1"]].concat());
+    let output = place.run(&[&args[..], &["--conformal", "0.1", "--subgroup", "label"]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report = json(&output.stdout);
     for (method, gallery) in
@@ -93,10 +93,30 @@ fn sets_are_calibrated_on_others_and_cover_what_was_asked_for() {
         let size = figure(&method["figures"], "size")["value"].as_f64().unwrap();
         assert!(size > 1.0 && size <= report[gallery]["gallery"].as_f64().unwrap(), "{method}");
         assert!(figure(&method["figures"], "coverage")["value"].as_f64().unwrap() > 0.7, "{method}");
+        // Of each subgroup the rows that it has, of all together every query.
+        let groups = method["by_subgroup"].as_array().unwrap();
+        assert!(groups.iter().any(|g| g["name"] == "label = normal"), "{groups:?}");
+        let direction = &report[method["method"].as_str().unwrap()];
+        let rows: u64 = groups.iter().map(|g| g["rows"].as_u64().unwrap()).sum();
+        assert_eq!(rows, direction["queries"].as_u64().unwrap());
     }
     let orders = report["selective"].as_array().unwrap();
     assert_eq!(orders.len(), 4);
     assert!(figure(&orders[0]["figures"], "excess_aurc")["value"].as_f64().unwrap() >= 0.0);
+    // The first k together have more probability the larger k is, and a right one more often.
+    let directions = report["top_k"].as_array().unwrap();
+    assert_eq!(directions.len(), 2);
+    for direction in directions {
+        let of = |name: &str| figure(&direction["figures"], name);
+        for k in [1, 5, 10] {
+            let nll = of(&format!("nll_top_{k}"));
+            assert!(nll["value"].as_f64().unwrap() > 0.0 && nll["chance"].as_f64().unwrap() > 0.0, "{nll}");
+            let ece = of(&format!("ece_top_{k}_scaled"));
+            assert!((0.0..=1.0).contains(&ece["value"].as_f64().unwrap()) && ece["interval"].is_array(), "{ece}");
+        }
+    }
+    let errors = place.errors(&[&args[..], &["--conformal", "0.1", "--subgroup", "nothing"]].concat(), 1);
+    assert!(errors[0].contains("no row has a value in column \"nothing\""), "{errors:?}");
     let errors = place.errors(&[&args[..], &["--conformal", "1.5"]].concat(), 2);
     assert!(errors.iter().any(|e| e.contains("allowed are numbers between 0 and 1")), "{errors:?}");
 }

@@ -16,6 +16,9 @@ const FILE: &str = "SHA256SUMS";
 /// Longest list that is read.
 const MAX_BYTES: u64 = 16 << 20;
 
+/// Names of files that may stand beside a model and are none that it is opened from begin so.
+pub const BESIDE: &str = "reportclip_head";
+
 /// Writes the list of all that is in `folder` now.
 ///
 /// # Errors
@@ -88,8 +91,8 @@ pub fn check_checksums(folder: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Digest of what a model in a folder is opened from: its configs, tokenizer, preprocessing and weights. Cards, notes
-/// and what is hidden do not count. A file that nobody touched since the list was written is what the list says:
+/// Digest of what a model in a folder is opened from: its configs, tokenizer, preprocessing and weights. Cards, notes,
+/// heads that were adapted and what is hidden do not count. A file that nobody touched since the list was written is what the list says:
 /// weights are not read for that.
 ///
 /// # Errors
@@ -99,7 +102,9 @@ pub fn model_digest(folder: &Path) -> Result<String> {
         let file = name.rsplit('/').next().unwrap_or(name);
         let ending = file.rsplit_once('.').map_or("", |(_, ending)| ending);
         let hidden = name.split('/').any(|part| part.starts_with('.'));
-        !hidden && (ENDINGS.contains(&ending) || ["vocab.txt", "merges.txt"].contains(&file))
+        !hidden
+            && !file.starts_with(BESIDE)
+            && (ENDINGS.contains(&ending) || ["vocab.txt", "merges.txt"].contains(&file))
     };
     let names: Vec<String> = names(folder)?.into_iter().filter(counts).collect();
     let listed = listed(folder).ok().flatten().unwrap_or_default();
@@ -186,7 +191,7 @@ mod tests {
             put(name, "1");
         }
         let before = digest();
-        for name in ["README.md", "notes.txt", ".git/config.json", "SHA256SUMS"] {
+        for name in ["README.md", "notes.txt", ".git/config.json", "SHA256SUMS", "reportclip_head.json"] {
             put(name, "any");
             assert_eq!(digest(), before, "{name}");
         }

@@ -18,10 +18,10 @@ mod transformers;
 
 pub use super::format::Pooling;
 pub use builtin::builtin;
-pub use checksums::{Verification, check_checksums, model_digest, verify_checksums, write_checksums};
+pub use checksums::{BESIDE, Verification, check_checksums, model_digest, verify_checksums, write_checksums};
 pub use files::{Ignored, Mapped};
 pub use layout::{Family, Layout};
 pub use load::{Inspection, LoadOptions, Loaded, inspect, load, load_pair, random};
 pub use pair::{PairOptions, is_tower, open_tower};
-pub use source::save_safetensors;
+pub use source::{read_safetensors, save_safetensors};
 pub use transformers::{FreshClip, FreshTower, fresh_clip};

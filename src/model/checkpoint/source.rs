@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::torch::TorchFile;
+use crate::fs::read_up_to;
 use crate::hub::ModelFiles;
 use crate::json;
 
@@ -221,6 +222,16 @@ fn shards(folder: Folder, index: &Path) -> Result<Vec<PathBuf>> {
     names.sort();
     names.dedup();
     names.iter().map(|name| folder.get(name)).collect()
+}
+
+/// All tensors of a file of at most so many bytes, which is read at once.
+///
+/// # Errors
+/// It cannot be read, or is no whole safetensors file.
+pub fn read_safetensors(path: &Path, most: u64) -> Result<HashMap<String, Tensor>> {
+    check_header(path)?;
+    let place = || format!("{}: not a whole safetensors file", path.display());
+    candle_core::safetensors::load_buffer(&read_up_to(path, most)?, &Device::Cpu).with_context(place)
 }
 
 /// Writes `tensors` with PyTorch's format mark, so that transformers loads them, and syncs the file.

@@ -1,5 +1,6 @@
-"""Calibration figures that other libraries have not or have otherwise, by numpy and scipy: classwise ECE, the debiased
-root mean square error of Kumar, Liang and Ma (arXiv 1909.10155), vector scaling.
+"""Calibration figures: classwise ECE and vector scaling by numpy and scipy; the root mean square error, as it is and
+debiased, by its authors' own package (Kumar, Liang and Ma, arXiv 1909.10155; `pip install uncertainty-calibration`), over
+bins that numpy cuts.
 
 Writes tests/golden/calibration.json. Seed 3.
 """
@@ -9,6 +10,8 @@ import importlib.metadata
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+
+from calibration.utils import plugin_ce, unbiased_l2_ce
 
 from common import GOLDEN, write_json
 
@@ -26,15 +29,11 @@ def classwise(p, targets):
     return float(np.mean(errors))
 
 
-def debiased(p, targets):
+def root_mean_square(p, targets):
     confidence, right = p.max(1), (p.argmax(1) == targets).astype(float)
-    order, total = np.argsort(confidence, kind="stable"), 0.0
-    for b in np.array_split(order, BINS):
-        if len(b) > 1:
-            accuracy = right[b].mean()
-            gap = (confidence[b].mean() - accuracy) ** 2
-            total += len(b) / len(order) * (gap - accuracy * (1 - accuracy) / (len(b) - 1))
-    return float(np.sqrt(max(total, 0)))
+    order = np.argsort(confidence, kind="stable")
+    bins = [[(confidence[i], right[i]) for i in b] for b in np.array_split(order, BINS)]
+    return float(plugin_ce(bins, power=2)), float(unbiased_l2_ce(bins))
 
 
 def vector(logits, targets):
@@ -54,17 +53,18 @@ def case(rng, rows, classes, sharpness):
     logits = rng.normal(size=(rows, classes)) * sharpness
     targets = np.array([rng.choice(classes, p=softmax(z / (sharpness / 2 + 0.5))) for z in logits])
     p = softmax(logits, axis=1)
+    square, debiased = root_mean_square(p, targets)
     return {
         "logits": logits.tolist(), "targets": targets.tolist(),
-        "classwise": classwise(p, targets), "debiased": debiased(p, targets), "vector": vector(logits, targets),
+        "classwise": classwise(p, targets), "square": square, "debiased": debiased, "vector": vector(logits, targets),
     }
 
 
 def main():
     rng = np.random.default_rng(3)
     write_json(GOLDEN / "calibration.json", {
-        "script": "scripts/golden/calibration.py",
-        "versions": {name: importlib.metadata.version(name) for name in ["numpy", "scipy"]},
+        "script": "scripts/golden/calibration_errors.py",
+        "versions": {name: importlib.metadata.version(name) for name in ["numpy", "scipy", "uncertainty-calibration"]},
         "cases": [case(rng, 120, 4, 3.0), case(rng, 61, 3, 0.8), case(rng, 40, 2, 5.0)],
     }, indent=None)
 

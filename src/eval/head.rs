@@ -1,0 +1,181 @@
+//! A head that was adapted to a few labelled images: kept beside the model, used in place of prompts. It holds weights,
+//! names of classes and counts, nothing that names a patient; of one shot a class the weights are near to that image's
+//! embedding.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::encoded::numbers;
+use super::pairs::DistinctImages;
+use super::zero_shot::{LabelledPrompts, Scores, scores};
+use crate::data::{Prompts, Row};
+use crate::digest::ContentHash;
+use crate::fs::{may_write, replace_file, replace_with};
+use crate::json;
+use crate::metrics::few_shot::{LinearHead, Method};
+use crate::model::checkpoint::{BESIDE, check_checksums, read_safetensors, save_safetensors, write_checksums};
+use crate::session::{Encoder, model_content};
+
+/// The JSON file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct About {
+    format: u32,
+    method: Method,
+    /// In the order of the weights' rows.
+    classes: Vec<String>,
+    /// Logits are (weight · embedding + bias) / temperature.
+    temperature: f64,
+    embed_dim: usize,
+    /// Shots of each class.
+    shots: Vec<usize>,
+    /// Digest of the model's files, or its commit.
+    model: Option<String>,
+}
+
+const FORMAT: u32 = 1;
+/// Most classes, and longest embeddings.
+const MOST: usize = 1 << 16;
+/// Longest file of weights.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// A linear classifier of a model's image embeddings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    about: About,
+    linear: LinearHead,
+}
+
+impl Head {
+    pub(super) fn new(classes: Vec<String>, method: Method, shots: Vec<usize>, linear: LinearHead) -> Self {
+        let embed_dim = linear.weights.first().map_or(0, Vec::len);
+        let temperature = linear.temperature;
+        Self { about: About { format: FORMAT, method, classes, temperature, embed_dim, shots, model: None }, linear }
+    }
+
+    /// Keeps it in `folder` as a head of `model`: weights as safetensors, the rest as JSON. Where that is the model's own
+    /// folder, its list of checksums is written anew. Says where the weights are.
+    ///
+    /// # Errors
+    /// There is one and not `force`; the folder's files are not those of its list, or it cannot be written.
+    pub fn keep(mut self, folder: &Path, model: &str, force: bool) -> Result<PathBuf> {
+        self.about.model = model_content(model)?;
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let weights = folder.join(format!("{BESIDE}.safetensors"));
+        let about = weights.with_extension("json");
+        may_write(&weights, force)?;
+        may_write(&about, force)?;
+        let listed = check_checksums(folder)?;
+        let of = |values: Vec<f64>, shape: &[usize]| -> Result<Tensor> {
+            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
+        };
+        let (classes, width) = (self.linear.weights.len(), self.about.embed_dim);
+        let tensors = [
+            ("weight".to_string(), of(self.linear.weights.concat(), &[classes, width])?),
+            ("bias".to_string(), of(self.linear.bias, &[classes])?),
+        ];
+        replace_with(&weights, |path| save_safetensors(path, &tensors))?;
+        replace_file(&about, &serde_json::to_vec_pretty(&self.about)?)?;
+        if listed {
+            write_checksums(folder)?;
+        }
+        Ok(weights)
+    }
+
+    /// Reads what [`Self::keep`] wrote: the file of weights, and the JSON file of the same name beside it.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is none of a head.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::parts(path).with_context(|| format!("head {}", path.display()))
+    }
+
+    fn parts(path: &Path) -> Result<Self> {
+        ensure!(
+            path.extension().is_some_and(|e| e == "safetensors"),
+            "is no .safetensors file; `reportclip adapt --save DIR` makes {BESIDE}.safetensors there"
+        );
+        let value = json::read(&path.with_extension("json")).context("its JSON file")?;
+        let about: About = serde_json::from_value(value).context("its JSON file is none of a head")?;
+        ensure!(about.format == FORMAT, "has format {}; this version reads {FORMAT}", about.format);
+        let (classes, width) = (about.classes.len(), about.embed_dim);
+        ensure!((2..=MOST).contains(&classes) && (1..=MOST).contains(&width), "has {classes} classes of width {width}");
+        let distinct = about.classes.iter().collect::<std::collections::HashSet<_>>().len();
+        ensure!(distinct == classes && about.shots.len() == classes, "names a class twice, or counts others");
+        let temperature = about.temperature;
+        ensure!(temperature.is_finite() && temperature > 0.0, "temperature is {temperature}; allowed is above 0");
+        let tensors = read_safetensors(path, MOST_BYTES)?;
+        let get = |name: &str, shape: &[usize]| {
+            let tensor = tensors.get(name).with_context(|| format!("has no tensor {name}"))?;
+            ensure!(tensor.dims() == shape, "tensor {name} is {:?}, not {shape:?}", tensor.dims());
+            Ok(tensor.to_dtype(DType::F64)?)
+        };
+        let linear = LinearHead {
+            weights: get("weight", &[classes, width])?.to_vec2()?,
+            bias: get("bias", &[classes])?.to_vec1()?,
+            temperature,
+        };
+        let finite = linear.weights.iter().flatten().chain(&linear.bias).all(|w: &f64| w.is_finite());
+        ensure!(finite, "has weights that are not finite");
+        Ok(Self { about, linear })
+    }
+
+    /// Whether it is of `model`, and of the classes of `prompts`.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check(&self, model: &str, prompts: &Prompts) -> Result<()> {
+        let mut own: Vec<&String> = self.about.classes.iter().collect();
+        let names = prompts.names();
+        let mut asked: Vec<&String> = names.iter().collect();
+        own.sort();
+        asked.sort();
+        ensure!(
+            own == asked && !prompts.multi_label,
+            "the head tells apart {}, the prompt file {}",
+            self.about.classes.join(", "),
+            names.join(", ")
+        );
+        if let (Some(before), Some(now)) = (&self.about.model, model_content(model)?) {
+            ensure!(*before == now, "the head was made on another model than {model}; `reportclip adapt` makes one");
+        }
+        Ok(())
+    }
+
+    /// What it is, for a threshold that was chosen with it.
+    pub(super) fn digest(&self) -> String {
+        let mut hash = ContentHash::default();
+        self.about.classes.iter().for_each(|name| hash.field(name));
+        let values = self.linear.weights.iter().flatten().chain(&self.linear.bias).chain([&self.linear.temperature]);
+        values.for_each(|value| hash.field(value.to_le_bytes()));
+        hash.hex()
+    }
+
+    /// Scores of the distinct images of `rows`, the head in place of the prompts' directions.
+    ///
+    /// # Errors
+    /// A model of another width, an image that cannot be read.
+    pub(super) fn score(
+        &self,
+        encoder: &Encoder,
+        rows: &[Row],
+        prompts: LabelledPrompts,
+        subgroups: usize,
+    ) -> Result<Scores> {
+        let width = encoder.model.embed_dim();
+        ensure!(width == self.about.embed_dim, "the head has width {}, the model {width}", self.about.embed_dim);
+        let images = DistinctImages::of(rows);
+        let place = |name: &String| self.about.classes.iter().position(|class| class == name);
+        let order = prompts.prompts.names().iter().map(place).collect::<Option<Vec<_>>>();
+        let order = order.context("the head tells apart other classes")?;
+        let of_image = |x: &Vec<f64>| {
+            let logits = self.linear.logits(x);
+            order.iter().map(|&k| logits[k]).collect()
+        };
+        let logits: Vec<Vec<f64>> = numbers(&encoder.images(&images.sources)?)?.iter().map(of_image).collect();
+        Ok(scores(images, rows, &logits, prompts, subgroups))
+    }
+}

@@ -1,0 +1,165 @@
+//! Adapting a model to a few labelled images, as users do it.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::runs::{PROMPTS, Place, json, text};
+
+/// A place with a small model and prompts.
+fn trained() -> Place {
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    place.train_ok("run", &["--set", "train.max_steps=8"]);
+    place
+}
+
+const ON: [&str; 6] = ["--model", "run/model", "--data", "phantom/manifest.csv", "--prompts", "classes.toml"];
+
+fn run(place: &Place, args: &[&str]) -> Value {
+    let output = place.run(&[args, &["--bootstrap", "50", "--json"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    json(&output.stdout)
+}
+
+fn adapt(place: &Place, more: &[&str]) -> Value {
+    run(place, &[&["adapt"], &ON[..], more].concat())
+}
+
+fn figure(report: &Value, name: &str) -> f64 {
+    report["figures"].as_array().unwrap().iter().find(|f| f["name"] == name).unwrap()["value"].as_f64().unwrap()
+}
+
+#[test]
+fn every_method_is_judged_over_seeds_and_patients() {
+    let place = trained();
+    let more = ["--split", "test", "--shots", "1,4", "--seeds", "3"];
+    let report = adapt(&place, &more);
+    assert_eq!(report, adapt(&place, &more), "the same seed draws the same shots");
+    let settings = report["settings"].as_array().unwrap();
+    assert_eq!(settings.len(), 2 * 2 * 3);
+    assert_eq!(report["shots_from"], "split train");
+    for setting in settings {
+        let images = setting["images"].as_f64().unwrap();
+        let asked = 3.0 * setting["shots"].as_f64().unwrap();
+        assert!(images > 0.0 && images <= asked, "{setting}");
+        assert!(setting["draw"] == "balanced" || images == asked.min(report["pool"].as_f64().unwrap()), "{setting}");
+        let accuracy = &setting["figures"]["accuracy"];
+        let (value, low) = (accuracy["value"].as_f64().unwrap(), accuracy["interval"][0].as_f64().unwrap());
+        assert!(low <= value && value <= accuracy["interval"][1].as_f64().unwrap(), "{accuracy}");
+        assert!(accuracy["over_seeds"].is_array() && accuracy["over_patients"].is_array(), "{accuracy}");
+        assert!(setting["figures"]["nll"]["value"].as_f64().unwrap() > 0.0);
+    }
+    // The prompts alone are what zero-shot classification is.
+    let zero = run(&place, &[&["zero-shot"], &ON[..], &["--split", "test"]].concat());
+    for name in ["accuracy", "balanced_accuracy", "auroc_macro", "nll", "ece"] {
+        let ours = report["zero_shot"][name]["value"].as_f64().unwrap();
+        assert!((ours - figure(&zero, name)).abs() < 1e-6, "{name}: {ours}");
+    }
+    assert_eq!(report["judged"], zero["images"]);
+    let told = text(&place.run(&[&["adapt"], &ON[..], &more, &["--bootstrap", "20"]].concat()).stdout);
+    assert!(told.contains("\nchance ") && told.contains("\nzero-shot ") && told.contains("text_probe"), "{told}");
+    assert!(told.contains("4 a class, as the data lie (12 images"), "{told}");
+    // Without splits, one half of the patients gives the shots, and the other is judged.
+    let halves = adapt(&place, &["--shots", "2", "--seeds", "2"]);
+    let labelled = run(&place, &[&["zero-shot"], &ON[..]].concat())["images"].as_u64().unwrap();
+    assert_eq!(halves["judged"].as_u64().unwrap() + halves["pool"].as_u64().unwrap(), labelled);
+    // Embeddings of an index are those that the model gives.
+    let embed = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--out", "all.safetensors"];
+    assert!(place.run(&embed).status.success());
+    let index = ["adapt", "--model", "run/model", "--index", "all.safetensors", "--prompts", "classes.toml"];
+    assert_eq!(run(&place, &[&index[..], &more].concat()), report);
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    fs::write(place.path("phantom/manifest.csv"), manifest.replacen("normal", "nodule", 1)).unwrap();
+    let errors = place.errors(&[&index[..], &more].concat(), 1);
+    assert!(errors[0].contains("1 of its rows have changed since it was made"), "{errors:?}");
+}
+
+#[test]
+fn a_head_is_kept_beside_the_model_and_used() {
+    let place = trained();
+    let embed = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--out", "all.safetensors"];
+    assert!(place.run(&embed).status.success());
+    let save = ["--split", "test", "--shots", "4", "--seeds", "1", "--draw", "balanced", "--save", "run/model"];
+    let report = adapt(&place, &save);
+    let head = "run/model/reportclip_head.safetensors";
+    assert_eq!(report["head"], head);
+    let about = json(&fs::read(place.path("run/model/reportclip_head.json")).unwrap());
+    assert_eq!((&about["classes"][0], &about["method"]), (&Value::from("normal"), &Value::from("text_probe")));
+    // The folder's list of checksums knows of it, and an index made before is still of this model.
+    assert!(place.run(&["model", "inspect", "run/model", "--verify"]).status.success());
+    assert!(place.run(&["search", "--index", "all.safetensors", "--text", "nodule"]).status.success());
+    let zero = [&["zero-shot"], &ON[..], &["--split", "test"]].concat();
+    let used = run(&place, &[&zero[..], &["--head", head]].concat());
+    let probe = report["settings"].as_array().unwrap().iter().find(|s| s["method"] == "text_probe").unwrap();
+    for name in ["accuracy", "auroc_macro", "nll", "ece"] {
+        let judged = probe["figures"][name]["value"].as_f64().unwrap();
+        assert!((figure(&used, name) - judged).abs() < 1e-4, "{name}: {judged}");
+    }
+    assert_ne!(figure(&used, "nll"), figure(&run(&place, &zero), "nll"));
+    // Of the classes in another order, the same; a model beside it is judged by its prompts.
+    let lines: Vec<&str> = PROMPTS.lines().rev().collect();
+    fs::write(place.path("classes.toml"), lines.join("\n")).unwrap();
+    let turned = run(&place, &[&zero[..], &["--head", head, "--compare", "run/model"]].concat());
+    assert!((figure(&turned, "nll") - figure(&used, "nll")).abs() < 1e-12);
+    assert!(turned["difference"].as_array().unwrap().iter().any(|f| f["value"].as_f64().is_some_and(|v| v != 0.0)));
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    // A threshold that was chosen with it is none for the prompts alone.
+    let all = figure(
+        &run(&place, &[&zero[..6], &["--prompts", "classes.toml", "--split", "val", "--head", head]].concat()),
+        "accuracy",
+    );
+    let wanted = format!("{:.3}", (all * 0.9).max(0.05));
+    run(&place, &[&zero[..], &["--head", head, "--keep-abstention", &wanted]].concat());
+    run(&place, &[&zero[..], &["--head", head, "--abstain"]].concat());
+    let errors = place.errors(&[&zero[..], &["--abstain"]].concat(), 1);
+    assert!(errors[0].contains("with other prompts, or another head"), "{errors:?}");
+}
+
+#[test]
+fn heads_and_shots_that_do_not_fit_are_refused() {
+    let place = trained();
+    let save = ["--split", "test", "--shots", "2", "--seeds", "1", "--save", "head"];
+    adapt(&place, &save);
+    let adapt = [&["adapt"], &ON[..]].concat();
+    let error = |args: &[&str]| place.errors(args, 1).remove(0);
+    let there = error(&[&adapt[..], &save].concat());
+    assert!(there.contains("reportclip_head.safetensors") && there.contains("--force"), "{there}");
+    let same = error(&[&adapt[..], &["--split", "train"]].concat());
+    assert!(same.contains("--shots-split train: is the split that is judged"), "{same}");
+    let zero = [&["zero-shot"], &ON[..], &["--head", "head/reportclip_head.safetensors"]].concat();
+    fs::write(place.path("classes.toml"), format!("{PROMPTS}nodule = \"A nodule.\"\n")).unwrap();
+    let other = error(&zero);
+    assert!(other.contains("the head tells apart normal, pneumothorax, consolidation, the prompt file"), "{other}");
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    place.train_ok("other", &["--set", "train.max_steps=9"]);
+    let other = error(&[&zero[..2], &["other/model"], &zero[3..]].concat());
+    assert!(other.contains("was made on another model than other/model"), "{other}");
+    // Files of somebody else's.
+    let about = place.path("head/reportclip_head.json");
+    let good = fs::read_to_string(&about).unwrap();
+    for (from, to, told) in [
+        ("\"format\": 1", "\"format\": 9", "has format 9"),
+        ("\"embed_dim\": 16", "\"embed_dim\": 17", "not [3, 17]"),
+        ("\"temperature\": 1.0", "\"temperature\": 0.0", "allowed is above 0"),
+        ("\"pneumothorax\"", "\"normal\"", "names a class twice"),
+    ] {
+        assert!(good.contains(from), "{from} in {good}");
+        fs::write(&about, good.replace(from, to)).unwrap();
+        let error = error(&zero);
+        assert!(error.contains(told), "{error}");
+    }
+    fs::write(&about, good).unwrap();
+    fs::write(place.path("head/reportclip_head.safetensors"), [255; 40]).unwrap();
+    assert!(error(&zero).contains("not a whole safetensors file"));
+    // Whoever is both drawn and judged.
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let of = |split: &str| manifest.lines().find(|line| line.contains(&format!(",{split},"))).unwrap().to_string();
+    let patient = |line: &str| line.rsplit(',').nth(3).unwrap().to_string();
+    let (drawn, judged) = (of("train"), of("test"));
+    let twice = judged.replace(&format!(",{},", patient(&judged)), &format!(",{},", patient(&drawn)));
+    fs::write(place.path("phantom/manifest.csv"), manifest.replace(&judged, &twice)).unwrap();
+    let both = error(&[&adapt[..], &["--split", "test"]].concat());
+    assert!(both.contains("patients stand in split train and in split test"), "{both}");
+}
