@@ -4,15 +4,14 @@ use std::sync::Mutex;
 
 use candle_core::Device;
 
-use crate::error::{Problem, Problems};
 use crate::ops;
 
 /// The device for `wanted` (`"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`) and one line saying why. Of several processes on
 /// a host, `(local rank, how many)`, each takes a GPU of its own unless one is named.
 ///
 /// # Errors
-/// [`Problems`] where this binary has no such device; a CUDA device asked for by name that is not there; more processes
-/// than GPUs, on all of them alike.
+/// A CUDA device asked for by name that is not there, or a binary built without the `cuda` feature; more processes than
+/// GPUs, on all of them alike.
 pub fn choose(wanted: &str, (rank, ranks): (usize, usize)) -> anyhow::Result<(Device, String)> {
     let built_with_cuda = candle_core::utils::cuda_is_available();
     let which = if ranks > 1 { format!("that of local rank {rank}") } else { "the first GPU found".into() };
@@ -34,15 +33,12 @@ pub fn choose(wanted: &str, (rank, ranks): (usize, usize)) -> anyhow::Result<(De
         "auto" => Ok((Device::Cpu, "cpu, because this binary was built without the cuda feature".into())),
         "cpu" => Ok((Device::Cpu, "cpu, as asked".into())),
         cuda => {
-            check_name(cuda)?;
-            let named = gpu(cuda).flatten();
-            if !built_with_cuda {
-                let line = format!(
-                    "device {wanted:?}: this binary was built without CUDA; use device = \"cpu\", or build it with \
-                     `cargo build --release --features cuda`"
-                );
-                return Err(Problems(vec![Problem(line)]).into());
-            }
+            let Some(named) = gpu(cuda) else { anyhow::bail!("device {wanted:?}: allowed are {NAMES}") };
+            anyhow::ensure!(
+                built_with_cuda,
+                "device {wanted:?}: this binary was built without CUDA; use device = \"cpu\", or build it with \
+                 `cargo build --release --features cuda`"
+            );
             if named.is_none() {
                 one_each()?;
             }
@@ -58,14 +54,8 @@ pub fn choose(wanted: &str, (rank, ranks): (usize, usize)) -> anyhow::Result<(De
 pub const NAMES: &str = "auto, cpu, cuda and cuda:N";
 
 /// Whether `wanted` is the name of a device, there or not.
-///
-/// # Errors
-/// It is none.
-pub fn check_name(wanted: &str) -> Result<(), Problems> {
-    if matches!(wanted, "auto" | "cpu") || gpu(wanted).is_some() {
-        return Ok(());
-    }
-    Err(Problems(vec![Problem(format!("device {wanted:?}: allowed are {NAMES}"))]))
+pub fn is_name(wanted: &str) -> bool {
+    matches!(wanted, "auto" | "cpu") || gpu(wanted).is_some()
 }
 
 /// Of the name of a GPU the number in it, where it has one.

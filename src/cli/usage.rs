@@ -80,10 +80,7 @@ pub(super) fn side(text: &str) -> Result<usize, String> {
 
 /// A device's name, whether or not it is there.
 pub(super) fn device(text: &str) -> Result<String, String> {
-    match device::check_name(text) {
-        Ok(()) => Ok(text.to_string()),
-        Err(_) => Err(format!("allowed are {}", device::NAMES)),
-    }
+    if device::is_name(text) { Ok(text.to_string()) } else { Err(format!("allowed are {}", device::NAMES)) }
 }
 
 /// A whole number from 1 to `most`.
@@ -100,7 +97,8 @@ mod tests {
     fn what_clap_says_is_one_line() {
         let unknown = "error: unexpected argument '--foo' found\n\n  tip: to pass '--foo' as a value, use '-- --foo'\n\n\
                        Usage: reportclip train [OPTIONS] <CONFIG>\n\nFor more information, try '--help'.\n";
-        let expected = "unexpected argument '--foo' found; to pass '--foo' as a value, use '-- --foo'; see `reportclip train --help`";
+        let expected = "unexpected argument '--foo' found; to pass '--foo' as a value, use '-- --foo'; see `reportclip \
+                        train --help`";
         assert_eq!(joined(unknown), expected);
         let missing = "error: the following required arguments were not provided:\n  --model <DIR>\n  --out <FILE>\n\n\
                        Usage: reportclip embed --model <DIR> --out <FILE>\n\nFor more information, try '--help'.\n";

@@ -1,13 +1,12 @@
 //! What a file is that was given for another, told by how it begins.
 
 /// First bytes of files that are no text, where they stand, and what people call these.
-const KINDS: [(usize, &[u8], &str); 9] = [
+const KINDS: [(usize, &[u8], &str); 8] = [
     (0, b"\x89PNG", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"GIF8", "a GIF image"),
     (128, b"DICM", "a DICOM image"),
     (0, b"%PDF", "a PDF document"),
-    (0, b"PAR1", "a Parquet file"),
     (0, b"PK\x03\x04", "a zip archive, as Excel and PyTorch write them"),
     (0, &[0x1f, 0x8b], "compressed by gzip"),
     (257, b"ustar", "a tar archive"),
