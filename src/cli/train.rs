@@ -83,6 +83,10 @@ fn train_or_try(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         world.size()
     );
     let plan = train::plan(&config, &prepared, &**world);
+    if !args.dry_run {
+        // The plan of a dry run tells it.
+        Note::choice(&prepared.products.reason).log();
+    }
     prepared.notes.iter().for_each(Note::log);
     check_memory(&plan, world.local().1)?;
     if args.dry_run {

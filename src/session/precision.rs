@@ -53,17 +53,23 @@ impl Products {
         on_cpu(request, support.kernel.is_some(), &support.reason)
     }
 
+    /// Whether bf16 was asked for, and it is f32.
+    pub fn falls_short(&self, request: PrecisionRequest) -> bool {
+        request.precision == Precision::Bf16 && self.dtype != DType::BF16
+    }
+
     /// What two runs on one machine must share to give the same numbers.
     pub fn kind(&self) -> &'static str {
         if self.emulated { "emulated bf16" } else { precision_of(self.dtype).word() }
     }
 
-    /// Logs the reason, once a process however many models it opens; that nobody asked for bf16 is of less interest.
+    /// Logs the reason, once a process however many models it opens; where nobody asked for anything, it is of less
+    /// interest.
     pub fn tell_once(&self, request: PrecisionRequest) {
         static TOLD: Once = Once::new();
-        TOLD.call_once(|| match request.precision {
-            Precision::Bf16 => tracing::info!("{}", self.reason),
-            Precision::F32 => tracing::debug!("{}", self.reason),
+        TOLD.call_once(|| match request {
+            PrecisionRequest { precision: Precision::F32, emulate: false, .. } => tracing::debug!("{}", self.reason),
+            _ => tracing::info!("{}", self.reason),
         });
     }
 }
@@ -76,7 +82,7 @@ pub(super) fn precision_of(products: DType) -> Precision {
 /// `has_kernel`: whether the processor's kernels for bf16 can be used, and `why` they can or cannot.
 fn on_cpu(request: PrecisionRequest, has_kernel: bool, why: &str) -> Products {
     let name = request.name;
-    let (dtype, emulated, reason) = match (request.precision, has_kernel) {
+    let (dtype, emulated, mut reason) = match (request.precision, has_kernel) {
         (Precision::F32, false) => (DType::F32, false, "products in f32".to_string()),
         (Precision::F32, true) => {
             (DType::F32, false, format!("products in f32; this processor has faster ones in bf16 ({why}): {name}"))
@@ -87,6 +93,10 @@ fn on_cpu(request: PrecisionRequest, has_kernel: bool, why: &str) -> Products {
         }
         (Precision::Bf16, false) => (DType::F32, false, format!("{name} runs in f32: {why}")),
     };
+    if request.precision == Precision::F32 && request.emulate {
+        // Members of a sweep over both types share the switch, so that it is no mistake.
+        reason.push_str(&format!("; emulating bf16 changes nothing without {name}"));
+    }
     Products { dtype, emulated, reason }
 }
 
@@ -119,6 +129,14 @@ mod tests {
         let found = on_cpu(f32, true, with);
         assert!(found.dtype == DType::F32 && found.reason.ends_with("(AMX): --precision bf16"), "{}", found.reason);
         assert_eq!(on_cpu(f32, false, without).reason, "products in f32");
+        let alone = "; emulating bf16 changes nothing without --precision bf16";
+        let found = on_cpu(asked(Precision::F32, true), false, without);
+        assert_eq!((found.dtype, found.reason), (DType::F32, format!("products in f32{alone}")));
+        let found = on_cpu(asked(Precision::F32, true), true, with);
+        assert!(found.dtype == DType::F32 && found.reason.ends_with(alone), "{}", found.reason);
+        let short = |request, has_kernel| on_cpu(request, has_kernel, with).falls_short(request);
+        assert!(short(bf16, false) && !short(bf16, true) && !short(f32, false));
+        assert!(!short(asked(Precision::Bf16, true), false), "emulated");
         assert_eq!((on_gpu(bf16).dtype, on_gpu(f32).dtype), (DType::BF16, DType::F32));
     }
 }

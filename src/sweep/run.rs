@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
 use serde_json::json;
 
 use super::axis::{self, Axis, Setting};
@@ -19,6 +20,7 @@ use crate::config::{self, Config};
 use crate::dist::Single;
 use crate::error::{Problem, Problems, one_line};
 use crate::fs::{FolderLock, replace_file};
+use crate::session::{PrecisionRequest, Products};
 use crate::train;
 use crate::train::stop::{self, Cause};
 
@@ -124,6 +126,10 @@ pub fn run(request: &Request) -> Result<Finished> {
         "--halving compares members by their validations, and there are no validation pairs; name some with data.val"
     );
     let total_steps = train::plan(&config, &prepared, &Single).total_steps;
+    let without_bf16 = without_bf16(&configs, &prepared.device);
+    if let Some(line) = &without_bf16 {
+        tracing::info!("{line}");
+    }
     drop(prepared);
     let mut digests = Digests::default();
     let evaluation = Evaluation::new(&config, request.split.as_deref(), request.prompts.as_deref(), &mut digests)?;
@@ -145,7 +151,8 @@ pub fn run(request: &Request) -> Result<Finished> {
     }
     let (table, differences) = (table(&members), differences(&members));
     sweep.save(&members, &table, &differences)?;
-    let text = [markdown(&table), differences_markdown(&differences)].join("\n");
+    let note = without_bf16.map_or(String::new(), |line| format!("\n{line}"));
+    let text = [markdown(&table), differences_markdown(&differences), note].join("\n");
     replace_file(&sweep.folder.join("sweep.md"), text.trim_end().as_bytes())?;
     Ok(Finished { folder: sweep.folder, members, table, differences, stopped: stop::asked() })
 }
@@ -158,6 +165,16 @@ fn overrides(request: &Request, member: &Member) -> Vec<String> {
 
 fn config_of(request: &Request, member: &Member) -> Result<Config> {
     config::load(&request.config, &overrides(request, member))
+}
+
+/// Why members that ask for bf16 have f32, if any do: their own logs alone would say it, and their figures stand in the
+/// table as bf16's.
+fn without_bf16(configs: &[Config], device: &Device) -> Option<String> {
+    let requests = configs.iter().map(|config| PrecisionRequest::from(&config.train));
+    let all: Vec<_> = requests.map(|request| (request, Products::choose(request, device))).collect();
+    let short: Vec<_> = all.iter().filter(|(request, products)| products.falls_short(*request)).collect();
+    let (_, products) = short.first()?;
+    Some(format!("{} of {} members: {}", short.len(), all.len(), products.reason))
 }
 
 /// The places of the members of which this is so.

@@ -48,7 +48,7 @@ pub struct Prepared {
     pub device: Device,
     /// Which device, and why that one.
     pub device_reason: String,
-    /// In which type products are worked out, and why.
+    /// In which type products are worked out, and why: not among the notes, since a plan tells it too.
     pub products: Products,
     /// Lines to tell once: automatic choices with their reasons, warnings.
     pub notes: Vec<Note>,
@@ -74,7 +74,6 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     notes.push(Note::choice(format!("device: {reason}")));
     let device_reason = reason;
     let products = Products::choose((&config.train).into(), &device);
-    notes.push(Note::choice(&products.reason));
     let eps = config.loss.label_smoothing.from.max(config.loss.label_smoothing.to);
     if eps > 0.2 {
         notes.push(Note::warning(format!("label_smoothing is {eps}; above 0.2 most of the loss is its floor")));

@@ -101,6 +101,40 @@ fn where_the_processor_has_no_bf16_it_is_f32_and_told() {
 }
 
 #[test]
+fn a_dry_run_tells_the_type_of_products_once() {
+    let place = Place::new();
+    for (more, line) in [(&[][..], "products in f32"), (&BF16[..2], "bf16"), (&BF16[..], "products ")] {
+        let dry = place.run(&[&["train", "tiny.toml", "--dry-run"], more].concat());
+        let (plan, told) = (text(&dry.stdout), text(&dry.stderr));
+        let lines = |of: &str| of.lines().filter(|of| of.contains(line)).count();
+        assert_eq!((lines(&plan), lines(&told)), (1, 0), "{more:?}: {plan}{told}");
+    }
+}
+
+#[test]
+fn a_sweep_says_once_that_bf16_ran_in_f32() {
+    let place = Place::new();
+    let sweep = |out: &str, more: &[&str]| {
+        let grid = ["sweep", "tiny.toml", "--grid", "train.precision=f32,bf16", "--set", "train.max_steps=2", "--out"];
+        let output = place.run(&[&grid[..], &[out], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let table = fs::read_to_string(place.path(out).join("sweep.md")).unwrap();
+        (text(&output.stderr), table)
+    };
+    let (told, table) = sweep("asked", &[]);
+    let line = format!("1 of 2 members: train.precision = \"bf16\" runs in f32: {}", bf16_support().reason);
+    let times = usize::from(!has_kernel());
+    assert_eq!((told.matches(&line).count(), table.matches(&line).count()), (times, times), "{told}{table}");
+    // Emulated it is bf16; the switch is the f32 members' too, whose logs say that it changes nothing.
+    let (told, table) = sweep("emulated", &BF16[2..]);
+    assert!(!told.contains("runs in f32") && !table.contains("runs in f32"), "{told}{table}");
+    let log =
+        |word: &str| fs::read_to_string(place.path(&format!("emulated/train.precision={word}+seed=3.log"))).unwrap();
+    let unheeded = "emulating bf16 changes nothing without train.precision = \"bf16\"";
+    assert_eq!((log("f32").matches(unheeded).count(), log("bf16").matches(unheeded).count()), (1, 0), "{}", log("f32"));
+}
+
+#[test]
 fn commands_take_a_precision_and_indexes_remember_it() {
     let place = Place::new();
     place.train_ok("run", &["--set", "train.max_steps=3"]);
