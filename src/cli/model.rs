@@ -135,7 +135,8 @@ fn print_json(found: &Inspected, batch_size: usize) -> Result<()> {
         "context_length": c.text.context_length(), "embed_dim": c.embed_dim, "parameters": found.weights,
         "preprocessing": found.preprocessing,
         "tokenizer": found.tokenizer.as_ref().map(|t| (&t.class, t.vocab_size)), "tensors": list, "unused": unused,
-        "memory_mib": found.memory_mib, "batch_size": batch_size, "refused": found.refused,
+        "memory_mib": found.memory_mib, "memory_bf16_mib": found.memory_bf16_mib, "batch_size": batch_size,
+        "refused": found.refused,
     }))
 }
 
@@ -162,7 +163,10 @@ fn lines(found: &Inspected, batch_size: usize, tensors: bool) -> Vec<String> {
     lines.extend(found.preprocessing.as_ref().map(|p| {
         format!("preprocessing: as {}, size {}, resample {}", p["image_processor_type"], p["size"], p["resample"])
     }));
-    lines.push(format!("training all of it at batch {batch_size}: about {} MiB", found.memory_mib));
+    lines.push(format!(
+        "training all of it at batch {batch_size}: about {} MiB, {} MiB with train.precision = \"bf16\" on a CPU",
+        found.memory_mib, found.memory_bf16_mib
+    ));
     if tensors {
         lines.extend(files.mapped.iter().map(|m| {
             let change = if m.change.is_empty() { String::new() } else { format!(", {}", m.change) };

@@ -51,7 +51,8 @@ impl ClipConfig {
     /// Bytes kept for the backward pass of one pair, about. Numbers are in f32; where products are in bf16 on the CPU
     /// (`narrow`), what only they read is kept in that. GPUs keep f32 and round as they multiply.
     pub fn activation_bytes(&self, narrow: bool) -> usize {
-        let halved = if narrow { self.vision.operands() + self.text.operands() } else { 0 };
-        4 * (self.vision.activations() + self.text.activations()) - 2 * halved
+        let halved = if narrow { self.vision.operands().saturating_add(self.text.operands()) } else { 0 };
+        let all = self.vision.activations().saturating_add(self.text.activations());
+        all.saturating_mul(4).saturating_sub(halved.saturating_mul(2))
     }
 }

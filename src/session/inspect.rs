@@ -23,6 +23,8 @@ pub struct Inspected {
     pub weights: BTreeMap<&'static str, usize>,
     /// MiB that training all of it takes, an estimate: weights, gradients and AdamW's two moments in f32, activations.
     pub memory_mib: usize,
+    /// The same with products in bf16 on a CPU that has them, where what only products read is kept in bf16.
+    pub memory_bf16_mib: usize,
     /// Its image processor's config, where it can be opened.
     pub preprocessing: Option<Value>,
     /// Its tokenizer, where it can be opened.
@@ -47,10 +49,12 @@ pub fn inspect(name: &str, batch_size: usize) -> Result<Inspected> {
     let files = ModelFiles::open(&Source::parse(name)?)?;
     let found = checkpoint::inspect(&files)?;
     let weights = weights(&found);
-    let c = &found.config;
-    let activations = batch_size.saturating_mul(c.vision.activations().saturating_add(c.text.activations()));
     let all = weights.values().fold(0usize, |all, &part| all.saturating_add(part));
-    let memory_mib = all.saturating_mul(16).saturating_add(activations.saturating_mul(4)) >> 20;
+    let memory = |narrow: bool| {
+        let activations = batch_size.saturating_mul(found.config.activation_bytes(narrow));
+        all.saturating_mul(16).saturating_add(activations) >> 20
+    };
+    let (memory_mib, memory_bf16_mib) = (memory(false), memory(true));
     let mut refused = found.problems.clone();
     let mut folder = None;
     if refused.is_empty() {
@@ -67,6 +71,7 @@ pub fn inspect(name: &str, batch_size: usize) -> Result<Inspected> {
         source: files.source().to_string(),
         weights,
         memory_mib,
+        memory_bf16_mib,
         preprocessing: folder.map(|folder| folder.preprocess.to_json()),
         tokenizer,
         refused,

@@ -34,7 +34,7 @@ pub struct Plan {
     pub sampler: Arc<Sampler>,
     /// Where the chunks of this rank stand in a step: its share of the step's pairs, `train.batch_size` at once.
     pub chunks: Vec<Range<usize>>,
-    /// Weights, gradients and moments.
+    /// Weights, gradients and moments, about.
     pub weights_mib: u64,
     /// Activations of one chunk, about.
     pub activations_mib: u64,
@@ -58,8 +58,13 @@ pub fn plan(config: &Config, prepared: &Prepared, world: &dyn Collective) -> Pla
     let steps = |span: crate::span::Span| span.steps(per_step, steps_per_epoch, total_steps);
     let warmup = steps(config.optim.warmup).min(total_steps);
     let (all, trainable) = params.count();
-    // f32 weights; gradients and two moments of what is trained.
-    let weights = 4 * (all + 3 * trainable);
+    // f32 weights, and two moments of what is trained; gradients where they wait for their norm or for the last chunk;
+    // averages. Of chunks in bf16 all use the weights as they were packed, each way.
+    let chunked = own.len() > at_once;
+    let gradients = if t.clip_grad_norm > 0.0 || chunked { trainable } else { 0 };
+    let averages = if t.ema > 0.0 { trainable } else { 0 };
+    let packed = if narrow && chunked { all } else { 0 };
+    let weights = 4 * (all + 2 * trainable + gradients + averages + packed);
     Plan {
         total_steps,
         steps_per_epoch,

@@ -59,15 +59,16 @@ pub fn transformer_multiply_adds(tokens: usize, layers: usize, width: usize, int
     layers * tokens * (4 * width * width + 2 * width * intermediate + 2 * tokens * width)
 }
 
-/// Numbers kept for the backward pass of so many tokens, about.
-pub fn transformer_activations(tokens: usize, layers: usize, width: usize, intermediate: usize) -> usize {
-    tokens * layers * (10 * width + 3 * intermediate)
+/// Numbers kept for the backward pass of so many tokens, about: what goes into both norms and comes out of them,
+/// queries, keys, values, what attention makes of them, and `hidden` numbers of the feed-forward layer.
+pub fn transformer_activations(tokens: usize, layers: usize, width: usize, hidden: usize) -> usize {
+    tokens * layers * (8 * width + hidden)
 }
 
-/// Those of [`transformer_activations`] that only products read: queries, keys, values, what attention makes of them,
-/// and the feed-forward layer's; outputs of norms before the branches are left out, for not every block has them.
-pub fn transformer_operands(tokens: usize, layers: usize, width: usize, intermediate: usize) -> usize {
-    tokens * layers * (4 * width + 3 * intermediate)
+/// Those of [`transformer_activations`] that only products read. Outputs of norms are such where norms stand before the
+/// branches; those behind them are the residual stream.
+pub fn transformer_operands(tokens: usize, layers: usize, width: usize, hidden: usize, post_norm: bool) -> usize {
+    tokens * layers * ((if post_norm { 4 } else { 6 }) * width + hidden)
 }
 
 struct TransformerBlock {

@@ -47,7 +47,7 @@ impl TextConfig for BertConfig {
     }
 
     fn operands(&self) -> usize {
-        transformer_operands(self.context_length, self.layers, self.width, self.intermediate)
+        transformer_operands(self.context_length, self.layers, self.width, self.intermediate, true)
     }
 
     fn multiply_adds(&self, tokens: usize) -> usize {

@@ -47,7 +47,7 @@ impl TextConfig for ClipTextConfig {
     }
 
     fn operands(&self) -> usize {
-        transformer_operands(self.context_length, self.layers, self.width, self.intermediate)
+        transformer_operands(self.context_length, self.layers, self.width, self.intermediate, false)
     }
 
     fn multiply_adds(&self, tokens: usize) -> usize {

@@ -41,12 +41,12 @@ impl TextConfig for ModernBertConfig {
     }
 
     fn activations(&self) -> usize {
-        // The feed-forward layer is half of a pair.
-        transformer_activations(self.context_length, self.blocks.len(), self.width, 2 * self.intermediate)
+        // What is activated, its gate, and what comes of both.
+        transformer_activations(self.context_length, self.blocks.len(), self.width, 3 * self.intermediate)
     }
 
     fn operands(&self) -> usize {
-        transformer_operands(self.context_length, self.blocks.len(), self.width, 2 * self.intermediate)
+        transformer_operands(self.context_length, self.blocks.len(), self.width, 3 * self.intermediate, false)
     }
 
     fn multiply_adds(&self, tokens: usize) -> usize {

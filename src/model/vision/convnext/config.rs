@@ -45,14 +45,16 @@ impl ConvNextConfig {
         Ok(())
     }
 
-    /// Numbers kept for the backward pass of one image, about: a block keeps 3 + 2 · 4 widths a place.
+    /// Numbers kept for the backward pass of one image, about: of each place and block what goes into the depthwise
+    /// convolution, into the norm, out of it, and four widths of hidden numbers; with a response norm these before the
+    /// activation, behind it, and behind the norm.
     pub fn activations(&self) -> usize {
-        self.kept(11)
+        self.kept(if self.response_norm { 15 } else { 7 })
     }
 
     /// Those of them that only products read: not what a response norm changes, nor what stands before the norm.
     pub fn operands(&self) -> usize {
-        self.kept(if self.response_norm { 1 } else { 9 })
+        self.kept(if self.response_norm { 1 } else { 5 })
     }
 
     /// So many widths of each place and block.

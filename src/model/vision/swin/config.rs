@@ -63,18 +63,18 @@ impl SwinConfig {
 
     /// Numbers kept for the backward pass of one image, about.
     pub fn activations(&self) -> usize {
-        self.kept(10.0)
+        self.kept(8.0)
     }
 
     /// Those of them that only products read.
     pub fn operands(&self) -> usize {
-        self.kept(4.0)
+        self.kept(6.0)
     }
 
     /// So many widths of each place and block, and the feed-forward layer's numbers.
     fn kept(&self, widths: f64) -> usize {
         let stages = self.depths.iter().enumerate();
-        let block = |stage: usize| ((widths + 3.0 * self.mlp_ratio) * (self.embed_dim << stage) as f64) as usize;
+        let block = |stage: usize| ((widths + self.mlp_ratio) * (self.embed_dim << stage) as f64) as usize;
         stages.map(|(stage, depth)| self.grid(stage).pow(2) * depth * block(stage)).sum()
     }
 }

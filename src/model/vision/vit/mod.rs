@@ -45,7 +45,7 @@ impl VisionConfig for VitConfig {
     }
 
     fn operands(&self) -> usize {
-        transformer_operands(self.tokens(), self.layers, self.width, self.intermediate)
+        transformer_operands(self.tokens(), self.layers, self.width, self.intermediate, false)
     }
 
     fn check(&self) -> Result<()> {
