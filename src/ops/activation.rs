@@ -10,7 +10,7 @@ use super::cuda;
 use super::operand;
 use super::profile::{self, Part};
 use super::reference;
-use super::round::{narrow, widen};
+use super::round::{bits, narrow};
 use super::scale::multiply;
 use super::simd::{self, vectorised};
 use super::spec::Activation;
@@ -72,8 +72,11 @@ macro_rules! loops {
             }
 
             vectorised! {
-                fn both(x: &[f32], y: &mut [f32], grad: &mut [f32]) {
-                    grad.iter_mut().zip(y).zip(x).for_each(|((g, y), x)| (*y, *g) = of_number(*x, *g));
+                fn both(x: &[f32], y: &mut [bf16], grad: &mut [f32]) {
+                    grad.iter_mut().zip(y).zip(x).for_each(|((g, y), x)| {
+                        let both = of_number(*x, *g);
+                        (*y, *g) = (bf16::from_bits(bits(both.0)), both.1);
+                    });
                 }
             }
         }
@@ -114,16 +117,16 @@ loops!(relu6, |x, g| (x.clamp(0.0, 6.0), if x > 0.0 && x < 6.0 { g } else { 0.0 
 
 /// An activation's loops over a block.
 #[derive(Clone, Copy)]
-struct Loops {
+pub(super) struct Loops {
     /// Writes the activated numbers.
-    forward: fn(&[f32], &mut [f32]),
+    pub forward: fn(&[f32], &mut [f32]),
     /// Multiplies gradients by the slope.
-    backward: fn(&[f32], &mut [f32]),
-    /// Both, the activated numbers first.
-    both: fn(&[f32], &mut [f32], &mut [f32]),
+    pub backward: fn(&[f32], &mut [f32]),
+    /// Both, the activated numbers, rounded, first.
+    pub both: fn(&[f32], &mut [bf16], &mut [f32]),
 }
 
-fn loops(kind: Activation) -> Loops {
+pub(super) fn loops(kind: Activation) -> Loops {
     macro_rules! of {
         ($name:ident) => {
             Loops { forward: $name::forward, backward: $name::backward, both: $name::both }
@@ -258,50 +261,6 @@ vectorised! {
     }
 }
 
-/// Numbers of a row that a product finishes together.
-const FINISHED: usize = 32;
-
-/// Activates what becomes of numbers that are rounded to bf16.
-pub(super) fn of_rounded(kind: Activation) -> impl Fn(&mut [f32]) + Sync {
-    let forward = loops(kind).forward;
-    move |numbers| {
-        let (mut halves, mut rounded) = ([bf16::ZERO; FINISHED], [0f32; FINISHED]);
-        for numbers in numbers.chunks_mut(FINISHED) {
-            let (halves, rounded) = (&mut halves[..numbers.len()], &mut rounded[..numbers.len()]);
-            narrow(numbers, halves);
-            widen(halves, rounded);
-            forward(rounded, numbers);
-        }
-    }
-}
-
-/// Multiplies gradients by the activation's slope at the numbers from a place on.
-pub(super) fn slope(kind: Activation) -> impl Fn(Either, usize, &mut [f32]) + Sync {
-    let backward = loops(kind).backward;
-    move |x, start, grad| {
-        let mut numbers = [0f32; FINISHED];
-        for (i, grad) in grad.chunks_mut(FINISHED).enumerate() {
-            let numbers = &mut numbers[..grad.len()];
-            x.widen(start + i * FINISHED, numbers);
-            backward(numbers, grad);
-        }
-    }
-}
-
-/// [`slope`], which also writes the activated numbers, rounded.
-pub(super) fn slope_and_rounded(kind: Activation) -> impl Fn(Either, usize, &mut [f32], &mut [bf16]) + Sync {
-    let both = loops(kind).both;
-    move |x, start, grad, y| {
-        let (mut numbers, mut active) = ([0f32; FINISHED], [0f32; FINISHED]);
-        for (i, (grad, y)) in grad.chunks_mut(FINISHED).zip(y.chunks_mut(FINISHED)).enumerate() {
-            let (numbers, active) = (&mut numbers[..grad.len()], &mut active[..grad.len()]);
-            x.widen(start + i * FINISHED, numbers);
-            both(numbers, active, grad);
-            narrow(active, y);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,9 +274,10 @@ mod tests {
             let (mut y, mut grad) = (vec![0.0; x.len()], x.clone());
             forward(&x, &mut y);
             backward(&x, &mut grad);
-            let (mut of_both, mut grad_of_both) = (vec![0.0; x.len()], x.clone());
+            let (mut of_both, mut grad_of_both) = (vec![bf16::ZERO; x.len()], x.clone());
             both(&x, &mut of_both, &mut grad_of_both);
-            assert_eq!((y, grad), (of_both, grad_of_both), "{kind:?}");
+            let y: Vec<bf16> = y.into_iter().map(bf16::from_f32).collect();
+            assert!((y, grad) == (of_both, grad_of_both), "{kind:?}");
         }
     }
 }

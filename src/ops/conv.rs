@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::alloc::overwritten;
 use super::cpu;
-use super::gemm::{Epilogue, Into, Layout, Matrix, Output, Packed, Threads, product, product_bf16};
+use super::gemm::{Epilogue, Into, Layout, Matrix, Output, Packed, Piece, Threads, product, product_bf16};
 use super::gradient::Gradient;
 use super::linear::addends;
 use super::profile::{self, Part};
@@ -146,27 +146,21 @@ impl Conv2d<'_> {
 
     /// What comes after the product is done as its numbers are finished.
     fn forward_bf16(&self, x: &Tensor, shape: &Geometry) -> Result<Tensor> {
-        let (out, patch) = (shape.outer, shape.patch());
+        let out = shape.outer;
         let weights = cpu::read(self.weight.tensor())?;
-        let pack =
-            || Packed::new(Layout::plain(out, patch).of(&kernel_major(&weights, shape)).transposed(), Threads::All);
-        let fresh;
-        let packed = match self.weight.packed_forward(pack) {
-            Some(packed) => packed,
-            None => {
-                fresh = pack();
-                &fresh
-            }
+        let pack = || {
+            let weight = kernel_major(&weights, shape);
+            Packed::new(Layout::plain(out, shape.patch()).of(&weight).transposed(), Threads::All)
         };
+        let mut fresh = None;
+        let packed = self.weight.packed_forward(pack).unwrap_or_else(|| fresh.insert(pack()));
         let bias = self.bias.map(|bias| cpu::read(bias.tensor())).transpose()?;
         let residual = self.residual.map(|residual| cpu::read(residual.tensor())).transpose()?;
         let (residual, relu) = (residual.as_deref(), self.relu);
         let (xs, mut gathered, mut y) = (cpu::read(x)?, Vec::new(), overwritten(shape.to.rows() * out));
         for (items, rows) in chunks(shape) {
             let (first, a) = (rows.start * out, patches(&xs, items, shape, &mut gathered));
-            let then = |row: usize, column: usize, piece: &mut [f32]| {
-                finish(residual.map(|residual| &residual[first + row * out + column..]), relu, piece);
-            };
+            let then = |piece: &mut Piece| finish(residual.map(|residual| &residual[first..]), out, relu, piece);
             let layout = Layout::plain(rows.len(), out);
             let mut epilogue = Epilogue { bias: bias.as_deref(), ..Epilogue::default() };
             if residual.is_some() || relu {
@@ -174,20 +168,22 @@ impl Conv2d<'_> {
                 epilogue.beside = residual.map(|residual| layout.of(&residual[first..]).into());
             }
             let output = Output::F32(&mut y[first..rows.end * out], layout, Into::Over);
-            product_bf16(output, Layout::plain(rows.len(), patch).of(a), packed, epilogue, Threads::All);
+            product_bf16(output, Layout::plain(rows.len(), shape.patch()).of(a), packed, epilogue, Threads::All);
         }
         Tensor::from_vec(y, (shape.to.rows(), out), x.device())
     }
 }
 
 vectorised! {
-    /// Adds a residual, which may go on behind the piece, and rectifies.
-    fn finish(residual: Option<&[f32]>, relu: bool, piece: &mut [f32]) {
+    /// Adds a residual, `width` numbers wide, and rectifies.
+    fn finish(residual: Option<&[f32]>, width: usize, relu: bool, piece: &mut Piece) {
         if let Some(residual) = residual {
-            piece.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
+            for (line, residual) in piece.rows_beside(residual, width) {
+                line.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
+            }
         }
         if relu {
-            piece.iter_mut().for_each(|y| *y = y.max(0.0));
+            piece.rows().for_each(|line| line.iter_mut().for_each(|y| *y = y.max(0.0)));
         }
     }
 }
@@ -198,6 +194,24 @@ fn multiply((dst, layout, into): (&mut [f32], Layout, Into), a: Matrix, b: Matri
         product_bf16(Output::F32(dst, layout, into), a, b, Epilogue::default(), Threads::All);
     } else {
         product((dst, layout, into), 1.0, a, b, Threads::All);
+    }
+}
+
+/// A weight as gradients of inputs are multiplied by it: (out, kernel · kernel · in).
+enum ByWeight<'a> {
+    F32(Matrix<'a>),
+    Bf16(&'a Packed),
+}
+
+impl ByWeight<'_> {
+    /// Of the gradients of some outputs, (output rows, out).
+    fn multiply(&self, (dst, layout, into): (&mut [f32], Layout, Into), grads: Matrix) {
+        match *self {
+            Self::F32(weight) => product((dst, layout, into), 1.0, grads, weight, Threads::All),
+            Self::Bf16(weight) => {
+                product_bf16(Output::F32(dst, layout, into), grads, weight, Epilogue::default(), Threads::All);
+            }
+        }
     }
 }
 
@@ -277,11 +291,14 @@ fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry, bf16: bo
     let (out, patch) = (shape.outer, shape.patch());
     let (xs, gs) = (cpu::read(x.tensor())?, cpu::read(grad)?);
     let weights = cpu::read(weight.tensor())?;
-    let w = kernel_major(&weights, shape);
-    let packed = (bf16 && x.wants_grad()).then(|| Packed::new(Layout::plain(out, patch).of(&w), Threads::All));
-    let by_weight = |(dst, layout, into): (&mut [f32], Layout, Into), g: Matrix| match &packed {
-        Some(packed) => product_bf16(Output::F32(dst, layout, into), g, packed, Epilogue::default(), Threads::All),
-        None => product((dst, layout, into), 1.0, g, Layout::plain(out, patch).of(&w), Threads::All),
+    let (mut whole, mut fresh) = (None, None);
+    let by_weight = match (x.wants_grad(), bf16) {
+        (false, _) => None,
+        (true, false) => Some(ByWeight::F32(Layout::plain(out, patch).of(whole.insert(kernel_major(&weights, shape))))),
+        (true, true) => {
+            let pack = || Packed::new(Layout::plain(out, patch).of(&kernel_major(&weights, shape)), Threads::All);
+            Some(ByWeight::Bf16(weight.packed_backward(pack).unwrap_or_else(|| fresh.insert(pack()))))
+        }
     };
     let mut dw = vec![0f32; if weight.wants_grad() { out * patch } else { 0 }];
     let mut add = |dx: Option<&mut [f32]>| {
@@ -293,15 +310,15 @@ fn backward(x: &Value, weight: &Value, grad: &Tensor, shape: &Geometry, bf16: bo
                 let p = Layout::plain(rows.len(), patch).of(patches);
                 multiply((&mut dw, Layout::plain(out, patch), Into::Onto), g.transposed(), p, bf16);
             }
-            let Some(dx) = dx.as_deref_mut() else { continue };
+            let (Some(dx), Some(by_weight)) = (dx.as_deref_mut(), &by_weight) else { continue };
             if shape.is_pointwise() {
                 let dx = &mut dx[rows.start * patch..rows.end * patch];
-                by_weight((dx, Layout::plain(rows.len(), patch), Into::Onto), g);
+                by_weight.multiply((dx, Layout::plain(rows.len(), patch), Into::Onto), g);
             } else {
                 if d_patches.len() != rows.len() * patch {
                     d_patches = overwritten(rows.len() * patch);
                 }
-                by_weight((&mut d_patches, Layout::plain(rows.len(), patch), Into::Over), g);
+                by_weight.multiply((&mut d_patches, Layout::plain(rows.len(), patch), Into::Over), g);
                 scatter(&d_patches, items, shape, dx);
             }
         }

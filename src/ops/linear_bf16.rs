@@ -6,10 +6,10 @@ use std::ops::Deref;
 use candle_core::{Result, Storage, Tensor};
 use half::bf16;
 
-use super::activation;
+use super::activation_bf16;
 use super::alloc::overwritten;
 use super::cpu::{self, Either};
-use super::gemm::{Epilogue, Factor, Into, Layout, Output, Packed, Threads, product_bf16};
+use super::gemm::{Epilogue, Factor, Into, Layout, Output, Packed, Piece, Threads, product_bf16};
 use super::gradient::Gradient;
 use super::operand::{self, Operand};
 use super::simd::vectorised;
@@ -33,8 +33,11 @@ pub(super) struct Layer {
 impl Layer {
     /// `residual + x · weightᵀ + bias`, in bf16 where `narrow`: (rows, out).
     pub fn apply(self, narrow: bool) -> Result<Value> {
-        let y = self.forward(self.x.tensor(), narrow)?;
-        let this = self.clone();
+        let y = {
+            let x = operand::read(self.x.tensor())?;
+            self.forward(rows_factor(&self.x, &x), narrow)?
+        };
+        let this = Self { x: self.x.without_packed(), ..self.clone() };
         Ok(Value::record_operand(y, &self.inputs(), move |grad| {
             this.add_grads(&grad, || Ok(this.x.tensor().clone()))?;
             if this.x.wants_grad() {
@@ -47,7 +50,7 @@ impl Layer {
 
     /// `residual + activation(x) · weightᵀ + bias`. Keeps `x` alone. Its gradient is left in bf16: products read it.
     pub fn apply_activated(self, kind: Activation) -> Result<Value> {
-        let y = self.forward(&activation::rounded(self.x.tensor(), kind)?, false)?;
+        let y = self.forward(operand::read(&activation_bf16::rounded(self.x.tensor(), kind)?)?.plain(), false)?;
         let this = self.clone();
         Ok(Value::record(y, &self.inputs(), move |grad| {
             let mut active = None;
@@ -56,7 +59,7 @@ impl Layer {
                 this.x.add_grad(dx)?;
                 active = activated;
             }
-            this.add_grads(&grad, || active.map_or_else(|| activation::rounded(this.x.tensor(), kind), Ok))?;
+            this.add_grads(&grad, || active.map_or_else(|| activation_bf16::rounded(this.x.tensor(), kind), Ok))?;
             this.residual.map_or(Ok(()), |residual| residual.add_grad(grad))
         }))
     }
@@ -68,38 +71,44 @@ impl Layer {
     /// `activation(x · weightᵀ + bias)` in bf16, where no gradient goes back: (rows, out). The product is rounded
     /// before the activation, as where it is kept.
     pub fn activated(self, kind: Activation) -> Result<Value> {
-        let activate = activation::of_rounded(kind);
-        let then = |_, _, piece: &mut [f32]| activate(piece);
-        self.product(self.x.tensor(), true, Epilogue { then: Some(&then), ..Epilogue::default() }).map(Value::from)
+        let then = activation_bf16::of_rounded(kind);
+        let x = operand::read(self.x.tensor())?;
+        let end = Epilogue { then: Some(&then), ..Epilogue::default() };
+        self.product(rows_factor(&self.x, &x), true, end).map(Value::from)
     }
 
-    /// x: (rows, in), f32 or bf16.
-    fn forward(&self, x: &Tensor, narrow: bool) -> Result<Tensor> {
+    /// x: (rows, in)
+    fn forward(&self, x: Factor, narrow: bool) -> Result<Tensor> {
         let Some(residual) = &self.residual else { return self.product(x, narrow, Epilogue::default()) };
-        let layout = Layout::plain(x.dim(0)?, self.weight.tensor().dim(0)?);
+        let layout = self.layout()?;
         let residual = cpu::read(residual.tensor())?;
-        let add = |row, column, piece: &mut [f32]| add_piece(&residual[row * layout.columns + column..], piece);
+        let add = |piece: &mut Piece| add_rows(&residual, layout.columns, piece);
         let beside = Some(layout.of(&residual).into());
         self.product(x, narrow, Epilogue { then: Some(&add), beside, ..Epilogue::default() })
     }
 
+    /// (rows, out)
+    fn layout(&self) -> Result<Layout> {
+        Ok(Layout::plain(self.x.tensor().dim(0)?, self.weight.tensor().dim(0)?))
+    }
+
     /// What `end` makes of `x · weightᵀ + bias`.
-    fn product(&self, x: &Tensor, narrow: bool, end: Epilogue) -> Result<Tensor> {
-        let (a, weight) = (operand::read(x)?, operand::read(self.weight.tensor())?);
+    fn product(&self, x: Factor, narrow: bool, end: Epilogue) -> Result<Tensor> {
+        let weight = operand::read(self.weight.tensor())?;
         let packed = self.weight.packed_forward(|| Packed::new(weight.plain().transposed(), Threads::All));
         let b = packed.map_or_else(|| weight.plain().transposed(), Factor::from);
         let bias = self.bias.as_ref().map(|bias| cpu::read(bias.tensor())).transpose()?;
-        let (rows, out) = (a.rows(), weight.rows());
-        let layout = Layout::plain(rows, out);
+        let (layout, device) = (self.layout()?, self.x.tensor().device());
+        let (shape, numbers) = ((layout.rows, layout.columns), layout.rows * layout.columns);
         let epilogue = Epilogue { bias: bias.as_deref(), ..end };
         if narrow {
-            let mut y = overwritten::<bf16>(rows * out);
-            product_bf16(Output::Bf16(&mut y, layout), a.plain(), b, epilogue, Threads::All);
-            return Tensor::from_vec(y, (rows, out), x.device());
+            let mut y = overwritten::<bf16>(numbers);
+            product_bf16(Output::Bf16(&mut y, layout), x, b, epilogue, Threads::All);
+            return Tensor::from_vec(y, shape, device);
         }
-        let mut y = overwritten::<f32>(rows * out);
-        product_bf16(Output::F32(&mut y, layout, Into::Over), a.plain(), b, epilogue, Threads::All);
-        Tensor::from_vec(y, (rows, out), x.device())
+        let mut y = overwritten::<f32>(numbers);
+        product_bf16(Output::F32(&mut y, layout, Into::Over), x, b, epilogue, Threads::All);
+        Tensor::from_vec(y, shape, device)
     }
 
     /// Adds to the gradients of weight and bias; `x` is asked for where the weight has one.
@@ -126,16 +135,17 @@ impl Layer {
         let operand = operand::read(self.x.tensor())?;
         let layout = Layout::plain(factor.rows(), weight.columns());
         let (before, width, count) = (operand.line(), layout.columns, layout.rows * layout.columns);
-        let (slope, both) = (activation::slope(kind), activation::slope_and_rounded(kind));
+        let slope = activation_bf16::slope(kind);
         let mut active = self.weight.wants_grad().then(|| overwritten::<bf16>(count));
         let pieces = active.as_mut().map(|active| Pieces::of(active));
         #[allow(unsafe_code)]
-        let then = |row: usize, column: usize, piece: &mut [f32]| {
-            let start = row * width + column;
-            match &pieces {
+        let then = |piece: &mut Piece| {
+            let first = piece.part.row * width + piece.part.column;
+            for (i, grad) in piece.rows().enumerate() {
+                let start = first + i * width;
                 // SAFETY: a product finishes each number of its output once.
-                Some(pieces) => both(before, start, piece, unsafe { pieces.get(start, piece.len()) }),
-                None => slope(before, start, piece),
+                let active = pieces.as_ref().map(|pieces| unsafe { pieces.get(start, grad.len()) });
+                slope(before, start, grad, active);
             }
         };
         let mut dx = overwritten::<bf16>(count);
@@ -174,9 +184,22 @@ impl<'a> Pieces<'a> {
 }
 
 vectorised! {
-    fn add_piece(from: &[f32], piece: &mut [f32]) {
-        piece.iter_mut().zip(from).for_each(|(y, x)| *y += x);
+    /// Adds a matrix `width` numbers wide.
+    fn add_rows(from: &[f32], width: usize, piece: &mut Piece) {
+        for (line, from) in piece.rows_beside(from, width) {
+            match (<&mut [f32; 32]>::try_from(&mut *line), <&[f32; 32]>::try_from(from)) {
+                // A length that the compiler knows.
+                (Ok(line), Ok(from)) => line.iter_mut().zip(from).for_each(|(y, x)| *y += x),
+                _ => line.iter_mut().zip(from).for_each(|(y, x)| *y += x),
+            }
+        }
     }
+}
+
+/// What weights are multiplied with, packed once where several are.
+fn rows_factor<'a>(x: &'a Value, numbers: &'a Operand<impl Deref<Target = Storage>>) -> Factor<'a> {
+    let packed = x.packed_rows(|| Packed::rows(numbers.plain(), Threads::All));
+    packed.map_or_else(|| numbers.plain(), Factor::from)
 }
 
 /// A weight as gradients of inputs are multiplied by it.

@@ -7,6 +7,7 @@
 //! model.
 
 mod activation;
+mod activation_bf16;
 mod adamw;
 mod alloc;
 mod attention;
@@ -34,6 +35,8 @@ mod scale;
 mod segments;
 mod signals;
 mod simd;
+#[cfg(test)]
+mod skipped;
 mod softmax;
 mod spec;
 mod squares;

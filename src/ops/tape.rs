@@ -23,15 +23,17 @@ pub struct Value {
     tensor: Tensor,
     grad: GradOf,
     products: DType,
-    /// Of a weight that several products use.
-    packed: Option<Rc<PackedWeight>>,
+    /// Of one that several products use.
+    packed: Option<Rc<PackedOnce>>,
 }
 
-/// A weight rounded and packed for both ways in which products use it, each once for all of them.
+/// A weight rounded and packed for both ways in which products use it, or what it is multiplied with, each once for all
+/// products.
 #[derive(Debug, Default)]
-struct PackedWeight {
+struct PackedOnce {
     forward: OnceCell<Packed>,
     backward: OnceCell<Packed>,
+    rows: OnceCell<Packed>,
 }
 
 /// Where the gradient of a value goes.
@@ -235,10 +237,20 @@ impl Value {
         self.products
     }
 
-    /// A weight that does not change while this value lives, and that several products use: it is rounded and packed
+    /// A matrix that does not change while this value lives, and that several products use: it is rounded and packed
     /// for the first alone, where products are in bf16.
     pub fn used_often(self) -> Self {
         Self { packed: Some(Rc::default()), ..self }
+    }
+
+    /// The same value for what outlives the products that use it together: what was packed for them need not stay.
+    pub(super) fn without_packed(&self) -> Self {
+        Self { packed: None, ..self.clone() }
+    }
+
+    /// What a weight is multiplied with, (rows, in); otherwise as [`Self::packed_forward`].
+    pub(super) fn packed_rows(&self, pack: impl FnOnce() -> Packed) -> Option<&Packed> {
+        self.packed.as_ref().map(|packed| packed.rows.get_or_init(pack))
     }
 
     /// The weight's transpose, (in, out), packed by `pack` if it was not before; `None` where it is not kept.

@@ -71,6 +71,27 @@ fn linear_layers_run_over_tile_registers() {
     }
 }
 
+/// What several layers read is packed once, is not kept for the backward pass, and changes no bit.
+#[test]
+fn an_operand_of_several_layers_gives_the_same_bits() {
+    let shapes: [&[usize]; 3] = [&[65, 77], &[33, 77], &[33, 77]];
+    let both = |x: &Value, t: &[&Value]| {
+        super::multiply(&super::linear_no_bias(x, t[1])?, &super::linear_operand(x, t[2], None)?.widened()?)
+    };
+    for of in [Kernel::Model, Kernel::Rounded] {
+        let kept = on_tape(of, &shapes, &|t| both(&t[0].clone().used_often(), t));
+        assert!(kept == on_tape(of, &shapes, &|t| both(t[0], t)), "{of:?}");
+    }
+    with_kernel(Kernel::Model, || {
+        let tape = Tape::new(3);
+        let leaf = |i: usize| tape.leaf(i, wave(shapes[i], 0.3)).with_products(DType::BF16);
+        let (x, weight) = (leaf(0).used_often(), leaf(1));
+        super::linear_no_bias(&x, &weight).unwrap();
+        assert!(x.packed_rows(|| panic!("it was packed before")).is_some());
+        assert!(x.without_packed().packed_rows(|| panic!("it is packed elsewhere")).is_none());
+    });
+}
+
 #[test]
 fn convolutions_run_over_tile_registers() {
     for (kernel, stride, padding, relu) in [(1, 1, 0, false), (3, 2, 1, false), (3, 1, 1, true)] {
@@ -81,6 +102,33 @@ fn convolutions_run_over_tile_registers() {
         compare("conv2d", EXACT, &shapes, |t| {
             let conv = Conv2d { weight: t[1], bias: Some(t[2]), residual: Some(t[3]), stride, padding, relu };
             Ok(conv.apply(t[0], maps)?.0)
+        });
+    }
+}
+
+/// A convolution's weight that is used often is packed once each way, by whichever use comes first, and changes no bit.
+#[test]
+fn a_convolutions_weight_that_is_kept_packed_gives_the_same_bits() {
+    let maps = Maps { items: 2, height: 5, width: 6 };
+    for (kernel, stride, padding) in [(1, 1, 0), (3, 2, 1)] {
+        let shapes: [&[usize]; 2] = [&[maps.rows(), 5], &[37, 5, kernel, kernel]];
+        let conv = |x: &Value, weight: &Value| -> Result<Value> {
+            let conv = Conv2d { weight, bias: None, residual: None, stride, padding, relu: true };
+            Ok(conv.apply(x, maps)?.0)
+        };
+        let twice = |x: &Value, weight: &Value| super::add(&conv(x, weight)?, &conv(&super::add(x, x)?, weight)?);
+        for of in [Kernel::Model, Kernel::Rounded] {
+            let kept = on_tape(of, &shapes, &|t| twice(t[0], &t[1].clone().used_often()));
+            assert!(kept == on_tape(of, &shapes, &|t| twice(t[0], t[1])), "{of:?}, a kernel of {kernel}");
+        }
+        with_kernel(Kernel::Model, || {
+            let tape = Tape::new(2);
+            let leaf = |i: usize| tape.leaf(i, wave(shapes[i], 0.3)).with_products(DType::BF16);
+            let (x, weight) = (leaf(0), leaf(1).used_often());
+            let y = conv(&x, &weight).unwrap();
+            tape.backward([(&y, wave(y.tensor().dims(), 5.1))], &mut |_| Ok(())).unwrap();
+            let again = || panic!("it was packed before");
+            assert!(weight.packed_forward(again).is_some() && weight.packed_backward(again).is_some());
         });
     }
 }

@@ -119,7 +119,7 @@ impl TransformerBlock {
 
     /// x: (rows, width) → the same.
     fn forward(&self, x: &Value, segments: &Segments) -> Result<Value> {
-        let normed = self.before_attention(x)?;
+        let normed = self.before_attention(x)?.used_often();
         let attention = Attention::within(segments, self.config.heads, self.config.causal);
         let (q, k, v) = (self.q.operand(&normed)?, self.k.operand(&normed)?, self.v.operand(&normed)?);
         let bias = self.relative.as_ref().zip(self.config.relative.as_ref());
@@ -138,7 +138,7 @@ impl TransformerBlock {
         if self.relative.is_some() {
             return ops::select_rows(&self.forward(x, segments)?, pooled);
         }
-        let normed = self.before_attention(x)?;
+        let normed = self.before_attention(x)?.used_often();
         let q = self.q.operand(&ops::select_rows(&normed, pooled)?)?;
         let (k, v) = (self.k.operand(&normed)?, self.v.operand(&normed)?);
         let queries = Segments::even(pooled.len(), 1);

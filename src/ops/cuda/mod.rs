@@ -116,13 +116,12 @@ pub(super) fn adamw(param: &Var, grad: &Tensor, m: &Var, v: &Var, factors: &Fact
 mod tests {
     //! Kernels, run by the emulator, against their plain twins. On machines without a GPU this is all that they are
     //! tested by.
-    use std::io::Write;
-
     use candle_core::{Device, Tensor, Var};
     use rand::RngExt;
 
     use super::*;
     use crate::ops::segments::Segments;
+    use crate::ops::skipped::skipped;
     use crate::ops::spec::Attention;
     use crate::ops::spec::Contrastive;
     use crate::ops::tape::Tape;
@@ -138,9 +137,7 @@ mod tests {
     fn is_there() -> bool {
         let there = emulator::is_there();
         if !there {
-            let test = std::thread::current();
-            let line = format!("skipped: {}: no g++ to build the emulator\n", test.name().unwrap_or("a test"));
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            skipped("no g++ to build the emulator");
         }
         there
     }

@@ -107,12 +107,12 @@ impl ModernBertBlock {
 
     /// x: (rows, width) → the same.
     fn forward(&self, x: &Value, segments: &Segments, positions: &[u32]) -> Result<Value> {
-        let normed = self.attention_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.operand(x))?;
+        let normed = self.attention_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.operand(x))?.used_often();
         let turned = |layer: &Linear| self.rotary.apply(&layer.operand(&normed)?, positions);
         let attention = Attention { window: self.window, ..Attention::within(segments, self.rotary.heads, false) };
         let attended = attention.apply(&turned(&self.q)?, &turned(&self.k)?, &self.v.operand(&normed)?)?;
         let x = self.out.branch_end(None)?.onto(x, &attended)?;
-        let normed = self.mlp_norm.operand(&x)?;
+        let normed = self.mlp_norm.operand(&x)?.used_often();
         let (hidden, gate) = (self.fc1.operand(&normed)?, self.gate.operand(&normed)?);
         self.fc2.branch_end(None)?.onto(&x, &ops::gated(&hidden, &gate, self.activation)?)
     }

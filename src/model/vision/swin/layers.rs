@@ -144,7 +144,7 @@ impl SwinBlock {
 
     fn forward(&self, x: &Value, maps: Maps) -> Result<Value> {
         let (rows, back) = self.windows(maps);
-        let normed = ops::select_rows(&self.layer_norm1.operand(x)?, &rows)?;
+        let normed = ops::select_rows(&self.layer_norm1.operand(x)?, &rows)?.used_often();
         let places = self.window * self.window;
         let attention = Attention::within(&Segments::even(rows.len() / places, places), self.heads, false);
         let bias = PositionBias {

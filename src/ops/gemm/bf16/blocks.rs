@@ -56,6 +56,13 @@ pub(super) fn product<B: Blocks>(output: Output, a: Factor, b: Factor, epilogue:
     FOR_B.set(for_b);
 }
 
+/// Into how many parts columns are divided, so that these and so many parts of rows make tasks enough for each thread,
+/// and as many for one as for the other: nine alike take two threads as long as ten.
+fn even_share(row_blocks: usize, threads: usize) -> usize {
+    let fewest = (TASKS * threads).div_ceil(row_blocks.max(1));
+    (fewest..fewest + threads).find(|columns| (row_blocks * columns).is_multiple_of(threads)).unwrap_or(fewest)
+}
+
 /// Works out the whole output from slivers of so many lines.
 fn share_out<B: Blocks>(sink: &Sink, (a, b): (&[Line], &[Line]), lines: usize, threads: Threads) {
     let to = sink.layout();
@@ -65,7 +72,7 @@ fn share_out<B: Blocks>(sink: &Sink, (a, b): (&[Line], &[Line]), lines: usize, t
     let row_blocks = rows.div_ceil(most_rows);
     let wanted = match threads {
         Threads::One => 1,
-        Threads::All => (TASKS * rayon::current_num_threads()).div_ceil(row_blocks.max(1)),
+        Threads::All => even_share(row_blocks, rayon::current_num_threads()),
     };
     let worth = rows.min(most_rows) * columns / FEWEST_BLOCKS;
     let column_blocks = wanted.min(worth).max(1);
@@ -93,5 +100,21 @@ fn share_out<B: Blocks>(sink: &Sink, (a, b): (&[Line], &[Line]), lines: usize, t
     match threads {
         Threads::All if tasks > 1 => (0..tasks).into_par_iter().with_max_len(1).for_each(task),
         _ => (0..tasks).for_each(task),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_get_as_many_tasks_each() {
+        for (row_blocks, threads) in (0..40).flat_map(|rows| (1..20).map(move |threads| (rows, threads))) {
+            let tasks = row_blocks * even_share(row_blocks, threads);
+            assert!(tasks.is_multiple_of(threads), "{row_blocks} {threads}");
+            assert!(row_blocks == 0 || tasks >= TASKS * threads, "{row_blocks} {threads}");
+        }
+        // 50 slivers of rows, as 32 images have them, make nine blocks.
+        assert_eq!((even_share(9, 2), even_share(8, 2), even_share(3, 2), even_share(1, 2)), (2, 1, 4, 8));
     }
 }

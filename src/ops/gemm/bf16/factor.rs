@@ -12,11 +12,11 @@ use crate::ops::gemm::operands::{Layout, Matrix, Threads};
 pub(in crate::ops) enum Factor<'a> {
     F32(Matrix<'a, f32>),
     Bf16(Matrix<'a, bf16>),
-    /// As `b` alone.
+    /// As that operand alone which it was packed as.
     Packed(&'a Packed),
 }
 
-/// A second operand that is rounded and packed for the machine's kernel: worth keeping where it is used again.
+/// An operand that is rounded and packed for the machine's kernel: worth keeping where it is used again.
 #[derive(Debug)]
 pub(in crate::ops) struct Packed {
     /// (rows, columns)
@@ -28,7 +28,7 @@ pub(in crate::ops) struct Packed {
 enum Form {
     Rounded(Vec<f32>, Layout),
     #[cfg(target_arch = "x86_64")]
-    Slivers(Vec<Line>),
+    Slivers(Role, Vec<Line>),
 }
 
 impl<'a> From<Matrix<'a, f32>> for Factor<'a> {
@@ -50,21 +50,21 @@ impl<'a> From<&'a Packed> for Factor<'a> {
 }
 
 impl Packed {
-    pub(super) fn rounded(b: Factor, threads: Threads) -> Self {
+    pub(super) fn rounded(factor: Factor, threads: Threads) -> Self {
         let mut numbers = Vec::new();
-        let layout = match b {
+        let layout = match factor {
             Factor::F32(matrix) => round::round(matrix, &mut numbers, threads),
             Factor::Bf16(matrix) => round::round(matrix, &mut numbers, threads),
             Factor::Packed(_) => panic!("what is packed is not packed again"),
         };
-        Self { shape: b.shape(), form: Form::Rounded(numbers, layout) }
+        Self { shape: factor.shape(), form: Form::Rounded(numbers, layout) }
     }
 
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn in_slivers(b: Factor, threads: Threads) -> Self {
+    pub(super) fn in_slivers(factor: Factor, role: Role, threads: Threads) -> Self {
         let mut lines = Vec::new();
-        b.slivers(Role::B, &mut lines, threads);
-        Self { shape: b.shape(), form: Form::Slivers(lines) }
+        factor.slivers(role, &mut lines, threads);
+        Self { shape: factor.shape(), form: Form::Slivers(role, lines) }
     }
 }
 
@@ -111,7 +111,7 @@ impl<'a> Factor<'a> {
         let size = match self {
             Self::F32(matrix) => pack::pack(matrix, role, buffer, threads),
             Self::Bf16(matrix) => pack::pack(matrix, role, buffer, threads),
-            Self::Packed(Packed { form: Form::Slivers(lines), .. }) if role == Role::B => return lines,
+            Self::Packed(Packed { form: Form::Slivers(of, lines), .. }) if *of == role => return lines,
             Self::Packed(_) => panic!("it was packed for another kernel, or as the other operand"),
         };
         &buffer[..size]

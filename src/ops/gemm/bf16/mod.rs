@@ -19,7 +19,7 @@ mod support;
 mod tiles;
 
 pub(in crate::ops) use factor::{Factor, Packed};
-pub(in crate::ops) use output::{Epilogue, Output};
+pub(in crate::ops) use output::{Epilogue, Output, Piece};
 pub use support::{Bf16Kernel, Bf16Support, bf16_support};
 
 use super::operands::Threads;
@@ -36,6 +36,9 @@ pub(in crate::ops) enum Kernel {
     /// Tile registers in plain Rust.
     #[cfg(all(test, target_arch = "x86_64"))]
     Model,
+    /// Vectors of pairs in plain Rust.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    Pairs,
 }
 
 impl Kernel {
@@ -58,6 +61,8 @@ impl Kernel {
             Self::Avx512Bf16 => Bf16Kernel::Avx512Bf16.name(),
             #[cfg(all(test, target_arch = "x86_64"))]
             Self::Model => "tile registers in plain Rust",
+            #[cfg(all(test, target_arch = "x86_64"))]
+            Self::Pairs => "vectors of pairs in plain Rust",
         }
     }
 
@@ -77,16 +82,29 @@ impl Kernel {
 }
 
 impl Packed {
-    /// Rounds and packs `b` for the machine's kernel.
+    /// Rounds and packs `b`, a second operand, for the machine's kernel.
     pub fn new<'a>(b: impl Into<Factor<'a>>, threads: Threads) -> Self {
-        Self::by(Kernel::of_this_machine(), b.into(), threads)
+        Self::second(Kernel::of_this_machine(), b.into(), threads)
     }
 
-    fn by(kernel: Kernel, b: Factor, threads: Threads) -> Self {
+    /// Rounds and packs `a`, a first operand, for the machine's kernel.
+    pub fn rows<'a>(a: impl Into<Factor<'a>>, threads: Threads) -> Self {
+        Self::first(Kernel::of_this_machine(), a.into(), threads)
+    }
+
+    fn first(kernel: Kernel, a: Factor, threads: Threads) -> Self {
+        match kernel {
+            Kernel::Rounded => Self::rounded(a, threads),
+            #[cfg(target_arch = "x86_64")]
+            _ => Self::in_slivers(a, pack::Role::A, threads),
+        }
+    }
+
+    fn second(kernel: Kernel, b: Factor, threads: Threads) -> Self {
         match kernel {
             Kernel::Rounded => Self::rounded(b, threads),
             #[cfg(target_arch = "x86_64")]
-            _ => Self::in_slivers(b, threads),
+            _ => Self::in_slivers(b, pack::Role::B, threads),
         }
     }
 }
@@ -120,6 +138,8 @@ pub(super) fn product_by(
         Kernel::Avx512Bf16 => blocks::product::<avx512bf16::Avx512Bf16>(output, a, b, epilogue, threads),
         #[cfg(all(test, target_arch = "x86_64"))]
         Kernel::Model => blocks::product::<model::Model>(output, a, b, epilogue, threads),
+        #[cfg(all(test, target_arch = "x86_64"))]
+        Kernel::Pairs => blocks::product::<model::Pairs>(output, a, b, epilogue, threads),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Tile registers in plain Rust, so that what runs over them is tested on machines without any.
+//! Tile registers and vectors of pairs in plain Rust, so that what runs over the first is tested on machines without
+//! any, and what instructions compute is held against what their manual says.
 
 use super::blocks::{Blocks, Sums};
 use super::pack::{Line, SIDE, TILE};
@@ -62,5 +63,30 @@ impl Blocks for Model {
 
     fn block(&mut self, a: &[Line], b: &[Line], sums: &mut Sums) {
         block(self, a, b, sums);
+    }
+}
+
+/// Vectors of pairs, as Intel's manual has VDPBF16PS: the product of a pair's later numbers is added first, then that
+/// of the earlier ones, each with one rounding (a product is exact in f32).
+pub(super) struct Pairs;
+
+impl Blocks for Pairs {
+    fn start() -> Self {
+        Self
+    }
+
+    fn block(&mut self, a: &[Line], b: &[Line], sums: &mut Sums) {
+        let steps = || a.as_chunks::<SIDE>().0.iter().zip(b.as_chunks::<SIDE>().0);
+        for (at, sum) in sums.0.iter_mut().enumerate() {
+            let (row, column) = (at / SIDE, at % SIDE);
+            let pairs = steps().flat_map(|(a, b)| {
+                let of_b = &b[column / TILE * TILE..][..TILE];
+                a[row].0.iter().zip(of_b).map(|(&x, y)| (pair(x), pair(y.0[column % TILE])))
+            });
+            *sum = pairs.fold(0.0, |sum, (x, y)| {
+                let sum = flushed(sum + x[1] * y[1]);
+                flushed(sum + x[0] * y[0])
+            });
+        }
     }
 }

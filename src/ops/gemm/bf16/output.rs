@@ -10,9 +10,39 @@ use crate::ops::simd::vectorised;
 /// Most numbers of a row that are finished together.
 pub(super) const PIECE: usize = 32;
 
-/// Changes a piece of a row, of at most 32 numbers, before it is written: row, first column, numbers. It must not wait
-/// for other tasks: the thread's tile registers would be another's.
-pub(in crate::ops) type Then<'a> = &'a (dyn Fn(usize, usize, &mut [f32]) + Sync);
+/// Changes a piece before it is written. It must not wait for other tasks: the thread's tile registers would be
+/// another's.
+pub(in crate::ops) type Then<'a> = &'a (dyn Fn(&mut Piece) + Sync);
+
+/// Finished sums of some neighbouring rows and at most 32 columns of an output, not yet written.
+pub(in crate::ops) struct Piece<'a> {
+    /// Where they stand in the output.
+    pub part: Part,
+    numbers: &'a mut [f32],
+    /// Between the starts of rows in `numbers`.
+    stride: usize,
+}
+
+impl<'a> Piece<'a> {
+    /// Its rows, one after the other.
+    #[inline(always)]
+    pub fn rows(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let Part { rows, columns, .. } = self.part;
+        self.numbers.chunks_mut(self.stride).take(rows).map(move |row| &mut row[..columns])
+    }
+
+    /// The same beside the numbers of a matrix of the output's shape, `width` numbers wide, that stand at these places.
+    #[inline(always)]
+    pub fn rows_beside<'b, T>(
+        &'b mut self,
+        matrix: &'b [T],
+        width: usize,
+    ) -> impl Iterator<Item = (&'b mut [f32], &'b [T])> + use<'a, 'b, T> {
+        let Part { row, column, columns, .. } = self.part;
+        let start = move |i: usize| (row + i) * width + column;
+        self.rows().enumerate().map(move |(i, line)| (line, &matrix[start(i)..start(i) + columns]))
+    }
+}
 
 /// Where a product goes.
 #[derive(Debug)]
@@ -121,9 +151,7 @@ impl<'a> Sink<'a> {
             affine(sums, &lines, scale, bias);
         }
         if let Some(then) = then {
-            for (i, piece) in sums.chunks_mut(stride).take(rows).enumerate() {
-                then(row + i, column, &mut piece[..columns]);
-            }
+            then(&mut Piece { part: *part, numbers: sums, stride });
         }
         let first = row * self.layout.row_stride + column * self.layout.column_stride;
         let to = Layout { rows, columns, ..self.layout };
@@ -140,7 +168,7 @@ impl<'a> Sink<'a> {
 
 /// Some neighbouring rows and columns of an output.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
+pub(in crate::ops) struct Part {
     pub row: usize,
     pub column: usize,
     pub rows: usize,

@@ -7,12 +7,18 @@ use half::bf16;
 
 use super::*;
 use crate::ops::gemm::operands::{self, Layout};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::gemm::processor::is_amd;
+#[cfg(target_arch = "x86_64")]
+use crate::ops::skipped::skipped;
 
-/// Those that this machine can run, and the model of tile registers.
+/// Those that this machine can run, and the models.
 fn kernels() -> Vec<Kernel> {
     let mut all = Kernel::all_of_this_machine();
     #[cfg(target_arch = "x86_64")]
-    all.extend(pack::is_available().then_some(Kernel::Model));
+    if pack::is_available() {
+        all.extend([Kernel::Model, Kernel::Pairs]);
+    }
     all
 }
 
@@ -91,8 +97,9 @@ impl Case {
     fn run(&self, kernel: Kernel, output: Output, epilogue: Epilogue, how: usize, threads: Threads) {
         let (a, b) = (self.a.factor(how & 1 > 0), self.b.factor(how & 2 > 0));
         if how & 4 > 0 {
-            let packed = Packed::by(kernel, b, threads);
-            return product_by(kernel, output, (a, (&packed).into()), epilogue, threads);
+            let (first, second) = (Packed::first(kernel, a, threads), Packed::second(kernel, b, threads));
+            product_by(kernel, output, ((&first).into(), (&second).into()), epilogue, threads);
+            return;
         }
         product_by(kernel, output, (a, b), epilogue, threads);
     }
@@ -120,9 +127,10 @@ impl Case {
         let name = &format!("{kernel:?}, {how}");
         let before = wave(self.place.span() + 2, 0.3);
         let bias = wave(self.place.columns, 0.9);
-        let twist = |row: usize, column: usize, piece: &mut [f32]| {
-            for (j, y) in piece.iter_mut().enumerate() {
-                *y += row as f32 - 0.5 * (column + j) as f32;
+        let twist = |piece: &mut Piece| {
+            let (row, column) = (piece.part.row, piece.part.column);
+            for (i, line) in piece.rows().enumerate() {
+                line.iter_mut().enumerate().for_each(|(j, y)| *y += (row + i) as f32 - 0.5 * (column + j) as f32);
             }
         };
         let plain = Epilogue { scale: 0.5, ..Epilogue::default() };
@@ -143,10 +151,23 @@ impl Case {
     }
 }
 
+/// Rows, shared side, columns.
+const SHAPES: [(usize, usize, usize); 10] = [
+    (1, 1, 1),
+    (2, 3, 33),
+    (33, 31, 2),
+    (31, 64, 32),
+    (32, 33, 65),
+    (50, 64, 50),
+    (40, 95, 36),
+    (5, 0, 7),
+    (1, 300, 45),
+    (39, 7, 1),
+];
+
 #[test]
 fn products_agree_with_f64_of_rounded_operands() {
-    let shapes = [(1, 1, 1), (2, 3, 33), (33, 31, 2), (31, 64, 32), (32, 33, 65), (50, 64, 50), (40, 95, 36)];
-    for (s, shape) in shapes.into_iter().chain([(5, 0, 7), (1, 300, 45), (39, 7, 1)]).enumerate() {
+    for (s, shape) in SHAPES.into_iter().enumerate() {
         for way in 0..8 {
             let case = Case::new(shape, way);
             for kernel in kernels() {
@@ -154,6 +175,66 @@ fn products_agree_with_f64_of_rounded_operands() {
                 case.check_kernel(kernel, (s + way) % 8);
             }
         }
+    }
+}
+
+/// That a kernel gives what its model in plain Rust gives, bit for bit. Sums that are added up in another order, or
+/// rounded once more or less, differ somewhere.
+#[cfg(target_arch = "x86_64")]
+fn assert_same_bits(kernel: Kernel, model: Kernel) {
+    let mut numbers = 0;
+    for (s, shape) in SHAPES.into_iter().chain([(133, 1_037, 70)]).enumerate() {
+        for way in 0..8 {
+            let case = Case::new(shape, way);
+            let run = |kernel| {
+                let mut y = vec![0f32; case.place.span()];
+                let output = Output::F32(&mut y, case.place, operands::Into::Over);
+                case.run(kernel, output, Epilogue::default(), (s + way) % 8, Threads::All);
+                y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let (ours, theirs) = (run(kernel), run(model));
+            let apart = ours.iter().zip(&theirs).position(|(a, b)| a != b);
+            assert_eq!(apart, None, "{kernel:?}, {shape:?}, way {way}: the first number that differs");
+            numbers += ours.len();
+        }
+    }
+    assert!(numbers > 50_000, "{numbers} numbers were compared");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn tile_registers_are_their_model_bit_for_bit() {
+    match support::amx() {
+        Ok(()) => assert_same_bits(Kernel::Amx, Kernel::Model),
+        Err(why) => skipped(&format!("no tile registers: {why:?}")),
+    }
+}
+
+/// On Intel's processors alone: AMD's manual does not say in which order a pair's products are added.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn vectors_of_pairs_are_their_model_bit_for_bit() {
+    match (support::has_avx512_bf16(), is_amd()) {
+        (true, false) => assert_same_bits(Kernel::Avx512Bf16, Kernel::Pairs),
+        (true, true) => skipped("on AMD's processors the order within a pair is not written down"),
+        (false, _) => skipped("no AVX512-BF16"),
+    }
+}
+
+/// Where neither processor is at hand, the two models must at least be two: a comparison that cannot fail shows
+/// nothing.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_models_add_up_in_orders_of_their_own() {
+    let case = Case::new((33, 300, 45), 0);
+    let run = |kernel| {
+        let mut y = vec![0f32; case.place.span()];
+        let output = Output::F32(&mut y, case.place, operands::Into::Over);
+        case.run(kernel, output, Epilogue::default(), 0, Threads::One);
+        y
+    };
+    if pack::is_available() {
+        assert!(run(Kernel::Model) != run(Kernel::Pairs));
     }
 }
 
