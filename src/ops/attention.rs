@@ -223,14 +223,12 @@ impl Attention {
         for (i, row) in p.chunks_exact_mut(keys).enumerate() {
             // More queries than keys are allowed where neither depends on the place.
             let place = (i + keys).saturating_sub(queries);
-            if self.causal {
-                row[place + 1..].fill(f32::NEG_INFINITY);
-            }
+            let mut seen = if self.causal { place + 1 } else { keys };
             if let Some(window) = self.window {
                 row[..place.saturating_sub(window).min(keys)].fill(f32::NEG_INFINITY);
-                row[(place + window + 1).min(keys)..].fill(f32::NEG_INFINITY);
+                seen = seen.min(place + window + 1);
             }
-            softmax_row(row);
+            softmax_row(row, seen);
         }
     }
 

@@ -9,7 +9,7 @@ use super::cpu;
 use super::cuda;
 use super::gemm::{Into, Layout, Matrix, Threads, product};
 use super::gradient::Gradient;
-use super::linear_bf16::Layer;
+use super::linear_bf16::{Layer, Weights};
 use super::profile::{self, Part};
 use super::spec::Activation;
 use super::sum::column_sum;
@@ -77,9 +77,13 @@ fn affine(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Val
 
 /// What goes into a product in bf16 on the CPU.
 fn layer(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Layer> {
-    check(x.tensor(), weight.tensor(), bias.map(Value::tensor), residual.map(Value::tensor))?;
+    check(x.tensor().dims2()?, weight.tensor(), bias.map(Value::tensor), residual.map(Value::tensor))?;
+    Ok(Layer { x: x.clone(), with: weights(weight, bias, residual)? })
+}
+
+fn weights(weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Weights> {
     let residual = residual.map(Value::widened).transpose()?;
-    Ok(Layer { x: x.clone(), weight: weight.clone(), bias: bias.cloned(), residual })
+    Ok(Weights { weight: weight.clone(), bias: bias.cloned(), residual })
 }
 
 /// [`affine`] by candle's products, on any device: on GPUs with numbers of type `products`, elsewhere with numbers
@@ -178,11 +182,14 @@ pub fn feed_forward(
     second: (&Value, &Value),
     residual: &Value,
 ) -> Result<Value> {
-    let inputs: Vec<&Value> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
+    let inputs = [Some(x), Some(weight), bias, Some(second.0), Some(second.1), Some(residual)];
+    let inputs: Vec<&Value> = inputs.into_iter().flatten().collect();
     if cpu::has_kernels(weight.tensor()) && in_bf16(&inputs) && !inputs.iter().any(|v| v.wants_grad()) {
         let _timed = profile::enter(Part::Linear);
-        let active = layer(x, weight, bias, None)?.activated(kind)?;
-        return linear_residual(&active, second.0, second.1, residual);
+        let hidden = (x.tensor().dim(0)?, weight.tensor().dim(0)?);
+        check(hidden, second.0.tensor(), Some(second.1.tensor()), Some(residual.tensor()))?;
+        let second = weights(second.0, Some(second.1), Some(residual))?;
+        return layer(x, weight, bias, None)?.feed_forward(kind, &second);
     }
     activated_linear_residual(&linear_operand(x, weight, bias)?, kind, second.0, second.1, residual)
 }
@@ -193,9 +200,14 @@ fn plain(x: &Tensor) -> Result<Layout> {
     Ok(Layout::plain(rows, columns))
 }
 
-/// Fails where shapes do not fit.
-fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<()> {
-    let ((rows, inner), (out, w_inner)) = (x.dims2()?, weight.dims2()?);
+/// Fails where shapes do not fit to an operand of (rows, inner).
+fn check(
+    (rows, inner): (usize, usize),
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+) -> Result<()> {
+    let (out, w_inner) = weight.dims2()?;
     if inner != w_inner {
         bail!("linear: input width {inner}, but the weight is ({out}, {w_inner})");
     }
@@ -213,7 +225,7 @@ fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<&T
 }
 
 fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
-    check(x, weight, bias, residual)?;
+    check(x.dims2()?, weight, bias, residual)?;
     let (rows, out) = (x.dim(0)?, weight.dim(0)?);
     let bias = bias.map(cpu::read).transpose()?;
     let residual = residual.map(cpu::read).transpose()?;

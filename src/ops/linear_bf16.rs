@@ -3,13 +3,13 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use candle_core::{Result, Storage, Tensor};
+use candle_core::{DType, Result, Storage, Tensor};
 use half::bf16;
 
 use super::activation_bf16;
 use super::alloc::overwritten;
 use super::cpu::{self, Either};
-use super::gemm::{Epilogue, Factor, Into, Layout, Output, Packed, Piece, Threads, product_bf16};
+use super::gemm::{Epilogue, Factor, Into, Layout, Output, Packed, Piece, Threads, packed_product, product_bf16};
 use super::gradient::Gradient;
 use super::operand::{self, Operand};
 use super::simd::vectorised;
@@ -17,11 +17,17 @@ use super::spec::Activation;
 use super::sum::{column_sum, column_sum_bf16};
 use super::tape::Value;
 
-/// What a product with a weight is made of. Shapes fit; all but `x` is f32.
+/// What a product with a weight is made of. Shapes fit.
 #[derive(Clone)]
 pub(super) struct Layer {
     /// (rows, in), f32 or bf16.
     pub x: Value,
+    pub with: Weights,
+}
+
+/// What a layer makes its output with, in f32.
+#[derive(Clone)]
+pub(super) struct Weights {
     /// (out, in)
     pub weight: Value,
     /// (out)
@@ -35,22 +41,23 @@ impl Layer {
     pub fn apply(self, narrow: bool) -> Result<Value> {
         let y = {
             let x = operand::read(self.x.tensor())?;
-            self.forward(rows_factor(&self.x, &x), narrow)?
+            self.with.forward(rows_factor(&self.x, &x), narrow)?
         };
         let this = Self { x: self.x.without_packed(), ..self.clone() };
         Ok(Value::record_operand(y, &self.inputs(), move |grad| {
             this.add_grads(&grad, || Ok(this.x.tensor().clone()))?;
             if this.x.wants_grad() {
-                let (factor, weight) = (operand::read(&grad)?, operand::read(this.weight.tensor())?);
-                add_product(&this.x, factor.plain(), backward_factor(&this.weight, &weight))?;
+                let (factor, weight) = (operand::read(&grad)?, operand::read(this.with.weight.tensor())?);
+                add_product(&this.x, factor.plain(), backward_factor(&this.with.weight, &weight))?;
             }
-            this.residual.map_or(Ok(()), |residual| residual.add_grad(cpu::widened(grad)?))
+            this.with.residual.map_or(Ok(()), |residual| residual.add_grad(cpu::widened(grad)?))
         }))
     }
 
     /// `residual + activation(x) · weightᵀ + bias`. Keeps `x` alone. Its gradient is left in bf16: products read it.
     pub fn apply_activated(self, kind: Activation) -> Result<Value> {
-        let y = self.forward(operand::read(&activation_bf16::rounded(self.x.tensor(), kind)?)?.plain(), false)?;
+        let active = activation_bf16::rounded(self.x.tensor(), kind)?;
+        let y = self.with.forward(operand::read(&active)?.plain(), false)?;
         let this = self.clone();
         Ok(Value::record(y, &self.inputs(), move |grad| {
             let mut active = None;
@@ -60,70 +67,41 @@ impl Layer {
                 active = activated;
             }
             this.add_grads(&grad, || active.map_or_else(|| activation_bf16::rounded(this.x.tensor(), kind), Ok))?;
-            this.residual.map_or(Ok(()), |residual| residual.add_grad(grad))
+            this.with.residual.map_or(Ok(()), |residual| residual.add_grad(grad))
         }))
     }
 
     fn inputs(&self) -> Vec<&Value> {
-        [&self.x, &self.weight].into_iter().chain(&self.bias).chain(&self.residual).collect()
+        std::iter::once(&self.x).chain(self.with.inputs()).collect()
     }
 
-    /// `activation(x · weightᵀ + bias)` in bf16, where no gradient goes back: (rows, out). The product is rounded
-    /// before the activation, as where it is kept.
-    pub fn activated(self, kind: Activation) -> Result<Value> {
+    /// `residual + activation(x · weightᵀ + bias) · weightᵀ + bias`, with weight and bias of this layer, then of
+    /// `second`, where no gradient goes back: what lies between is rounded before and after the activation, as where it
+    /// is kept, and goes from product to product as the second takes it.
+    pub fn feed_forward(&self, kind: Activation, second: &Weights) -> Result<Value> {
         let then = activation_bf16::of_rounded(kind);
         let x = operand::read(self.x.tensor())?;
         let end = Epilogue { then: Some(&then), ..Epilogue::default() };
-        self.product(rows_factor(&self.x, &x), true, end).map(Value::from)
-    }
-
-    /// x: (rows, in)
-    fn forward(&self, x: Factor, narrow: bool) -> Result<Tensor> {
-        let Some(residual) = &self.residual else { return self.product(x, narrow, Epilogue::default()) };
-        let layout = self.layout()?;
-        let residual = cpu::read(residual.tensor())?;
-        let add = |piece: &mut Piece| add_rows(&residual, layout.columns, piece);
-        let beside = Some(layout.of(&residual).into());
-        self.product(x, narrow, Epilogue { then: Some(&add), beside, ..Epilogue::default() })
-    }
-
-    /// (rows, out)
-    fn layout(&self) -> Result<Layout> {
-        Ok(Layout::plain(self.x.tensor().dim(0)?, self.weight.tensor().dim(0)?))
-    }
-
-    /// What `end` makes of `x · weightᵀ + bias`.
-    fn product(&self, x: Factor, narrow: bool, end: Epilogue) -> Result<Tensor> {
-        let weight = operand::read(self.weight.tensor())?;
-        let packed = self.weight.packed_forward(|| Packed::new(weight.plain().transposed(), Threads::All));
-        let b = packed.map_or_else(|| weight.plain().transposed(), Factor::from);
-        let bias = self.bias.as_ref().map(|bias| cpu::read(bias.tensor())).transpose()?;
-        let (layout, device) = (self.layout()?, self.x.tensor().device());
-        let (shape, numbers) = ((layout.rows, layout.columns), layout.rows * layout.columns);
-        let epilogue = Epilogue { bias: bias.as_deref(), ..end };
-        if narrow {
-            let mut y = overwritten::<bf16>(numbers);
-            product_bf16(Output::Bf16(&mut y, layout), x, b, epilogue, Threads::All);
-            return Tensor::from_vec(y, shape, device);
-        }
-        let mut y = overwritten::<f32>(numbers);
-        product_bf16(Output::F32(&mut y, layout, Into::Over), x, b, epilogue, Threads::All);
-        Tensor::from_vec(y, shape, device)
+        let hidden = self
+            .with
+            .with_factors(rows_factor(&self.x, &x), end, |_, a, b, end| Ok(packed_product(a, b, end, Threads::All)))?;
+        let y = second.forward((&hidden).into(), false)?;
+        Ok(Value::from(y).with_products(DType::BF16))
     }
 
     /// Adds to the gradients of weight and bias; `x` is asked for where the weight has one.
     fn add_grads(&self, grad: &Tensor, x: impl FnOnce() -> Result<Tensor>) -> Result<()> {
         let factor = operand::read(grad)?;
-        if let Some(bias) = self.bias.as_ref().filter(|bias| bias.wants_grad()) {
+        if let Some(bias) = self.with.bias.as_ref().filter(|bias| bias.wants_grad()) {
             let sums = match factor.line() {
                 Either::F32(numbers) => column_sum(numbers, factor.columns()),
                 Either::Bf16(numbers) => column_sum_bf16(numbers, factor.columns()),
             };
             bias.add_grad(Tensor::from_vec(sums, factor.columns(), grad.device())?)?;
         }
-        if self.weight.wants_grad() {
+        if self.with.weight.wants_grad() {
             let x = x()?;
-            add_product(&self.weight, factor.plain().transposed(), operand::read(&x)?.plain())?;
+            add_product(&self.with.weight, factor.plain().transposed(), operand::read(&x)?.plain())?;
         }
         Ok(())
     }
@@ -131,12 +109,12 @@ impl Layer {
     /// The gradient of what goes through an activation before the product; where the weight's gradient needs them, the
     /// activated numbers too, which one evaluation gives beside the slope.
     fn grad_before(&self, kind: Activation, grad: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
-        let (factor, weight) = (operand::read(grad)?, operand::read(self.weight.tensor())?);
+        let (factor, weight) = (operand::read(grad)?, operand::read(self.with.weight.tensor())?);
         let operand = operand::read(self.x.tensor())?;
         let layout = Layout::plain(factor.rows(), weight.columns());
         let (before, width, count) = (operand.line(), layout.columns, layout.rows * layout.columns);
         let slope = activation_bf16::slope(kind);
-        let mut active = self.weight.wants_grad().then(|| overwritten::<bf16>(count));
+        let mut active = self.with.weight.wants_grad().then(|| overwritten::<bf16>(count));
         let pieces = active.as_mut().map(|active| Pieces::of(active));
         #[allow(unsafe_code)]
         let then = |piece: &mut Piece| {
@@ -150,10 +128,61 @@ impl Layer {
         };
         let mut dx = overwritten::<bf16>(count);
         let epilogue = Epilogue { then: Some(&then), beside: Some(operand.plain()), ..Epilogue::default() };
-        let b = backward_factor(&self.weight, &weight);
+        let b = backward_factor(&self.with.weight, &weight);
         product_bf16(Output::Bf16(&mut dx, layout), factor.plain(), b, epilogue, Threads::All);
         let tensor = |numbers| Tensor::from_vec(numbers, (layout.rows, width), grad.device());
         Ok((tensor(dx)?, active.map(tensor).transpose()?))
+    }
+}
+
+impl Weights {
+    pub fn inputs(&self) -> impl Iterator<Item = &Value> {
+        std::iter::once(&self.weight).chain(&self.bias).chain(&self.residual)
+    }
+
+    /// `residual + x · weightᵀ + bias`, in bf16 where `narrow`. x: (rows, in)
+    fn forward(&self, x: Factor, narrow: bool) -> Result<Tensor> {
+        let Some(residual) = &self.residual else { return self.product(x, narrow, Epilogue::default()) };
+        let layout = self.layout(&x)?;
+        let residual = cpu::read(residual.tensor())?;
+        let add = |piece: &mut Piece| add_rows(&residual, layout.columns, piece);
+        let beside = Some(layout.of(&residual).into());
+        self.product(x, narrow, Epilogue { then: Some(&add), beside, ..Epilogue::default() })
+    }
+
+    /// Of the output for this operand: (rows, out).
+    fn layout(&self, x: &Factor) -> Result<Layout> {
+        Ok(Layout::plain(x.shape().0, self.weight.tensor().dim(0)?))
+    }
+
+    /// What `end` makes of `x · weightᵀ + bias`.
+    fn product(&self, x: Factor, narrow: bool, end: Epilogue) -> Result<Tensor> {
+        self.with_factors(x, end, |layout, a, b, end| {
+            let (shape, numbers) = ((layout.rows, layout.columns), layout.rows * layout.columns);
+            let device = self.weight.tensor().device();
+            if narrow {
+                let mut y = overwritten::<bf16>(numbers);
+                product_bf16(Output::Bf16(&mut y, layout), a, b, end, Threads::All);
+                return Tensor::from_vec(y, shape, device);
+            }
+            let mut y = overwritten::<f32>(numbers);
+            product_bf16(Output::F32(&mut y, layout, Into::Over), a, b, end, Threads::All);
+            Tensor::from_vec(y, shape, device)
+        })
+    }
+
+    /// What `multiply` makes of both factors, with the bias in the epilogue.
+    fn with_factors<T>(
+        &self,
+        x: Factor,
+        end: Epilogue,
+        multiply: impl FnOnce(Layout, Factor, Factor, Epilogue) -> Result<T>,
+    ) -> Result<T> {
+        let weight = operand::read(self.weight.tensor())?;
+        let packed = self.weight.packed_forward(|| Packed::new(weight.plain().transposed(), Threads::All));
+        let b = packed.map_or_else(|| weight.plain().transposed(), Factor::from);
+        let bias = self.bias.as_ref().map(|bias| cpu::read(bias.tensor())).transpose()?;
+        multiply(self.layout(&x)?, x, b, Epilogue { bias: bias.as_deref(), ..end })
     }
 }
 

@@ -10,7 +10,7 @@ mod processor;
 mod turn;
 
 pub use bf16::{Bf16Kernel, Bf16Support, bf16_support};
-pub(super) use bf16::{Epilogue, Factor, Output, Packed, Piece, product_bf16};
+pub(super) use bf16::{Epilogue, Factor, Output, Packed, Piece, packed_product, product_bf16};
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(super) use bf16::{Kernel, tests::with_kernel};
 pub use kernels::MatmulKernel;

@@ -153,17 +153,12 @@ impl Vit {
     /// the gradient of the pixels, which costs more than this whole layer.
     fn patches(&self, pixel_values: &Tensor) -> Result<Value> {
         let c = &self.config;
-        let (batch, channels, height, width) = pixel_values.dims4()?;
+        let (_, channels, height, width) = pixel_values.dims4()?;
         if (channels, height, width) != (3, c.image_size, c.image_size) {
             bail!("pixel_values are {channels}×{height}×{width}, the model takes 3×{0}×{0}", c.image_size);
         }
         let (grid, patch) = (c.grid(), c.patch_size);
-        let flat = pixel_values
-            .narrow(2, 0, grid * patch)?
-            .narrow(3, 0, grid * patch)?
-            .reshape((batch, channels, grid, patch, grid, patch))?
-            .permute((0, 2, 4, 1, 3, 5))?
-            .reshape((batch * grid * grid, channels * patch * patch))?;
+        let flat = ops::patchify(pixel_values, grid, patch)?;
         let weight = self.patch_embedding.reshape((c.width, channels * patch * patch))?;
         match &self.patch_bias {
             Some(bias) => ops::linear(&flat.into(), &weight, bias),

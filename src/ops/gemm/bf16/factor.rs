@@ -60,6 +60,12 @@ impl Packed {
         Self { shape: factor.shape(), form: Form::Rounded(numbers, layout) }
     }
 
+    /// Of slivers that a product has written, as the first operand of another.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn of_lines(shape: (usize, usize), lines: Vec<Line>) -> Self {
+        Self { shape, form: Form::Slivers(Role::A, lines) }
+    }
+
     #[cfg(target_arch = "x86_64")]
     pub(super) fn in_slivers(factor: Factor, role: Role, threads: Threads) -> Self {
         let mut lines = Vec::new();
@@ -70,7 +76,7 @@ impl Packed {
 
 impl<'a> Factor<'a> {
     /// (rows, columns)
-    pub(super) fn shape(&self) -> (usize, usize) {
+    pub fn shape(&self) -> (usize, usize) {
         match self {
             Self::F32(matrix) => (matrix.layout.rows, matrix.layout.columns),
             Self::Bf16(matrix) => (matrix.layout.rows, matrix.layout.columns),

@@ -22,7 +22,8 @@ pub(in crate::ops) use factor::{Factor, Packed};
 pub(in crate::ops) use output::{Epilogue, Output, Piece};
 pub use support::{Bf16Kernel, Bf16Support, bf16_support};
 
-use super::operands::Threads;
+use super::operands::{Layout, Threads};
+use crate::ops::alloc::overwritten;
 
 /// What works on a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,26 @@ pub(in crate::ops) fn product_bf16<'a>(
     threads: Threads,
 ) {
     product_by(Kernel::of_this_machine(), output, (a.into(), b.into()), epilogue, threads);
+}
+
+/// What `epilogue` makes of `a · b`, rounded and packed as the first operand of another product.
+pub(in crate::ops) fn packed_product(a: Factor, b: Factor, epilogue: Epilogue, threads: Threads) -> Packed {
+    packed_product_by(Kernel::of_this_machine(), (a, b), epilogue, threads)
+}
+
+fn packed_product_by(kernel: Kernel, (a, b): (Factor, Factor), epilogue: Epilogue, threads: Threads) -> Packed {
+    let (rows, columns) = (a.shape().0, b.shape().1);
+    let layout = Layout::plain(rows, columns);
+    #[cfg(target_arch = "x86_64")]
+    if kernel != Kernel::Rounded {
+        // A block of results is what the other product reads together: nothing is packed again.
+        let mut lines = overwritten(rows.div_ceil(pack::SIDE) * pack::sliver(columns));
+        product_by(kernel, Output::Slivers(&mut lines, layout), (a, b), epilogue, threads);
+        return Packed::of_lines((rows, columns), lines);
+    }
+    let mut numbers = overwritten(rows * columns);
+    product_by(kernel, Output::Bf16(&mut numbers, layout), (a, b), epilogue, threads);
+    Packed::rounded(layout.of(&numbers).into(), threads)
 }
 
 pub(super) fn product_by(

@@ -3,6 +3,8 @@
 use half::bf16;
 
 use super::factor::Factor;
+#[cfg(target_arch = "x86_64")]
+use super::pack::{Line, SIDE, sliver};
 use crate::ops::gemm::operands::{Into, Layout};
 use crate::ops::round;
 use crate::ops::simd::vectorised;
@@ -49,19 +51,28 @@ impl<'a> Piece<'a> {
 pub(in crate::ops) enum Output<'a> {
     F32(&'a mut [f32], Layout, Into),
     Bf16(&'a mut [bf16], Layout),
+    /// Rounded, as slivers of the first operand of another product. Parts start at whole steps of slivers.
+    #[cfg(target_arch = "x86_64")]
+    Slivers(&'a mut [Line], Layout),
 }
 
 impl Output<'_> {
     pub(super) fn layout(&self) -> Layout {
-        let (Self::F32(_, layout, _) | Self::Bf16(_, layout)) = self;
-        *layout
+        match self {
+            Self::F32(_, layout, _) | Self::Bf16(_, layout) => *layout,
+            #[cfg(target_arch = "x86_64")]
+            Self::Slivers(_, layout) => *layout,
+        }
     }
 
-    /// How many numbers there are.
-    pub(super) fn len(&self) -> usize {
+    /// Whether there is room for all numbers.
+    fn has_room(&self) -> bool {
+        let layout = self.layout();
         match self {
-            Self::F32(numbers, ..) => numbers.len(),
-            Self::Bf16(numbers, _) => numbers.len(),
+            Self::F32(numbers, ..) => layout.span() <= numbers.len(),
+            Self::Bf16(numbers, _) => layout.span() <= numbers.len(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Slivers(lines, _) => layout.rows.div_ceil(SIDE) * sliver(layout.columns) <= lines.len(),
         }
     }
 }
@@ -93,6 +104,8 @@ pub(super) struct Sink<'a> {
 enum Numbers {
     F32(*mut f32, Into),
     Bf16(*mut bf16),
+    #[cfg(target_arch = "x86_64")]
+    Slivers(*mut Line),
 }
 
 #[allow(unsafe_code)]
@@ -103,11 +116,13 @@ unsafe impl Sync for Sink<'_> {}
 impl<'a> Sink<'a> {
     pub(super) fn new(output: Output<'a>, epilogue: Epilogue<'a>) -> Self {
         let layout = output.layout();
-        assert!(layout.span() <= output.len(), "{layout:?} does not lie in {} numbers", output.len());
+        assert!(output.has_room(), "{layout:?} does not lie in the numbers behind it");
         assert!(epilogue.bias.is_none_or(|bias| bias.len() == layout.columns), "a bias of each column");
         let to = match output {
             Output::F32(numbers, _, into) => Numbers::F32(numbers.as_mut_ptr(), into),
             Output::Bf16(numbers, _) => Numbers::Bf16(numbers.as_mut_ptr()),
+            #[cfg(target_arch = "x86_64")]
+            Output::Slivers(lines, _) => Numbers::Slivers(lines.as_mut_ptr()),
         };
         Self { to, layout, epilogue }
     }
@@ -123,6 +138,8 @@ impl<'a> Sink<'a> {
         match self.to {
             Numbers::F32(start, _) => expect(start, &self.layout, part),
             Numbers::Bf16(start) => expect(start, &self.layout, part),
+            // They lie together.
+            Numbers::Slivers(_) => {}
         }
         match &self.epilogue.beside {
             Some(Factor::F32(matrix)) => expect(matrix.numbers.as_ptr(), &matrix.layout, part),
@@ -156,11 +173,18 @@ impl<'a> Sink<'a> {
         let first = row * self.layout.row_stride + column * self.layout.column_stride;
         let to = Layout { rows, columns, ..self.layout };
         // SAFETY: the part lies within the layout (asserted), the layout within the slice (`new`); no other task has
-        // any number of the part, and the slices below span the part only where its rows are contiguous.
+        // any number of the part, and the slices below span the part only where its rows are contiguous. A part of
+        // slivers is one step of one (asserted).
         unsafe {
             match self.to {
                 Numbers::F32(start, into) => write_f32(start.add(first), &to, into, sums, stride),
                 Numbers::Bf16(start) => write_bf16(start.add(first), &to, sums, stride),
+                #[cfg(target_arch = "x86_64")]
+                Numbers::Slivers(start) => {
+                    assert!(row % SIDE == 0 && column % SIDE == 0 && rows <= SIDE, "a step of a sliver");
+                    let at = row / SIDE * sliver(self.layout.columns) + column;
+                    write_step(std::slice::from_raw_parts_mut(start.add(at), SIDE), sums, (rows, columns, stride));
+                }
             }
         }
     }
@@ -239,6 +263,26 @@ vectorised! {
                 }
             }
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+vectorised! {
+    /// Rounds sums, so many rows and columns, rows `stride` apart, to the lines of one step; what is left of it is zero.
+    fn write_step(to: &mut [Line], sums: &[f32], size: (usize, usize, usize)) {
+        let (rows, columns, stride) = size;
+        for (to, from) in to.iter_mut().zip(sums.chunks(stride)).take(rows) {
+            let mut numbers = [0f32; PIECE];
+            match <&[f32; PIECE]>::try_from(&from[..columns]) {
+                // A length that the compiler knows: no call.
+                Ok(from) => numbers = *from,
+                Err(_) => numbers[..columns].copy_from_slice(&from[..columns]),
+            }
+            for (pair, two) in to.0.iter_mut().zip(numbers.as_chunks::<2>().0) {
+                *pair = u32::from(round::bits(two[0])) | u32::from(round::bits(two[1])) << 16;
+            }
+        }
+        to[rows..].fill(Line::ZERO);
     }
 }
 

@@ -10,6 +10,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::round::Number;
+use crate::ops::alloc::AnyBits;
 use crate::ops::gemm::operands::{Layout, Matrix, Threads};
 use crate::ops::gemm::turn::turn;
 
@@ -21,10 +22,16 @@ pub(super) const TILE: usize = 16;
 /// What a tile register holds in a row: 16 pairs of bf16, the earlier in the lower half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub [u32; 16]);
+pub(in crate::ops) struct Line(pub [u32; 16]);
 
 impl Line {
-    const ZERO: Self = Self([0; 16]);
+    pub(super) const ZERO: Self = Self([0; 16]);
+}
+
+#[allow(unsafe_code)]
+// SAFETY: every pattern of its bits is a line.
+unsafe impl AnyBits for Line {
+    const NAN: Self = Self([0x7fc0_7fc0; 16]);
 }
 
 /// Which operand it is packed as.

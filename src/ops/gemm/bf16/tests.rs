@@ -148,6 +148,22 @@ impl Case {
         self.run(kernel, Output::Bf16(&mut in_bf16, self.place), whole, how, Threads::One);
         let expected: Vec<bf16> = over.iter().map(|&x| bf16::from_f32(x)).collect();
         assert!(in_bf16 == expected, "{name}: rounded results, and what lies between");
+        self.check_packed(kernel, whole, &in_bf16);
+    }
+
+    /// What another product makes of a packed result is what it makes of the same numbers.
+    fn check_packed(&self, kernel: Kernel, epilogue: Epilogue, rounded: &[bf16]) {
+        let (rows, columns) = (self.place.rows, self.place.columns);
+        let factors = (self.a.factor(false), self.b.factor(true));
+        let packed = packed_product_by(kernel, factors, epilogue, Threads::All);
+        let after = Operand::new((columns, 37), true, 1, 0.2);
+        let multiply = |first: Factor| {
+            let mut y = vec![0f32; rows * 37];
+            let output = Output::F32(&mut y, Layout::plain(rows, 37), operands::Into::Over);
+            product_by(kernel, output, (first, after.factor(false)), Epilogue::default(), Threads::One);
+            y
+        };
+        assert!(multiply((&packed).into()) == multiply(self.place.of(rounded).into()), "{kernel:?}, {:?}", self.place);
     }
 }
 
