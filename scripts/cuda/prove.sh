@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # The GPU path, proven by one command on a machine with a GPU, in minutes; packed by another on a machine without one.
 #
-#   scripts/cuda/prove.sh build OUT.tar.zst          binary with cuda and cudnn, tiny models, configs, scripts
+#   scripts/cuda/prove.sh build OUT.tar.zst [--pairs FOLDER]
+#                                                    binary with cuda and cudnn, tiny models, configs, scripts, and real
+#                                                    pairs: a folder of one CSV manifest and its images
 #   scripts/cuda/prove.sh run PACKAGE [--minutes 9]  more options: those of prove.py run
 #   scripts/cuda/prove.sh report LINES               the tables of docs/scale-and-gpus.md from what run left
 #
@@ -12,11 +14,20 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$here/prove.sh" >&2; exit 2; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$here/prove.sh" >&2; exit 2; }
 
 build() {
-    local out top tools target binary stage
+    local out top tools target binary stage pairs=''
     out=$(realpath -m "${1:?prove.sh build OUT.tar.zst}")
+    if [ "${2:-}" = --pairs ]; then
+        pairs=$(realpath "${3:?--pairs FOLDER}")
+        [ "$(find "$pairs" -maxdepth 1 -name '*.csv' | wc -l)" = 1 ] || {
+            echo "$pairs: one CSV manifest is wanted, with its images beside it" >&2
+            exit 1
+        }
+    elif [ $# -gt 1 ]; then
+        usage
+    fi
     top=$(cd "$here/../.." && pwd)
     cd "$top"
     tools=${REPORTCLIP_CUDA_TOOLS:-${TMPDIR:-/tmp}/reportclip-cuda}
@@ -39,7 +50,12 @@ build() {
     # It goes through everything on a stand-in for the driver before it goes anywhere.
     "$here/stand_in.sh" "$stage/prove/bin/reportclip"
     cp -r tests/golden/encoders "$stage/prove/golden/"
-    cp configs/demo.toml "$stage/prove/configs/"
+    cp configs/{demo,chest-notes}.toml "$stage/prove/configs/"
+    if [ -n "$pairs" ]; then
+        mkdir "$stage/prove/data/pairs"
+        cp -rL "$pairs"/*.csv "$pairs"/images "$stage/prove/data/pairs/"
+        chmod -R u+w "$stage/prove/data/pairs"
+    fi
     cp "$here"/{prove.sh,prove.py,torch_gpu.py} "$stage/prove/"
     git rev-parse HEAD > "$stage/prove/revision" 2> /dev/null || echo unknown > "$stage/prove/revision"
     mkdir -p "$(dirname "$out")"

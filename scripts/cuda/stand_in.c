@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef void* Any;
 typedef unsigned long long Device;
@@ -30,9 +31,15 @@ int cuStreamDestroy_v2(Any stream) { return 0; }
 int cuStreamSynchronize(Any stream) { return 0; }
 int cuStreamWaitEvent(Any stream, Any event, unsigned flags) { return 0; }
 int cuStreamIsCapturing(Any stream, int* status) { return *status = 0, 0; }
-int cuEventCreate(Any* event, unsigned flags) { return *event = (Any)3, 0; }
-int cuEventDestroy_v2(Any event) { return 0; }
-int cuEventRecord(Any event, Any stream) { return 0; }
+// What was asked for is done at once: an event is reached when it is recorded.
+int cuEventCreate(Any* event, unsigned flags) { return *event = calloc(1, sizeof(struct timespec)), 0; }
+int cuEventDestroy_v2(Any event) { return free(event), 0; }
+int cuEventRecord(Any event, Any stream) { return clock_gettime(CLOCK_MONOTONIC, event), 0; }
+int cuEventElapsedTime(float* ms, Any from, Any to) {
+    struct timespec *a = from, *b = to;
+    return *ms = (b->tv_sec - a->tv_sec) * 1e3 + (b->tv_nsec - a->tv_nsec) * 1e-6, 0;
+}
+int cuEventElapsedTime_v2(float* ms, Any from, Any to) { return cuEventElapsedTime(ms, from, to); }
 int cuEventQuery(Any event) { return 0; }
 int cuEventSynchronize(Any event) { return 0; }
 
@@ -46,6 +53,8 @@ int cuMemAllocAsync(Device* at, size_t bytes, Any stream) {
 int cuMemAlloc_v2(Device* at, size_t bytes) { return cuMemAllocAsync(at, bytes, 0); }
 int cuMemFreeAsync(Device at, Any stream) { return free((Any)at), 0; }
 int cuMemFree_v2(Device at) { return free((Any)at), 0; }
+int cuMemHostAlloc(Any* at, size_t bytes, unsigned flags) { return *at = malloc(bytes), *at ? 0 : 2; }
+int cuMemFreeHost(Any at) { return free(at), 0; }
 int cuMemcpyHtoDAsync_v2(Device to, const void* from, size_t n, Any stream) { return memcpy((Any)to, from, n), 0; }
 int cuMemcpyDtoHAsync_v2(Any to, Device from, size_t n, Any stream) { return memcpy(to, (Any)from, n), 0; }
 int cuMemcpyDtoDAsync_v2(Device to, Device from, size_t n, Any stream) { return memmove((Any)to, (Any)from, n), 0; }

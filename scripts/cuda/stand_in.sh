@@ -24,7 +24,8 @@ others cublas libcublas.so.13
 others curand libcurand.so.10
 others cudnn libcudnn.so.9
 failed=0
-for what in "" "--models tests/golden/encoders"; do
+models="--models tests/golden/encoders"
+for what in --quick "" --tensor-cores "$models" "--tensor-cores $models"; do
     # shellcheck disable=SC2086
     LD_LIBRARY_PATH=$out "$program" bench parity --device cuda --json $what > "$out/found" 2> "$out/told" || true
     # A comparison that could be made has a difference, or none where what came out is no number.
@@ -44,4 +45,15 @@ print(f"{len(found)} went through" if ok else f"{len(wrong)} of {len(found)} fai
 sys.exit(not ok)
 END
 done
+# A step's time falls to operations by events, all of it.
+LD_LIBRARY_PATH=$out "$program" bench train-step --device cuda --precision bf16 --tensor-cores --batch-size 2 \
+    --tokens 8 --steps 2 --profile --json > "$out/step" 2> "$out/told" || { failed=1; tail -1 "$out/told"; }
+[ $failed = 1 ] || python3 - "$out/step" <<'END' || failed=1
+import json, sys
+figures = json.load(open(sys.argv[1]))
+spent = sum(part["forward_s"] + part["backward_s"] for part in figures["profile"])
+ok = 0.8 * figures["median_step_s"] <= spent <= 1.01 * figures["median_step_s"]
+print(f"profile: {spent:.3f} of {figures['median_step_s']:.3f} s")
+sys.exit(not ok)
+END
 exit $failed

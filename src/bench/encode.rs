@@ -38,6 +38,7 @@ pub fn encode(bench: &TrainStepBench, device: &Device) -> Result<EncodeFigures> 
         let started = Instant::now();
         let pixel_values = batch.images.to_tensor((batch.pairs, 3, size, size), device)?;
         model.image_embeds(&pixel_values)?;
+        device.synchronize()?;
         let between = Instant::now();
         model.text_embeds(&input_ids)?;
         device.synchronize()?;

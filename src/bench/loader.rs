@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use super::Spread;
@@ -65,20 +66,21 @@ pub fn loader(bench: &LoaderBench) -> Result<LoaderFigures> {
         let sampler = Arc::new(Sampler::new(0, &all, &[rows], sampling, step));
         let preprocess = Preprocess::clip(bench.image_size);
         let batches = sampler.steps_per_epoch();
+        let shape = (bench.batch_size, 3, bench.image_size, bench.image_size);
         for round in 0..=bench.rounds as u64 {
             let (rows, sampler, preprocess) = (Arc::clone(&all), Arc::clone(&sampler), preprocess.clone());
             let make = move |batch: u64| {
-                (batch < batches).then(|| -> Result<Vec<f32>> {
+                (batch < batches).then(|| -> Result<Tensor> {
                     let one = |row: usize| preprocess.prepare(&rows[row].image().read()?, None);
                     let prepared =
                         sampler.rows(round * batches + batch, 0..sampler.rows_per_step()).into_iter().map(one);
-                    Ok(Images::Prepared(prepared.collect::<Result<_>>()?).numbers())
+                    Ok(Images::Prepared(prepared.collect::<Result<_>>()?).to_tensor(shape, &Device::Cpu)?)
                 })
             };
             let started = Instant::now();
             let mut seen = 0;
             for pixels in Prefetch::start(0, bench.workers, 2 * bench.workers, make)? {
-                seen += pixels.context("reading a batch")?.len();
+                seen += pixels.context("reading a batch")?.elem_count();
             }
             ensure!(seen > 0, "a data worker ended unexpectedly");
             if round > 0 {

@@ -187,7 +187,7 @@ fn run(
         }
         let (output, _) = step.run(batches, optimizer, 1.0)?;
         step.device.synchronize()?;
-        spent.extend(profile::stop());
+        spent.extend(profile::stop()?);
         seconds.push(begun.elapsed().as_secs_f64());
         loss = f64::from(output.loss.to_scalar::<f32>()?);
         if i == 0 {

@@ -16,6 +16,7 @@ use crate::config::Precision;
 use crate::device;
 use crate::dist::{self, Collective};
 use crate::model::checkpoint;
+use crate::ops;
 use crate::session::{PrecisionRequest, Products};
 
 #[derive(Debug, clap::Subcommand)]
@@ -60,7 +61,7 @@ pub(super) struct TrainStepArgs {
     /// Keep only each block's input for the backward pass
     #[arg(long)]
     checkpoint_activations: bool,
-    /// Tell seconds by operation, forward and backward; on a GPU each operation is waited for, which makes steps slower
+    /// Tell seconds by operation, forward and backward; of a GPU by events in its stream
     #[arg(long)]
     profile: bool,
 }
@@ -103,6 +104,9 @@ pub(super) struct ModelArgs {
     device: String,
     #[command(flatten)]
     precision: BenchPrecision,
+    /// On a GPU with --precision bf16: attention and convolutions in bf16 as well, as train.tensor_cores has it
+    #[arg(long)]
+    tensor_cores: bool,
     /// One line of JSON
     #[arg(long)]
     json: bool,
@@ -233,9 +237,10 @@ fn choose_device(name: &str, threads: Option<usize>, local: (usize, usize)) -> R
 }
 
 impl BenchPrecision {
-    fn choose(&self, device: &Device) -> Products {
+    fn choose(&self, device: &Device, tensor_cores: bool) -> Products {
+        ops::use_tensor_cores(tensor_cores);
         let request = PrecisionRequest::from(if self.bf16 { Precision::Bf16 } else { self.asked.precision });
-        let request = PrecisionRequest { emulate: self.emulate_bf16, ..request };
+        let request = PrecisionRequest { emulate: self.emulate_bf16, tensor_cores, ..request };
         let products = Products::choose(request, device);
         products.tell_once(request);
         products
@@ -277,10 +282,10 @@ fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
 
 fn train_step(args: &TrainStepArgs, started: Instant, world: &Rc<dyn Collective>) -> Result<()> {
     if args.model.threads.is_none() {
-        device::share_cores(world.local().1, crate::ops::online_cores())?;
+        device::share_cores(world.local().1, ops::online_cores())?;
     }
     let device = choose_device(&args.model.device, args.model.threads, world.local())?;
-    let products = args.model.precision.choose(&device);
+    let products = args.model.precision.choose(&device, args.model.tensor_cores);
     let bench = TrainStepBench {
         accum_freq: args.accum_freq,
         steps: args.steps,
@@ -300,7 +305,7 @@ fn train_step(args: &TrainStepArgs, started: Instant, world: &Rc<dyn Collective>
 
 fn encode(EncodeArgs { model, steps }: &EncodeArgs) -> Result<()> {
     let device = choose_device(&model.device, model.threads, (0, 1))?;
-    let products = model.precision.choose(&device);
+    let products = model.precision.choose(&device, model.tensor_cores);
     let bench = TrainStepBench { steps: *steps, products: products.dtype, ..model_bench(model)? };
     let figures = bench::encode(&bench, &device)?;
     if model.json {
@@ -355,7 +360,7 @@ fn loader(args: &LoaderArgs) -> Result<()> {
 
 fn matmul(args: &MatmulArgs) -> Result<()> {
     let device = choose_device(&args.device, args.threads, (0, 1))?;
-    let products = args.precision.choose(&device);
+    let products = args.precision.choose(&device, false);
     let gflops = bench::matmul_gflops(&device, products.dtype)?;
     let kernels = if device.is_cpu() { bench::matmul_kernels(products.dtype)? } else { Vec::new() };
     if args.json {

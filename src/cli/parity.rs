@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use super::{output, usage};
 use crate::bench::parity::{self, Finding};
 use crate::device;
+use crate::ops;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -20,6 +21,9 @@ pub(super) struct ParityArgs {
     /// Copies and products alone: whether the device works at all
     #[arg(long, conflicts_with = "models")]
     quick: bool,
+    /// On a GPU, where products are in bf16: attention and convolutions as well, as train.tensor_cores has it
+    #[arg(long)]
+    tensor_cores: bool,
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto", value_parser = usage::device)]
     device: String,
@@ -31,6 +35,7 @@ pub(super) struct ParityArgs {
 pub(super) fn run(args: &ParityArgs) -> Result<()> {
     let (device, reason) = device::choose(&args.device, (0, 1))?;
     tracing::info!("device: {reason}");
+    ops::use_tensor_cores(args.tensor_cores);
     let (mut all, mut failed) = (0, 0);
     let mut tell = |finding: Finding| {
         all += 1;

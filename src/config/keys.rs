@@ -302,6 +302,22 @@ pub const KEYS: &[Key] = &[
     )
     .on_resume_with_other_figures(),
     key(
+        "train.tensor_cores",
+        Kind::Bool,
+        "false",
+        "On GPUs with precision = \"bf16\": also attention and convolutions in bf16, by tensor cores; until a GPU has \
+         shown that this is right, they are f32 unless it is asked for",
+    )
+    .on_resume_with_other_figures(),
+    key(
+        "train.overlap_copies",
+        Kind::Bool,
+        "false",
+        "On GPUs: copy the images of coming batches while the GPU works, from pinned memory; off until a GPU has shown \
+         that it is right",
+    )
+    .per_machine(),
+    key(
         "train.rank_timeout",
         Kind::Int(1, 86400),
         "60",

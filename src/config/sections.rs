@@ -108,6 +108,8 @@ pub struct TrainConfig {
     pub tensorboard: bool,
     pub precision: Precision,
     pub emulate_bf16: bool,
+    pub tensor_cores: bool,
+    pub overlap_copies: bool,
     /// Seconds.
     pub rank_timeout: u64,
     pub log_every: u64,

@@ -11,7 +11,7 @@ use super::augment::Augmented;
 use super::config::{AugmentConfig, LongReports};
 use super::{FeatureCache, Packed, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
 use crate::error::one_line;
-use crate::ops;
+use crate::ops::{self, Uploaded, Uploader};
 use crate::seed::{Purpose, stream};
 
 /// Everything that turns rows into numbers.
@@ -55,6 +55,8 @@ pub enum Images {
     Pixels(Vec<f32>),
     /// What the frozen layers make of them, as read from a [`super::FeatureCache`].
     Features(Vec<f32>),
+    /// [`Self::Prepared`] on a GPU, or on their way to it.
+    Uploaded(Uploaded),
 }
 
 /// Pairs as numbers. Rows that could not be read are missing and listed.
@@ -138,30 +140,43 @@ impl Dataset {
 }
 
 impl Images {
-    /// [`Self::numbers`] on `device`, in this shape. A GPU gets bytes and works the numbers out itself, the same.
+    /// What the model takes, (pairs, …), on `device`, in this shape. A GPU gets bytes and works the numbers out itself,
+    /// the same.
     ///
     /// # Errors
     /// Another count of numbers; whatever the device reports.
     pub fn to_tensor(&self, shape: impl Into<Shape>, device: &Device) -> candle_core::Result<Tensor> {
         match self {
+            Self::Uploaded(images) => images.pixels()?.reshape(shape),
             Self::Prepared(images) if device.is_cuda() && !images.is_empty() => {
                 let packed = Packed::new(images);
                 ops::pixels(&packed.bytes, &packed.tables, (images.len(), packed.channels), device)?.reshape(shape)
             }
-            _ => Tensor::from_vec(self.numbers(), shape.into(), device),
-        }
-    }
-
-    /// (pairs, …) numbers of what the model takes.
-    pub fn numbers(&self) -> Vec<f32> {
-        match self {
-            Self::Pixels(numbers) | Self::Features(numbers) => numbers.clone(),
+            Self::Pixels(numbers) | Self::Features(numbers) => Tensor::from_slice(numbers, shape.into(), device),
             Self::Prepared(images) => {
                 let each = images.first().map_or(0, Prepared::len);
                 let mut numbers = vec![0.0; images.len() * each];
                 numbers.par_chunks_mut(each.max(1)).zip(images).for_each(|(numbers, image)| image.write(numbers));
-                numbers
+                Tensor::from_vec(numbers, shape.into(), device)
             }
+        }
+    }
+}
+
+impl Batch {
+    /// With its images on their way to a GPU.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn upload(self, uploader: &Uploader) -> candle_core::Result<Self> {
+        match &self.images {
+            Images::Prepared(images) if !images.is_empty() => {
+                let packed = Packed::new(images);
+                let shape = (images.len(), packed.channels);
+                let images = Images::Uploaded(uploader.begin(&packed.bytes, &packed.tables, shape)?);
+                Ok(Self { images, ..self })
+            }
+            _ => Ok(self),
         }
     }
 }

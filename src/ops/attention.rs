@@ -109,8 +109,8 @@ impl Attention {
         let in_bf16 = in_bf16(&inputs);
         if ![q, k, v].iter().all(|x| cpu::has_kernels(x.tensor()) || in_bf16 && cpu::is_bf16(x.tensor())) {
             let bias = bias.clone();
-            let rounds = in_bf16 && q.tensor().device().is_cpu();
-            let twin = if rounds { reference::attention_in_bf16 } else { reference::attention };
+            let in_bf16 = in_bf16 && (q.tensor().device().is_cpu() || cuda::uses_tensor_cores());
+            let twin = if in_bf16 { reference::attention_in_bf16 } else { reference::attention };
             let y = composed(&inputs, move |t| {
                 let bias = bias.as_ref().map(|b| (t[3], &*b.index, b.mask.as_deref()));
                 twin(t[0], t[1], t[2], &this, bias)

@@ -8,13 +8,15 @@ use rayon::prelude::*;
 
 use super::alloc::overwritten;
 use super::cpu;
+use super::cuda;
 use super::gemm::{Epilogue, Into, Layout, Matrix, Output, Packed, Piece, Threads, product, product_bf16};
 use super::gradient::Gradient;
-use super::linear::addends;
+use super::linear::{addends, linear, linear_no_bias, linear_residual};
 use super::profile::{self, Part};
 use super::reference;
+use super::scale::add;
 use super::simd::vectorised;
-use super::spec::{Geometry, Maps};
+use super::spec::{Activation, Geometry, Maps};
 use super::sum::column_sum;
 use super::tape::{Value, composed, in_bf16};
 
@@ -70,14 +72,17 @@ impl Conv2d<'_> {
         let inputs: Vec<&Value> =
             [Some(x), Some(self.weight), self.bias, self.residual].into_iter().flatten().collect();
         let relu = self.relu;
+        if x.tensor().device().is_cuda() && shape.is_pointwise() {
+            return Ok((self.pointwise(x, &shape)?, shape.to));
+        }
         let bf16 = in_bf16(&inputs);
         if !cpu::has_kernels(x.tensor()) {
             let biased = self.bias.is_some();
-            let rounds = bf16 && x.tensor().device().is_cpu();
+            let bf16 = bf16 && (x.tensor().device().is_cpu() || cuda::uses_tensor_cores());
             let twin = move |t: &[&Tensor]| {
                 let rest = &t[2..];
                 let residual = if biased { rest.get(1) } else { rest.first() };
-                let y = reference::conv2d(t[0], t[1], rounds, &shape)?;
+                let y = reference::conv2d(t[0], t[1], bf16, &shape)?;
                 let y = if biased { y.broadcast_add(rest[0])? } else { y };
                 let y = residual.map_or(Ok(y.clone()), |r| y + *r)?;
                 if relu { y.relu() } else { Ok(y) }
@@ -102,6 +107,18 @@ impl Conv2d<'_> {
             residual.map_or(Ok(()), |residual| residual.add_grad(grad))
         });
         Ok((output, shape.to))
+    }
+
+    /// A linear layer over pixels, as there are no better convolutions on GPUs.
+    fn pointwise(&self, x: &Value, shape: &Geometry) -> Result<Value> {
+        let weight = self.weight.reshape((shape.outer, shape.inner))?;
+        let y = match (self.bias, self.residual) {
+            (Some(bias), Some(residual)) => linear_residual(x, &weight, bias, residual),
+            (Some(bias), None) => linear(x, &weight, bias),
+            (None, Some(residual)) => add(&linear_no_bias(x, &weight)?, residual),
+            (None, None) => linear_no_bias(x, &weight),
+        }?;
+        if self.relu { Activation::Relu.apply(&y) } else { Ok(y) }
     }
 
     fn geometry(&self, x: &Tensor, maps: Maps) -> Result<Geometry> {

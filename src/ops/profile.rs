@@ -3,9 +3,10 @@
 //! to all that passed.
 
 use std::cell::RefCell;
-use std::time::Instant;
 
-use candle_core::Device;
+use candle_core::{Device, Error, Result};
+
+use super::moment::Moment;
 
 /// Whose time it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,9 @@ type Now = (Part, bool);
 struct Clock {
     device: Device,
     now: Now,
-    since: Instant,
-    spent: Spent,
+    /// Whose time begins at each, in order.
+    turns: Vec<(Now, Moment)>,
+    failed: Option<Error>,
 }
 
 thread_local! {
@@ -62,30 +64,41 @@ thread_local! {
 impl Clock {
     /// Ends the time of what runs now and begins that of `next`. Returns what ran.
     fn turn(&mut self, next: Now) -> Now {
-        // A GPU works behind the program's back: without waiting, its time would fall to whoever waits next. A failure
-        // comes up again where the step itself waits.
-        let _ = self.device.synchronize();
-        let now = Instant::now();
-        let (part, backward) = self.now;
-        self.spent[part as usize][usize::from(backward)] += now.duration_since(self.since).as_secs_f64();
-        self.since = now;
+        match Moment::now(&self.device) {
+            Ok(moment) => self.turns.push((next, moment)),
+            Err(e) => self.failed = Some(e),
+        }
         std::mem::replace(&mut self.now, next)
+    }
+
+    fn spent(self) -> Result<Spent> {
+        if let Some(e) = self.failed {
+            return Err(e);
+        }
+        let mut spent = Spent::default();
+        for ((now, moment), (_, next)) in self.turns.iter().zip(self.turns.iter().skip(1)) {
+            spent[now.0 as usize][usize::from(now.1)] += moment.seconds_until(next)?;
+        }
+        Ok(spent)
     }
 }
 
-/// Starts this thread's clock from 0. On a GPU it waits at the start and end of each operation for all that was asked
-/// of the device.
+/// Starts this thread's clock from 0. A GPU's time is its own: what it works on between what was asked of it at the
+/// start and at the end of each operation, waiting for the program included.
 pub fn start(device: &Device) {
-    let clock =
-        Clock { device: device.clone(), now: (Part::Other, false), since: Instant::now(), spent: Spent::default() };
+    let mut clock = Clock { device: device.clone(), now: (Part::Other, false), turns: Vec::new(), failed: None };
+    clock.turn(clock.now);
     CLOCK.set(Some(clock));
 }
 
-/// Stops this thread's clock: what has been spent since the start; `None` where it was not started.
-pub fn stop() -> Option<Spent> {
-    let mut clock = CLOCK.take()?;
+/// Stops this thread's clock: what has been spent since the start; `None` where it was not started. Waits for a GPU.
+///
+/// # Errors
+/// Whatever the device reports, also since the start.
+pub fn stop() -> Result<Option<Spent>> {
+    let Some(mut clock) = CLOCK.take() else { return Ok(None) };
     clock.turn((Part::Other, false));
-    Some(clock.spent)
+    clock.spent().map(Some)
 }
 
 /// Counts the time until the guard is dropped for `part`: as backward within a backward pass, else as forward.
@@ -126,7 +139,7 @@ fn turn_back(before: Now) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -138,7 +151,7 @@ mod tests {
     #[test]
     fn nested_parts_count_for_themselves() {
         let pause = |ms| std::thread::sleep(Duration::from_millis(ms));
-        assert!(stop().is_none() && enter(Part::Linear).0.is_none(), "off until started");
+        assert!(stop().unwrap().is_none() && enter(Part::Linear).0.is_none(), "off until started");
         start(&Device::Cpu);
         let begun = Instant::now();
         {
@@ -153,13 +166,13 @@ mod tests {
             let _within = enter(Part::LayerNorm);
             pause(10);
         }
-        let spent = stop().unwrap();
+        let spent = stop().unwrap().unwrap();
         let all = begun.elapsed().as_secs_f64();
         let of = |part: Part| spent[part as usize];
         assert!(of(Part::Activation)[0] >= 0.02 && of(Part::Linear)[0] >= 0.005, "{spent:?}");
         assert!(of(Part::LayerNorm)[1] >= 0.01 && of(Part::Linear)[0] < all - 0.03, "{spent:?}");
         let sum: f64 = spent.iter().flatten().sum();
         assert!((0.95 * all..=1.05 * all).contains(&sum), "{sum} of {all}");
-        assert!(stop().is_none());
+        assert!(stop().unwrap().is_none());
     }
 }

@@ -54,7 +54,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, shape: &Attention, bias: Op
     attention_of(q, k, v, (shape, false), bias)
 }
 
-/// [`attention`] with products in bf16, on the CPU.
+/// [`attention`] with products in bf16: on the CPU by rounding.
 pub(super) fn attention_in_bf16(
     q: &Tensor,
     k: &Tensor,
@@ -62,46 +62,65 @@ pub(super) fn attention_in_bf16(
     shape: &Attention,
     bias: Option<TableBias>,
 ) -> Result<Tensor> {
+    if !q.device().is_cpu() {
+        return attention_of(q, k, v, (shape, true), bias);
+    }
     let out = attention_of(&operand(q)?, &operand(k)?, &operand(v)?, (shape, true), bias)?;
     with_rounded_gradient(&out)
 }
 
-/// With `rounds` of rounded queries, keys and values.
+/// Scores that are worked out at once: 256 MiB of f32.
+const SCORES: usize = 1 << 26;
+
+/// With `bf16` products in that type; on the CPU of queries, keys and values that were rounded.
 fn attention_of(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    (shape, rounds): (&Attention, bool),
+    (shape, bf16): (&Attention, bool),
     bias: Option<TableBias>,
 ) -> Result<Tensor> {
-    let spans = shape.queries.spans().zip(shape.keys.spans());
-    let items = spans.enumerate().map(|(i, ((q_at, queries), (k_at, keys)))| {
-        let (q, k, v) = (q.narrow(0, q_at, queries)?, k.narrow(0, k_at, keys)?, v.narrow(0, k_at, keys)?);
+    let spans: Vec<_> = shape.queries.spans().zip(shape.keys.spans()).collect();
+    let (mut outputs, mut first) = (Vec::new(), 0);
+    while let Some(&((q_at, queries), (k_at, keys))) = spans.get(first) {
+        let scores = queries * keys;
+        // Neighbours of equal lengths together; with masks as far as these go before they begin again.
+        let masks = bias.and_then(|(_, _, mask)| mask).map(|mask| mask.len() / scores);
+        let most = masks.map_or((SCORES / (shape.heads * scores).max(1)).max(1), |masks| masks - first % masks);
+        let alike = |(q, k): &&((usize, usize), (usize, usize))| q.1 == queries && k.1 == keys;
+        let items = spans[first..].iter().take(most).take_while(alike).count();
         let added = bias.map(|(table, index, mask)| {
-            let added = select_rows(table, index)?.t()?.reshape((shape.heads, queries, keys))?;
+            let added = select_rows(table, index)?.t()?.reshape((1, shape.heads, queries, keys))?;
             let Some(mask) = mask else { return Ok(added) };
-            let n = queries * keys;
-            let mask = &mask[i % (mask.len() / n) * n..][..n];
-            let mask = Tensor::from_slice(mask, (queries, keys), q.device())?.to_dtype(q.dtype())?;
+            let mask = &mask[first % (mask.len() / scores) * scores..][..items * scores];
+            let mask = Tensor::from_slice(mask, (items, 1, queries, keys), q.device())?.to_dtype(q.dtype())?;
             added.broadcast_add(&mask)
         });
-        attention_of_item([&q, &k, &v], (shape, rounds), added.transpose()?.as_ref())
-    });
-    Tensor::cat(&items.collect::<Result<Vec<_>>>()?, 0)
+        let of_keys = |x: &Tensor| x.narrow(0, k_at, items * keys);
+        let of_items = [&q.narrow(0, q_at, items * queries)?, &of_keys(k)?, &of_keys(v)?];
+        outputs.push(attention_of_items(of_items, items, (shape, bf16), added.transpose()?.as_ref())?);
+        first += items;
+    }
+    Tensor::cat(&outputs, 0)
 }
 
-fn attention_of_item(
+/// Of items of equal lengths. `added`: what broadcasts to (items, heads, queries, keys).
+fn attention_of_items(
     [q, k, v]: [&Tensor; 3],
-    (shape, rounds): (&Attention, bool),
+    items: usize,
+    (shape, bf16): (&Attention, bool),
     added: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let ((queries, width), keys, heads) = (q.dims2()?, k.dim(0)?, shape.heads);
-    let head_width = width / heads;
-    // (tokens, width) → (heads, tokens, head_width)
-    let split = |x: &Tensor| x.reshape(((), heads, head_width))?.transpose(0, 1)?.contiguous();
-    let scores = (split(q)?.matmul(&split(k)?.t()?)? * (head_width as f64).powf(-0.5))?;
+    let ((rows, width), heads) = (q.dims2()?, shape.heads);
+    let (queries, keys, head_width) = (rows / items, k.dim(0)? / items, width / heads);
+    // (items · tokens, width) → (items, heads, tokens, head_width)
+    let split = |x: &Tensor| x.reshape((items, (), heads, head_width))?.transpose(1, 2)?.contiguous();
+    let rounds = bf16 && q.device().is_cpu();
+    let factor = |x: Tensor| if bf16 && !rounds { x.to_dtype(DType::BF16) } else { Ok(x) };
+    let scores = factor(split(q)?)?.matmul(&factor(split(k)?)?.t()?)?.to_dtype(q.dtype())?;
+    let scores = (scores * (head_width as f64).powf(-0.5))?;
     let scores = if rounds { with_rounded_gradient(&scores)? } else { scores };
-    let scores = added.map_or(Ok(scores.clone()), |added| scores + added)?;
+    let scores = added.map_or(Ok(scores.clone()), |added| scores.broadcast_add(added))?;
     let scores = if shape.causal { scores.broadcast_add(&causal_mask(queries, keys, &scores)?)? } else { scores };
     let scores = match shape.window {
         Some(window) => scores.broadcast_add(&window_mask(queries, keys, window, &scores)?)?,
@@ -109,7 +128,7 @@ fn attention_of_item(
     };
     let p = softmax(&scores)?;
     let p = if rounds { operand(&p)? } else { p };
-    p.matmul(&split(v)?)?.transpose(0, 1)?.reshape((queries, width))
+    factor(p)?.matmul(&factor(split(v)?)?)?.to_dtype(q.dtype())?.transpose(1, 2)?.reshape((rows, width))
 }
 
 /// (queries, keys): 0 where a query may look, −∞ behind it; the last query stands at the last key. Device and type of
@@ -160,12 +179,16 @@ fn rows(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 2, 3, 1))?.contiguous()?.reshape(((), channels))
 }
 
-/// A convolution over rows, by candle's; with `rounds` a product in bf16.
-pub(super) fn conv2d(x: &Tensor, weight: &Tensor, rounds: bool, shape: &Geometry) -> Result<Tensor> {
+/// A convolution over rows, by candle's; with `bf16` a product in that type: on the CPU by rounding.
+pub(super) fn conv2d(x: &Tensor, weight: &Tensor, bf16: bool, shape: &Geometry) -> Result<Tensor> {
     let conv = |x: &Tensor, weight: &Tensor| {
         rows(&planes(x, shape.from)?.conv2d(weight, shape.padding, shape.stride, 1, 1)?)
     };
-    if rounds { with_rounded_gradient(&conv(&operand(x)?, &operand(weight)?)?) } else { conv(x, weight) }
+    match bf16 {
+        false => conv(x, weight),
+        true if x.device().is_cpu() => with_rounded_gradient(&conv(&operand(x)?, &operand(weight)?)?),
+        true => conv(&x.to_dtype(DType::BF16)?, &weight.to_dtype(DType::BF16)?)?.to_dtype(x.dtype()),
+    }
 }
 
 /// `x` rounded to bf16, as a product in that type reads it; the gradient passes as it is.

@@ -15,20 +15,27 @@ pub struct PrecisionRequest {
     pub precision: Precision,
     /// Where the processor has no products in bf16: round as they do and multiply in f32, rather than leave it.
     pub emulate: bool,
+    /// On a GPU: attention and convolutions too, by tensor cores, as [`crate::ops::use_tensor_cores`] was told.
+    pub tensor_cores: bool,
     /// How bf16 is asked for, for messages.
     pub name: &'static str,
 }
 
 impl From<&TrainConfig> for PrecisionRequest {
     fn from(train: &TrainConfig) -> Self {
-        Self { precision: train.precision, emulate: train.emulate_bf16, name: "train.precision = \"bf16\"" }
+        Self {
+            precision: train.precision,
+            emulate: train.emulate_bf16,
+            tensor_cores: train.tensor_cores,
+            name: "train.precision = \"bf16\"",
+        }
     }
 }
 
 impl From<Precision> for PrecisionRequest {
     /// Of a command's `--precision`.
     fn from(precision: Precision) -> Self {
-        Self { precision, emulate: false, name: "--precision bf16" }
+        Self { precision, emulate: false, tensor_cores: false, name: "--precision bf16" }
     }
 }
 
@@ -103,7 +110,8 @@ fn on_cpu(request: PrecisionRequest, has_kernel: bool, why: &str) -> Products {
 fn on_gpu(request: PrecisionRequest) -> Products {
     let (dtype, reason) = match request.precision {
         Precision::F32 => (DType::F32, "products in f32"),
-        Precision::Bf16 => (DType::BF16, "products in bf16, on the GPU"),
+        Precision::Bf16 if request.tensor_cores => (DType::BF16, "products in bf16, on the GPU"),
+        Precision::Bf16 => (DType::BF16, "products in bf16, on the GPU, but attention and convolutions in f32"),
     };
     Products { dtype, emulated: false, reason: reason.into() }
 }
@@ -138,5 +146,7 @@ mod tests {
         assert!(short(bf16, false) && !short(bf16, true) && !short(f32, false));
         assert!(!short(asked(Precision::Bf16, true), false), "emulated");
         assert_eq!((on_gpu(bf16).dtype, on_gpu(f32).dtype), (DType::BF16, DType::F32));
+        assert!(on_gpu(bf16).reason.ends_with("but attention and convolutions in f32"));
+        assert_eq!(on_gpu(PrecisionRequest { tensor_cores: true, ..bf16 }).reason, "products in bf16, on the GPU");
     }
 }

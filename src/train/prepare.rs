@@ -23,6 +23,7 @@ use crate::metrics::Metric;
 use crate::model::freeze::FreezeDepth;
 use crate::model::lora;
 use crate::model::{ClipConfig, Params};
+use crate::ops;
 use crate::session::{Frozen, ModelFolder, Products, open_model};
 use crate::track::Note;
 
@@ -73,6 +74,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     };
     notes.push(Note::choice(format!("device: {reason}")));
     let device_reason = reason;
+    ops::use_tensor_cores(config.train.tensor_cores);
     let products = Products::choose((&config.train).into(), &device);
     let eps = config.loss.label_smoothing.from.max(config.loss.label_smoothing.to);
     if eps > 0.2 {

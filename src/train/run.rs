@@ -20,6 +20,7 @@ use crate::eval::Validation;
 use crate::loss::LossOutput;
 use crate::metrics::Metric;
 use crate::model::Noise;
+use crate::ops::Uploader;
 use crate::track::{Event, RunFolder};
 
 /// How it ended.
@@ -124,10 +125,17 @@ impl Trainer<'_> {
         let (end, per_step) = (self.plan.total_steps, self.plan.chunks.len() as u64);
         let (dataset, sampler) = (Arc::clone(&self.train), Arc::clone(&self.plan.sampler));
         let (data, chunks) = (&self.config.data, self.plan.chunks.clone());
+        let uploader = if self.config.train.overlap_copies { Uploader::new(&self.device)? } else { None };
         let make = move |index| {
             let (step, places) = (index / per_step, chunks[(index % per_step) as usize].clone());
             let sample = step * sampler.rows_per_step() as u64 + places.start as u64;
-            (step < end).then(|| dataset.batch(&sampler.rows(step, places), sample))
+            (step < end).then(|| {
+                let batch = dataset.batch(&sampler.rows(step, places), sample)?;
+                Ok(match &uploader {
+                    Some(uploader) => batch.upload(uploader)?,
+                    None => batch,
+                })
+            })
         };
         Ok(Prefetch::start(self.step_number() * per_step, data.workers, data.prefetch, make)?)
     }

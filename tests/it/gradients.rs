@@ -86,7 +86,7 @@ fn every_trainable_weight_moves_and_every_frozen_one_stays() {
 fn what_is_frozen_is_no_part_of_the_graph() {
     let case = "quick_gelu_legacy_eos";
     let b = batch(case, 0, 4);
-    let pixels = Tensor::from_vec(b.images.numbers(), (4, 3, 32, 32), &Device::Cpu).unwrap();
+    let pixels = b.images.to_tensor((4, 3, 32, 32), &Device::Cpu).unwrap();
     let ids = Tensor::from_vec(b.input_ids, (4, b.tokens), &Device::Cpu).unwrap();
     let tracked = |config: FreezeConfig| {
         let mut loaded = load_golden(&format!("clip/{case}"));
@@ -285,7 +285,7 @@ fn a_step_on_kept_features_is_the_step_on_pixels() {
             let vision = &loaded.config.vision;
             let pixels = batch(case, 0, 4);
             let shape = (4, 3, vision.image_size(), vision.image_size());
-            let values = Tensor::from_vec(pixels.images.numbers(), shape, &Device::Cpu).unwrap();
+            let values = pixels.images.to_tensor(shape, &Device::Cpu).unwrap();
             let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params)).unwrap();
             let features = model.frozen_image_features(&values, frozen).unwrap();
             let features: Vec<f32> = features.flatten_all().unwrap().to_vec1().unwrap();

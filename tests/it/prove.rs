@@ -20,14 +20,19 @@ if a[:2] == ["bench", "parity"] and "--models" in a:
     print(f"child {child.pid}", file=sys.stderr, flush=True)
     time.sleep(600)
 elif a[:2] == ["bench", "parity"]:
-    for what, ok in (("linear", True), ("conv2d", False)):
-        found = {"what": what, "precision": "f32", "allowed": 3e-5, "note": "value", "ok": ok}
-        print(json.dumps(found | {"difference": 1e-6 if ok else None}))
+    for what, precision, ok in (("linear", "f32", True), ("conv2d", "f32", False), ("attention", "bf16", True)):
+        found = {"what": what, "precision": precision, "allowed": 3e-5, "note": "value", "ok": ok}
+        if precision == "f32" or "--tensor-cores" in a:
+            print(json.dumps(found | {"difference": 1e-6 if ok else None}))
     print("error: 1 of 2 comparisons failed", file=sys.stderr)
     sys.exit(1)
 elif a[0] == "train":
     print("error: no such thing", file=sys.stderr)
     sys.exit(2)
+elif a[:2] == ["bench", "train-step"]:
+    faster = "--tensor-cores" in a
+    part = {"part": "attention", "forward_s": 0.001 if faster else 0.002, "backward_s": 0.003}
+    print(json.dumps({"samples_per_s": 9.0 if faster else 3.0, "profile": [part]}))
 elif a[:2] == ["bench", "encode"]:
     spread = {"min": 1.0, "median": 2.0, "max": 3.0}
     print(json.dumps({"images_per_s": spread, "texts_per_s": spread}))
@@ -92,6 +97,27 @@ fn a_part_that_fails_or_hangs_costs_itself_alone() {
     assert!(report.contains("| every operation | 1 | 1 | 0 |"), "{report}");
     assert!(report.contains("Wrong: conv2d, f32: value"), "{report}");
     assert!(report.contains("| clip-vit-base-patch32, batch 2 | reportclip | 2.0 | 2.0 |"), "{report}");
+}
+
+#[test]
+fn on_a_gpu_each_switch_is_tried_both_ways() {
+    let Some(folder) = package() else { return };
+    let here = folder.path().to_str().unwrap();
+    let options = ["run", here, "--device", "cuda", "--minutes", "1", "--parts", "2,6,8", "--python", "/bin/false"];
+    let output = prove(&options, folder.path());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<&str> = told.lines().filter(|line| line.starts_with("[2]")).collect();
+    let expected = ["linear, f32:", "conv2d, f32:", "attention, bf16, tensor cores:", "every operation:"];
+    assert_eq!(lines.len(), expected.len(), "{told}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.contains(expected), "{told}");
+    }
+    assert!(told.contains("[6] ok      clip-vit-base-patch32, batch 256: reportclip: 3.0 a second"), "{told}");
+    assert!(told.contains("batch 256: reportclip, tensor cores: 9.0 a second"), "{told}");
+    assert!(told.contains("batch 64: reportclip, tensor cores: attention 1.0 + 3.0 ms"), "{told}");
+    let report = prove(&["report", "prove.jsonl"], folder.path());
+    let report = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(report.contains("| reportclip, tensor cores: vit-base-patch16+bert-base, batch 64 | forward"), "{report}");
 }
 
 #[test]

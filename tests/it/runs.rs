@@ -689,6 +689,18 @@ fn unknown_models_say_what_to_do() {
 }
 
 #[test]
+fn switches_for_gpus_change_nothing_on_a_cpu() {
+    let place = Place::new();
+    place.train_ok("plain", &[]);
+    place.train_ok("switched", &["--set", "train.overlap_copies=true", "--set", "train.tensor_cores=true"]);
+    place.assert_same_run("plain", "switched");
+    // Copies belong to the machine: a run that began without them goes on with them.
+    place.train_ok("later", &["--set", "train.stop_after=5"]);
+    place.train_ok("later", &["--resume", "latest", "--set", "train.overlap_copies=true"]);
+    place.assert_same_run("plain", "later");
+}
+
+#[test]
 fn features_of_frozen_images_are_kept_and_change_nothing() {
     let place = Place::new();
     let still = ["augment.rotation=0", "augment.brightness=0", "freeze.image=\"all\"", "train.max_steps=12"];

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
-use crate::ops::{Value, linear_no_bias};
+use crate::ops::{Uploader, Value, linear_no_bias};
 
 pub use models::models;
 pub use operations::operations;
@@ -54,6 +54,9 @@ pub fn quick(device: &Device, on_finding: &mut OnFinding) -> Result<()> {
         Ok(worst)
     };
     on_finding(finding("copy of 16 MiB".into(), "f32", 0.0, there_and_back()))?;
+    if let Some(uploader) = Uploader::new(device)? {
+        on_finding(finding("images from pinned memory".into(), "f32", 0.0, uploaded(&uploader)))?;
+    }
     for (precision, products, allowed) in [("f32", DType::F32, 1e-5), ("bf16", DType::BF16, 1e-2)] {
         let product = || {
             let (a, b) = (sequence((129, 257))?, sequence((65, 257))?);
@@ -68,6 +71,26 @@ pub fn quick(device: &Device, on_finding: &mut OnFinding) -> Result<()> {
         on_finding(finding("product 129 × 257 × 65".into(), precision, allowed, product()))?;
     }
     Ok(())
+}
+
+/// Images on a stream of their own, more batches of them than there are buffers, used after the last has been begun.
+fn uploaded(uploader: &Uploader) -> Result<Worst> {
+    let (images, each) = (2, 224 * 224);
+    let tables: Vec<f32> = (0..images * 3 * 256).map(|i| (i as f32 * 0.3).cos()).collect();
+    let bytes = |number: usize| (0..images * each * 3).map(|i| (i * 31 + number * 7) as u8).collect::<Vec<u8>>();
+    let batches: Vec<Vec<u8>> = (0..8).map(bytes).collect();
+    let begun = batches.iter().map(|bytes| uploader.begin(bytes, &tables, (images, 3))).collect::<Vec<_>>();
+    let mut worst = Worst::new();
+    for (bytes, begun) in batches.iter().zip(begun) {
+        let number = |i: usize| {
+            let (image, colour, pixel) = (i / each / 3, i / each % 3, i % each);
+            tables[(image * 3 + colour) * 256 + usize::from(bytes[(image * each + pixel) * 3 + colour])]
+        };
+        let expected = (0..images * 3 * each).map(number).collect();
+        let expected = Tensor::from_vec(expected, (images, 3, each), &Device::Cpu)?;
+        worst.see("images", difference(&begun?.pixels()?, &expected, 0.0)?);
+    }
+    Ok(worst)
 }
 
 /// The worst of the comparisons of one operation or model.

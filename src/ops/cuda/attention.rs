@@ -4,23 +4,43 @@ use candle_core::{Result, Tensor};
 
 use super::fresh;
 use super::launch::{Arg, launch, over};
+use super::tensor_cores::uses_tensor_cores;
 use crate::ops::segments::Segments;
 use crate::ops::spec::Attention;
-use crate::ops::tape::Value;
+use crate::ops::tape::{Value, in_bf16};
 
-/// Queries or keys of a block, and the widest head, as kernels.cu has them.
-const TILE: usize = 32;
+/// The widest head, as kernels.cu has it.
 const HEAD: usize = 64;
+
+/// The kernels for one type of products, with the queries or keys of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    tile: usize,
+    forward: &'static str,
+    of_queries: &'static str,
+    of_keys: &'static str,
+}
+
+pub(super) const IN_F32: Kernels =
+    Kernels { tile: 32, forward: "attention", of_queries: "attention_dq", of_keys: "attention_dkv" };
+
+pub(super) const IN_BF16: Kernels =
+    Kernels { tile: 64, forward: "attention_bf16", of_queries: "attention_dq_bf16", of_keys: "attention_dkv_bf16" };
 
 /// Whether the kernels take heads of this width.
 pub(in crate::ops) fn fits(shape: &Attention, width: usize) -> bool {
-    shape.window.is_none() && width / shape.heads <= HEAD
+    width / shape.heads <= HEAD
 }
 
 /// [`Attention::apply`].
 pub(in crate::ops) fn attention(shape: &Attention, q: &Value, k: &Value, v: &Value) -> Result<Value> {
+    let kernels = if in_bf16(&[q, k, v]) && uses_tensor_cores() { IN_BF16 } else { IN_F32 };
+    attention_by(kernels, shape, [q, k, v])
+}
+
+pub(super) fn attention_by(kernels: Kernels, shape: &Attention, [q, k, v]: [&Value; 3]) -> Result<Value> {
     let inputs = [q, k, v];
-    let call = Call::new(shape, q.tensor(), k.tensor(), v.tensor())?;
+    let call = Call { kernels, ..Call::new(shape, q.tensor(), k.tensor(), v.tensor())? };
     let (out, log_sums) = call.forward()?;
     let (y, (q, k, v)) = (out.clone(), (q.clone(), k.clone(), v.clone()));
     Ok(Value::record(y, &inputs, move |grad| {
@@ -30,6 +50,7 @@ pub(in crate::ops) fn attention(shape: &Attention, q: &Value, k: &Value, v: &Val
 }
 
 struct Call {
+    kernels: Kernels,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -39,6 +60,8 @@ struct Call {
     heads: usize,
     head_width: usize,
     causal: bool,
+    /// Without one, further than any key stands.
+    window: usize,
     items: usize,
     /// Of any item.
     most: (usize, usize),
@@ -52,6 +75,7 @@ impl Call {
         };
         let most = |segments: &Segments| segments.spans().map(|(_, length)| length).max().unwrap_or(0);
         Ok(Self {
+            kernels: IN_F32,
             q: q.contiguous()?,
             k: k.contiguous()?,
             v: v.contiguous()?,
@@ -60,6 +84,7 @@ impl Call {
             heads: shape.heads,
             head_width: q.dim(1)? / shape.heads,
             causal: shape.causal,
+            window: shape.window.unwrap_or(i32::MAX as usize),
             items: shape.queries.items(),
             most: (most(&shape.queries), most(&shape.keys)),
         })
@@ -69,8 +94,8 @@ impl Call {
     fn launch(&self, kernel: &'static str, rows: usize, tensors: &[&Tensor]) -> Result<()> {
         let tensors = tensors.iter().copied().chain([&self.q_starts, &self.k_starts]).map(Arg::Tensor);
         let scale = (self.head_width as f64).powf(-0.5);
-        let tiles = rows.div_ceil(TILE);
-        let rest = [tiles, self.heads, self.head_width, usize::from(self.causal)].map(Arg::Int);
+        let tiles = rows.div_ceil(self.kernels.tile);
+        let rest = [tiles, self.heads, self.head_width, usize::from(self.causal), self.window].map(Arg::Int);
         let args: Vec<Arg> = tensors.chain(rest).chain([Arg::Float(scale)]).collect();
         launch(kernel, (self.items * tiles, self.heads, 1), &args)
     }
@@ -79,7 +104,7 @@ impl Call {
     fn forward(&self) -> Result<(Tensor, Tensor)> {
         let out = fresh(&self.q, self.q.shape())?;
         let log_sums = fresh(&self.q, (self.q.dim(0)?, self.heads))?;
-        self.launch("attention", self.most.0, &[&self.q, &self.k, &self.v, &out, &log_sums])?;
+        self.launch(self.kernels.forward, self.most.0, &[&self.q, &self.k, &self.v, &out, &log_sums])?;
         Ok((out, log_sums))
     }
 
@@ -91,8 +116,8 @@ impl Call {
         let (dq, dk, dv) =
             (fresh(&self.q, self.q.shape())?, fresh(&self.k, self.k.shape())?, fresh(&self.v, self.v.shape())?);
         let inputs = [&self.q, &self.k, &self.v, grad, log_sums, &delta];
-        self.launch("attention_dq", self.most.0, &[&inputs[..], &[&dq]].concat())?;
-        self.launch("attention_dkv", self.most.1, &[&inputs[..], &[&dk, &dv]].concat())?;
+        self.launch(self.kernels.of_queries, self.most.0, &[&inputs[..], &[&dq]].concat())?;
+        self.launch(self.kernels.of_keys, self.most.1, &[&inputs[..], &[&dk, &dv]].concat())?;
         Ok([dq, dk, dv])
     }
 }

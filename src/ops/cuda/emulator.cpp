@@ -5,6 +5,7 @@
 // int, 2 float, 3 count) and its value; a buffer is a count of 4-byte words and the words. It is written back with what
 // the kernel left in the buffers.
 
+#include <algorithm>
 #include <barrier>
 #include <cmath>
 #include <cstdint>
@@ -35,6 +36,48 @@ static float __int_as_float(uint32_t bits) {
     return value;
 }
 static int min(int a, int b) { return a < b ? a : b; }
+
+// What warps do together: every thread of the block must come by, or the barrier is never passed.
+static const int MOST_THREADS = 128;
+
+static float __shfl_xor_sync(uint32_t, float value, int lane) {
+    static float values[MOST_THREADS];
+    values[threadIdx.x] = value;
+    __syncthreads();
+    value = values[threadIdx.x ^ lane];
+    __syncthreads();
+    return value;
+}
+
+// To nearest, ties to even.
+static uint32_t rounded(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+static uint32_t packed(float low, float high) { return rounded(low) | rounded(high) << 16; }
+
+// "mma.m16n8k16" in bf16, from the tables of the PTX ISA: which thread and register has which element.
+static void mma(float* c, const uint32_t* a, uint32_t b0, uint32_t b1) {
+    static uint32_t registers[MOST_THREADS][6];
+    uint32_t* own = registers[threadIdx.x];
+    std::copy(a, a + 4, own);
+    own[4] = b0;
+    own[5] = b1;
+    __syncthreads();
+    auto half = [](int thread, int number, int k) {
+        return __int_as_float(registers[thread][number] >> 16 * (k % 2) << 16);
+    };
+    int warp = threadIdx.x / 32 * 32, lane = threadIdx.x % 32;
+    for (int j = 0; j < 4; j++) {
+        int row = lane / 4 + j / 2 * 8, column = lane % 4 * 2 + j % 2;
+        for (int k = 0; k < 16; k++) {
+            float left = half(warp + row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2, k);
+            c[j] += left * half(warp + column * 4 + k % 8 / 2, 4 + k / 8, k);
+        }
+    }
+    __syncthreads();
+}
 
 #include "kernels.cu"
 
@@ -81,6 +124,8 @@ int main(int argc, char** argv) {
         {"pixels", of(pixels)}, {"adamw", of(adamw)}, {"unit_rows", of(unit_rows)}, {"unit_rows_dx", of(unit_rows_dx)},
         {"smoothed_rows", of(smoothed_rows)}, {"smoothed_rows_dx", of(smoothed_rows_dx)}, {"attention", of(attention)},
         {"attention_delta", of(attention_delta)}, {"attention_dq", of(attention_dq)}, {"attention_dkv", of(attention_dkv)},
+        {"attention_bf16", of(attention_bf16)}, {"attention_dq_bf16", of(attention_dq_bf16)},
+        {"attention_dkv_bf16", of(attention_dkv_bf16)},
     };
     if (argc != 3 || !kernels.count(argv[1])) return 2;
     std::FILE* file = std::fopen(argv[2], "rb");

@@ -1,7 +1,9 @@
-// Training kernels for CUDA, compiled by build.rs. Numbers are f32, sums over a block go by a tree, nothing is added atomically: the same input gives the same output to the last bit.
+// Training kernels for CUDA, compiled by build.rs. Numbers are f32, sums over a block go by a tree, nothing is added
+// atomically: the same input gives the same output to the last bit.
 //
-// Plain enough to be run by emulator.cpp as well, one block after the other, which is how they are tested where there is
-// no GPU: no warp intrinsics, no dynamic shared memory.
+// Plain enough to be run by emulator.cpp as well, one block after the other, which is how they are tested where there
+// is no GPU: no dynamic shared memory, and of warps only mma, packed and __shfl_xor_sync, by all threads of a block
+// alike.
 
 #define THREADS 128
 #define INFINITE __int_as_float(0x7f800000)
@@ -268,8 +270,9 @@ extern "C" __global__ void unit_rows_dx(
     for (int i = threadIdx.x; i < width; i += THREADS) dx[at + i] = (grad[at + i] - along * unit[at + i]) / length;
 }
 
-// ---- label-smoothed cross-entropy over similarities, (batch, batch); a block a query. Query i's similarity to j stands at
-// i * of_query + j * of_item: rows or columns. out: (batch, 4) log Σ exp, smoothed loss, hard loss, 1 where right.
+// ---- label-smoothed cross-entropy over similarities, (batch, batch); a block a query. Query i's similarity to j
+// stands at i * of_query + j * of_item: rows or columns. out: (batch, 4) log Σ exp, smoothed loss, hard loss, 1 where
+// right.
 
 extern "C" __global__ void smoothed_rows(
     const float* sims, float* out, int batch, int of_query, int of_item, float eps) {
@@ -311,9 +314,9 @@ extern "C" __global__ void smoothed_rows_dx(
     grad[i] = g * factor;
 }
 
-// ---- attention within items that lie one after the other, without padding (FlashAttention, arXiv 2205.14135). Item i has
-// query rows q_starts[i]..q_starts[i + 1] and key rows likewise; a head's numbers stand side by side in a row. With
-// `causal`, an item's last query stands at its last key. head_width is at most HEAD.
+// ---- attention within items that lie one after the other, without padding (FlashAttention, arXiv 2205.14135). Item i
+// has query rows q_starts[i]..q_starts[i + 1] and key rows likewise; a head's numbers stand side by side in a row. With
+// `causal` or a `window`, an item's last query stands at its last key. head_width is at most HEAD.
 
 #define TILE 32
 #define HEAD 64
@@ -339,14 +342,16 @@ __device__ float dot(const Tile* a, int r, const Tile* b, int c, int head_width)
     return sum;
 }
 
-__device__ bool sees(int query, int key, int queries, int keys, int causal) {
-    return query < queries && key < keys && (!causal || key <= query + keys - queries);
+__device__ bool sees(int query, int key, int queries, int keys, int causal, int window) {
+    int place = query + keys - queries;
+    bool near = key - place <= window && place - key <= window;
+    return query < queries && key < keys && near && (!causal || key <= place);
 }
 
 // Grid: (items × tiles of queries, heads). log_sums: (query rows, heads).
 extern "C" __global__ void attention(
     const float* q, const float* k, const float* v, float* out, float* log_sums, const uint32* q_starts,
-    const uint32* k_starts, int tiles, int heads, int head_width, int causal, float scale) {
+    const uint32* k_starts, int tiles, int heads, int head_width, int causal, int window, float scale) {
     __shared__ Tile qs, ks, vs;
     __shared__ float p[TILE][TILE + 1], highest[TILE], sums[TILE], shrink[TILE];
     int item = blockIdx.x / tiles, head = blockIdx.y, q_start = q_starts[item], k_start = k_starts[item];
@@ -369,7 +374,7 @@ extern "C" __global__ void attention(
         __syncthreads();
         for (int i = threadIdx.x; i < TILE * TILE; i += THREADS) {
             int r = i / TILE, c = i % TILE;
-            bool seen = sees(first + r, tile + c, queries, keys, causal);
+            bool seen = sees(first + r, tile + c, queries, keys, causal, window);
             p[r][c] = seen ? dot(&qs, r, &ks, c, head_width) * scale : -INFINITE;
         }
         __syncthreads();
@@ -424,11 +429,11 @@ extern "C" __global__ void attention_delta(
 // The probabilities and the scores' gradients of a tile of queries and a tile of keys, computed again; p may be null.
 __device__ void again(
     const Tile* qs, const Tile* gs, const Tile* ks, const Tile* vs, int first_query, int first_key, int q_start,
-    int queries, int keys, int head, int heads, int head_width, int causal, float scale, const float* log_sums,
-    const float* delta, float (*p)[TILE + 1], float (*ds)[TILE + 1]) {
+    int queries, int keys, int head, int heads, int head_width, int causal, int window, float scale,
+    const float* log_sums, const float* delta, float (*p)[TILE + 1], float (*ds)[TILE + 1]) {
     for (int i = threadIdx.x; i < TILE * TILE; i += THREADS) {
         int r = i / TILE, c = i % TILE;
-        bool seen = sees(first_query + r, first_key + c, queries, keys, causal);
+        bool seen = sees(first_query + r, first_key + c, queries, keys, causal, window);
         size_t at = seen ? (size_t)(q_start + first_query + r) * heads + head : 0;
         float probability = seen ? expf(dot(qs, r, ks, c, head_width) * scale - log_sums[at]) : 0.0f;
         if (p) p[r][c] = probability;
@@ -440,7 +445,7 @@ __device__ void again(
 extern "C" __global__ void attention_dq(
     const float* q, const float* k, const float* v, const float* grad, const float* log_sums, const float* delta,
     float* dq, const uint32* q_starts, const uint32* k_starts, int tiles, int heads, int head_width, int causal,
-    float scale) {
+    int window, float scale) {
     __shared__ Tile qs, gs, ks, vs;
     __shared__ float ds[TILE][TILE + 1];
     int item = blockIdx.x / tiles, head = blockIdx.y, q_start = q_starts[item], k_start = k_starts[item];
@@ -459,8 +464,8 @@ extern "C" __global__ void attention_dq(
         load(&vs, v, k_start, tile, keys, head, heads, head_width);
         __syncthreads();
         again(
-            &qs, &gs, &ks, &vs, first, tile, q_start, queries, keys, head, heads, head_width, causal, scale, log_sums,
-            delta, 0, ds);
+            &qs, &gs, &ks, &vs, first, tile, q_start, queries, keys, head, heads, head_width, causal, window, scale,
+            log_sums, delta, 0, ds);
         __syncthreads();
         #pragma unroll
         for (int j = 0; j < KEPT; j++) {
@@ -484,7 +489,7 @@ extern "C" __global__ void attention_dq(
 extern "C" __global__ void attention_dkv(
     const float* q, const float* k, const float* v, const float* grad, const float* log_sums, const float* delta,
     float* dk, float* dv, const uint32* q_starts, const uint32* k_starts, int tiles, int heads, int head_width,
-    int causal, float scale) {
+    int causal, int window, float scale) {
     __shared__ Tile qs, gs, ks, vs;
     __shared__ float p[TILE][TILE + 1], ds[TILE][TILE + 1];
     int item = blockIdx.x / tiles, head = blockIdx.y, q_start = q_starts[item], k_start = k_starts[item];
@@ -504,8 +509,8 @@ extern "C" __global__ void attention_dkv(
         load(&gs, grad, q_start, tile, queries, head, heads, head_width);
         __syncthreads();
         again(
-            &qs, &gs, &ks, &vs, tile, first, q_start, queries, keys, head, heads, head_width, causal, scale, log_sums,
-            delta, p, ds);
+            &qs, &gs, &ks, &vs, tile, first, q_start, queries, keys, head, heads, head_width, causal, window, scale,
+            log_sums, delta, p, ds);
         __syncthreads();
         #pragma unroll
         for (int j = 0; j < KEPT; j++) {
@@ -529,4 +534,312 @@ extern "C" __global__ void attention_dkv(
             dv[at] = of_v[j];
         }
     }
+}
+
+// ---- the same attention with products in bf16 by tensor cores: operands are rounded as they are loaded; scores, sums
+// and results are f32. A block's four warps have 16 rows each of a tile of SIDE. head_width is at most SIDE; what it
+// lacks is 0. Fragments lie as "mma.m16n8k16" of the PTX ISA has them: within a warp, thread 4 g + i has columns 2 i
+// and 2 i + 1 of rows g and g + 8.
+
+#define SIDE 64
+#define STEPS (SIDE / 16)
+#define BLOCKS (SIDE / 8)
+
+#ifdef __CUDACC__
+// Two numbers rounded to bf16, the first in the lower half.
+__device__ uint32 packed(float low, float high) {
+    uint32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+// c += a · b by one warp: (16, 16) · (16, 8)
+__device__ void mma(float* c, const uint32* a, uint32 b0, uint32 b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+#endif
+
+// SIDE rows of as many numbers, two to a word; rows begin in other banks, so that a warp's reads do not collide.
+struct Halves {
+    uint32 words[SIDE][SIDE / 2 + 4];
+};
+
+// One head's rows of an item.
+struct Rows {
+    const float* x;
+    int start, count, head, heads, width;
+};
+
+__device__ size_t place(const Rows& rows, int row, int d) {
+    return ((size_t)(rows.start + row) * rows.heads + rows.head) * rows.width + d;
+}
+
+// 0 past the end.
+__device__ float number(const Rows& rows, int row, int d) {
+    return row < rows.count && d < rows.width ? rows.x[place(rows, row, d)] : 0.0f;
+}
+
+// Rows first.. of an item.
+__device__ void load(Halves* tile, const Rows& rows, int first) {
+    for (int i = threadIdx.x; i < SIDE * SIDE / 2; i += THREADS) {
+        int r = i / (SIDE / 2), w = i % (SIDE / 2);
+        tile->words[r][w] = packed(number(rows, first + r, 2 * w), number(rows, first + r, 2 * w + 1));
+    }
+}
+
+// The same, columns as rows.
+__device__ void load_transposed(Halves* tile, const Rows& rows, int first) {
+    for (int i = threadIdx.x; i < SIDE * SIDE / 2; i += THREADS) {
+        int d = i % SIDE, w = i / SIDE;
+        tile->words[d][w] = packed(number(rows, first + 2 * w, d), number(rows, first + 2 * w + 1, d));
+    }
+}
+
+// The thread's row in the block's tile (and 8 more), and its column in a block of 8 (and 1 more).
+__device__ int own_row() { return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; }
+__device__ int own_column() { return threadIdx.x % 4 * 2; }
+
+// This warp's rows of a tile as the left factor.
+__device__ void factor(uint32 (*a)[4], const Halves* tile) {
+    int row = own_row(), w = own_column() / 2;
+    #pragma unroll
+    for (int s = 0; s < STEPS; s++)
+        #pragma unroll
+        for (int j = 0; j < 4; j++) a[s][j] = tile->words[row + j % 2 * 8][s * 8 + j / 2 * 4 + w];
+}
+
+// What products gave as the left factor of the next.
+__device__ void factor(uint32 (*a)[4], const float (*c)[4]) {
+    #pragma unroll
+    for (int s = 0; s < STEPS; s++)
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const float* from = c[2 * s + j / 2] + j % 2 * 2;
+            a[s][j] = packed(from[0], from[1]);
+        }
+}
+
+__device__ void clear(float (*c)[4]) {
+    #pragma unroll
+    for (int n = 0; n < BLOCKS; n++)
+        #pragma unroll
+        for (int j = 0; j < 4; j++) c[n][j] = 0;
+}
+
+// c += a · tileᵀ
+__device__ void multiply(float (*c)[4], const uint32 (*a)[4], const Halves* tile) {
+    int row = threadIdx.x % 32 / 4, w = own_column() / 2;
+    #pragma unroll
+    for (int n = 0; n < BLOCKS; n++)
+        #pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            const uint32* words = tile->words[n * 8 + row] + s * 8 + w;
+            mma(c[n], a[s], words[0], words[4]);
+        }
+}
+
+// Writes this warp's rows, of which the tile's first is `first`.
+__device__ void store(float* to, const Rows& rows, int first, const float (*c)[4], const float* by) {
+    #pragma unroll
+    for (int n = 0; n < BLOCKS; n++)
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int row = first + own_row() + j / 2 * 8, d = n * 8 + own_column() + j % 2;
+            if (row < rows.count && d < rows.width) to[place(rows, row, d)] = c[n][j] * by[j / 2];
+        }
+}
+
+// Over the four threads that share a row; all get the result.
+__device__ float row_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
+}
+__device__ float row_sum(float x) {
+    x += __shfl_xor_sync(0xffffffff, x, 1);
+    return x + __shfl_xor_sync(0xffffffff, x, 2);
+}
+
+// Grid: (items × tiles of queries, heads).
+extern "C" __global__ void attention_bf16(
+    const float* q, const float* k, const float* v, float* out, float* log_sums, const uint32* q_starts,
+    const uint32* k_starts, int tiles, int heads, int head_width, int causal, int window, float scale) {
+    __shared__ Halves ks, vs;
+    int item = blockIdx.x / tiles, head = blockIdx.y, q_start = q_starts[item], k_start = k_starts[item];
+    int queries = q_starts[item + 1] - q_start, keys = k_starts[item + 1] - k_start;
+    int first = blockIdx.x % tiles * SIDE;
+    if (first >= queries) return;
+    Rows of_q = {q, q_start, queries, head, heads, head_width};
+    Rows of_k = {k, k_start, keys, head, heads, head_width}, of_v = of_k;
+    of_v.x = v;
+    uint32 a[STEPS][4], p[STEPS][4];
+    load(&ks, of_q, first);
+    __syncthreads();
+    factor(a, &ks);
+    float kept[BLOCKS][4], s[BLOCKS][4], highest[2] = {-INFINITE, -INFINITE}, sums[2] = {0, 0};
+    clear(kept);
+    int end = causal ? min(keys, first + SIDE + keys - queries) : keys;
+    for (int tile = 0; tile < end; tile += SIDE) {
+        __syncthreads();
+        load(&ks, of_k, tile);
+        load_transposed(&vs, of_v, tile);
+        __syncthreads();
+        clear(s);
+        multiply(s, a, &ks);
+        #pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int query = first + own_row() + 8 * half;
+            float now = highest[half], sum = 0;
+            #pragma unroll
+            for (int n = 0; n < BLOCKS; n++)
+                #pragma unroll
+                for (int j = 2 * half; j < 2 * half + 2; j++) {
+                    bool seen = sees(query, tile + n * 8 + own_column() + j % 2, queries, keys, causal, window);
+                    s[n][j] = seen ? s[n][j] * scale : -INFINITE;
+                    now = fmaxf(now, s[n][j]);
+                }
+            now = row_max(now);
+            // Nothing seen so far, as in the rows past the end: nothing to scale by.
+            float by = now == -INFINITE ? 0.0f : now, shrink = expf(highest[half] - by);
+            #pragma unroll
+            for (int n = 0; n < BLOCKS; n++)
+                #pragma unroll
+                for (int j = 2 * half; j < 2 * half + 2; j++) {
+                    s[n][j] = expf(s[n][j] - by);
+                    sum += s[n][j];
+                    kept[n][j] *= shrink;
+                }
+            sums[half] = sums[half] * shrink + row_sum(sum);
+            highest[half] = now;
+        }
+        factor(p, s);
+        multiply(kept, p, &vs);
+    }
+    float by[2] = {1 / sums[0], 1 / sums[1]};
+    store(out, of_q, first, kept, by);
+    for (int half = 0; half < 2; half++) {
+        int query = first + own_row() + 8 * half;
+        if (own_column() == 0 && query < queries)
+            log_sums[(size_t)(q_start + query) * heads + head] = highest[half] + logf(sums[half]);
+    }
+}
+
+// Grid: (items × tiles of queries, heads).
+extern "C" __global__ void attention_dq_bf16(
+    const float* q, const float* k, const float* v, const float* grad, const float* log_sums, const float* delta,
+    float* dq, const uint32* q_starts, const uint32* k_starts, int tiles, int heads, int head_width, int causal,
+    int window, float scale) {
+    __shared__ Halves ks, turned, vs;
+    int item = blockIdx.x / tiles, head = blockIdx.y, q_start = q_starts[item], k_start = k_starts[item];
+    int queries = q_starts[item + 1] - q_start, keys = k_starts[item + 1] - k_start;
+    int first = blockIdx.x % tiles * SIDE;
+    if (first >= queries) return;
+    Rows of_q = {q, q_start, queries, head, heads, head_width}, of_grad = of_q;
+    Rows of_k = {k, k_start, keys, head, heads, head_width}, of_v = of_k;
+    of_grad.x = grad;
+    of_v.x = v;
+    uint32 a[STEPS][4], g[STEPS][4], slopes[STEPS][4];
+    load(&ks, of_q, first);
+    load(&vs, of_grad, first);
+    __syncthreads();
+    factor(a, &ks);
+    factor(g, &vs);
+    float log_sum[2], of_out[2];
+    for (int half = 0; half < 2; half++) {
+        int query = first + own_row() + 8 * half;
+        size_t at = query < queries ? (size_t)(q_start + query) * heads + head : 0;
+        log_sum[half] = log_sums[at];
+        of_out[half] = delta[at];
+    }
+    float kept[BLOCKS][4], s[BLOCKS][4], d[BLOCKS][4];
+    clear(kept);
+    int end = causal ? min(keys, first + SIDE + keys - queries) : keys;
+    for (int tile = 0; tile < end; tile += SIDE) {
+        __syncthreads();
+        load(&ks, of_k, tile);
+        load_transposed(&turned, of_k, tile);
+        load(&vs, of_v, tile);
+        __syncthreads();
+        clear(s);
+        clear(d);
+        multiply(s, a, &ks);
+        multiply(d, g, &vs);
+        #pragma unroll
+        for (int n = 0; n < BLOCKS; n++)
+            #pragma unroll
+            for (int j = 0; j < 4; j++) {
+                int query = first + own_row() + j / 2 * 8, key = tile + n * 8 + own_column() + j % 2;
+                bool seen = sees(query, key, queries, keys, causal, window);
+                float p = seen ? expf(s[n][j] * scale - log_sum[j / 2]) : 0.0f;
+                d[n][j] = p * (d[n][j] - of_out[j / 2]);
+            }
+        factor(slopes, d);
+        multiply(kept, slopes, &turned);
+    }
+    float by[2] = {scale, scale};
+    store(dq, of_q, first, kept, by);
+}
+
+// Grid: (items × tiles of keys, heads). Rows of products are keys here, columns queries.
+extern "C" __global__ void attention_dkv_bf16(
+    const float* q, const float* k, const float* v, const float* grad, const float* log_sums, const float* delta,
+    float* dk, float* dv, const uint32* q_starts, const uint32* k_starts, int tiles, int heads, int head_width,
+    int causal, int window, float scale) {
+    __shared__ Halves qs, turned_q, gs, turned_g;
+    __shared__ float log_sum[SIDE], of_out[SIDE];
+    int item = blockIdx.x / tiles, head = blockIdx.y, q_start = q_starts[item], k_start = k_starts[item];
+    int queries = q_starts[item + 1] - q_start, keys = k_starts[item + 1] - k_start;
+    int first = blockIdx.x % tiles * SIDE;
+    if (first >= keys) return;
+    Rows of_q = {q, q_start, queries, head, heads, head_width}, of_grad = of_q;
+    Rows of_k = {k, k_start, keys, head, heads, head_width}, of_v = of_k;
+    of_grad.x = grad;
+    of_v.x = v;
+    uint32 a[STEPS][4], b[STEPS][4], next[STEPS][4];
+    load(&qs, of_k, first);
+    load(&gs, of_v, first);
+    __syncthreads();
+    factor(a, &qs);
+    factor(b, &gs);
+    float of_keys[BLOCKS][4], of_values[BLOCKS][4], s[BLOCKS][4], d[BLOCKS][4];
+    clear(of_keys);
+    clear(of_values);
+    for (int tile = 0; tile < queries; tile += SIDE) {
+        // All of these queries stand before the first key.
+        if (causal && tile + SIDE - 1 + keys - queries < first) continue;
+        __syncthreads();
+        load(&qs, of_q, tile);
+        load_transposed(&turned_q, of_q, tile);
+        load(&gs, of_grad, tile);
+        load_transposed(&turned_g, of_grad, tile);
+        if (threadIdx.x < SIDE) {
+            int query = tile + threadIdx.x;
+            size_t at = query < queries ? (size_t)(q_start + query) * heads + head : 0;
+            log_sum[threadIdx.x] = log_sums[at];
+            of_out[threadIdx.x] = delta[at];
+        }
+        __syncthreads();
+        clear(s);
+        clear(d);
+        multiply(s, a, &qs);
+        multiply(d, b, &gs);
+        #pragma unroll
+        for (int n = 0; n < BLOCKS; n++)
+            #pragma unroll
+            for (int j = 0; j < 4; j++) {
+                int key = first + own_row() + j / 2 * 8, column = n * 8 + own_column() + j % 2;
+                bool seen = sees(tile + column, key, queries, keys, causal, window);
+                s[n][j] = seen ? expf(s[n][j] * scale - log_sum[column]) : 0.0f;
+                d[n][j] = s[n][j] * (d[n][j] - of_out[column]);
+            }
+        factor(next, s);
+        multiply(of_values, next, &turned_g);
+        factor(next, d);
+        multiply(of_keys, next, &turned_q);
+    }
+    float by[2] = {scale, scale}, once[2] = {1, 1};
+    store(dk, of_k, first, of_keys, by);
+    store(dv, of_k, first, of_values, once);
 }

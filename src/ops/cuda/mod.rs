@@ -4,6 +4,7 @@
 
 mod attention;
 mod contrastive;
+mod copies;
 mod device;
 #[cfg(test)]
 mod emulator;
@@ -13,6 +14,7 @@ mod launch;
 mod libraries;
 mod linear;
 mod rows;
+mod tensor_cores;
 
 use candle_core::{D, DType, Result, Tensor, Var};
 
@@ -22,10 +24,13 @@ use launch::{Arg, THREADS, launch, over};
 
 pub(super) use attention::{attention, fits};
 pub(super) use contrastive::contrastive;
+pub use copies::{Uploaded, Uploader};
 pub use device::{GpuMemory, gpu_count, gpu_memory, open_gpu};
 pub(super) use linear::{column_sums, finish, squares};
 pub(super) use rows::add_rows;
 pub use rows::pixels;
+pub use tensor_cores::use_tensor_cores;
+pub(super) use tensor_cores::uses_tensor_cores;
 
 /// Whether the kernels can take this tensor.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
@@ -119,7 +124,9 @@ mod tests {
     use candle_core::{Device, Tensor, Var};
     use rand::RngExt;
 
+    use super::attention::{IN_BF16, attention_by};
     use super::*;
+    use crate::ops::cpu;
     use crate::ops::segments::Segments;
     use crate::ops::skipped::skipped;
     use crate::ops::spec::Attention;
@@ -319,8 +326,11 @@ mod tests {
             (vec![1, 1], vec![35, 4], 3, 4, false),
             (vec![2, 3], vec![40, 3], 1, 16, true),
         ];
-        for (queries, keys, heads, head_width, causal) in cases {
-            let what = format!("attention of {queries:?} to {keys:?}, {heads} heads of {head_width}, causal {causal}");
+        let windows = [None, Some(5), None, None, Some(0)];
+        for ((queries, keys, heads, head_width, causal), window) in cases.into_iter().zip(windows) {
+            let what = format!(
+                "attention of {queries:?} to {keys:?}, {heads} heads of {head_width}, causal {causal}, window {window:?}"
+            );
             let (queries, keys) = (Segments::of_lengths(queries), Segments::of_lengths(keys));
             let width = heads * head_width;
             let inputs = [
@@ -328,7 +338,7 @@ mod tests {
                 random(&[keys.rows(), width], 11),
                 random(&[keys.rows(), width], 12),
             ];
-            let shape = Attention { heads, queries, keys, causal, window: None };
+            let shape = Attention { heads, queries, keys, causal, window };
             assert!(fits(&shape, width));
             assert_like_twin(
                 &what,
@@ -339,6 +349,46 @@ mod tests {
         }
         let wide = Attention::within(&Segments::even(1, 2), 1, false);
         assert!(!fits(&wide, 65), "wider heads go through the twin");
+    }
+
+    /// Of operands that bf16 has exactly, in f64: what is left is the rounding of probabilities and their slopes.
+    #[test]
+    fn attention_by_tensor_cores_is_its_twin() {
+        if !is_there() {
+            return;
+        }
+        let cases = [
+            (vec![5, 70], vec![5, 70], 1, 20, false, Some(30)),
+            (vec![66], vec![66], 2, 64, true, None),
+            (vec![1, 2], vec![35, 4], 2, 7, true, None),
+        ];
+        for (queries, keys, heads, head_width, causal, window) in cases {
+            let what = format!("attention of {queries:?} to {keys:?}, {heads} heads of {head_width}, causal {causal}");
+            let (queries, keys) = (Segments::of_lengths(queries), Segments::of_lengths(keys));
+            let (width, rows) = (heads * head_width, queries.rows());
+            let operand = |rows: usize, number| cpu::rounded(&random(&[rows, width], number)).unwrap();
+            let inputs = [operand(rows, 10), operand(keys.rows(), 11), operand(keys.rows(), 12)];
+            let upstream = operand(rows, 13);
+            let shape = Attention { heads, queries, keys, causal, window };
+            let tape = Tape::new(3);
+            let values: Vec<Value> = inputs.iter().enumerate().map(|(i, x)| tape.leaf(i, x.clone())).collect();
+            let y = attention_by(IN_BF16, &shape, [&values[0], &values[1], &values[2]]).unwrap();
+            tape.backward([(&y, upstream.clone())], &mut |_| Ok(())).unwrap();
+            let exact = |x: &Tensor| x.to_dtype(DType::F64).unwrap();
+            let vars = inputs.each_ref().map(|x| Var::from_tensor(&exact(x)).unwrap());
+            let expected = reference::attention(&vars[0], &vars[1], &vars[2], &shape, None).unwrap();
+            let grads = (&expected * exact(&upstream)).unwrap().sum_all().unwrap().backward().unwrap();
+            let all = vars.iter().enumerate().map(|(i, var)| {
+                let ours = tape.take_grad(i).unwrap().into_dense().unwrap();
+                (format!("{what}: gradient {i}"), ours, grads.get(var).unwrap().clone())
+            });
+            for (what, ours, exact) in std::iter::once((what.clone(), y.tensor().clone(), expected)).chain(all) {
+                assert_close(&what, &ours, &exact.to_dtype(DType::F32).unwrap(), 4e-3);
+                // Rounding to 8 bits is no smaller than this: products in f32 would be.
+                let off = ((exact.to_dtype(DType::F32).unwrap() - &ours).unwrap().abs().unwrap()).max_all().unwrap();
+                assert!(off.to_scalar::<f32>().unwrap() > 1e-5, "{what}: as exact as f32");
+            }
+        }
     }
 
     #[test]

@@ -37,10 +37,15 @@ pub(in crate::ops) fn add_rows(sum: &Tensor, rows: &[u32], grad: &Tensor) -> Res
 /// Whatever the device reports.
 pub fn pixels(bytes: &[u8], tables: &[f32], (images, channels): (usize, usize), device: &Device) -> Result<Tensor> {
     let each = bytes.len() / images / channels;
-    let bytes = Tensor::from_slice(bytes, (images, each, channels), device)?;
-    let tables = Tensor::from_slice(tables, (images, 3, 256), device)?;
+    pixels_of(&Tensor::from_slice(bytes, (images, each, channels), device)?, tables)
+}
+
+/// [`pixels`] of bytes that are where they are wanted.
+pub(super) fn pixels_of(bytes: &Tensor, tables: &[f32]) -> Result<Tensor> {
+    let (images, each, channels) = bytes.dims3()?;
+    let tables = Tensor::from_slice(tables, (images, 3, 256), bytes.device())?;
     let out = fresh(&tables, (images, 3, each))?;
-    let args = [&bytes, &tables, &out].map(Arg::Tensor);
+    let args = [bytes, &tables, &out].map(Arg::Tensor);
     let told = [each, channels].map(Arg::Int);
     launch("pixels", (each.div_ceil(THREADS), images, 1), &[&args[..], &told].concat())?;
     Ok(out)
