@@ -383,7 +383,7 @@ mod tests {
                 (format!("{what}: gradient {i}"), ours, grads.get(var).unwrap().clone())
             });
             for (what, ours, exact) in std::iter::once((what.clone(), y.tensor().clone(), expected)).chain(all) {
-                assert_close(&what, &ours, &exact.to_dtype(DType::F32).unwrap(), 4e-3);
+                assert_close(&what, &ours, &exact.to_dtype(DType::F32).unwrap(), 6e-3);
                 // Rounding to 8 bits is no smaller than this: products in f32 would be.
                 let off = ((exact.to_dtype(DType::F32).unwrap() - &ours).unwrap().abs().unwrap()).max_all().unwrap();
                 assert!(off.to_scalar::<f32>().unwrap() > 1e-5, "{what}: as exact as f32");
