@@ -326,7 +326,7 @@ mod tests {
             (vec![1, 1], vec![35, 4], 3, 4, false),
             (vec![2, 3], vec![40, 3], 1, 16, true),
         ];
-        let windows = [None, Some(5), None, None, Some(0)];
+        let windows = [None, Some(5), None, None, Some(2)];
         for ((queries, keys, heads, head_width, causal), window) in cases.into_iter().zip(windows) {
             let what = format!(
                 "attention of {queries:?} to {keys:?}, {heads} heads of {head_width}, causal {causal}, window {window:?}"
