@@ -342,7 +342,8 @@ def beside(run, what, ours, theirs, key, **about):
         run.tell(f"{what}: {name}", True, told, program=name, **about, **figures)
         fastest = max(fastest or 0.0, value(figures))
     for name, command in theirs if fastest else []:
-        peer = run.figures(f"{what}: {name}", command)
+        # One that takes long, as compiling may, leaves half of the time to the rest.
+        peer = run.figures(f"{what}: {name}", command, limit=run.left() / 2)
         if peer:
             ratio = fastest / value(peer)
             told = f"{value(peer):.1f} a second: reportclip has {ratio:.2f} of it"
