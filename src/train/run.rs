@@ -137,7 +137,7 @@ impl Trainer<'_> {
                 })
             })
         };
-        Ok(Prefetch::start(self.step_number() * per_step, data.workers, data.prefetch, make)?)
+        Prefetch::start(self.step_number() * per_step, data.workers, data.prefetch, make)
     }
 
     /// This rank's chunks of the next step, and the pairs of all ranks.
