@@ -1,7 +1,9 @@
 //! Figures as tables for people.
 
 use super::sets_table::{self, pad};
-use crate::eval::{CalibrationReport, DirectionFigures, Figure, ProbeReport, RetrievalReport, ZeroShotReport};
+use crate::eval::{
+    CalibrationReport, DirectionFigures, Figure, ProbeReport, RetrievalReport, Validation, ZeroShotReport,
+};
 
 /// One row a figure and direction; one column a model, then chance.
 pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
@@ -45,6 +47,17 @@ pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
         "gallery: {} reports, {} images; [95 % interval, bootstrap by patient where every row names one]",
         first.image_to_text.gallery, first.text_to_image.gallery
     ));
+    lines.join("\n")
+}
+
+/// [`retrieval`], and zero-shot figures where there are some.
+pub(super) fn validations(models: &[(&str, &Validation)]) -> String {
+    let mut lines = vec![retrieval(&models.iter().map(|(name, v)| (*name, &v.retrieval)).collect::<Vec<_>>())];
+    let shown: Vec<Vec<_>> = models.iter().map(|(_, v)| v.zero_shot_shown().collect()).collect();
+    for (i, (name, _, chance)) in shown.first().into_iter().flatten().enumerate() {
+        let cells = shown.iter().map(|figures| pad(&figures.get(i).map_or("–".into(), |f| format!("{:.3}", f.1)), 26));
+        lines.push(format!("{:<24}{}{chance:.3}", format!("zero-shot {name}"), cells.collect::<String>()));
+    }
     lines.join("\n")
 }
 

@@ -12,11 +12,12 @@ use crate::config::{self, Config};
 use crate::device;
 use crate::dist::{self, Collective};
 use crate::error::{Interrupted, Problem, Problems};
+use crate::eval::Validation;
 use crate::model::ClipConfig;
 use crate::ops;
 use crate::track::{Level, Note, RunFolder};
 use crate::train::stop::{Cause, Stopped};
-use crate::train::{self, FirstStep, Outcome, Plan, Prepared, Resume};
+use crate::train::{self, FirstStep, Outcome, Plan, Prepared, Resume, TestFigures};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -251,18 +252,39 @@ fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
             "stopped_by": outcome.stopped.as_ref().map(|s| s.cause.word()),
             "seconds": outcome.seconds, "untuned": outcome.untuned,
             "best_step": outcome.best.as_ref().map(|b| b.step), "best": outcome.best.as_ref().map(|b| &b.validation),
-            "best_metric": outcome.best_metric.word(),
+            "best_metric": outcome.best_metric.word(), "test": outcome.test,
         }));
     }
-    if let (Some(untuned), Some(best)) = (&outcome.untuned, &outcome.best) {
-        let metric = outcome.best_metric;
-        let tuned = format!("tuned (step {})", best.step);
-        output::print(&table::retrieval(&[("untuned", &untuned.retrieval), (&tuned, &best.validation.retrieval)]))?;
+    tables(outcome)?;
+    output::print(&format!("{} of {} steps in {:.1} s", outcome.steps, outcome.total_steps, outcome.seconds))?;
+    output::print(&format!("model: {}", folder.model().display()))?;
+    output::print(&format!("run: {}", folder.path().display()))?;
+    output::print(&format!("page: {}", folder.path().join("report.html").display()))
+}
+
+/// Figures before and after: of the split that chose nothing where there is one, else of the validation pairs.
+fn tables(outcome: &Outcome) -> Result<()> {
+    let (metric, best) = (outcome.best_metric, outcome.best.as_ref());
+    if let Some(TestFigures { pairs, untuned, tuned }) = &outcome.test {
+        let name = format!("tuned (step {})", best.map_or(outcome.steps, |best| best.step));
+        let columns: Vec<(&str, &Validation)> =
+            untuned.iter().map(|u| ("untuned", u)).chain([(name.as_str(), tuned)]).collect();
+        output::print(&table::validations(&columns))?;
+        output::print(&format!("judged on the {pairs} pairs of the split test, which chose nothing"))?;
+    }
+    if let (Some(untuned), Some(best)) = (&outcome.untuned, best) {
+        if outcome.test.is_none() {
+            let tuned = format!("tuned (step {})", best.step);
+            output::print(&table::validations(&[("untuned", untuned), (&tuned, &best.validation)]))?;
+        }
         let (before, after) = (untuned.value(metric), best.validation.value(metric));
-        output::print(&format!("chosen by {}: {before:.3} untuned, {after:.3} tuned", metric.word()))?;
-        output::print(
-            "the tuned step was chosen on these same pairs, so its figures lean high; a test split gives free ones",
-        )?;
+        let on = if outcome.test.is_some() { " of the validation pairs" } else { "" };
+        output::print(&format!("chosen by {}{on}: {before:.3} untuned, {after:.3} tuned", metric.word()))?;
+        if outcome.test.is_none() {
+            output::print(
+                "the tuned step was chosen on these same pairs, so its figures lean high; a test split gives free ones",
+            )?;
+        }
         if metric.is_better(before, after) {
             tracing::warn!(
                 "tuning made {} worse; a lower optim.lr, or more of the towers frozen, may help",
@@ -270,10 +292,7 @@ fn report(outcome: &Outcome, folder: &RunFolder, json: bool) -> Result<()> {
             );
         }
     }
-    output::print(&format!("{} of {} steps in {:.1} s", outcome.steps, outcome.total_steps, outcome.seconds))?;
-    output::print(&format!("model: {}", folder.model().display()))?;
-    output::print(&format!("run: {}", folder.path().display()))?;
-    output::print(&format!("page: {}", folder.path().join("report.html").display()))
+    Ok(())
 }
 
 #[cfg(test)]

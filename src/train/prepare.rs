@@ -8,7 +8,7 @@ use candle_core::Device;
 use super::best_metric::{self, validation_labels};
 use super::leaks;
 use super::order::sampler;
-use super::records::SkippedRow;
+use super::records::{SkippedRow, TEST};
 use super::supervision::Supervision;
 use super::thaw;
 use crate::config::Config;
@@ -41,6 +41,8 @@ pub struct Prepared {
     pub sources: Vec<usize>,
     /// Validation pairs; empty where there are none.
     pub val: Vec<Row>,
+    /// Pairs of the split `test`, which choose nothing; mostly empty.
+    pub test: Vec<Row>,
     /// The prompt file, where the config names one.
     pub prompts: Option<Prompts>,
     /// By which figure validations are compared.
@@ -156,6 +158,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         folder: model.folder,
         pairs_fingerprint: splits.fingerprint,
         val: splits.val,
+        test: splits.held_out.into_iter().filter(|row| row.split() == Some(TEST)).collect(),
         device,
         device_reason,
         products,

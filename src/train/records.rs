@@ -61,6 +61,20 @@ pub struct BestStep {
     pub validation: Validation,
 }
 
+/// The split of data.train, or of data.val, whose rows are judged in the end and choose nothing.
+pub(super) const TEST: &str = "test";
+
+/// Figures of that split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestFigures {
+    /// Pairs.
+    pub pairs: usize,
+    /// Before the first step; absent in a run whose first part was of an earlier version.
+    pub untuned: Option<Validation>,
+    /// Of the model in model/.
+    pub tuned: Validation,
+}
+
 /// state.json of a checkpoint: everything that is not a tensor.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
@@ -77,6 +91,9 @@ pub struct Progress {
     pub last_eval: Option<u64>,
     /// Figures before the first step.
     pub untuned: Option<Validation>,
+    /// The same of the split that chooses nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untuned_test: Option<Validation>,
     /// The best validation after the start.
     pub best: Option<BestStep>,
     /// Validations since then.

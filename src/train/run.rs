@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::prepare::Prepared;
-use super::records::BestStep;
+use super::records::{BestStep, TestFigures};
 use super::resume::Resume;
 use super::step::TrainStep;
 use super::stop::{self, Cause, Stopped};
@@ -38,6 +38,8 @@ pub struct Outcome {
     pub best: Option<BestStep>,
     /// By which figure it was chosen.
     pub best_metric: Metric,
+    /// Figures of the split `test`, where there is one and the run is done.
+    pub test: Option<TestFigures>,
     /// Seconds of this process's part.
     pub seconds: f64,
 }
@@ -64,7 +66,8 @@ pub fn train(
         Ok(None) => trainer.run(),
         other => other,
     };
-    let stopped = first_error(result, [trainer.writer.draw_page(), trainer.emit(&Event::End)])?;
+    let result = result.and_then(|stopped| Ok((trainer.judge_handed_over(stopped.as_ref())?, stopped)));
+    let (test, stopped) = first_error(result, [trainer.writer.draw_page(), trainer.emit(&Event::End)])?;
     Ok(Outcome {
         steps: trainer.step_number(),
         total_steps: trainer.plan.total_steps,
@@ -72,6 +75,7 @@ pub fn train(
         untuned: trainer.state.progress.untuned,
         best: trainer.state.progress.best,
         best_metric: trainer.best_metric,
+        test,
         seconds: started.elapsed().as_secs_f64(),
     })
 }
@@ -88,6 +92,9 @@ impl Trainer<'_> {
     /// The loop: evaluate, save, stop, forward and backward, step, log. Returns why it ended early.
     fn run(&mut self) -> Result<Option<Stopped>> {
         self.emit(&Event::Start { step: self.step_number(), total: self.plan.total_steps })?;
+        if self.step_number() == 0 {
+            self.judge_untuned()?;
+        }
         let mut batches = self.prefetch()?;
         loop {
             let step = self.step_number();

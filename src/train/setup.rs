@@ -41,7 +41,7 @@ impl<'a> Trainer<'a> {
             // Every rank ends here, as one.
             Interrupted("stopped, as asked, while the images were read; no step was made".into())
         })?;
-        let Prepared { params, folder, train, mut val, device, skipped, device_reason, products, .. } = prepared;
+        let Prepared { params, folder, train, mut val, test, device, skipped, device_reason, products, .. } = prepared;
         let progress = Progress { total_steps: plan.total_steps, data_fingerprint: data.hex(), ..Progress::default() };
         let mut state = fresh_state(config, &plan, params, progress)?;
         let pairs = (train.rows.len(), val.len());
@@ -96,6 +96,7 @@ impl<'a> Trainer<'a> {
             state,
             train: Arc::new(train),
             val,
+            test,
             train_images: data.train_images,
             folder,
             device,

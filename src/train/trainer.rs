@@ -35,6 +35,8 @@ pub(super) struct Trainer<'a> {
     pub chance: ChanceWatch,
     pub train: Arc<Dataset>,
     pub val: Vec<Row>,
+    /// Pairs that are judged in the end and choose nothing.
+    pub test: Vec<Row>,
     /// Digest of what the training images hold.
     pub train_images: String,
     /// For figures of validations.

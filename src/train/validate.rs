@@ -7,6 +7,7 @@ use super::records::{BestStep, SkippedRow};
 use super::supervision::targets_of;
 use super::trainer::Trainer;
 use crate::data::{OnError, Row};
+use crate::dist::Collective;
 use crate::eval::{LabelledPrompts, Pictures, RetrievalOptions, RowObjective, Validation, ValidationOptions, validate};
 use crate::model::{Builder, ClipModel};
 use crate::session::{Encoder, UnreadableImage};
@@ -88,22 +89,25 @@ impl Trainer<'_> {
         self.state.progress.best.as_ref().is_some_and(|best| best.step == self.step_number())
     }
 
-    /// Figures over all validation pairs.
-    fn figures(&self) -> Result<(Validation, Pictures)> {
+    /// The weights as they are evaluated, to encode with.
+    pub(super) fn encoder<'a>(&'a self, world: &'a dyn Collective) -> Result<Encoder<'a>> {
         let weights = Builder::eval(self.state.evaluated()).products(self.products);
-        let model = ClipModel::new(&self.folder.config, &weights)?;
-        let encoder = Encoder {
-            world: &*self.world,
-            model,
+        Ok(Encoder {
+            world,
+            model: ClipModel::new(&self.folder.config, &weights)?,
             preprocess: &self.folder.preprocess,
             tokenizer: &self.folder.tokenizer,
             device: &self.device,
             batch_size: self.config.eval.batch_size,
             workers: self.config.data.workers,
-        };
+        })
+    }
+
+    /// Figures over `rows`, with so many examples to be looked at.
+    pub(super) fn figures(&self, encoder: &Encoder, rows: &[Row], gallery: usize) -> Result<(Validation, Pictures)> {
         let config = &self.config.loss;
-        let labels = validation_labels(config, &self.val, self.prompts.as_ref()).ok();
-        let (loss, targets) = (self.supervision.loss(config, 0.0), targets_of(config, &self.val, labels.as_ref()));
+        let labels = validation_labels(config, rows, self.prompts.as_ref()).ok();
+        let (loss, targets) = (self.supervision.loss(config, 0.0), targets_of(config, rows, labels.as_ref()));
         let prompts = self.prompts.as_ref().zip(labels.as_ref());
         let options = ValidationOptions {
             objective: (prompts.is_some() || !config.needs_prompts())
@@ -114,15 +118,16 @@ impl Trainer<'_> {
                 loss_batch_size: self.config.samples_per_step(),
                 seed: self.config.seed,
             },
-            gallery: self.config.eval.gallery,
+            gallery,
         };
-        validate(&encoder, &self.val, &options)
+        validate(encoder, rows, &options)
     }
 
     /// Figures over the validation pairs; with `on_error = "skip"`, without those that cannot be read.
     fn figures_of_readable(&mut self) -> Result<(Validation, Pictures)> {
         loop {
-            let result = self.figures();
+            let encoder = self.encoder(&*self.world)?;
+            let result = self.figures(&encoder, &self.val, self.config.eval.gallery);
             let error = match result {
                 Ok(figures) => return Ok(figures),
                 Err(e) => e,

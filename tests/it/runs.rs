@@ -565,6 +565,42 @@ fn identifiers_stay_out_of_the_run_folder() {
     assert!(files > 10);
 }
 
+/// What is told last is of the split that chose nothing, and what `eval` says of the model that was handed over.
+#[test]
+fn training_ends_with_figures_of_the_split_that_chose_nothing() {
+    let place = Place::new();
+    let paused = json(&place.train_ok("run", &["--json", "--set", "train.stop_after=6"]).stdout);
+    assert!(paused["best"].is_object() && paused["test"].is_null(), "it is not done");
+    let shown = text(&place.train_ok("run", &["--resume", "latest"]).stdout);
+    let outcome = json(&place.train_ok("run", &["--resume", "latest", "--json"]).stdout);
+    let args = ["--data", "phantom/manifest.csv", "--split", "test", "--loss-batch-size", "8", "--json"];
+    let report = json(&place.run(&[&["eval", "--model", "run/model"], &args[..]].concat()).stdout);
+    let test = &outcome["test"];
+    for direction in ["image_to_text", "text_to_image"] {
+        assert_eq!(report[direction]["figures"], test["tuned"][direction]["figures"], "{direction}");
+        assert_ne!(outcome["best"][direction]["figures"], test["tuned"][direction]["figures"], "{direction}");
+    }
+    assert_eq!(report["loss"], test["tuned"]["loss"]);
+    assert!(test["untuned"]["loss"].as_f64().unwrap() > test["tuned"]["loss"].as_f64().unwrap(), "{test}");
+    let pairs = test["pairs"].as_u64().unwrap();
+    assert!(shown.contains(&format!("judged on the {pairs} pairs of the split test, which chose nothing")), "{shown}");
+    assert!(!shown.contains("lean high") && shown.contains("of the validation pairs"), "{shown}");
+
+    // One that cannot be judged costs no run.
+    let manifest = place.path("phantom/manifest.csv");
+    let rows = fs::read_to_string(&manifest).unwrap();
+    let row = rows.lines().find(|line| line.contains(",test,")).unwrap();
+    let image = row.split(',').next().unwrap();
+    fs::write(place.path("phantom").join(image), "no picture").unwrap();
+    let output = place.train_ok("broken", &["--json"]);
+    assert!(json(&output.stdout)["test"].is_null(), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("the split test is not judged: "), "{}", text(&output.stderr));
+    // Without such a split the validation pairs are told, with a warning.
+    fs::write(&manifest, rows.replace(",test,", ",other,")).unwrap();
+    let shown = text(&place.train_ok("without", &[]).stdout);
+    assert!(shown.contains("lean high") && !shown.contains("split test,"), "{shown}");
+}
+
 #[test]
 fn a_trained_model_evaluates_embeds_and_searches() {
     let place = Place::new();
