@@ -5,6 +5,7 @@
 //! A mirrored picture no longer fits its report, so training on phantoms must not flip.
 
 mod anatomy;
+mod ceiling;
 mod chinese;
 mod draw;
 mod english;
@@ -17,6 +18,7 @@ mod study;
 mod words;
 mod write;
 
+pub use ceiling::{Ceiling, ceiling};
 pub use noise::Noise;
 pub use study::{GrayImage, Language, Study, SynthOptions};
 pub use write::{write, write_once, write_until};
@@ -29,7 +31,7 @@ use scene::{Device, Scene, Side, plan};
 
 /// All phantom studies in order, patient by patient, about two for each. A patient's studies depend on the seed and
 /// the patient's number, not on how many patients are asked for. Of every seven patients in a row five train, one is
-/// for validation and one for testing.
+/// for validation and one for testing; from patient 1,002 on all train, so that a larger set is judged on the same ones.
 pub fn generate(options: &SynthOptions) -> impl Iterator<Item = Study> + '_ {
     (0..options.patients).flat_map(move |patient| studies(options, patient as u64))
 }
@@ -133,8 +135,14 @@ fn noisy(options: &SynthOptions, patient: &Patient, study: u64, noise: Noise) ->
     (Some(Noise::Wrong), patient.report(options, study, &scene))
 }
 
+/// Blocks of seven patients that hold some to be judged on.
+const JUDGED_BLOCKS: u64 = 143;
+
 /// The split of a patient: drawn within blocks of seven, so that small sets hold every split too.
 fn split(seed: u64, patient: u64) -> &'static str {
+    if patient / 7 >= JUDGED_BLOCKS {
+        return "train";
+    }
     let mut block = ["val", "test", "train", "train", "train", "train", "train"];
     shuffle(&mut stream(seed, patient / 7, 15), &mut block);
     block[(patient % 7) as usize]
@@ -228,6 +236,13 @@ mod tests {
         let count = |split| splits.values().filter(|s| **s == split).count();
         assert_eq!([count("train"), count("val"), count("test")], [50, 10, 10]);
         assert_eq!(english(7, 9).iter().map(|s| s.split).collect::<HashSet<_>>().len(), 3);
+    }
+
+    #[test]
+    fn a_larger_set_is_judged_on_the_same_patients() {
+        let judged = |patients: u64| (0..patients).filter(|&p| split(5, p) != "train").collect::<Vec<_>>();
+        assert_eq!(judged(1001).len(), 286);
+        assert_eq!(judged(1001), judged(4000));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 /// Side of the patient; the right side is on the image's left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Side {
     Right,
     Left,
@@ -22,14 +22,14 @@ impl Side {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Zone {
     Upper,
     Middle,
     Lower,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Extent {
     Small,
     /// Of effusions only.
@@ -37,7 +37,7 @@ pub(super) enum Extent {
     Large,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Grade {
     Mild,
     /// Of heart size only.
@@ -46,7 +46,7 @@ pub(super) enum Grade {
 }
 
 /// What a study can show; the first in this order is the study's label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Finding {
     Pneumothorax(Side, Extent),
     Consolidation(Side, Zone, Extent),
@@ -132,7 +132,7 @@ impl Finding {
 }
 
 /// A line, tube or implant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Device {
     EndotrachealTube,
     NasogastricTube,
@@ -150,7 +150,7 @@ impl Device {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Inspiration {
     Low,
     Normal,
@@ -158,7 +158,7 @@ pub(super) enum Inspiration {
 }
 
 /// All that one study shows, and all that its report may name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scene {
     /// The main one first, at most three, of different kinds.
     pub(super) findings: Vec<Finding>,
