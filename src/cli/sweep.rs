@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::output;
+use super::{output, usage};
 use crate::error::Interrupted;
 use crate::sweep::{self, Member, Request};
 
@@ -24,6 +24,9 @@ pub(super) struct Args {
     /// A key with the values to try, key=v1,v2,… (several: every combination), or with --random also key=low..high
     #[arg(long, value_name = "KEY=VALUES", required = true)]
     grid: Vec<String>,
+    /// A combination beside those of the grid, for example 'loss.kind=multi_positive; loss.label_smoothing=0'
+    #[arg(long, value_name = "KEY=VALUE; …")]
+    also: Vec<String>,
     /// Change a key of the config for all members
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -45,25 +48,35 @@ pub(super) struct Args {
     /// Split that members are judged on; default test where the first manifest has one, else val, else all rows
     #[arg(long)]
     split: Option<String>,
+    /// Also the loss on the training pairs, and how much lower it is there than on those that members are judged on
+    #[arg(long)]
+    over_fitting: bool,
     /// Folder of the sweep; default runs/<config name>-sweep
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print and draw these figures alone, by the names that --json has; sweep.md has all
+    #[arg(long, value_delimiter = ',', value_name = "NAME", conflicts_with = "json")]
+    figures: Vec<String>,
     /// Print the table as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
+    sweep::check_shown(&args.figures).map_err(|e| usage::wrong(&e))?;
     let finished = sweep::run(&Request {
         config: args.config.clone(),
         overrides: args.set.clone(),
         grid: args.grid.clone(),
+        also: args.also.clone(),
         seeds: args.seeds,
         random: args.random.map(|n| n as usize),
         halving: args.halving.map(|n| n as usize),
         jobs: args.jobs as usize,
         prompts: args.prompts.clone(),
         split: args.split.clone(),
+        over_fitting: args.over_fitting,
+        figures: args.figures.clone(),
         folder: args.out.clone(),
     })?;
     if args.json {
@@ -73,9 +86,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
                 "differences": finished.differences}),
         )?;
     } else {
-        output::print(&sweep::markdown(&finished.table))?;
+        output::print(&sweep::markdown(&finished.table, &args.figures))?;
         if !finished.differences.is_empty() {
-            output::print(&sweep::differences_markdown(&finished.differences))?;
+            output::print(&sweep::differences_markdown(&finished.differences, &args.figures))?;
         }
         output::print(&format!("sweep: {}", finished.folder.display()))?;
     }

@@ -1,21 +1,30 @@
-//! Figures as sums by patient, so that runs can be compared over seeds and patients together. Patients are numbers in
-//! the order of their first rows: nothing names them.
+//! Figures by patient, so that runs can be compared over seeds and patients together, and what was answered, so that
+//! it can be told how often runs agree. Patients are numbers in the order of their first rows: nothing names them.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use super::calibration::Prediction;
 use super::encoded::EncodedSplit;
-use super::retrieval::{RetrievalOptions, matched, outcomes};
+use super::retrieval::{Matched, RetrievalOptions, matched, outcomes};
 use super::zero_shot::Scores;
 use crate::metrics::Query;
 use crate::metrics::calibration::{brier, negative_log_likelihood};
-use crate::metrics::hierarchical::PatientSums;
+use crate::metrics::hierarchical::{PatientFigure, PatientRow};
 use crate::metrics::retrieval::RECALL_AT;
+use crate::metrics::selective::Sureness;
 
-/// By the name that a sweep has for the figure.
-pub type ByPatient = BTreeMap<String, PatientSums>;
+/// What a sweep compares runs by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ByPatient {
+    /// By the name that a sweep has for the figure.
+    pub figures: BTreeMap<String, PatientFigure>,
+    /// What was answered to each question, in one order for all runs: `class` of each image, `report` of each image's
+    /// batch.
+    pub answers: BTreeMap<String, Vec<usize>>,
+}
 
 /// Sum and number of rows of each patient. (value, patient) of each row.
 fn sums(rows: impl Iterator<Item = (f64, usize)>) -> Vec<(f64, f64)> {
@@ -34,7 +43,22 @@ fn nll(p: &Prediction, scaled: bool) -> f64 {
     negative_log_likelihood(&p.logits, p.target, if scaled { p.temperature } else { 1.0 })
 }
 
-/// Recall and NLL of matching.
+/// Each answer, with how sure it is of it.
+fn by_sureness(predictions: &[&Prediction], sureness: impl Fn(&Prediction) -> f64) -> Vec<PatientRow> {
+    predictions.iter().map(|p| (sureness(p), p.predicted() == p.target, p.group)).collect()
+}
+
+/// Areas under the risk–coverage curve of predictions over more than two classes, with their names' endings.
+fn orders(predictions: &[&Prediction]) -> [(&'static str, PatientFigure); 3] {
+    let probability = |p: &Prediction, scaled: bool| p.probabilities(scaled)[p.predicted()];
+    [
+        ("aurc", PatientFigure::Aurc(by_sureness(predictions, |p| probability(p, false)))),
+        ("aurc_scaled", PatientFigure::Aurc(by_sureness(predictions, |p| probability(p, true)))),
+        ("aurc_normalised", PatientFigure::Aurc(by_sureness(predictions, |p| Sureness::NormalisedLogit.of(&p.logits)))),
+    ]
+}
+
+/// Recall and matching.
 ///
 /// # Errors
 /// Whatever the device reports.
@@ -44,35 +68,60 @@ pub(super) fn of_retrieval(split: &EncodedSplit, options: &RetrievalOptions) -> 
         (outcomes(images, texts, &pairs.texts_of_image)?, &pairs.images.groups),
         (outcomes(texts, images, &pairs.images_of_text)?, &pairs.text_groups),
     ];
-    let recall = |at: &[usize]| -> PatientSums {
+    let recall = |at: &[usize]| {
         let found = |q: &Query| at.iter().filter(|k| q.rank <= **k).count() as f64 / at.len() as f64;
-        directions.iter().map(|(of, groups)| sums(of.iter().map(found).zip(groups.iter().copied()))).collect()
+        let of_direction =
+            |(of, groups): &(Vec<Query>, &Vec<usize>)| sums(of.iter().map(found).zip(groups.iter().copied()));
+        PatientFigure::Mean(directions.iter().map(of_direction).collect())
     };
-    let matches = matched(split, options)?.predictions;
-    let matching = |scaled: bool| vec![sums(matches.iter().map(|p| (nll(p, scaled), p.group)))];
+    let Matched { predictions: matches, to_text, .. } = matched(split, options)?;
+    let matching = |scaled: bool| PatientFigure::Mean(vec![sums(matches.iter().map(|p| (nll(p, scaled), p.group)))]);
     let named = [
         ("recall@1", recall(&RECALL_AT[..1])),
         ("mean_recall", recall(&RECALL_AT)),
         ("match_nll", matching(false)),
         ("match_nll_scaled", matching(true)),
     ];
-    Ok(named.map(|(name, sums)| (name.to_string(), sums)).into())
+    let mut figures: BTreeMap<String, PatientFigure> = named.map(|(name, of)| (name.to_string(), of)).into();
+    // The manifest's order comes first, each pair once in each direction.
+    let first: Vec<&Prediction> = matches[..2 * pairs.rows.len()].iter().collect();
+    if first.iter().all(|p| p.logits.len() > 2) {
+        figures.extend(orders(&first).map(|(name, of)| (format!("match_{name}"), of)));
+    }
+    let reports = first.iter().zip(to_text).filter(|(_, to_text)| *to_text).map(|(p, _)| p.predicted());
+    Ok(ByPatient { figures, answers: [("report".to_string(), reports.collect())].into() })
 }
 
 impl Scores {
-    /// Accuracy, NLL and Brier score; temperatures must be fitted.
+    /// Figures of classes; temperatures must be fitted.
     pub(super) fn by_patient(&self) -> ByPatient {
         let all = self.predictions();
-        let of = |value: &dyn Fn(&Prediction) -> f64| vec![sums(all.iter().map(|p| (value(p), p.group)))];
+        let mean = |value: &dyn Fn(&Prediction) -> f64| {
+            PatientFigure::Mean(vec![sums(all.iter().map(|p| (value(p), p.group)))])
+        };
+        let ece = |scaled: bool| PatientFigure::Ece(by_sureness(&all, |p| p.probabilities(scaled)[p.predicted()]));
+        let of_class = |class: usize| -> Vec<PatientRow> {
+            let of = self.one_against_rest(class, None);
+            of.scores.into_iter().zip(of.positive).zip(of.groups).map(|((s, has), group)| (s, has, group)).collect()
+        };
         let mut named = vec![
-            ("class_nll", of(&|p| nll(p, false))),
-            ("class_nll_scaled", of(&|p| nll(p, true))),
-            ("class_brier", of(&|p| brier(&p.probabilities(false), p.target))),
-            ("class_brier_scaled", of(&|p| brier(&p.probabilities(true), p.target))),
+            ("auroc_macro", PatientFigure::Auroc((0..self.names.len()).map(of_class).collect())),
+            ("nll", mean(&|p| nll(p, false))),
+            ("nll_scaled", mean(&|p| nll(p, true))),
+            ("brier", mean(&|p| brier(&p.probabilities(false), p.target))),
+            ("brier_scaled", mean(&|p| brier(&p.probabilities(true), p.target))),
+            ("ece", ece(false)),
+            ("ece_scaled", ece(true)),
         ];
+        let mut answers = BTreeMap::new();
         if !self.multi_label {
-            named.push(("class_accuracy", of(&|p| f64::from(u8::from(p.predicted() == p.target)))));
+            named.push(("accuracy", mean(&|p| f64::from(u8::from(p.predicted() == p.target)))));
+            answers.insert("class".to_string(), all.iter().map(|p| p.predicted()).collect());
+            if self.names.len() > 2 {
+                named.extend(orders(&all));
+            }
         }
-        named.into_iter().map(|(name, sums)| (name.to_string(), sums)).collect()
+        let figures = named.into_iter().map(|(name, of)| (format!("class_{name}"), of)).collect();
+        ByPatient { figures, answers }
     }
 }

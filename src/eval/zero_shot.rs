@@ -109,10 +109,10 @@ type Thresholds = [f64; 2];
 
 /// Predictions of one class against the others.
 #[derive(Default)]
-struct OneAgainstRest {
-    scores: Vec<f64>,
-    positive: Vec<bool>,
-    groups: Vec<usize>,
+pub(super) struct OneAgainstRest {
+    pub(super) scores: Vec<f64>,
+    pub(super) positive: Vec<bool>,
+    pub(super) groups: Vec<usize>,
 }
 
 impl Scores {
@@ -229,7 +229,7 @@ impl Scores {
     }
 
     /// Of class `k` over `images` (repeats count) or all.
-    fn one_against_rest(&self, k: usize, images: Option<&[usize]>) -> OneAgainstRest {
+    pub(super) fn one_against_rest(&self, k: usize, images: Option<&[usize]>) -> OneAgainstRest {
         let (task, class, positive) = if self.multi_label { (k, 1, 1) } else { (0, k, k) };
         let mut found = OneAgainstRest::default();
         let take = |p: &Prediction| {

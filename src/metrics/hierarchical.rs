@@ -3,12 +3,78 @@
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::bootstrap::quantile;
+use super::calibration::{Answer, BINS, area_under_risk, equal_width, expected_error, risk_coverage};
+use super::classification::auroc;
 
-/// A figure of one run as sums: for each of its parts (such as the directions of retrieval), of each patient by number
-/// the sum over its rows and how many these are. The figure is the mean over parts of all sums / all rows.
-pub type PatientSums = Vec<Vec<(f64, f64)>>;
+/// A figure of one run, kept so that it can be worked out anew where some patients count more often than others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PatientFigure {
+    /// For each part (such as the directions of retrieval), of each patient by number the sum over its rows and how
+    /// many these are: the mean over parts of all sums / all rows.
+    Mean(Vec<Vec<(f64, f64)>>),
+    /// The area under the risk–coverage curve: of each answer how sure it is, whether it is right, its patient.
+    Aurc(Vec<PatientRow>),
+    /// The expected calibration error, over bins of equal width, of answers with their probabilities.
+    Ece(Vec<PatientRow>),
+    /// The mean over classes, as far as they have both, of the AUROC of rows that are of it or not.
+    Auroc(Vec<Vec<PatientRow>>),
+}
+
+/// A score, whether what it stands for is so, and the number of the patient.
+pub type PatientRow = (f64, bool, usize);
+
+impl PatientFigure {
+    /// Of these patients, each once.
+    pub fn value(&self) -> f64 {
+        self.where_each_counts(&vec![1; self.patients()])
+    }
+
+    /// Where patient i counts `times[i]` times. NaN where nothing counts.
+    fn where_each_counts(&self, times: &[usize]) -> f64 {
+        let answers = |rows: &[PatientRow]| -> Vec<Answer> {
+            let repeated = |&(confidence, right, patient): &PatientRow| {
+                std::iter::repeat_n(Answer { confidence, right }, times[patient])
+            };
+            rows.iter().flat_map(repeated).collect()
+        };
+        match self {
+            Self::Mean(parts) => {
+                let of_part = |part: &Vec<(f64, f64)>| {
+                    let each = part.iter().zip(times).map(|((sum, rows), &t)| (t as f64 * sum, t as f64 * rows));
+                    let (sum, rows) = each.fold((0.0, 0.0), |(sum, rows), (s, n)| (sum + s, rows + n));
+                    sum / rows
+                };
+                mean(&parts.iter().map(of_part).collect::<Vec<_>>())
+            }
+            Self::Aurc(rows) => area_under_risk(&risk_coverage(&answers(rows))),
+            Self::Ece(rows) => expected_error(&equal_width(&answers(rows), BINS)),
+            Self::Auroc(classes) => {
+                let of_class = |rows: &Vec<PatientRow>| {
+                    let (scores, positive): (Vec<f64>, Vec<bool>) =
+                        answers(rows).into_iter().map(|a| (a.confidence, a.right)).unzip();
+                    let both = positive.contains(&true) && positive.contains(&false);
+                    both.then(|| auroc(&scores, &positive))
+                };
+                mean(&classes.iter().filter_map(of_class).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// How many patients there are.
+    fn patients(&self) -> usize {
+        let most = |rows: &[PatientRow]| rows.iter().map(|(.., patient)| patient + 1).max().unwrap_or(0);
+        match self {
+            Self::Mean(parts) => parts.iter().map(Vec::len).max().unwrap_or(0),
+            Self::Aurc(rows) | Self::Ece(rows) => most(rows),
+            Self::Auroc(classes) => classes.iter().map(|rows| most(rows)).max().unwrap_or(0),
+        }
+    }
+}
 
 /// How one setting differs from another.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,16 +93,6 @@ pub struct Compared {
 /// Two standard errors, nearly.
 const Z_975: f64 = 1.959_964;
 
-/// The figure where patient i counts `times[i]` times.
-fn value(sums: &PatientSums, times: &[f64]) -> f64 {
-    let of_part = |part: &Vec<(f64, f64)>| {
-        let (sum, rows) =
-            part.iter().zip(times).fold((0.0, 0.0), |(sum, rows), ((s, n), t)| (sum + t * s, rows + t * n));
-        sum / rows
-    };
-    sums.iter().map(of_part).sum::<f64>() / sums.len() as f64
-}
-
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
@@ -50,23 +106,24 @@ fn variance(values: &[f64]) -> f64 {
 /// Compares the runs of two settings, an entry a seed, on the same patients. `None` below two seeds of either, below
 /// two patients, or without resamples.
 pub fn compare(
-    ours: &[&PatientSums],
-    theirs: &[&PatientSums],
+    ours: &[&PatientFigure],
+    theirs: &[&PatientFigure],
     resamples: usize,
-    rng: impl Fn(u64) -> ChaCha8Rng,
+    rng: impl Fn(u64) -> ChaCha8Rng + Sync,
 ) -> Option<Compared> {
-    let patients = ours.iter().chain(theirs).flat_map(|sums| sums.iter()).map(Vec::len).max().unwrap_or(0);
+    let patients = ours.iter().chain(theirs).map(|figure| figure.patients()).max().unwrap_or(0);
     if ours.len() < 2 || theirs.len() < 2 || patients < 2 || resamples == 0 {
         return None;
     }
-    let values = |runs: &[&PatientSums], times: &[f64]| runs.iter().map(|r| value(r, times)).collect::<Vec<f64>>();
-    let once = vec![1.0; patients];
+    let values = |runs: &[&PatientFigure], times: &[usize]| {
+        runs.iter().map(|r| r.where_each_counts(times)).collect::<Vec<f64>>()
+    };
+    let once = vec![1; patients];
     let (a, b) = (values(ours, &once), values(theirs, &once));
-    let (mut both, mut of_patients) = (Vec::with_capacity(resamples), Vec::with_capacity(resamples));
-    for number in 0..resamples {
+    let of_resample = |number: usize| {
         let mut rng = rng(number as u64);
-        let mut times = vec![0.0; patients];
-        (0..patients).for_each(|_| times[rng.random_range(0..patients)] += 1.0);
+        let mut times = vec![0; patients];
+        (0..patients).for_each(|_| times[rng.random_range(0..patients)] += 1);
         // A mean of n drawn seeds varies by (n − 1) / n too little: its distance from the mean of all is stretched.
         let mut drawn = |values: &[f64]| {
             let n = values.len();
@@ -75,12 +132,11 @@ pub fn compare(
             all + (n as f64 / (n - 1) as f64).sqrt() * (mean(&some) - all)
         };
         let (a, b) = (values(ours, &times), values(theirs, &times));
-        let (difference, fixed) = (drawn(&a) - drawn(&b), mean(&a) - mean(&b));
-        if difference.is_finite() {
-            both.push(difference);
-            of_patients.push(fixed);
-        }
-    }
+        (drawn(&a) - drawn(&b), mean(&a) - mean(&b))
+    };
+    let drawn: Vec<(f64, f64)> = (0..resamples).into_par_iter().map(of_resample).collect();
+    let (mut both, of_patients): (Vec<f64>, Vec<f64>) =
+        drawn.into_iter().filter(|(difference, _)| difference.is_finite()).unzip();
     if both.len() < 2 {
         return None;
     }
@@ -106,13 +162,32 @@ mod tests {
     use crate::seed::{Purpose, stream};
 
     /// One part, a row a patient.
-    fn run(values: impl Iterator<Item = f64>) -> PatientSums {
-        vec![values.map(|v| (v, 1.0)).collect()]
+    fn run(values: impl Iterator<Item = f64>) -> PatientFigure {
+        PatientFigure::Mean(vec![values.map(|v| (v, 1.0)).collect()])
     }
 
-    fn compared(a: &[PatientSums], b: &[PatientSums], seed: u64) -> Compared {
-        let (a, b): (Vec<&PatientSums>, Vec<&PatientSums>) = (a.iter().collect(), b.iter().collect());
+    fn compared(a: &[PatientFigure], b: &[PatientFigure], seed: u64) -> Compared {
+        let (a, b): (Vec<&PatientFigure>, Vec<&PatientFigure>) = (a.iter().collect(), b.iter().collect());
         compare(&a, &b, 400, |i| stream(seed, Purpose::Bootstrap, i)).unwrap()
+    }
+
+    #[test]
+    fn a_patient_that_counts_twice_counts_as_two() {
+        let rows = vec![(0.9, true, 0), (0.7, false, 1), (0.7, true, 2), (0.2, false, 2), (0.4, true, 1)];
+        let others: Vec<PatientRow> = rows.iter().map(|row| (1.0 - row.0, !row.1, row.2)).collect();
+        let written_out = vec![(0.9, true, 0), (0.7, true, 1), (0.7, true, 2), (0.2, false, 3), (0.2, false, 4)];
+        let figures = [
+            (PatientFigure::Mean(vec![vec![(0.9, 1.0), (1.1, 2.0), (0.9, 2.0)]]), 2.7 / 5.0),
+            (PatientFigure::Aurc(rows.clone()), PatientFigure::Aurc(written_out).value()),
+            (PatientFigure::Ece(rows.clone()), (0.1 + 2.0 * 0.3 + 2.0 * 0.2) / 5.0),
+            (PatientFigure::Auroc(vec![rows, others]), 1.0),
+        ];
+        for (figure, expected) in figures {
+            let value = figure.where_each_counts(&[1, 0, 2]);
+            assert!((value - expected).abs() < 1e-12, "{figure:?}: {value}, not {expected}");
+        }
+        let one_sided = vec![(0.5, true, 0)];
+        assert!(PatientFigure::Auroc(vec![one_sided]).value().is_nan());
     }
 
     #[test]
@@ -126,7 +201,7 @@ mod tests {
         assert!(large.p < 0.01 && large.interval.1 < -10.0 && large.seeds_needed == Some(2), "{large:?}");
         assert_eq!(compared(&runs([1.0, 2.0]), &runs([1.0, 2.0]), 0).seeds_needed, None);
         let one = [run([1.0, 2.0].into_iter())];
-        let one: Vec<&PatientSums> = one.iter().collect();
+        let one: Vec<&PatientFigure> = one.iter().collect();
         assert_eq!(compare(&one, &one, 100, |i| stream(0, Purpose::Bootstrap, i)), None);
     }
 
@@ -139,7 +214,7 @@ mod tests {
         let mut found = 0;
         for trial in 0..200 {
             let patients: Vec<f64> = (0..50).map(|_| noise(1.0)).collect();
-            let mut setting = || -> Vec<PatientSums> {
+            let mut setting = || -> Vec<PatientFigure> {
                 let seeds: Vec<f64> = (0..5).map(|_| noise(0.3)).collect();
                 seeds
                     .iter()
@@ -150,8 +225,8 @@ mod tests {
             found += usize::from(compared(&a, &b, trial).p < 0.05);
         }
         assert!((2..=30).contains(&found), "{found} of 200");
-        let lucky: Vec<PatientSums> = (0..8).map(|_| run((0..30).map(|i| if i == 0 { 9.0 } else { 0.0 }))).collect();
-        let none: Vec<PatientSums> = (0..8).map(|_| run((0..30).map(|_| 0.0))).collect();
+        let lucky: Vec<PatientFigure> = (0..8).map(|_| run((0..30).map(|i| if i == 0 { 9.0 } else { 0.0 }))).collect();
+        let none: Vec<PatientFigure> = (0..8).map(|_| run((0..30).map(|_| 0.0))).collect();
         let gain = compared(&lucky, &none, 0);
         assert!(gain.difference > 0.2 && gain.p > 0.05 && gain.seeds_needed.is_none(), "{gain:?}");
     }

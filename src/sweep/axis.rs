@@ -65,6 +65,20 @@ impl From<Choice> for (String, String) {
 /// One combination, in the order of the axes.
 pub type Setting = Vec<Choice>;
 
+/// Reads a combination that no grid makes, `key=value; key=value; …`.
+///
+/// # Errors
+/// A part without a key or a value.
+pub fn setting(text: &str) -> Result<Setting> {
+    let choice = |part: &str| {
+        let (key, value) = part.split_once('=').with_context(|| format!("{text:?}: expected key=value; key=value"))?;
+        let (key, value) = (key.trim().to_string(), value.trim().to_string());
+        ensure!(!key.is_empty() && !value.is_empty(), "{text:?}: a key or a value is empty");
+        Ok(Choice { key, value })
+    };
+    text.split(';').map(choice).collect()
+}
+
 /// Every combination of the axes' values, the last axis changing fastest.
 ///
 /// # Errors
@@ -117,6 +131,9 @@ mod tests {
         let values = |setting: &Setting| setting.iter().map(|c| c.value.clone()).collect::<Vec<_>>().join(" ");
         let all: Vec<String> = grid(&axes).unwrap().iter().map(values).collect();
         assert_eq!(all, ["0 1e-3", "0 1e-4", "0.1 1e-3", "0.1 1e-4"]);
+        let annealed =
+            setting(r#"loss.kind=clip; loss.label_smoothing={ from = 0.2, to = 0, over = "100%" }"#).unwrap();
+        assert_eq!(values(&annealed), r#"clip { from = 0.2, to = 0, over = "100%" }"#);
         let range = [Axis::parse("optim.lr=1e-5..1e-2").unwrap()];
         assert!(grid(&range).is_err());
         let drawn = random(&range, 200, 1);
@@ -125,6 +142,7 @@ mod tests {
         assert!(values.iter().all(|v| (1e-5..=1e-2).contains(v)));
         let low = values.iter().filter(|v| **v < 10f64.powf(-3.5)).count();
         assert!((80..120).contains(&low), "half of the draws lie below the geometric middle: {low}");
+        assert!(setting("loss.kind").is_err() && setting("loss.kind=;").is_err());
         assert!(Axis::parse("seed").is_err() && Axis::parse("a=1,,2").is_err() && Axis::parse("a=2..1").is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::data::{Columns, Manifest};
 use crate::eval::ByPatient;
 use crate::fs::replace_file;
+use crate::metrics::hierarchical::PatientFigure;
 
 /// What conformal sets may leave out.
 const ALPHA: &str = "0.1";
@@ -21,6 +22,8 @@ const ALPHA: &str = "0.1";
 pub(super) struct Evaluation {
     /// `--data` and what goes with it, for `eval` and `zero-shot`.
     rows: Vec<String>,
+    /// The same of the training pairs, where over-fitting is asked for.
+    training_rows: Option<Vec<String>>,
     loss_batch: usize,
     prompts: Option<PathBuf>,
     /// Of rows, prompts and options.
@@ -39,20 +42,32 @@ struct Record {
 pub(super) struct Judged {
     /// Its figures.
     pub figures: Figures,
-    /// Those of them that are sums over patients.
+    /// Those of them that can be told by patient, and what was answered.
     pub by_patient: ByPatient,
 }
 
+/// What members are to be judged on.
+#[derive(Clone, Copy)]
+pub(super) struct Judging<'a> {
+    /// Of the validation manifest, or of data.train where there is none; by default `test`, else `val`.
+    pub split: Option<&'a str>,
+    /// Also by zero-shot classification.
+    pub prompts: Option<&'a Path>,
+    /// Also the loss on the training pairs.
+    pub over_fitting: bool,
+}
+
 impl Evaluation {
-    /// On `split` of the validation manifest, or of data.train where there is none; with `prompts` also by zero-shot
-    /// classification.
+    /// As `judging` says.
     ///
     /// # Errors
     /// There is no such split, or a file cannot be read.
-    pub fn new(config: &Config, split: Option<&str>, prompts: Option<&Path>, digests: &mut Digests) -> Result<Self> {
+    pub fn new(config: &Config, judging: Judging, digests: &mut Digests) -> Result<Self> {
+        let Judging { split, prompts, over_fitting } = judging;
         let d = &config.data;
         let manifest = d.val.first().or(d.train.first()).context("data.train is missing")?;
         let rows = rows(config, manifest, split)?;
+        let training_rows = over_fitting.then(|| training_rows(config)).transpose()?;
         let loss_batch = config.samples_per_step();
         let mut fingerprint = Fingerprint::default();
         fingerprint.insert(
@@ -66,12 +81,15 @@ impl Evaluation {
             &format!("{} {loss_batch} sets {ALPHA}, unsure left out", rows[2..].join(" ")),
             None,
         );
+        if let Some(training) = &training_rows {
+            fingerprint.insert("the training pairs", &training.join(" "), None);
+        }
         if let Some(prompts) = prompts {
             let text = prompts.display().to_string();
             let content = digests.of(prompts).with_context(|| format!("--prompts {text}"))?;
             fingerprint.insert("--prompts", &text, Some(content));
         }
-        Ok(Self { rows, loss_batch, prompts: prompts.map(Path::to_path_buf), fingerprint })
+        Ok(Self { rows, training_rows, loss_batch, prompts: prompts.map(Path::to_path_buf), fingerprint })
     }
 
     /// Which rows, as arguments.
@@ -97,16 +115,24 @@ impl Evaluation {
 
     fn work_out(&self, run: &Path, threads: usize, log: &Path) -> Result<Judged> {
         let model = run.join("model").to_string_lossy().into_owned();
-        let program = |name: &str, more: [String; 2]| {
-            let args = [name, "--json", "--bootstrap", "0", "--by-patient", "--conformal", ALPHA, "--model", &model];
-            let args = args.map(str::to_string);
-            process::run(&[&args[..], &more, &self.rows].concat(), threads, log)
+        let program = |name: &str, more: &[&str], rows: &[String]| {
+            let args = [name, "--json", "--bootstrap", "0", "--model", &model];
+            let args: Vec<String> = args.iter().chain(more).map(ToString::to_string).collect();
+            process::run(&[&args[..], rows].concat(), threads, log)
         };
-        let retrieval = program("eval", ["--loss-batch-size".into(), self.loss_batch.to_string()])?;
+        let batch = self.loss_batch.to_string();
+        let in_batches = ["--loss-batch-size", batch.as_str()];
+        let wanted = ["--by-patient", "--conformal", ALPHA];
+        let retrieval = program("eval", &[&in_batches[..], &wanted].concat(), &self.rows)?;
         let patients = |report: &Value| serde_json::from_value::<ByPatient>(report["by_patient"].clone());
         let (mut figures, mut by_patient) = (of_retrieval(&retrieval), patients(&retrieval)?);
+        if let Some(rows) = &self.training_rows {
+            let loss = program("eval", &in_batches, rows)?["calibration"]["as_is"]["nll"].as_f64();
+            over_fitting(&mut figures, &mut by_patient, loss.context("eval told no loss of the training pairs")?);
+        }
         if let Some(prompts) = &self.prompts {
-            let classes = program("zero-shot", ["--prompts".into(), prompts.to_string_lossy().into_owned()])?;
+            let prompts = prompts.to_string_lossy();
+            let classes = program("zero-shot", &[&["--prompts", &prompts][..], &wanted].concat(), &self.rows)?;
             let named = classes["figures"].as_array().into_iter().flatten();
             for figure in named {
                 let Some(name) = figure["name"].as_str().map(|name| format!("class_{name}")) else { continue };
@@ -116,10 +142,36 @@ impl Evaluation {
             figures.extend(of_orders("class", &classes["selective"]));
             figures.extend(of_calibration("class", &classes["calibration"]));
             figures.extend(of_sets("class", &classes["conformal"]["methods"][0]));
-            by_patient.extend(patients(&classes)?);
+            let ByPatient { figures, answers } = patients(&classes)?;
+            by_patient.figures.extend(figures);
+            by_patient.answers.extend(answers);
+        }
+        for (name, of) in &by_patient.figures {
+            figures.entry(name.clone()).or_insert_with(|| of.value());
         }
         Ok(Judged { figures, by_patient })
     }
+}
+
+/// Adds the loss on training pairs, and how much lower it is than on those that are judged: without smoothing, without
+/// augmentation. What training pairs there are is not left to chance.
+fn over_fitting(figures: &mut Figures, by_patient: &mut ByPatient, training: f64) {
+    figures.insert("train_nll".into(), training);
+    if let Some(PatientFigure::Mean(parts)) = by_patient.figures.get("match_nll") {
+        let less = |&(sum, rows): &(f64, f64)| (sum - rows * training, rows);
+        let parts = parts.iter().map(|part| part.iter().map(less).collect()).collect();
+        by_patient.figures.insert("over_fitting".into(), PatientFigure::Mean(parts));
+    }
+}
+
+/// Arguments that name the training pairs.
+fn training_rows(config: &Config) -> Result<Vec<String>> {
+    let d = &config.data;
+    let [manifest] = d.train.as_slice() else {
+        bail!("--over-fitting: data.train names {} manifests; allowed is one", d.train.len());
+    };
+    let has_splits = Manifest::open(manifest, &Columns::from(d), d.image_root.as_deref())?.has_splits();
+    Ok(of_split(config, manifest, has_splits.then_some(d.train_split.as_str())))
 }
 
 /// Arguments that name the rows.
@@ -135,6 +187,12 @@ fn rows(config: &Config, manifest: &Path, split: Option<&str>) -> Result<Vec<Str
         }
         None => ["test", d.val_split.as_str()].into_iter().find(|name| has(name)),
     };
+    Ok(of_split(config, manifest, split))
+}
+
+/// Arguments that name the rows of a manifest, or of one of its splits.
+fn of_split(config: &Config, manifest: &Path, split: Option<&str>) -> Vec<String> {
+    let d = &config.data;
     let mut args = vec!["--data".to_string(), manifest.to_string_lossy().into_owned()];
     args.extend(split.into_iter().flat_map(|split| ["--split".to_string(), split.to_string()]));
     for (name, value) in [
@@ -150,7 +208,7 @@ fn rows(config: &Config, manifest: &Path, split: Option<&str>) -> Result<Vec<Str
     if let Some(root) = &d.image_root {
         args.extend(["--image-root".into(), root.to_string_lossy().into_owned()]);
     }
-    Ok(args)
+    args
 }
 
 /// Figures of what `eval --json` prints.

@@ -21,7 +21,7 @@ pub struct Member {
     pub seed: u64,
     /// What became of it.
     pub state: State,
-    /// Its figures as sums over patients, once there are some.
+    /// Its figures by patient, and its answers, once there are some.
     pub by_patient: ByPatient,
 }
 
@@ -51,7 +51,7 @@ impl Member {
             setting,
             seed,
             state: State::Unfinished,
-            by_patient: ByPatient::new(),
+            by_patient: ByPatient::default(),
         }
     }
 

@@ -9,8 +9,9 @@ use candle_core::Device;
 use serde_json::json;
 
 use super::axis::{self, Axis, Setting};
+use super::chart::chart;
 use super::compare::{Difference, differences, differences_markdown};
-use super::evaluation::Evaluation;
+use super::evaluation::{Evaluation, Judging};
 use super::fingerprint::{Digests, Fingerprint};
 use super::halving::{ROUNDS, Score, survivors};
 use super::member::{Member, State};
@@ -36,6 +37,8 @@ pub struct Request {
     pub overrides: Vec<String>,
     /// Keys with the values to try, see [`Axis::parse`].
     pub grid: Vec<String>,
+    /// Combinations beside those, see [`axis::setting`].
+    pub also: Vec<String>,
     /// Seeds of each combination, counted up from the config's.
     pub seeds: u32,
     /// So many random combinations in place of all.
@@ -48,6 +51,10 @@ pub struct Request {
     pub prompts: Option<PathBuf>,
     /// Split to evaluate on.
     pub split: Option<String>,
+    /// Evaluate on the training pairs too.
+    pub over_fitting: bool,
+    /// Figures that are drawn; empty for the usual ones.
+    pub figures: Vec<String>,
     /// Where all goes; `None` = runs/<config name>-sweep.
     pub folder: Option<PathBuf>,
 }
@@ -91,13 +98,15 @@ struct Sweep<'a> {
 pub fn run(request: &Request) -> Result<Finished> {
     let axes = request.grid.iter().map(|text| Axis::parse(text)).collect::<Result<Vec<_>>>()?;
     let config = config::load(&request.config, &request.overrides)?;
+    let also = request.also.iter().map(|text| axis::setting(text)).collect::<Result<Vec<_>>>()?;
     let combinations = request.random.unwrap_or_else(|| axis::combinations(&axes));
-    let wanted = combinations.saturating_mul(request.seeds as usize);
+    let wanted = combinations.saturating_add(also.len()).saturating_mul(request.seeds as usize);
     ensure!(wanted <= MOST_MEMBERS, "the sweep would have {wanted} members; allowed are {MOST_MEMBERS}");
-    let settings = match request.random {
+    let mut settings = match request.random {
         Some(count) => axis::random(&axes, count, config.seed),
         None => axis::grid(&axes)?,
     };
+    settings.extend(also);
     let seeds = (0..u64::from(request.seeds)).map(|i| config.seed + i);
     let of_setting =
         |setting: &Setting| seeds.clone().map(|seed| Member::new(setting.clone(), seed)).collect::<Vec<_>>();
@@ -132,7 +141,12 @@ pub fn run(request: &Request) -> Result<Finished> {
     }
     drop(prepared);
     let mut digests = Digests::default();
-    let evaluation = Evaluation::new(&config, request.split.as_deref(), request.prompts.as_deref(), &mut digests)?;
+    let judging = Judging {
+        split: request.split.as_deref(),
+        prompts: request.prompts.as_deref(),
+        over_fitting: request.over_fitting,
+    };
+    let evaluation = Evaluation::new(&config, judging, &mut digests)?;
     let fingerprints = configs.iter().map(|c| Fingerprint::of_training(c, &mut digests)).collect::<Result<Vec<_>>>()?;
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let _held = FolderLock::take(&folder).context("sweep")?;
@@ -152,8 +166,9 @@ pub fn run(request: &Request) -> Result<Finished> {
     let (table, differences) = (table(&members), differences(&members));
     sweep.save(&members, &table, &differences)?;
     let note = without_bf16.map_or(String::new(), |line| format!("\n{line}"));
-    let text = [markdown(&table), differences_markdown(&differences), note].join("\n");
+    let text = [markdown(&table, &[]), differences_markdown(&differences, &[]), note].join("\n");
     replace_file(&sweep.folder.join("sweep.md"), text.trim_end().as_bytes())?;
+    replace_file(&sweep.folder.join("sweep.svg"), chart(&table, &request.figures).as_bytes())?;
     Ok(Finished { folder: sweep.folder, members, table, differences, stopped: stop::asked() })
 }
 

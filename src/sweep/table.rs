@@ -2,38 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::{Result, bail};
 use serde::Serialize;
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
+use super::agreement::agreements;
 use super::axis::{Choice, Setting};
+use super::mean::Mean;
 use super::member::{Figures, Member};
-
-/// A mean over seeds with its 95 % interval by Student's t; no interval for a single seed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Mean {
-    /// The mean.
-    pub mean: f64,
-    /// Half the width of the interval.
-    pub half_width: Option<f64>,
-    /// Seeds.
-    pub seeds: usize,
-}
-
-impl Mean {
-    /// Of one figure's values; `None` without any.
-    pub fn of(values: &[f64]) -> Option<Self> {
-        let n = values.len();
-        let mean = values.iter().sum::<f64>() / n as f64;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        let half_width = (n > 1).then(|| t_975(n - 1) * (squares / (n - 1) as f64 / n as f64).sqrt());
-        (n > 0).then_some(Self { mean, half_width, seeds: n })
-    }
-}
-
-/// The 97.5 % point of Student's t with this many degrees of freedom, at least 1.
-fn t_975(freedom: usize) -> f64 {
-    StudentsT::new(0.0, 1.0, freedom as f64).map_or(f64::INFINITY, |t| t.inverse_cdf(0.975))
-}
 
 /// A row of the table: a setting with the mean of each figure over its seeds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -52,14 +27,16 @@ const SMOOTHING: &str = "loss.label_smoothing";
 pub fn table(members: &[Member]) -> Vec<SettingFigures> {
     let settings = settings(members);
     let row = |setting: &Setting, name: String, scaled: bool| {
-        let of_setting: Vec<&Figures> =
-            members.iter().filter(|m| m.setting == *setting).filter_map(Member::figures).collect();
-        SettingFigures { setting: name, figures: means(&of_setting, scaled) }
+        let of_setting: Vec<&Member> = members.iter().filter(|m| m.setting == *setting).collect();
+        let figures: Vec<&Figures> = of_setting.iter().filter_map(|m| m.figures()).collect();
+        let mut figures = means(&figures, scaled);
+        figures.extend(agreements(&of_setting));
+        SettingFigures { setting: name, figures }
     };
     let mut rows: Vec<SettingFigures> = settings.iter().map(|s| row(s, in_words(s), false)).collect();
     let is_smoothing = |choice: &Choice| choice.key == SMOOTHING;
     for setting in settings.iter().filter(|s| s.iter().any(is_smoothing)) {
-        rows.push(row(setting, format!("{}, then temperature scaling", in_words(setting)), true));
+        rows.push(row(setting, format!("{}{SCALED}", in_words(setting)), true));
     }
     let all: Vec<&Figures> = members.iter().filter_map(Member::figures).collect();
     rows.extend(READ_AGAINST.iter().map(|(suffix, name)| read_against(&all, suffix, name)));
@@ -79,7 +56,13 @@ pub(super) fn settings(members: &[Member]) -> Vec<&Setting> {
 }
 
 /// Endings of names of what a figure is read against, and the rows that these are shown in.
-const READ_AGAINST: [(&str, &str); 2] = [("_chance", "(chance)"), ("_floor", "(calibrated, by luck)")];
+const READ_AGAINST: [(&str, &str); 2] = [("_chance", CHANCE), ("_floor", "(calibrated, by luck)")];
+
+/// The row of chance.
+pub(super) const CHANCE: &str = "(chance)";
+
+/// What the name of a setting ends with after temperature scaling.
+pub(super) const SCALED: &str = ", then temperature scaling";
 
 /// The mean over all members, without an interval: it is no setting's.
 fn read_against(members: &[&Figures], suffix: &str, name: &str) -> SettingFigures {
@@ -118,18 +101,20 @@ pub(super) fn in_words(setting: &Setting) -> String {
 }
 
 /// The columns in Markdown: figure, heading, factor.
-const COLUMNS: [(&str, &str, f64); 22] = [
+const COLUMNS: [(&str, &str, f64); 25] = [
     ("recall@1", "recall@1 %", 100.0),
     ("mean_recall", "mean recall %", 100.0),
     ("match_nll", "matching NLL", 1.0),
     ("match_brier", "matching Brier", 1.0),
     ("match_ece", "matching ECE", 1.0),
     ("match_temperature", "matching temperature", 1.0),
+    ("over_fitting", "over-fitting", 1.0),
     ("match_aurc", "matching AURC", 1.0),
     ("match_aurc_normalised", "matching AURC, logits normalised", 1.0),
     ("match_accuracy_of_80", "matches right of surest 80 %, %", 100.0),
     ("match_coverage_at_90", "matches answered at 90 % right, %", 100.0),
     ("report_set_size", "reports in a 90 % set", 1.0),
+    ("report_agreement", "reports alike across seeds %", 100.0),
     ("class_accuracy", "accuracy %", 100.0),
     ("class_auroc_macro", "AUROC", 1.0),
     ("class_nll", "class NLL", 1.0),
@@ -141,6 +126,7 @@ const COLUMNS: [(&str, &str, f64); 22] = [
     ("class_accuracy_of_80", "right of surest 80 %, %", 100.0),
     ("class_coverage_at_90", "answered at 90 % right, %", 100.0),
     ("class_set_size", "classes in a 90 % set", 1.0),
+    ("class_agreement", "classes alike across seeds %", 100.0),
 ];
 
 /// How a figure, or the same after temperature scaling, is shown: its heading, factor and digits.
@@ -158,10 +144,30 @@ fn digits(factor: f64) -> usize {
     if factor > 1.0 { 1 } else { 3 }
 }
 
-/// The table in Markdown: mean ± half of the 95 % interval over seeds, of the figures that any setting has.
-pub fn markdown(rows: &[SettingFigures]) -> String {
-    let shown: Vec<_> =
-        COLUMNS.iter().filter(|(name, ..)| rows.iter().any(|r| r.figures.contains_key(*name))).collect();
+/// Whether figures of these names can be shown, with or without `_scaled`.
+///
+/// # Errors
+/// One cannot.
+pub fn check_shown(figures: &[String]) -> Result<()> {
+    let known = |name: &str| COLUMNS.iter().any(|(known, ..)| *known == name);
+    match figures.iter().find(|f| !known(f) && !known(f.strip_suffix("_scaled").unwrap_or_default())) {
+        Some(other) => {
+            let all: Vec<&str> = COLUMNS.iter().map(|(name, ..)| *name).collect();
+            bail!("--figures {other}: there is no such figure; known are {}", all.join(", "))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a figure is among those that are wanted: all where none is named.
+pub(super) fn is_wanted(figure: &str, wanted: &[String]) -> bool {
+    wanted.is_empty() || wanted.iter().any(|name| name == figure)
+}
+
+/// The table in Markdown: mean ± half of the 95 % interval over seeds, of those `wanted` figures that any setting has.
+pub fn markdown(rows: &[SettingFigures], wanted: &[String]) -> String {
+    let there = |name: &str| is_wanted(name, wanted) && rows.iter().any(|r| r.figures.contains_key(name));
+    let shown: Vec<_> = COLUMNS.iter().filter(|(name, ..)| there(name)).collect();
     let cells = |row: &SettingFigures| {
         let cell = |(name, _, factor): &&(&str, &str, f64)| {
             let Some(m) = row.figures.get(*name) else { return " – |".to_string() };

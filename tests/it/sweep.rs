@@ -57,6 +57,62 @@ fn a_sweep_goes_on_and_its_members_are_runs() {
     place.assert_same_run("alone", "sweep/loss.label_smoothing=0+seed=3");
 }
 
+/// Settings that no grid makes, over-fitting, and how far seeds agree.
+#[test]
+fn a_sweep_tells_over_fitting_and_agreement_of_settings_beside_its_grid() {
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    let also = r#"loss.label_smoothing={ from = 0.2, to = 0.0, over = "100%" }; optim.lr=1e-2"#;
+    let args = [
+        "sweep",
+        "tiny.toml",
+        "--grid",
+        "loss.label_smoothing=0",
+        "--also",
+        also,
+        "--seeds",
+        "3",
+        "--prompts",
+        "classes.toml",
+        "--over-fitting",
+        "--set",
+        "train.max_steps=4",
+        "--out",
+        "sweep",
+    ];
+    let output = place.run(&[&args[..], &["--json"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let sweep = json(&output.stdout);
+    let members = sweep["members"].as_array().unwrap();
+    assert_eq!(members.len(), 6);
+    assert_eq!(members[3]["setting"][1], serde_json::json!(["optim.lr", "1e-2"]));
+    for member in members {
+        let figures = &member["figures"];
+        let of = |name: &str| figures[name].as_f64().unwrap();
+        assert!((of("match_nll") - of("train_nll") - of("over_fitting")).abs() < 1e-9, "{figures}");
+        assert!(of("class_aurc_scaled") > 0.0 && of("match_aurc_normalised") > 0.0, "{figures}");
+    }
+    for row in &sweep["table"].as_array().unwrap()[..2] {
+        for name in ["class_agreement", "report_agreement"] {
+            let share = row["figures"][name]["mean"].as_f64().unwrap();
+            assert!((0.0..=1.0).contains(&share) && row["figures"][name]["half_width"].is_number(), "{row}");
+        }
+    }
+    let compared = |name: &str| sweep["differences"].as_array().unwrap().iter().any(|d| d["figure"] == name);
+    assert!(["over_fitting", "class_auroc_macro", "class_ece", "class_aurc_normalised"].into_iter().all(compared));
+
+    // The training pairs are what `eval` says of them.
+    let model = format!("sweep/{}/model", members[0]["name"].as_str().unwrap());
+    let eval = ["eval", "--model", &model, "--data", "phantom/manifest.csv", "--split", "train", "--json"];
+    let report = json(&place.run(&[&eval[..], &["--loss-batch-size", "8"]].concat()).stdout);
+    assert_eq!(report["calibration"]["as_is"]["nll"], members[0]["figures"]["train_nll"]);
+
+    let shown = text(&place.run(&[&args[..], &["--figures", "class_ece,over_fitting"]].concat()).stdout);
+    assert!(shown.contains("| setting | over-fitting | class ECE |") && !shown.contains("recall"), "{shown}");
+    let errors = place.errors(&[&args[..], &["--figures", "luck"]].concat(), 2);
+    assert!(errors[0].starts_with("--figures luck: there is no such figure; known are recall@1, "), "{errors:?}");
+}
+
 /// Halving ends with one of three, and says of the others when they were pruned.
 #[test]
 fn halving_leaves_one_of_three() {
