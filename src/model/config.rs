@@ -56,3 +56,22 @@ impl ClipConfig {
         all.saturating_mul(4).saturating_sub(halved.saturating_mul(2))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::model::checkpoint::builtin;
+
+    /// Beside what `bench train-step --steps 1 --json` of CLIP ViT-B/32 measured (docs/benchmarks.md), f32 and emulated
+    /// bf16 without the emulation's own buffers: 12 bytes a weight, since a bench clips no gradients.
+    #[test]
+    fn activations_take_about_what_was_measured() {
+        let config = builtin("clip-vit-base-patch32").unwrap();
+        let weights = 12.0 * 151_277_313.0 / f64::from(1 << 20);
+        for (batch, narrow, measured) in
+            [(8, false, 2112.0), (32, false, 3200.0), (8, true, 2001.0 - 14.0), (32, true, 2734.0 - 58.0)]
+        {
+            let estimate = weights + (batch * config.activation_bytes(narrow)) as f64 / f64::from(1 << 20);
+            assert!((estimate / measured - 1.0).abs() < 0.05, "batch {batch}: {estimate} MiB, measured {measured}");
+        }
+    }
+}
