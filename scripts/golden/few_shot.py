@@ -38,7 +38,7 @@ def text_probe(x, y, texts, scale):
     x, y, texts = torch.tensor(x), torch.tensor(y), torch.tensor(texts)
     largest = ((x @ texts.T) ** 2).mean(0).max().item() / 2
     loss = lambda: F.cross_entropy(x @ (w + a[:, None] * texts).T, y)
-    for _ in range(300):
+    for _ in range(100):
         (grad,) = torch.autograd.grad(loss(), w)
         w.data -= grad / 0.5
         (grad,) = torch.autograd.grad(loss(), a)
