@@ -49,96 +49,40 @@ fn normed(x: &Value, weight: &Value, bias: &Value, eps: f64, narrow: bool) -> Re
     Ok(Value::record(y, &inputs, move |grad| backward(&x, &weight, &bias, eps as f32, &grad)))
 }
 
-/// Rows whose numbers are added up together: alone, each addition of a row waits for the one before.
-const TOGETHER: usize = 4;
-
-/// Mean and reciprocal standard deviation of each row, of n numbers.
+/// Mean and reciprocal standard deviation of one row.
 #[inline(always)]
-fn statistics<const ROWS: usize>(rows: &[&[f32]; ROWS], n: usize, eps: f32) -> [(f32, f32); ROWS] {
-    let means = simd::sums::<ROWS>(n, |r, i| rows[r][i]).map(|sum| sum / n as f32);
-    let squares = simd::sums::<ROWS>(n, |r, i| (rows[r][i] - means[r]) * (rows[r][i] - means[r]));
-    std::array::from_fn(|r| (means[r], (squares[r] / n as f32 + eps).sqrt().recip()))
+fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
+    let n = row.len() as f32;
+    let mean = simd::sum(row.len(), |i| row[i]) / n;
+    let variance = simd::sum(row.len(), |i| (row[i] - mean) * (row[i] - mean)) / n;
+    (mean, (variance + eps).sqrt().recip())
 }
 
-/// The first rows of n numbers each.
-#[inline(always)]
-fn first_rows<const ROWS: usize>(x: &[f32], n: usize) -> [&[f32]; ROWS] {
-    std::array::from_fn(|r| &x[r * n..][..n])
-}
-
-/// Norms rows that lie one after the other, each number as `store` has it.
-#[inline(always)]
-fn norm_rows<T>(x: &[f32], w: &[f32], b: &[f32], eps: f32, (y, store): (&mut [T], impl Fn(f32) -> T + Copy)) {
-    let n = w.len();
-    let b = &b[..n];
-    let row = |y: &mut [T], x: &[f32], (mean, rstd): (f32, f32)| {
+vectorised! {
+    fn layer_norm_row(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+        let (mean, rstd) = statistics(x, eps);
         for (((y, x), w), b) in y.iter_mut().zip(x).zip(w).zip(b) {
-            *y = store((x - mean) * rstd * w + b);
+            *y = (x - mean) * rstd * w + b;
         }
-    };
-    let whole = x.len() / (TOGETHER * n) * TOGETHER * n;
-    let (x, last_x) = x.split_at(whole);
-    let (y, last_y) = y.split_at_mut(whole);
-    for (y, x) in y.chunks_exact_mut(TOGETHER * n).zip(x.chunks_exact(TOGETHER * n)) {
-        let rows = first_rows::<TOGETHER>(x, n);
-        let all = statistics(&rows, n, eps);
-        y.chunks_exact_mut(n).zip(rows).zip(all).for_each(|((y, x), of_row)| row(y, x, of_row));
-    }
-    for (y, x) in last_y.chunks_exact_mut(n).zip(last_x.chunks_exact(n)) {
-        row(y, x, statistics(&[x], n, eps)[0]);
     }
 }
 
 vectorised! {
-    fn layer_norm_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
-        norm_rows(x, w, b, eps, (y, |y| y));
-    }
-}
-
-vectorised! {
-    fn layer_norm_rows_bf16(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [bf16]) {
-        norm_rows(x, w, b, eps, (y, |y| bf16::from_bits(round::bits(y))));
-    }
-}
-
-/// Adds what the first rows of x give to dx, dweight and dbias.
-#[inline(always)]
-fn rows_bwd<const ROWS: usize>(
-    (x, w, g): (&[f32], &[f32], &[f32]),
-    eps: f32,
-    (dx, dw, db): (&mut [f32], &mut [f32], &mut [f32]),
-) {
-    // One length for all, so that the loops need no bounds checks.
-    let n = w.len();
-    let (dw, db) = (&mut dw[..n], &mut db[..n]);
-    let (x, g) = (first_rows::<ROWS>(x, n), first_rows::<ROWS>(g, n));
-    let all = statistics(&x, n, eps);
-    let mean_gw = simd::sums::<ROWS>(n, |r, i| g[r][i] * w[i]).map(|sum| sum / n as f32);
-    let mean_gwx = simd::sums::<ROWS>(n, |r, i| g[r][i] * w[i] * ((x[r][i] - all[r].0) * all[r].1));
-    for (r, dx) in dx.chunks_exact_mut(n).take(ROWS).enumerate() {
-        let ((mean, rstd), mean_gw, mean_gwx) = (all[r], mean_gw[r], mean_gwx[r] / n as f32);
-        let (x, g) = (x[r], g[r]);
+    /// Adds what one row gives to dx, dweight and dbias.
+    fn layer_norm_row_bwd(
+        x: &[f32], w: &[f32], g: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32], db: &mut [f32],
+    ) {
+        // One length for all, so that the loops need no bounds checks.
+        let n = x.len();
+        let (w, g, dx, dw, db) = (&w[..n], &g[..n], &mut dx[..n], &mut dw[..n], &mut db[..n]);
+        let (mean, rstd) = statistics(x, eps);
+        let mean_gw = simd::sum(n, |i| g[i] * w[i]) / n as f32;
+        let mean_gwx = simd::sum(n, |i| g[i] * w[i] * ((x[i] - mean) * rstd)) / n as f32;
         for i in 0..n {
             let normed = (x[i] - mean) * rstd;
             dw[i] += g[i] * normed;
             db[i] += g[i];
             dx[i] += rstd * (g[i] * w[i] - mean_gw - normed * mean_gwx);
-        }
-    }
-}
-
-vectorised! {
-    /// Adds what rows that lie one after the other give to dx, dweight and dbias.
-    fn layer_norm_rows_bwd(
-        x: &[f32], w: &[f32], g: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32], db: &mut [f32],
-    ) {
-        let n = w.len();
-        let whole = x.len() / (TOGETHER * n) * TOGETHER * n;
-        for at in (0..whole).step_by(TOGETHER * n) {
-            rows_bwd::<TOGETHER>((&x[at..], w, &g[at..]), eps, (&mut dx[at..], dw, db));
-        }
-        for at in (whole..x.len()).step_by(n) {
-            rows_bwd::<1>((&x[at..], w, &g[at..]), eps, (&mut dx[at..], dw, db));
         }
     }
 }
@@ -152,11 +96,19 @@ fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, narrow: bool) -
     let block = width * cpu::ROWS_PER_TASK;
     if narrow {
         let mut y = overwritten::<bf16>(xs.len());
-        y.par_chunks_mut(block).zip(xs.par_chunks(block)).for_each(|(y, x)| layer_norm_rows_bf16(x, &w, &b, eps, y));
+        y.par_chunks_mut(block).zip(xs.par_chunks(block)).for_each(|(y, x)| {
+            let mut row = vec![0f32; width];
+            y.chunks_exact_mut(width).zip(x.chunks_exact(width)).for_each(|(y, x)| {
+                layer_norm_row(x, &w, &b, eps, &mut row);
+                round::narrow(&row, y);
+            });
+        });
         return Tensor::from_vec(y, x.dims(), x.device());
     }
     let mut y = overwritten::<f32>(xs.len());
-    y.par_chunks_mut(block).zip(xs.par_chunks(block)).for_each(|(y, x)| layer_norm_rows(x, &w, &b, eps, y));
+    y.par_chunks_mut(block).zip(xs.par_chunks(block)).for_each(|(y, x)| {
+        y.chunks_exact_mut(width).zip(x.chunks_exact(width)).for_each(|(y, x)| layer_norm_row(x, &w, &b, eps, y));
+    });
     Tensor::from_vec(y, x.dims(), x.device())
 }
 
@@ -196,7 +148,8 @@ fn add_gradients(x: &[f32], w: &[f32], g: &[f32], eps: f32, dx: &mut [f32]) -> (
     let partials: Vec<(Vec<f32>, Vec<f32>)> = blocks
         .map(|((dx, x), g)| {
             let (mut dw, mut db) = (vec![0f32; width], vec![0f32; width]);
-            layer_norm_rows_bwd(x, w, g, eps, dx, &mut dw, &mut db);
+            let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width));
+            rows.for_each(|((dx, x), g)| layer_norm_row_bwd(x, w, g, eps, dx, &mut dw, &mut db));
             (dw, db)
         })
         .collect();

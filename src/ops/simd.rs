@@ -60,33 +60,22 @@ pub(super) fn has_avx512() -> bool {
 /// Sum of `f(0) … f(n - 1)` in eight running sums: a single one would wait for each addition. The order is fixed.
 #[inline(always)]
 pub(super) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let [sum] = sums(n, |_, i| f(i));
-    sum
-}
-
-/// Of each row r, the sum of `f(r, 0) … f(r, n - 1)` as [`sum`] has it: the rows' additions do not wait for each other.
-#[inline(always)]
-pub(super) fn sums<const ROWS: usize>(n: usize, f: impl Fn(usize, usize) -> f32) -> [f32; ROWS] {
-    let mut lanes = [[0f32; 8]; ROWS];
+    let mut lanes = [0f32; 8];
     let whole = n / 8 * 8;
     for start in (0..whole).step_by(8) {
-        for (row, lanes) in lanes.iter_mut().enumerate() {
-            for (lane, total) in lanes.iter_mut().enumerate() {
-                let at = start + lane;
-                #[allow(unsafe_code)]
-                // SAFETY: eights end at `whole`, which is no more than `n`.
-                unsafe {
-                    // Without this, `f` checks each index, which keeps the lanes out of vectors.
-                    std::hint::assert_unchecked(at < n);
-                }
-                *total += f(row, at);
+        for (lane, total) in lanes.iter_mut().enumerate() {
+            let at = start + lane;
+            #[allow(unsafe_code)]
+            // SAFETY: eights end at `whole`, which is no more than `n`.
+            unsafe {
+                // Without this, `f` checks each index, which keeps the lanes out of vectors.
+                std::hint::assert_unchecked(at < n);
             }
+            *total += f(at);
         }
     }
-    std::array::from_fn(|row| {
-        let tail: f32 = (whole..n).map(|i| f(row, i)).sum();
-        lanes[row].iter().sum::<f32>() + tail
-    })
+    let tail: f32 = (whole..n).map(&f).sum();
+    lanes.iter().sum::<f32>() + tail
 }
 
 /// The largest of `row`, past any NaN; −∞ where there is none. In eight running maxima, as [`sum`].
@@ -183,8 +172,6 @@ mod tests {
     fn sums_are_whole() {
         for n in 0..40 {
             assert_eq!(super::sum(n, |i| i as f32), (0..n).sum::<usize>() as f32);
-            let number = |row: usize, i: usize| ((row * 100 + i) as f32).sin();
-            assert_eq!(super::sums(n, number), [0, 1, 2].map(|row| super::sum(n, |i| number(row, i))), "bit for bit");
         }
     }
 }
