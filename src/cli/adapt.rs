@@ -81,7 +81,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// "auto", "cpu", "cuda" or "cuda:N"
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = usage::device)]
     device: String,
     #[command(flatten)]
     precision: PrecisionArg,

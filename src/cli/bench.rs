@@ -202,7 +202,7 @@ pub(super) struct CollectivesArgs {
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true, default_values_t = [0.001, 0.1, 1.0, 25.0, 100.0])]
     mib: Vec<f64>,
     /// How often each is done, after one for nothing
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = usage::count)]
     rounds: usize,
     /// One line of JSON
     #[arg(long)]
@@ -375,7 +375,6 @@ fn matmul(args: &MatmulArgs) -> Result<()> {
 
 fn collectives(args: &CollectivesArgs, world: &dyn Collective) -> Result<()> {
     ensure!(world.size() > 1, "this is one process; start several: mpirun -n 2 reportclip bench collectives");
-    usage::ensure(args.rounds > 0, || "--rounds is 0; allowed is 1 and more".into())?;
     let figures = bench::collectives(world, &args.mib, args.rounds)?;
     if args.json {
         return output::print_json(&serde_json::json!({ "ranks": world.size(), "figures": figures }));

@@ -56,7 +56,7 @@ pub(super) enum Command {
         /// Folder or hub id of a dual encoder
         model: String,
         /// Pairs a chunk, for the estimate of memory
-        #[arg(long, default_value_t = 32)]
+        #[arg(long, default_value_t = 32, value_parser = usage::count)]
         batch_size: usize,
         /// List which tensor is which weight
         #[arg(long)]

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::runs::{Place, json, text};
+use crate::snapshots::{commands, help};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_reportclip");
 
@@ -35,7 +36,8 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         ("bench data --images phantom/images --image-size 0", "allowed are whole numbers from 1 to 4096"),
         ("bench data --images phantom/images --rounds 0", count),
         ("bench loader phantom/manifest.csv --workers 0", "allowed are whole numbers from 1 to 256"),
-        ("bench matmul --device gpu", "allowed are auto, cpu, cuda and cuda:N"),
+        ("bench collectives --rounds 0", count),
+        ("model inspect x --batch-size 0", count),
         ("eval --model m --data phantom/manifest.csv --device cuda:x", "allowed are auto, cpu, cuda and cuda:N"),
         ("train tiny.toml --set device=gpu", "device \"gpu\": allowed are auto, cpu, cuda and cuda:N"),
         ("data prepare opeeni phantom --out x", "\"opeeni\" is no preset; allowed are openi, "),
@@ -55,6 +57,24 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
     // A command alone shows its help.
     let output = place.run(&["data"]);
     assert!(output.status.code() == Some(2) && text(&output.stderr).contains("Commands:\n"));
+}
+
+/// Whoever adds a command with a device gets its check by the parser of all.
+#[test]
+fn every_command_knows_what_a_device_is_called() {
+    let place = Place::new();
+    let (mut asked, mut paths) = (0, vec![Vec::new()]);
+    while let Some(path) = paths.pop() {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        let text = help(&words);
+        paths.extend(commands(&text).into_iter().map(|name| [path.clone(), vec![name]].concat()));
+        if text.contains("--device <DEVICE>") {
+            asked += 1;
+            let line = told(&place, &format!("{} --device gpu", words.join(" ")), 2);
+            assert!(line.contains("allowed are auto, cpu, cuda and cuda:N"), "{line}");
+        }
+    }
+    assert!(asked >= 8, "{asked} commands take a device");
 }
 
 #[test]
