@@ -193,7 +193,7 @@ fn heading(setting: &Setting) -> String {
         Draw::Natural => "a class, as the data lie",
     };
     let without = match setting.classes_without {
-        none if none == 0.0 => String::new(),
+        0.0 => String::new(),
         some => format!(", {some:.1} classes without"),
     };
     format!("{} {how} ({:.0} images{without})", setting.shots, setting.images)
