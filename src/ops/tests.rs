@@ -106,6 +106,25 @@ fn convolutions_run_over_tile_registers() {
     }
 }
 
+/// Where no gradient goes back, hidden numbers go packed from product to product, and no bit changes.
+#[test]
+fn a_feed_forward_layer_gives_the_same_bits_without_gradients() {
+    let shapes: [&[usize]; 6] = [&[65, 45], &[77, 45], &[77], &[33, 77], &[33], &[65, 33]];
+    let layer = |t: &[&Value]| super::feed_forward(t[0], (t[1], Some(t[2])), Activation::QuickGelu, (t[3], t[4]), t[5]);
+    for of in [Kernel::Model, Kernel::Rounded] {
+        let with = on_tape(of, &shapes, &layer).swap_remove(0);
+        let without: Vec<f32> = with_kernel(of, || {
+            let constant =
+                |(i, shape): (usize, &&[usize])| Value::from(wave(shape, i as f64 + 0.3)).with_products(DType::BF16);
+            let constants: Vec<Value> = shapes.iter().enumerate().map(constant).collect();
+            let y = layer(&constants.iter().collect::<Vec<_>>()).unwrap();
+            assert_eq!(y.products(), DType::BF16);
+            y.tensor().flatten_all().unwrap().to_vec1().unwrap()
+        });
+        assert!(with == without, "{of:?}");
+    }
+}
+
 /// A convolution's weight that is used often is packed once each way, by whichever use comes first, and changes no bit.
 #[test]
 fn a_convolutions_weight_that_is_kept_packed_gives_the_same_bits() {
