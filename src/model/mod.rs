@@ -9,6 +9,8 @@ mod clip;
 mod config;
 mod format;
 pub mod freeze;
+pub mod graph;
+mod graphs;
 mod layers;
 mod param_spec;
 mod params;

@@ -261,7 +261,7 @@ pub fn response_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, maps: Maps) -> 
 }
 
 /// Added to the mean norm of [`super::response_norm`].
-pub(super) const RESPONSE_EPS: f64 = 1e-6;
+pub const RESPONSE_EPS: f64 = 1e-6;
 
 /// The Euclidean norm of a row is taken as at least this.
 pub(super) const SHORTEST: f32 = 1e-12;

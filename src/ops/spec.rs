@@ -174,10 +174,14 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// Angle of each pair of a head at `position`, in f32 as PyTorch works it out.
-    pub(super) fn angles(&self, width: usize, position: u32) -> Vec<f32> {
+    /// By what each pair of a head of rows of `width` turns a place, in f32 as PyTorch works it out.
+    pub fn frequencies(&self, width: usize) -> Vec<f32> {
         let pairs = width / self.heads / 2;
-        let frequency = |i: usize| 1.0 / (self.theta as f32).powf(2.0 * i as f32 / (2 * pairs) as f32);
-        (0..pairs).map(|i| position as f32 * frequency(i)).collect()
+        (0..pairs).map(|i| 1.0 / (self.theta as f32).powf(2.0 * i as f32 / (2 * pairs) as f32)).collect()
+    }
+
+    /// Angle of each pair of a head at `position`.
+    pub(super) fn angles(&self, width: usize, position: u32) -> Vec<f32> {
+        self.frequencies(width).into_iter().map(|frequency| position as f32 * frequency).collect()
     }
 }

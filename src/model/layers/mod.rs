@@ -2,6 +2,7 @@
 
 pub mod attention_pool;
 pub mod conv_norm;
+pub mod drawn;
 pub mod interpolate;
 pub mod linear;
 pub mod lora;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::model::format::Pooling;
+use crate::model::graph::{Drawing, Edge};
 use crate::ops::Segments;
 
 /// What stands for the whole text.
@@ -54,6 +55,21 @@ impl TextPool {
     /// [`Self::row`] of each text, among the rows of all; `None` where it is the mean.
     pub fn rows(self, segments: &Segments) -> Option<Vec<u32>> {
         segments.spans().map(|(first, length)| Some((first + self.row(length)?) as u32)).collect()
+    }
+
+    /// The state, before a dense pooler. x: (batch, tokens, width), attention_mask: (batch, tokens) → (batch, width).
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn draw(self, d: &Drawing, x: &Edge, attention_mask: &Edge) -> Result<Edge> {
+        match self {
+            Self::Cls | Self::Dense => Ok(d.gather(x, &d.int(0)?, 1)),
+            Self::Mean => d.masked_mean(x, attention_mask),
+            Self::Eos => {
+                let length = d.sum(attention_mask, 1, false)?;
+                d.rows_at(x, &d.op("Sub", &[&length, &d.int(1)?]))
+            }
+        }
     }
 
     /// The state as Python code over `text`, what transformers' class of the tower gives.

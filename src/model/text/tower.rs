@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use anyhow::Result;
 use candle_core::{Tensor, bail};
 
+use crate::model::graph::{Drawing, Edge};
 use crate::model::params::Builder;
 use crate::ops::{Segments, Value};
 
@@ -49,6 +50,13 @@ pub trait TextConfig: CloneTextConfig + Any + Debug + Send + Sync {
     /// # Errors
     /// A weight that `b` does not have.
     fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn TextTower>>;
+
+    /// The tower as a graph: input_ids and attention_mask, (batch, tokens) i64 and 1 or 0, padded on the right → (batch,
+    /// width). A tower that needs no mask leaves it unread.
+    ///
+    /// # Errors
+    /// A weight that was not loaded.
+    fn draw(&self, d: &Drawing, input_ids: &Edge, attention_mask: &Edge) -> Result<Edge>;
 
     /// The row that stands for a text of so many, where attention is over; `None` where that is their mean.
     fn pooled_row(&self, rows: usize) -> Option<usize>;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 use crate::model::freeze::FreezeDepth;
+use crate::model::graph::{Drawing, Edge};
 use crate::model::params::Builder;
 use crate::ops::Value;
 
@@ -41,6 +42,12 @@ pub trait VisionConfig: CloneVisionConfig + Any + Debug + Send + Sync {
     /// # Errors
     /// A weight that `b` does not have.
     fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn VisionTower>>;
+
+    /// The tower as a graph: pixel_values, (batch, 3, image_size, image_size) → (batch, width).
+    ///
+    /// # Errors
+    /// A weight that was not loaded.
+    fn draw(&self, d: &Drawing, pixel_values: &Edge) -> Result<Edge>;
 
     /// Numbers kept for the backward pass of one image, its pixels with them, about.
     fn activations(&self) -> usize {

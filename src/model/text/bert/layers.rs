@@ -26,19 +26,6 @@ impl Bert {
     /// b: at the tower.
     pub fn new(b: &Builder, c: &BertConfig) -> Result<Self> {
         let e = b.enter("embeddings").depth(Depth::Embeddings);
-        let stack = StackConfig {
-            width: c.width,
-            intermediate: c.intermediate,
-            layers: c.layers,
-            heads: c.heads,
-            activation: c.activation,
-            layer_norm_eps: c.layer_norm_eps,
-            causal: false,
-            post_norm: true,
-            key_bias: true,
-            layer_scale: false,
-            relative: None,
-        };
         let table = |name: &str, rows: usize| e.vector(name, (rows, c.width), Init::Normal(0.02));
         let last = b.enter("pooler").depth(Depth::Final);
         Ok(Self {
@@ -48,12 +35,28 @@ impl Bert {
                 .then(|| table("token_type_embedding.weight", c.token_types))
                 .transpose()?,
             norm: LayerNorm::new(&e, "layer_norm", c.width, c.layer_norm_eps)?,
-            stack: Stack::new(b, &stack)?,
+            stack: Stack::new(b, &stack_config(c))?,
             pooler: (c.pool == TextPool::Dense)
                 .then(|| Linear::new(&last, "dense", c.width, c.width, 0.02))
                 .transpose()?,
             config: c.clone(),
         })
+    }
+}
+
+pub(super) fn stack_config(c: &BertConfig) -> StackConfig {
+    StackConfig {
+        width: c.width,
+        intermediate: c.intermediate,
+        layers: c.layers,
+        heads: c.heads,
+        activation: c.activation,
+        layer_norm_eps: c.layer_norm_eps,
+        causal: false,
+        post_norm: true,
+        key_bias: true,
+        layer_scale: false,
+        relative: None,
     }
 }
 

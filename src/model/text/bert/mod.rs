@@ -1,6 +1,7 @@
 //! BERT and its kin: RoBERTa, XLM-R, DistilBERT.
 
 mod config;
+mod draw;
 mod formats;
 mod layers;
 mod open_clip;
@@ -10,6 +11,7 @@ use anyhow::Result;
 use self::config::BertConfig;
 use super::tower::{TextConfig, TextTower};
 use crate::model::format::Tower;
+use crate::model::graph::{Drawing, Edge};
 use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds, transformer_operands};
 use crate::model::params::Builder;
 
@@ -60,6 +62,10 @@ impl TextConfig for BertConfig {
 
     fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn TextTower>> {
         Ok(Box::new(layers::Bert::new(b, self)?))
+    }
+
+    fn draw(&self, d: &Drawing, input_ids: &Edge, attention_mask: &Edge) -> Result<Edge> {
+        draw::draw(self, d, input_ids, attention_mask)
     }
 
     fn pooled_row(&self, rows: usize) -> Option<usize> {

@@ -21,24 +21,11 @@ impl ClipText {
     /// b: at the tower.
     pub fn new(b: &Builder, c: &ClipTextConfig) -> Result<Self> {
         let embeddings = b.enter("embeddings").depth(Depth::Embeddings);
-        let stack = StackConfig {
-            width: c.width,
-            intermediate: c.intermediate,
-            layers: c.layers,
-            heads: c.heads,
-            activation: c.activation,
-            layer_norm_eps: c.layer_norm_eps,
-            causal: c.causal,
-            post_norm: false,
-            key_bias: true,
-            layer_scale: false,
-            relative: None,
-        };
         let (tokens, positions) = ((c.vocab_size, c.width), (c.context_length, c.width));
         Ok(Self {
             token_embedding: embeddings.matrix("token_embedding.weight", tokens, Init::Normal(0.02))?,
             position_embedding: embeddings.vector("position_embedding.weight", positions, Init::Normal(0.02))?,
-            stack: Stack::new(b, &stack)?,
+            stack: Stack::new(b, &stack_config(c))?,
             final_norm: LayerNorm::new(&b.depth(Depth::Final), "final_layer_norm", c.width, c.layer_norm_eps)?,
             config: c.clone(),
         })
@@ -52,6 +39,22 @@ impl ClipText {
         };
         // transformers takes position 0 where there is no end of text: argmax over a row of zeros.
         ids.iter().position(|&id| id == wanted).unwrap_or(0)
+    }
+}
+
+pub(super) fn stack_config(c: &ClipTextConfig) -> StackConfig {
+    StackConfig {
+        width: c.width,
+        intermediate: c.intermediate,
+        layers: c.layers,
+        heads: c.heads,
+        activation: c.activation,
+        layer_norm_eps: c.layer_norm_eps,
+        causal: c.causal,
+        post_norm: false,
+        key_bias: true,
+        layer_scale: false,
+        relative: None,
     }
 }
 

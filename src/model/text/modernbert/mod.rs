@@ -1,6 +1,7 @@
 //! ModernBERT.
 
 mod config;
+mod draw;
 mod formats;
 mod layers;
 
@@ -9,6 +10,7 @@ use anyhow::Result;
 use self::config::ModernBertConfig;
 use super::tower::{TextConfig, TextTower};
 use crate::model::format::Tower;
+use crate::model::graph::{Drawing, Edge};
 use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds, transformer_operands};
 use crate::model::params::Builder;
 
@@ -60,6 +62,10 @@ impl TextConfig for ModernBertConfig {
 
     fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn TextTower>> {
         Ok(Box::new(layers::ModernBert::new(b, self)?))
+    }
+
+    fn draw(&self, d: &Drawing, input_ids: &Edge, attention_mask: &Edge) -> Result<Edge> {
+        draw::draw(self, d, input_ids, attention_mask)
     }
 
     fn pooled_row(&self, rows: usize) -> Option<usize> {

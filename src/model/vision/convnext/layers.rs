@@ -23,7 +23,7 @@ struct Stage {
     blocks: Vec<ConvNextBlock>,
 }
 
-const EPS: f64 = 1e-6;
+pub(super) const EPS: f64 = 1e-6;
 
 impl ConvNext {
     pub fn new(b: &Builder, c: &ConvNextConfig) -> Result<Self> {

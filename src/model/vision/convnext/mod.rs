@@ -1,6 +1,7 @@
 //! ConvNeXt and ConvNeXt V2.
 
 mod config;
+mod draw;
 mod formats;
 mod layers;
 
@@ -9,6 +10,7 @@ use anyhow::Result;
 use self::config::ConvNextConfig;
 use super::tower::{VisionConfig, VisionTower};
 use crate::model::format::Tower;
+use crate::model::graph::{Drawing, Edge};
 use crate::model::params::Builder;
 
 /// The row of [`crate::model::towers`].
@@ -49,6 +51,10 @@ impl VisionConfig for ConvNextConfig {
 
     fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn VisionTower>> {
         Ok(Box::new(layers::ConvNext::new(b, self)?))
+    }
+
+    fn draw(&self, d: &Drawing, pixel_values: &Edge) -> Result<Edge> {
+        draw::draw(self, d, pixel_values)
     }
 
     fn takes_any_size(&self) -> bool {

@@ -30,16 +30,10 @@ impl ResNet {
         } else {
             vec![conv("embedder", 3, c.embedding, 7, 2)?]
         };
-        let (mut blocks, mut inner) = (Vec::new(), c.embedding);
-        for (s, (&outer, &depth)) in c.hidden.iter().zip(&c.depths).enumerate() {
-            for l in 0..depth {
-                let name = format!("encoder.stages.{s}.layers.{l}");
-                let stride = if l == 0 && (s > 0 || c.downsample_in_first_stage) { 2 } else { 1 };
-                let b = b.enter(&name).depth(Depth::Block(blocks.len()));
-                blocks.push(ResNetBlock::new(&b, c, inner, outer, stride)?);
-                inner = outer;
-            }
-        }
+        let block = |(i, (name, shape)): (usize, (String, BlockShape))| {
+            ResNetBlock::new(&b.enter(&name).depth(Depth::Block(i)), &shape)
+        };
+        let blocks = BlockShape::all(c).into_iter().enumerate().map(block).collect::<Result<_>>()?;
         let pool = match c.pool {
             ResNetPool::Mean => None,
             ResNetPool::Attention { heads } => {
@@ -73,7 +67,7 @@ impl VisionTower for ResNet {
 }
 
 /// PyTorch's default, which all published ResNets have.
-const BATCH_NORM_EPS: f64 = 1e-5;
+pub(super) const BATCH_NORM_EPS: f64 = 1e-5;
 
 /// `convolution` and `normalization` under `b`.
 fn conv_norm(b: &Builder, config: ConvConfig) -> Result<ConvNorm> {
@@ -81,33 +75,66 @@ fn conv_norm(b: &Builder, config: ConvConfig) -> Result<ConvNorm> {
     ConvNorm::new(b, "convolution", norm, config)
 }
 
+/// The numbers of one block.
+pub(super) struct BlockShape {
+    /// Channels in, between the convolutions, and out.
+    channels: [usize; 3],
+    /// Kernel and stride of each convolution.
+    pub convs: Vec<(usize, usize)>,
+    /// Stride of the convolution beside them, where there is one.
+    pub shortcut: Option<usize>,
+    /// CLIP's form averages over this many pixels before the last convolution, and before the shortcut.
+    pub average: usize,
+}
+
+impl BlockShape {
+    /// The blocks of all stages with their names.
+    pub fn all(c: &ResNetConfig) -> Vec<(String, Self)> {
+        let (mut blocks, mut inner) = (Vec::new(), c.embedding);
+        for (s, (&outer, &depth)) in c.hidden.iter().zip(&c.depths).enumerate() {
+            for l in 0..depth {
+                let stride = if l == 0 && (s > 0 || c.downsample_in_first_stage) { 2 } else { 1 };
+                blocks.push((format!("encoder.stages.{s}.layers.{l}"), Self::new(c, inner, outer, stride)));
+                inner = outer;
+            }
+        }
+        blocks
+    }
+
+    fn new(c: &ResNetConfig, inner: usize, outer: usize, stride: usize) -> Self {
+        let (stride, average) = if c.clip { (1, stride) } else { (stride, 1) };
+        let convs = match (c.bottleneck, c.downsample_in_bottleneck) {
+            (true, true) => vec![(1, stride), (3, 1), (1, 1)],
+            (true, false) => vec![(1, 1), (3, stride), (1, 1)],
+            (false, _) => vec![(3, stride), (3, 1)],
+        };
+        let shorter = inner != outer || stride > 1 || average > 1;
+        Self { channels: [inner, c.inner(outer), outer], convs, shortcut: shorter.then_some(stride), average }
+    }
+}
+
 struct ResNetBlock {
     convs: Vec<ConvNorm>,
     shortcut: Option<ConvNorm>,
-    /// CLIP's form averages over this many pixels before the last convolution, and before the shortcut.
     average: usize,
 }
 
 impl ResNetBlock {
-    fn new(b: &Builder, c: &ResNetConfig, inner: usize, outer: usize, stride: usize) -> Result<Self> {
-        let (middle, average) = (c.inner(outer), if c.clip { stride } else { 1 });
-        let stride = if c.clip { 1 } else { stride };
-        let conv = |name: &str, inner: usize, outer: usize, kernel: usize, stride: usize| {
+    fn new(b: &Builder, shape: &BlockShape) -> Result<Self> {
+        let [inner, middle, outer] = shape.channels;
+        let conv = |name: &str, inner: usize, outer: usize, (kernel, stride): (usize, usize)| {
             conv_norm(&b.enter(name), ConvConfig { inner, outer, kernel, stride, padding: kernel / 2 })
         };
-        let convs = if c.bottleneck {
-            let (first, second) = if c.downsample_in_bottleneck { (stride, 1) } else { (1, stride) };
-            vec![
-                conv("layer.0", inner, middle, 1, first)?,
-                conv("layer.1", middle, middle, 3, second)?,
-                conv("layer.2", middle, outer, 1, 1)?,
-            ]
-        } else {
-            vec![conv("layer.0", inner, outer, 3, stride)?, conv("layer.1", outer, outer, 3, 1)?]
+        let last = shape.convs.len() - 1;
+        let one = |(i, at): (usize, &(usize, usize))| {
+            let (from, to) = (if i == 0 { inner } else { middle }, if i == last { outer } else { middle });
+            conv(&format!("layer.{i}"), from, to, *at)
         };
-        let shorter = inner != outer || stride > 1 || average > 1;
-        let shortcut = shorter.then(|| conv("shortcut", inner, outer, 1, stride)).transpose()?;
-        Ok(Self { convs, shortcut, average })
+        Ok(Self {
+            convs: shape.convs.iter().enumerate().map(one).collect::<Result<_>>()?,
+            shortcut: shape.shortcut.map(|stride| conv("shortcut", inner, outer, (1, stride))).transpose()?,
+            average: shape.average,
+        })
     }
 
     fn forward(&self, x: &Value, maps: Maps) -> Result<(Value, Maps)> {

@@ -1,6 +1,7 @@
 //! ResNets: the classic one, and CLIP's.
 
 mod config;
+mod draw;
 mod formats;
 mod layers;
 mod open_clip;
@@ -10,6 +11,7 @@ use anyhow::Result;
 use self::config::ResNetConfig;
 use super::tower::{LearntPositions, VisionConfig, VisionTower};
 use crate::model::format::Tower;
+use crate::model::graph::{Drawing, Edge};
 use crate::model::params::Builder;
 
 /// The row of [`crate::model::towers`].
@@ -47,6 +49,10 @@ impl VisionConfig for ResNetConfig {
 
     fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn VisionTower>> {
         Ok(Box::new(layers::ResNet::new(b, self)?))
+    }
+
+    fn draw(&self, d: &Drawing, pixel_values: &Edge) -> Result<Edge> {
+        draw::draw(self, d, pixel_values)
     }
 
     fn takes_any_size(&self) -> bool {

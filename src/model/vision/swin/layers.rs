@@ -87,7 +87,7 @@ impl VisionTower for Swin {
 }
 
 /// The four neighbours that each place of `to` is made of: top left, bottom left, top right, bottom right.
-fn quarters(maps: Maps, to: Maps) -> Vec<u32> {
+pub(super) fn quarters(maps: Maps, to: Maps) -> Vec<u32> {
     let of_place = |row: usize| {
         let (item, y, x) = (row / (to.height * to.width), row / to.width % to.height, row % to.width);
         let at = move |dy: usize, dx: usize| (item * maps.height + 2 * y + dy) * maps.width + 2 * x + dx;
@@ -107,9 +107,7 @@ struct SwinBlock {
     fc2: Linear,
     table: Value, // ((2 · window − 1)², heads)
     heads: usize,
-    /// Places a side of a window, and by how many it is shifted.
-    window: usize,
-    shift: usize,
+    windows: Windows,
     /// Entry of the table for each pair of places in a window.
     index: Arc<[u32]>,
     activation: Activation,
@@ -117,13 +115,11 @@ struct SwinBlock {
 
 impl SwinBlock {
     fn new(b: &Builder, c: &SwinConfig, stage: usize, shifted: bool) -> Result<Self> {
-        let (width, heads, grid) = (c.embed_dim << stage, c.heads[stage], c.grid(stage));
+        let (width, heads) = (c.embed_dim << stage, c.heads[stage]);
         let (attention, mlp) = (b.enter("self_attn"), b.enter("mlp"));
         let inner = (width as f64 * c.mlp_ratio) as usize;
         let square = |name: &str| Linear::new(&attention, name, width, width, 0.02);
         let table = ((2 * c.window - 1).pow(2), heads);
-        // A map of one window has nothing to shift.
-        let shift = if shifted && grid > c.window { c.window / 2 } else { 0 };
         Ok(Self {
             layer_norm1: LayerNorm::new(b, "layer_norm1", width, c.layer_norm_eps)?,
             q: square("q_proj")?,
@@ -135,22 +131,21 @@ impl SwinBlock {
             fc2: Linear::new(&mlp, "fc2", inner, width, 0.02)?,
             table: attention.vector("relative_position_bias.table", table, Init::Normal(0.02))?,
             heads,
-            window: c.window,
-            shift,
+            windows: Windows::of(c, stage, shifted),
             index: offsets(c.window),
             activation: c.activation,
         })
     }
 
     fn forward(&self, x: &Value, maps: Maps) -> Result<Value> {
-        let (rows, back) = self.windows(maps);
+        let (rows, back) = self.windows.rows(maps);
         let normed = ops::select_rows(&self.layer_norm1.operand(x)?, &rows)?.used_often();
-        let places = self.window * self.window;
+        let places = self.windows.window * self.windows.window;
         let attention = Attention::within(&Segments::even(rows.len() / places, places), self.heads, false);
         let bias = PositionBias {
             table: self.table.clone(),
             index: Arc::clone(&self.index),
-            mask: (self.shift > 0).then(|| self.mask(maps, &rows)),
+            mask: (self.windows.shift > 0).then(|| self.windows.mask(maps, &rows)),
         };
         let (q, k, v) = (self.q.operand(&normed)?, self.k.operand(&normed)?, self.v.operand(&normed)?);
         let attended = ops::select_rows(&attention.apply_biased(&q, &k, &v, Some(&bias))?, &back)?;
@@ -158,9 +153,25 @@ impl SwinBlock {
         let normed = self.layer_norm2.operand(&x)?;
         self.fc2.branch_end(None)?.feed_forward(&x, &normed, &self.fc1, self.activation)
     }
+}
+
+/// How a block's map falls into windows.
+pub(super) struct Windows {
+    /// Places a side.
+    window: usize,
+    /// By how many places they are shifted.
+    pub shift: usize,
+}
+
+impl Windows {
+    pub fn of(c: &SwinConfig, stage: usize, shifted: bool) -> Self {
+        // A map of one window has nothing to shift.
+        let shift = if shifted && c.grid(stage) > c.window { c.window / 2 } else { 0 };
+        Self { window: c.window, shift }
+    }
 
     /// The map's rows window by window, and the way back.
-    fn windows(&self, maps: Maps) -> (Vec<u32>, Vec<u32>) {
+    pub fn rows(&self, maps: Maps) -> (Vec<u32>, Vec<u32>) {
         let (w, down, across) = (self.window, maps.height / self.window, maps.width / self.window);
         let row = |i: usize| {
             let (place, window) = (i % (w * w), i / (w * w));
@@ -176,7 +187,7 @@ impl SwinBlock {
     }
 
     /// −100 between places of one item's windows that only the shift has brought together, as the reference has it.
-    fn mask(&self, maps: Maps, rows: &[u32]) -> Arc<[f32]> {
+    pub fn mask(&self, maps: Maps, rows: &[u32]) -> Arc<[f32]> {
         let (per_item, places) = (maps.height * maps.width, self.window * self.window);
         // Whether a place came round from the other edge.
         let wrapped = |i: usize| {
@@ -193,7 +204,7 @@ impl SwinBlock {
 }
 
 /// Entry of the table for each query and key of a window.
-fn offsets(window: usize) -> Arc<[u32]> {
+pub(super) fn offsets(window: usize) -> Arc<[u32]> {
     let places = window * window;
     let entry = |i: usize| {
         let (q, k) = (i / places, i % places);

@@ -1,6 +1,7 @@
 //! Swin transformers.
 
 mod config;
+mod draw;
 mod formats;
 mod layers;
 
@@ -9,6 +10,7 @@ use anyhow::Result;
 use self::config::SwinConfig;
 use super::tower::{VisionConfig, VisionTower};
 use crate::model::format::Tower;
+use crate::model::graph::{Drawing, Edge};
 use crate::model::params::Builder;
 
 /// The row of [`crate::model::towers`].
@@ -49,5 +51,9 @@ impl VisionConfig for SwinConfig {
 
     fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn VisionTower>> {
         Ok(Box::new(layers::Swin::new(b, self)?))
+    }
+
+    fn draw(&self, d: &Drawing, pixel_values: &Edge) -> Result<Edge> {
+        draw::draw(self, d, pixel_values)
     }
 }

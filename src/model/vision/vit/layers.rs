@@ -207,7 +207,7 @@ fn counted(batch: usize, each: usize) -> Vec<u32> {
     (0..batch).flat_map(|_| 0..each as u32).collect()
 }
 
-fn attention_pool_config(c: &VitConfig) -> AttentionPoolConfig {
+pub(super) fn attention_pool_config(c: &VitConfig) -> AttentionPoolConfig {
     AttentionPoolConfig {
         width: c.width,
         intermediate: c.intermediate,
@@ -217,7 +217,7 @@ fn attention_pool_config(c: &VitConfig) -> AttentionPoolConfig {
     }
 }
 
-fn stack_config(c: &VitConfig) -> StackConfig {
+pub(super) fn stack_config(c: &VitConfig) -> StackConfig {
     StackConfig {
         width: c.width,
         intermediate: c.intermediate,

@@ -1,6 +1,7 @@
 //! Vision transformers: CLIP's, ViT, DeiT, DINOv2, BEiT, SigLIP's, and timm's within open_clip.
 
 mod config;
+mod draw;
 mod formats;
 mod layers;
 mod names;
@@ -12,6 +13,7 @@ use self::config::{VitConfig, VitPool};
 use super::tower::{LearntPositions, PatchRows, VisionConfig, VisionTower};
 use crate::model::format::Tower;
 use crate::model::freeze::FreezeDepth;
+use crate::model::graph::{Drawing, Edge};
 use crate::model::layers::transformer::{transformer_activations, transformer_multiply_adds, transformer_operands};
 use crate::model::params::Builder;
 
@@ -54,6 +56,10 @@ impl VisionConfig for VitConfig {
 
     fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn VisionTower>> {
         Ok(Box::new(layers::Vit::new(b, self)?))
+    }
+
+    fn draw(&self, d: &Drawing, pixel_values: &Edge) -> Result<Edge> {
+        draw::draw(self, d, pixel_values)
     }
 
     /// All rows, where only some blocks are frozen.
