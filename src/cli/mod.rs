@@ -11,6 +11,7 @@ mod data;
 mod embed;
 mod eval;
 mod explain;
+mod export;
 mod loss;
 mod manifest_args;
 mod model;
@@ -87,6 +88,9 @@ enum Command {
     /// Fetch, inspect and merge models
     #[command(subcommand)]
     Model(model::Command),
+    /// Write models for other programs
+    #[command(subcommand)]
+    Export(export::Command),
     /// Show and check config files
     #[command(subcommand)]
     Config(config::Command),
@@ -184,6 +188,7 @@ fn dispatch(command: Command, world: &Rc<dyn Collective>) -> anyhow::Result<()> 
         Command::Loss(command) => loss::run(&command),
         Command::Data(command) => data::run(&command),
         Command::Model(command) => model::run(&command),
+        Command::Export(command) => export::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Bench(command) => bench::run(&command, world),
     }

@@ -39,28 +39,53 @@ pub fn write_model(folder: &Path, model: &ModelFolder, weights: &[(String, Tenso
         write(name, &pretty(json)?)?;
     }
     if model.layout.family != Family::OpenClip {
-        let mut processor = model.preprocess.to_json();
-        if let Some(class) = processor_class(model.layout.family) {
-            processor["processor_class"] = json!(class);
-        }
-        write("preprocessor_config.json", &pretty(&processor)?)?;
+        write("preprocessor_config.json", &pretty(&processor(model))?)?;
     }
-    for (name, bytes) in model.tokenizer.files() {
-        let bytes = match name.as_str() {
-            "tokenizer_config.json" => &pretty(&tokenizer_config(bytes, model)?)?,
-            _ => bytes,
-        };
-        write(name, bytes)?;
+    for (name, bytes) in tokenizer_files(model)? {
+        write(&name, &bytes)?;
     }
-    if !model.tokenizer.files().iter().any(|(name, _)| name == "tokenizer_config.json") {
-        let config = json!({"tokenizer_class": model.tokenizer.class()});
-        write("tokenizer_config.json", &pretty(&tokenizer_config(config.to_string().as_bytes(), model)?)?)?;
-    }
-    if model.report != ReportPolicy::default() {
-        write(REPORT_FILE, &pretty(&model.report.to_json())?)?;
-    }
+    write_report_policy(folder, &model.report)?;
     write("README.md", card(model).as_bytes())?;
     write_checksums(folder)
+}
+
+/// preprocessor_config.json.
+pub(super) fn processor(model: &ModelFolder) -> Value {
+    let mut processor = model.preprocess.to_json();
+    if let Some(class) = processor_class(model.layout.family) {
+        processor["processor_class"] = json!(class);
+    }
+    processor
+}
+
+/// The tokenizer's files, tokenizer_config.json among them in any case.
+///
+/// # Errors
+/// Its config is not JSON.
+pub(super) fn tokenizer_files(model: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {
+    const CONFIG: &str = "tokenizer_config.json";
+    let mut files = model.tokenizer.files().to_vec();
+    if !files.iter().any(|(name, _)| name == CONFIG) {
+        let config = json!({"tokenizer_class": model.tokenizer.class()});
+        files.push((CONFIG.into(), config.to_string().into_bytes()));
+    }
+    for (_, bytes) in files.iter_mut().filter(|(name, _)| name == CONFIG) {
+        *bytes = serde_json::to_vec_pretty(&tokenizer_config(bytes, model)?)?;
+    }
+    Ok(files)
+}
+
+/// What of a report the model reads, where that is not all of it.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn write_report_policy(folder: &Path, policy: &ReportPolicy) -> Result<()> {
+    if *policy == ReportPolicy::default() {
+        return Ok(());
+    }
+    let path = folder.join(REPORT_FILE);
+    std::fs::write(&path, serde_json::to_vec_pretty(&policy.to_json())?)
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// The processor that transformers' AutoProcessor shall take.

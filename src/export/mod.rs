@@ -3,6 +3,7 @@
 mod adapter;
 mod card;
 mod folder;
+pub mod onnx;
 
 pub use adapter::{AdapterOptions, write_adapter};
 pub use folder::write_model;

@@ -46,6 +46,11 @@ impl ClipModel {
         })
     }
 
+    /// The same with other towers, which give features already.
+    pub fn with_towers(self, vision: Box<dyn VisionTower>, text: Box<dyn TextTower>) -> Self {
+        Self { vision, text, visual_projection: Projector::None, text_projection: Projector::None, ..self }
+    }
+
     /// Width of the shared space.
     pub fn embed_dim(&self) -> usize {
         self.embed_dim

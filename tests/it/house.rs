@@ -258,6 +258,7 @@ fn every_command_with_options_shows_examples() {
         "adapt",
         "explain",
         "embed",
+        "export onnx",
         "search",
         "loss explain",
         "data synth",

@@ -22,6 +22,7 @@ mod house;
 mod hub;
 mod metrics;
 mod objectives;
+mod onnx;
 mod ops;
 mod precision;
 mod prepare;

@@ -35,6 +35,11 @@ fn session(loaded: Loaded, tokenizer: ReportTokenizer) -> Session {
 
 /// A tiny CLIP with a bias, as SigLIP has it.
 fn with_bias() -> Session {
+    tiny(Some(-10.0))
+}
+
+/// A tiny CLIP with random weights.
+pub fn tiny(bias: Option<f64>) -> Session {
     let tokenizer = tokenizer();
     let tower = FreshTower { width: 16, layers: 1, heads: 2 };
     let numbers = FreshClip {
@@ -48,7 +53,7 @@ fn with_bias() -> Session {
         embed_dim: 16,
     };
     let (mut config, layout) = fresh_clip(&numbers, &serde_json::json!({})).unwrap();
-    config.logit_bias_init = Some(-10.0);
+    config.logit_bias_init = bias;
     let params = random(&config, 1, &Device::Cpu).unwrap();
     let loaded = Loaded { config, params, layout, ignored: Vec::new(), fresh: Vec::new() };
     session(loaded, tokenizer)

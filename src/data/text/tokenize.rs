@@ -271,6 +271,14 @@ impl ReportTokenizer {
         self.kind.context_length
     }
 
+    /// The same as the content of a tokenizer.json.
+    ///
+    /// # Errors
+    /// Whatever the tokenizer reports.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(true).map_err(|e| anyhow!("{e}")).context("tokenizer.json")
+    }
+
     /// transformers' class that does the same.
     pub fn class(&self) -> &str {
         &self.class

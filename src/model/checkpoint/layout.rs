@@ -148,6 +148,12 @@ impl Layout {
         self.files.iter().map(part).collect()
     }
 
+    /// The config of the model's own folder, where it has one.
+    pub fn own_config(&self, model: &ClipConfig) -> Option<Value> {
+        let own = self.files.iter().find(|part| part.folder.is_empty())?;
+        Some(self.config_of(own, model))
+    }
+
     /// The part's config with what training may have changed: sizes, and the type of the numbers.
     fn config_of(&self, part: &SavedFile, model: &ClipConfig) -> Value {
         let mut config = part.config.clone();

@@ -78,6 +78,17 @@ pub fn merge(weights: Vec<(String, Tensor)>, scale: f64) -> Result<Vec<(String, 
     Ok(weights)
 }
 
+/// [`merge`] of all weights of a model that has adapters.
+///
+/// # Errors
+/// As there.
+pub fn merged(params: &Params) -> Result<Params> {
+    let weights: HashMap<String, Tensor> =
+        merge(params.tensors(), params.adapter_scale().unwrap_or(0.0))?.into_iter().collect();
+    let own = params.iter().filter_map(|p| Some((p.spec.clone(), weights.get(&p.spec.name)?.clone())));
+    Params::new(own.collect())
+}
+
 /// Each adapted layer with its A and B.
 pub fn adapters(weights: &[(String, Tensor)]) -> Vec<(String, Tensor, Tensor)> {
     let find = |name: String| weights.iter().find(|(n, _)| *n == name).map(|(_, t)| t.clone());
