@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::card::{RecallLoss, onnx_card};
 use super::file;
 use super::quantize::quantized;
 use super::tower::GraphTower;
-use crate::export::card;
 use crate::export::folder::{processor, tokenizer_files, write_report_policy};
 use crate::model::checkpoint::{Family, write_checksums};
 use crate::model::graph::{Graph, Port};
@@ -33,17 +33,6 @@ pub struct OnnxFile {
     pub inputs: Vec<String>,
     /// Names of what it gives.
     pub outputs: Vec<String>,
-}
-
-/// One figure of retrieval in f32 and in 8 bits.
-#[derive(Clone, Debug)]
-pub struct RecallLoss {
-    /// Its name.
-    pub figure: String,
-    /// Of the model as it is.
-    pub full: f64,
-    /// Of its graphs in 8 bits.
-    pub int8: f64,
 }
 
 impl<'a> OnnxModel<'a> {
@@ -109,7 +98,7 @@ impl<'a> OnnxModel<'a> {
             write("tokenizer.json", model.tokenizer.to_json()?.as_bytes())?;
         }
         write_report_policy(folder, &model.report)?;
-        write("README.md", card::onnx_card(model, int8.then_some(losses)).as_bytes())?;
+        write("README.md", onnx_card(model, int8.then_some(losses)).as_bytes())?;
         write_checksums(folder)?;
         Ok(files)
     }

@@ -2,6 +2,7 @@
 //! `onnx/model.onnx`, with the preprocessing and the tokenizer beside them. Models draw their graphs themselves
 //! ([`crate::model::graph`]).
 
+mod card;
 mod file;
 mod folder;
 mod proto;
@@ -9,8 +10,9 @@ mod quantize;
 mod run;
 mod tower;
 
+pub use card::RecallLoss;
 pub use file::write as write_graph;
-pub use folder::{OnnxFile, OnnxModel, RecallLoss};
+pub use folder::{OnnxFile, OnnxModel};
 pub use quantize::quantized;
 pub use run::run;
 pub use tower::attention_mask;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 
-use super::{Attribute, Edge, Graph, Node, Port, Side};
+use super::parts::{Attribute, Edge, Graph, Node, Port, Side};
 use crate::model::params::Params;
 
 /// Draws one graph; [`Drawing::enter`] goes one name deeper, as [`crate::model::Builder`] does.

@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 use super::drawing::{Drawing, FLOAT};
-use super::{Attribute, Edge};
+use super::parts::{Attribute, Edge};
 use crate::ops::Activation;
 
 /// What is added to the scores of keys that are not looked at: their share comes to 0, and rows of which nothing is
