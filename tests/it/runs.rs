@@ -504,6 +504,16 @@ fn phantoms_are_drawn_once_and_over_nothing() {
 }
 
 #[test]
+fn a_run_on_phantoms_that_it_drew_resumes() {
+    let place = Place::new();
+    let drawn = ["--set", "data.train=drawn/manifest.csv", "--set", "data.phantom=40"];
+    place.train_ok("ten", &drawn);
+    place.train_ok("five", &[&drawn[..], &["--set", "train.stop_after=5"]].concat());
+    place.train_ok("five", &[&drawn[..], &["--resume", "latest"]].concat());
+    place.assert_same_run("ten", "five");
+}
+
+#[test]
 fn cut_reports_and_shared_images_are_told() {
     let place = Place::new();
     let out = place.train_ok("cut", &["--set", "model.context_length=12"]);
