@@ -27,13 +27,16 @@ sweep() { # PART CONFIG SEEDS PROMPTS [MORE…]
     local part=$1 args
     args=("configs/$2" "${settings[@]}" "${judged[@]}" --seeds "${SEEDS:-$3}" --jobs "${JOBS:-2}")
     args+=(--prompts "prompts/$4" "${@:5}")
-    "$program" sweep "${args[@]}" --out "$out/$part"
-    # A line a member.
-    "$program" sweep "${args[@]}" --out "$out/$part" --json | python3 -c '
+    "$program" sweep "${args[@]}" --out "$out/$part" --json > "$out/$part.json"
+    # Tables and drawing lie in $out/$part, sweep.md and sweep.svg. A line a member:
+    python3 - "$part" "$out/$part.json" > "$out/$part.jsonl" << 'END'
 import json, sys
-for member in json.load(sys.stdin)["members"]:
-    print(json.dumps({"part": sys.argv[1], **{key: member[key] for key in ("setting", "seed", "figures")}}))' "$part" \
-        > "$out/$part.jsonl"
+
+for member in json.load(open(sys.argv[2]))["members"]:
+    figures = {name: round(value, 4) for name, value in (member["figures"] or {}).items() if "mce" not in name}
+    setting = "; ".join(f"{key}={value}" for key, value in member["setting"])
+    print(json.dumps({"part": sys.argv[1], "setting": setting, "seed": member["seed"], "figures": figures}))
+END
 }
 
 # 1,000 patients; of those to train on the first 250 alone. Every size is judged on the same studies.
