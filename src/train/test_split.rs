@@ -1,7 +1,7 @@
 //! The split that chooses nothing: its figures before the first step and of the model that is handed over, once each.
 //! The first rank works them out alone.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 
 use super::records::{TEST, TestFigures};
 use super::stop::{Cause, Stopped};
@@ -11,7 +11,7 @@ use crate::error::one_line;
 use crate::eval::Validation;
 use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::LoadOptions;
-use crate::session::Session;
+use crate::session::{Session, UnreadableImage};
 use crate::track::{Event, Note};
 
 impl Trainer<'_> {
@@ -22,7 +22,7 @@ impl Trainer<'_> {
         }
         let figures = self.world.from_first(|| {
             let judged = self.figures(&self.encoder(&Single)?, &self.test, 0);
-            Ok(judged.map(|(figures, _)| figures).map_err(|e| one_line(&e)))
+            Ok(judged.map(|(figures, _)| figures).map_err(|e| self.why(&e)))
         })?;
         self.state.progress.untuned_test = self.told(figures)?;
         Ok(())
@@ -42,11 +42,18 @@ impl Trainer<'_> {
                 let session = Session { products: self.products, ..session };
                 self.figures(&session.encoder(self.config.eval.batch_size)?, &self.test, 0)
             });
-            Ok(judged.map(|(figures, _)| figures).map_err(|e| one_line(&e)))
+            Ok(judged.map(|(figures, _)| figures).map_err(|e| self.why(&e)))
         })?;
         let untuned = self.state.progress.untuned_test.clone();
         let pairs = self.test.len();
         Ok(self.told(figures)?.map(|tuned| TestFigures { pairs, untuned, tuned }))
+    }
+
+    /// An error in a line, with the place of the row that it is about.
+    fn why(&self, error: &Error) -> String {
+        let bad = error.downcast_ref::<UnreadableImage>();
+        let row = bad.and_then(|bad| self.test.iter().find(|row| row.image() == bad.image));
+        row.map_or_else(|| one_line(error), |row| format!("{}: {}", row.place(), one_line(error)))
     }
 
     /// What cannot be judged is no reason to lose a run.

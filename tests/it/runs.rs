@@ -590,8 +590,9 @@ fn training_ends_with_figures_of_the_split_that_chose_nothing() {
         assert_eq!(report[direction]["figures"], test["tuned"][direction]["figures"], "{direction}");
         assert_ne!(outcome["best"][direction]["figures"], test["tuned"][direction]["figures"], "{direction}");
     }
-    assert_eq!(report["loss"], test["tuned"]["loss"]);
-    assert!(test["untuned"]["loss"].as_f64().unwrap() > test["tuned"]["loss"].as_f64().unwrap(), "{test}");
+    let loss = |report: &Value| report["loss"].as_f64().unwrap();
+    assert!((loss(&report) - loss(&test["tuned"])).abs() < 1e-5, "{test}");
+    assert_ne!(loss(&test["untuned"]), loss(&test["tuned"]));
     let pairs = test["pairs"].as_u64().unwrap();
     assert!(shown.contains(&format!("judged on the {pairs} pairs of the split test, which chose nothing")), "{shown}");
     assert!(!shown.contains("lean high") && shown.contains("of the validation pairs"), "{shown}");
