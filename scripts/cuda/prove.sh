@@ -40,7 +40,7 @@ build() {
     stage=$(mktemp -d)
     # Its name now: when the trap runs, the function and its variables are gone.
     trap "rm -rf '$stage'" EXIT
-    mkdir -p "$stage"/prove/{bin,configs,data,golden}
+    mkdir -p "$stage"/prove/{bin,configs,data,golden,prompts}
     strip -o "$stage/prove/bin/reportclip" "$binary"
     # Nothing of CUDA may be linked: it is opened when a GPU is asked for.
     if readelf -d "$stage/prove/bin/reportclip" | grep -E 'NEEDED.*lib(cu|nv|nccl)'; then
@@ -51,6 +51,7 @@ build() {
     "$here/stand_in.sh" "$stage/prove/bin/reportclip"
     cp -r tests/golden/encoders "$stage/prove/golden/"
     cp configs/{demo,chest-notes}.toml "$stage/prove/configs/"
+    cp prompts/phantom-reports.toml "$stage/prove/prompts/"
     if [ -n "$pairs" ]; then
         mkdir "$stage/prove/data/pairs"
         cp -rL "$pairs"/*.csv "$pairs"/images "$stage/prove/data/pairs/"
