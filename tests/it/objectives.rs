@@ -144,7 +144,7 @@ fn a_sum_is_the_sum_and_a_batch_without_labels_is_nothing() {
 fn objectives_are_listed_in_the_table_alone() {
     // (file, objective): the default of loss.kind, what the benchmark trains, what a message advises, a heading, what
     // golden models were trained by, a family of figures.
-    const MEANT: [(&str, &str); 7] = [
+    const MEANT: [(&str, &str); 9] = [
         ("config/keys.rs", "clip"),
         ("bench/train_step.rs", "clip"),
         ("loss/likeness.rs", "clip"),
@@ -152,6 +152,8 @@ fn objectives_are_listed_in_the_table_alone() {
         ("bench/parity/models.rs", "clip"),
         ("bench/parity/models.rs", "siglip"),
         ("sweep/evaluation.rs", "class"),
+        ("sweep/agreement.rs", "class"),
+        ("eval/by_patient.rs", "class"),
     ];
     // There the words are families of models.
     const OF_MODELS: [&str; 3] = ["model/", "data/", "session/"];

@@ -212,7 +212,7 @@ fn chexpert_plus_and_padchest() {
     picture(root.join("0/a.png"), 0);
     picture(root.join("1/b.png"), 1);
     let said = ok(dir.path(), &["data", "prepare", "padchest", "padchest", "--out", "b"]);
-    assert!(said.contains("2 rows") && said.contains("1 rows whose reports are empty"), "{said}");
+    assert!(said.contains("2 rows") && said.contains("1 row whose report is empty"), "{said}");
     let b = rows(&dir.path().join("b/manifest.csv"));
     assert_eq!(b.iter().map(|r| r["label"].as_str()).collect::<Vec<_>>(), ["normal", "pleural effusion"]);
 }
@@ -233,7 +233,7 @@ fn a_folder_becomes_shards_that_train_reads() {
     write(root.join("Miller_0/2020-01-01/broken.png"), "no image");
     let args = ["data", "prepare", "folder", "studies", "--out", "out", "--webdataset", "5"];
     let said = ok(dir.path(), &args);
-    assert!(said.contains("3 shards") && said.contains("1 rows whose images cannot be read"), "{said}");
+    assert!(said.contains("3 shards") && said.contains("1 row whose image cannot be read"), "{said}");
     for entry in fs::read_dir(dir.path().join("out")).unwrap() {
         let bytes = fs::read(entry.unwrap().path()).unwrap();
         for name in [&b"Miller"[..], b"PHANTOM", b"2020-01", b"DICM"] {

