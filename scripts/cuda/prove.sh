@@ -7,9 +7,9 @@
 #   scripts/cuda/prove.sh run PACKAGE [--minutes 9]  more options: those of prove.py run
 #   scripts/cuda/prove.sh report LINES               the tables of docs/scale-and-gpus.md from what run left
 #
-# run needs NVIDIA's driver (of CUDA 13), cuBLAS and cuRAND of CUDA 13 (where ldconfig, PyTorch's wheels or
+# run needs NVIDIA's driver (of CUDA 13), cuBLAS and cuRAND of CUDA 13 and cuDNN 9 (where ldconfig, PyTorch's wheels or
 # /usr/local/cuda have them), and python3; PyTorch and transformers for the comparison. It leaves prove.jsonl where it
-# was started, a line a result, written at once. A PACKAGE that is a folder is taken as unpacked.
+# was started, a line a result, written at once. A PACKAGE that is a folder is taken as unpacked; OUT may end in .tar.xz.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
@@ -68,35 +68,83 @@ build() {
     bytes=$(stat -c %s "$out")
     echo "$out: $((bytes / 1048576)) MiB; needs glibc $(objdump -T "$stage/prove/bin/reportclip" |
         grep -oE 'GLIBC_[0-9.]+' | sort -V | tail -1 | cut -d_ -f2) or newer"
+    if [ "$bytes" -gt $((50 << 20)) ]; then
+        echo "$out is near the limit of 55 MiB: fewer pairs, or smaller images, are the first to go" >&2
+    fi
     if [ "$bytes" -gt $((55 << 20)) ]; then
         echo "$out is larger than 55 MiB" >&2
         exit 1
     fi
 }
 
+# By Python alone: on a machine that was lent for minutes there may be no zstd, nor xz, for tar to call.
 unpack() {
-    case $1 in
-    *.zst)
-        if command -v zstd > /dev/null; then
-            zstd -dcq "$1" | tar -C "$2" -xf -
-        else
-            # Python's own from 3.14 on; before, the package zstandard.
-            "$python" -c '
-import shutil, sys
-try:
+    "$python" - "$1" "$2" <<'END'
+import ctypes, io, shutil, subprocess, sys, tarfile
+
+def by_python(path):  # from 3.14 on
     from compression import zstd
-    source = zstd.open(sys.argv[1])
-except ImportError:
+    return zstd.open(path)
+
+def by_program(path):
+    if not shutil.which("zstd"):
+        raise ImportError("no program zstd")
+    return subprocess.Popen(["zstd", "-dcq", path], stdout=subprocess.PIPE).stdout
+
+def by_zstandard(path):
     import zstandard
-    source = zstandard.ZstdDecompressor().stream_reader(open(sys.argv[1], "rb"))
-shutil.copyfileobj(source, sys.stdout.buffer)' "$1" | tar -C "$2" -xf - || {
-                echo "no zstd here, and no Python package zstandard; build the package as .tar.gz" >&2
-                exit 1
-            }
-        fi
-        ;;
-    *) tar -C "$2" -xf "$1" ;;
-    esac
+    return zstandard.ZstdDecompressor().stream_reader(open(path, "rb"))
+
+def by_pyarrow(path):
+    import pyarrow
+    return pyarrow.input_stream(path, compression="zstd")
+
+class ByLibrary(io.RawIOBase):
+    class Buffer(ctypes.Structure):
+        _fields_ = [("at", ctypes.c_void_p), ("size", ctypes.c_size_t), ("pos", ctypes.c_size_t)]
+
+    def __init__(self, path):
+        self.library, self.file = ctypes.CDLL("libzstd.so.1"), open(path, "rb")
+        self.library.ZSTD_createDStream.restype = ctypes.c_void_p
+        self.library.ZSTD_decompressStream.restype = ctypes.c_size_t
+        self.stream = ctypes.c_void_p(self.library.ZSTD_createDStream())
+        self.input = self.Buffer(None, 0, 0)
+
+    def readable(self):
+        return True
+
+    def readinto(self, into):
+        output = self.Buffer(ctypes.addressof((ctypes.c_char * len(into)).from_buffer(into)), len(into), 0)
+        while output.pos == 0:
+            if self.input.pos == self.input.size:
+                self.bytes = self.file.read(1 << 20)
+                if not self.bytes:
+                    return 0
+                at = ctypes.cast(ctypes.c_char_p(self.bytes), ctypes.c_void_p)
+                self.input = self.Buffer(at, len(self.bytes), 0)
+            left = self.library.ZSTD_decompressStream(self.stream, ctypes.byref(output), ctypes.byref(self.input))
+            if self.library.ZSTD_isError(ctypes.c_size_t(left)):
+                raise OSError("libzstd: the package is damaged")
+        return output.pos
+
+def tar(path):
+    if not path.endswith(".zst"):
+        return tarfile.open(path)
+    why = []
+    for way in (by_program, by_python, by_zstandard, by_pyarrow, ByLibrary):
+        try:
+            return tarfile.open(fileobj=way(path), mode="r|")
+        except (ImportError, OSError) as e:
+            why.append(str(e))
+    sys.exit(f"{path}: nothing here reads zstd ({'; '.join(why)}); build the package as .tar.xz")
+
+try:
+    with tar(sys.argv[1]) as package:
+        package.extraction_filter = getattr(tarfile, "data_filter", None)
+        package.extractall(sys.argv[2])
+except (OSError, EOFError, tarfile.TarError) as e:
+    sys.exit(f"{sys.argv[1]}: {e}")
+END
 }
 
 run() {

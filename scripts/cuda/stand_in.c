@@ -45,6 +45,8 @@ int cuEventSynchronize(Any event) { return 0; }
 
 // Ones: what is worked out of zeros is refused here and there, as a scale of 0.
 int cuMemAllocAsync(Device* at, size_t bytes, Any stream) {
+    // A driver calls this an invalid value.
+    if (!bytes) return fprintf(stderr, "stand-in: an allocation of 0 bytes\n"), 1;
     float* numbers = malloc(bytes + 8);
     if (!numbers) return 2;
     for (size_t i = 0; i < bytes / 4 + 1; i++) numbers[i] = 1;

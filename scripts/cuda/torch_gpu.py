@@ -113,7 +113,7 @@ def inputs(a):
 
 
 def wait(a):
-    if a.device == "cuda":
+    if a.device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
@@ -128,7 +128,7 @@ def train_step(a):
     for _ in range(a.warmup + a.steps):
         wait(a)
         started = time.perf_counter()
-        with torch.autocast(a.device, dtype=torch.bfloat16):
+        with torch.autocast(a.device.split(":")[0], dtype=torch.bfloat16):
             sims = forward(ids, pixels)
             loss = (
                 F.cross_entropy(sims, targets, label_smoothing=0.1)
@@ -151,7 +151,7 @@ def encode(a):
     image, text = (torch.compile(model.image), torch.compile(model.text)) if a.compile else (model.image, model.text)
     ids, pixels = inputs(a)
     images, texts = [], []
-    with torch.inference_mode(), torch.autocast(a.device, dtype=torch.bfloat16):
+    with torch.inference_mode(), torch.autocast(a.device.split(":")[0], dtype=torch.bfloat16):
         for step in range(a.warmup + a.steps):
             wait(a)
             started = time.perf_counter()
@@ -178,9 +178,11 @@ if __name__ == "__main__":
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--open-clip", action="store_true")
     arguments = parser.parse_args()
+    if arguments.device.startswith("cuda:"):
+        torch.cuda.set_device(arguments.device)
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
     figures = train_step(arguments) if arguments.command == "train-step" else encode(arguments)
-    if arguments.device == "cuda":
+    if arguments.device.startswith("cuda"):
         figures["gpu"] = {"peak_memory_mib": torch.cuda.max_memory_allocated() >> 20}
     print(json.dumps(figures | {"torch": torch.__version__}))

@@ -189,7 +189,7 @@ fn run(
         step.device.synchronize()?;
         spent.extend(profile::stop()?);
         seconds.push(begun.elapsed().as_secs_f64());
-        loss = f64::from(output.loss.to_scalar::<f32>()?);
+        loss = output.value;
         if i == 0 {
             start_to_first_step_s = started.elapsed().as_secs_f64();
         }

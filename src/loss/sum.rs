@@ -15,6 +15,8 @@ pub struct Loss(Vec<(f64, Arc<dyn Objective>)>);
 pub struct LossOutput {
     /// Scalar, differentiable.
     pub loss: Tensor,
+    /// Its number.
+    pub value: f64,
     /// The same without smoothing.
     pub loss_hard: f64,
     /// `loss` minus the lowest value that the targets allow.
@@ -62,6 +64,7 @@ impl Loss {
         let value = term.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         Ok(LossOutput {
             loss: term.loss,
+            value,
             loss_hard: term.hard,
             loss_excess: value - term.floor,
             chance: term.chance,

@@ -79,6 +79,7 @@ impl Conv2d<'_> {
         if !cpu::has_kernels(x.tensor()) {
             let biased = self.bias.is_some();
             let bf16 = bf16 && (x.tensor().device().is_cpu() || cuda::uses_tensor_cores());
+            cuda::check_convolutions(x.tensor())?;
             let twin = move |t: &[&Tensor]| {
                 let rest = &t[2..];
                 let residual = if biased { rest.get(1) } else { rest.first() };

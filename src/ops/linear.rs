@@ -13,7 +13,7 @@ use super::linear_bf16::{Layer, Weights};
 use super::profile::{self, Part};
 use super::spec::Activation;
 use super::sum::column_sum;
-use super::tape::{Value, in_bf16};
+use super::tape::{GradOf, Value, in_bf16};
 
 /// `x · weightᵀ + bias`. x: (rows, in), weight: (out, in), bias: (out) → (rows, out).
 ///
@@ -64,14 +64,14 @@ fn affine(x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Val
         return layer(x, weight, bias, residual)?.apply(false);
     }
     let y = forward(x.tensor(), weight.tensor(), bias.map(Value::tensor), residual.map(Value::tensor))?;
-    let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.cloned());
+    let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.map(Value::grad));
     Ok(Value::record(y, &inputs, move |grad| {
         if let Some(bias) = &bias {
             add_bias_grad(bias, &grad)?;
         }
         add_weight_grad(&weight, &grad, x.tensor())?;
         add_input_grad(&x, &grad, weight.tensor())?;
-        residual.map_or(Ok(()), |residual| residual.add_grad(grad))
+        residual.map_or(Ok(()), |residual| residual.add(grad))
     }))
 }
 
@@ -100,19 +100,21 @@ fn affine_of_candle(
     let operand = move |t: &Tensor| if rounds { cpu::rounded(t) } else { t.to_dtype(products) };
     let (xs, ws) = (operand(x.tensor())?, operand(weight.tensor())?);
     let y = around_product(xs.matmul(&ws.t()?)?, own, bias.map(Value::tensor), residual.map(Value::tensor))?;
-    let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.cloned(), residual.cloned());
+    // Not the input itself: where products are in bf16, `xs` is half as large, and all that is needed of it.
+    let of_weight = weight.tensor().dtype();
+    let (x, weight, bias, residual) = (x.grad(), weight.grad(), bias.map(Value::grad), residual.map(Value::grad));
     Ok(Value::record(y, &inputs, move |grad| {
         let factor = operand(&grad)?;
-        if let Some(bias) = bias.filter(Value::wants_grad) {
-            bias.add_grad(if cuda::has_kernels(&grad) { cuda::column_sums(&grad)? } else { grad.sum(0)? })?;
+        if let Some(bias) = bias.filter(GradOf::is_wanted) {
+            bias.add(if cuda::has_kernels(&grad) { cuda::column_sums(&grad)? } else { grad.sum(0)? })?;
         }
-        if weight.wants_grad() {
-            weight.add_grad(factor.t()?.matmul(&xs)?.to_dtype(weight.tensor().dtype())?)?;
+        if weight.is_wanted() {
+            weight.add(factor.t()?.matmul(&xs)?.to_dtype(of_weight)?)?;
         }
-        if x.wants_grad() {
-            x.add_grad(factor.matmul(&ws)?.to_dtype(x.tensor().dtype())?)?;
+        if x.is_wanted() {
+            x.add(factor.matmul(&ws)?.to_dtype(own)?)?;
         }
-        residual.map_or(Ok(()), |residual| residual.add_grad(grad))
+        residual.map_or(Ok(()), |residual| residual.add(grad))
     }))
 }
 
@@ -156,7 +158,7 @@ pub fn activated_linear_residual(
     let active = activation::forward(x.tensor(), kind)?;
     let y = forward(&active, weight.tensor(), Some(bias.tensor()), Some(residual.tensor()))?;
     let inputs = [x, weight, bias, residual];
-    let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.clone(), residual.clone());
+    let (x, weight, bias, residual) = (x.clone(), weight.clone(), bias.clone(), residual.grad());
     Ok(Value::record(y, &inputs, move |grad| {
         add_bias_grad(&bias, &grad)?;
         if weight.wants_grad() {
@@ -166,7 +168,7 @@ pub fn activated_linear_residual(
             let d_active = matmul(&grad, weight.tensor())?;
             x.add_grad(activation::backward(x.tensor(), d_active, kind)?)?;
         }
-        residual.add_grad(grad)
+        residual.add(grad)
     }))
 }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::alloc::overwritten;
 use super::cpu;
+use super::cuda;
 use super::profile::{self, Part};
 use super::reference;
 use super::segments::Segments;
@@ -184,6 +185,7 @@ pub fn depthwise_conv(x: &Value, maps: Maps, weight: &Value, bias: &Value) -> Re
         bail!("depthwise_conv: {channels} channels and a weight of {:?}", weight.tensor().dims());
     }
     if !cpu::has_kernels(x.tensor()) {
+        cuda::check_convolutions(x.tensor())?;
         return composed(&[x, weight, bias], move |t| reference::depthwise_conv(t[0], t[1], t[2], maps));
     }
     let shape = Depthwise { maps, channels, kernel };

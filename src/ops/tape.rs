@@ -58,6 +58,11 @@ impl GradOf {
         })
     }
 
+    /// As [`Value::wants_grad`].
+    pub fn is_wanted(&self) -> bool {
+        self.tape().is_some_and(|tape| tape.recording.get())
+    }
+
     fn tape(&self) -> Option<Rc<Tape>> {
         self.0.as_ref().and_then(|t| t.tape.upgrade())
     }
@@ -213,7 +218,7 @@ impl Value {
 
     /// Whether a gradient will be worked out for it.
     pub fn wants_grad(&self) -> bool {
-        self.tape().is_some_and(|tape| tape.recording.get())
+        self.grad.is_wanted()
     }
 
     /// Leaves what `make` finds on this value's tape, where that is wanted.

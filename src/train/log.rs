@@ -12,7 +12,7 @@ impl Trainer<'_> {
         let record = StepRecord {
             step: self.state.progress.step,
             samples: self.state.progress.step * self.config.samples_per_step() as u64,
-            loss: f64::from(loss.loss.to_scalar::<f32>()?),
+            loss: loss.value,
             loss_hard: loss.loss_hard,
             loss_excess: loss.loss_excess,
             chance: loss.chance,

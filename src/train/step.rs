@@ -268,7 +268,7 @@ fn wrapped(error: anyhow::Error) -> candle_core::Error {
 
 /// The output, or which tensor was the first that is not finite.
 fn checked(output: LossOutput, image: &Var, text: Option<&Var>) -> Result<LossOutput> {
-    if output.loss.to_scalar::<f32>()?.is_finite() {
+    if output.value.is_finite() {
         return Ok(output);
     }
     for (name, features) in [("image features", Some(image)), ("text features", text)] {

@@ -30,6 +30,8 @@ elif a[0] == "train":
     print("error: no such thing", file=sys.stderr)
     sys.exit(2)
 elif a[:2] == ["bench", "train-step"]:
+    if "resnet-50+bert-base" in a:
+        time.sleep(600)
     faster = "--tensor-cores" in a
     part = {"part": "attention", "forward_s": 0.001 if faster else 0.002, "backward_s": 0.003}
     print(json.dumps({"samples_per_s": 9.0 if faster else 3.0, "profile": [part]}))
@@ -51,9 +53,7 @@ fn package() -> Option<tempfile::TempDir> {
     }
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("bin")).unwrap();
-    let program = folder.path().join("bin/reportclip");
-    std::fs::write(&program, STAND_IN).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    stand_in(&folder.path().join("bin"), "reportclip", STAND_IN);
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cuda");
     for script in ["prove.py", "torch_gpu.py"] {
         std::fs::copy(scripts.join(script), folder.path().join(script)).unwrap();
@@ -103,7 +103,7 @@ fn a_part_that_fails_or_hangs_costs_itself_alone() {
 fn on_a_gpu_each_switch_is_tried_both_ways() {
     let Some(folder) = package() else { return };
     let here = folder.path().to_str().unwrap();
-    let options = ["run", here, "--device", "cuda", "--minutes", "1", "--parts", "2,6,8", "--python", "/bin/false"];
+    let options = ["run", here, "--device", "cuda", "--minutes", "0.2", "--parts", "2,6,8", "--python", "/bin/false"];
     let output = prove(&options, folder.path());
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines: Vec<&str> = told.lines().filter(|line| line.starts_with("[2]")).collect();
@@ -118,6 +118,118 @@ fn on_a_gpu_each_switch_is_tried_both_ways() {
     let report = prove(&["report", "prove.jsonl"], folder.path());
     let report = String::from_utf8_lossy(&report.stdout).into_owned();
     assert!(report.contains("| reportclip, tensor cores: vit-base-patch16+bert-base, batch 64 | forward"), "{report}");
+    // What takes too long is not measured, and not wrong.
+    assert!(told.contains("[8] skipped seconds of resnet-50+bert-base, batch 64: reportclip: out of time"), "{told}");
+    assert!(!told.contains("[6] failed") && !told.contains("[8] failed"), "{told}");
+    assert!(
+        report.contains("Not measured: seconds of resnet-50+bert-base, batch 64: reportclip: out of time"),
+        "{report}"
+    );
+}
+
+/// A program of this name in `folder`.
+fn stand_in(folder: &Path, name: &str, text: &str) {
+    let program = folder.join(name);
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn the_sanitizer_fails_by_its_own_word_alone() {
+    let Some(folder) = package() else { return };
+    let here = folder.path().to_str().unwrap();
+    // It runs the program, whose comparisons fail, and gives its exit status where it found nothing itself.
+    let text = |summary: &str, status: &str| {
+        format!(
+            "#!/bin/sh\nwhile [ \"$1\" != --print-limit ]; do shift; done; shift 2\n\
+             echo '========= COMPUTE-SANITIZER'\n\
+             echo \"$@\" >> {here}/asked\n\"$@\"\nstatus=$?\necho '========= {summary}'\nexit {status}\n"
+        )
+    };
+    let path = format!("{here}:{}", std::env::var("PATH").unwrap());
+    for (summary, status, verdict) in [
+        ("ERROR SUMMARY: 0 errors", "$status", "ok"),
+        ("RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)", "$status", "ok"),
+        ("ERROR SUMMARY: 2 errors", "86", "failed"),
+        ("Error: the GPU is not supported", "1", "skipped"),
+    ] {
+        stand_in(folder.path(), "compute-sanitizer", &text(summary, status));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cuda/prove.sh");
+        let options = ["run", here, "--device", "cuda", "--minutes", "1", "--parts", "5", "--python", "/bin/false"];
+        let output = Command::new(script).args(options).current_dir(here).env("PATH", &path).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(told.contains(&format!("[5] {verdict:7} memcheck: after 3 comparisons")), "{summary}: {told}");
+        assert_eq!(output.status.code(), Some(i32::from(verdict == "failed")), "{told}");
+    }
+    // Every kernel runs under it.
+    let asked = std::fs::read_to_string(folder.path().join("asked")).unwrap();
+    assert!(asked.lines().count() == 8 && asked.lines().all(|l| l.contains("--tensor-cores")), "{asked}");
+}
+
+#[test]
+fn peers_run_on_the_gpu_that_was_named() {
+    let Some(folder) = package() else { return };
+    let here = folder.path().to_str().unwrap();
+    // An interpreter that has torch, whose compiler fails, as it does where there is none for C.
+    let text = "#!/bin/sh\ncase \"$*\" in '-c '*) exit ;; *--compile*) echo no gcc >&2; exit 1 ;; esac\n\
+                case \"$*\" in *'--device cuda:1'*) echo '{\"samples_per_s\": 2.0}' ;; esac\n";
+    stand_in(folder.path(), "python", text);
+    let python = folder.path().join("python");
+    let options = ["run", here, "--device", "cuda:1", "--minutes", "0.1", "--parts", "6"];
+    let output = prove(&[&options[..], &["--python", python.to_str().unwrap()]].concat(), folder.path());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("batch 256: PyTorch: 2.0 a second: reportclip has 4.50 of it"), "{told}");
+    assert!(
+        told.contains("[6] skipped clip-vit-base-patch32, batch 256: PyTorch, compiled: exit status 1: no gcc"),
+        "{told}"
+    );
+    assert_eq!(output.status.code(), Some(0), "{told}");
+}
+
+/// Of a package as `build` makes it, with no program that reads zstd, nor xz, on the path.
+#[test]
+fn packages_unpack_by_python_alone() {
+    let Some(folder) = package() else { return };
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    std::fs::create_dir_all(at("stage/prove")).unwrap();
+    let text = "import sys\nprint(sys.argv[2][-6:], len(open(sys.argv[2] + '/numbers').read()))";
+    std::fs::write(at("stage/prove/prove.py"), text).unwrap();
+    // More than any buffer on the way.
+    let numbers: String = (0..400_000u32).map(|i| format!("{}\n", i.wrapping_mul(2_654_435_761))).collect();
+    std::fs::write(at("stage/prove/numbers"), &numbers).unwrap();
+    std::fs::create_dir(at("path")).unwrap();
+    let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap().stdout;
+    let python = String::from_utf8(python).unwrap();
+    let link = |program: &str, name: &str| {
+        std::os::unix::fs::symlink(program, at(&format!("path/{name}"))).unwrap();
+    };
+    link(python.trim(), "python3");
+    ["bash", "dirname", "mktemp", "rm", "realpath"].iter().for_each(|name| link(&format!("/usr/bin/{name}"), name));
+    for ending in ["tar.zst", "tar.xz"] {
+        let package = at(&format!("package.{ending}"));
+        let packed = Command::new("tar").args(["-C", &at("stage"), "-caf", &package, "prove"]).status();
+        if !packed.is_ok_and(|status| status.success()) {
+            skipped(&format!("nothing here packs .{ending}"));
+            continue;
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cuda/prove.sh");
+        let run = |package: &str| {
+            Command::new(&script).args(["run", package]).current_dir(at("")).env("PATH", at("path")).output().unwrap()
+        };
+        let output = run(&package);
+        let (told, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if err.contains("nothing here reads zstd") {
+            skipped("Python here reads no zstd, and there is no libzstd");
+            continue;
+        }
+        assert_eq!(told.trim(), format!("/prove {}", numbers.len()), "{err}");
+        // One that was cut off on its way is told, not run.
+        let bytes = std::fs::read(&package).unwrap();
+        std::fs::write(at(&format!("cut.{ending}")), &bytes[..bytes.len() / 2]).unwrap();
+        let output = run(&at(&format!("cut.{ending}")));
+        assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "{output:?}");
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub fn quick(device: &Device, on_finding: &mut OnFinding) -> Result<()> {
     };
     on_finding(finding("copy of 16 MiB".into(), "f32", 0.0, there_and_back()))?;
     if let Some(uploader) = Uploader::new(device)? {
-        on_finding(finding("images from pinned memory".into(), "f32", 0.0, uploaded(&uploader)))?;
+        on_finding(finding("images from pinned memory".into(), "f32", 0.0, uploaded(&uploader, device)))?;
     }
     for (precision, products, allowed) in [("f32", DType::F32, 1e-5), ("bf16", DType::BF16, 1e-2)] {
         let product = || {
@@ -73,13 +73,22 @@ pub fn quick(device: &Device, on_finding: &mut OnFinding) -> Result<()> {
     Ok(())
 }
 
-/// Images on a stream of their own, more batches of them than there are buffers, used after the last has been begun.
-fn uploaded(uploader: &Uploader) -> Result<Worst> {
+/// Images on a stream of their own, more batches of them than there are buffers, begun while the GPU has work that
+/// takes it longer, used after the last has been begun; one more is dropped before each, unused, so that its memory is
+/// the next one's.
+fn uploaded(uploader: &Uploader, device: &Device) -> Result<Worst> {
     let (images, each) = (2, 224 * 224);
     let tables: Vec<f32> = (0..images * 3 * 256).map(|i| (i as f32 * 0.3).cos()).collect();
     let bytes = |number: usize| (0..images * each * 3).map(|i| (i * 31 + number * 7) as u8).collect::<Vec<u8>>();
     let batches: Vec<Vec<u8>> = (0..8).map(bytes).collect();
-    let begun = batches.iter().map(|bytes| uploader.begin(bytes, &tables, (images, 3))).collect::<Vec<_>>();
+    let factor = Tensor::ones((1 << 12, 1 << 12), DType::F32, device)?;
+    let busy = (0..20).map(|_| factor.matmul(&factor)).collect::<candle_core::Result<Vec<_>>>()?;
+    let begin = |bytes: &Vec<u8>| {
+        drop(uploader.begin(&vec![u8::MAX; bytes.len()], &tables, (images, 3))?);
+        uploader.begin(bytes, &tables, (images, 3))
+    };
+    let begun = batches.iter().map(begin).collect::<Vec<_>>();
+    drop(busy);
     let mut worst = Worst::new();
     for (bytes, begun) in batches.iter().zip(begun) {
         let number = |i: usize| {

@@ -168,7 +168,23 @@ mod tests {
         let found = all(&Device::Cpu);
         let failed: Vec<_> = found.iter().filter(|f| !f.ok).collect();
         assert!(failed.is_empty(), "{failed:#?}");
-        assert!(found.iter().filter(|f| f.precision == "bf16" && f.difference > Some(1e-6)).count() > 5);
+        let in_bf16 = |of: &str| {
+            found
+                .iter()
+                .filter(|f| f.precision == "bf16" && f.what.starts_with(of) && f.difference > Some(1e-4))
+                .count()
+        };
+        for f in &found {
+            if f.precision == "bf16" {
+                eprintln!("XX {} {:?} {}", f.what, f.difference, f.note);
+            }
+        }
+        assert!(in_bf16("linear") > 5 && in_bf16("conv2d") > 3, "what has products has them in bf16");
+        for form in ["causal true", "causal false, window None", "window Some(3)", "with a bias"] {
+            let of_form = |f: &&Finding| f.what.contains(form) && f.what.contains("heads of 64");
+            let ran = found.iter().filter(|f| f.precision == "bf16" && f.difference > Some(1e-4)).filter(of_form);
+            assert!(ran.count() > 0, "attention, {form}, in bf16");
+        }
     }
 
     #[test]

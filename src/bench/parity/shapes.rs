@@ -69,11 +69,12 @@ fn linear(all: &mut Vec<Case>, rows: usize, inner: usize, out: usize) {
 }
 
 fn attention(all: &mut Vec<Case>) {
-    let cases: [(usize, usize, &[usize]); 7] = [
+    let cases: [(usize, usize, &[usize]); 8] = [
         (1, 3, &[1]),
         (3, 5, &[17, 1, 9]),
         (4, 1, &[2, 7, 1, 3]),
         (2, 64, &[50, 77]),
+        (8, 64, &[77, 77]),
         (12, 64, &[197, 33]),
         (1, 80, &[40, 7]),
         (2, 20, &[70]),
@@ -96,20 +97,26 @@ fn attention(all: &mut Vec<Case>) {
                 form.causal,
                 form.window
             );
-            all.push(case(name, &[queries, keys, keys], move |t| form.apply(t[0], t[1], t[2])));
+            all.push(with_products(case(name, &[queries, keys, keys], move |t| form.apply(t[0], t[1], t[2]))));
         }
     }
-    let (items, places, heads, entries) = (6, 9, 3, 7);
+    biased_attention(all, 9, 5);
+    biased_attention(all, 49, 64);
+}
+
+fn biased_attention(all: &mut Vec<Case>, places: usize, head_width: usize) {
+    let (items, heads, entries) = (6, 3, 7);
     let form = Attention::within(&Segments::even(items, places), heads, false);
-    let x: &[usize] = &[items * places, heads * 5];
+    let x: &[usize] = &[items * places, heads * head_width];
     let index: Vec<u32> = (0..places * places).map(|i| (i * 5 % entries) as u32).collect();
     let hidden = |i: usize| if i % 3 == 1 && !i.is_multiple_of(places + 1) { -100.0f32 } else { 0.0 };
     let mask: Vec<f32> = (0..2 * places * places).map(hidden).collect();
-    all.push(case("attention with a bias by position and a mask", &[x, x, x, &[entries, heads]], move |t| {
+    let name = format!("attention of {places} rows with a bias by position and a mask, {heads} heads of {head_width}");
+    all.push(with_products(case(name, &[x, x, x, &[entries, heads]], move |t| {
         let bias =
             PositionBias { table: t[3].clone(), index: index.as_slice().into(), mask: Some(mask.as_slice().into()) };
         form.apply_biased(t[0], t[1], t[2], Some(&bias))
-    }));
+    })));
 }
 
 fn rows(all: &mut Vec<Case>) {

@@ -16,20 +16,22 @@ pub(in crate::ops) fn contrastive(
     options: &Contrastive,
 ) -> Result<ContrastiveOutput> {
     let batch = image.dim(0)?;
-    let factor: f32 = scale.detach().to_dtype(DType::F32)?.to_scalar()?;
+    let factor = scale.detach().to_dtype(DType::F32)?.reshape(1)?;
     let (images, texts) = (Unit::new(&image.detach())?, Unit::new(&text.detach())?);
-    let sims = (images.rows.matmul(&texts.rows.t()?)? * f64::from(factor))?.contiguous()?;
+    let sims = images.rows.matmul(&texts.rows.t()?)?.broadcast_mul(&factor)?.contiguous()?;
     let rows = options.image_to_text.then(|| direction(&sims, (batch, 1), options)).transpose()?;
     let columns = options.text_to_image.then(|| direction(&sims, (1, batch), options)).transpose()?;
+    // All that the host wants to know, at once: each read waits for the GPU.
+    let directions = [&rows, &columns].into_iter().flatten().map(Tensor::flatten_all);
+    let read = std::iter::once(Ok(factor.clone())).chain(directions).collect::<Result<Vec<_>>>()?;
+    let read = Tensor::cat(&read, 0)?.to_vec1::<f32>()?;
     let mut totals = [0f64; 3];
-    for direction in [&rows, &columns].into_iter().flatten() {
-        for row in direction.to_vec2::<f32>()? {
-            totals.iter_mut().zip(&row[1..]).for_each(|(total, v)| *total += f64::from(*v));
-        }
+    for row in read[1..].chunks_exact(4) {
+        totals.iter_mut().zip(&row[1..]).for_each(|(total, v)| *total += f64::from(*v));
     }
     let count = batch as f64 * (usize::from(rows.is_some()) + usize::from(columns.is_some())) as f64;
     let [loss, loss_hard, accuracy] = totals.map(|total| total / count);
-    let op = Op { options: *options, loss: loss as f32, images, texts, sims, rows, columns };
+    let op = Op { options: *options, loss: loss as f32, factor: read[0].into(), images, texts, sims, rows, columns };
     let loss = image.contiguous()?.apply_op3(&text.contiguous()?, scale, op)?;
     Ok(ContrastiveOutput { loss, loss_hard, accuracy })
 }
@@ -80,6 +82,8 @@ fn direction(sims: &Tensor, (of_query, of_item): (usize, usize), options: &Contr
 struct Op {
     options: Contrastive,
     loss: f32,
+    /// The scale, of which the host has a copy.
+    factor: f64,
     images: Unit,
     texts: Unit,
     /// scale · images · textsᵀ
@@ -90,8 +94,8 @@ struct Op {
 }
 
 impl Op {
-    /// The loss's gradient on the similarities, times its own, `upstream`.
-    fn of_similarities(&self, upstream: f32) -> Result<Tensor> {
+    /// The loss's gradient on the similarities, times its own, `upstream`, a scalar that stays where it is.
+    fn of_similarities(&self, upstream: &Tensor) -> Result<Tensor> {
         let batch = self.sims.dim(0)?;
         let directions = usize::from(self.rows.is_some()) + usize::from(self.columns.is_some());
         let grad = fresh(&self.sims, (batch, batch))?;
@@ -104,10 +108,10 @@ impl Op {
             Arg::Int(usize::from(self.rows.is_some())),
             Arg::Int(usize::from(self.columns.is_some())),
             Arg::Float(self.options.label_smoothing),
-            Arg::Float(f64::from(upstream) / (batch * directions) as f64),
+            Arg::Float(1.0 / (batch * directions) as f64),
         ];
         launch("smoothed_rows_dx", over(batch * batch), &[&args[..], &more].concat())?;
-        Ok(grad)
+        grad.broadcast_mul(upstream)
     }
 }
 
@@ -150,11 +154,11 @@ impl CustomOp3 for Op {
         _loss: &Tensor,
         upstream: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let factor = f64::from(scale.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        let factor = self.factor;
         if factor == 0.0 {
             bail!("contrastive: the scale is 0");
         }
-        let of_sims = self.of_similarities(upstream.to_dtype(DType::F32)?.to_scalar()?)?;
+        let of_sims = self.of_similarities(&upstream.to_dtype(DType::F32)?)?;
         let of_image = self.images.backward(&(of_sims.matmul(&self.texts.rows)? * factor)?)?;
         let of_text = self.texts.backward(&(of_sims.t()?.matmul(&self.images.rows)? * factor)?)?;
         // sims = scale · cosines

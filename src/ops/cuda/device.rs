@@ -1,6 +1,6 @@
 //! Opening a GPU, and what its memory holds.
 
-use candle_core::{Device, Result};
+use candle_core::{Device, Result, Tensor};
 
 /// MiB of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,27 @@ pub fn open_gpu(index: usize, several_streams: bool) -> Result<Device> {
 #[cfg(not(feature = "cuda"))]
 pub fn open_gpu(_index: usize, _several_streams: bool) -> Result<Device> {
     candle_core::bail!("this binary was built without the cuda feature")
+}
+
+/// Whether convolutions of `x` can be worked out: elsewhere than on a GPU they can.
+///
+/// # Errors
+/// This program has them done by cuDNN, which could not be opened.
+#[cfg(feature = "cudnn")]
+pub(in crate::ops) fn check_convolutions(x: &Tensor) -> Result<()> {
+    if !x.device().is_cuda() {
+        return Ok(());
+    }
+    super::libraries::cudnn_is_open().map_err(candle_core::Error::Msg)
+}
+
+/// Whether convolutions of `x` can be worked out.
+///
+/// # Errors
+/// None: this program has candle's own.
+#[cfg(not(feature = "cudnn"))]
+pub(in crate::ops) fn check_convolutions(_x: &Tensor) -> Result<()> {
+    Ok(())
 }
 
 /// How many GPUs there are.

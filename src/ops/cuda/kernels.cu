@@ -348,6 +348,23 @@ __device__ bool sees(int query, int key, int queries, int keys, int causal, int 
     return query < queries && key < keys && near && (!causal || key <= place);
 }
 
+// The first tile of `side` keys that queries first..first + side see any of, and the end of those keys.
+__device__ int first_seen(int first, int side, int queries, int keys, int window) {
+    int place = first + keys - queries;
+    return place > window ? (place - window) / side * side : 0;
+}
+__device__ int end_seen(int first, int side, int queries, int keys, int causal, int window) {
+    int end = first + side + keys - queries;
+    if (causal) return min(keys, end);
+    return window < keys - end ? end + window : keys;
+}
+
+// Whether none of `side` queries sees any of as many keys.
+__device__ bool apart(int first_query, int first_key, int side, int queries, int keys, int causal, int window) {
+    int place = first_query + keys - queries;
+    return first_key - (place + side - 1) > (causal ? 0 : window) || place - (first_key + side - 1) > window;
+}
+
 // Grid: (items × tiles of queries, heads). log_sums: (query rows, heads).
 extern "C" __global__ void attention(
     const float* q, const float* k, const float* v, float* out, float* log_sums, const uint32* q_starts,
@@ -366,8 +383,8 @@ extern "C" __global__ void attention(
     float kept[KEPT];
     #pragma unroll
     for (int j = 0; j < KEPT; j++) kept[j] = 0;
-    int end = causal ? min(keys, first + TILE + keys - queries) : keys;
-    for (int tile = 0; tile < end; tile += TILE) {
+    int end = end_seen(first, TILE, queries, keys, causal, window);
+    for (int tile = first_seen(first, TILE, queries, keys, window); tile < end; tile += TILE) {
         __syncthreads();
         load(&ks, k, k_start, tile, keys, head, heads, head_width);
         load(&vs, v, k_start, tile, keys, head, heads, head_width);
@@ -457,8 +474,8 @@ extern "C" __global__ void attention_dq(
     float kept[KEPT];
     #pragma unroll
     for (int j = 0; j < KEPT; j++) kept[j] = 0;
-    int end = causal ? min(keys, first + TILE + keys - queries) : keys;
-    for (int tile = 0; tile < end; tile += TILE) {
+    int end = end_seen(first, TILE, queries, keys, causal, window);
+    for (int tile = first_seen(first, TILE, queries, keys, window); tile < end; tile += TILE) {
         __syncthreads();
         load(&ks, k, k_start, tile, keys, head, heads, head_width);
         load(&vs, v, k_start, tile, keys, head, heads, head_width);
@@ -502,8 +519,7 @@ extern "C" __global__ void attention_dkv(
     #pragma unroll
     for (int j = 0; j < KEPT; j++) of_k[j] = of_v[j] = 0;
     for (int tile = 0; tile < queries; tile += TILE) {
-        // All of these queries stand before the first key.
-        if (causal && tile + TILE - 1 + keys - queries < first) continue;
+        if (apart(tile, first, TILE, queries, keys, causal, window)) continue;
         __syncthreads();
         load(&qs, q, q_start, tile, queries, head, heads, head_width);
         load(&gs, grad, q_start, tile, queries, head, heads, head_width);
@@ -680,8 +696,8 @@ extern "C" __global__ void attention_bf16(
     factor(a, &ks);
     float kept[BLOCKS][4], s[BLOCKS][4], highest[2] = {-INFINITE, -INFINITE}, sums[2] = {0, 0};
     clear(kept);
-    int end = causal ? min(keys, first + SIDE + keys - queries) : keys;
-    for (int tile = 0; tile < end; tile += SIDE) {
+    int end = end_seen(first, SIDE, queries, keys, causal, window);
+    for (int tile = first_seen(first, SIDE, queries, keys, window); tile < end; tile += SIDE) {
         __syncthreads();
         load(&ks, of_k, tile);
         load_transposed(&vs, of_v, tile);
@@ -755,8 +771,8 @@ extern "C" __global__ void attention_dq_bf16(
     }
     float kept[BLOCKS][4], s[BLOCKS][4], d[BLOCKS][4];
     clear(kept);
-    int end = causal ? min(keys, first + SIDE + keys - queries) : keys;
-    for (int tile = 0; tile < end; tile += SIDE) {
+    int end = end_seen(first, SIDE, queries, keys, causal, window);
+    for (int tile = first_seen(first, SIDE, queries, keys, window); tile < end; tile += SIDE) {
         __syncthreads();
         load(&ks, of_k, tile);
         load_transposed(&turned, of_k, tile);
@@ -807,8 +823,7 @@ extern "C" __global__ void attention_dkv_bf16(
     clear(of_keys);
     clear(of_values);
     for (int tile = 0; tile < queries; tile += SIDE) {
-        // All of these queries stand before the first key.
-        if (causal && tile + SIDE - 1 + keys - queries < first) continue;
+        if (apart(tile, first, SIDE, queries, keys, causal, window)) continue;
         __syncthreads();
         load(&qs, of_q, tile);
         load_transposed(&turned_q, of_q, tile);

@@ -6,7 +6,7 @@
 //! has found it; before that, and where the library lacks it, an answer of "not initialised" in that library's words.
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 /// `library! { module, "name of its table", what its functions answer while it is not open, functions… }`
 macro_rules! library {
@@ -148,7 +148,32 @@ pub(super) fn open() -> Result<(), String> {
     OPENED.get_or_init(open_all).clone()
 }
 
+static CUDNN: OnceLock<Result<(), String>> = OnceLock::new();
+
+/// # Errors
+/// cuDNN could not be opened, in one line with what helps.
+#[cfg(feature = "cudnn")]
+pub(super) fn cudnn_is_open() -> Result<(), String> {
+    CUDNN.get().cloned().unwrap_or(Ok(()))
+}
+
+const TF32: &str = "NVIDIA_TF32_OVERRIDE";
+
+/// Has products and convolutions of f32 worked out in f32: cuDNN's are in TF32, of 10 bits, unless it is told
+/// otherwise, and candle tells it nothing. Whoever set the variable has what he wants.
+fn keep_f32() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os(TF32).is_none() {
+            // SAFETY: nobody else writes the environment, which Rust's own readers are kept from meanwhile; libraries
+            // that read it by themselves, CUDA's and the loader's, are opened after this, on this thread.
+            unsafe { std::env::set_var(TF32, "0") };
+        }
+    });
+}
+
 fn open_all() -> Result<(), String> {
+    keep_f32();
     // Has the linker take the functions that stay closed from here as well.
     std::hint::black_box(quantised::library().table);
     let version = env!("REPORTCLIP_CUDA");
@@ -163,10 +188,15 @@ fn open_all() -> Result<(), String> {
             )
         })?;
     }
-    for (library, name) in [(cudnn::library(), "libcudnn.so.9"), (nccl::library(), "libnccl.so.2")] {
-        if let Err(why) = library.open(name) {
-            tracing::debug!("{why}");
-        }
+    // What has no convolutions runs without.
+    let _ = CUDNN.set(cudnn::library().open("libcudnn.so.9").map_err(|why| {
+        format!(
+            "convolutions on a GPU need cuDNN 9: {why}; put its folder into LD_LIBRARY_PATH (of PyTorch's wheels \
+             nvidia/cudnn/lib)"
+        )
+    }));
+    if let Err(why) = nccl::library().open("libnccl.so.2") {
+        tracing::debug!("{why}");
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ use launch::{Arg, THREADS, launch, over};
 pub(super) use attention::{attention, fits};
 pub(super) use contrastive::contrastive;
 pub use copies::{Uploaded, Uploader};
+pub(super) use device::check_convolutions;
 pub use device::{GpuMemory, gpu_count, gpu_memory, open_gpu};
 pub(super) use linear::{column_sums, finish, squares};
 pub(super) use rows::add_rows;
@@ -325,8 +326,11 @@ mod tests {
             (vec![70], vec![70], 1, 20, true),
             (vec![1, 1], vec![35, 4], 3, 4, false),
             (vec![2, 3], vec![40, 3], 1, 16, true),
+            // Tiles that the window leaves out.
+            (vec![110, 3], vec![130, 3], 1, 4, false),
+            (vec![110], vec![110], 1, 4, true),
         ];
-        let windows = [None, Some(5), None, None, Some(2)];
+        let windows = [None, Some(5), None, None, Some(2), Some(7), Some(3)];
         for ((queries, keys, heads, head_width, causal), window) in cases.into_iter().zip(windows) {
             let what = format!(
                 "attention of {queries:?} to {keys:?}, {heads} heads of {head_width}, causal {causal}, window {window:?}"
@@ -361,6 +365,8 @@ mod tests {
             (vec![5, 70], vec![5, 70], 1, 20, false, Some(30)),
             (vec![66], vec![66], 2, 64, true, None),
             (vec![1, 2], vec![35, 4], 2, 7, true, None),
+            // Tiles that the window leaves out.
+            (vec![200], vec![200], 1, 7, false, Some(9)),
         ];
         for (queries, keys, heads, head_width, causal, window) in cases {
             let what = format!("attention of {queries:?} to {keys:?}, {heads} heads of {head_width}, causal {causal}");
