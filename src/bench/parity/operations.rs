@@ -9,8 +9,6 @@ use crate::ops::{self, AdamwStep, Contrastive, Gradient, Tape, Value};
 
 /// As a share of the largest number: sums in f32 in another order, and exponentials of another library.
 const F32: f64 = 3e-5;
-/// Operands rounded to 8 bits, in sums of which much cancels out.
-const BF16: f64 = 8e-2;
 
 /// Values and gradients of every operation; f32 and, of those with products, bf16.
 ///
@@ -18,9 +16,9 @@ const BF16: f64 = 8e-2;
 /// Those of `on_finding`; what fails in an operation is a finding.
 pub fn operations(device: &Device, on_finding: &mut OnFinding) -> Result<()> {
     for case in cases() {
-        on_finding(of_case(&case, device, DType::F32))?;
-        if case.has_products {
-            on_finding(of_case(&case, device, DType::BF16))?;
+        on_finding(of_case(&case, device, (DType::F32, F32)))?;
+        if let Some(allowed) = case.in_bf16 {
+            on_finding(of_case(&case, device, (DType::BF16, allowed)))?;
         }
     }
     for (batch, width) in [(2, 3), (7, 16), (130, 20), (257, 512)] {
@@ -34,8 +32,9 @@ pub fn operations(device: &Device, on_finding: &mut OnFinding) -> Result<()> {
     on_finding(finding("adamw of a table's rows".into(), "f32", F32, adamw_of_rows(device)))
 }
 
-fn of_case(case: &Case, device: &Device, products: DType) -> Finding {
-    let (precision, allowed) = if products == DType::BF16 { ("bf16", BF16) } else { ("f32", F32) };
+/// With products in this type, within this difference.
+fn of_case(case: &Case, device: &Device, (products, allowed): (DType, f64)) -> Finding {
+    let precision = if products == DType::BF16 { "bf16" } else { "f32" };
     let worst = || {
         let ours = on_tape(case, device, DType::F32, products)?;
         let exact = on_tape(case, &Device::Cpu, DType::F64, DType::F64)?;
@@ -174,11 +173,6 @@ mod tests {
                 .filter(|f| f.precision == "bf16" && f.what.starts_with(of) && f.difference > Some(1e-4))
                 .count()
         };
-        for f in &found {
-            if f.precision == "bf16" {
-                eprintln!("XX {} {:?} {}", f.what, f.difference, f.note);
-            }
-        }
         assert!(in_bf16("linear") > 5 && in_bf16("conv2d") > 3, "what has products has them in bf16");
         for form in ["causal true", "causal false, window None", "window Some(3)", "with a bias"] {
             let of_form = |f: &&Finding| f.what.contains(form) && f.what.contains("heads of 64");
@@ -194,13 +188,13 @@ mod tests {
             let kind = if t[0].tensor().dtype() == DType::F64 { Activation::Gelu } else { Activation::GeluTanh };
             kind.apply(t[0])
         };
-        let wrong = Case { name: "wrong".into(), shapes: vec![vec![7, 50]], run: Box::new(run), has_products: false };
-        let found = of_case(&wrong, &Device::Cpu, DType::F32);
+        let wrong = Case { name: "wrong".into(), shapes: vec![vec![7, 50]], run: Box::new(run), in_bf16: None };
+        let found = of_case(&wrong, &Device::Cpu, (DType::F32, F32));
         assert!(!found.ok && found.difference > Some(F32), "{found:?}");
         // And one that fails.
         let run = |t: &[&Value]| t[0].reshape(3);
-        let fails = Case { name: "fails".into(), shapes: vec![vec![7, 50]], run: Box::new(run), has_products: false };
-        let found = of_case(&fails, &Device::Cpu, DType::F32);
+        let fails = Case { name: "fails".into(), shapes: vec![vec![7, 50]], run: Box::new(run), in_bf16: None };
+        let found = of_case(&fails, &Device::Cpu, (DType::F32, F32));
         assert!(!found.ok && found.difference.is_none() && !found.note.is_empty(), "{found:?}");
     }
 }
