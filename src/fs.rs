@@ -136,8 +136,8 @@ pub fn may_write(path: &Path, force: bool) -> Result<()> {
     bail!("{}: {what}, and only plain files are written over; name another file", path.display())
 }
 
-/// [`may_write`] for a command that reads `inputs`, files or folders: these, and what lies in the folders but for pages,
-/// are not written over with `force` either.
+/// [`may_write`] for a command that reads `inputs`, files or folders: these, and what lies in the folders but for
+/// pages, are not written over with `force` either.
 ///
 /// # Errors
 /// As there; it is one of the inputs.

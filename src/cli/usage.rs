@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn what_clap_says_is_one_line() {
-        let unknown = "error: unexpected argument '--foo' found\n\n  tip: to pass '--foo' as a value, use '-- --foo'\n\n\
-                       Usage: reportclip train [OPTIONS] <CONFIG>\n\nFor more information, try '--help'.\n";
+        let unknown = "error: unexpected argument '--foo' found\n\n  tip: to pass '--foo' as a value, use '-- --foo'\n\
+                       \nUsage: reportclip train [OPTIONS] <CONFIG>\n\nFor more information, try '--help'.\n";
         let expected = "unexpected argument '--foo' found; to pass '--foo' as a value, use '-- --foo'; see `reportclip \
                         train --help`";
         assert_eq!(joined(unknown), expected);

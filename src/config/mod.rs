@@ -62,8 +62,8 @@ fn read(path: &Path) -> Result<String, String> {
             "there is no such file, and by its name it would be a manifest"
         };
         return Err(format!(
-            "config {shown}: {what}; name a config file (TOML) with data.train = \"{shown}\" in it, or give it by --set \
-             data.train={shown}"
+            "config {shown}: {what}; name a config file (TOML) with data.train = \"{shown}\" in it, or give it by \
+             --set data.train={shown}"
         ));
     }
     let bytes = std::fs::read(path).map_err(|e| match e.kind() {

@@ -148,7 +148,8 @@ impl Classification {
     pub fn abstain(&self, model: &mut Classified, rule: &Abstention) -> Result<()> {
         ensure!(
             rule.prompts == self.digest(model),
-            "the kept abstention was chosen with other prompts, or another head; choose one for these with --keep-abstention"
+            "the kept abstention was chosen with other prompts, or another head; choose one for these with \
+             --keep-abstention"
         );
         let resamples = (self.options.bootstrap, self.options.seed);
         model.report.abstained = Some(model.scores.abstained(rule, resamples)?);

@@ -56,8 +56,8 @@ impl Head {
         Self { about: About { format: FORMAT, method, classes, temperature, embed_dim, shots, model: None }, linear }
     }
 
-    /// Keeps it in `folder` as a head of `model`: weights as safetensors, the rest as JSON. Where that is the model's own
-    /// folder, its list of checksums is written anew. Says where the weights are.
+    /// Keeps it in `folder` as a head of `model`: weights as safetensors, the rest as JSON. Where that is the model's
+    /// own folder, its list of checksums is written anew. Says where the weights are.
     ///
     /// # Errors
     /// There is one and not `force`; the folder's files are not those of its list, or it cannot be written.

@@ -25,7 +25,8 @@ pub struct ConformalReport {
 /// Sets made in one way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConformalFigures {
-    /// lac, aps, raps, and lac_by_class, aps_by_class, raps_by_class; of findings risk_control; of retrieval image_to_text and text_to_image.
+    /// lac, aps, raps, and lac_by_class, aps_by_class, raps_by_class; of findings risk_control; of retrieval
+    /// image_to_text and text_to_image.
     pub method: String,
     /// coverage (chance: what was asked for), size, empty: means over patients with intervals over them. Of findings
     /// coverage is the share of an image's own that its set holds.

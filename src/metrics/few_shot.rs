@@ -114,9 +114,9 @@ fn training_free(shots: &Shots) -> LinearHead {
 }
 
 /// Gradient steps on the mean cross-entropy of logits x · (prototype + multiple · text), in turn on prototypes and on
-/// multiples, from the means of the shots and from the zero-shot scale. Steps are 1 / the largest curvature, which needs
-/// no validation set: with rows of unit length that of prototypes is at most ½, of multiples ½ the largest mean square
-/// of a class's cosines.
+/// multiples, from the means of the shots and from the zero-shot scale. Steps are 1 / the largest curvature, which
+/// needs no validation set: with rows of unit length that of prototypes is at most ½, of multiples ½ the largest mean
+/// square of a class's cosines.
 fn text_probe(shots: &Shots) -> LinearHead {
     let (mut prototypes, _, _) = prototypes(shots);
     let (classes, n) = (shots.texts.len(), shots.x.len() as f64);

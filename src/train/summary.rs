@@ -66,8 +66,9 @@ impl Trainer<'_> {
                 format!("{}{interval}", shown(f.value))
             };
             text.push_str(&format!(
-                "\nOf these matches {:.1} % are right, of the surest 80 % {} %, of the surest half {} %; the surest {} % \
-                 can be answered with 90 % right. Area under the risk–coverage curve {}, {} above the best order.\n",
+                "\nOf these matches {:.1} % are right, of the surest 80 % {} %, of the surest half {} %; the \
+                 surest {} % can be answered with 90 % right. Area under the risk–coverage curve {}, {} above the \
+                 best order.\n",
                 100.0 * order.risk_coverage.last().map_or(f64::NAN, |point| 1.0 - point.risk),
                 of("accuracy_of_80", 100.0, 1),
                 of("accuracy_of_50", 100.0, 1),

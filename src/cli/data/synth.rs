@@ -70,8 +70,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let (to_text, to_image) = recall_at_1;
     output::print(&format!(
-        "test: {images} pictures, {reports} reports; who sees all that is drawn reaches a recall@1 of {:.1} % image→text \
-         and {:.1} % text→image, and a zero-shot AUROC of {auroc:.3}",
+        "test: {images} pictures, {reports} reports; who sees all that is drawn reaches a recall@1 of {:.1} % \
+         image→text and {:.1} % text→image, and a zero-shot AUROC of {auroc:.3}",
         100.0 * to_text,
         100.0 * to_image
     ))

@@ -31,7 +31,8 @@ use scene::{Device, Scene, Side, plan};
 
 /// All phantom studies in order, patient by patient, about two for each. A patient's studies depend on the seed and
 /// the patient's number, not on how many patients are asked for. Of every seven patients in a row five train, one is
-/// for validation and one for testing; from patient 1,002 on all train, so that a larger set is judged on the same ones.
+/// for validation and one for testing; from patient 1,002 on all train, so that a larger set is judged on the same
+/// ones.
 pub fn generate(options: &SynthOptions) -> impl Iterator<Item = Study> + '_ {
     (0..options.patients).flat_map(move |patient| studies(options, patient as u64))
 }

@@ -92,8 +92,8 @@ pub fn check_checksums(folder: &Path) -> Result<bool> {
 }
 
 /// Digest of what a model in a folder is opened from: its configs, tokenizer, preprocessing and weights. Cards, notes,
-/// heads that were adapted and what is hidden do not count. A file that nobody touched since the list was written is what the list says:
-/// weights are not read for that.
+/// heads that were adapted and what is hidden do not count. A file that nobody touched since the list was written is
+/// what the list says: weights are not read for that.
 ///
 /// # Errors
 /// Something cannot be read.

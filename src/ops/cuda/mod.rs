@@ -333,7 +333,8 @@ mod tests {
         let windows = [None, Some(5), None, None, Some(2), Some(7), Some(3)];
         for ((queries, keys, heads, head_width, causal), window) in cases.into_iter().zip(windows) {
             let what = format!(
-                "attention of {queries:?} to {keys:?}, {heads} heads of {head_width}, causal {causal}, window {window:?}"
+                "attention of {queries:?} to {keys:?}, {heads} heads of {head_width}, causal {causal}, \
+                 window {window:?}"
             );
             let (queries, keys) = (Segments::of_lengths(queries), Segments::of_lengths(keys));
             let width = heads * head_width;

@@ -268,7 +268,8 @@ vectorised! {
 
 #[cfg(target_arch = "x86_64")]
 vectorised! {
-    /// Rounds sums, so many rows and columns, rows `stride` apart, to the lines of one step; what is left of it is zero.
+    /// Rounds sums, so many rows and columns, rows `stride` apart, to the lines of one step; what is left of it is
+    /// zero.
     fn write_step(to: &mut [Line], sums: &[f32], size: (usize, usize, usize)) {
         let (rows, columns, stride) = size;
         for (to, from) in to.iter_mut().zip(sums.chunks(stride)).take(rows) {
