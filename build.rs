@@ -14,18 +14,32 @@ fn main() {
     {
         println!("cargo::error={e}");
     }
-    let Ok(head) = read_to_string(".git/HEAD") else { return };
-    println!("cargo::rerun-if-changed=.git/HEAD");
-    let revision = match head.trim().strip_prefix("ref: ") {
-        Some(branch) => {
-            let path = format!(".git/{branch}");
-            let Ok(revision) = read_to_string(&path) else { return };
-            println!("cargo::rerun-if-changed={path}");
-            revision
-        }
-        None => head,
+    if let Some(revision) = revision() {
+        println!("cargo::rustc-env=REPORTCLIP_REVISION={revision}");
+    }
+}
+
+/// The commit that is checked out. A worktree's `.git` is a file that names its folder, and `commondir` there the one
+/// with the branches; of these old ones are packed in one file.
+fn revision() -> Option<String> {
+    let own = match read_to_string(".git") {
+        Ok(text) => PathBuf::from(text.trim().strip_prefix("gitdir: ")?),
+        Err(_) => PathBuf::from(".git"),
     };
-    println!("cargo::rustc-env=REPORTCLIP_REVISION={}", revision.trim());
+    let common = read_to_string(own.join("commondir")).map_or_else(|_| own.clone(), |path| own.join(path.trim()));
+    let head = read_to_string(own.join("HEAD")).ok()?;
+    // The log grows with each commit, wherever the branch is kept.
+    for watched in [own.join("HEAD"), own.join("logs/HEAD")].iter().filter(|path| path.exists()) {
+        println!("cargo::rerun-if-changed={}", watched.display());
+    }
+    let Some(branch) = head.trim().strip_prefix("ref: ") else { return Some(head.trim().to_string()) };
+    if let Ok(revision) = read_to_string(common.join(branch)) {
+        println!("cargo::rerun-if-changed={}", common.join(branch).display());
+        return Some(revision.trim().to_string());
+    }
+    let packed = read_to_string(common.join("packed-refs")).ok()?;
+    let of_branch = |line: &str| line.split_once(' ').filter(|(_, name)| *name == branch).map(|(id, _)| id.to_string());
+    packed.lines().find_map(of_branch)
 }
 
 /// Machine code for the GPUs of these compute capabilities, and PTX, which the driver translates once for others.

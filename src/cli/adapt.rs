@@ -134,6 +134,7 @@ fn source(args: &Args) -> Result<(RowSource, Option<KeptImages>)> {
         let source = RowSource {
             manifest: manifest.unwrap_or_default(),
             split: args.split.clone(),
+            only_blank: None,
             image_root: args.image_root.clone(),
             columns: args.columns.columns(),
         };

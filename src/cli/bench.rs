@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 
 use super::bench_lines::{spread, step_lines};
@@ -260,6 +260,7 @@ fn model_bench(args: &ModelArgs) -> Result<TrainStepBench> {
     let mut config = checkpoint::builtin(&args.model)?;
     if let Some(size) = args.image_size {
         config.vision.set_image_size(size);
+        config.vision.check().with_context(|| format!("--image-size {size}")).map_err(|e| usage::wrong(&e))?;
     }
     let longest = config.text.context_length();
     let text_lengths = match &args.text_lengths {

@@ -67,6 +67,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
             manifest: manifest.clone(),
             split: args.split.clone(),
+            only_blank: None,
             image_root: args.image_root.clone(),
             columns: args.columns.columns(),
         })),

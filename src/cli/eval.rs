@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// Also figures as sums by patient, which a sweep compares settings by
     #[arg(long, hide = true, requires = "json")]
     by_patient: bool,
+    /// Only rows that say nothing in this column: a sweep leaves out reports that are known to be wrong
+    #[arg(long, hide = true, value_name = "COLUMN")]
+    only_blank: Option<String>,
     /// Also evaluate mixtures with this model, the one that it was fine-tuned from
     #[arg(long, value_name = "DIR|HUB_ID", conflicts_with = "compare")]
     wise_ft: Option<String>,
@@ -53,6 +56,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     let (mut source, policy) = (judge.data.source(), policy_of(&judge.model)?);
     source.columns.extra.clone_from(&args.subgroup);
+    source.columns.extra.extend(args.only_blank.clone());
+    source.only_blank.clone_from(&args.only_blank);
     let mut evaluation = Evaluation::on(&source, &policy, judge.batch_size as usize, options)?;
     if let Some(split) = &args.linear_probe {
         usage::ensure(source.split.as_ref().is_some_and(|s| s != split), || {

@@ -82,6 +82,7 @@ fn losses(
     let source = RowSource {
         manifest: manifest.to_path_buf(),
         split: args.split.clone(),
+        only_blank: None,
         image_root: args.image_root.clone(),
         columns: args.columns.columns(),
     };

@@ -120,6 +120,7 @@ impl DataArgs {
         RowSource {
             manifest: self.data.clone(),
             split: self.split.clone(),
+            only_blank: None,
             image_root: self.image_root.clone(),
             columns: self.columns.columns(),
         }

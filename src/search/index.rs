@@ -121,6 +121,7 @@ impl IndexSource {
         Some(RowSource {
             manifest: self.manifest.clone()?,
             split: self.split.clone(),
+            only_blank: None,
             image_root: self.image_root.clone(),
             columns: Columns::from(&self.columns),
         })

@@ -13,6 +13,8 @@ pub struct RowSource {
     pub manifest: PathBuf,
     /// Only the rows of this split; all rows without it.
     pub split: Option<String>,
+    /// Only the rows that say nothing in this column, which is one of the extra ones; all rows without it.
+    pub only_blank: Option<String>,
     /// Folder that image paths start at, where that is not the manifest's.
     pub image_root: Option<PathBuf>,
     /// Names of the columns, with those that are wanted beside the usual ones.
@@ -43,10 +45,16 @@ impl RowSource {
     /// As [`Self::all`]; there is no such split.
     pub fn rows(&self, policy: &ReportPolicy) -> Result<Vec<Row>> {
         let manifest = self.all(policy)?;
-        match &self.split {
-            Some(split) => self.of_split(&manifest, split),
-            None => Ok(manifest.rows),
+        let mut rows = match &self.split {
+            Some(split) => self.of_split(&manifest, split)?,
+            None => manifest.rows,
+        };
+        if let Some(column) = &self.only_blank {
+            let at = self.columns.extra.iter().position(|name| name == column);
+            rows.retain(|row| at.and_then(|at| row.extra(at)).is_none());
+            ensure!(!rows.is_empty(), "{}: no row is blank in {column}", self.name());
         }
+        Ok(rows)
     }
 
     /// The rows of `manifest`, which is this one's, that are in `split`.

@@ -104,6 +104,26 @@ pub fn combinations(axes: &[Axis]) -> usize {
     axes.iter().map(listed).fold(1, usize::saturating_mul)
 }
 
+/// Those that are not among the ones before them; of equal ones the first stays. Values are equal as text or as
+/// numbers, in whatever order the keys are written.
+pub(super) fn distinct(settings: Vec<Setting>) -> Vec<Setting> {
+    let mut found: Vec<Setting> = Vec::new();
+    for setting in settings {
+        if !found.iter().any(|other| is_same(other, &setting)) {
+            found.push(setting);
+        }
+    }
+    found
+}
+
+fn is_same(a: &Setting, b: &Setting) -> bool {
+    let number = |choice: &Choice| choice.value.parse::<f64>().ok();
+    let equal = |a: &Choice, b: &Choice| {
+        a.key == b.key && (a.value == b.value || number(a).is_some_and(|value| Some(value) == number(b)))
+    };
+    a.len() == b.len() && a.iter().all(|choice| b.iter().any(|other| equal(choice, other)))
+}
+
 /// `count` combinations drawn at random; the first ones stay the same when more are asked for.
 pub fn random(axes: &[Axis], count: usize, seed: u64) -> Vec<Setting> {
     let draw = |i: usize| {
@@ -142,6 +162,10 @@ mod tests {
         assert!(values.iter().all(|v| (1e-5..=1e-2).contains(v)));
         let low = values.iter().filter(|v| **v < 10f64.powf(-3.5)).count();
         assert!((80..120).contains(&low), "half of the draws lie below the geometric middle: {low}");
+        let parse = |text: &str| setting(text).unwrap();
+        let all = ["a=0; b=x", "b=x; a=0.0", "a=0; b=y", "a=0", "a=1e-1; b=x", "a=0.1; b=x"].map(parse).to_vec();
+        let left: Vec<Setting> = [0, 2, 3, 4].iter().map(|&i| all[i].clone()).collect();
+        assert_eq!(distinct(all), left);
         assert!(setting("loss.kind").is_err() && setting("loss.kind=;").is_err());
         assert!(Axis::parse("seed").is_err() && Axis::parse("a=1,,2").is_err() && Axis::parse("a=2..1").is_err());
     }

@@ -18,6 +18,11 @@ use crate::metrics::hierarchical::PatientFigure;
 /// What conformal sets may leave out.
 const ALPHA: &str = "0.1";
 
+/// The column in which `data synth --noise` says what is the matter with a report.
+const NOISE: &str = "noise";
+/// The column with what would have been right, beside that.
+const TRUE_REPORT: &str = "true_report";
+
 /// How all members are evaluated.
 pub(super) struct Evaluation {
     /// `--data` and what goes with it, for `eval` and `zero-shot`.
@@ -121,18 +126,25 @@ impl Evaluation {
             process::run(&[&args[..], rows].concat(), threads, log)
         };
         let batch = self.loss_batch.to_string();
-        let in_batches = ["--loss-batch-size", batch.as_str()];
-        let wanted = ["--by-patient", "--conformal", ALPHA];
-        let retrieval = program("eval", &[&in_batches[..], &wanted].concat(), &self.rows)?;
+        let wanted = ["--by-patient", "--conformal", ALPHA, "--loss-batch-size", batch.as_str()];
+        let retrieval = program("eval", &wanted, &self.rows)?;
         let patients = |report: &Value| serde_json::from_value::<ByPatient>(report["by_patient"].clone());
         let (mut figures, mut by_patient) = (of_retrieval(&retrieval), patients(&retrieval)?);
         if let Some(rows) = &self.training_rows {
-            let loss = program("eval", &in_batches, rows)?["calibration"]["as_is"]["nll"].as_f64();
-            over_fitting(&mut figures, &mut by_patient, loss.context("eval told no loss of the training pairs")?);
+            // Where few rows are judged, a batch holds them all: matching is as hard only among as many.
+            let among = &retrieval["loss_batch_size"];
+            let training = program("eval", &["--loss-batch-size", &among.to_string()], rows)?;
+            let loss = training["calibration"]["as_is"]["nll"].as_f64();
+            let loss = loss.context("eval told no loss of the training pairs")?;
+            if training["loss_batch_size"] == *among {
+                over_fitting(&mut figures, &mut by_patient, loss);
+            } else {
+                tracing::warn!("over-fitting is left out: there are fewer training pairs than a batch of {among}");
+            }
         }
         if let Some(prompts) = &self.prompts {
             let prompts = prompts.to_string_lossy();
-            let classes = program("zero-shot", &[&["--prompts", &prompts][..], &wanted].concat(), &self.rows)?;
+            let classes = program("zero-shot", &[&["--prompts", &prompts][..], &wanted[..3]].concat(), &self.rows)?;
             let named = classes["figures"].as_array().into_iter().flatten();
             for figure in named {
                 let Some(name) = figure["name"].as_str().map(|name| format!("class_{name}")) else { continue };
@@ -164,14 +176,20 @@ fn over_fitting(figures: &mut Figures, by_patient: &mut ByPatient, training: f64
     }
 }
 
-/// Arguments that name the training pairs.
+/// Arguments that name the training pairs: those whose report is right, where the manifest says of which it is not.
+/// The loss on others would be told as less over-fitting.
 fn training_rows(config: &Config) -> Result<Vec<String>> {
     let d = &config.data;
     let [manifest] = d.train.as_slice() else {
         bail!("--over-fitting: data.train names {} manifests; allowed is one", d.train.len());
     };
-    let has_splits = Manifest::open(manifest, &Columns::from(d), d.image_root.as_deref())?.has_splits();
-    Ok(of_split(config, manifest, has_splits.then_some(d.train_split.as_str())))
+    let columns = Columns { extra: [NOISE, TRUE_REPORT].map(String::from).to_vec(), ..Columns::from(d) };
+    let opened = Manifest::open(manifest, &columns, d.image_root.as_deref())?;
+    let mut args = of_split(config, manifest, opened.has_splits().then_some(d.train_split.as_str()));
+    if opened.rows.iter().any(|row| row.extra(0).is_some() && row.extra(1).is_some()) {
+        args.extend(["--only-blank", NOISE].map(String::from));
+    }
+    Ok(args)
 }
 
 /// Arguments that name the rows.

@@ -1,10 +1,11 @@
 //! One run of a sweep, and what became of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::axis::Setting;
+use super::axis::{Setting, distinct};
 use crate::eval::ByPatient;
 
 /// Figures of a member, by name.
@@ -95,6 +96,31 @@ pub struct MemberRecord<'a> {
     problem: Option<String>,
 }
 
+/// Each setting that there is with so many seeds from `seed` on. One that is named twice is tried once: it would
+/// count as more seeds, and in one folder.
+///
+/// # Errors
+/// Two that are unlike have one name.
+pub(super) fn members_of(settings: Vec<Setting>, seeds: u32, seed: u64) -> Result<Vec<Member>> {
+    let named = settings.len();
+    let settings = distinct(settings);
+    if settings.len() < named {
+        tracing::warn!("{named} combinations are named, of which {} differ; each is tried once", settings.len());
+    }
+    let seeds = (0..u64::from(seeds)).map(|i| seed + i);
+    let of_setting =
+        |setting: &Setting| seeds.clone().map(|seed| Member::new(setting.clone(), seed)).collect::<Vec<_>>();
+    let members: Vec<Member> = settings.iter().flat_map(of_setting).collect();
+    let mut names = HashSet::new();
+    let twice = members.iter().find(|member| !names.insert(member.name.as_str()));
+    ensure!(
+        twice.is_none(),
+        "two combinations would be one folder, {}; write one of their values otherwise, a path for example with ./",
+        twice.map_or("", |member| &member.name)
+    );
+    Ok(members)
+}
+
 /// A folder's name for a member: `loss.label_smoothing=0.1+seed=2`.
 fn folder_name(setting: &Setting, seed: u64) -> String {
     let safe = |text: &str| -> String {
@@ -120,5 +146,19 @@ mod tests {
         assert_eq!(record["setting"][0], serde_json::json!(["loss.label_smoothing", "0"]));
         assert_eq!(record["problem"], "pruned at step 1 of 9");
         assert!(record["figures"].is_null() && !member.is_unfinished());
+    }
+
+    #[test]
+    fn what_is_named_twice_has_no_more_seeds_and_unlike_members_never_share_a_folder() {
+        let of = |values: &[&str]| -> Vec<Setting> {
+            let choice = |value: &&str| Choice { key: "data.train".into(), value: value.to_string() };
+            values.iter().map(|value| vec![choice(value)]).collect()
+        };
+        let members = members_of(of(&["a/b", "0", "a/b", "0.0"]), 2, 5).unwrap();
+        let names: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
+        let expected = ["a_b+seed=5", "a_b+seed=6", "0+seed=5", "0+seed=6"].map(|name| format!("data.train={name}"));
+        assert_eq!(names, expected);
+        let error = members_of(of(&["a/b", "a_b"]), 1, 5).unwrap_err().to_string();
+        assert!(error.starts_with("two combinations would be one folder, data.train=a_b+seed=5; "), "{error}");
     }
 }

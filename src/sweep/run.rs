@@ -14,7 +14,7 @@ use super::compare::{Difference, differences, differences_markdown};
 use super::evaluation::{Evaluation, Judging};
 use super::fingerprint::{Digests, Fingerprint};
 use super::halving::{ROUNDS, Score, survivors};
-use super::member::{Member, State};
+use super::member::{Member, State, members_of};
 use super::process;
 use super::table::{SettingFigures, markdown, table};
 use crate::config::{self, Config};
@@ -102,15 +102,11 @@ pub fn run(request: &Request) -> Result<Finished> {
     let combinations = request.random.unwrap_or_else(|| axis::combinations(&axes));
     let wanted = combinations.saturating_add(also.len()).saturating_mul(request.seeds as usize);
     ensure!(wanted <= MOST_MEMBERS, "the sweep would have {wanted} members; allowed are {MOST_MEMBERS}");
-    let mut settings = match request.random {
+    let settings = match request.random {
         Some(count) => axis::random(&axes, count, config.seed),
         None => axis::grid(&axes)?,
     };
-    settings.extend(also);
-    let seeds = (0..u64::from(request.seeds)).map(|i| config.seed + i);
-    let of_setting =
-        |setting: &Setting| seeds.clone().map(|seed| Member::new(setting.clone(), seed)).collect::<Vec<_>>();
-    let mut members: Vec<Member> = settings.iter().flat_map(of_setting).collect();
+    let mut members = members_of(settings.into_iter().chain(also).collect(), request.seeds, config.seed)?;
     // All that is wrong with any combination is told before the first is run.
     let configs = members.iter().map(|member| config_of(request, member)).collect::<Result<Vec<_>>>()?;
     if request.halving.is_some() {

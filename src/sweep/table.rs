@@ -77,13 +77,26 @@ fn read_against(members: &[&Figures], suffix: &str, name: &str) -> SettingFigure
     SettingFigures { setting: name.to_string(), figures }
 }
 
-/// The mean of each figure; with `scaled`, of the same after temperature scaling where there is such a one.
+/// Figures that one temperature for all predictions of a fold leaves as they are: they go by which answer is first.
+/// AUROC is not among them, since the probabilities of a softmax change their order over images.
+const BY_RANK: [&str; 5] = ["recall@1", "mean_recall", "class_accuracy", "class_balanced_accuracy", "class_macro_f1"];
+
+/// Whether a figure is the same after temperature scaling: by rank, or by logits against their norm.
+fn is_the_same_scaled(figure: &str) -> bool {
+    BY_RANK.contains(&figure) || figure.ends_with("_normalised")
+}
+
+/// The mean of each figure; with `scaled`, of those alone that are known after temperature scaling.
 fn means(members: &[&Figures], scaled: bool) -> BTreeMap<String, Mean> {
     let own = |name: &&String| READ_AGAINST.iter().all(|(suffix, _)| !name.ends_with(suffix));
     let names: BTreeSet<&String> = members.iter().flat_map(|figures| figures.keys()).filter(own).collect();
     let mean = |name: &String| {
         let after = format!("{name}_scaled");
-        let source = if scaled && members.iter().any(|f| f.contains_key(&after)) { &after } else { name };
+        let source = match scaled {
+            true if members.iter().any(|f| f.contains_key(&after)) => &after,
+            true if !is_the_same_scaled(name) => return None,
+            _ => name,
+        };
         let values: Vec<f64> = members.iter().filter_map(|f| f.get(source)).copied().filter(|v| !v.is_nan()).collect();
         Some((name.clone(), Mean::of(&values)?))
     };
@@ -202,7 +215,10 @@ mod tests {
             let named = |(name, value): (&str, f64)| (name.to_string(), value);
             let figures = ece.map(|e| {
                 let all = [("ece", e), ("ece_scaled", e / 2.0), ("ece_floor", e / 4.0), ("nll_chance", 1.5)];
-                Figures::from(all.map(named))
+                let unscaled = ["class_set_size", "class_temperature", "class_auroc_macro", "class_accuracy_of_80"];
+                let same = ["recall@1", "class_aurc_normalised"];
+                let all = all.into_iter().chain(unscaled.into_iter().chain(same).map(|name| (name, 3.0)));
+                Figures::from_iter(all.map(named))
             });
             Member { state: figures.map_or(State::Unfinished, State::Evaluated), ..Member::new(setting, seed) }
         };
@@ -218,5 +234,10 @@ mod tests {
         assert_eq!(against(5, "ece"), ("(calibrated, by luck)", 0.0625));
         assert_eq!(rows.len(), 6);
         assert!(!rows[0].figures.contains_key("ece_floor") && !rows[4].figures.contains_key("ece"));
+        // What was not worked out after scaling is not told as if it had been.
+        let scaled: Vec<&str> = rows[2].figures.keys().map(String::as_str).collect();
+        assert_eq!(scaled, ["class_aurc_normalised", "ece", "recall@1"]);
+        assert!(rows[0].figures.contains_key("class_set_size"));
+        assert!(markdown(&rows, &["class_set_size".to_string()]).contains("temperature scaling | – |"));
     }
 }

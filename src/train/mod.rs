@@ -12,6 +12,7 @@ mod image_features;
 mod leaks;
 mod log;
 mod order;
+mod phantoms;
 mod plan;
 mod prepare;
 mod prompt_tokens;

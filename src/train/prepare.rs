@@ -1,19 +1,17 @@
 //! Everything that is opened and checked before the first step: data, tokenizer, model. All problems at once.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 
 use super::best_metric::{self, validation_labels};
 use super::leaks;
 use super::order::sampler;
+use super::phantoms;
 use super::records::{SkippedRow, TEST};
 use super::supervision::Supervision;
 use super::thaw;
 use crate::config::Config;
 use crate::data::leaks::{Side, shared};
-use crate::data::synth::{self, Language, SynthOptions};
 use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, image, sides};
 use crate::data::{Flip, LongReports, OnError};
 use crate::digest::ContentHash;
@@ -82,11 +80,12 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     if eps > 0.2 {
         notes.push(Note::warning(format!("label_smoothing is {eps}; above 0.2 most of the loss is its floor")));
     }
-    draw_phantoms(config, &mut notes)?;
+    phantoms::draw(config, &mut notes)?;
     let prompts = config.loss.prompts.as_ref();
     let prompts = prompts.and_then(|path| problems.keep(Prompts::open(path).context("loss.prompts")));
     let splits = problems.keep(open_splits(config, prompts.as_ref())).and_then(|splits| {
         check_splits(config, &splits, &mut problems, &mut notes);
+        phantoms::check(config, splits.train.iter().chain(&splits.others), &mut notes);
         Some(splits).filter(|s| !s.train.is_empty())
     });
     let reports = splits.as_ref().map(|s| s.train.as_slice()).unwrap_or_default();
@@ -195,21 +194,6 @@ fn truncation(tokenizer: &ReportTokenizer, rows: &[Row]) -> Result<Option<Note>>
             tokenizer.context_length()
         ))
     }))
-}
-
-/// The demo's data, where the config asks for it and it is not there.
-fn draw_phantoms(config: &Config, notes: &mut Vec<Note>) -> Result<()> {
-    let Some(manifest) = config.data.train.first().filter(|path| !path.exists()) else { return Ok(()) };
-    let Some(patients) = config.data.phantom else { return Ok(()) };
-    let folder = manifest.parent().unwrap_or(Path::new("."));
-    // Always the same set: figures of runs with other seeds then differ by the run alone.
-    let size = config.model.image_size.unwrap_or(64).clamp(16, 2048) as u32;
-    let options = SynthOptions { patients, seed: 0, size, language: Language::English, noise: 0.0 };
-    let drawn = synth::write_once(folder, &options).with_context(|| format!("data.phantom: {}", folder.display()))?;
-    // Another process may have drawn it meanwhile.
-    let (Some(studies), folder) = (drawn, folder.display()) else { return Ok(()) };
-    notes.push(Note::choice(format!("drew {studies} phantom studies into {folder}, as data.phantom says")));
-    Ok(())
 }
 
 struct Splits {

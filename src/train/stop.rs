@@ -40,7 +40,7 @@ impl Cause {
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// Listens from now on: the first signal asks to stop after the current step, the second ends the process at once.
-/// Under `nohup` a terminal that goes away asks for nothing.
+/// Under `nohup` a terminal that goes away asks for nothing. Who listens already goes on with it.
 ///
 /// # Errors
 /// The system refuses a handler.
@@ -55,12 +55,13 @@ pub fn listen() -> anyhow::Result<()> {
             tracing::warn!("stopping as soon as what is to be kept is saved; press Ctrl-C again to stop at once");
         })
     });
-    listening.map_err(|e| match e {
-        ctrlc::Error::System(_) => {
-            anyhow!("no thread to wait for Ctrl-C: the system allows this user no more (ulimit -u)")
+    match listening {
+        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
+        Err(ctrlc::Error::System(_)) => {
+            Err(anyhow!("no thread to wait for Ctrl-C: the system allows this user no more (ulimit -u)"))
         }
-        e => anyhow!("waiting for Ctrl-C: {e}"),
-    })
+        Err(e) => Err(anyhow!("waiting for Ctrl-C: {e}")),
+    }
 }
 
 /// Whether somebody asked to stop.

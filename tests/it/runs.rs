@@ -493,7 +493,8 @@ fn a_flat_schedule_may_be_made_longer() {
 #[test]
 fn phantoms_are_drawn_once_and_over_nothing() {
     let place = Place::new();
-    place.train_ok("drawn", &["--set", "data.train=new/manifest.csv", "--set", "data.phantom=30"]);
+    let drawn = place.train_ok("drawn", &["--set", "data.train=new/manifest.csv", "--set", "data.phantom=30"]);
+    assert!(!text(&drawn.stderr).contains("was there already"), "{}", text(&drawn.stderr));
     assert!(place.path("new/manifest.csv").is_file());
     fs::create_dir_all(place.path("mine/images")).unwrap();
     let args = ["train", "tiny.toml", "--set", "data.phantom=30", "--set"];
@@ -501,6 +502,10 @@ fn phantoms_are_drawn_once_and_over_nothing() {
     assert!(errors[0].contains("exists already; nothing is overwritten"), "{errors:?}");
     let errors = place.errors(&[&args[..], &["data.train=mine/other.csv"]].concat(), 2);
     assert!(errors[0].contains("must be a file manifest.csv"), "{errors:?}");
+    // What is there is trained on although it is another set, and that is told.
+    let older = text(&place.train_ok("older", &["--set", "data.phantom=60"]).stderr);
+    let told = "data.phantom is 60, but phantom/manifest.csv was there already and has 40 patients: training on these";
+    assert!(older.contains(told), "{older}");
 }
 
 #[test]

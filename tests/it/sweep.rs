@@ -113,6 +113,38 @@ fn a_sweep_tells_over_fitting_and_agreement_of_settings_beside_its_grid() {
     assert!(errors[0].starts_with("--figures luck: there is no such figure; known are recall@1, "), "{errors:?}");
 }
 
+/// Reports that are known to be wrong are no part of the training loss, and both losses are among as many pairs.
+#[test]
+fn over_fitting_is_told_of_right_reports_among_as_many() {
+    let place = Place::new();
+    let drawn = place.run(&["data", "synth", "--out", "noisy", "--patients", "40", "--size", "32", "--noise", "0.5"]);
+    assert!(drawn.status.success(), "{}", text(&drawn.stderr));
+    let args = ["--grid", "optim.lr=1e-3,0.001", "--over-fitting", "--out", "sweep", "--set", "train.max_steps=2"];
+    let data = ["--set", "data.train=noisy/manifest.csv", "--set", "train.batch_size=16"];
+    let swept = place.sweep(&[&args[..], &data].concat());
+    let members = swept["members"].as_array().unwrap();
+    assert_eq!(members.len(), 1, "one number, written twice");
+
+    let mut reader = csv::Reader::from_path(place.path("noisy/manifest.csv")).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let noise = header.iter().position(|name| name == "noise").unwrap();
+    let mut clean = csv::Writer::from_path(place.path("noisy/clean.csv")).unwrap();
+    clean.write_record(&header).unwrap();
+    for row in reader.records().map(Result::unwrap).filter(|row| row[noise].is_empty()) {
+        clean.write_record(&row).unwrap();
+    }
+    clean.flush().unwrap();
+    let model = format!("sweep/{}/model", members[0]["name"].as_str().unwrap());
+    let eval = |data: &str, split: &str, batch: &str| {
+        let args = ["eval", "--model", &model, "--data", data, "--split", split, "--loss-batch-size", batch, "--json"];
+        json(&place.run(&args).stdout)
+    };
+    let among = &eval("noisy/manifest.csv", "test", "16")["loss_batch_size"];
+    assert!(among.as_u64().unwrap() < 16, "few enough are judged for the two to differ: {among}");
+    let of_clean = eval("noisy/clean.csv", "train", &among.to_string());
+    assert_eq!(of_clean["calibration"]["as_is"]["nll"], members[0]["figures"]["train_nll"]);
+}
+
 /// Halving ends with one of three, and says of the others when they were pruned.
 #[test]
 fn halving_leaves_one_of_three() {

@@ -30,6 +30,8 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         ("bench encode --batch-size -1", count),
         ("bench encode --tokens 0", count),
         ("bench encode --tokens 99", "texts of 99 tokens; allowed are 1 to 77"),
+        ("bench encode --image-size 1", "--image-size 1: "),
+        ("bench train-step --image-size 1", "--image-size 1: "),
         ("bench encode --model nope", "model \"nope\": built in are clip-vit-base-patch32, "),
         ("bench train-step --model nope", "model \"nope\": built in are clip-vit-base-patch32, "),
         ("bench matmul --threads 0", "threads: 0; allowed here are 1 to "),

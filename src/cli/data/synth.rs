@@ -30,7 +30,8 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_enum, default_value = "english")]
     language: LanguageArg,
     /// Share of the training reports that are exchanged among studies or wrong in part; columns noise and true_report
-    /// then tell which and what is right
+    /// then tell which and what is right. About one in eight of the exchanged goes from a normal study to another
+    /// normal one, which it fits
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     noise: f64,
 }
@@ -71,7 +72,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (to_text, to_image) = recall_at_1;
     output::print(&format!(
         "test: {images} pictures, {reports} reports; who sees all that is drawn reaches a recall@1 of {:.1} % \
-         image→text and {:.1} % text→image, and a zero-shot AUROC of {auroc:.3}",
+         image→text and {:.1} % text→image at most; who scores each finding by itself, a zero-shot AUROC of {auroc:.3}",
         100.0 * to_text,
         100.0 * to_image
     ))

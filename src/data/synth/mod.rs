@@ -205,7 +205,8 @@ mod tests {
         let options = SynthOptions { patients: 350, seed: 4, size: 16, language: Language::English, noise: 0.3 };
         let (clean, noisy) = (SynthOptions { noise: 0.0, ..options.clone() }, generate(&options).collect::<Vec<_>>());
         let mut counts = HashMap::new();
-        let right: HashSet<&str> = noisy.iter().map(|s| s.true_report.as_str()).collect();
+        let right: HashMap<&str, &str> = noisy.iter().map(|s| (s.true_report.as_str(), s.label)).collect();
+        let mut still_normal = 0;
         for (before, after) in generate(&clean).zip(&noisy) {
             assert_eq!((&before.image, before.label), (&after.image, after.label));
             assert_eq!((&before.report, before.noise), (&after.true_report, None));
@@ -214,7 +215,10 @@ mod tests {
             match noise {
                 "" => assert_eq!(after.report, after.true_report),
                 "wrong" => assert_ne!(after.report, after.true_report),
-                _ => assert!(right.contains(after.report.as_str()), "{}", after.study_id),
+                _ => {
+                    let label = right.get(after.report.as_str()).expect(&after.study_id);
+                    still_normal += usize::from(after.label == "normal" && *label == "normal");
+                }
             }
             *counts.entry(if after.split == "train" { noise } else { "judged" }).or_insert(0usize) += 1;
         }
@@ -223,6 +227,11 @@ mod tests {
             let share = counts[kind] as f64 / trained;
             assert!((0.10..0.20).contains(&share), "{kind}: {share}");
         }
+        let still_normal = f64::from(still_normal as u32) / counts["swapped"] as f64;
+        assert!(
+            (0.04..0.25).contains(&still_normal),
+            "about one in eight exchanged reports still fits: {still_normal}"
+        );
         let few = generate(&SynthOptions { patients: 9, ..options }).collect::<Vec<_>>();
         assert_eq!(few[..], noisy[..few.len()], "patients do not depend on how many there are");
     }

@@ -41,14 +41,15 @@ pub fn write_until(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> boo
 /// [`write`] for processes that need the same set: one draws it, and the others wait and find it there (`None`).
 ///
 /// # Errors
-/// The folder holds images without a manifest, another process works in it for minutes, or it cannot be written.
-pub fn write_once(folder: &Path, options: &SynthOptions) -> Result<Option<usize>> {
+/// The folder holds images without a manifest, another process works in it for minutes, or it cannot be written;
+/// [`Interrupted`] once `stop` says so, with nothing left.
+pub fn write_once(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Result<Option<usize>> {
     std::fs::create_dir_all(folder)?;
     let _held = FolderLock::wait(folder, PATIENCE)?;
     if folder.join(MANIFEST).exists() {
         return Ok(None);
     }
-    draw_all(folder, options, &|| false).map(Some)
+    draw_all(folder, options, stop).map(Some)
 }
 
 fn is_free(folder: &Path) -> Result<()> {
@@ -113,13 +114,24 @@ mod tests {
     fn many_who_need_one_set_find_it_whole() {
         let dir = tempfile::tempdir().unwrap();
         let drawn: Vec<Option<usize>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| write_once(dir.path(), &FEW).unwrap())).collect();
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| write_once(dir.path(), &FEW, &|| false).unwrap())).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         let studies: Vec<usize> = drawn.into_iter().flatten().collect();
         assert_eq!(studies.len(), 1, "one draws");
         assert_eq!(fs::read_dir(dir.path().join(IMAGES)).unwrap().count(), studies[0]);
         assert!(dir.path().join(MANIFEST).is_file() && !dir.path().join(".images.tmp").exists());
+    }
+
+    #[test]
+    fn a_drawing_that_is_stopped_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = std::cell::Cell::new(0);
+        let stop = || asked.replace(asked.get() + 1) == 2;
+        let error = write_once(dir.path(), &FEW, &stop).unwrap_err();
+        assert!(error.downcast_ref::<Interrupted>().is_some(), "{error}");
+        assert!(!dir.path().join(".images.tmp").exists() && !dir.path().join(IMAGES).exists());
     }
 
     #[test]
@@ -134,7 +146,7 @@ mod tests {
         // Its images are there, and its manifest is not yet.
         fs::create_dir(dir.path().join(IMAGES)).unwrap();
         fs::write(dir.path().join(IMAGES).join("a.png"), "x").unwrap();
-        assert!(write_once(dir.path(), &FEW).unwrap_err().to_string().contains("exists already"));
+        assert!(write_once(dir.path(), &FEW, &|| false).unwrap_err().to_string().contains("exists already"));
         assert!(dir.path().join(IMAGES).join("a.png").is_file());
     }
 }
