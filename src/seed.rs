@@ -31,6 +31,10 @@ pub enum Purpose {
     Outcomes = 11,
     /// Which images are shots; index = number of the seed.
     Shots = 12,
+    /// Which patients are in which half where each is judged by the other.
+    Halves = 13,
+    /// Orders that say nothing, which others are held against; index = number of the order.
+    RandomOrder = 14,
 }
 
 /// The stream of `purpose` number `index` under `seed`.

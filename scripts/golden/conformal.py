@@ -74,12 +74,14 @@ def case(rng, rows, classes, alpha):
 
 
 def risk(rng, images, findings, alpha):
-    """One image a patient: the largest threshold with (n · mean missed + 1) / (n + 1) ≤ alpha, by trying all."""
-    has = rng.random((images, findings)) < 0.4
+    """One image a patient: the largest threshold with (n · mean missed + 1) / (n + 1) ≤ alpha over the n images that have
+    a finding, by trying all. Half of the images have none."""
+    has = (rng.random((images, findings)) < 0.4) & (rng.random((images, 1)) < 0.5)
     p = np.where(has, rng.random((images, findings)) ** 0.3, rng.random((images, findings)))
     def bound(t):
-        missed = (has & (p < t)).sum(1) / np.maximum(has.sum(1), 1)
-        return (images * missed.mean() + 1) / (images + 1)
+        ill = has.any(1)
+        missed = (has & (p < t))[ill].sum(1) / has[ill].sum(1)
+        return (ill.sum() * missed.mean() + 1) / (ill.sum() + 1)
     good = [t for t in sorted(set(p[has])) if bound(t) <= alpha + 1e-12]
     return {"probabilities": p.tolist(), "has": has.tolist(), "alpha": alpha, "threshold": float(max(good, default=0.0))}
 

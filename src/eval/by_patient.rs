@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calibration::Prediction;
 use super::encoded::EncodedSplit;
-use super::retrieval::{Matched, RetrievalOptions, matched, outcomes};
+use super::retrieval::{Matched, outcomes};
 use super::zero_shot::Scores;
 use crate::metrics::Query;
 use crate::metrics::calibration::{brier, negative_log_likelihood};
@@ -58,11 +58,11 @@ fn orders(predictions: &[&Prediction]) -> [(&'static str, PatientFigure); 3] {
     ]
 }
 
-/// Recall and matching.
+/// Recall and matching, from these matches.
 ///
 /// # Errors
 /// Whatever the device reports.
-pub(super) fn of_retrieval(split: &EncodedSplit, options: &RetrievalOptions) -> Result<ByPatient> {
+pub(super) fn of_retrieval(split: &EncodedSplit, matches: &Matched) -> Result<ByPatient> {
     let (images, texts, pairs) = (&split.images, &split.texts, &split.pairs);
     let directions = [
         (outcomes(images, texts, &pairs.texts_of_image)?, &pairs.images.groups),
@@ -74,7 +74,7 @@ pub(super) fn of_retrieval(split: &EncodedSplit, options: &RetrievalOptions) -> 
             |(of, groups): &(Vec<Query>, &Vec<usize>)| sums(of.iter().map(found).zip(groups.iter().copied()));
         PatientFigure::Mean(directions.iter().map(of_direction).collect())
     };
-    let Matched { predictions: matches, to_text, .. } = matched(split, options)?;
+    let Matched { predictions: matches, to_text, .. } = matches;
     let matching = |scaled: bool| PatientFigure::Mean(vec![sums(matches.iter().map(|p| (nll(p, scaled), p.group)))]);
     let named = [
         ("recall@1", recall(&RECALL_AT[..1])),
@@ -88,7 +88,7 @@ pub(super) fn of_retrieval(split: &EncodedSplit, options: &RetrievalOptions) -> 
     if first.iter().all(|p| p.logits.len() > 2) {
         figures.extend(orders(&first).map(|(name, of)| (format!("match_{name}"), of)));
     }
-    let reports = first.iter().zip(to_text).filter(|(_, to_text)| *to_text).map(|(p, _)| p.predicted());
+    let reports = first.iter().zip(to_text).filter(|(_, to_text)| **to_text).map(|(p, _)| p.predicted());
     Ok(ByPatient { figures, answers: [("report".to_string(), reports.collect())].into() })
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::halves::Halves;
 use crate::metrics::calibration::{
     Answer, BINS, Bin, RiskPoint, area_under_risk, argmax, brier, classwise_error, debiased_error, equal_mass,
     equal_width, error_floor, expected_error, fit_temperature, maximum_error, negative_log_likelihood, risk_coverage,
@@ -101,18 +102,18 @@ pub(super) fn error_with_luck(predictions: &[&Prediction], scaled: bool) -> f64 
 }
 
 /// Predictions over the same classes after vector scaling, fitted as temperatures are: on others, or crosswise.
-pub(super) fn vector_scaled(predictions: &[&Prediction], others: Option<&[&Prediction]>) -> Option<Calibration> {
+pub(super) fn vector_scaled(
+    predictions: &[&Prediction],
+    others: Option<&[&Prediction]>,
+    halves: &Halves,
+) -> Option<Calibration> {
     let classes = predictions.first()?.logits.len();
-    let fit = |rows: &mut dyn Iterator<Item = &&Prediction>| {
-        let rows: Vec<(&[f64], usize)> = rows.map(|p| (p.logits.as_slice(), p.target)).collect();
+    let fit = |rows: &[&&Prediction]| {
+        let rows: Vec<(&[f64], usize)> = rows.iter().map(|p| (p.logits.as_slice(), p.target)).collect();
         VectorScaling::fit(&rows, classes)
     };
-    let of_half = |half: usize| fit(&mut predictions.iter().filter(|p| p.group % 2 == half));
-    let fitted = match others {
-        Some(others) => vec![fit(&mut others.iter()); 2],
-        None => vec![of_half(1), of_half(0)],
-    };
-    let scaled = |p: &&Prediction| Prediction { logits: fitted[p.group % 2].apply(&p.logits), ..(*p).clone() };
+    let fitted = halves.fit(predictions, others, |p| p.group, fit);
+    let scaled = |p: &&Prediction| Prediction { logits: fitted[halves.half(p.group)].apply(&p.logits), ..(*p).clone() };
     let scaled: Vec<Prediction> = predictions.iter().map(scaled).collect();
     Some(Calibration::of(&scaled.iter().collect::<Vec<_>>(), false))
 }
@@ -193,21 +194,17 @@ const FLOOR_DRAWS: u32 = 200;
 /// What temperatures are fitted on where no other split is at hand: each half of the patients on the other half.
 pub const CROSSWISE: &str = "each half of the patients on the other half";
 
-/// Sets temperatures: the one that fits `on` best, or without that, for each half of the groups the one that fits the
-/// other half. Returns what it was fitted on, in words.
-pub fn set_temperatures(predictions: &mut [Prediction], on: Option<(&[Prediction], &str)>) -> String {
-    let rows = |all: &[Prediction], half: Option<usize>| {
-        let chosen = all.iter().filter(|p| half.is_none_or(|half| p.group % 2 == half));
-        fit_temperature(chosen.map(|p| (p.logits.as_slice(), p.target)))
-    };
-    if let Some((others, name)) = on {
-        let temperature = rows(others, None);
-        predictions.iter_mut().for_each(|p| p.temperature = temperature);
-        return format!("{name}, {} predictions", others.len());
-    }
-    let halves = [rows(predictions, Some(1)), rows(predictions, Some(0))];
-    predictions.iter_mut().for_each(|p| p.temperature = halves[p.group % 2]);
-    CROSSWISE.to_string()
+/// Sets temperatures: the one that fits `on` best, or without that, for each of the `halves` of the patients the one
+/// that fits the other half. Returns what it was fitted on, in words.
+pub(super) fn set_temperatures(
+    predictions: &mut [Prediction],
+    on: Option<(&[Prediction], &str)>,
+    halves: &Halves,
+) -> String {
+    let fit = |rows: &[&Prediction]| fit_temperature(rows.iter().map(|p| (p.logits.as_slice(), p.target)));
+    let fitted = halves.fit(predictions, on.map(|(others, _)| others), |p| p.group, fit);
+    predictions.iter_mut().for_each(|p| p.temperature = fitted[halves.half(p.group)]);
+    on.map_or(CROSSWISE.to_string(), |(others, name)| format!("{name}, {} predictions", others.len()))
 }
 
 #[cfg(test)]
@@ -216,18 +213,22 @@ mod tests {
 
     #[test]
     fn no_temperature_sees_its_own_half() {
-        // Patients of even number are told by logits that are ten times too large.
+        // Patients of one half are told by logits that are ten times too large.
+        let halves = Halves::of(0..80);
         let prediction = |i: usize| Prediction {
-            logits: if i.is_multiple_of(2) { vec![10.0, 0.0] } else { vec![1.0, 0.0] },
-            target: usize::from((i / 2).is_multiple_of(4)),
+            logits: if halves.half(i) == 0 { vec![10.0, 0.0] } else { vec![1.0, 0.0] },
+            target: usize::from((0..i).filter(|k| halves.half(*k) == halves.half(i)).count().is_multiple_of(4)),
             temperature: 1.0,
             group: i,
         };
         let mut all: Vec<Prediction> = (0..80).map(prediction).collect();
-        assert_eq!(set_temperatures(&mut all, None), CROSSWISE);
+        assert_eq!(set_temperatures(&mut all, None, &halves), CROSSWISE);
         // Three in four are right: the odds are 3, whose logarithm the scaled difference must be.
         let right = 3f64.ln();
-        assert!((all[1].temperature - 10.0 / right).abs() < 1e-6 && (all[0].temperature - 1.0 / right).abs() < 1e-6);
+        for (i, p) in all.iter().enumerate() {
+            let others = if halves.half(i) == 0 { 1.0 } else { 10.0 };
+            assert!((p.temperature - others / right).abs() < 1e-6, "{i}: {}", p.temperature);
+        }
         let own = CalibrationReport::of(&all.iter().collect::<Vec<_>>(), "", 1).unwrap();
         assert!((own.risk_coverage.last().unwrap().risk - 0.25).abs() < 1e-12);
     }

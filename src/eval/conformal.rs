@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use super::calibration::{CROSSWISE, Prediction};
 use super::encoded::EncodedSplit;
 use super::figures::ZeroShotOptions;
 use super::pairs::Pairs;
 use super::selective::Resamples;
-use super::sets::{ConformalFigures, ConformalReport, Held, SetsOfPart, by_subgroup, figures, halves};
+use super::sets::{ConformalFigures, ConformalReport, GivenSet, Held, SetsOfPart, by_subgroup, figures};
 use super::zero_shot::{FittedOn, Scores};
 use crate::metrics::calibration::softmax;
 use crate::metrics::conformal::{Calibrator, Findings, Score, quantile, risk_threshold};
@@ -47,13 +48,13 @@ impl Scores {
             };
             scores.predictions().iter().map(of).collect()
         };
-        let (own, other) = (calibrators(self), other.map(calibrators));
+        let (own, other, halves) = (calibrators(self), other.map(calibrators), self.halves());
         let thresholds_on = |counts: &dyn Fn(usize) -> bool| {
             let fit = |rows: &[&(usize, Calibrator)]| {
                 let counted = rows.iter().filter(|(target, _)| counts(*target));
                 quantile(&counted.map(|(_, calibrator)| *calibrator).collect::<Vec<_>>(), alpha)
             };
-            halves(&own, other.as_deref(), |(_, c)| c.group % 2, fit)
+            halves.fit(&own, other.as_deref(), |(_, c)| c.group, fit)
         };
         let classes = 0..self.names.len();
         let thresholds: Vec<[f64; 2]> = if by_class {
@@ -61,14 +62,12 @@ impl Scores {
         } else {
             vec![thresholds_on(&|_| true); classes.len()]
         };
+        let of_half = [0, 1].map(|half| thresholds.iter().map(|t| t[half]).collect::<Vec<f64>>());
+        let set = |p: &Prediction| score.set(&p.probabilities(false), &of_half[halves.half(p.group)]);
         let held = |p: &Prediction| {
-            let scores = score.of(&p.probabilities(false));
-            let holds = |class: usize| scores[class] <= thresholds[class][p.group % 2];
-            Held {
-                covered: f64::from(u8::from(holds(p.target))),
-                size: (0..scores.len()).filter(|&class| holds(class)).count(),
-                group: p.group,
-            }
+            let set = set(p);
+            let size = set.iter().filter(|holds| **holds).count();
+            Held { covered: f64::from(u8::from(set[p.target])), size, group: p.group }
         };
         let images: Vec<(usize, Held, usize)> = self.tasks[0]
             .iter()
@@ -76,46 +75,63 @@ impl Scores {
             .filter_map(|(image, p)| p.as_ref().map(|p| (image, held(p), p.target)))
             .collect();
         let all: Vec<Held> = images.iter().map(|(_, held, _)| *held).collect();
+        let given = |(image, p): (usize, &Option<Prediction>)| {
+            let p = p.as_ref()?;
+            let set = set(p);
+            Some(self.given_set(image, Some(set[p.target]), |class| set[class]))
+        };
+        let shown = if by_class { &thresholds[..] } else { &thresholds[..1] };
         let name = if by_class { format!("{}_by_class", score.word()) } else { score.word().to_string() };
         let of_class = |(class, name): (usize, &String)| {
             let rows: Vec<Held> = images.iter().filter(|(.., target)| *target == class).map(|(_, h, _)| *h).collect();
             (!rows.is_empty()).then(|| Held::part(name.clone(), &rows))
         };
         ConformalFigures {
+            thresholds: shown.iter().map(finite).collect(),
+            sets: self.tasks[0].iter().enumerate().filter_map(given).collect(),
             by_class: self.names.iter().enumerate().filter_map(of_class).collect(),
             by_subgroup: self.parts(images.iter().map(|(image, held, _)| (*image, *held)), options),
             ..figures(&name, &all, alpha, (options.bootstrap, options.seed))
         }
     }
 
-    /// Of images that may have several findings: risk control of the share that is missed.
+    /// The set of an image.
+    fn given_set(&self, image: usize, holds: Option<bool>, is_in: impl Fn(usize) -> bool) -> GivenSet {
+        let members = self.names.iter().enumerate().filter(|(class, _)| is_in(*class));
+        GivenSet { line: self.lines[image], set: members.map(|(_, name)| name.clone()).collect(), holds }
+    }
+
+    /// Of images that may have several findings: risk control of the share that is missed. Those that have none tell
+    /// nothing of it, and are neither calibrated nor judged on.
     fn findings_at_risk(&self, alpha: f64, other: Option<&Scores>, options: &ZeroShotOptions) -> ConformalFigures {
-        let own = self.of_findings();
+        let (own, halves) = (self.of_findings(), self.halves());
         let images: Vec<Findings> = own.iter().map(|(_, f)| f.clone()).collect();
         let other: Option<Vec<Findings>> = other.map(|s| s.of_findings().into_iter().map(|(_, f)| f).collect());
-        let thresholds = halves(
-            &images,
-            other.as_deref(),
-            |f| f.group % 2,
-            |rows| risk_threshold(&rows.iter().map(|f| (*f).clone()).collect::<Vec<_>>(), alpha),
-        );
+        let fit = |rows: &[&Findings]| risk_threshold(&rows.iter().copied().cloned().collect::<Vec<_>>(), alpha);
+        let thresholds = halves.fit(&images, other.as_deref(), |f| f.group, fit);
+        let threshold = |f: &Findings| thresholds[halves.half(f.group)];
         let held = |f: &Findings| {
-            let threshold = thresholds[f.group % 2];
-            Held { covered: 1.0 - f.missed(threshold), size: f.size(threshold), group: f.group }
+            let missed = f.missed(threshold(f))?;
+            Some(Held { covered: 1.0 - missed, size: f.size(threshold(f)), group: f.group })
         };
-        let rows: Vec<(usize, Held)> = own.iter().map(|(image, f)| (*image, held(f))).collect();
+        let rows: Vec<(usize, Held)> = own.iter().filter_map(|(image, f)| Some((*image, held(f)?))).collect();
         let all: Vec<Held> = rows.iter().map(|(_, held)| *held).collect();
         let of_finding = |(k, name): (usize, &String)| {
             let having = images.iter().filter(|f| f.has[k] == Some(true));
-            let rows: Vec<Held> = having
-                .map(|f| {
-                    let found = f.probabilities[k] >= thresholds[f.group % 2];
-                    Held { covered: f64::from(u8::from(found)), ..held(f) }
-                })
-                .collect();
+            let of = |f: &Findings| {
+                let found = f.probabilities[k] >= threshold(f);
+                Some(Held { covered: f64::from(u8::from(found)), ..held(f)? })
+            };
+            let rows: Vec<Held> = having.filter_map(of).collect();
             (!rows.is_empty()).then(|| Held::part(name.clone(), &rows))
         };
+        let given = |(image, f): &(usize, Findings)| {
+            let holds = f.missed(threshold(f)).map(|missed| missed == 0.0);
+            self.given_set(*image, holds, |k| f.probabilities[k] >= threshold(f))
+        };
         ConformalFigures {
+            thresholds: vec![thresholds.map(Some)],
+            sets: own.iter().map(given).collect(),
             by_class: self.names.iter().enumerate().filter_map(of_finding).collect(),
             by_subgroup: self.parts(rows.iter().copied(), options),
             ..figures("risk_control", &all, alpha, (options.bootstrap, options.seed))
@@ -157,37 +173,28 @@ pub(super) fn retrieval_sets(
     let EncodedSplit { pairs, images, texts, scale } = split;
     let of_images = subgroups(pairs, &pairs.images.first_rows, columns);
     let of_texts = subgroups(pairs, &pairs.first_rows_of_texts, columns);
+    let halves = pairs.halves();
     let direction = |name: &str, [queries, gallery]: [&Tensor; 2], relevant: &[Vec<usize>], groups: &[usize]| {
-        let gallery = gallery.t()?.contiguous()?;
-        // Of each query the score of its best right item, and those of all: 1 − probability.
-        let scores = |query: usize| -> Result<Vec<f64>> {
-            let row: Vec<f32> = queries.narrow(0, query, 1)?.matmul(&gallery)?.flatten_all()?.to_vec1()?;
-            let logits: Vec<f64> = row.into_iter().map(|cosine| scale * f64::from(cosine)).collect();
-            Ok(Score::Lac.of(&softmax(&logits, 1.0)))
+        // Of each query the score of its best right item.
+        let best = |query: usize, scores: &[f64]| Calibrator {
+            score: relevant[query].iter().map(|&item| scores[item]).fold(f64::INFINITY, f64::min),
+            group: groups[query],
         };
-        let best = |query: usize| -> Result<Calibrator> {
-            let all = scores(query)?;
-            let score = relevant[query].iter().map(|&item| all[item]).fold(f64::INFINITY, f64::min);
-            Ok(Calibrator { score, group: groups[query] })
-        };
-        let calibrators = (0..relevant.len()).map(best).collect::<Result<Vec<_>>>()?;
-        let thresholds = halves(
-            &calibrators,
-            None,
-            |c| c.group % 2,
-            |rows| quantile(&rows.iter().map(|c| **c).collect::<Vec<_>>(), alpha),
-        );
-        let held = |query: usize| -> Result<Held> {
-            let threshold = thresholds[groups[query] % 2];
-            let size = scores(query)?.iter().filter(|score| **score <= threshold).count();
+        let calibrators = each_query(queries, gallery, *scale, best)?;
+        let fit = |rows: &[&Calibrator]| quantile(&rows.iter().map(|c| **c).collect::<Vec<_>>(), alpha);
+        let thresholds = halves.fit(&calibrators, None, |c| c.group, fit);
+        let held = |query: usize, scores: &[f64]| {
+            let threshold = thresholds[halves.half(groups[query])];
+            let size = scores.iter().filter(|score| **score <= threshold).count();
             let covered = f64::from(u8::from(calibrators[query].score <= threshold));
-            Ok(Held { covered, size, group: groups[query] })
+            Held { covered, size, group: groups[query] }
         };
-        let held = (0..relevant.len()).map(held).collect::<Result<Vec<_>>>()?;
+        let held = each_query(queries, gallery, *scale, held)?;
         let values = if name == TO_TEXT { &of_images } else { &of_texts };
         let rows = values.iter().map(Vec::as_slice).zip(held.iter().copied());
         let by_subgroup = by_subgroup(columns, rows);
-        anyhow::Ok(ConformalFigures { by_subgroup, ..figures(name, &held, alpha, resamples) })
+        let thresholds = vec![finite(&thresholds)];
+        anyhow::Ok(ConformalFigures { thresholds, by_subgroup, ..figures(name, &held, alpha, resamples) })
     };
     let methods = vec![
         direction(TO_TEXT, [images, texts], &pairs.texts_of_image, &pairs.images.groups)?,
@@ -198,8 +205,99 @@ pub(super) fn retrieval_sets(
 
 const TO_TEXT: &str = "image_to_text";
 
+/// What `of` makes of each query and its scores over the gallery, 1 − probability, a block at a time, so that memory
+/// grows with the gallery and not with its square.
+fn each_query<T: Send>(
+    queries: &Tensor,
+    gallery: &Tensor,
+    scale: f64,
+    of: impl Fn(usize, &[f64]) -> T + Sync,
+) -> Result<Vec<T>> {
+    const BLOCK: usize = 256;
+    let (all, size, gallery) = (queries.dim(0)?, gallery.dim(0)?, gallery.t()?.contiguous()?);
+    let mut found = Vec::with_capacity(all);
+    for start in (0..all).step_by(BLOCK) {
+        let block = queries.narrow(0, start, BLOCK.min(all - start))?.contiguous()?;
+        let cosines: Vec<f32> = block.matmul(&gallery)?.flatten_all()?.to_vec1()?;
+        found.par_extend(cosines.par_chunks(size).enumerate().map(|(i, row)| {
+            let logits: Vec<f64> = row.iter().map(|cosine| scale * f64::from(*cosine)).collect();
+            of(start + i, &Score::Lac.of(&softmax(&logits, 1.0)))
+        }));
+    }
+    Ok(found)
+}
+
+/// `None` where it is infinite, which JSON does not know.
+fn finite(thresholds: &[f64; 2]) -> [Option<f64>; 2] {
+    thresholds.map(|t| Some(t).filter(|t| t.is_finite()))
+}
+
 /// Values of `columns` in each of these rows.
 fn subgroups(pairs: &Pairs, first_rows: &[usize], columns: &[String]) -> Vec<Vec<Option<String>>> {
     let values = |&row: &usize| (0..columns.len()).map(|i| pairs.rows[row].extra(i).map(str::to_string)).collect();
     first_rows.iter().map(values).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> ZeroShotOptions {
+        ZeroShotOptions { bootstrap: 0, seed: 0, subgroups: Vec::new(), conformal: None }
+    }
+
+    /// An image a patient, a task a finding or one of classes.
+    fn scores(multi_label: bool, tasks: Vec<Vec<Option<Prediction>>>) -> Scores {
+        let n = tasks[0].len();
+        let names = if multi_label { tasks.len() } else { 2 };
+        Scores {
+            multi_label,
+            names: (0..names).map(|i| format!("c{i}")).collect(),
+            tasks,
+            groups: (0..n).collect(),
+            subgroups: vec![Vec::new(); n],
+            lines: (0..n as u64).collect(),
+        }
+    }
+
+    fn prediction(logits: [f64; 2], target: usize, group: usize) -> Option<Prediction> {
+        Some(Prediction { logits: logits.to_vec(), target, temperature: 1.0, group })
+    }
+
+    /// Every second patient is a case, of which the model knows less: halves by that order would each be calibrated on
+    /// the other kind, and one be covered nearly always, the other hardly ever.
+    #[test]
+    fn a_manifest_in_turns_of_case_and_control_is_covered_in_either() {
+        let of = |i: usize| {
+            let sure = (i * 37 % 400) as f64 / 100.0;
+            let (case, right) = (i % 2, if i % 2 == 1 { sure - 3.0 } else { sure + 1.0 });
+            let logits = if case == 1 { [0.0, right] } else { [right, 0.0] };
+            prediction(logits, case, i)
+        };
+        let report = scores(false, vec![(0..400).map(of).collect()]).conformal(0.1, None, &options());
+        let by_class = report.methods.iter().find(|m| m.method == "lac_by_class").unwrap();
+        assert!(by_class.by_class.iter().all(|part| (part.coverage - 0.9).abs() < 0.08), "{:?}", by_class.by_class);
+        let lac = &report.methods[0];
+        assert!((lac.figures[0].value - 0.9).abs() < 0.06, "{:?}", lac.figures);
+        // By parity 1 and next to nothing.
+        assert!(lac.by_class[1].coverage > 0.7, "{:?}", lac.by_class);
+        assert_eq!((lac.thresholds.len(), by_class.thresholds.len(), lac.sets.len()), (1, 2, 400));
+        let held = lac.sets.iter().filter(|set| set.holds == Some(true)).count() as f64 / 400.0;
+        assert!((held - lac.figures[0].value).abs() < 1e-12);
+    }
+
+    /// Nine in ten images have no finding: what is missed of the others is a tenth all the same.
+    #[test]
+    fn images_without_findings_do_not_buy_missed_ones() {
+        let of = |i: usize| {
+            let has = usize::from(i.is_multiple_of(10));
+            prediction([0.0, (i * 7919 % 1000) as f64 / 200.0 - 2.5], has, i)
+        };
+        let report = scores(true, vec![(0..2000).map(of).collect()]).conformal(0.1, None, &options());
+        let risk = &report.methods[0];
+        assert!((risk.figures[0].value - 0.9).abs() < 0.06, "{:?}", risk.figures);
+        assert_eq!(risk.by_class[0].rows, 200);
+        assert_eq!(risk.sets.len(), 2000);
+        assert!(risk.sets.iter().all(|set| set.holds.is_some() == (set.line % 10 == 0)));
+    }
 }

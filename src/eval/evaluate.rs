@@ -8,7 +8,7 @@ use super::encoded::EncodedSplit;
 use super::figure::Figure;
 use super::paired::retrieval_difference;
 use super::probe::{ProbeReport, linear_probe};
-use super::retrieval::{RetrievalOptions, RetrievalReport, retrieval_figures};
+use super::retrieval::{RetrievalOptions, RetrievalReport, figures_with, matched, retrieval_figures};
 use super::sets::ConformalReport;
 use super::top_k::{TopKFigures, top_k};
 use crate::data::leaks::{Side, refuse_shared};
@@ -102,7 +102,8 @@ impl Evaluation {
     pub fn judge(&self, model: &Session, other: Option<&Session>) -> Result<EvaluationReport> {
         let encoder = model.encoder(self.batch_size)?;
         let split = EncodedSplit::new(&encoder, &self.rows)?;
-        let retrieval = retrieval_figures(&split, &self.options)?;
+        let matched = matched(&split, &self.options)?;
+        let retrieval = figures_with(&split, &matched, &self.options)?;
         let probe = self.probe.as_ref().map(|fit| linear_probe(&encoder, fit, &split)).transpose()?;
         let difference = |other: &Session| {
             let theirs = EncodedSplit::new(&other.encoder(self.batch_size)?, &self.rows)?;
@@ -111,8 +112,8 @@ impl Evaluation {
         let resamples = (self.options.bootstrap, self.options.seed);
         let sets = |(alpha, columns): &(f64, Vec<String>)| retrieval_sets(&split, *alpha, columns, resamples);
         let conformal = self.conformal.as_ref().map(sets).transpose()?;
-        let top_k = top_k(&split, &self.options)?;
-        let by_patient = self.by_patient.then(|| of_retrieval(&split, &self.options)).transpose()?;
+        let top_k = top_k(&split, &matched.predictions, &self.options)?;
+        let by_patient = self.by_patient.then(|| of_retrieval(&split, &matched)).transpose()?;
         let difference = other.map(difference).transpose()?;
         Ok(EvaluationReport { retrieval, difference, probe, top_k, conformal, by_patient })
     }

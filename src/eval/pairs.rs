@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::halves::Halves;
 use crate::data::{ImageSource, Row};
 
 /// The images of a split, each once, in the order of their first rows.
@@ -11,7 +12,7 @@ pub(super) struct DistinctImages {
     pub first_rows: Vec<usize>,
     /// The image of each row.
     pub of_row: Vec<usize>,
-    /// Number of each one's patient; of the image itself unless every row names a patient.
+    /// Number of each one's patient; of its first row unless every row names a patient.
     pub groups: Vec<usize>,
 }
 
@@ -43,9 +44,9 @@ fn patients(rows: &[Row]) -> Option<Vec<usize>> {
     rows.iter().map(number).collect()
 }
 
-/// The patient of each item's first row, or the item itself.
+/// The patient of each item's first row, or that row: an image and the report beside it are one case.
 fn groups(patients: Option<&[usize]>, first_rows: &[usize]) -> Vec<usize> {
-    first_rows.iter().enumerate().map(|(item, &row)| patients.map_or(item, |p| p[row])).collect()
+    first_rows.iter().map(|&row| patients.map_or(row, |p| p[row])).collect()
 }
 
 /// An image and a report of one row, by their numbers among the distinct ones.
@@ -100,6 +101,11 @@ impl<'a> Pairs<'a> {
         };
         pairs.join_all();
         pairs
+    }
+
+    /// Of the patients of images and reports.
+    pub fn halves(&self) -> Halves {
+        Halves::of(self.images.groups.iter().chain(&self.text_groups).copied())
     }
 
     /// A row's image and report belong together, and so does every view of a study with every report of it.
@@ -163,6 +169,10 @@ mod tests {
         // Where one row names none, patients cannot be told apart: each image and each report stands for itself.
         let (_dir, all) = rows("image,report,patient_id\na,one,9\nb,two,9\na,two,\nc,one,9\n");
         let pairs = Pairs::new(&all);
-        assert_eq!((pairs.images.groups, pairs.text_groups), (vec![0, 1, 2], vec![0, 1]));
+        assert_eq!((pairs.images.groups, pairs.text_groups), (vec![0, 1, 3], vec![0, 1]));
+        // The image and the report of a row are resampled together, in whichever direction.
+        let (_dir, all) = rows("image,report\na,one\na,two\nb,three\n");
+        let pairs = Pairs::new(&all);
+        assert_eq!((pairs.images.groups, pairs.text_groups), (vec![0, 2], vec![0, 1, 2]));
     }
 }

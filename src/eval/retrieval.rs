@@ -88,6 +88,18 @@ pub struct RetrievalOptions {
 /// # Errors
 /// Whatever the device reports.
 pub fn retrieval_figures(split: &EncodedSplit, options: &RetrievalOptions) -> Result<RetrievalReport> {
+    figures_with(split, &matched(split, options)?, options)
+}
+
+/// The same from matches that are there already.
+///
+/// # Errors
+/// Whatever the device reports.
+pub(super) fn figures_with(
+    split: &EncodedSplit,
+    matched: &Matched,
+    options: &RetrievalOptions,
+) -> Result<RetrievalReport> {
     let EncodedSplit { pairs, images, texts, .. } = split;
     let image_to_text = direction(images, texts, &pairs.texts_of_image, &pairs.images.groups, options)?;
     let text_to_image = direction(texts, images, &pairs.images_of_text, &pairs.text_groups, options)?;
@@ -95,10 +107,10 @@ pub fn retrieval_figures(split: &EncodedSplit, options: &RetrievalOptions) -> Re
     let mean_recall = (recalls(&image_to_text) + recalls(&text_to_image)) / 6.0;
     let loss_batch_size = options.loss_batch_size.min(pairs.rows.len());
     let rows = pairs.rows.len();
-    let Matched { predictions, to_text, fitted_on, orders } = matched(split, options)?;
+    let Matched { predictions, to_text, fitted_on, orders } = matched;
     let matches: Vec<&Prediction> = predictions.iter().collect();
     let of_direction = |wanted: bool| {
-        let own = matches.iter().zip(&to_text).filter(|(_, to_text)| **to_text == wanted);
+        let own = matches.iter().zip(to_text).filter(|(_, to_text)| **to_text == wanted);
         fit_temperature(own.map(|(p, _)| (p.logits.as_slice(), p.target)))
     };
     // Those of the manifest's order come first, two a pair.
@@ -110,7 +122,7 @@ pub fn retrieval_figures(split: &EncodedSplit, options: &RetrievalOptions) -> Re
         loss: Calibration::of(of_whole_batches, false).nll,
         loss_batch_size,
         loss_chance: smoothing::chance(loss_batch_size),
-        calibration: CalibrationReport::of(&matches, &fitted_on, orders)
+        calibration: CalibrationReport::of(&matches, fitted_on, *orders)
             .map(|c| CalibrationReport { by_direction: Some((of_direction(true), of_direction(false))), ..c }),
         selective: selective(&matches[..2 * rows], (options.bootstrap, options.seed)),
         by_label: by_label(split)?,
@@ -186,7 +198,7 @@ pub(super) fn matched(split: &EncodedSplit, options: &RetrievalOptions) -> Resul
     let orders = (MOST_MATCHED / rows).clamp(1, ORDERS);
     let found = matches(split, options.loss_batch_size.min(rows), (orders, options.seed))?;
     let (mut predictions, to_text): (Vec<Prediction>, Vec<bool>) = found.into_iter().unzip();
-    let fitted_on = set_temperatures(&mut predictions, None);
+    let fitted_on = set_temperatures(&mut predictions, None, &split.pairs.halves());
     Ok(Matched { predictions, to_text, fitted_on, orders })
 }
 

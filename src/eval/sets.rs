@@ -29,12 +29,31 @@ pub struct ConformalFigures {
     /// image_to_text and text_to_image.
     pub method: String,
     /// coverage (chance: what was asked for), size, empty: means over patients with intervals over them. Of findings
-    /// coverage is the share of an image's own that its set holds.
+    /// they are of images that have any, and coverage is the share of an image's own that its set holds.
     pub figures: Vec<Figure>,
+    /// What is in a set: scores up to this, by risk control probabilities from this on; for the two halves of the
+    /// patients, which are one where other patients were calibrated on, and one a class where classes have their own.
+    /// `None`: everything.
+    #[serde(default)]
+    pub thresholds: Vec<[Option<f64>; 2]>,
+    /// The set of each image; of retrieval none, which would be as many numbers as images times reports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<GivenSet>,
     /// Classes or findings, with the coverage and the mean size of the rows that have it.
     pub by_class: Vec<SetsOfPart>,
     /// The same by values of the subgroup columns.
     pub by_subgroup: Vec<SetsOfPart>,
+}
+
+/// The set of an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GivenSet {
+    /// Line of the manifest.
+    pub line: u64,
+    /// Classes or findings.
+    pub set: Vec<String>,
+    /// Whether what is so, of findings all of it, is among them; nothing where that is not known.
+    pub holds: Option<bool>,
 }
 
 /// Sets of a part of the rows.
@@ -108,21 +127,9 @@ pub(super) fn figures(method: &str, held: &[Held], alpha: f64, (resamples, seed)
     ConformalFigures {
         method: method.to_string(),
         figures: Figure::list(names, Held::means(held), bounds),
+        thresholds: Vec::new(),
+        sets: Vec::new(),
         by_class: Vec::new(),
         by_subgroup: Vec::new(),
-    }
-}
-
-/// Thresholds for the patients of even and of odd number: one and the same from other patients, else each half's from
-/// the other half.
-pub(super) fn halves<T, R: Copy>(
-    own: &[T],
-    other: Option<&[T]>,
-    half: fn(&T) -> usize,
-    fit: impl Fn(&[&T]) -> R,
-) -> [R; 2] {
-    match other {
-        Some(other) => [fit(&other.iter().collect::<Vec<_>>()); 2],
-        None => [1, 0].map(|kept| fit(&own.iter().filter(|row| half(row) == kept).collect::<Vec<_>>())),
     }
 }

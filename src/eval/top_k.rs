@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::calibration::Prediction;
 use super::encoded::EncodedSplit;
 use super::figure::Figure;
-use super::retrieval::{RetrievalOptions, matched};
+use super::retrieval::RetrievalOptions;
 use crate::metrics::calibration::{Answer, BINS, equal_width, expected_error, softmax};
 use crate::metrics::retrieval::{RECALL_AT, chance};
 use crate::metrics::{Query, bootstrap, rank_of_best};
@@ -32,18 +32,25 @@ struct Claim {
     rank: usize,
 }
 
-/// Both directions, temperatures fitted on the other half of the patients.
+/// Both directions, with the temperatures of `matches`, fitted on the other half of the patients.
 ///
 /// # Errors
 /// Whatever the device reports.
-pub(super) fn top_k(split: &EncodedSplit, options: &RetrievalOptions) -> Result<Vec<TopKFigures>> {
+pub(super) fn top_k(
+    split: &EncodedSplit,
+    matches: &[Prediction],
+    options: &RetrievalOptions,
+) -> Result<Vec<TopKFigures>> {
     let EncodedSplit { pairs, images, texts, .. } = split;
-    let matches = matched(split, options)?.predictions;
-    let of_half =
-        |half: usize| matches.iter().find(|p: &&Prediction| p.group % 2 == half).map_or(1.0, |p| p.temperature);
+    let halves = pairs.halves();
+    let of_half = |half: usize| {
+        let own = matches.iter().find(|p: &&Prediction| halves.half(p.group) == half);
+        own.map_or(1.0, |p| p.temperature)
+    };
     let temperatures = [of_half(0), of_half(1)];
     let direction = |name: &str, sides: [&Embeddings; 2], relevant: &[Vec<usize>], groups: &[usize]| {
-        let found = claims(sides, relevant, groups, (split.scale, temperatures))?;
+        let temperatures: Vec<f64> = groups.iter().map(|&group| temperatures[halves.half(group)]).collect();
+        let found = claims(sides, relevant, split.scale, &temperatures)?;
         let figures = figures(&found, relevant, sides[1].dim(0)?, groups, options);
         anyhow::Ok(TopKFigures { direction: name.to_string(), figures })
     };
@@ -56,8 +63,8 @@ pub(super) fn top_k(split: &EncodedSplit, options: &RetrievalOptions) -> Result<
 fn claims(
     [queries, gallery]: [&Embeddings; 2],
     relevant: &[Vec<usize>],
-    groups: &[usize],
-    (scale, temperatures): (f64, [f64; 2]),
+    scale: f64,
+    temperatures: &[f64],
 ) -> Result<Vec<Claim>> {
     let gallery = gallery.t()?.contiguous()?;
     let claim = |query: usize| -> Result<Claim> {
@@ -69,7 +76,7 @@ fn claims(
             let p = softmax(&logits, temperature);
             RECALL_AT.map(|k| p.iter().take(k).sum::<f64>().min(1.0))
         };
-        Ok(Claim { as_is: mass(1.0), scaled: mass(temperatures[groups[query] % 2]), rank })
+        Ok(Claim { as_is: mass(1.0), scaled: mass(temperatures[query]), rank })
     };
     (0..relevant.len()).map(claim).collect()
 }

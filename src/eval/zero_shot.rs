@@ -10,6 +10,7 @@ use super::calibration::{
 use super::directions::{class_directions, logits};
 use super::figure::Figure;
 use super::figures::{Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
+use super::halves::Halves;
 use super::pairs::DistinctImages;
 use super::selective::{answers as by_sureness, overall_orders, selective};
 use crate::data::{Labels, Prompts, Row};
@@ -133,7 +134,7 @@ impl Scores {
         };
         if !self.multi_label {
             let others = fit.map(|fit| fit.scores.predictions());
-            calibration.vector_scaled = vector_scaled(&predictions, others.as_deref());
+            calibration.vector_scaled = vector_scaled(&predictions, others.as_deref(), &self.halves());
         }
         let figures = self.figures(&labelled, options);
         let subgroups = self.subgroups(&labelled, options)?;
@@ -172,7 +173,8 @@ impl Scores {
         let flat = |scores: &Scores| scores.tasks.iter().flatten().flatten().cloned().collect::<Vec<_>>();
         let mut predictions = flat(self);
         let others = fit.map(|fit| (flat(fit.scores), fit.name));
-        let words = set_temperatures(&mut predictions, others.as_ref().map(|(o, name)| (o.as_slice(), *name)));
+        let on = others.as_ref().map(|(others, name)| (others.as_slice(), *name));
+        let words = set_temperatures(&mut predictions, on, &self.halves());
         let fitted = self.tasks.iter_mut().flatten().flatten().zip(predictions);
         fitted.for_each(|(p, fitted)| p.temperature = fitted.temperature);
         Ok(words)
@@ -180,17 +182,25 @@ impl Scores {
 
     /// Of each class.
     fn fit_thresholds(&self, fit: Option<FittedOn>) -> Vec<Thresholds> {
-        let best = |scores: &Scores, class: usize, half: Option<usize>| {
+        let halves = self.halves();
+        let rows = |scores: &Scores, class: usize| -> Vec<(f64, bool, usize)> {
             let of = scores.one_against_rest(class, None);
-            let chosen = (0..of.scores.len()).filter(|&i| half.is_none_or(|half| of.groups[i] % 2 == half));
-            let (scores, positive): (Vec<f64>, Vec<bool>) = chosen.map(|i| (of.scores[i], of.positive[i])).unzip();
+            of.scores.into_iter().zip(of.positive).zip(of.groups).map(|((s, has), group)| (s, has, group)).collect()
+        };
+        let best = |rows: &[&(f64, bool, usize)]| {
+            let (scores, positive): (Vec<f64>, Vec<bool>) = rows.iter().map(|(s, has, _)| (*s, *has)).unzip();
             metric::best_threshold(&scores, &positive).unwrap_or(f64::INFINITY)
         };
-        let of_class = |class: usize| match fit {
-            Some(fit) => [best(fit.scores, class, None); 2],
-            None => [best(self, class, Some(1)), best(self, class, Some(0))],
+        let of_class = |class: usize| {
+            let others = fit.map(|fit| rows(fit.scores, class));
+            halves.fit(&rows(self, class), others.as_deref(), |row| row.2, best)
         };
         (0..self.names.len()).map(of_class).collect()
+    }
+
+    /// Of the patients of all images.
+    pub(super) fn halves(&self) -> Halves {
+        Halves::of(self.groups.iter().copied())
     }
 
     /// Figures of the images with each value of each subgroup column.
@@ -346,13 +356,13 @@ impl Scores {
     }
 
     fn findings(&self, thresholds: &[Thresholds], options: &ZeroShotOptions) -> Vec<Finding> {
-        let labelled = self.labelled();
+        let (labelled, halves) = (self.labelled(), self.halves());
         let finding = |(k, name): (usize, &String)| {
             let values = |images: &[usize]| {
                 let OneAgainstRest { scores, positive, groups } = self.one_against_rest(k, Some(images));
                 // A margin above the threshold that was not fitted on this patient.
                 let margins: Vec<f64> =
-                    scores.iter().zip(&groups).map(|(s, group)| s - thresholds[k][group % 2]).collect();
+                    scores.iter().zip(&groups).map(|(s, group)| s - thresholds[k][halves.half(*group)]).collect();
                 vec![
                     metric::auroc(&scores, &positive),
                     metric::average_precision(&scores, &positive),
