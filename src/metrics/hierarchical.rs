@@ -260,7 +260,6 @@ mod tests {
             }
             assert!(found <= 32, "{found} of 400 by {n} seeds");
             assert!(n == 2 || found >= 6, "{found} of 400 by {n} seeds");
-            println!("{found} of 400 by {n} seeds");
         }
         let lucky: Vec<PatientFigure> = (0..8).map(|_| run((0..30).map(|i| if i == 0 { 9.0 } else { 0.0 }))).collect();
         let none: Vec<PatientFigure> = (0..8).map(|_| run((0..30).map(|_| 0.0))).collect();
