@@ -10,7 +10,7 @@ use super::manifest_args::{ColumnArgs, PrecisionArg};
 use super::sets_table::pad;
 use super::{output, usage};
 use crate::data::Prompts;
-use crate::eval::{AdaptReport, AdaptRequest, Adaptation, Draw, KeptImages, Setting};
+use crate::eval::{AdaptReport, AdaptRequest, Adaptation, Draw, Head, KeptImages, Setting};
 use crate::metrics::few_shot::Method;
 use crate::metrics::seeds::Spread;
 use crate::search::{Index, check_model, embedded_rows};
@@ -103,6 +103,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         bootstrap: args.bootstrap as usize,
         batch_size: args.batch_size as usize,
     };
+    if let Some(folder) = &args.save {
+        Head::may_keep(folder, args.force).context("--save")?;
+    }
     let method = Method::find(&args.save_method).context("--save-method")?;
     let prompts = Prompts::open(&args.prompts)?;
     let policy = policy_of(&args.model)?;

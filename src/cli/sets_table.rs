@@ -90,6 +90,9 @@ pub(super) fn conformal(report: &ConformalReport) -> String {
         100.0 * (1.0 - report.alpha),
         report.calibrated_on
     )];
+    if report.calibrated_on == "split val" {
+        lines.push("if training chose its step on val, they hold rather less often; --fit-split names another".into());
+    }
     lines.push(format!("{:<24}{:<22}{:<22}{:<22}rows", "sets by", "hold what is so", "size", "empty"));
     for method in &report.methods {
         let cells = ["coverage", "size", "empty"].map(|name| cell(&method.figures, name)).concat();

@@ -83,6 +83,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let prompts = Prompts::open(&args.prompts)?;
     let on = Classification::on(&judge.data.source(), &policy_of(&judge.model)?, prompts, &request)?;
     let kept = args.abstain.then(|| Abstention::read(&model_folder(&judge.model)?)).transpose()?;
+    if args.keep_abstention.is_some() {
+        Abstention::may_keep(&model_folder(&judge.model)?).context("--keep-abstention")?;
+    }
     let head = args.head.as_ref().map(|path| Head::read(path)).transpose()?;
     if let Some(head) = &head {
         head.check(&judge.model, on.prompts())?;

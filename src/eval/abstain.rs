@@ -4,25 +4,27 @@ use anyhow::{Result, ensure};
 
 use super::abstention::{Abstained, Abstention, GivenAnswer, UNSURE};
 use super::figure::Figure;
-use super::selective::{Resamples, answers};
+use super::selective::{Resamples, answers, orders_of};
 use super::zero_shot::Scores;
 use crate::metrics::bootstrap;
 use crate::metrics::calibration::Answer;
-use crate::metrics::selective::{Selective, Sureness, threshold_for};
+use crate::metrics::selective::{Selective, Sureness, safe_threshold};
 use crate::seed::{Purpose, stream};
 
 impl Scores {
-    /// The lowest threshold at which a share of `accuracy` of these answers is right, by the score that orders them
-    /// best.
+    /// The lowest threshold at which a share of `accuracy` of answers is right with 95 % confidence, by the score that
+    /// orders these best.
     ///
     /// # Errors
     /// No threshold reaches it.
     pub(super) fn abstention(&self, accuracy: f64, prompts: String) -> Result<Abstention> {
         let predictions = self.predictions();
         let mut best: Option<(f64, Abstention)> = None;
-        for score in Sureness::ALL {
+        let groups: Vec<usize> = predictions.iter().map(|p| p.group).collect();
+        let classes = predictions.iter().map(|p| p.logits.len()).max().unwrap_or(0);
+        for score in orders_of(classes) {
             let answers = answers(&predictions, score);
-            let Some(threshold) = threshold_for(&answers, accuracy) else { continue };
+            let Some(threshold) = safe_threshold(&answers, &groups, accuracy) else { continue };
             let area = Selective::of(&answers).aurc;
             if best.as_ref().is_none_or(|(least, _)| area < *least) {
                 let found = Abstention {
@@ -39,7 +41,10 @@ impl Scores {
         }
         let n = predictions.len();
         let Some((_, found)) = best else {
-            anyhow::bail!("--keep-abstention {accuracy}: not even the surest of {n} predictions are right as often")
+            anyhow::bail!(
+                "--keep-abstention {accuracy}: of no threshold on {n} predictions can it be said with 95 % confidence \
+                 that as many are right; take a lower share, or more patients (--fit-split)"
+            )
         };
         Ok(found)
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::figure::Figure;
 use crate::data::Prompts;
 use crate::digest::ContentHash;
-use crate::fs::{read_up_to, replace_file};
+use crate::fs::{may_write, read_up_to, replace_file};
 use crate::model::checkpoint::{check_checksums, write_checksums};
 
 /// From which sureness on a model answers, as its folder keeps it.
@@ -49,6 +49,15 @@ impl Abstention {
         ensure!(path.is_file(), "{}: is not there; `zero-shot --keep-abstention 0.9` makes it", place());
         let text = String::from_utf8(read_up_to(&path, MOST_BYTES)?).with_context(place)?;
         toml::from_str(&text).map_err(|e| anyhow!("{}: {}", place(), e.message()))
+    }
+
+    /// Whether the model in `folder` can keep one: asked before the work is done.
+    ///
+    /// # Errors
+    /// The folder's files are not those of its list, or what is there is no plain file.
+    pub fn may_keep(folder: &Path) -> Result<()> {
+        check_checksums(folder)?;
+        may_write(&folder.join(FILE), true)
     }
 
     /// Keeps it with the model in `folder`; a list of checksums that is there is written anew.

@@ -64,10 +64,9 @@ impl Head {
     pub fn keep(mut self, folder: &Path, model: &str, force: bool) -> Result<PathBuf> {
         self.about.model = model_content(model)?;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        Self::may_keep(folder, force)?;
         let weights = folder.join(format!("{BESIDE}.safetensors"));
         let about = weights.with_extension("json");
-        may_write(&weights, force)?;
-        may_write(&about, force)?;
         let listed = check_checksums(folder)?;
         let of = |values: Vec<f64>, shape: &[usize]| -> Result<Tensor> {
             Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
@@ -83,6 +82,21 @@ impl Head {
             write_checksums(folder)?;
         }
         Ok(weights)
+    }
+
+    /// Whether `folder`, if it is there already, can keep one: asked before the work is done.
+    ///
+    /// # Errors
+    /// As [`Self::keep`].
+    pub fn may_keep(folder: &Path, force: bool) -> Result<()> {
+        if !folder.exists() {
+            return Ok(());
+        }
+        ensure!(folder.is_dir(), "{}: is no folder", folder.display());
+        check_checksums(folder)?;
+        let weights = folder.join(format!("{BESIDE}.safetensors"));
+        may_write(&weights, force)?;
+        may_write(&weights.with_extension("json"), force)
     }
 
     /// Reads what [`Self::keep`] wrote: the file of weights, and the JSON file of the same name beside it.

@@ -6,11 +6,14 @@ use super::calibration::Prediction;
 use super::figure::Figure;
 use crate::metrics::bootstrap;
 use crate::metrics::calibration::{Answer, RiskPoint, risk_coverage};
-use crate::metrics::selective::{Selective, Sureness, best_area};
+use crate::metrics::selective::{Selective, Sureness, best_area, coverage_by_chance};
 use crate::seed::{Purpose, stream};
 
 /// Points of a curve that are kept.
 const POINTS: usize = 20;
+
+/// Random orders that "answered at 90 % right" is held against.
+const RANDOM_ORDERS: u64 = 200;
 
 /// Figures by one score.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,14 +33,18 @@ pub(super) type Resamples = (usize, u64);
 pub(super) fn selective(predictions: &[&Prediction], (resamples, seed): Resamples) -> Vec<SelectiveFigures> {
     let groups: Vec<usize> = predictions.iter().map(|p| p.group).collect();
     let classes = predictions.iter().map(|p| p.logits.len()).max().unwrap_or(0);
-    let says = |score: &Sureness| classes > 2 || *score != Sureness::NormalisedLogit;
     let of_score = |score: Sureness| {
         let answers = answers(predictions, score);
         let values = |answers: &[Answer]| Selective::of(answers).figures().map(|(_, value)| value).to_vec();
         let rng = |i: u64| stream(seed, Purpose::Bootstrap, i);
         let bounds = bootstrap::interval(&answers, &groups, resamples, rng, values);
         let accuracy = answers.iter().filter(|a| a.right).count() as f64 / answers.len() as f64;
+        let orders: Vec<_> = (0..RANDOM_ORDERS).map(|i| stream(seed, Purpose::RandomOrder, i)).collect();
+        let by_chance = coverage_by_chance(&answers, orders.into_iter());
         let chance = |name: &str| match name {
+            "coverage_at_80" => Some(by_chance[0]),
+            "coverage_at_90" => Some(by_chance[1]),
+            "coverage_at_95" => Some(by_chance[2]),
             "aurc" => Some(1.0 - accuracy),
             "excess_aurc" => Some(1.0 - accuracy - best_area(&answers)),
             name if name.starts_with("accuracy") => Some(accuracy),
@@ -54,8 +61,13 @@ pub(super) fn selective(predictions: &[&Prediction], (resamples, seed): Resample
             risk_coverage: points.iter().enumerate().filter(shown).map(|(_, p)| *p).collect(),
         }
     };
-    let scores = Sureness::ALL.into_iter().filter(|score| classes > 0 && says(score));
-    scores.map(of_score).collect()
+    orders_of(classes).map(of_score).collect()
+}
+
+/// Scores that say something of predictions over `classes`: none of none, of two no normalised logit.
+pub(super) fn orders_of(classes: usize) -> impl Iterator<Item = Sureness> {
+    let says = move |score: &Sureness| classes > 2 || classes > 0 && *score != Sureness::NormalisedLogit;
+    Sureness::ALL.into_iter().filter(says)
 }
 
 /// How sure each prediction is, and whether it is right.

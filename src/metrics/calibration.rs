@@ -114,15 +114,17 @@ pub fn without_luck(error: f64, (low, high): (f64, f64)) -> (f64, f64) {
 }
 
 /// Root mean square calibration error over bins of equal mass, without the part that few predictions a bin add by luck
-/// (Kumar, Liang and Ma, arXiv 1909.10155): 0 where luck explains all of it.
+/// (Kumar, Liang and Ma, arXiv 1909.10155): 0 where luck explains all of it, NaN where fewer than two bins hold two
+/// predictions, from which luck cannot be told.
 pub fn debiased_error(answers: &[Answer], bins: usize) -> f64 {
     let of_bin = |bin: &Bin| {
         let (n, gap) = (bin.count as f64, bin.confidence - bin.accuracy);
         let luck = bin.accuracy * (1.0 - bin.accuracy) / (n - 1.0);
         n / answers.len() as f64 * (gap * gap - luck)
     };
-    let bins = equal_mass(answers, bins);
-    bins.iter().filter(|bin| bin.count > 1).map(of_bin).sum::<f64>().max(0.0).sqrt()
+    let mut bins = equal_mass(answers, bins);
+    bins.retain(|bin| bin.count > 1);
+    if bins.len() < 2 { f64::NAN } else { bins.iter().map(of_bin).sum::<f64>().max(0.0).sqrt() }
 }
 
 /// Maximum calibration error: the largest distance of any bin.
@@ -286,6 +288,7 @@ mod tests {
         let sure = vec![Answer { confidence: 1.0, right: true }; 7];
         assert_eq!(expected_error(&equal_width(&sure, BINS)), 0.0);
         assert_eq!(equal_mass(&sure, 3).iter().map(|b| b.count).collect::<Vec<_>>(), [3, 2, 2]);
+        assert!(debiased_error(&sure, BINS).is_nan() && debiased_error(&sure, 3) == 0.0);
         let half: Vec<Answer> = (0..10).map(|i| Answer { confidence: 0.9, right: i % 2 == 0 }).collect();
         assert!((maximum_error(&equal_width(&half, BINS)) - 0.4).abs() < 1e-12);
         assert!((area_under_risk(&risk_coverage(&half)) - 0.5).abs() < 1e-12, "equal confidences say nothing");

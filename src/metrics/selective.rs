@@ -1,6 +1,12 @@
 //! Selective prediction: how much better a model is where it may leave out what it is unsure of, by several scores of
 //! how sure it is.
 
+use std::collections::HashSet;
+
+use rand::Rng;
+use rand::seq::SliceRandom;
+use statrs::distribution::{Beta, ContinuousCDF};
+
 use super::calibration::{Answer, RiskPoint, area_under_risk, risk_coverage, softmax};
 use crate::words::words;
 
@@ -138,9 +144,91 @@ pub fn threshold_for(answers: &[Answer], accuracy: f64) -> Option<Threshold> {
     found
 }
 
+/// The lowest threshold of which it can be said with 95 % confidence that a share of `accuracy` of the answers is right:
+/// by the lower bound of Clopper and Pearson, in which each patient, `groups[i]` of answer i, counts as one answer. The
+/// best of many thresholds on few patients would else look better than it is. `None` where there is none.
+pub fn safe_threshold(answers: &[Answer], groups: &[usize], accuracy: f64) -> Option<Threshold> {
+    let mut sorted: Vec<(&Answer, usize)> = answers.iter().zip(groups.iter().copied()).collect();
+    sorted.sort_by(|(a, _), (b, _)| b.confidence.total_cmp(&a.confidence));
+    let (mut taken, mut right, mut found, mut patients) = (0, 0, None, HashSet::new());
+    for tied in sorted.chunk_by(|(a, _), (b, _)| a.confidence == b.confidence) {
+        taken += tied.len();
+        right += tied.iter().filter(|(a, _)| a.right).count();
+        patients.extend(tied.iter().map(|(_, group)| *group));
+        let reached = right as f64 / taken as f64;
+        if reached > accuracy && is_above(reached, patients.len() as f64, accuracy) {
+            let coverage = taken as f64 / sorted.len() as f64;
+            found = Some(Threshold { value: tied[0].0.confidence, coverage, accuracy: reached });
+        }
+    }
+    found
+}
+
+/// Whether a share of `n` trials has a one-sided lower 95 % bound of at least `accuracy`.
+fn is_above(share: f64, n: f64, accuracy: f64) -> bool {
+    let bound = Beta::new(share * n, n - share * n + 1.0);
+    bound.is_ok_and(|bound| bound.cdf(accuracy) <= 0.05)
+}
+
+/// [`Selective::coverage_at`] of as many right answers in an order that says nothing: the mean over random ones. Above 0
+/// even so, for the best of many thresholds is taken.
+pub fn coverage_by_chance<R: Rng>(answers: &[Answer], orders: impl ExactSizeIterator<Item = R>) -> [f64; 3] {
+    let mut answers = answers.to_vec();
+    answers.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    let (mut right, n) = (answers.iter().map(|a| a.right).collect::<Vec<bool>>(), orders.len() as f64);
+    let mut mean = [0.0; 3];
+    for mut rng in orders {
+        right.shuffle(&mut rng);
+        answers.iter_mut().zip(&right).for_each(|(answer, right)| answer.right = *right);
+        for (mean, accuracy) in mean.iter_mut().zip(ACCURACIES) {
+            *mean += threshold_for(&answers, accuracy).map_or(0.0, |t| t.coverage) / n;
+        }
+    }
+    mean
+}
+
 #[cfg(test)]
 mod tests {
+    use rand::RngExt;
+
     use super::*;
+    use crate::seed::{Purpose, stream};
+
+    #[test]
+    fn a_kept_threshold_holds_on_others_and_a_useless_order_has_its_coverage_by_luck() {
+        // A useless order of answers of which 9 in 10 are right: "90 % right" is reached somewhere on any data.
+        let mut rng = stream(4, Purpose::Outcomes, 0);
+        let mut draw = |n: usize, sure: bool| -> Vec<Answer> {
+            let answer = |_| {
+                let confidence = rng.random::<f64>();
+                Answer { confidence, right: rng.random::<f64>() < if sure { 0.6 + 0.4 * confidence } else { 0.88 } }
+            };
+            (0..n).map(answer).collect()
+        };
+        let useless = draw(100, false);
+        let orders = (0..200).map(|i| stream(0, Purpose::RandomOrder, i)).collect::<Vec<_>>();
+        let by_chance = coverage_by_chance(&useless, orders.into_iter());
+        assert!(by_chance[0] == 1.0 && by_chance[1] > 0.2 && by_chance[2] < by_chance[1], "{by_chance:?}");
+        // Over many studies: right as often as asked for on patients to come, from thresholds of 150 patients.
+        let (mut kept, mut safe, mut naive) = (0.0, 0.0, 0.0);
+        let groups: Vec<usize> = (0..150).collect();
+        for _ in 0..200 {
+            let chosen_on = draw(150, true);
+            // The share that is right above t is 0.6 + 0.4 · (1 + t) / 2.
+            let holds = |t: Threshold| f64::from(u8::from(0.8 + 0.2 * t.value >= 0.9));
+            naive += threshold_for(&chosen_on, 0.9).map_or(0.0, holds) / 200.0;
+            if let Some(threshold) = safe_threshold(&chosen_on, &groups, 0.9) {
+                kept += 1.0;
+                safe += holds(threshold);
+            }
+        }
+        assert!(kept > 20.0 && safe / kept > naive + 0.2 && safe / kept > 0.7, "{safe} of {kept}, naive {naive}");
+        // Ten rows of one patient are one answer.
+        let sure = vec![Answer { confidence: 1.0, right: true }; 60];
+        let one: Vec<usize> = (0..60).map(|i| i / 10).collect();
+        assert_eq!(safe_threshold(&sure, &one, 0.9), None);
+        assert_eq!(safe_threshold(&sure, &(0..60).collect::<Vec<_>>(), 0.9).unwrap().coverage, 1.0);
+    }
 
     #[test]
     fn the_best_order_has_no_excess_and_a_threshold_keeps_its_word() {
