@@ -149,17 +149,18 @@ pub fn may_write_beside<'a>(path: &Path, force: bool, inputs: impl IntoIterator<
         // Others are patterns or names of the hub.
         let Ok(read) = fs::canonicalize(input) else { continue };
         let inside = read.is_dir() && real.starts_with(&read) && !is_page;
-        ensure!(
-            !inside && !is_same_file(&real, &read),
-            "{}: this command reads it, so it is not written over; name another file",
-            path.display()
-        );
+        ensure!(!inside && !is_same_file(&real, &read), read_too(path));
     }
     Ok(())
 }
 
+/// Why a file that the same command reads is not written over.
+pub fn read_too(path: &Path) -> String {
+    format!("{}: this command reads it, so it is not written over; name another file", path.display())
+}
+
 /// By name, or as another name of one file.
-fn is_same_file(a: &Path, b: &Path) -> bool {
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;

@@ -199,7 +199,8 @@ pub(super) struct MatmulArgs {
   mpirun -n 2 --bind-to none reportclip bench collectives --mib 1,25,600 --json")]
 pub(super) struct CollectivesArgs {
     /// MiB that each process gives
-    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, default_values_t = [0.001, 0.1, 1.0, 25.0, 100.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.001, 0.1, 1.0, 25.0, 100.0])]
+    #[arg(allow_hyphen_values = true, value_parser = usage::number)]
     mib: Vec<f64>,
     /// How often each is done, after one for nothing
     #[arg(long, default_value_t = 10, value_parser = usage::count)]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::manifest_args::{ColumnArgs, PrecisionArg};
 use super::{output, usage};
+use crate::data::{Manifest, image};
 use crate::fs::may_write_beside;
 use crate::search::{IndexContents, IndexModel, build};
 use crate::session::RowSource;
@@ -59,10 +60,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     usage::ensure(args.data.is_some() || args.texts.is_some() || !args.images.is_empty(), || {
         "nothing to embed; name --data MANIFEST, --images FILE… or --texts FILE".into()
     })?;
-    let files = args.data.iter().chain(&args.texts).chain(&args.images).map(PathBuf::as_path);
+    let images: Vec<PathBuf> = args.images.iter().map(|path| image::frame_of(path).0).collect();
+    let files = args.data.iter().chain(&args.texts).chain(&images).map(PathBuf::as_path);
     // Of a folder of images and texts, an index is no part.
     let read = files.filter(|path| path.is_file()).chain([Path::new(&args.model)]);
     may_write_beside(&args.out, args.force, read).context("--out")?;
+    if let Some(manifest) = args.data.as_ref().filter(|_| args.out.exists()) {
+        let manifest = Manifest::open(manifest, &args.columns.columns(), args.image_root.as_deref())?;
+        manifest.spare(&args.out).context("--out")?;
+    }
     let contents = match &args.data {
         Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
             manifest: manifest.clone(),

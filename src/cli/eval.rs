@@ -41,7 +41,7 @@ pub(super) struct Args {
     wise_ft: Option<String>,
     /// Shares of the fine-tuned model for --wise-ft
     #[arg(long, value_delimiter = ',', default_value = "0,0.25,0.5,0.75,1", requires = "wise_ft")]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, value_parser = usage::number)]
     alphas: Vec<f64>,
 }
 

@@ -47,7 +47,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     usage::ensure(!args.text.trim().is_empty(), || "--text is empty".into())?;
-    let read = [args.image.as_path(), Path::new(&args.model)];
+    let image = image::frame_of(&args.image).0;
+    let read = [image.as_path(), Path::new(&args.model)];
     let read = read.into_iter().chain(args.data.as_deref());
     args.out.as_ref().map_or(Ok(()), |path| may_write_beside(path, args.force, read)).context("--out")?;
     // Gradients of attention are kept by the CPU's kernels alone.
@@ -57,7 +58,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let place = match &args.data {
         Some(data) => {
             let columns = Columns { policy: session.folder.report.clone(), ..Columns::default() };
-            let rows = Manifest::open(data, &columns, None)?.rows;
+            let manifest = Manifest::open(data, &columns, None)?;
+            args.out.as_ref().map_or(Ok(()), |path| manifest.spare(path)).context("--out")?;
+            let rows = manifest.rows;
             ensure!(!rows.is_empty(), "{}: has no usable rows", data.display());
             Some(place(&session, &args.image.clone().into(), &args.text, &rows)?)
         }

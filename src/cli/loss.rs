@@ -26,10 +26,10 @@ pub(super) struct ExplainArgs {
     #[arg(long, value_name = "FILE.json", conflicts_with_all = ["logits", "targets"])]
     input: Option<PathBuf>,
     /// Matrix of logits as JSON; one row also as -1,2
-    #[arg(long, value_name = "[[…],…]", requires = "targets", allow_hyphen_values = true)]
+    #[arg(long, value_name = "[[…],…]", requires = "targets", allow_hyphen_values = true, value_parser = usage::value)]
     logits: Option<String>,
     /// Class indices, or rows of probabilities, as JSON; the index of one row also as 0
-    #[arg(long, value_name = "[…]", requires = "logits", allow_hyphen_values = true)]
+    #[arg(long, value_name = "[…]", requires = "logits", allow_hyphen_values = true, value_parser = usage::value)]
     targets: Option<String>,
     /// ε; default 0.1, or what the input file says
     #[arg(long, value_name = "ε")]

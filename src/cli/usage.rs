@@ -68,6 +68,16 @@ pub(super) fn wrong(error: &Error) -> Problems {
     Problems(vec![Problem(one_line(error))])
 }
 
+/// The value of an option that takes all that begins with a minus: another option is none.
+pub(super) fn value(text: &str) -> Result<String, String> {
+    if text.starts_with("--") { Err("a value is required, and this is an option".into()) } else { Ok(text.to_string()) }
+}
+
+/// [`value`] that is a number.
+pub(super) fn number(text: &str) -> Result<f64, String> {
+    value(text)?.parse().map_err(|_| "is no number".into())
+}
+
 /// A number of things of which there must be one, within what fits any memory.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     from_one(text, 1 << 20)

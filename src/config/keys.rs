@@ -305,8 +305,8 @@ pub const KEYS: &[Key] = &[
         "train.tensor_cores",
         Kind::Bool,
         "false",
-        "On GPUs with precision = \"bf16\": also attention and convolutions in bf16, by tensor cores; until a GPU has \
-         shown that this is right, they are f32 unless it is asked for",
+        "On GPUs with precision = \"bf16\": also attention and convolutions in bf16, by tensor cores (1 × 1 ones of \
+         stride 1 are so anyway); until a GPU has shown that this is right, they are f32 unless it is asked for",
     )
     .on_resume_with_other_figures(),
     key(

@@ -111,7 +111,9 @@ fn on_gpu(request: PrecisionRequest) -> Products {
     let (dtype, reason) = match request.precision {
         Precision::F32 => (DType::F32, "products in f32"),
         Precision::Bf16 if request.tensor_cores => (DType::BF16, "products in bf16, on the GPU"),
-        Precision::Bf16 => (DType::BF16, "products in bf16, on the GPU, but attention and convolutions in f32"),
+        Precision::Bf16 => {
+            (DType::BF16, "products in bf16, on the GPU, but attention and convolutions beyond 1 × 1 in f32")
+        }
     };
     Products { dtype, emulated: false, reason: reason.into() }
 }
@@ -146,7 +148,7 @@ mod tests {
         assert!(short(bf16, false) && !short(bf16, true) && !short(f32, false));
         assert!(!short(asked(Precision::Bf16, true), false), "emulated");
         assert_eq!((on_gpu(bf16).dtype, on_gpu(f32).dtype), (DType::BF16, DType::F32));
-        assert!(on_gpu(bf16).reason.ends_with("but attention and convolutions in f32"));
+        assert!(on_gpu(bf16).reason.ends_with("but attention and convolutions beyond 1 × 1 in f32"));
         assert_eq!(on_gpu(PrecisionRequest { tensor_cores: true, ..bf16 }).reason, "products in bf16, on the GPU");
     }
 }

@@ -7,14 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::prepare::Prepared;
 use super::stop;
-use crate::data::{ImageFiles, Row};
+use crate::config::Config;
+use crate::data::{ImageFiles, Row, Views};
 use crate::digest::{ContentHash, Depth, hex, of_bytes};
 use crate::fs::replace_file;
 
 /// File of a run folder that keeps it.
 const FILE: &str = "data.json";
 
-/// Of all training and validation pairs, each kind of thing on its own, so that what has changed has a name.
+/// Of all training and validation pairs, and of those of the split `test`, each kind of thing on its own, so that what
+/// has changed has a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DataFingerprint {
     /// Training and validation pairs.
@@ -82,12 +84,37 @@ fn image_contents(rows: &[&Row]) -> Option<Vec<[u8; 32]>> {
     files.contents(depth, &stop::asked)
 }
 
+/// Of which source and of which file the training rows are, as far as the order in which they are drawn depends on it.
+fn division(config: &Config, prepared: &Prepared) -> Vec<String> {
+    let data = &config.data;
+    let mut division = Vec::new();
+    if !data.weights.is_empty() || data.views == Views::One {
+        division.extend(prepared.sources.iter().map(usize::to_string));
+    }
+    if data.shuffle_buffer > 0 {
+        let same_file = |a: &Row, b: &Row| a.origin().number == b.origin().number;
+        division.extend(prepared.train.rows.chunk_by(same_file).map(|file| format!("file of {}", file.len())));
+    }
+    division
+}
+
+/// Of where rows stand in their manifests: by that, those that were left out are known.
+pub(super) fn row_places(prepared: &Prepared) -> String {
+    let mut all = ContentHash::default();
+    for row in prepared.train.rows.iter().chain(&prepared.val) {
+        all.field(format!("{}:{}", row.origin().number, row.line));
+    }
+    all.hex()
+}
+
 impl DataFingerprint {
     /// Reads every image once; `None` if somebody asks to stop.
-    pub(super) fn of(prepared: &Prepared) -> Option<Self> {
-        let (train, val) = (&prepared.train.rows, &prepared.val);
-        let rows: Vec<&Row> = train.iter().chain(val).collect();
-        let contents = image_contents(&rows)?;
+    pub(super) fn of(config: &Config, prepared: &Prepared) -> Option<Self> {
+        let (train, val, test) = (&prepared.train.rows, &prepared.val, &prepared.test);
+        let all: Vec<&Row> = train.iter().chain(val).chain(test).collect();
+        let contents = image_contents(&all)?;
+        let (rows, held_out) = all.split_at(train.len() + val.len());
+        let (contents, of_held_out) = contents.split_at(rows.len());
         let text = |text: Option<&str>| text.map_or_else(|| vec![0], |text| [&[1], text.as_bytes()].concat());
         let of = |name: &str, pick: &dyn Fn(&Row) -> Vec<u8>| Kind::of_rows(name, rows.iter().map(|row| pick(row)));
         let name = |row: &Row| {
@@ -102,6 +129,13 @@ impl DataFingerprint {
         let prompts: Vec<String> = prepared.prompts.iter().map(|prompts| format!("{prompts:?}")).collect();
         let mut tokenizer = vec![folder.tokenizer.class().to_string(), folder.tokenizer.context_length().to_string()];
         tokenizer.extend(folder.tokenizer.files().iter().map(|(_, bytes)| of_bytes(bytes)));
+        let judged = held_out.iter().zip(of_held_out).map(|(row, content)| {
+            let mut all = ContentHash::default();
+            let texts = [text(row.patient_id()), text(row.label()), others(row)];
+            [&content[..], row.report().as_bytes()].iter().for_each(|field| all.field(field));
+            texts.iter().for_each(|field| all.field(field));
+            all.bytes().to_vec()
+        });
         let kinds = vec![
             of("file names of images", &name),
             Kind::of_rows("images", contents.iter().map(|content| content.to_vec())),
@@ -114,6 +148,8 @@ impl DataFingerprint {
             Kind::of("the prompts", &prompts),
             Kind::of("the tokenizer", &tokenizer),
             Kind::of("the preprocessing of images", &[folder.preprocess.to_json().to_string()]),
+            Kind::of("how rows are divided over data.train", &division(config, prepared)),
+            Kind::of_rows("pairs of the split test", judged),
         ];
         Some(Self { pairs: (train.len(), val.len()), kinds, train_images: train_images.hex() })
     }
@@ -144,7 +180,8 @@ impl DataFingerprint {
 
     /// Why a run that was started with `before` is not gone on with.
     pub(super) fn refused(&self, before: Option<&Self>) -> anyhow::Error {
-        let Some(before) = before else {
+        let kinds = |data: &Self| data.kinds.iter().map(|kind| kind.name.clone()).collect::<Vec<_>>();
+        let Some(before) = before.filter(|before| kinds(before) == kinds(self)) else {
             return anyhow!(
                 "cannot resume: the run was started by an earlier version, which did not note its data in full; start \
                  a new run"
@@ -175,7 +212,11 @@ mod tests {
             ["a", "b"].map(|text| DataFingerprint { pairs: (1, 0), kinds: kinds(text), ..DataFingerprint::default() });
         let told = now.refused(Some(&before)).to_string();
         assert!(told.contains("reports changed in at least 1 of 1 rows"), "{told}");
-        let told = now.refused(None).to_string();
-        assert!(told.contains("an earlier version") && !told.contains("the pairs are not"), "{told}");
+        // That one noted fewer kinds of things is no change of these.
+        let fewer = DataFingerprint { kinds: Vec::new(), ..before };
+        for before in [None, Some(&fewer)] {
+            let told = now.refused(before).to_string();
+            assert!(told.contains("an earlier version") && !told.contains("the pairs are not"), "{told}");
+        }
     }
 }

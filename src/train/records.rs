@@ -87,6 +87,9 @@ pub struct Progress {
     pub products: Option<String>,
     /// SHA-256 over all that training takes from the data.
     pub data_fingerprint: String,
+    /// SHA-256 over where the rows stand in their manifests: what `skipped` says goes by that.
+    #[serde(default)]
+    pub row_places: Option<String>,
     /// The step of the last validation.
     pub last_eval: Option<u64>,
     /// Figures before the first step.

@@ -56,7 +56,11 @@ const PLACES: [&str; 5] = ["data.train", "data.val", "data.image_root", "loss.pr
 /// [`Problems`] with every key that differs.
 pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, now: &Plan) -> Result<()> {
     const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
-    let now_at = |key: &&str| Some(format!("{key}={}", config.value(key)?));
+    let now_at = |key: &&str| match config.value(key) {
+        Some(value) => Some(format!("{key}={value}")),
+        // The folder may be gone; any other one does, since places are not compared.
+        None => (*key == "data.image_root").then(|| format!("{key}=.")),
+    };
     let started = config::load(&folder.config_path(), &PLACES.iter().filter_map(now_at).collect::<Vec<_>>())?;
     let before = plan(&started, prepared, &Single);
     let mut problems = Vec::new();
@@ -64,6 +68,8 @@ pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepare
         let (was, is) = (started.value(key.name), config.value(key.name));
         if was == is
             || same_path(was, is)
+            // Also one that is no longer named.
+            || PLACES.contains(&key.name)
             || key.may_differ_on_resume()
             // What was drawn is known by its content, too; beside a data.train from elsewhere the key is left out.
             || key.name == "data.phantom"

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::chance::ChanceWatch;
 use super::checkpoint;
-use super::data_fingerprint::DataFingerprint;
+use super::data_fingerprint::{DataFingerprint, row_places};
 use super::handshake::agree;
 use super::plan::{Plan, plan};
 use super::prepare::Prepared;
@@ -37,10 +37,11 @@ impl<'a> Trainer<'a> {
         agree(&*world, config, &prepared)?;
         let plan = plan(config, &prepared, &*world);
         // Reading all images once is enough: ranks agree in what they are called.
-        let data = world.from_first(|| Ok(DataFingerprint::of(&prepared)))?.ok_or_else(|| {
+        let data = world.from_first(|| Ok(DataFingerprint::of(config, &prepared)))?.ok_or_else(|| {
             // Every rank ends here, as one.
             Interrupted("stopped, as asked, while the images were read; no step was made".into())
         })?;
+        let places = row_places(&prepared);
         let Prepared { params, folder, train, mut val, test, device, skipped, device_reason, products, .. } = prepared;
         let progress = Progress { total_steps: plan.total_steps, data_fingerprint: data.hex(), ..Progress::default() };
         let mut state = fresh_state(config, &plan, params, progress)?;
@@ -55,6 +56,7 @@ impl<'a> Trainer<'a> {
                 let before = run.as_ref().and_then(|run| DataFingerprint::read(run.path()));
                 return Err(data.refused(before.as_ref()));
             }
+            same_places(&state.progress, &places)?;
             goes_on(&mut state.progress, &plan)?;
             changed = other_products(&mut state.progress, &products);
             // As in the run that was not stopped: what could not be read takes no part any more.
@@ -63,6 +65,7 @@ impl<'a> Trainer<'a> {
         } else if let Some(run) = &run {
             begins_with(run, &data)?;
         }
+        state.progress.row_places = Some(places);
         state.progress.products.get_or_insert_with(|| products.kind().into());
         let record = RunRecord {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -132,6 +135,17 @@ fn begins_with(run: &RunFolder, data: &DataFingerprint) -> Result<()> {
         Some(before) if before.hex() != data.hex() => Err(data.refused(Some(&before))),
         _ => Ok(()),
     }
+}
+
+/// Whether the rows that were left out so far, which are known by file and line, are the same ones there now.
+fn same_places(progress: &Progress, now: &str) -> Result<()> {
+    ensure!(
+        progress.skipped.is_empty() || progress.row_places.as_deref() == Some(now),
+        "cannot resume: rows that were left out ({}, see skipped.jsonl) are known by file and line, and rows stand at \
+         other lines now; put them back as they were, or start a new run",
+        progress.skipped.len()
+    );
+    Ok(())
 }
 
 /// Whether a checkpoint is not past the run's end.

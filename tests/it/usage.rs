@@ -49,6 +49,16 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         ("data split phantom/manifest.csv --out x.csv --by nobody", "[possible values: patient, study, image]"),
         ("data synth --out x --noise -0.1", "allowed are shares from 0 to 1"),
         ("train --fooo tiny.toml", "unexpected argument '--fooo' found; to pass '--fooo' as a value, use '-- --fooo'"),
+        (
+            "loss explain --logits 1,2 --targets --json",
+            "'--json' for '--targets <[…]>': a value is required, and this is",
+        ),
+        ("loss explain --logits --json --targets 0", "'--json' for '--logits <[[…],…]>': a value is required"),
+        (
+            "eval --model a --data b --wise-ft c --alphas --json",
+            "'--json' for '--alphas <ALPHAS>': a value is required",
+        ),
+        ("bench collectives --mib --json", "'--json' for '--mib <MIB>': a value is required"),
         ("trai tiny.toml", "unrecognized subcommand 'trai'"),
         ("embed", "not provided: --model <DIR|HUB_ID>, --out <FILE.safetensors>; see `reportclip embed --help`"),
     ];
@@ -173,6 +183,16 @@ fn data_that_was_moved_is_known_by_its_content() {
     // The run's config says where they are now.
     let output = place.run(&["train", "five/config.toml", "--resume"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
+    // A place that is needed no longer may be taken back, also where it is gone.
+    let root = ["--resume", "--set", "data.train=moved/manifest.csv"];
+    fs::rename(place.path("moved"), place.path("images-elsewhere")).unwrap();
+    fs::create_dir(place.path("moved")).unwrap();
+    fs::copy(place.path("images-elsewhere/manifest.csv"), place.path("moved/manifest.csv")).unwrap();
+    place.train_ok("five", &[&root[..], &["--set", "data.image_root=images-elsewhere"]].concat());
+    fs::remove_dir_all(place.path("moved")).unwrap();
+    fs::rename(place.path("images-elsewhere"), place.path("moved")).unwrap();
+    place.train_ok("five", &root);
+    place.assert_same_run("ten", "five");
     // Others are not taken for them, wherever they are.
     fs::create_dir(place.path("others")).unwrap();
     let rows = fs::read_to_string(place.path("moved/manifest.csv")).unwrap().replacen("IMPRESSION", "Impression", 1);
@@ -180,6 +200,52 @@ fn data_that_was_moved_is_known_by_its_content() {
     let args = ["train", "tiny.toml", "--out", "five", "--resume", "--set", "data.train=moved/others.csv"];
     let errors = place.errors(&args, 1);
     assert!(errors.len() == 1 && errors[0].contains("reports changed in at least 1 of "), "{errors:?}");
+}
+
+/// The same pairs, but drawn in another order, judged by others in the end, or known by other lines.
+#[test]
+fn data_that_would_be_used_otherwise_is_not_the_same() {
+    let place = Place::new();
+    let rows = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let (header, rows) = rows.split_once('\n').unwrap();
+    let (first, second): (Vec<&str>, Vec<&str>) = rows.lines().partition(|row| row.contains("P0001"));
+    let write = |name: &str, rows: &[&str]| {
+        fs::write(place.path(&format!("phantom/{name}.csv")), format!("{header}\n{}\n", rows.join("\n"))).unwrap();
+    };
+    write("a", &second[..second.len() / 2]);
+    write("b", &[&second[second.len() / 2..], &first[..]].concat());
+    let weighted = ["--set", "data.weights=[1.0, 1.0]"];
+    let ab = ["--set", "data.train=[\"phantom/a.csv\", \"phantom/b.csv\"]"];
+    place.train_ok("two", &[&ab[..], &weighted, &["--set", "train.stop_after=5"]].concat());
+    write("a", &second[..second.len() / 2 + 8]);
+    write("b", &[&second[second.len() / 2 + 8..], &first[..]].concat());
+    let refused = |run: &str, sets: &[&str]| {
+        let errors = place.errors(&[&["train", "tiny.toml", "--out", run, "--resume"], sets].concat(), 1);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors[0].clone()
+    };
+    let line = refused("two", &[&ab[..], &weighted].concat());
+    assert!(line.contains("how rows are divided over data.train changed"), "{line}");
+
+    let all = [&first[..], &second].concat();
+    write("all", &all);
+    let all_of = ["--set", "data.train=phantom/all.csv", "--set", "data.on_error=skip", "--set", "train.stop_after=5"];
+    place.train_ok("tested", &all_of);
+    let changed: Vec<String> = all
+        .iter()
+        .map(|row| if row.contains(",test") { row.replace("IMPRESSION", "Impression") } else { row.to_string() })
+        .collect();
+    write("all", &changed.iter().map(String::as_str).collect::<Vec<_>>());
+    let line = refused("tested", &all_of);
+    assert!(line.contains("pairs of the split test changed in at least"), "{line}");
+
+    // A row without an image was left out, and is not there any more: all others stand a line higher.
+    let broken = format!("gone.png{}", &first[0][first[0].find(',').unwrap()..]);
+    write("all", &[&[broken.as_str()][..], &all].concat());
+    place.train_ok("skipping", &all_of);
+    write("all", &all);
+    let line = refused("skipping", &all_of);
+    assert!(line.contains("left out (1, see skipped.jsonl)") && line.contains("other lines now"), "{line}");
 }
 
 #[test]
@@ -206,6 +272,10 @@ fn no_command_writes_over_what_it_reads() {
     fs::create_dir_all(place.path("run")).unwrap();
     fs::write(place.path("run/config.toml"), "seed = 1\n").unwrap();
     fs::write(place.path("lines.txt"), "one\n").unwrap();
+    fs::write(place.path("scan.dcm"), "frames").unwrap();
+    for part in ["part-1.csv", "part-2.csv"] {
+        fs::write(place.path(part), "image,report,patient_id\nphantom/images/P0001-S1.png,a,1\n").unwrap();
+    }
     let manifest = fs::read(place.path("phantom/manifest.csv")).unwrap();
     for command in [
         "data split phantom/manifest.csv --out phantom/../phantom/manifest.csv",
@@ -216,10 +286,20 @@ fn no_command_writes_over_what_it_reads() {
         "embed --model model --images phantom/images/P0001-S1.png --out phantom/images/P0001-S1.png",
         "explain --model model --image phantom/images/P0001-S1.png --text a --out phantom/images/P0001-S1.png",
         "run-report run --out run/config.toml",
+        // What a manifest names, and what a pattern does.
+        "data lint phantom/manifest.csv --html phantom/images/P0001-S1.png",
+        "data split phantom/manifest.csv --out phantom/images/P0001-S1.png",
+        "data split part-{1..2}.csv --out part-2.csv",
+        "data lint part-{1..2}.csv --html part-2.csv",
+        "embed --model model --data phantom/manifest.csv --out phantom/images/P0001-S1.png",
+        "embed --model model --data part-{1..2}.csv --out part-1.csv",
+        "embed --model model --images scan.dcm#2 --out scan.dcm",
     ] {
         let line = told(&place, &format!("{command} --force"), 1);
         assert!(line.ends_with(": this command reads it, so it is not written over; name another file"), "{line}");
     }
+    let line = told(&place, "data split phantom/manifest.csv --out new.csv --split-column image", 2);
+    assert_eq!(line, "--split-column image: is the name of another column, which would be written over");
     assert_eq!(fs::read(place.path("phantom/manifest.csv")).unwrap(), manifest);
     assert_eq!(fs::read(place.path("model/model.safetensors")).unwrap(), b"weights");
 }

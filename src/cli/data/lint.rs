@@ -64,6 +64,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     args.html.as_ref().map_or(Ok(()), |path| may_write_beside(path, args.force, read)).context("--html")?;
     let tokenizer = args.model.as_ref().map(|name| open_tokenizer(name, args.context_length)).transpose()?;
     let manifest = Manifest::open(&args.manifest, &args.columns.columns(), args.image_root.as_deref())?;
+    args.html.as_ref().map_or(Ok(()), |path| manifest.spare(path)).context("--html")?;
     let bar = ProgressBar::new(0)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left").context("a progress bar")?);
     let progress = |done: usize, total: usize| {

@@ -66,10 +66,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let shares = shares(&args.shares).map_err(|e| usage::wrong(&e))?;
     may_write_beside(&args.out, args.force, [args.manifest.as_path()])?;
     let mut columns = args.columns.columns();
+    // The split's column is written over.
+    let Columns { image, report, patient_id, study_id, label, split, .. } = &columns;
+    let others = [image, report, patient_id, study_id, label].into_iter().chain(&args.stratify);
+    usage::ensure(!others.into_iter().any(|name| name == split), || {
+        format!("--split-column {split}: is the name of another column, which would be written over")
+    })?;
     if let Some(column) = &args.stratify {
         columns.label = column.clone();
     }
     let manifest = Manifest::open(&args.manifest, &columns, args.image_root.as_deref())?;
+    manifest.spare(&args.out).context("--out")?;
     if let Some(problem) = manifest.problems.first() {
         bail!("{problem}; {} rows cannot be used, see `reportclip data lint`", manifest.problems.len());
     }

@@ -21,7 +21,7 @@ pub fn read(path: &Path) -> Result<Picture> {
 }
 
 /// `x.dcm#3` is the third frame of x.dcm: the file, and the frame from 0.
-pub(in crate::data) fn frame_of(path: &Path) -> (PathBuf, usize) {
+pub(crate) fn frame_of(path: &Path) -> (PathBuf, usize) {
     let text = path.to_string_lossy();
     let named = text.rsplit_once('#').and_then(|(file, number)| Some((file, number.parse::<usize>().ok()?)));
     match named {

@@ -17,9 +17,9 @@ mod strip;
 
 pub(in crate::data) use budget::most as most_bytes;
 pub use budget::{DEFAULT_MAX_IMAGE_MIB, set_max_image_mib};
-pub(crate) use decode::file_bytes;
+pub(in crate::data) use decode::is_lfs_pointer;
 pub use decode::{decode, read};
-pub(in crate::data) use decode::{frame_of, is_lfs_pointer};
+pub(crate) use decode::{file_bytes, frame_of};
 pub use encode::{gray_of_side, reduced, thumbnail};
 pub use picture::Picture;
 pub use png::encode as png;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
 use super::columns::Columns;
@@ -17,6 +17,7 @@ use super::sources;
 use crate::data::image;
 use crate::data::text::Unreadable;
 use crate::error::caught;
+use crate::fs::{is_same_file, read_too};
 
 /// A row that cannot be used.
 #[derive(Clone, Debug)]
@@ -97,6 +98,22 @@ impl Manifest {
         };
         let origin = Arc::new(Origin { path: path.to_path_buf(), number, images });
         collect(origin, columns, |take| caught(|| table.read(columns, take)))
+    }
+
+    /// Refuses to have `output` written over where it is a file that rows came from, or the image of one.
+    ///
+    /// # Errors
+    /// It is such a file.
+    pub fn spare(&self, output: &Path) -> Result<()> {
+        let Ok(real) = std::fs::canonicalize(output) else { return Ok(()) };
+        let is_output = |path: &Path| std::fs::canonicalize(path).is_ok_and(|path| is_same_file(&real, &path));
+        let mut origins: Vec<&Arc<Origin>> = self.rows.iter().map(Row::origin).collect();
+        origins.extend(self.problems.iter().map(|problem| &problem.file));
+        origins.dedup_by_key(|origin| origin.number);
+        let is_image = |row: &Row| is_output(&image::frame_of(row.image().file()).0);
+        let is_read = origins.iter().any(|origin| is_output(&origin.path)) || self.rows.par_iter().any(is_image);
+        ensure!(!is_read, read_too(output));
+        Ok(())
     }
 
     /// Only the rows of one split; all rows where no row has a split.

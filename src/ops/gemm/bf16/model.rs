@@ -28,7 +28,7 @@ impl Tiles for Model {
     }
 
     /// As Intel's manual has TDPBF16PS: earlier and later numbers of pairs are summed apart, each product added with
-    /// one rounding (it is exact in f32), then both sums together, and that to what was there.
+    /// one rounding, then both sums together, and that to what was there.
     fn multiply<const TO: u8, const A: u8, const B: u8>(&mut self) {
         let (a, b) = (self.0[usize::from(A)], self.0[usize::from(B)]);
         for (line, row) in self.0[usize::from(TO)].iter_mut().zip(&a) {
@@ -37,7 +37,7 @@ impl Tiles for Model {
                 let x = pair(x);
                 for (sums, &y) in sums.iter_mut().zip(&row.0) {
                     let y = pair(y);
-                    *sums = [0, 1].map(|half| flushed(sums[half] + x[half] * y[half]));
+                    *sums = [0, 1].map(|half| flushed(x[half].mul_add(y[half], sums[half])));
                 }
             }
             for (to, [earlier, later]) in line.0.iter_mut().zip(sums) {
@@ -67,7 +67,7 @@ impl Blocks for Model {
 }
 
 /// Vectors of pairs, as Intel's manual has VDPBF16PS: the product of a pair's later numbers is added first, then that
-/// of the earlier ones, each with one rounding (a product is exact in f32).
+/// of the earlier ones, each with one rounding.
 pub(super) struct Pairs;
 
 impl Blocks for Pairs {
@@ -84,8 +84,8 @@ impl Blocks for Pairs {
                 a[row].0.iter().zip(of_b).map(|(&x, y)| (pair(x), pair(y.0[column % TILE])))
             });
             *sum = pairs.fold(0.0, |sum, (x, y)| {
-                let sum = flushed(sum + x[1] * y[1]);
-                flushed(sum + x[0] * y[0])
+                let sum = flushed(x[1].mul_add(y[1], sum));
+                flushed(x[0].mul_add(y[0], sum))
             });
         }
     }

@@ -94,6 +94,44 @@ impl Case {
         Self { a, b, place, exact }
     }
 
+    /// Operands at the ends of their range: products and sums below the smallest normal number and beyond the largest,
+    /// and a row or a column in five with one operand that is none of the usual.
+    #[cfg(target_arch = "x86_64")]
+    fn at_the_ends(shape: (usize, usize, usize), way: usize) -> Self {
+        const SPECIAL: [f32; 7] =
+            [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.38e38, 1e-39, -1e-40, f32::MIN_POSITIVE];
+        let mut case = Self::new(shape, way);
+        for (operand, across, powers) in
+            [(&mut case.a, false, [0, -100, -63, 100]), (&mut case.b, true, [0, -26, -63, 27])]
+        {
+            let Layout { rows, columns, row_stride, column_stride } = operand.layout;
+            let (lines, depth, line_stride, stride) = if across {
+                (columns, rows, column_stride, row_stride)
+            } else {
+                (rows, columns, row_stride, column_stride)
+            };
+            for line in 0..lines {
+                let scale = 2f32.powi(powers[line % 4]);
+                (0..depth).for_each(|x| operand.numbers[line * line_stride + x * stride] *= scale);
+                if line % 5 == 4 && depth > 0 {
+                    operand.numbers[line * line_stride + (7 * line) % depth * stride] =
+                        SPECIAL[line / 5 % SPECIAL.len()];
+                }
+            }
+            operand.rounded = operand.numbers.iter().map(|&x| bf16::from_f32(x)).collect();
+        }
+        case
+    }
+
+    /// The product in f32.
+    #[cfg(target_arch = "x86_64")]
+    fn product(&self, kernel: Kernel, how: usize) -> Vec<f32> {
+        let mut y = vec![0f32; self.place.span()];
+        let output = Output::F32(&mut y, self.place, operands::Into::Over);
+        self.run(kernel, output, Epilogue::default(), how, Threads::All);
+        y
+    }
+
     fn run(&self, kernel: Kernel, output: Output, epilogue: Epilogue, how: usize, threads: Threads) {
         let (a, b) = (self.a.factor(how & 1 > 0), self.b.factor(how & 2 > 0));
         if how & 4 > 0 {
@@ -203,20 +241,35 @@ fn assert_same_bits(kernel: Kernel, model: Kernel) {
     let mut numbers = 0;
     for (s, shape) in SHAPES.into_iter().chain([(133, 1_037, 70)]).enumerate() {
         for way in 0..8 {
-            let case = Case::new(shape, way);
-            let run = |kernel| {
-                let mut y = vec![0f32; case.place.span()];
-                let output = Output::F32(&mut y, case.place, operands::Into::Over);
-                case.run(kernel, output, Epilogue::default(), (s + way) % 8, Threads::All);
-                y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
-            };
-            let (ours, theirs) = (run(kernel), run(model));
-            let apart = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-            assert_eq!(apart, None, "{kernel:?}, {shape:?}, way {way}: the first number that differs");
-            numbers += ours.len();
+            for case in [Case::new(shape, way), Case::at_the_ends(shape, way)] {
+                let [ours, theirs] = [kernel, model].map(|kernel| case.product(kernel, (s + way) % 8));
+                // NaN's payload is nobody's promise.
+                let apart = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits() && !(a.is_nan() && b.is_nan());
+                let apart = ours.iter().zip(&theirs).position(apart);
+                assert_eq!(apart, None, "{kernel:?}, {shape:?}, way {way}: the first number that differs");
+                numbers += ours.len();
+            }
         }
     }
-    assert!(numbers > 50_000, "{numbers} numbers were compared");
+    assert!(numbers > 100_000, "{numbers} numbers were compared");
+}
+
+/// What the comparison at the ends of the range compares is really there, and numbers below the smallest normal one are
+/// not.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_ends_of_the_range_are_reached() {
+    if !pack::is_available() {
+        return skipped("no AVX2");
+    }
+    for model in [Kernel::Model, Kernel::Pairs] {
+        let y = Case::at_the_ends((133, 65, 70), 0).product(model, 0);
+        let count = |is: fn(&f32) -> bool| y.iter().filter(|&x| is(x)).count();
+        assert_eq!(count(|x| x.is_subnormal()), 0, "{model:?}");
+        let counts =
+            [count(|x| x.is_nan()), count(|x| x.is_infinite()), count(|x| *x == 0.0), count(|x| x.is_normal())];
+        assert!(counts.iter().all(|&count| count > 100), "{model:?}: NaN, ∞, 0 and others: {counts:?}");
+    }
 }
 
 #[test]
