@@ -94,6 +94,18 @@ fn argmax(x: &Tensor) -> Result<Tensor> {
 
 /// A matrix on the right is shared by all of the left; else both are stacks of matrices.
 pub(super) fn product(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if y.rank() > 4 {
+        // candle multiplies stacks of up to two sides; here both have the same ones.
+        let flat = |x: &Tensor| -> Result<Tensor> {
+            let (rows, columns) = (x.dim(candle_core::D::Minus2)?, x.dim(candle_core::D::Minus1)?);
+            Ok(x.contiguous()?.reshape(((), rows, columns))?)
+        };
+        let mut shape = x.dims().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = y.dim(candle_core::D::Minus1)?;
+        }
+        return Ok(flat(x)?.matmul(&flat(y)?)?.reshape(shape)?);
+    }
     if y.rank() > 2 {
         return Ok(x.contiguous()?.broadcast_matmul(&y.contiguous()?)?);
     }
