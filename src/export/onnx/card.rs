@@ -25,16 +25,16 @@ pub(super) fn onnx_card(model: &ModelFolder, losses: Option<&[RecallLoss]>) -> S
         const texts = tokenizer([\"No acute finding.\"], { padding: true, truncation: true });\n\
         const images = await processor(await RawImage.read(\"scan.png\"));\n\
         const { logits_per_image } = await model({ ...texts, ...images });\n```\n\n\
-        Each tower alone is `onnx/vision_model.onnx` and `onnx/text_model.onnx`, whose output is not yet L2-normalised; \
-        that of `onnx/model.onnx` is.\n";
+        Each tower alone is `onnx/vision_model.onnx` and `onnx/text_model.onnx`, whose output is not yet \
+        L2-normalised; that of `onnx/model.onnx` is.\n";
     text(model, "transformers.js", &format!("{loading}{}", losses.map(in_int8).unwrap_or_default()))
 }
 
 /// What 8 bits cost.
 fn in_int8(losses: &[RecallLoss]) -> String {
     let mut lines = "\n## In 8 bits\n\nFiles that end in `_quantized.onnx` (transformers.js: `dtype: \"q8\"`) have \
-        weights in 8 bits with a scale for each output channel, and round what they are multiplied with to 8 bits as it \
-        comes, over a whole batch.\n"
+        weights in 8 bits with a scale for each output channel, and round what they are multiplied with to 8 bits \
+        as it comes, over a whole batch.\n"
         .to_string();
     if losses.is_empty() {
         lines.push_str("What that costs was not measured.\n");

@@ -126,12 +126,12 @@ fn state_names(family: Family) -> (&'static str, &'static str) {
 fn config(model: &ModelFolder) -> Value {
     let own = model.layout.own_config(&model.config).filter(|_| model.layout.family != Family::OpenClip);
     own.unwrap_or_else(|| {
-        let (vision, text) = (model.config.vision.name(), model.config.text.name());
+        let (vision, text) = (&model.config.vision, &model.config.text);
         json!({
             "model_type": "clip", "projection_dim": model.config.embed_dim,
-            "text_config": {"model_type": "clip_text_model", "max_position_embeddings": model.config.text.context_length()},
-            "vision_config": {"model_type": "clip_vision_model", "image_size": model.config.vision.image_size()},
-            "reportclip": {"image_tower": vision, "text_tower": text},
+            "text_config": {"model_type": "clip_text_model", "max_position_embeddings": text.context_length()},
+            "vision_config": {"model_type": "clip_vision_model", "image_size": vision.image_size()},
+            "reportclip": {"image_tower": vision.name(), "text_tower": text.name()},
         })
     })
 }

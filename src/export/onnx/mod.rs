@@ -1,4 +1,5 @@
-//! A model as ONNX files, in the layout that transformers.js reads: `onnx/vision_model.onnx`, `onnx/text_model.onnx` and
+//! A model as ONNX files, in the layout that transformers.js reads: `onnx/vision_model.onnx`, `onnx/text_model.onnx`
+//! and
 //! `onnx/model.onnx`, with the preprocessing and the tokenizer beside them. Models draw their graphs themselves
 //! ([`crate::model::graph`]).
 

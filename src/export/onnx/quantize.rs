@@ -1,9 +1,9 @@
-//! Weights in 8 bits, each output channel with a scale of its own; what they are multiplied with is rounded to 8 bits as
-//! it comes (`DynamicQuantizeLinear`, `MatMulInteger`). Rows of embeddings and kernels of convolutions are stored in 8
-//! bits and worked out in f32.
+//! Weights in 8 bits, each output channel with a scale of its own; what they are multiplied with is rounded to 8 bits
+//! as it comes (`DynamicQuantizeLinear`, `MatMulInteger`). Rows of embeddings and kernels of convolutions are stored in
+//! 8 bits and worked out in f32.
 //!
-//! The numbers are unsigned with 128 for 0: onnxruntime's product of unsigned by signed ones saturates on processors with
-//! AVX2 and no VNNI, that of two unsigned ones is exact everywhere.
+//! The numbers are unsigned with 128 for 0: onnxruntime's product of unsigned by signed ones saturates on processors
+//! with AVX2 and no VNNI, that of two unsigned ones is exact everywhere.
 
 use std::collections::{HashMap, HashSet};
 

@@ -107,8 +107,8 @@ impl Drawing<'_> {
         Ok(self.transpose(&self.reshape(x, &shape)?, &order))
     }
 
-    /// What rows make of each other: [`Self::split_heads`] of queries, keys and values, and what is added to the scores,
-    /// (…, heads, queries, keys) or sides of 1 → (…, queries, width).
+    /// What rows make of each other: [`Self::split_heads`] of queries, keys and values, and what is added to the
+    /// scores, (…, heads, queries, keys) or sides of 1 → (…, queries, width).
     ///
     /// # Errors
     /// None in practice.

@@ -51,8 +51,8 @@ pub trait TextConfig: CloneTextConfig + Any + Debug + Send + Sync {
     /// A weight that `b` does not have.
     fn build(&self, b: &Builder) -> candle_core::Result<Box<dyn TextTower>>;
 
-    /// The tower as a graph: input_ids and attention_mask, (batch, tokens) i64 and 1 or 0, padded on the right → (batch,
-    /// width). A tower that needs no mask leaves it unread.
+    /// The tower as a graph: input_ids and attention_mask, (batch, tokens) i64 and 1 or 0, padded on the right →
+    /// (batch, width). A tower that needs no mask leaves it unread.
     ///
     /// # Errors
     /// A weight that was not loaded.

@@ -1,5 +1,5 @@
-//! Runs a graph on the CPU: what quantisation costs is measured by it, and tests hold every graph against the model that
-//! it was drawn from. It knows the operators that graphs are drawn with, and no other.
+//! Runs a graph on the CPU: what quantisation costs is measured by it, and tests hold every graph against the model
+//! that it was drawn from. It knows the operators that graphs are drawn with, and no other.
 
 mod int8;
 mod numbers;
