@@ -1,10 +1,12 @@
-//! Two models on the same pairs: differences of retrieval figures with paired intervals.
+//! Two models on the same pairs or images: differences of their figures with paired intervals.
 
 use anyhow::{Result, ensure};
 
 use super::encoded::EncodedSplit;
 use super::figure::Figure;
+use super::figures::ZeroShotOptions;
 use super::retrieval::{RetrievalOptions, outcomes};
+use super::zero_shot::Scores;
 use crate::metrics::{Query, bootstrap, summarise};
 use crate::seed::{Purpose, stream};
 
@@ -41,4 +43,23 @@ pub fn retrieval_difference(
         figures.extend(Figure::list(names.iter().map(|n| (n.as_str(), Some(0.0))), difference(&both), bounds));
     }
     Ok(figures)
+}
+
+impl Scores {
+    /// Differences of the overall figures, this model's minus `other`'s on the same images, with paired intervals.
+    /// Both must have been reported on, which fits their temperatures.
+    ///
+    /// # Errors
+    /// The two saw different images or prompts.
+    pub fn difference(&self, other: &Scores, options: &ZeroShotOptions) -> Result<Vec<Figure>> {
+        let images = self.labelled();
+        ensure!(images == other.labelled() && self.names == other.names, "the two models saw different images");
+        let values = |images: &[usize]| {
+            let pairs = self.values(images).into_iter().zip(other.values(images));
+            pairs.map(|(a, b)| a - b).collect::<Vec<f64>>()
+        };
+        let bounds = self.interval(&images, options, values);
+        let names = self.names(&images).into_iter().map(|(name, _)| (name, Some(0.0)));
+        Ok(Figure::list(names, values(&images), bounds))
+    }
 }

@@ -255,7 +255,7 @@ impl Scores {
     }
 
     /// Names of the overall figures with what chance gives for each.
-    fn names(&self, images: &[usize]) -> Vec<(&'static str, Option<f64>)> {
+    pub(super) fn names(&self, images: &[usize]) -> Vec<(&'static str, Option<f64>)> {
         let k = self.classes() as f64;
         let shares: Vec<f64> = (0..self.names.len())
             .map(|k| self.one_against_rest(k, Some(images)).positive)
@@ -297,7 +297,7 @@ impl Scores {
     }
 
     /// Values of [`Self::names`] over `images`, of which some may stand there several times.
-    fn values(&self, images: &[usize]) -> Vec<f64> {
+    pub(super) fn values(&self, images: &[usize]) -> Vec<f64> {
         let ranked: Vec<(f64, f64)> = (0..self.names.len())
             .map(|k| self.one_against_rest(k, Some(images)))
             .filter(|of| of.positive.contains(&true) && of.positive.contains(&false))
@@ -344,7 +344,7 @@ impl Scores {
         Figure::list(names, self.values(images), bounds)
     }
 
-    fn interval(
+    pub(super) fn interval(
         &self,
         images: &[usize],
         options: &ZeroShotOptions,
@@ -383,23 +383,6 @@ impl Scores {
             }
         };
         self.names.iter().enumerate().map(finding).collect()
-    }
-
-    /// Differences of the overall figures, this model's minus `other`'s on the same images, with paired intervals.
-    /// Both must have been reported on, which fits their temperatures.
-    ///
-    /// # Errors
-    /// The two saw different images or prompts.
-    pub fn difference(&self, other: &Scores, options: &ZeroShotOptions) -> Result<Vec<Figure>> {
-        let images = self.labelled();
-        ensure!(images == other.labelled() && self.names == other.names, "the two models saw different images");
-        let values = |images: &[usize]| {
-            let pairs = self.values(images).into_iter().zip(other.values(images));
-            pairs.map(|(a, b)| a - b).collect::<Vec<f64>>()
-        };
-        let bounds = self.interval(&images, options, values);
-        let names = self.names(&images).into_iter().map(|(name, _)| (name, Some(0.0)));
-        Ok(Figure::list(names, values(&images), bounds))
     }
 }
 

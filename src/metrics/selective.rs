@@ -196,24 +196,25 @@ mod tests {
 
     #[test]
     fn a_kept_threshold_holds_on_others_and_a_useless_order_has_its_coverage_by_luck() {
-        // A useless order of answers of which 9 in 10 are right: "90 % right" is reached somewhere on any data.
+        // A useless order of answers of which 88 in 100 are right: "90 % right" is reached somewhere on any data.
         let mut rng = stream(4, Purpose::Outcomes, 0);
-        let mut draw = |n: usize, sure: bool| -> Vec<Answer> {
-            let answer = |_| {
-                let confidence = rng.random::<f64>();
-                Answer { confidence, right: rng.random::<f64>() < if sure { 0.6 + 0.4 * confidence } else { 0.88 } }
-            };
-            (0..n).map(answer).collect()
-        };
-        let useless = draw(100, false);
+        let useless: Vec<Answer> =
+            (0..100).map(|i| Answer { confidence: rng.random::<f64>(), right: i % 25 >= 3 }).collect();
         let orders = (0..200).map(|i| stream(0, Purpose::RandomOrder, i)).collect::<Vec<_>>();
         let by_chance = coverage_by_chance(&useless, orders.into_iter());
-        assert!(by_chance[0] == 1.0 && by_chance[1] > 0.2 && by_chance[2] < by_chance[1], "{by_chance:?}");
+        assert!(
+            (by_chance[0] - 1.0).abs() < 1e-12 && by_chance[1] > 0.2 && by_chance[2] < by_chance[1],
+            "{by_chance:?}"
+        );
         // Over many studies: right as often as asked for on patients to come, from thresholds of 150 patients.
         let (mut kept, mut safe, mut naive) = (0.0, 0.0, 0.0);
         let groups: Vec<usize> = (0..150).collect();
         for _ in 0..200 {
-            let chosen_on = draw(150, true);
+            let answer = |_| {
+                let confidence = rng.random::<f64>();
+                Answer { confidence, right: rng.random::<f64>() < 0.6 + 0.4 * confidence }
+            };
+            let chosen_on: Vec<Answer> = (0..150).map(answer).collect();
             // The share that is right above t is 0.6 + 0.4 · (1 + t) / 2.
             let holds = |t: Threshold| f64::from(u8::from(0.8 + 0.2 * t.value >= 0.9));
             naive += threshold_for(&chosen_on, 0.9).map_or(0.0, holds) / 200.0;

@@ -73,11 +73,12 @@ fn every_method_is_judged_over_seeds_and_patients() {
     assert_eq!((&kept["judged"], &kept["pool"]), (&report["judged"], &report["pool"]));
     let values = |report: &Value| -> Vec<f64> {
         let nll = |setting: &Value| setting["figures"]["nll"]["value"].as_f64().unwrap();
-        report["settings"].as_array().unwrap().iter().map(nll).collect()
+        let settings = report["settings"].as_array().unwrap().iter();
+        settings.filter(|setting| setting["method"] != "logistic").map(nll).collect()
     };
     // Other batches round otherwise, and logistic regression with hardly any penalty makes much of a last digit.
-    let apart = values(&kept).iter().zip(values(&report)).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
-    assert!(apart < 0.01, "{apart}");
+    let apart = values(&kept).iter().zip(values(&report)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(apart < 1e-4 && values(&kept).len() == 8, "{apart}");
     let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
     fs::write(place.path("phantom/manifest.csv"), manifest.replacen("normal", "nodule", 1)).unwrap();
     let errors = place.errors(&[&index[..], &more].concat(), 1);
@@ -114,10 +115,8 @@ fn a_head_is_kept_beside_the_model_and_used() {
     assert!(turned["difference"].as_array().unwrap().iter().any(|f| f["value"].as_f64().is_some_and(|v| v != 0.0)));
     fs::write(place.path("classes.toml"), PROMPTS).unwrap();
     // A threshold that was chosen with it is none for the prompts alone.
-    let of_val = run(&place, &[&["zero-shot"], &ON[..], &["--split", "val", "--head", head]].concat());
-    let all = figure(&of_val, "accuracy");
-    let wanted = format!("{:.3}", (all * 0.9).max(0.05));
-    run(&place, &[&zero[..], &["--head", head, "--keep-abstention", &wanted]].concat());
+    // Of the few patients of `val` hardly more can be said with confidence.
+    run(&place, &[&zero[..], &["--head", head, "--keep-abstention", "0.05"]].concat());
     run(&place, &[&zero[..], &["--head", head, "--abstain"]].concat());
     let errors = place.errors(&[&zero[..], &["--abstain"]].concat(), 1);
     assert!(errors[0].contains("with other prompts, or another head"), "{errors:?}");

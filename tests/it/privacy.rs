@@ -235,6 +235,10 @@ fn nothing_of_a_patient_is_printed_or_kept() {
     let head = ["--prompts", prompts, "--bootstrap", "0", "--head", "head/reportclip_head.safetensors"];
     p.run(&on("zero-shot", "phantom/manifest.csv", &head), 0);
     p.run(&on("embed", "phantom/manifest.csv", &["--out", "all.safetensors"]), 0);
+    p.run(
+        &["export", "onnx", "--model", "run/model", "--out", "graphs", "--int8", "--data", "phantom/manifest.csv"],
+        0,
+    );
     for manifest in
         ["phantom/broken.csv", "phantom/gone.csv", "phantom/cut.csv", "phantom/no-column.csv", "phantom/not-text.csv"]
     {

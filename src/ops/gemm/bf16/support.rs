@@ -136,7 +136,7 @@ mod tests {
         let refused = || Err(NoAmx::NotLent("Linux: Operation not permitted".into()));
         let cases = [
             (Ok(()), true, false, Some(Bf16Kernel::Amx), "lends"),
-            (refused(), true, false, None, "not permitted), and its AVX512-BF16 is slower"),
+            (refused(), true, false, None, "not permitted), and AVX512-BF16 is used on AMD's alone"),
             (refused(), true, true, Some(Bf16Kernel::Avx512Bf16), "not permitted), but"),
             (Err(NoAmx::NotThere), true, true, Some(Bf16Kernel::Avx512Bf16), "no AMX, but AVX512-BF16"),
             (Err(NoAmx::NotThere), true, false, None, "slower than f32"),
