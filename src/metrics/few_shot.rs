@@ -50,9 +50,9 @@ pub struct LinearHead {
 
 /// Inverse strength of the logistic regression's penalty: scikit-learn's default.
 const C: f64 = 1.0;
-/// Rounds of the probe, each a step of the prototypes and one of the multiples. This one constant was chosen on phantoms,
-/// of which probes by 300, as arXiv 2404.02285 has them, were far too sure, with a lower AUROC: figures of phantoms lean
-/// good.
+/// Rounds of the probe, each a step of the prototypes and one of the multiples. This one constant was chosen on
+/// phantoms, of which probes by 300, as arXiv 2404.02285 has them, were far too sure, with a lower AUROC: figures of
+/// phantoms lean good.
 const ROUNDS: usize = 100;
 
 impl LinearHead {

@@ -1,7 +1,7 @@
 //! Whether two settings differ by more than chance, where seeds and patients are both but a sample: patients are drawn
-//! with replacement, for both settings alike, and beside them what other seeds would give. A handful of seeds, drawn with
-//! replacement, varies far less than seeds do: their part is drawn from Student's t, with Welch's degrees of freedom, so
-//! that without an influence of patients this is Welch's test.
+//! with replacement, for both settings alike, and beside them what other seeds would give. A handful of seeds, drawn
+//! with replacement, varies far less than seeds do: their part is drawn from Student's t, with Welch's degrees of
+//! freedom, so that without an influence of patients this is Welch's test.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;

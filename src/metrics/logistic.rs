@@ -13,8 +13,8 @@ impl Logistic {
     /// not empty.
     pub fn fit(x: &[Vec<f64>], y: &[usize], classes: usize, c: f64) -> Self {
         let width = x[0].len() + 1;
-        // Of two classes scikit-learn keeps one vector of weights, which is the difference of our two; it knows only those
-        // that there are.
+        // Of two classes scikit-learn keeps one vector of weights, which is the difference of our two; it knows only
+        // those that there are.
         let present = (0..classes).filter(|k| y.contains(k)).count();
         let c = if classes == 2 || present == 2 { c / 2.0 } else { c };
         let objective = |flat: &[f64]| -> (f64, Vec<f64>) {

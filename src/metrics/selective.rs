@@ -144,9 +144,9 @@ pub fn threshold_for(answers: &[Answer], accuracy: f64) -> Option<Threshold> {
     found
 }
 
-/// The lowest threshold of which it can be said with 95 % confidence that a share of `accuracy` of the answers is right:
-/// by the lower bound of Clopper and Pearson, in which each patient, `groups[i]` of answer i, counts as one answer. The
-/// best of many thresholds on few patients would else look better than it is. `None` where there is none.
+/// The lowest threshold of which it can be said with 95 % confidence that a share of `accuracy` of the answers is
+/// right: by the lower bound of Clopper and Pearson, in which each patient, `groups[i]` of answer i, counts as one
+/// answer. The best of many thresholds on few patients would else look better than it is. `None` where there is none.
 pub fn safe_threshold(answers: &[Answer], groups: &[usize], accuracy: f64) -> Option<Threshold> {
     let mut sorted: Vec<(&Answer, usize)> = answers.iter().zip(groups.iter().copied()).collect();
     sorted.sort_by(|(a, _), (b, _)| b.confidence.total_cmp(&a.confidence));
@@ -170,8 +170,8 @@ fn is_above(share: f64, n: f64, accuracy: f64) -> bool {
     bound.is_ok_and(|bound| bound.cdf(accuracy) <= 0.05)
 }
 
-/// [`Selective::coverage_at`] of as many right answers in an order that says nothing: the mean over random ones. Above 0
-/// even so, for the best of many thresholds is taken.
+/// [`Selective::coverage_at`] of as many right answers in an order that says nothing: the mean over random ones. Above
+/// 0 even so, for the best of many thresholds is taken.
 pub fn coverage_by_chance<R: Rng>(answers: &[Answer], orders: impl ExactSizeIterator<Item = R>) -> [f64; 3] {
     let mut answers = answers.to_vec();
     answers.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
