@@ -114,7 +114,7 @@ impl Planted {
     }
 
     fn say(&mut self, args: &[&str], code: i32) -> std::process::Output {
-        let inner = args.get(1).filter(|_| ["data", "model", "config", "loss", "bench"].contains(&args[0]));
+        let inner = args.get(1).filter(|_| ["data", "model", "config", "loss", "bench", "export"].contains(&args[0]));
         self.ran.insert(args[..1].iter().chain(inner).copied().collect::<Vec<_>>().join(" "));
         let output = self.place.run(&[args, &["-vv"]].concat());
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
