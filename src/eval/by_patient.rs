@@ -100,10 +100,7 @@ impl Scores {
             PatientFigure::Mean(vec![sums(all.iter().map(|p| (value(p), p.group)))])
         };
         let ece = |scaled: bool| PatientFigure::Ece(by_sureness(&all, |p| p.probabilities(scaled)[p.predicted()]));
-        let of_class = |class: usize| -> Vec<PatientRow> {
-            let of = self.one_against_rest(class, None);
-            of.scores.into_iter().zip(of.positive).zip(of.groups).map(|((s, has), group)| (s, has, group)).collect()
-        };
+        let of_class = |class: usize| self.one_against_rest(class, None).rows();
         let mut named = vec![
             ("auroc_macro", PatientFigure::Auroc((0..self.names.len()).map(of_class).collect())),
             ("nll", mean(&|p| nll(p, false))),

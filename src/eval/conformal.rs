@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::calibration::{CROSSWISE, Prediction};
 use super::encoded::EncodedSplit;
 use super::figures::ZeroShotOptions;
 use super::pairs::Pairs;
+use super::retrieval::each_query;
 use super::selective::Resamples;
 use super::sets::{ConformalFigures, ConformalReport, GivenSet, Held, SetsOfPart, by_subgroup, figures};
 use super::zero_shot::{FittedOn, Scores};
@@ -63,23 +63,16 @@ impl Scores {
             vec![thresholds_on(&|_| true); classes.len()]
         };
         let of_half = [0, 1].map(|half| thresholds.iter().map(|t| t[half]).collect::<Vec<f64>>());
-        let set = |p: &Prediction| score.set(&p.probabilities(false), &of_half[halves.half(p.group)]);
-        let held = |p: &Prediction| {
-            let set = set(p);
-            let size = set.iter().filter(|holds| **holds).count();
-            Held { covered: f64::from(u8::from(set[p.target])), size, group: p.group }
-        };
-        let images: Vec<(usize, Held, usize)> = self.tasks[0]
-            .iter()
-            .enumerate()
-            .filter_map(|(image, p)| p.as_ref().map(|p| (image, held(p), p.target)))
-            .collect();
-        let all: Vec<Held> = images.iter().map(|(_, held, _)| *held).collect();
-        let given = |(image, p): (usize, &Option<Prediction>)| {
+        let of_image = |(image, p): (usize, &Option<Prediction>)| {
             let p = p.as_ref()?;
-            let set = set(p);
-            Some(self.given_set(image, Some(set[p.target]), |class| set[class]))
+            let set = score.set(&p.probabilities(false), &of_half[halves.half(p.group)]);
+            let size = set.iter().filter(|holds| **holds).count();
+            let held = Held { covered: f64::from(u8::from(set[p.target])), size, group: p.group };
+            Some(((image, held, p.target), self.given_set(image, Some(set[p.target]), |class| set[class])))
         };
+        let (images, sets): (Vec<(usize, Held, usize)>, Vec<GivenSet>) =
+            self.tasks[0].iter().enumerate().filter_map(of_image).unzip();
+        let all: Vec<Held> = images.iter().map(|(_, held, _)| *held).collect();
         let shown = if by_class { &thresholds[..] } else { &thresholds[..1] };
         let name = if by_class { format!("{}_by_class", score.word()) } else { score.word().to_string() };
         let of_class = |(class, name): (usize, &String)| {
@@ -88,7 +81,7 @@ impl Scores {
         };
         ConformalFigures {
             thresholds: shown.iter().map(finite).collect(),
-            sets: self.tasks[0].iter().enumerate().filter_map(given).collect(),
+            sets,
             by_class: self.names.iter().enumerate().filter_map(of_class).collect(),
             by_subgroup: self.parts(images.iter().map(|(image, held, _)| (*image, *held)), options),
             ..figures(&name, &all, alpha, (options.bootstrap, options.seed))
@@ -174,13 +167,13 @@ pub(super) fn retrieval_sets(
     let of_images = subgroups(pairs, &pairs.images.first_rows, columns);
     let of_texts = subgroups(pairs, &pairs.first_rows_of_texts, columns);
     let halves = pairs.halves();
-    let direction = |name: &str, [queries, gallery]: [&Tensor; 2], relevant: &[Vec<usize>], groups: &[usize]| {
+    let direction = |name: &str, sides: [&Tensor; 2], relevant: &[Vec<usize>], groups: &[usize]| {
         // Of each query the score of its best right item.
         let best = |query: usize, scores: &[f64]| Calibrator {
             score: relevant[query].iter().map(|&item| scores[item]).fold(f64::INFINITY, f64::min),
             group: groups[query],
         };
-        let calibrators = each_query(queries, gallery, *scale, best)?;
+        let calibrators = each_scored(sides, *scale, best)?;
         let fit = |rows: &[&Calibrator]| quantile(&rows.iter().map(|c| **c).collect::<Vec<_>>(), alpha);
         let thresholds = halves.fit(&calibrators, None, |c| c.group, fit);
         let held = |query: usize, scores: &[f64]| {
@@ -189,7 +182,7 @@ pub(super) fn retrieval_sets(
             let covered = f64::from(u8::from(calibrators[query].score <= threshold));
             Held { covered, size, group: groups[query] }
         };
-        let held = each_query(queries, gallery, *scale, held)?;
+        let held = each_scored(sides, *scale, held)?;
         let values = if name == TO_TEXT { &of_images } else { &of_texts };
         let rows = values.iter().map(Vec::as_slice).zip(held.iter().copied());
         let by_subgroup = by_subgroup(columns, rows);
@@ -205,26 +198,16 @@ pub(super) fn retrieval_sets(
 
 const TO_TEXT: &str = "image_to_text";
 
-/// What `of` makes of each query and its scores over the gallery, 1 − probability, a block at a time, so that memory
-/// grows with the gallery and not with its square.
-fn each_query<T: Send>(
-    queries: &Tensor,
-    gallery: &Tensor,
+/// [`each_query`] with its scores over the gallery, 1 − probability.
+fn each_scored<T: Send>(
+    [queries, gallery]: [&Tensor; 2],
     scale: f64,
     of: impl Fn(usize, &[f64]) -> T + Sync,
 ) -> Result<Vec<T>> {
-    const BLOCK: usize = 256;
-    let (all, size, gallery) = (queries.dim(0)?, gallery.dim(0)?, gallery.t()?.contiguous()?);
-    let mut found = Vec::with_capacity(all);
-    for start in (0..all).step_by(BLOCK) {
-        let block = queries.narrow(0, start, BLOCK.min(all - start))?.contiguous()?;
-        let cosines: Vec<f32> = block.matmul(&gallery)?.flatten_all()?.to_vec1()?;
-        found.par_extend(cosines.par_chunks(size).enumerate().map(|(i, row)| {
-            let logits: Vec<f64> = row.iter().map(|cosine| scale * f64::from(*cosine)).collect();
-            of(start + i, &Score::Lac.of(&softmax(&logits, 1.0)))
-        }));
-    }
-    Ok(found)
+    each_query(queries, gallery, |query, cosines| {
+        let logits: Vec<f64> = cosines.iter().map(|cosine| scale * f64::from(*cosine)).collect();
+        of(query, &Score::Lac.of(&softmax(&logits, 1.0)))
+    })
 }
 
 /// `None` where it is infinite, which JSON does not know.

@@ -64,9 +64,7 @@ impl Head {
     pub fn keep(mut self, folder: &Path, model: &str, force: bool) -> Result<PathBuf> {
         self.about.model = model_content(model)?;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        Self::may_keep(folder, force)?;
-        let weights = folder.join(format!("{BESIDE}.safetensors"));
-        let about = weights.with_extension("json");
+        let [weights, about] = Self::places(folder, force)?;
         let listed = check_checksums(folder)?;
         let of = |values: Vec<f64>, shape: &[usize]| -> Result<Tensor> {
             Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
@@ -94,9 +92,16 @@ impl Head {
         }
         ensure!(folder.is_dir(), "{}: is no folder", folder.display());
         check_checksums(folder)?;
+        Self::places(folder, force).map(|_| ())
+    }
+
+    /// Where weights and the rest go, if they may.
+    fn places(folder: &Path, force: bool) -> Result<[PathBuf; 2]> {
         let weights = folder.join(format!("{BESIDE}.safetensors"));
+        let about = weights.with_extension("json");
         may_write(&weights, force)?;
-        may_write(&weights.with_extension("json"), force)
+        may_write(&about, force)?;
+        Ok([weights, about])
     }
 
     /// Reads what [`Self::keep`] wrote: the file of weights, and the JSON file of the same name beside it.

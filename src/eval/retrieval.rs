@@ -131,23 +131,31 @@ pub(super) fn figures_with(
 
 /// How each query's search ended, in order.
 pub(super) fn outcomes(queries: &Embeddings, gallery: &Embeddings, relevant: &[Vec<usize>]) -> Result<Vec<Query>> {
-    let size = gallery.dim(0)?;
-    let gallery_t = gallery.t()?.contiguous()?;
-    let mut outcomes = Vec::with_capacity(relevant.len());
-    // A block of queries at a time, so that memory grows with the gallery and not with its square.
+    each_query(queries, gallery, |query, cosines| {
+        let relevant = &relevant[query];
+        Query { rank: rank_of_best(cosines, relevant), relevant: relevant.len() }
+    })
+}
+
+/// What `of` makes of each query's number and its cosines with the gallery, a block of queries at a time, so that
+/// memory grows with the gallery and not with its square.
+///
+/// # Errors
+/// Whatever the device reports.
+pub(super) fn each_query<T: Send>(
+    queries: &Embeddings,
+    gallery: &Embeddings,
+    of: impl Fn(usize, &[f32]) -> T + Sync,
+) -> Result<Vec<T>> {
     const BLOCK: usize = 256;
-    for start in (0..relevant.len()).step_by(BLOCK) {
-        let count = BLOCK.min(relevant.len() - start);
-        let scores = queries.narrow(0, start, count)?.contiguous()?.matmul(&gallery_t)?;
-        let scores: Vec<f32> = scores.flatten_all()?.to_vec1()?;
-        outcomes.par_extend(
-            scores
-                .par_chunks(size)
-                .zip(&relevant[start..start + count])
-                .map(|(scores, relevant)| Query { rank: rank_of_best(scores, relevant), relevant: relevant.len() }),
-        );
+    let (all, size, gallery) = (queries.dim(0)?, gallery.dim(0)?, gallery.t()?.contiguous()?);
+    let mut found = Vec::with_capacity(all);
+    for start in (0..all).step_by(BLOCK) {
+        let block = queries.narrow(0, start, BLOCK.min(all - start))?.contiguous()?;
+        let cosines: Vec<f32> = block.matmul(&gallery)?.flatten_all()?.to_vec1()?;
+        found.par_extend(cosines.par_chunks(size).enumerate().map(|(i, cosines)| of(start + i, cosines)));
     }
-    Ok(outcomes)
+    Ok(found)
 }
 
 fn direction(

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::calibration::Prediction;
 use super::encoded::EncodedSplit;
 use super::figure::Figure;
-use super::retrieval::RetrievalOptions;
+use super::retrieval::{RetrievalOptions, each_query};
 use crate::metrics::calibration::{Answer, BINS, equal_width, expected_error, softmax};
 use crate::metrics::retrieval::{RECALL_AT, chance};
 use crate::metrics::{Query, bootstrap, rank_of_best};
@@ -66,19 +66,17 @@ fn claims(
     scale: f64,
     temperatures: &[f64],
 ) -> Result<Vec<Claim>> {
-    let gallery = gallery.t()?.contiguous()?;
-    let claim = |query: usize| -> Result<Claim> {
-        let mut scores: Vec<f32> = queries.narrow(0, query, 1)?.matmul(&gallery)?.flatten_all()?.to_vec1()?;
-        let rank = rank_of_best(&scores, &relevant[query]);
+    each_query(queries, gallery, |query, cosines| {
+        let rank = rank_of_best(cosines, &relevant[query]);
+        let mut scores = cosines.to_vec();
         scores.sort_by(|a, b| b.total_cmp(a));
         let logits: Vec<f64> = scores.into_iter().map(|cosine| scale * f64::from(cosine)).collect();
         let mass = |temperature: f64| {
             let p = softmax(&logits, temperature);
             RECALL_AT.map(|k| p.iter().take(k).sum::<f64>().min(1.0))
         };
-        Ok(Claim { as_is: mass(1.0), scaled: mass(temperatures[query]), rank })
-    };
-    (0..relevant.len()).map(claim).collect()
+        Claim { as_is: mass(1.0), scaled: mass(temperatures[query]), rank }
+    })
 }
 
 fn figures(

@@ -15,6 +15,7 @@ use super::pairs::DistinctImages;
 use super::selective::{answers as by_sureness, overall_orders, selective};
 use crate::data::{Labels, Prompts, Row};
 use crate::metrics::calibration::without_luck;
+use crate::metrics::hierarchical::PatientRow;
 use crate::metrics::selective::Selective;
 use crate::metrics::{bootstrap, classification as metric};
 use crate::seed::{Purpose, stream};
@@ -116,6 +117,12 @@ pub(super) struct OneAgainstRest {
     pub(super) groups: Vec<usize>,
 }
 
+impl OneAgainstRest {
+    pub(super) fn rows(self) -> Vec<PatientRow> {
+        self.scores.into_iter().zip(self.positive).zip(self.groups).map(|((s, has), group)| (s, has, group)).collect()
+    }
+}
+
 impl Scores {
     /// Fits temperatures and thresholds, on `fit`, or crosswise on halves of the patients; gives all
     /// figures.
@@ -183,17 +190,14 @@ impl Scores {
     /// Of each class.
     fn fit_thresholds(&self, fit: Option<FittedOn>) -> Vec<Thresholds> {
         let halves = self.halves();
-        let rows = |scores: &Scores, class: usize| -> Vec<(f64, bool, usize)> {
-            let of = scores.one_against_rest(class, None);
-            of.scores.into_iter().zip(of.positive).zip(of.groups).map(|((s, has), group)| (s, has, group)).collect()
-        };
-        let best = |rows: &[&(f64, bool, usize)]| {
+        let best = |rows: &[&PatientRow]| {
             let (scores, positive): (Vec<f64>, Vec<bool>) = rows.iter().map(|(s, has, _)| (*s, *has)).unzip();
             metric::best_threshold(&scores, &positive).unwrap_or(f64::INFINITY)
         };
         let of_class = |class: usize| {
-            let others = fit.map(|fit| rows(fit.scores, class));
-            halves.fit(&rows(self, class), others.as_deref(), |row| row.2, best)
+            let rows = |scores: &Scores| scores.one_against_rest(class, None).rows();
+            let others = fit.map(|fit| rows(fit.scores));
+            halves.fit(&rows(self), others.as_deref(), |row| row.2, best)
         };
         (0..self.names.len()).map(of_class).collect()
     }
