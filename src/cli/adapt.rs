@@ -25,7 +25,7 @@ use crate::session::{RowSource, Session, policy_of};
   reportclip zero-shot --model runs/demo/model --data m.csv --split test --prompts p.toml \\
     --head runs/demo/model/reportclip_head.safetensors
 
-Nothing is chosen on validation data: every constant is fixed beforehand. A patient is never both among the shots and
+Nothing is chosen on validation data; constants are the same for all data. A patient is never both among the shots and
 among those that are judged. Each figure is the mean over seeds, with a 95 % interval over seeds and patients together
 and the standard deviation over seeds.")]
 pub(super) struct Args {

@@ -1,5 +1,5 @@
-//! Few-shot adaptation of a zero-shot classifier on embeddings, without a validation set: every constant is fixed
-//! beforehand.
+//! Few-shot adaptation of a zero-shot classifier on embeddings, without a validation set: constants are the same
+//! for all data, and all but [`ROUNDS`] were fixed before anything was judged.
 
 use super::calibration::softmax;
 use super::logistic::Logistic;
