@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use reportclip::hub::{DatasetFiles, HubError, HubSettings, ModelFiles, Source};
 use sha2::{Digest, Sha256};
@@ -157,13 +158,19 @@ impl Server {
     }
 }
 
-/// From here on the port refuses connections.
+/// From here on the port refuses connections. A program that another test starts at this moment has the socket, too,
+/// until it runs: until then the port takes connections that nobody will answer.
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let connects = || TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+        connects();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        let stopped = Instant::now();
+        while connects() && stopped.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

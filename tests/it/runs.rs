@@ -217,29 +217,76 @@ fn five_steps_resume_whatever_is_drawn() {
     assert!(errors[0].contains("report.section"), "{errors:?}");
 }
 
+/// How far a run is when it is killed: unlike a time, each is met on any machine, however quick.
+#[derive(Clone, Copy)]
+#[cfg(unix)]
+enum Reached {
+    Start,
+    Config,
+    Step(u64),
+    /// One that is being written, or was.
+    Checkpoint(u64),
+    Model,
+}
+
+#[cfg(unix)]
+impl Reached {
+    fn by(self, run: &Path) -> bool {
+        let either = |temporary: &str, name: &str| run.join(temporary).exists() || run.join(name).exists();
+        match self {
+            Self::Start => true,
+            Self::Config => either(".config.toml.tmp", "config.toml"),
+            Self::Step(n) => {
+                let line = format!("\"kind\":\"step\",\"step\":{n},");
+                fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|text| text.contains(&line))
+            }
+            Self::Checkpoint(n) => {
+                let folders = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+                let step = |name: String| name.split(['-', '.']).filter_map(|part| part.parse::<u64>().ok()).next();
+                folders.filter_map(|f| step(f.file_name().into_string().ok()?)).any(|step| step >= n)
+            }
+            Self::Model => either(".model.tmp", "model"),
+        }
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_killed_at_any_moment_resumes_to_the_same_end() {
+    const MOMENTS: [(Reached, u64); 13] = [
+        (Reached::Start, 2),
+        (Reached::Config, 0),
+        (Reached::Step(1), 0),
+        (Reached::Checkpoint(2), 0),
+        (Reached::Step(5), 3),
+        (Reached::Model, 0),
+        (Reached::Checkpoint(10), 1),
+        (Reached::Checkpoint(12), 4),
+        (Reached::Step(17), 2),
+        (Reached::Checkpoint(22), 0),
+        (Reached::Step(25), 5),
+        // Too late where the end is quick.
+        (Reached::Step(60), 0),
+        (Reached::Step(60), 2),
+    ];
+    let longer = ["--set", "train.max_steps=60", "--set", "train.eval_every=8"];
     let place = Place::new();
-    let started = std::time::Instant::now();
-    place.train_ok("whole", &[]);
-    let whole = started.elapsed();
-    // Moments spread over the run by a fixed sequence, later ones likely during checkpoints.
-    let mut kills = 0;
-    for (i, share) in [0.15, 0.35, 0.5, 0.62, 0.71, 0.83, 0.94].iter().enumerate() {
-        let mut args = vec!["train", "tiny.toml", "--out", "killed"];
-        if i > 0 && place.path("killed/config.toml").exists() {
-            args.extend(["--resume", "latest"]);
-        }
+    place.train_ok("whole", &longer);
+    let run = place.path("killed");
+    let resume = || if run.join("config.toml").exists() { &["--resume", "latest"][..] } else { &[] };
+    let mut hits = 0;
+    for (reached, milliseconds) in MOMENTS {
+        let args = [&["train", "tiny.toml", "--out", "killed"], &longer[..], resume()].concat();
         let mut child = place.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * share));
-        kills += usize::from(child.try_wait().unwrap().is_none());
+        while !reached.by(&run) && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        std::thread::sleep(Duration::from_millis(milliseconds));
         child.kill().unwrap();
-        child.wait().unwrap();
+        hits += usize::from(!child.wait().unwrap().success());
     }
-    assert!(kills > 2, "only {kills} kills hit a running process");
-    let resume: &[&str] = if place.path("killed/config.toml").exists() { &["--resume", "latest"] } else { &[] };
-    place.train_ok("killed", resume);
+    assert!(hits > 6, "only {hits} kills hit a running process");
+    place.train_ok("killed", &[&longer[..], resume()].concat());
     place.assert_same_run("whole", "killed");
 }
 
