@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// Also sets of reports, and of images, that leave out what is right in this share of patients to come at most
     #[arg(long, value_name = "ALPHA", value_parser = sets_table::alpha)]
     conformal: Option<f64>,
-    /// Columns by whose values these sets are told of, too
+    /// Columns by whose values these sets are told of, too: groups, none that name patients
     #[arg(long, value_delimiter = ',', value_name = "COLUMN", requires = "conformal")]
     subgroup: Vec<String>,
     /// Also figures as sums by patient, which a sweep compares settings by
@@ -63,13 +63,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         usage::ensure(source.split.as_ref().is_some_and(|s| s != split), || {
             format!("--linear-probe {split}: needs --split, which must be another split than the probe is fitted on")
         })?;
-        evaluation = evaluation.with_probe(&RowSource { split: Some(split.clone()), ..source }, &policy)?;
+        evaluation = evaluation.with_probe(&RowSource { split: Some(split.clone()), ..source.clone() }, &policy)?;
     }
     if args.by_patient {
         evaluation = evaluation.with_patients();
     }
     if let Some(alpha) = args.conformal {
-        evaluation = evaluation.with_conformal(alpha, args.subgroup.clone())?;
+        evaluation = evaluation.with_conformal(alpha, args.subgroup.clone(), &source)?;
     }
     let model = judge.open(&judge.model)?;
     if let Some(base) = &args.wise_ft {

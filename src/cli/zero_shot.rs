@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// another, else each half of the patients on the other half
     #[arg(long)]
     fit_split: Option<String>,
-    /// Columns whose values get figures of their own
+    /// Columns whose values get figures of their own: groups, none that name patients
     #[arg(long, value_delimiter = ',', value_name = "COLUMN")]
     subgroup: Vec<String>,
     /// Also sets of classes that leave out what is so in this share of patients to come at most (0.1: 9 of 10 hold it)

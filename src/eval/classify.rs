@@ -7,6 +7,7 @@ use super::by_patient::ByPatient;
 use super::figure::Figure;
 use super::figures::{ZeroShotOptions, ZeroShotReport};
 use super::head::Head;
+use super::subgroups::{check_names, check_values};
 use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
 
 use crate::data::leaks::{Side, refuse_shared};
@@ -62,14 +63,18 @@ impl Classification {
     /// A manifest that cannot be read, a row that cannot be used, no row with a label, a split that is not there,
     /// somebody who stands both in the split that is fitted on and in the one that is judged.
     pub fn on(source: &RowSource, policy: &ReportPolicy, prompts: Prompts, request: &ZeroShotRequest) -> Result<Self> {
+        let subgroups = &request.options.subgroups;
+        check_names(subgroups, &source.columns)?;
         let mut extra = if prompts.multi_label { prompts.names() } else { Vec::new() };
-        extra.extend(request.options.subgroups.iter().cloned());
+        let skipped = extra.len();
+        extra.extend(subgroups.iter().cloned());
         let source = RowSource { columns: Columns { extra, ..source.columns.clone() }, ..source.clone() };
         let manifest = source.all(policy)?;
         let judged = match &source.split {
             Some(split) => source.of_split(&manifest, split)?,
             None => manifest.rows.clone(),
         };
+        check_values(subgroups, &source.columns, &judged, skipped)?;
         let labelled = |rows: Vec<Row>| LabelledRows::new(rows, &prompts, request.labels);
         let fit = match fit_split(&manifest, source.split.as_deref(), request.fit_split.as_deref())? {
             Some(name) => {

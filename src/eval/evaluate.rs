@@ -1,6 +1,6 @@
 //! A split through a model: all figures of retrieval.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::by_patient::{ByPatient, of_retrieval};
 use super::conformal::retrieval_sets;
@@ -10,6 +10,7 @@ use super::paired::retrieval_difference;
 use super::probe::{ProbeReport, linear_probe};
 use super::retrieval::{RetrievalOptions, RetrievalReport, figures_with, matched, retrieval_figures};
 use super::sets::ConformalReport;
+use super::subgroups::{check_names, check_values};
 use super::top_k::{TopKFigures, top_k};
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{ReportPolicy, Row};
@@ -64,18 +65,14 @@ impl Evaluation {
     }
 
     /// Also makes sets that leave out what is right of a query in a share of `alpha` at most, and tells of them by the
-    /// values of `columns`, which are the further ones of the rows' source.
+    /// values of `subgroups`, which are the first extra columns of `source`, that of the rows.
     ///
     /// # Errors
-    /// A column without a value.
-    pub fn with_conformal(self, alpha: f64, columns: Vec<String>) -> Result<Self> {
-        for (i, column) in columns.iter().enumerate() {
-            ensure!(
-                self.rows.iter().any(|row| row.extra(i).is_some()),
-                "no row has a value in column {column:?}; name a column of the manifest"
-            );
-        }
-        Ok(Self { conformal: Some((alpha, columns)), ..self })
+    /// A column without a value, or one whose values name patients or tell what is theirs.
+    pub fn with_conformal(self, alpha: f64, subgroups: Vec<String>, source: &RowSource) -> Result<Self> {
+        check_names(&subgroups, &source.columns)?;
+        check_values(&subgroups, &source.columns, &self.rows, 0)?;
+        Ok(Self { conformal: Some((alpha, subgroups)), ..self })
     }
 
     /// Also gives figures as sums by patient.

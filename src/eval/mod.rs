@@ -26,6 +26,7 @@ mod relevance_map;
 mod retrieval;
 mod selective;
 mod sets;
+mod subgroups;
 mod top_k;
 mod validation;
 mod zero_shot;

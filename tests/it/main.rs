@@ -36,6 +36,7 @@ mod runs;
 mod session;
 mod snapshots;
 mod sources;
+mod subgroups;
 mod sweep;
 mod unsure;
 mod usage;

@@ -232,6 +232,10 @@ fn nothing_of_a_patient_is_printed_or_kept() {
         let shots = ["--seeds", "2", "--shots", "2", "--save", "head", "--force"];
         p.run(&on("adapt", "phantom/manifest.csv", &[&zero[..], &shots].concat()), 0);
     }
+    for column in ["image", "report", "patient_id", "study_id"] {
+        p.run(&on("zero-shot", "phantom/manifest.csv", &["--prompts", prompts, "--subgroup", column]), 2);
+        p.run(&on("eval", "phantom/manifest.csv", &["--conformal", "0.1", "--subgroup", column]), 2);
+    }
     let head = ["--prompts", prompts, "--bootstrap", "0", "--head", "head/reportclip_head.safetensors"];
     p.run(&on("zero-shot", "phantom/manifest.csv", &head), 0);
     p.run(&on("embed", "phantom/manifest.csv", &["--out", "all.safetensors"]), 0);
