@@ -148,7 +148,7 @@ fn source(args: &Args) -> Result<(RowSource, Option<KeptImages>)> {
     check_model(&index.source, &args.model, false).with_context(place)?;
     let (rows, embeds) = embedded_rows(&index).with_context(place)?;
     let source = index.source.row_source().with_context(place)?;
-    Ok((RowSource { split: args.split.clone(), ..source }, Some(KeptImages::new(&rows, embeds.clone()))))
+    Ok((RowSource { split: args.split.clone(), ..source }, Some(KeptImages::new(&rows, embeds))))
 }
 
 /// Figures that people are shown, with their headings.

@@ -1,21 +1,33 @@
 //! `reportclip embed`.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 
 use super::manifest_args::{ColumnArgs, PrecisionArg};
 use super::{output, usage};
-use crate::data::{Manifest, image};
+use crate::data::image;
+use crate::dist::Collective;
 use crate::fs::may_write_beside;
-use crate::search::{IndexContents, IndexModel, build};
+use crate::search::{
+    Filled, FolderOptions, IndexContents, IndexModel, MOST_SHARD_ROWS, ShardFormat, build, fill, is_folder,
+};
 use crate::session::RowSource;
+use crate::train::stop;
+use crate::{device, ops};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   reportclip embed --model runs/demo/model --data data/phantom/manifest.csv --out all.safetensors
+  reportclip embed --model runs/demo/model --data data/phantom/manifest.csv --out index/
+  reportclip embed --model runs/demo/model --data data/phantom/manifest.csv --out vectors/ --format parquet
   reportclip embed --model runs/demo/model --images a.png b.png --out images.safetensors
-  reportclip embed --model runs/demo/model --texts lines.txt --out texts.safetensors")]
+  reportclip embed --model runs/demo/model --texts lines.txt --out texts.safetensors
+
+A folder is filled a shard at a time, in memory that does not grow with the number of images. After a kill or Ctrl-C the
+same command goes on with the shards that are missing or whose rows have changed; under mpirun or srun the processes
+share them.")]
 pub(super) struct Args {
     /// Model folder or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]
@@ -37,13 +49,20 @@ pub(super) struct Args {
     /// Text file, one text a line
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// Where to write
-    #[arg(long, value_name = "FILE.safetensors")]
+    /// Where to write: a file, or a folder of shards (its name ends in "/")
+    #[arg(long, value_name = "FILE.safetensors|FOLDER/")]
     out: PathBuf,
+    /// How a folder keeps its shards: "safetensors"; "npy", laid out as clip-retrieval's; "parquet", lists of float32
+    /// beside the row's ids [default: safetensors]
+    #[arg(long, value_parser = format)]
+    format: Option<ShardFormat>,
+    /// Rows of a shard, rounded up to whole batches [default: 10000]
+    #[arg(long, value_name = "ROWS", value_parser = shard_rows)]
+    shard_rows: Option<usize>,
     /// Keep the names of images in the file, absolute ones of --images; they may be names of patients
     #[arg(long)]
     keep_names: bool,
-    /// Write over an existing file
+    /// Write over an existing file, or a folder's shards of another model or other options
     #[arg(long)]
     force: bool,
     /// Items at once
@@ -56,37 +75,79 @@ pub(super) struct Args {
     precision: PrecisionArg,
 }
 
-pub(super) fn run(args: &Args) -> Result<()> {
+/// Rows of a shard where nobody says: of 512 numbers, 20 MB of images.
+const SHARD_ROWS: usize = 10_000;
+
+fn format(word: &str) -> Result<ShardFormat, String> {
+    ShardFormat::find(word).ok_or_else(|| format!("allowed are {}", ShardFormat::WORDS.join(", ")))
+}
+
+fn shard_rows(text: &str) -> Result<usize, String> {
+    usage::from_one(text, MOST_SHARD_ROWS)
+}
+
+impl Args {
+    fn contents(&self) -> IndexContents {
+        match &self.data {
+            Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
+                manifest: manifest.clone(),
+                split: self.split.clone(),
+                only_blank: None,
+                image_root: self.image_root.clone(),
+                columns: self.columns.columns(),
+            })),
+            None => IndexContents::Files { images: self.images.clone(), texts: self.texts.clone() },
+        }
+    }
+
+    fn is_of_shards(&self) -> bool {
+        let is_named_so = self.out.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
+        is_named_so || self.format.is_some() || self.shard_rows.is_some() || is_folder(&self.out)
+    }
+}
+
+pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     usage::ensure(args.data.is_some() || args.texts.is_some() || !args.images.is_empty(), || {
         "nothing to embed; name --data MANIFEST, --images FILE… or --texts FILE".into()
     })?;
-    let images: Vec<PathBuf> = args.images.iter().map(|path| image::frame_of(path).0).collect();
-    let files = args.data.iter().chain(&args.texts).chain(&images).map(PathBuf::as_path);
-    // Of a folder of images and texts, an index is no part.
-    let read = files.filter(|path| path.is_file()).chain([Path::new(&args.model)]);
-    may_write_beside(&args.out, args.force, read).context("--out")?;
-    if let Some(manifest) = args.data.as_ref().filter(|_| args.out.exists()) {
-        let manifest = Manifest::open(manifest, &args.columns.columns(), args.image_root.as_deref())?;
-        manifest.spare(&args.out).context("--out")?;
-    }
-    let contents = match &args.data {
-        Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
-            manifest: manifest.clone(),
-            split: args.split.clone(),
-            only_blank: None,
-            image_root: args.image_root.clone(),
-            columns: args.columns.columns(),
-        })),
-        None => IndexContents::Files { images: args.images.clone(), texts: args.texts.clone() },
-    };
     let model = IndexModel {
         name: &args.model,
         device: &args.device,
         precision: args.precision.precision,
         batch_size: args.batch_size as usize,
     };
-    let index = build(&contents, model, args.keep_names)?;
-    index.write(&args.out)?;
-    let shapes: Vec<String> = index.tensors().map(|(name, t)| format!("{name} {:?}", t.dims())).collect();
+    if args.is_of_shards() { run_folder(args, model, world) } else { run_file(args, model, world) }
+}
+
+fn run_file(args: &Args, model: IndexModel, world: &Rc<dyn Collective>) -> Result<()> {
+    usage::ensure(world.size() == 1, || {
+        format!("a launcher started {} processes, and one writes a file; name a folder (--out FOLDER/)", world.size())
+    })?;
+    let images: Vec<PathBuf> = args.images.iter().map(|path| image::frame_of(path).0).collect();
+    let files = args.data.iter().chain(&args.texts).chain(&images).map(PathBuf::as_path);
+    // Of a folder of images and texts, an index is no part.
+    let read = files.filter(|path| path.is_file()).chain([Path::new(&args.model)]);
+    may_write_beside(&args.out, args.force, read).context("--out")?;
+    let embedded = build(&args.contents(), model, &args.out, args.keep_names)?;
+    embedded.write(&args.out)?;
+    let shapes: Vec<String> = embedded.tensors().map(|(name, t)| format!("{name} {:?}", t.dims())).collect();
     output::print(&format!("{}: {}", args.out.display(), shapes.join(", ")))
+}
+
+fn run_folder(args: &Args, model: IndexModel, world: &Rc<dyn Collective>) -> Result<()> {
+    device::share_cores(world.local().1, ops::online_cores())?;
+    stop::listen()?;
+    let options = FolderOptions {
+        format: args.format.unwrap_or(ShardFormat::Safetensors),
+        shard_rows: args.shard_rows.unwrap_or(SHARD_ROWS),
+        keep_names: args.keep_names,
+        force: args.force,
+    };
+    let filled = fill((&args.contents(), &args.out), model, options, world.as_ref(), &stop::asked)?;
+    let Filled { images, texts, shards, kept } = filled;
+    let kept = if kept > 0 { format!(", {kept} of them kept") } else { String::new() };
+    let place = args.out.display();
+    output::print(&format!(
+        "{place}: image_embeds of {images} rows, text_embeds of {texts} rows in {shards} shards{kept}"
+    ))
 }

@@ -127,10 +127,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let run_on_several = matches!(cli.command, Command::Train(_) | Command::Bench(_));
+    let run_on_several = matches!(cli.command, Command::Train(_) | Command::Embed(_) | Command::Bench(_));
     let connected = match dist::launched() {
         n if n > 1 && !run_on_several => {
-            Err(anyhow::anyhow!("a launcher started {n} processes; only `train` and `bench` run on several"))
+            Err(anyhow::anyhow!("a launcher started {n} processes; only `train`, `embed` and `bench` run on several"))
         }
         _ => dist::connect(),
     };
@@ -183,7 +183,7 @@ fn dispatch(command: Command, world: &Rc<dyn Collective>) -> anyhow::Result<()> 
         Command::ZeroShot(args) => zero_shot::run(&args),
         Command::Adapt(args) => adapt::run(&args),
         Command::Explain(args) => explain::run(&args),
-        Command::Embed(args) => embed::run(&args),
+        Command::Embed(args) => embed::run(&args, world),
         Command::Search(args) => search::run(&args),
         Command::Loss(command) => loss::run(&command),
         Command::Data(command) => data::run(&command),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::manifest_args::precision;
 use super::{output, usage};
 use crate::config::Precision;
-use crate::search::{Hit, Index, Query, check_model, search};
+use crate::search::{Found, Hit, Index, Names, Query, check_model, search};
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
@@ -19,8 +19,8 @@ Shows reports and names of images from the manifest that the index was made of. 
 their numbers, in the order of `embed --images` from 1, and their names if `embed --keep-names` kept them. In JSON, row
 is the row of the index's tensors, which count from 0, and line that of the manifest, which counts from 1.")]
 pub(super) struct Args {
-    /// File written by `reportclip embed`
-    #[arg(long, value_name = "FILE.safetensors")]
+    /// File or folder written by `reportclip embed`
+    #[arg(long, value_name = "FILE|FOLDER")]
     index: PathBuf,
     /// Text to look for among the images (among the texts where the index has no images)
     #[arg(long, required_unless_present = "image", conflicts_with = "image")]
@@ -49,8 +49,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let says_nothing = args.text.as_ref().is_some_and(|text| text.trim().is_empty());
     usage::ensure(!says_nothing, || "--text is empty; name what to look for".into())?;
     let query = match (&args.text, &args.image) {
-        (Some(text), _) => Query::Text(text),
-        (None, Some(image)) => Query::Image(image),
+        (Some(text), _) => Query::of_text(text),
+        (None, Some(image)) => Query::of_image(image),
         (None, None) => bail!("name --text or --image"),
     };
     let index = Index::open(&args.index)?;
@@ -58,9 +58,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let precision = args.precision.unwrap_or(index.source.precision);
     let session = Session::open(model, &args.device)?.in_precision(precision);
     check_model(&index.source, model, args.model.is_some()).with_context(|| args.index.display().to_string())?;
-    let found = search(&index, &session, query, args.k).with_context(|| args.index.display().to_string())?;
+    let names = Names::read(&index);
+    let found = search((&index, &names), &session, &[query], args.k);
+    let found = found.with_context(|| args.index.display().to_string())?;
+    let [found]: &[Found; 1] = found.as_slice().try_into()?;
     if args.json {
-        return output::print_json(&serde_json::to_value(&found)?);
+        return output::print_json(&serde_json::to_value(found)?);
     }
     found.hits.iter().try_for_each(|hit| output::print(&line(hit)))
 }

@@ -26,6 +26,7 @@ mod narrow;
 mod operand;
 mod patchify;
 mod position_bias;
+mod products;
 pub mod profile;
 pub mod reference;
 mod relevance;
@@ -60,6 +61,7 @@ pub use linear::{activated_linear_residual, feed_forward, linear, linear_no_bias
 pub use maps::{avg_pool, depthwise_conv, max_pool, mean_rows};
 pub use patchify::patchify;
 pub use position_bias::PositionBias;
+pub use products::products;
 pub use relevance::{Relevance, roll_out};
 pub use response_norm::response_norm;
 pub use rows::{add_embedding, concat_rows, embedding, prepend, select_rows};

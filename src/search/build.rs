@@ -1,34 +1,18 @@
-//! Making an index.
+//! Making an index of one file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
+use candle_core::Tensor;
 
-use super::identity::RowIdentity;
-use super::index::{ColumnNames, Index, IndexSource};
+use super::items::{IndexContents, Items, source};
+use super::source::IndexSource;
+use super::tensors;
 use crate::config::Precision;
-use crate::data::{ImageFiles, ImageSource, Row};
-use crate::digest::{Depth, hex, sha256};
-use crate::session::{RowSource, Session, model_content, policy_of};
-
-/// What an index is to be made of.
-#[derive(Clone, Debug)]
-pub enum IndexContents {
-    /// Images and reports of a manifest.
-    Manifest(Box<RowSource>),
-    /// Image files, texts of a file line by line, or both; they need not belong together.
-    Files {
-        /// Image files.
-        images: Vec<PathBuf>,
-        /// Text file, one text a line.
-        texts: Option<PathBuf>,
-    },
-}
+use crate::session::{Session, model_content};
 
 /// Room for what rows were made from in an index's header, of which safetensors allows 100 MB.
 const MOST_IDENTITIES: usize = 80_000_000;
-/// What a row takes of it beside its image's name: a hash, keys and quotes.
-const BYTES_OF_IDENTITY: usize = 160;
 /// Largest logits_per_image that is kept: 1 GiB. What is left out is one product of the two embeddings.
 const MOST_LOGITS: usize = 1 << 28;
 
@@ -45,27 +29,36 @@ pub struct IndexModel<'a> {
     pub batch_size: usize,
 }
 
-/// Encodes `contents` by `model`. Names of images, which may be names of patients, are written into the index only if
-/// `keep_names`.
+/// Embeddings with what they are of.
+pub struct Embedded {
+    /// What they are of.
+    pub source: IndexSource,
+    /// (images, embed_dim), rows L2-normalised.
+    pub image_embeds: Option<Tensor>,
+    /// (texts, embed_dim), rows L2-normalised.
+    pub text_embeds: Option<Tensor>,
+    /// (images, texts): the model's own logits; only where both are there, and few enough.
+    pub logits_per_image: Option<Tensor>,
+}
+
+/// Encodes `contents` by `model`, for the file `out`. Names of images, which may be names of patients, are written into
+/// the index only if `keep_names`.
 ///
 /// # Errors
-/// Nothing to embed; a model, a manifest or an image that cannot be read.
-pub fn build(contents: &IndexContents, model: IndexModel, keep_names: bool) -> Result<Index> {
+/// Nothing to embed; a model, a manifest or an image that cannot be read; `out` is one of what is read.
+pub fn build(contents: &IndexContents, model: IndexModel, out: &Path, keep_names: bool) -> Result<Embedded> {
     let name = model.name;
+    let items = Items::read(contents, name, out, keep_names)?;
+    let (images, texts) = (items.images(0..usize::MAX), items.texts(0..usize::MAX)?);
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut source = source(contents, name);
-    let policy = policy_of(name)?;
-    let (rows, lines) = (source.manifest_rows()?, source.lines()?);
-    let images: Vec<ImageSource> =
-        rows.iter().map(Row::image).chain(source.images.iter().cloned().map(ImageSource::from)).collect();
-    let read = |row: &Row| policy.fixed(row.report().to_string()).map_err(|e| anyhow::anyhow!("{}: {e}", row.place()));
-    let reports: Vec<String> = rows.iter().map(read).collect::<Result<_>>()?;
-    let texts: Vec<&str> = reports.iter().chain(&lines).map(String::as_str).collect();
-    ensure!(!images.is_empty() || !texts.is_empty(), "nothing to embed: there are no rows");
-    source.rows = identities(&rows, &lines, keep_names);
-    if keep_names {
-        source.image_contents = source.images.iter().map(|path| file_content(path)).collect();
-    } else {
-        source.images.clear();
+    source.origins = items.origins(0..usize::MAX);
+    if items.size_of_origins() > MOST_IDENTITIES {
+        tracing::warn!(
+            "the index has too many rows for one file to say what each was made from; `search` will show numbers only, \
+             where an index in a folder (`--out FOLDER/`) would say"
+        );
+        source.origins.rows = None;
     }
     let session = Session::open(name, model.device)?.in_precision(model.precision);
     source.precision = session.precision();
@@ -82,74 +75,24 @@ pub fn build(contents: &IndexContents, model: IndexModel, keep_names: bool) -> R
         (Some(images), Some(texts)) => Some(session.logits_per_image(images, texts)?),
         _ => None,
     };
-    Ok(Index { source, image_embeds, text_embeds, logits_per_image })
+    Ok(Embedded { source, image_embeds, text_embeds, logits_per_image })
 }
 
-/// Paths as they are from everywhere.
-pub(super) fn source(contents: &IndexContents, model: &str) -> IndexSource {
-    let absolute = |p: &PathBuf| std::path::absolute(p).unwrap_or_else(|_| p.clone());
-    let model = match Path::new(model) {
-        folder if folder.is_dir() => absolute(&folder.to_path_buf()).to_string_lossy().into_owned(),
-        _ => model.to_string(),
-    };
-    let nothing = IndexSource {
-        model,
-        manifest: None,
-        image_root: None,
-        split: None,
-        columns: ColumnNames::from(&crate::data::Columns::default()),
-        images: Vec::new(),
-        image_contents: Vec::new(),
-        model_content: None,
-        precision: Precision::F32,
-        texts: None,
-        rows: None,
-    };
-    match contents {
-        IndexContents::Manifest(rows) => IndexSource {
-            manifest: Some(absolute(&rows.manifest)),
-            image_root: rows.image_root.as_ref().map(absolute),
-            split: rows.split.clone(),
-            columns: ColumnNames::from(&rows.columns),
-            ..nothing
-        },
-        IndexContents::Files { images, texts } => IndexSource {
-            images: images.iter().map(absolute).collect(),
-            texts: texts.as_ref().map(absolute),
-            ..nothing
-        },
+impl Embedded {
+    /// Its tensors with their names.
+    pub fn tensors(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        let all = [&self.image_embeds, &self.text_embeds, &self.logits_per_image];
+        [tensors::IMAGES, tensors::TEXTS, "logits_per_image"]
+            .into_iter()
+            .zip(all)
+            .filter_map(|(n, t)| Some((n, t.as_ref()?)))
     }
-}
 
-/// Of the rows of a manifest, or of the lines of a text file.
-fn identities(rows: &[Row], lines: &[String], keep_names: bool) -> Option<Vec<RowIdentity>> {
-    let name = |row: &Row| keep_names.then(|| row.image_name().to_string());
-    let size: usize = rows.iter().map(|row| name(row).map_or(0, |name| name.len()) + BYTES_OF_IDENTITY).sum();
-    if size + lines.len() * BYTES_OF_IDENTITY > MOST_IDENTITIES {
-        tracing::warn!("the index has too many rows to say what each was made from; `search` will show numbers only");
-        return None;
+    /// Writes it as a safetensors file.
+    ///
+    /// # Errors
+    /// It cannot be written; an old file is untouched then.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        tensors::write(path, self.tensors(), Some(serde_json::to_string(&self.source)?))
     }
-    let contents = row_contents(&rows.iter().collect::<Vec<_>>());
-    let of_row = |(row, content): (&Row, [u8; 32])| RowIdentity {
-        image: name(row),
-        pixels: Some(short(&content)),
-        ..RowIdentity::of_row(row)
-    };
-    let of_lines = lines.iter().map(|line| RowIdentity::of_line(line));
-    Some(rows.iter().zip(contents).map(of_row).chain(of_lines).collect())
-}
-
-/// What the images of rows hold, whole however many there are: `search` looks at one of them alone.
-pub(super) fn row_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
-    ImageFiles::of(rows).contents(Depth::Whole, &|| false).unwrap_or_default()
-}
-
-/// What stands in an index for the content of an image.
-pub(super) fn short(content: &[u8; 32]) -> String {
-    hex(&content[..16])
-}
-
-/// What stands in an index for an image file that no manifest names; empty where it cannot be read.
-pub(super) fn file_content(path: &Path) -> String {
-    ImageSource::from(path.to_path_buf()).bytes().map_or(String::new(), |bytes| short(&sha256(&bytes)))
 }

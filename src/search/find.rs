@@ -1,49 +1,46 @@
-//! Finding: the rows of an index that fit a text or an image best, named by what they were made from.
+//! Finding: the rows of an index that fit a text, an image or both best.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use serde::Serialize;
 
-use super::build::{file_content, row_contents, short};
-use super::identity::RowIdentity;
-use super::index::{Index, IndexSource};
-use crate::data::Row;
-use crate::error::one_line;
+use super::gallery::Side;
+use super::index::Index;
+use super::names::{Hit, Names};
+use super::source::IndexSource;
+use crate::data::ImageSource;
 use crate::session::{Session, model_content};
 
-/// What is looked for.
-#[derive(Clone, Copy, Debug)]
-pub enum Query<'a> {
-    /// Among the images, or among the texts where the index has no images.
-    Text(&'a str),
-    /// Among the texts, or among the images where the index has no texts.
-    Image(&'a Path),
+/// What is looked for: a text, an image, or both.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// A text; among the images, or among the texts where the index has no images.
+    pub text: Option<String>,
+    /// An image; alone, among the texts, or among the images where the index has no texts.
+    pub image: Option<ImageSource>,
+    /// How much the text and the image count where both are given.
+    pub weights: (f32, f32),
 }
 
-/// A row of the index.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Hit {
-    /// From 1.
-    pub rank: usize,
-    /// Cosine.
-    pub score: f32,
-    /// Row of the index, from 0.
-    pub row: usize,
-    /// Line of the manifest where it stands today; absent where that is no longer to be found.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<u64>,
-    /// Its image; as the manifest named it then where that row is no longer to be found.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    /// Its report or line; absent where that is no longer to be found.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// Whether what it was made from is no longer to be found as it was: changed, gone or unreadable.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub changed: bool,
+impl Query {
+    /// A text.
+    pub fn of_text(text: impl Into<String>) -> Self {
+        Self { text: Some(text.into()), image: None, weights: (0.5, 0.5) }
+    }
+
+    /// An image file.
+    pub fn of_image(path: &Path) -> Self {
+        Self { text: None, image: Some(path.to_path_buf().into()), weights: (0.5, 0.5) }
+    }
+
+    /// Where `index` is looked through for it.
+    fn side(&self, index: &Index) -> Side {
+        let first = if self.text.is_some() { Side::Images } else { Side::Texts };
+        let other = if first == Side::Images { Side::Texts } else { Side::Images };
+        if index.gallery(first).is_some() { first } else { other }
+    }
 }
 
 /// What a search came to.
@@ -61,157 +58,102 @@ pub struct Found {
 /// known once it is opened.
 ///
 /// # Errors
-/// The index's own model holds something else by now, so that its embeddings say nothing of the index's.
+/// The index's own model holds something else by now, so that its embeddings say nothing of the index's; or it is
+/// another model.
 pub fn check_model(index: &IndexSource, model: &str, named: bool) -> Result<()> {
     let same = match (&index.model_content, model_content(model)?) {
         (Some(before), Some(now)) => *before == now,
         _ => true,
     };
-    if named && !same {
-        tracing::warn!("{model} is not what made the index; similarities across models say nothing");
+    if same {
+        return Ok(());
+    }
+    let is_its_own = std::path::absolute(model).is_ok_and(|path| path == Path::new(&index.model));
+    if named {
+        let what = if is_its_own { "has changed since it made the index" } else { "did not make the index" };
+        tracing::warn!("model {model} {what}; similarities across models say nothing");
+        return Ok(());
     }
     ensure!(
-        same || named,
+        !is_its_own && model != index.model,
         "model {model} has changed since the index was made; make a new index with `reportclip embed`"
     );
-    Ok(())
+    anyhow::bail!(
+        "the index was made by another model, {}, and its embeddings say nothing to {model}; make one with `reportclip \
+         embed --model {model}`",
+        index.model
+    )
 }
 
-/// The `k` rows of `index` that fit `query` best. A row is named only by what it was made from: one whose manifest row
-/// is no longer the same is flagged, and of an index that does not know what its rows were made from, numbers are all
-/// there is.
+/// The vectors of queries, embed_dim numbers each: that of a text or an image, or of both the weighted mean.
 ///
 /// # Errors
-/// A model of another width; an image that cannot be read.
-pub fn search(index: &Index, session: &Session, query: Query, k: usize) -> Result<Found> {
-    let (images, texts) = (&index.image_embeds, &index.text_embeds);
-    let (images, texts) = (images.as_ref().map(|t| ("image_embeds", t)), texts.as_ref().map(|t| ("text_embeds", t)));
-    let encoder = session.encoder(1)?;
-    let (gallery, query) = match query {
-        Query::Text(text) => (images.or(texts), encoder.texts(&[text])?),
-        Query::Image(path) => (texts.or(images), encoder.images(&[path.to_path_buf().into()])?),
-    };
-    let Some((searched, gallery)) = gallery else { anyhow::bail!("the index has no embeddings") };
-    let (width, expected) = (gallery.dim(1)?, query.dim(1)?);
-    ensure!(width == expected, "has embeddings of width {width}, the model {expected}");
-    let best = best(gallery, &query, k)?;
-    let names = Names::read(&index.source, searched);
-    let hit = |(i, (row, score)): (usize, (usize, f32))| {
-        names.hit(Hit { rank: i + 1, score, row, line: None, image: None, text: None, changed: false })
-    };
-    Ok(Found { searched, gallery: gallery.dim(0)?, hits: best.into_iter().enumerate().map(hit).collect() })
-}
-
-/// The rows with the highest cosines, and these.
-fn best(gallery: &Tensor, query: &Tensor, k: usize) -> Result<Vec<(usize, f32)>> {
-    let scores: Vec<f32> = gallery.matmul(&query.t()?)?.flatten_all()?.to_vec1()?;
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-    Ok(order.into_iter().take(k).map(|row| (row, scores[row])).collect())
-}
-
-/// What the rows of an index are called.
-enum Names<'a> {
-    /// They are these files, with a digest of each.
-    Images(&'a IndexSource),
-    /// What each was made from, and what of that is still to be found, by its hash.
-    Identities(&'a [RowIdentity], HashMap<String, Name>),
-    /// Nothing is known of them.
-    Numbers,
-}
-
-/// What a row is called.
-enum Name {
-    Row(Row),
-    Line(String),
-}
-
-impl Name {
-    fn image(&self) -> Option<String> {
-        match self {
-            Self::Row(row) => Some(row.image().name()),
-            Self::Line(_) => None,
-        }
-    }
-
-    fn line(&self) -> Option<u64> {
-        match self {
-            Self::Row(row) => Some(row.line),
-            Self::Line(_) => None,
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Row(row) => row.report().to_string(),
-            Self::Line(line) => line.clone(),
-        }
-    }
-
-    /// Whether the image still holds what it did when `identity` was written.
-    fn is_same(&self, identity: &RowIdentity) -> bool {
-        match (self, &identity.pixels) {
-            (Self::Row(row), Some(before)) => row_contents(&[row]).iter().all(|now| short(now) == *before),
-            _ => true,
-        }
-    }
-}
-
-impl<'a> Names<'a> {
-    fn read(source: &'a IndexSource, searched: &str) -> Self {
-        if source.manifest.is_none() && searched == "image_embeds" {
-            return Self::Images(source);
-        }
-        let Some(identities) = &source.rows else {
-            tracing::warn!(
-                "the index does not say what its rows were made from, so they have numbers only; `reportclip embed` \
-                 makes one that does"
-            );
-            return Self::Numbers;
-        };
-        let found = names(source).unwrap_or_else(|e| {
-            tracing::warn!("what the index was made from cannot be read, so no report is shown: {}", one_line(&e));
-            HashMap::new()
-        });
-        Self::Identities(identities, found)
-    }
-
-    fn hit(&self, hit: Hit) -> Hit {
-        match self {
-            Self::Numbers => hit,
-            Self::Images(source) => {
-                let Some(path) = source.images.get(hit.row) else { return hit };
-                let changed = source.image_contents.get(hit.row).is_some_and(|before| *before != file_content(path));
-                Hit { image: Some(path.display().to_string()), changed, ..hit }
+/// An image that cannot be read.
+pub fn query_vectors(session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32>>> {
+    /// Queries that are encoded at once.
+    const BATCH: usize = 64;
+    let encoder = session.encoder(BATCH.min(queries.len().max(1)))?;
+    let texts: Vec<&str> = queries.iter().filter_map(|query| query.text.as_deref()).collect();
+    let images: Vec<ImageSource> = queries.iter().filter_map(|query| query.image.clone()).collect();
+    let rows = |embeds: Tensor| embeds.to_vec2::<f32>();
+    let mut texts = if texts.is_empty() { Vec::new() } else { rows(encoder.texts(&texts)?)? }.into_iter();
+    let mut images = if images.is_empty() { Vec::new() } else { rows(encoder.images(&images)?)? }.into_iter();
+    let vector = |query: &Query| {
+        let text = query.text.as_ref().and_then(|_| texts.next());
+        let image = query.image.as_ref().and_then(|_| images.next());
+        match (text, image) {
+            (Some(text), Some(image)) => {
+                let (of_text, of_image) = query.weights;
+                let all = of_text + of_image;
+                let mean = |(t, i): (&f32, &f32)| (of_text * t + of_image * i) / all;
+                Ok(text.iter().zip(&image).map(mean).collect())
             }
-            Self::Identities(identities, found) => {
-                let Some(identity) = identities.get(hit.row) else { return hit };
-                match found.get(&identity.sha256) {
-                    Some(name) => {
-                        let changed = !name.is_same(identity);
-                        Hit { line: name.line(), image: name.image(), text: Some(name.text()), changed, ..hit }
-                    }
-                    None => Hit { image: identity.image.clone(), changed: true, ..hit },
-                }
-            }
+            (text, image) => text.or(image).context("a query of nothing"),
         }
-    }
+    };
+    queries.iter().map(vector).collect()
 }
 
-/// Names of all that is there today, by hash. Rows that are there twice have one name.
-fn names(source: &IndexSource) -> Result<HashMap<String, Name>> {
-    let of_row = |row: &Row| (RowIdentity::of_row(row).sha256, Name::Row(row.clone()));
-    let mut names: HashMap<String, Name> = source.usable_rows()?.iter().map(of_row).collect();
-    let of_line = |line: String| (RowIdentity::of_line(&line).sha256, Name::Line(line));
-    names.extend(source.lines()?.into_iter().map(of_line));
-    Ok(names)
+/// The `k` rows of an index that fit each of `queries` best, named as [`Names::hit`] does it.
+///
+/// # Errors
+/// A model of another width; an image or vectors that cannot be read.
+pub fn search((index, names): (&Index, &Names), session: &Session, queries: &[Query], k: usize) -> Result<Vec<Found>> {
+    let vectors = query_vectors(session, queries)?;
+    let asked: Vec<(Side, Vec<f32>)> = queries.iter().map(|query| query.side(index)).zip(vectors).collect();
+    find((index, names), &asked, k)
+}
+
+/// [`search`] for queries that are vectors already, each with the side that is looked through.
+///
+/// # Errors
+/// As there.
+pub fn find((index, names): (&Index, &Names), queries: &[(Side, Vec<f32>)], k: usize) -> Result<Vec<Found>> {
+    let mut found: Vec<Option<Found>> = queries.iter().map(|_| None).collect();
+    for side in [Side::Images, Side::Texts] {
+        let asked: Vec<usize> = (0..queries.len()).filter(|&i| queries[i].0 == side).collect();
+        if asked.is_empty() {
+            continue;
+        }
+        let gallery = index.gallery(side).with_context(|| format!("has no {}", side.word()))?;
+        let (width, searched, gallery) = (gallery.width(), side.word(), gallery.rows());
+        for &i in &asked {
+            let expected = queries[i].1.len();
+            ensure!(width == expected, "has embeddings of width {width}, the model {expected}");
+        }
+        let vectors: Vec<f32> = asked.iter().flat_map(|&i| &queries[i].1).copied().collect();
+        for (i, best) in asked.into_iter().zip(index.find(side, &vectors, k)?) {
+            let hit = |(rank, scored)| names.hit(index, side, rank + 1, scored);
+            found[i] = Some(Found { searched, gallery, hits: best.into_iter().enumerate().map(hit).collect() });
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::IndexContents;
-    use crate::search::build::source;
+    use crate::search::items::{IndexContents, source};
 
     #[test]
     fn a_model_of_which_nothing_is_known_has_not_changed() {
@@ -220,8 +162,12 @@ mod tests {
         index.model_content = Some("0".repeat(40));
         check_model(&index, "no-such/model", false).unwrap();
         let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().to_str().unwrap();
         std::fs::write(dir.path().join("config.json"), "{}").unwrap();
-        let told = check_model(&index, dir.path().to_str().unwrap(), false).unwrap_err().to_string();
+        let told = check_model(&index, model, false).unwrap_err().to_string();
+        assert!(told.contains("was made by another model, no-such/model"), "{told}");
+        index.model = model.into();
+        let told = check_model(&index, model, false).unwrap_err().to_string();
         assert!(told.contains("has changed since the index was made"), "{told}");
     }
 }

@@ -1,5 +1,7 @@
 //! What a row of an index is, whatever becomes of the manifest that it came from.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -17,6 +19,20 @@ pub struct RowIdentity {
     pub pixels: Option<String>,
     /// SHA-256 of the row's fields, in hexadecimal digits.
     pub sha256: String,
+}
+
+/// What the rows of an index, or of a shard of one, were made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origins {
+    /// The image files, if they are of such and names are kept.
+    #[serde(default)]
+    pub images: Vec<PathBuf>,
+    /// Digest of each of them.
+    #[serde(default)]
+    pub image_contents: Vec<String>,
+    /// Rows of a manifest, or lines of a text file; indexes of older versions do not say.
+    #[serde(default)]
+    pub rows: Option<Vec<RowIdentity>>,
 }
 
 impl RowIdentity {

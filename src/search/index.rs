@@ -1,189 +1,115 @@
-//! The file that `reportclip embed` writes: embeddings, and in its header what they are of.
+//! An index that is open: its vectors where they are, and what its rows were made from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
-use super::identity::RowIdentity;
-use crate::config::Precision;
-use crate::data::{Columns, Manifest, ReportPolicy, Row};
-use crate::fs::replace_with;
-use crate::session::RowSource;
+use super::folder::Folder;
+use super::gallery::{Gallery, Side};
+use super::identity::Origins;
+use super::scan::{Scored, scan};
+use super::source::IndexSource;
+use super::tensors::{self, Header};
 
-/// What an index is of, kept in its header so that `search` can name its rows: where manifest and model are, and
-/// hashes. No reports, and names of images only if asked for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct IndexSource {
-    /// Folder or hub id of the model.
-    pub model: String,
-    /// Where the manifest is, if it is of one.
-    pub manifest: Option<PathBuf>,
-    /// Folder that its image paths start at.
-    pub image_root: Option<PathBuf>,
-    /// The rows of this split only.
-    pub split: Option<String>,
-    /// The manifest's columns.
-    pub columns: ColumnNames,
-    /// The image files, if it is of such and names are kept.
-    pub images: Vec<PathBuf>,
-    /// Digest of each of them.
-    #[serde(default)]
-    pub image_contents: Vec<String>,
-    /// Digest of the model's files, or its commit; older indexes do not say.
-    #[serde(default)]
-    pub model_content: Option<String>,
-    /// In which type products were worked out; older indexes, which do not say, had them in f32.
-    #[serde(default = "f32")]
-    pub precision: Precision,
-    /// Where the text file is, if it is of one.
-    pub texts: Option<PathBuf>,
-    /// What each row was made from; indexes of older versions do not say.
-    #[serde(default)]
-    pub rows: Option<Vec<RowIdentity>>,
-}
-
-/// Names of a manifest's columns.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct ColumnNames {
-    pub image_column: String,
-    pub report_column: String,
-    pub patient_id_column: String,
-    // Older indexes were written without this one and the last.
-    #[serde(default = "study_id")]
-    pub study_id_column: String,
-    pub split_column: String,
-    #[serde(default = "label")]
-    pub label_column: String,
-}
-
-fn f32() -> Precision {
-    Precision::F32
-}
-
-fn study_id() -> String {
-    Columns::default().study_id
-}
-
-fn label() -> String {
-    Columns::default().label
-}
-
-impl From<&Columns> for ColumnNames {
-    fn from(c: &Columns) -> Self {
-        Self {
-            image_column: c.image.clone(),
-            report_column: c.report.clone(),
-            patient_id_column: c.patient_id.clone(),
-            study_id_column: c.study_id.clone(),
-            split_column: c.split.clone(),
-            label_column: c.label.clone(),
-        }
-    }
-}
-
-impl From<&ColumnNames> for Columns {
-    fn from(c: &ColumnNames) -> Self {
-        Self {
-            image: c.image_column.clone(),
-            report: c.report_column.clone(),
-            patient_id: c.patient_id_column.clone(),
-            study_id: c.study_id_column.clone(),
-            split: c.split_column.clone(),
-            label: c.label_column.clone(),
-            ..Self::default()
-        }
-    }
-}
-
-impl IndexSource {
-    /// The manifest's rows, of the split that was asked for, with their whole reports.
-    ///
-    /// # Errors
-    /// The manifest cannot be read, or a row of it cannot be used.
-    pub(super) fn manifest_rows(&self) -> Result<Vec<Row>> {
-        self.row_source().map_or(Ok(Vec::new()), |source| source.rows(&ReportPolicy::default()))
-    }
-
-    /// All rows of the manifest that can be used today, whatever their split.
-    ///
-    /// # Errors
-    /// The manifest cannot be read.
-    pub(super) fn usable_rows(&self) -> Result<Vec<Row>> {
-        let Some(source) = self.row_source() else { return Ok(Vec::new()) };
-        Ok(Manifest::open(&source.manifest, &source.columns, source.image_root.as_deref())?.rows)
-    }
-
-    /// Where its rows stand, if it is of a manifest.
-    pub fn row_source(&self) -> Option<RowSource> {
-        Some(RowSource {
-            manifest: self.manifest.clone()?,
-            split: self.split.clone(),
-            only_blank: None,
-            image_root: self.image_root.clone(),
-            columns: Columns::from(&self.columns),
-        })
-    }
-
-    /// The lines of the text file.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub(super) fn lines(&self) -> Result<Vec<String>> {
-        let Some(path) = &self.texts else { return Ok(Vec::new()) };
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        Ok(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_string).collect())
-    }
-}
-
-/// Embeddings with what they are of.
+/// An index that is open, a file or a folder. Vectors stay in their files until they are looked at, unless
+/// [`Self::hold`] reads them.
+///
+/// ```no_run
+/// use reportclip::search::{Index, Names, Query, search};
+/// use reportclip::session::Session;
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let index = Index::open("all.safetensors".as_ref())?;
+/// let session = Session::open(&index.source.model, "auto")?;
+/// let names = Names::read(&index);
+/// let found = search((&index, &names), &session, &[Query::of_text("left pleural effusion")], 5)?;
+/// println!("{:?}", found[0].hits);
+/// # Ok(()) }
+/// ```
 pub struct Index {
-    /// What they are of.
+    /// What it is of; of a folder, without what each row was made from.
     pub source: IndexSource,
-    /// (images, embed_dim), rows L2-normalised.
-    pub image_embeds: Option<Tensor>,
-    /// (texts, embed_dim), rows L2-normalised.
-    pub text_embeds: Option<Tensor>,
-    /// (images, texts): the model's own logits; only where both are there, and few enough.
-    pub logits_per_image: Option<Tensor>,
+    images: Option<Gallery>,
+    texts: Option<Gallery>,
+    folder: Option<Folder>,
 }
-
-/// Under what the header keeps [`IndexSource`].
-const KEY: &str = "reportclip";
-/// Names of the tensors.
-const NAMES: [&str; 3] = ["image_embeds", "text_embeds", "logits_per_image"];
 
 impl Index {
-    /// Reads a file that [`Self::write`] wrote.
+    /// Opens what `reportclip embed` wrote.
     ///
     /// # Errors
-    /// It cannot be read, or something else wrote it.
+    /// It cannot be read, something else wrote it, or it is not whole yet.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("index {}", path.display()))?;
-        let broken = || format!("index {}: not written by `reportclip embed`", path.display());
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).with_context(broken)?;
-        let source = header.metadata().as_ref().and_then(|m| m.get(KEY)).with_context(broken)?;
-        let source = serde_json::from_str(source).with_context(broken)?;
-        let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(broken)?;
-        let [image_embeds, text_embeds, logits_per_image] = NAMES.map(|name| tensors.remove(name));
-        anyhow::ensure!(image_embeds.is_some() || text_embeds.is_some(), "{}", broken());
-        Ok(Self { source, image_embeds, text_embeds, logits_per_image })
+        let opened = if path.is_dir() { Self::of_folder(path) } else { Self::of_file(path) };
+        opened.with_context(|| format!("index {}", path.display()))
     }
 
-    /// Its tensors with their names.
-    pub fn tensors(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
-        let tensors = [&self.image_embeds, &self.text_embeds, &self.logits_per_image];
-        NAMES.into_iter().zip(tensors).filter_map(|(name, tensor)| Some((name, tensor.as_ref()?)))
+    fn of_file(path: &Path) -> Result<Self> {
+        let not_ours = "not written by `reportclip embed`";
+        std::fs::File::open(path)?;
+        let header = Header::read(path).context(not_ours)?;
+        let source = serde_json::from_str(header.about().context(not_ours)?).context(not_ours)?;
+        let gallery = |name| Gallery::of(header.rows(path, name).context(not_ours)?);
+        let (images, texts) = (gallery(tensors::IMAGES)?, gallery(tensors::TEXTS)?);
+        anyhow::ensure!(images.is_some() || texts.is_some(), "{not_ours}");
+        Ok(Self { source, images, texts, folder: None })
     }
 
-    /// Writes it as a safetensors file.
+    fn of_folder(path: &Path) -> Result<Self> {
+        let folder = Folder::open(path)?;
+        let (images, texts) = (folder.gallery(Side::Images)?, folder.gallery(Side::Texts)?);
+        anyhow::ensure!(images.is_some() || texts.is_some(), "holds no embeddings");
+        Ok(Self { source: folder.source().clone(), images, texts, folder: Some(folder) })
+    }
+
+    /// The embeddings of one side, where it has any.
+    pub fn gallery(&self, side: Side) -> Option<&Gallery> {
+        match side {
+            Side::Images => self.images.as_ref(),
+            Side::Texts => self.texts.as_ref(),
+        }
+    }
+
+    /// Reads the vectors into memory, for many searches, if they have no more than `most` bytes.
     ///
     /// # Errors
-    /// It cannot be written; an old file is untouched then.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let metadata = [(KEY.to_string(), serde_json::to_string(&self.source)?)].into();
-        replace_with(path, |path| Ok(safetensors::serialize_to_file(self.tensors(), Some(metadata), path)?))
+    /// A file cannot be read.
+    pub fn hold(&mut self, most: usize) -> Result<()> {
+        let mut galleries: Vec<&mut Gallery> = self.images.iter_mut().chain(&mut self.texts).collect();
+        if galleries.iter().map(|gallery| gallery.bytes()).sum::<usize>() <= most {
+            galleries.iter_mut().try_for_each(|gallery| gallery.hold())?;
+        }
+        Ok(())
+    }
+
+    /// For each of `queries`, vectors of embed_dim numbers in a row, the `k` rows of a side with the highest cosines, the
+    /// best one first: every row is looked at.
+    ///
+    /// # Errors
+    /// There is no such side, queries of another width, vectors that cannot be read.
+    pub fn find(&self, side: Side, queries: &[f32], k: usize) -> Result<Vec<Vec<Scored>>> {
+        scan(self.gallery(side).with_context(|| format!("has no {}", side.word()))?, queries, k)
+    }
+
+    /// What a row was made from: a part of the index's list, and where in it.
+    ///
+    /// # Errors
+    /// The shard does not say.
+    pub(super) fn origins(&self, row: usize) -> Result<(&Origins, usize)> {
+        match &self.folder {
+            None => Ok((&self.source.origins, row)),
+            Some(folder) => folder.origins(row),
+        }
+    }
+
+    /// What all rows were made from, in order.
+    ///
+    /// # Errors
+    /// A shard does not say.
+    pub(super) fn all_origins(&self) -> Result<Vec<&Origins>> {
+        match &self.folder {
+            None => Ok(vec![&self.source.origins]),
+            Some(folder) => folder.all_origins(),
+        }
     }
 }

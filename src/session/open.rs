@@ -21,7 +21,15 @@ impl Session {
     /// # Errors
     /// Anything that is missing or broken in it, a device that is not there.
     pub fn open(name: &str, device: &str) -> Result<Self> {
-        let (device, reason) = crate::device::choose(device, (0, 1))?;
+        Self::open_on(name, device, (0, 1))
+    }
+
+    /// [`Self::open`] on one of several ranks: `local` is its number among those of its host, and how many those are.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_on(name: &str, device: &str, local: (usize, usize)) -> Result<Self> {
+        let (device, reason) = crate::device::choose(device, local)?;
         tracing::debug!("device: {reason}");
         Self::pretrained(&ModelFiles::open(&Source::parse(name)?)?, &LoadOptions::default(), None, &device)
     }

@@ -27,16 +27,16 @@ impl RowSource {
     /// # Errors
     /// A manifest that cannot be read, a row that cannot be used.
     pub fn all(&self, policy: &ReportPolicy) -> Result<Manifest> {
+        checked(self.open(policy)?)
+    }
+
+    /// All rows with those that cannot be used, of each report what `policy` reads.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read.
+    pub fn open(&self, policy: &ReportPolicy) -> Result<Manifest> {
         let columns = Columns { policy: policy.clone(), ..self.columns.clone() };
-        let manifest = Manifest::open(&self.manifest, &columns, self.image_root.as_deref())?;
-        if let Some(problem) = manifest.problems.first() {
-            let more = match manifest.problems.len() - 1 {
-                0 => String::new(),
-                n => format!(" (and {n} more rows)"),
-            };
-            bail!("{problem}{more}");
-        }
-        Ok(manifest)
+        Manifest::open(&self.manifest, &columns, self.image_root.as_deref())
     }
 
     /// The rows of the split asked for, all rows without one.
@@ -44,7 +44,15 @@ impl RowSource {
     /// # Errors
     /// As [`Self::all`]; there is no such split.
     pub fn rows(&self, policy: &ReportPolicy) -> Result<Vec<Row>> {
-        let manifest = self.all(policy)?;
+        self.rows_of(self.open(policy)?)
+    }
+
+    /// The same of `manifest`, which is this one's and open already.
+    ///
+    /// # Errors
+    /// A row that cannot be used; there is no such split.
+    pub fn rows_of(&self, manifest: Manifest) -> Result<Vec<Row>> {
+        let manifest = checked(manifest)?;
         let mut rows = match &self.split {
             Some(split) => self.of_split(&manifest, split)?,
             None => manifest.rows,
@@ -73,4 +81,16 @@ impl RowSource {
     pub fn name(&self) -> String {
         self.manifest.display().to_string()
     }
+}
+
+/// A manifest all of whose rows can be used.
+fn checked(manifest: Manifest) -> Result<Manifest> {
+    if let Some(problem) = manifest.problems.first() {
+        let more = match manifest.problems.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more rows)"),
+        };
+        bail!("{problem}{more}");
+    }
+    Ok(manifest)
 }

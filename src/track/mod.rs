@@ -1,5 +1,6 @@
 //! What a run says about itself: events, and the sinks that draw or store them. Knows no tensor.
 
+mod counted;
 mod event;
 mod jsonl;
 mod note;
@@ -7,6 +8,7 @@ mod progress;
 mod run_folder;
 mod tensorboard;
 
+pub use counted::Counted;
 pub use event::{ComparedFigure, Event, Sink, StepRecord};
 pub use jsonl::{JsonlSink, Lengths};
 pub use note::{Level, Note};

@@ -363,7 +363,11 @@ fn what_is_wrong_for_all_is_told_once() {
     let output = place.train(4, "run3", &["--set", "train.batch_size=3"]);
     assert!(text(&output.stderr).contains("is 3, fewer than the 4 ranks"), "{}", text(&output.stderr));
     let output = place.mpirun(&[(2, &["eval", "--model", "m", "--data", "d"])]).output().unwrap();
-    assert!(text(&output.stderr).contains("only `train` and `bench` run on several"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("only `train`, `embed` and `bench` run on several"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 /// Starts a long run, waits for its first checkpoint and sends `signal` to the given rank.

@@ -1,0 +1,206 @@
+//! Making an index in a folder, a shard at a time: after a kill the same command goes on, and several ranks share the
+//! shards.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Tensor;
+
+use super::build::IndexModel;
+use super::folder::{List, MOST_SHARD_ROWS, Record};
+use super::gallery::Side;
+use super::items::{IndexContents, Items, source};
+use super::shard::{self, Shard, ShardFormat};
+use super::source::IndexSource;
+use crate::digest::ContentHash;
+use crate::dist::Collective;
+use crate::error::Interrupted;
+use crate::fs::{FolderLock, LOCK, holds_others};
+use crate::session::{Encoder, Session, model_content};
+use crate::track::Counted;
+
+/// How an index is kept in a folder.
+#[derive(Clone, Copy, Debug)]
+pub struct FolderOptions {
+    /// In what files.
+    pub format: ShardFormat,
+    /// Rows of a shard; whole batches of them are taken.
+    pub shard_rows: usize,
+    /// Whether names of images, which may be names of patients, are kept.
+    pub keep_names: bool,
+    /// Whether shards of another model or of other options are thrown away.
+    pub force: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// Rows of images.
+    pub images: usize,
+    /// Rows of texts.
+    pub texts: usize,
+    /// Shards of the index.
+    pub shards: usize,
+    /// Shards that were there already, made from the same.
+    pub kept: usize,
+}
+
+/// Writes the index of `contents` by `model` into the folder `out`. Shards that are there and were made from the same
+/// rows, images, model and options are kept. The memory that it takes does not grow with the number of images, but for
+/// the manifest's rows.
+///
+/// # Errors
+/// As [`super::build()`]; the folder holds something else; [`Interrupted`] once `stop` says so.
+pub fn fill(
+    (contents, out): (&IndexContents, &Path),
+    model: IndexModel,
+    options: FolderOptions,
+    world: &dyn Collective,
+    stop: &dyn Fn() -> bool,
+) -> Result<Filled> {
+    let items = Items::read(contents, model.name, out, options.keep_names)?;
+    // One of a host fetches a model of the hub; the others find it then.
+    let session = world.in_turn(|| Session::open_on(model.name, model.device, world.local()))?;
+    let session = session.in_precision(model.precision);
+    let mut source = source(contents, model.name);
+    (source.precision, source.model_content) = (session.precision(), model_content(model.name)?);
+    let shard_rows = options.shard_rows.next_multiple_of(model.batch_size).min(MOST_SHARD_ROWS);
+    let mut list = List {
+        fingerprint: fingerprint(&source, model.batch_size, shard_rows, options),
+        complete: false,
+        format: options.format,
+        shard_rows,
+        images: items.image_count(),
+        texts: items.text_count(),
+        source,
+    };
+    // The others begin when the first one has made room.
+    let _held = if world.is_first() { Some(begin(out, &list, options.force)?) } else { None };
+    world.gather_bytes(&[])?;
+    let encoder = session.encoder(model.batch_size)?;
+    let own: Vec<usize> = (0..list.shards()).filter(|number| number % world.size() == world.rank()).collect();
+    let count = |number: &usize| list.counts(*number).0 + list.counts(*number).1;
+    let progress = Counted::start("embeddings", own.iter().map(count).sum(), world.is_first());
+    let mut filling = Filling { folder: out, list: &list, items: &items, encoder: &encoder, progress };
+    let (mut kept, mut done) = (0, 0);
+    for &number in &own {
+        if stop() {
+            break;
+        }
+        kept += u32::from(filling.shard(number)?);
+        done += 1;
+    }
+    drop(filling);
+    // What the ranks agree on: how many shards each has.
+    let (told, _) = world.gather_numbers(&[done, kept])?;
+    let (pairs, _) = told.as_chunks::<2>();
+    let (done, kept): (u32, u32) = pairs.iter().fold((0, 0), |(d, k), pair| (d + pair[0], k + pair[1]));
+    ensure!(
+        done as usize == list.shards(),
+        Interrupted(format!(
+            "stopped, as asked, with {done} of {} shards in {}; the same command goes on with the others",
+            list.shards(),
+            out.display()
+        ))
+    );
+    world.from_first(|| {
+        shard::remove_from(out, list.shards())?;
+        list.complete = true;
+        list.write(out)
+    })?;
+    Ok(Filled { images: list.images, texts: list.texts, shards: list.shards(), kept: kept as usize })
+}
+
+/// Of what makes every number of a shard, but for its rows: those are compared one by one.
+fn fingerprint(source: &IndexSource, batch_size: usize, shard_rows: usize, options: FolderOptions) -> String {
+    let mut hash = ContentHash::default();
+    // A repository that has no commit is known by its name alone.
+    hash.field(source.model_content.as_deref().unwrap_or(&source.model));
+    hash.field(source.precision.word());
+    hash.field(options.format.word());
+    hash.field([u8::from(options.keep_names)]);
+    hash.field((batch_size as u64).to_le_bytes());
+    hash.field((shard_rows as u64).to_le_bytes());
+    hash.hex()
+}
+
+/// What a kill leaves of the first list.
+const BEGUN: &str = ".index.json.tmp";
+
+/// Takes the folder, and says in it that it is being filled.
+fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
+    if !out.exists() {
+        fs::create_dir(out).with_context(|| format!("--out {}", out.display()))?;
+    }
+    let before = List::read(out).with_context(|| format!("--out {}", out.display()))?;
+    let is_ours = before.is_some() || !holds_others(out, &[LOCK, BEGUN]);
+    ensure!(is_ours, "--out {}: holds other files, and no index; name a new folder", out.display());
+    let held = FolderLock::take(out)?;
+    match before.filter(|before| before.fingerprint != list.fingerprint) {
+        Some(before) if !force => bail!(
+            "--out {}: holds an index of {}, whose model or options were others; --force throws it away, or name \
+             another folder",
+            out.display(),
+            before.source.model
+        ),
+        Some(_) => shard::remove_from(out, 0)?,
+        None => {}
+    }
+    shard::make_folders(out, list.format)?;
+    list.write(out)?;
+    Ok(held)
+}
+
+/// The shards of one rank.
+struct Filling<'a> {
+    folder: &'a Path,
+    list: &'a List,
+    items: &'a Items,
+    encoder: &'a Encoder<'a>,
+    progress: Counted,
+}
+
+impl Filling<'_> {
+    /// Makes a shard, or says that it is there already.
+    fn shard(&mut self, number: usize) -> Result<bool> {
+        let (range, counts) = (self.list.range(number), self.list.counts(number));
+        let record = Record { fingerprint: self.list.fingerprint.clone(), origins: self.items.origins(range.clone()) };
+        let at = (self.list.format, number);
+        if Record::read(self.folder, number).is_ok_and(|before| before == record) && self.is_whole(number) {
+            self.progress.add(counts.0 + counts.1);
+            return Ok(true);
+        }
+        // Whoever finds the record finds the embeddings that it is of.
+        Record::remove(self.folder, number)?;
+        let images = self.items.images(range.clone());
+        let images = self.encode(&images, |encoder, images| encoder.images(images))?;
+        let texts = self.items.texts(range.clone())?;
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let texts = self.encode(&texts, |encoder, texts| encoder.texts(texts))?;
+        let lines = self.items.manifest_lines(range.clone());
+        let shard = Shard { first: range.start, images, texts, origins: &record.origins, lines };
+        shard::write(self.folder, at, &shard)?;
+        record.write(self.folder, number)?;
+        Ok(false)
+    }
+
+    fn is_whole(&self, number: usize) -> bool {
+        let (images, texts) = self.list.counts(number);
+        let at = (self.list.format, number);
+        let is_there = |(side, count)| count == 0 || shard::open(self.folder, at, side, count).is_ok();
+        [(Side::Images, images), (Side::Texts, texts)].into_iter().all(is_there)
+    }
+
+    /// Whole batches at a time, to tell how far it has come.
+    fn encode<T>(&mut self, all: &[T], embeds: impl Fn(&Encoder, &[T]) -> Result<Tensor>) -> Result<Option<Tensor>> {
+        /// Batches between two looks at the progress.
+        const BATCHES: usize = 16;
+        let mut rows = Vec::new();
+        for some in all.chunks(BATCHES * self.encoder.batch_size) {
+            rows.push(embeds(self.encoder, some)?);
+            self.progress.add(some.len());
+        }
+        if rows.is_empty() { Ok(None) } else { Ok(Some(Tensor::cat(&rows, 0)?)) }
+    }
+}

@@ -1,0 +1,190 @@
+//! A folder of shards: its list, and what each shard was made from.
+//!
+//! ```text
+//! index.json               what it is of, and how many rows; says whether all shards are there
+//! rows/rows-00000.json     what the rows of a shard were made from; written last, so that a shard that has it is whole
+//! shard-00000.safetensors  the embeddings, in one of the formats of `shard.rs`
+//! ```
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::gallery::{Gallery, Side};
+use super::identity::Origins;
+use super::shard::{self, ShardFormat};
+use super::source::IndexSource;
+use crate::fs::{read_up_to, replace_file};
+use crate::json::MAX_BYTES;
+
+/// The list's file.
+const LIST: &str = "index.json";
+/// Most rows of a shard: what they were made from is read at once.
+pub const MOST_SHARD_ROWS: usize = 131_072;
+
+/// Whether there is such a folder, whole or not.
+pub fn is_folder(path: &Path) -> bool {
+    path.join(LIST).is_file()
+}
+
+/// What the folder's list says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct List {
+    /// Of model and options: shards of another one are no part of it.
+    pub fingerprint: String,
+    /// Whether all shards are there.
+    pub complete: bool,
+    pub format: ShardFormat,
+    /// Rows of each shard but the last.
+    pub shard_rows: usize,
+    /// Rows of images, and of texts.
+    pub images: usize,
+    pub texts: usize,
+    /// What it is of, but for the rows.
+    pub source: IndexSource,
+}
+
+impl List {
+    pub fn shards(&self) -> usize {
+        self.images.max(self.texts).div_ceil(self.shard_rows)
+    }
+
+    /// Rows of a shard.
+    pub fn range(&self, number: usize) -> std::ops::Range<usize> {
+        number * self.shard_rows..(number + 1) * self.shard_rows
+    }
+
+    /// How many rows a shard has of each side.
+    pub fn counts(&self, number: usize) -> (usize, usize) {
+        let range = self.range(number);
+        let of = |all: usize| all.min(range.end).saturating_sub(range.start);
+        (of(self.images), of(self.texts))
+    }
+
+    /// The list of a folder; `None` where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or something else wrote it.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(LIST);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let list: Self = parse(&path).context("not written by `reportclip embed`")?;
+        let fits = (1..=MOST_SHARD_ROWS).contains(&list.shard_rows);
+        ensure!(fits, "{}: shard_rows = {}; allowed are 1 to {MOST_SHARD_ROWS}", path.display(), list.shard_rows);
+        Ok(Some(list))
+    }
+
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        replace_file(&folder.join(LIST), &serde_json::to_vec_pretty(self)?)
+    }
+}
+
+/// What is kept of a shard beside its embeddings.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// As in the list.
+    pub fingerprint: String,
+    #[serde(flatten)]
+    pub origins: Origins,
+}
+
+impl Record {
+    pub fn read(folder: &Path, number: usize) -> Result<Self> {
+        parse(&record_path(folder, number))
+    }
+
+    /// Makes sure that there is none.
+    pub fn remove(folder: &Path, number: usize) -> Result<()> {
+        let path = record_path(folder, number);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| path.display().to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn write(&self, folder: &Path, number: usize) -> Result<()> {
+        replace_file(&record_path(folder, number), &serde_json::to_vec(self)?)
+    }
+}
+
+fn record_path(folder: &Path, number: usize) -> PathBuf {
+    folder.join(shard::ROWS).join(format!("rows-{number:05}.json"))
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+    let bytes = read_up_to(path, MAX_BYTES)?;
+    serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
+}
+
+/// A folder that is open.
+pub(super) struct Folder {
+    path: PathBuf,
+    list: List,
+    /// Read when they are asked for.
+    records: Vec<OnceLock<Origins>>,
+}
+
+impl Folder {
+    /// # Errors
+    /// It is no index, or not whole.
+    pub fn open(path: &Path) -> Result<Self> {
+        let list = List::read(path)?.context("not written by `reportclip embed`: it has no index.json")?;
+        ensure!(list.complete, "is not whole yet; the same `reportclip embed` goes on with it");
+        /// A shard is a file at least.
+        const MOST_SHARDS: usize = 1 << 20;
+        ensure!(list.shards() <= MOST_SHARDS, "{} shards; allowed are {MOST_SHARDS}", list.shards());
+        let records = (0..list.shards()).map(|_| OnceLock::new()).collect();
+        Ok(Self { path: path.to_path_buf(), list, records })
+    }
+
+    pub fn source(&self) -> &IndexSource {
+        &self.list.source
+    }
+
+    /// The embeddings of one side, shard after shard.
+    ///
+    /// # Errors
+    /// A shard is missing, or has other rows than the list says.
+    pub fn gallery(&self, side: Side) -> Result<Option<Gallery>> {
+        let mut parts = Vec::new();
+        for number in 0..self.list.shards() {
+            let (images, texts) = self.list.counts(number);
+            let count = if side == Side::Images { images } else { texts };
+            if count == 0 {
+                continue;
+            }
+            parts.push(shard::open(&self.path, (self.list.format, number), side, count)?);
+        }
+        Gallery::of(parts)
+    }
+
+    /// What a row was made from: its shard's list, and where in it.
+    ///
+    /// # Errors
+    /// The shard's list cannot be read.
+    pub fn origins(&self, row: usize) -> Result<(&Origins, usize)> {
+        let number = row / self.list.shard_rows;
+        Ok((self.of_shard(number)?, row % self.list.shard_rows))
+    }
+
+    fn of_shard(&self, number: usize) -> Result<&Origins> {
+        let kept = self.records.get(number).context("no such row")?;
+        if let Some(origins) = kept.get() {
+            return Ok(origins);
+        }
+        let record = Record::read(&self.path, number)?;
+        Ok(kept.get_or_init(|| record.origins))
+    }
+
+    /// # Errors
+    /// As [`Self::origins`].
+    pub fn all_origins(&self) -> Result<Vec<&Origins>> {
+        (0..self.list.shards()).map(|number| self.of_shard(number)).collect()
+    }
+}

@@ -1,0 +1,174 @@
+//! What an index is made of: the rows of a manifest, or files and lines, a range of them at a time.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::identity::{Origins, RowIdentity};
+use super::source::{ColumnNames, IndexSource};
+use crate::config::Precision;
+use crate::data::{Columns, ImageFiles, ImageSource, ReportPolicy, Row};
+use crate::digest::{Depth, hex, sha256};
+use crate::session::{RowSource, policy_of};
+
+/// What an index is to be made of.
+#[derive(Clone, Debug)]
+pub enum IndexContents {
+    /// Images and reports of a manifest.
+    Manifest(Box<RowSource>),
+    /// Image files, texts of a file line by line, or both; they need not belong together.
+    Files {
+        /// Image files.
+        images: Vec<PathBuf>,
+        /// Text file, one text a line.
+        texts: Option<PathBuf>,
+    },
+}
+
+/// All of it in order. A manifest's rows are held, nothing that is made of them.
+pub(super) struct Items {
+    rows: Vec<Row>,
+    files: Vec<PathBuf>,
+    lines: Vec<String>,
+    policy: ReportPolicy,
+    keep_names: bool,
+}
+
+impl Items {
+    /// Reads the manifest or the lines once, and makes sure that `out` is none of what is read. Names of images are
+    /// told only if `keep_names`.
+    ///
+    /// # Errors
+    /// A manifest or a model that cannot be read; nothing to embed.
+    pub fn read(contents: &IndexContents, model: &str, out: &Path, keep_names: bool) -> Result<Self> {
+        let rows = match contents {
+            IndexContents::Manifest(source) => {
+                let manifest = source.open(&ReportPolicy::default())?;
+                manifest.spare(out).context("--out")?;
+                source.rows_of(manifest)?
+            }
+            IndexContents::Files { .. } => Vec::new(),
+        };
+        let source = source(contents, model);
+        let (files, lines) = match contents {
+            IndexContents::Files { images, .. } => (images.iter().map(absolute).collect(), source.lines()?),
+            IndexContents::Manifest(_) => (Vec::new(), Vec::new()),
+        };
+        let items = Self { rows, files, lines, policy: policy_of(model)?, keep_names };
+        ensure!(items.image_count() + items.text_count() > 0, "nothing to embed: there are no rows");
+        Ok(items)
+    }
+
+    pub fn image_count(&self) -> usize {
+        self.rows.len() + self.files.len()
+    }
+
+    pub fn text_count(&self) -> usize {
+        self.rows.len() + self.lines.len()
+    }
+
+    /// The images of a range, as much of it as there is.
+    pub fn images(&self, range: Range<usize>) -> Vec<ImageSource> {
+        let files = part(&self.files, range.clone()).iter().cloned().map(ImageSource::from);
+        part(&self.rows, range).iter().map(Row::image).chain(files).collect()
+    }
+
+    /// The texts of a range, as the model reads them.
+    ///
+    /// # Errors
+    /// A report without the section that the model reads.
+    pub fn texts(&self, range: Range<usize>) -> Result<Vec<String>> {
+        let report = |row: &Row| {
+            let text = self.policy.fixed(row.report().to_string());
+            text.map_err(|e| anyhow::anyhow!("{}: {e}", row.place()))
+        };
+        let lines = part(&self.lines, range.clone()).iter().cloned().map(Ok);
+        part(&self.rows, range).iter().map(report).chain(lines).collect()
+    }
+
+    /// What a range was made from.
+    pub fn origins(&self, range: Range<usize>) -> Origins {
+        let mut origins = Origins::default();
+        if self.keep_names {
+            origins.images = part(&self.files, range.clone()).to_vec();
+            origins.image_contents = origins.images.iter().map(|path| file_content(path)).collect();
+        }
+        let rows: Vec<&Row> = part(&self.rows, range.clone()).iter().collect();
+        let of_row = |(row, content): (&&Row, [u8; 32])| RowIdentity {
+            image: self.keep_names.then(|| row.image_name().to_string()),
+            pixels: Some(short(&content)),
+            ..RowIdentity::of_row(row)
+        };
+        let of_rows = rows.iter().zip(row_contents(&rows)).map(of_row);
+        let of_lines = part(&self.lines, range).iter().map(|line| RowIdentity::of_line(line));
+        origins.rows = Some(of_rows.chain(of_lines).collect());
+        origins
+    }
+
+    /// Bytes that [`Self::origins`] of all takes as JSON, roughly.
+    pub fn size_of_origins(&self) -> usize {
+        /// What a row takes beside its image's name: a hash, keys and quotes.
+        const BESIDE: usize = 160;
+        let name = |row: &Row| if self.keep_names { row.image_name().len() } else { 0 };
+        self.rows.iter().map(|row| name(row) + BESIDE).sum::<usize>() + self.lines.len() * BESIDE
+    }
+
+    /// Line of the manifest of each row of a range; none for files and lines.
+    pub fn manifest_lines(&self, range: Range<usize>) -> Vec<u64> {
+        part(&self.rows, range).iter().map(|row| row.line).collect()
+    }
+}
+
+/// As much of a range as there is.
+fn part<T>(all: &[T], range: Range<usize>) -> &[T] {
+    &all[range.start.min(all.len())..range.end.min(all.len())]
+}
+
+fn absolute(path: &PathBuf) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.clone())
+}
+
+/// Where `contents` and `model` are, with paths as they are from everywhere.
+pub(super) fn source(contents: &IndexContents, model: &str) -> IndexSource {
+    let model = match Path::new(model) {
+        folder if folder.is_dir() => absolute(&folder.to_path_buf()).to_string_lossy().into_owned(),
+        _ => model.to_string(),
+    };
+    let nothing = IndexSource {
+        model,
+        manifest: None,
+        image_root: None,
+        split: None,
+        columns: ColumnNames::from(&Columns::default()),
+        origins: Origins::default(),
+        model_content: None,
+        precision: Precision::F32,
+        texts: None,
+    };
+    match contents {
+        IndexContents::Manifest(rows) => IndexSource {
+            manifest: Some(absolute(&rows.manifest)),
+            image_root: rows.image_root.as_ref().map(absolute),
+            split: rows.split.clone(),
+            columns: ColumnNames::from(&rows.columns),
+            ..nothing
+        },
+        IndexContents::Files { texts, .. } => IndexSource { texts: texts.as_ref().map(absolute), ..nothing },
+    }
+}
+
+/// What the images of rows hold, whole however many there are: `search` looks at one of them alone.
+pub(super) fn row_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
+    ImageFiles::of(rows).contents(Depth::Whole, &|| false).unwrap_or_default()
+}
+
+/// What stands in an index for the content of an image.
+pub(super) fn short(content: &[u8; 32]) -> String {
+    hex(&content[..16])
+}
+
+/// What stands in an index for an image file that no manifest names; empty where it cannot be read.
+pub(super) fn file_content(path: &Path) -> String {
+    ImageSource::from(path.to_path_buf()).bytes().map_or(String::new(), |bytes| short(&sha256(&bytes)))
+}

@@ -1,0 +1,106 @@
+//! Matrices of f32 as NumPy's `.npy`.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+
+use super::gallery::Vectors;
+use crate::fs::replace_with;
+
+/// How such a file begins; two bytes of version follow, and the length of its header.
+const MAGIC: &[u8; 6] = b"\x93NUMPY";
+/// Longest header that is read; those of matrices have some 120 bytes.
+const MOST_HEADER: usize = 64 << 10;
+
+/// Writes a matrix, (rows, width).
+///
+/// # Errors
+/// It cannot be written; an old file is untouched then.
+pub(super) fn write(path: &Path, matrix: &Tensor) -> Result<()> {
+    let (rows, width) = matrix.dims2()?;
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    // The numbers begin at a multiple of 64 bytes, after a line's end.
+    let filled = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64) - MAGIC.len() - 4;
+    header.push_str(&" ".repeat(filled - header.len() - 1));
+    header.push('\n');
+    let numbers: Vec<f32> = matrix.flatten_all()?.to_vec1()?;
+    replace_with(path, |path| {
+        let mut file = BufWriter::new(File::create(path)?);
+        file.write_all(MAGIC)?;
+        file.write_all(&[1, 0])?;
+        file.write_all(&(header.len() as u16).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        for part in numbers.chunks(1 << 16) {
+            file.write_all(&part.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
+        }
+        Ok(file.flush()?)
+    })
+}
+
+/// The rows of a matrix: how many, how wide, and where they lie.
+///
+/// # Errors
+/// It is no `.npy` of a matrix of little-endian f32, row after row, or is cut off.
+pub(super) fn rows(path: &Path) -> Result<(usize, usize, Vectors)> {
+    let no_npy = "no .npy file";
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut start = [0; 8];
+    file.read_exact(&mut start).context(no_npy)?;
+    ensure!(start.starts_with(MAGIC), no_npy);
+    let mut size = [0; 4];
+    let bytes_of_size = if start[6] == 1 { 2 } else { 4 };
+    file.read_exact(&mut size[..bytes_of_size]).context(no_npy)?;
+    let size = u32::from_le_bytes(size) as usize;
+    ensure!(size <= MOST_HEADER, no_npy);
+    let mut header = vec![0; size];
+    file.read_exact(&mut header).context(no_npy)?;
+    let header = String::from_utf8(header).context(no_npy)?;
+    let after = |key: &str| header.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
+    let is_plain = after("descr").is_some_and(|rest| rest.starts_with("'<f4'"))
+        && after("fortran_order").is_some_and(|rest| rest.starts_with("False"));
+    ensure!(is_plain, "holds no f32 row after row; save it as `numpy.ascontiguousarray(x, \"float32\")`");
+    let shape = after("shape").and_then(|rest| rest.strip_prefix('(')?.split_once(')'));
+    let shape: Option<Vec<usize>> = shape.and_then(|(sides, _)| {
+        sides.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| s.parse().ok()).collect()
+    });
+    let Some(&[rows, width]) = shape.as_deref() else { anyhow::bail!("holds no matrix") };
+    let offset = (start.len() + bytes_of_size + size) as u64;
+    let bytes = rows.checked_mul(width).and_then(|n| n.checked_mul(4)).map(|n| n as u64);
+    let fits = width > 0 && bytes.is_some_and(|bytes| length.checked_sub(offset).is_some_and(|rest| rest >= bytes));
+    ensure!(fits, "is cut off: it holds fewer than {rows} × {width} numbers");
+    Ok((rows, width, Vectors::Raw { path: path.to_path_buf(), offset }))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::search::gallery::Gallery;
+
+    #[test]
+    fn a_matrix_comes_back_and_others_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        let numbers: Vec<f32> = (0..30).map(|i| i as f32 / 7.0).collect();
+        write(&path, &Tensor::from_vec(numbers.clone(), (10, 3), &Device::Cpu).unwrap()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!((bytes.len() - 4 * 30) % 64, 0);
+        let gallery = Gallery::of([rows(&path).unwrap()]).unwrap().unwrap();
+        assert_eq!(gallery.tensor().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap(), numbers);
+        for (from, to) in
+            [("<f4", "<f2"), ("False", "True "), ("(10, 3)", "(30,)  "), ("(10, 3)", "(99, 3)"), ("NUMPY", "NUMPO")]
+        {
+            let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+            let other = [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat();
+            std::fs::write(&path, other).unwrap();
+            assert!(rows(&path).is_err(), "{to}");
+        }
+        std::fs::write(&path, &bytes[..5]).unwrap();
+        assert!(rows(&path).is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! The exact search: every row is looked at, a block at a time, blocks side by side.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use anyhow::{Result, ensure};
+use rayon::prelude::*;
+
+use super::gallery::{Block, Gallery};
+use crate::ops::products;
+
+/// Queries that are compared with a block at once.
+const QUERIES: usize = 1024;
+/// Best rows that are kept at once, of all queries together.
+const MOST_KEPT: usize = 1 << 22;
+
+/// A row with its cosine. The better is the larger; of equals, the row that comes first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// Row of the index, from 0.
+    pub row: usize,
+    /// Cosine.
+    pub score: f32,
+}
+
+impl Eq for Scored {}
+
+impl PartialOrd for Scored {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scored {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.score.total_cmp(&other.score).then(other.row.cmp(&self.row))
+    }
+}
+
+/// The best rows so far.
+pub(super) struct Best {
+    most: usize,
+    /// The worst of them first.
+    kept: BinaryHeap<Reverse<Scored>>,
+    /// What a row needs at least once as many are kept as there may be.
+    least: f32,
+}
+
+impl Best {
+    pub fn new(most: usize) -> Self {
+        Self { most, kept: BinaryHeap::new(), least: f32::NEG_INFINITY }
+    }
+
+    pub fn offer(&mut self, scored: Scored) {
+        if self.kept.len() < self.most {
+            self.kept.push(Reverse(scored));
+        } else if let Some(mut worst) = self.kept.peek_mut().filter(|worst| worst.0 < scored) {
+            *worst = Reverse(scored);
+        }
+        if self.kept.len() == self.most {
+            self.least = self.kept.peek().map_or(f32::NEG_INFINITY, |worst| worst.0.score);
+        }
+    }
+
+    /// Offers the rows from `first` on. Most of them are below what is needed, which a few vector instructions tell of
+    /// sixteen at once.
+    fn offer_all(&mut self, first: usize, scores: &[f32]) {
+        for (chunk, start) in scores.chunks(16).zip((first..).step_by(16)) {
+            // Not numbers are above nothing, and below nothing either.
+            if self.kept.len() == self.most && chunk.iter().all(|&score| score < self.least) {
+                continue;
+            }
+            for (row, &score) in (start..).zip(chunk) {
+                self.offer(Scored { row, score });
+            }
+        }
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        other.kept.into_iter().for_each(|Reverse(scored)| self.offer(scored));
+        self
+    }
+
+    /// The best one first.
+    pub fn into_sorted(self) -> Vec<Scored> {
+        self.kept.into_sorted_vec().into_iter().map(|Reverse(scored)| scored).collect()
+    }
+}
+
+/// For each of `queries`, (queries, embed_dim) row after row, the `k` rows of `gallery` with the largest products, the
+/// best one first. The same however the rows are cut into files, and for any number of threads.
+///
+/// # Errors
+/// Vectors that cannot be read.
+pub(super) fn scan(gallery: &Gallery, queries: &[f32], k: usize) -> Result<Vec<Vec<Scored>>> {
+    let width = gallery.width();
+    ensure!(queries.len().is_multiple_of(width), "{} numbers are no queries of width {width}", queries.len());
+    let at_once = (MOST_KEPT / k.clamp(1, gallery.rows().max(1))).clamp(1, QUERIES);
+    let blocks = gallery.blocks();
+    let mut found = Vec::new();
+    for queries in queries.chunks(at_once * width) {
+        let count = queries.len() / width;
+        let none = || (0..count).map(|_| Best::new(k)).collect::<Vec<_>>();
+        let look = |best: Vec<Best>, block: &Block| {
+            gallery.with_block(*block, |rows| Ok(compare(best, rows, queries, *block)))
+        };
+        let merge = |a: Vec<Best>, b: Vec<Best>| Ok(a.into_iter().zip(b).map(|(a, b)| a.merge(b)).collect());
+        let best = blocks.par_iter().try_fold(none, look).try_reduce(none, merge)?;
+        found.extend(best.into_iter().map(Best::into_sorted));
+    }
+    Ok(found)
+}
+
+fn compare(mut best: Vec<Best>, rows: &[f32], queries: &[f32], block: Block) -> Vec<Best> {
+    let mut scores = vec![0.0; best.len() * block.rows];
+    products(queries, rows, rows.len() / block.rows, &mut scores);
+    best.iter_mut().zip(scores.chunks(block.rows)).for_each(|(best, scores)| best.offer_all(block.first, scores));
+    best
+}

@@ -1,0 +1,92 @@
+//! Embeddings as safetensors: written whole, read a block of rows at a time.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use super::gallery::Vectors;
+use crate::fs::replace_with;
+
+/// Names of the tensors.
+pub(super) const IMAGES: &str = "image_embeds";
+pub(super) const TEXTS: &str = "text_embeds";
+/// Under what the header says what they are of.
+const KEY: &str = "reportclip";
+/// Longest header, as safetensors has it.
+const MOST_HEADER: u64 = 100_000_000;
+
+/// Writes tensors, with what they are of.
+///
+/// # Errors
+/// They cannot be written; an old file is untouched then.
+pub(super) fn write<'t>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'static str, &'t Tensor)>,
+    about: Option<String>,
+) -> Result<()> {
+    let metadata = about.map(|about| [(KEY.to_string(), about)].into());
+    replace_with(path, |path| Ok(safetensors::serialize_to_file(tensors, metadata, path)?))
+}
+
+/// A file's header: which tensors lie where, and what it says of them.
+pub(super) struct Header {
+    entries: HashMap<String, Entry>,
+    about: Option<String>,
+    /// Where the tensors' bytes begin, and how many there are.
+    start: u64,
+    bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+impl Header {
+    /// # Errors
+    /// It is no safetensors file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut size = [0; 8];
+        file.read_exact(&mut size).context("no safetensors file")?;
+        let size = u64::from_le_bytes(size);
+        let bytes = length.checked_sub(8).and_then(|rest| rest.checked_sub(size)).filter(|_| size <= MOST_HEADER);
+        let bytes = bytes.context("no safetensors file")?;
+        let mut header = Vec::new();
+        file.take(size).read_to_end(&mut header)?;
+        let mut fields: HashMap<String, serde_json::Value> =
+            serde_json::from_slice(&header).context("no safetensors file")?;
+        let metadata = fields.remove("__metadata__").map(serde_json::from_value::<HashMap<String, String>>);
+        let about = metadata.transpose()?.and_then(|mut metadata| metadata.remove(KEY));
+        let entries = fields.into_iter().map(|(name, value)| Ok((name, serde_json::from_value(value)?)));
+        Ok(Self { entries: entries.collect::<Result<_>>()?, about, start: 8 + size, bytes })
+    }
+
+    /// What the file says of its tensors, where `embed` wrote it.
+    pub fn about(&self) -> Option<&str> {
+        self.about.as_deref()
+    }
+
+    /// The rows of a tensor: how many, how wide, and where they lie in the file at `path`, whose header this is.
+    ///
+    /// # Errors
+    /// It is no matrix of f32 that lies in the file.
+    pub fn rows(&self, path: &Path, name: &str) -> Result<Option<(usize, usize, Vectors)>> {
+        let Some(entry) = self.entries.get(name) else { return Ok(None) };
+        let (from, to) = entry.data_offsets;
+        ensure!(entry.dtype == "F32", "{name}: is of type {}, not F32", entry.dtype);
+        let &[rows, width] = entry.shape.as_slice() else { anyhow::bail!("{name}: is no matrix") };
+        let bytes = rows.checked_mul(width).and_then(|n| n.checked_mul(4)).map(|n| n as u64);
+        let fits = to.checked_sub(from).is_some_and(|length| Some(length) == bytes) && to <= self.bytes && width > 0;
+        ensure!(fits, "{name}: does not lie in the file as its header says");
+        Ok(Some((rows, width, Vectors::Raw { path: path.to_path_buf(), offset: self.start + from })))
+    }
+}
