@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 program=$(realpath "${REPORTCLIP:-target/release/reportclip}")
 notes=${NOTES:-data/chest-notes/manifest.csv}
 parts=("$@")
-[ $# -gt 0 ] || parts=(phantom-250 noise-250 phantom-1000 notes notes-frozen notes-lora notes-full)
+[ $# -gt 0 ] || parts=(phantom-250 noise-250 phantom-1000 phantom-4000 notes notes-frozen notes-lora notes-full)
 mkdir -p "$out"
 
 # What is compared: smoothing, smoothing that fades, and pairs of one label as positives of each other.
@@ -39,11 +39,13 @@ for member in json.load(open(sys.argv[2]))["members"]:
 END
 }
 
-# 1,000 patients; of those to train on the first 250 alone. Every size is judged on the same studies.
-phantoms() { # FOLDER [MORE…]
-    [ -f "$out/$1/manifest.csv" ] || "$program" data synth --out "$out/$1" --patients 1000 "${@:2}"
+# 1,000 patients, of whom the first 250 alone are a smaller set to train on; or more, of whom all train that may. Every
+# size is judged on the same studies: a patient is drawn alike however many there are.
+phantoms() { # FOLDER PATIENTS [MORE…]
+    [ -f "$out/$1/manifest.csv" ] || "$program" data synth --out "$out/$1" --patients "$2" "${@:3}"
     awk 'NR == 1 || /,(val|test),/ || /,P0(0[0-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|250),/' "$out/$1/manifest.csv" \
         > "$out/$1/first-250.csv"
+    awk 'NR == 1 || /,train,/ || /,P(0[0-9][0-9][0-9]|1000),/' "$out/$1/manifest.csv" > "$out/$1/judged-alike.csv"
 }
 
 pair() { # PART SEEDS [MORE…]
@@ -54,17 +56,22 @@ pair() { # PART SEEDS [MORE…]
 for part in "${parts[@]}"; do
     case $part in
     phantom-250)
-        phantoms phantom
+        phantoms phantom 1000
         sweep "$part" study-phantom.toml 10 phantom.toml --set data.train="$out/phantom/first-250.csv"
         ;;
     noise-250)
-        phantoms phantom-noise --noise 0.2
+        phantoms phantom-noise 1000 --noise 0.2
         sweep "$part" study-phantom.toml 10 phantom.toml --set data.train="$out/phantom-noise/first-250.csv"
         ;;
     phantom-1000)
-        phantoms phantom
+        phantoms phantom 1000
         sweep "$part" study-phantom.toml 10 phantom.toml --set data.train="$out/phantom/manifest.csv" \
             --set train.epochs=10
+        ;;
+    phantom-4000)
+        phantoms phantom-many 4000
+        sweep "$part" study-phantom.toml 5 phantom.toml --set data.train="$out/phantom-many/judged-alike.csv" \
+            --set train.epochs=5
         ;;
     notes) sweep "$part" chest-notes.toml 10 chest-notes.toml --set data.train="$notes" ;;
     notes-frozen) pair "$part" 10 ;;
