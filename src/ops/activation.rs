@@ -1,6 +1,6 @@
 //! Activations.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -22,13 +22,19 @@ impl Activation {
     /// # Errors
     /// Whatever the device reports.
     pub fn apply(self, x: &Value) -> Result<Value> {
+        self.applied(x, DType::F32)
+    }
+
+    /// [`Self::apply`], on a GPU that has a kernel for it with the output in `numbers`: f32, or bf16 for products
+    /// alone.
+    pub(super) fn applied(self, x: &Value, numbers: DType) -> Result<Value> {
         let _timed = profile::enter(Part::Activation);
+        let x = &x.widened()?;
         if cuda::has_kernels(x.tensor())
             && let Some(number) = cuda::activation_number(self)
         {
-            return cuda::activation(x, number);
+            return cuda::activation(x, number, numbers);
         }
-        let x = &x.widened()?;
         if !cpu::has_kernels(x.tensor()) {
             return composed(&[x], move |t| reference::activation(t[0], self));
         }

@@ -1,6 +1,6 @@
 //! Layer normalisation.
 
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -23,8 +23,7 @@ pub fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> Result<V
     normed(x, weight, bias, eps, false)
 }
 
-/// [`layer_norm`] for an output that only products read: where those are in bf16, it is rounded to that, and on the CPU
-/// kept so.
+/// [`layer_norm`] for an output that only products read: where those are in bf16, it is rounded to that and kept so.
 ///
 /// # Errors
 /// Shapes that do not fit.
@@ -35,15 +34,15 @@ pub fn layer_norm_operand(x: &Value, weight: &Value, bias: &Value, eps: f64) -> 
 fn normed(x: &Value, weight: &Value, bias: &Value, eps: f64, narrow: bool) -> Result<Value> {
     let _timed = profile::enter(Part::LayerNorm);
     let x = &x.widened()?;
-    if cuda::has_kernels(x.tensor()) {
-        return cuda::layer_norm(x, weight, bias, eps);
-    }
-    if !cpu::has_kernels(x.tensor()) {
-        let y = composed(&[x, weight, bias], move |t| reference::layer_norm(t[0], t[1], t[2], eps))?;
-        return if narrow { y.as_operand() } else { Ok(y) };
-    }
     let inputs = [x, weight, bias];
     let narrow = narrow && in_bf16(&inputs);
+    if cuda::has_kernels(x.tensor()) {
+        return cuda::layer_norm(x, weight, bias, eps, if narrow { DType::BF16 } else { DType::F32 });
+    }
+    if !cpu::has_kernels(x.tensor()) {
+        let y = composed(&inputs, move |t| reference::layer_norm(t[0], t[1], t[2], eps))?;
+        return if narrow { y.as_operand() } else { Ok(y) };
+    }
     let y = forward(x.tensor(), weight.tensor(), bias.tensor(), eps as f32, narrow)?;
     let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
     Ok(Value::record(y, &inputs, move |grad| backward(&x, &weight, &bias, eps as f32, &grad)))

@@ -95,7 +95,8 @@ fn affine_of_candle(
     products: DType,
 ) -> Result<Value> {
     let inputs: Vec<&Value> = [Some(x), Some(weight), bias, residual].into_iter().flatten().collect();
-    let own = x.tensor().dtype();
+    // What products alone read is kept in bf16 on a GPU, too; what they make is f32.
+    let own = if x.tensor().dtype() == DType::BF16 { DType::F32 } else { x.tensor().dtype() };
     let rounds = products == DType::BF16 && x.tensor().device().is_cpu();
     let operand = move |t: &Tensor| if rounds { cpu::rounded(t) } else { t.to_dtype(products) };
     let (xs, ws) = (operand(x.tensor())?, operand(weight.tensor())?);
@@ -148,8 +149,8 @@ pub fn activated_linear_residual(
 ) -> Result<Value> {
     let in_bf16 = in_bf16(&[x, weight, bias, residual]);
     if !cpu::has_kernels(weight.tensor()) {
-        let x = if in_bf16 { x.with_rounded_gradient() } else { x.clone() };
-        return linear_residual(&kind.apply(&x)?, weight, bias, residual);
+        let (x, numbers) = if in_bf16 { (x.with_rounded_gradient(), DType::BF16) } else { (x.clone(), DType::F32) };
+        return linear_residual(&kind.applied(&x, numbers)?, weight, bias, residual);
     }
     let _timed = profile::enter(Part::Linear);
     if in_bf16 {

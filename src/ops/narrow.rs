@@ -1,5 +1,6 @@
-//! Values in bf16: on the CPU, what only products in bf16 read again is kept so, which halves what the backward pass
-//! reads. An operation that has no loop of its own for such a value takes it [`Value::widened`].
+//! Values in bf16: what only products in bf16 read again is kept so, on a GPU of what norms and activations make, which
+//! halves what the backward pass reads. An operation that has no loop of its own for such a value takes it
+//! [`Value::widened`].
 
 use candle_core::{DType, Result};
 
@@ -29,11 +30,13 @@ impl Value {
     /// # Errors
     /// Whatever the device reports.
     pub fn widened(&self) -> Result<Value> {
-        if self.tensor().dtype() != DType::BF16 || !self.tensor().device().is_cpu() {
+        let x = self.tensor();
+        if x.dtype() != DType::BF16 {
             return Ok(self.clone());
         }
+        let wide = if x.device().is_cpu() { cpu::to_f32(x)? } else { x.to_dtype(DType::F32)? };
         let of_input = self.grad();
-        Ok(Value::record(cpu::to_f32(self.tensor())?, &[self], move |grad| of_input.add(grad)))
+        Ok(Value::record(wide, &[self], move |grad| of_input.add(grad)))
     }
 
     /// The same value, whose gradient is rounded to bf16 where there are no kernels: what [`super::linear`]'s kernels

@@ -117,7 +117,8 @@ template <class... A> Call of(void (*kernel)(A...)) { return wrap(kernel, std::i
 
 int main(int argc, char** argv) {
     std::map<std::string, Call> kernels{
-        {"layer_norm", of(layer_norm)}, {"layer_norm_dx", of(layer_norm_dx)}, {"layer_norm_dw", of(layer_norm_dw)},
+        {"layer_norm", of(layer_norm)}, {"layer_norm_bf16", of(layer_norm_bf16)},
+        {"activation_bf16", of(activation_bf16)}, {"layer_norm_dx", of(layer_norm_dx)}, {"layer_norm_dw", of(layer_norm_dw)},
         {"sum_slabs", of(sum_slabs)}, {"activation", of(activation)}, {"activation_dx", of(activation_dx)},
         {"squares", of(squares)}, {"squares_end", of(squares_end)}, {"finish_f32", of(finish_f32)},
         {"finish_bf16", of(finish_bf16)}, {"column_sums", of(column_sums)}, {"add_rows", of(add_rows)},

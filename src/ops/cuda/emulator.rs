@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Result, Tensor, bail};
+use half::bf16;
 
 use super::launch::{Arg, Grid};
 use crate::ops::cpu;
@@ -60,8 +61,17 @@ pub(super) fn launch(kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<(
     for arg in args {
         let Arg::Tensor(tensor) = arg else { continue };
         let numbers: Vec<u32> = left.by_ref().take(words(tensor)?.len()).collect();
-        if tensor.dtype() == DType::F32 {
-            cpu::write(tensor, |to| to.iter_mut().zip(numbers).for_each(|(to, bits)| *to = f32::from_bits(bits)))?;
+        match tensor.dtype() {
+            DType::F32 => {
+                cpu::write(tensor, |to| to.iter_mut().zip(numbers).for_each(|(to, bits)| *to = f32::from_bits(bits)))?;
+            }
+            DType::BF16 => {
+                let halves = numbers.into_iter().flat_map(|two| [two as u16, (two >> 16) as u16]);
+                let halves: Vec<_> = halves.map(bf16::from_bits).take(tensor.elem_count()).collect();
+                let flat = tensor.flatten_all()?;
+                flat.slice_set(&Tensor::from_vec(halves, flat.dims(), tensor.device())?, 0, 0)?;
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -73,7 +83,7 @@ fn words(tensor: &Tensor) -> Result<Vec<u32>> {
     let bytes: Vec<u8> = match tensor.dtype() {
         DType::U32 => return flat.to_vec1(),
         DType::F32 => return Ok(flat.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect()),
-        DType::BF16 => flat.to_vec1::<half::bf16>()?.into_iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::BF16 => flat.to_vec1::<bf16>()?.into_iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::U8 => flat.to_vec1()?,
         other => bail!("the emulator takes no {other:?}"),
     };

@@ -63,12 +63,26 @@ extern "C" __global__ void squares_end(const float* partial, float* sum, int blo
     if (threadIdx.x == 0) store_double(sum, all);
 }
 
-// ---- around products with weights
+// ---- numbers in bf16
 
 typedef unsigned short bf16;
 
+#ifdef __CUDACC__
+// Two numbers rounded to bf16, the first in the lower half.
+__device__ uint32 packed(float low, float high) {
+    uint32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+#endif
+
 __device__ float widened(float x) { return x; }
 __device__ float widened(bf16 bits) { return __int_as_float((uint32)bits << 16); }
+
+__device__ void store(float* to, float x) { *to = x; }
+__device__ void store(bf16* to, float x) { *to = (bf16)packed(x, 0.0f); }
+
+// ---- around products with weights
 
 // out = product + bias + residual; of the last two either may be any tensor where it is not asked for. A block a row.
 template <class T> __device__ void finish_row(
@@ -137,8 +151,8 @@ extern "C" __global__ void pixels(
 
 // ---- layer norm: a block a row
 
-extern "C" __global__ void layer_norm(
-    const float* x, const float* weight, const float* bias, float* y, float* stats, int width, float eps) {
+template <class T> __device__ void layer_norm_row(
+    const float* x, const float* weight, const float* bias, T* y, float* stats, int width, float eps) {
     const float* row = x + (size_t)blockIdx.x * width;
     float sum = 0;
     for (int i = threadIdx.x; i < width; i += THREADS) sum += row[i];
@@ -147,11 +161,22 @@ extern "C" __global__ void layer_norm(
     for (int i = threadIdx.x; i < width; i += THREADS) squares += (row[i] - mean) * (row[i] - mean);
     float rstd = 1.0f / sqrtf(block_sum(squares) / width + eps);
     for (int i = threadIdx.x; i < width; i += THREADS)
-        y[(size_t)blockIdx.x * width + i] = (row[i] - mean) * rstd * weight[i] + bias[i];
+        store(y + (size_t)blockIdx.x * width + i, (row[i] - mean) * rstd * weight[i] + bias[i]);
     if (threadIdx.x == 0) {
         stats[2 * blockIdx.x] = mean;
         stats[2 * blockIdx.x + 1] = rstd;
     }
+}
+
+extern "C" __global__ void layer_norm(
+    const float* x, const float* weight, const float* bias, float* y, float* stats, int width, float eps) {
+    layer_norm_row(x, weight, bias, y, stats, width, eps);
+}
+
+// For products in bf16 alone.
+extern "C" __global__ void layer_norm_bf16(
+    const float* x, const float* weight, const float* bias, bf16* y, float* stats, int width, float eps) {
+    layer_norm_row(x, weight, bias, y, stats, width, eps);
 }
 
 extern "C" __global__ void layer_norm_dx(
@@ -202,15 +227,25 @@ extern "C" __global__ void sum_slabs(const float* partial, float* out, int slabs
 
 __device__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-extern "C" __global__ void activation(const float* x, float* y, uint64 count, int kind) {
+template <class T> __device__ void activate(const float* x, T* y, uint64 count, int kind) {
     uint64 i = global_index();
     if (i >= count) return;
-    float v = x[i];
-    if (kind == 0) y[i] = v * sigmoid(1.702f * v);
-    else if (kind == 1) y[i] = v * (0.5f + 0.5f * erff(v * 0.70710678f));
-    else if (kind == 2) y[i] = v * sigmoid(2.0f * 0.7978846f * (v + 0.044715f * v * v * v));
-    else if (kind == 3) y[i] = fmaxf(v, 0.0f);
-    else y[i] = tanhf(v);
+    float v = x[i], active;
+    if (kind == 0) active = v * sigmoid(1.702f * v);
+    else if (kind == 1) active = v * (0.5f + 0.5f * erff(v * 0.70710678f));
+    else if (kind == 2) active = v * sigmoid(2.0f * 0.7978846f * (v + 0.044715f * v * v * v));
+    else if (kind == 3) active = fmaxf(v, 0.0f);
+    else active = tanhf(v);
+    store(y + i, active);
+}
+
+extern "C" __global__ void activation(const float* x, float* y, uint64 count, int kind) {
+    activate(x, y, count, kind);
+}
+
+// For products in bf16 alone.
+extern "C" __global__ void activation_bf16(const float* x, bf16* y, uint64 count, int kind) {
+    activate(x, y, count, kind);
 }
 
 extern "C" __global__ void activation_dx(
@@ -562,13 +597,6 @@ extern "C" __global__ void attention_dkv(
 #define BLOCKS (SIDE / 8)
 
 #ifdef __CUDACC__
-// Two numbers rounded to bf16, the first in the lower half.
-__device__ uint32 packed(float low, float high) {
-    uint32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
-
 // c += a · b by one warp: (16, 16) · (16, 8)
 __device__ void mma(float* c, const uint32* a, uint32 b0, uint32 b1) {
     asm volatile(

@@ -1,6 +1,6 @@
-//! Fused kernels for NVIDIA's GPUs, as `ops` has them for the CPU. Each takes and gives contiguous f32 tensors; other
-//! types and shapes go through the composed twins. build.rs compiles kernels.cu with the compiler that candle's CUDA
-//! feature needs anyway.
+//! Fused kernels for NVIDIA's GPUs, as `ops` has them for the CPU. Each takes and gives contiguous f32 tensors, or
+//! gives bf16 where products alone read it; other types and shapes go through the composed twins. build.rs compiles
+//! kernels.cu with the compiler that candle's CUDA feature needs anyway.
 
 mod attention;
 mod contrastive;
@@ -38,29 +38,36 @@ pub(super) fn has_kernels(x: &Tensor) -> bool {
     cfg!(feature = "cuda") && x.device().is_cuda() && x.dtype() == DType::F32
 }
 
-fn zeros(like: &Tensor, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
-    Tensor::zeros(shape, DType::F32, like.device())
-}
-
 /// Memory for what a kernel writes from end to end.
-#[allow(unsafe_code)]
 fn fresh(like: &Tensor, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
-    if !like.device().is_cuda() {
-        return zeros(like, shape);
-    }
-    // SAFETY: f32 of any bits is a number, and nobody looks before the kernel has written.
-    unsafe { Tensor::empty(shape, DType::F32, like.device()) }
+    fresh_of(DType::F32, like, shape)
 }
 
-/// [`super::layer_norm`].
-pub(super) fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64) -> Result<Value> {
+/// [`fresh`] for numbers in f32 or bf16.
+#[allow(unsafe_code)]
+fn fresh_of(numbers: DType, like: &Tensor, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+    if !like.device().is_cuda() {
+        return Tensor::zeros(shape, numbers, like.device());
+    }
+    // SAFETY: f32 and bf16 of any bits are numbers, and nobody looks before the kernel has written.
+    unsafe { Tensor::empty(shape, numbers, like.device()) }
+}
+
+/// A kernel for an output in `numbers`.
+fn kernel_for(numbers: DType, wide: &'static str, narrow: &'static str) -> &'static str {
+    if numbers == DType::BF16 { narrow } else { wide }
+}
+
+/// [`super::layer_norm`], with its output in `numbers`: f32, or bf16 for products alone.
+pub(super) fn layer_norm(x: &Value, weight: &Value, bias: &Value, eps: f64, numbers: DType) -> Result<Value> {
     let inputs = [x, weight, bias];
     let (xs, w, b) = (x.tensor().contiguous()?, weight.tensor().contiguous()?, bias.tensor().contiguous()?);
     let width = xs.dim(D::Minus1)?;
     let rows = xs.elem_count() / width;
-    let (y, stats) = (fresh(&xs, xs.shape())?, fresh(&xs, (rows, 2))?);
+    let (y, stats) = (fresh_of(numbers, &xs, xs.shape())?, fresh(&xs, (rows, 2))?);
     let args = [&xs, &w, &b, &y, &stats].map(Arg::Tensor);
-    launch("layer_norm", (rows, 1, 1), &[&args[..], &[Arg::Int(width), Arg::Float(eps)]].concat())?;
+    let kernel = kernel_for(numbers, "layer_norm", "layer_norm_bf16");
+    launch(kernel, (rows, 1, 1), &[&args[..], &[Arg::Int(width), Arg::Float(eps)]].concat())?;
     let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
     Ok(Value::record(y, &inputs, move |grad| {
         let grad = grad.contiguous()?;
@@ -95,11 +102,16 @@ pub(super) fn activation_number(kind: Activation) -> Option<usize> {
     all.iter().position(|known| *known == kind)
 }
 
-/// [`Activation::apply`] of the activation of this number.
-pub(super) fn activation(x: &Value, kind: usize) -> Result<Value> {
+/// [`Activation::apply`] of the activation of this number, with its output in `numbers`: f32, or bf16 for products
+/// alone.
+pub(super) fn activation(x: &Value, kind: usize, numbers: DType) -> Result<Value> {
     let xs = x.tensor().contiguous()?;
-    let (count, y) = (xs.elem_count(), fresh(&xs, xs.shape())?);
-    launch("activation", over(count), &[Arg::Tensor(&xs), Arg::Tensor(&y), Arg::Count(count), Arg::Int(kind)])?;
+    let (count, y) = (xs.elem_count(), fresh_of(numbers, &xs, xs.shape())?);
+    launch(
+        kernel_for(numbers, "activation", "activation_bf16"),
+        over(count),
+        &[Arg::Tensor(&xs), Arg::Tensor(&y), Arg::Count(count), Arg::Int(kind)],
+    )?;
     let inputs = [x];
     let x = x.clone();
     Ok(Value::record(y, &inputs, move |grad| {
@@ -194,9 +206,40 @@ mod tests {
             assert_like_twin(
                 &format!("layer norm {rows} × {width}"),
                 &inputs,
-                |v| layer_norm(v[0], v[1], v[2], 1e-5),
+                |v| layer_norm(v[0], v[1], v[2], 1e-5, DType::F32),
                 |t| reference::layer_norm(t[0], t[1], t[2], 1e-5),
             );
+        }
+    }
+
+    /// What products in bf16 alone read is the same number, rounded; gradients do not know of it.
+    #[test]
+    fn outputs_in_bf16_are_rounded_and_their_gradients_are_those_of_f32() {
+        if !is_there() {
+            return;
+        }
+        let made = |numbers, make: &dyn Fn(&[Value], DType) -> Result<Value>| {
+            let tape = Tape::new(3);
+            let inputs = [random(&[7, 37], 4), random(&[37], 5), random(&[37], 6)];
+            let values: Vec<Value> = inputs.into_iter().enumerate().map(|(i, x)| tape.leaf(i, x)).collect();
+            let y = make(&values, numbers).unwrap();
+            tape.backward([(&y, random(&[7, 37], 7))], &mut |_| Ok(())).unwrap();
+            let grads = [0, 1, 2].map(|i| tape.take_grad(i).map(|grad| grad.into_dense().unwrap()));
+            (y.tensor().clone(), grads)
+        };
+        let norm = |v: &[Value], numbers| layer_norm(&v[0], &v[1], &v[2], 1e-5, numbers);
+        for kind in 0..=5 {
+            let active = |v: &[Value], numbers| activation(&v[0], kind, numbers);
+            let make: &dyn Fn(&[Value], DType) -> Result<Value> = if kind == 5 { &norm } else { &active };
+            let ((wide, expected), (narrow, got)) = (made(DType::F32, make), made(DType::BF16, make));
+            assert_eq!(narrow.dtype(), DType::BF16);
+            let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<half::bf16>().unwrap();
+            assert_eq!(numbers(&narrow), numbers(&wide.to_dtype(DType::BF16).unwrap()), "{kind}");
+            for (got, expected) in got.iter().zip(&expected) {
+                assert_eq!(got.is_some(), expected.is_some());
+                let (Some(got), Some(expected)) = (got, expected) else { continue };
+                assert_close(&format!("{kind}: gradient"), got, expected, 0.0);
+            }
         }
     }
 
@@ -211,7 +254,7 @@ mod tests {
             assert_like_twin(
                 &format!("{kind:?}"),
                 &[x],
-                |v| activation(v[0], activation_number(kind).unwrap()),
+                |v| activation(v[0], activation_number(kind).unwrap(), DType::F32),
                 |t| reference::activation(t[0], kind),
             );
         }
