@@ -26,6 +26,8 @@ struct CountedRow {
 impl Counted {
     /// Names of [`Self::figures`].
     pub const NAMES: [&'static str; 5] = ["accuracy", "balanced_accuracy", "auroc_macro", "nll", "ece"];
+    /// Most that each of [`Self::figures`] can be; the least is 0.
+    pub const MOST: [f64; 5] = [1.0, 1.0, 1.0, f64::INFINITY, 1.0];
 
     /// Of rows of logits with their targets and patients; at least one.
     pub fn of(logits: &[Vec<f64>], targets: &[usize], groups: &[usize]) -> Self {

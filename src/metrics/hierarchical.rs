@@ -7,10 +7,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::calibration::{Answer, BINS, area_under_risk, equal_width, expected_error, risk_coverage};
 use super::classification::auroc;
+use super::students_t::{drawn, mean, students_t, t_975, variance};
 
 /// A figure of one run, kept so that it can be worked out anew where some patients count more often than others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,16 +97,6 @@ const Z_975: f64 = 1.959_964;
 /// What is exceeded in one of five draws.
 const Z_80: f64 = 0.841_621;
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// Sum of squares / (n − 1).
-fn variance(values: &[f64]) -> f64 {
-    let middle = mean(values);
-    values.iter().map(|v| (v - middle).powi(2)).sum::<f64>() / (values.len() - 1) as f64
-}
-
 /// Compares the runs of two settings, an entry a seed, on the same patients. `None` below two seeds of either, below
 /// two patients, or without resamples.
 pub fn compare(
@@ -131,13 +121,11 @@ pub fn compare(
         let mut times = vec![0; patients];
         (0..patients).for_each(|_| times[rng.random_range(0..patients)] += 1);
         let by_patients = mean(&values(ours, &times)) - mean(&values(theirs, &times));
-        // Neither 0 nor 1, at which it is infinite.
-        let share = (rng.random::<f64>() + f64::EPSILON) / (1.0 + 2.0 * f64::EPSILON);
-        (by_patients + (of_a + of_b).sqrt() * of_seeds.inverse_cdf(share), by_patients)
+        (by_patients + (of_a + of_b).sqrt() * drawn(&of_seeds, &mut rng), by_patients)
     };
-    let drawn: Vec<(f64, f64)> = (0..resamples).into_par_iter().map(of_resample).collect();
+    let draws: Vec<(f64, f64)> = (0..resamples).into_par_iter().map(of_resample).collect();
     let (mut both, of_patients): (Vec<f64>, Vec<f64>) =
-        drawn.into_iter().filter(|(difference, _)| difference.is_finite()).unzip();
+        draws.into_iter().filter(|(difference, _)| difference.is_finite()).unzip();
     if both.len() < 2 {
         return None;
     }
@@ -154,10 +142,6 @@ pub fn compare(
         p,
         seeds_needed: seeds_needed(difference, variance(&a) + variance(&b), variance(&of_patients)),
     })
-}
-
-fn students_t(freedom: f64) -> Option<StudentsT> {
-    StudentsT::new(0.0, 1.0, freedom).ok()
 }
 
 /// Degrees of freedom of a sum of means, from the variance of each and how many values it is of (Welch and
@@ -179,7 +163,7 @@ fn seeds_needed(difference: f64, over_seeds: f64, over_patients: f64) -> Option<
     }
     // Of few seeds the bound is that of Student's t.
     let enough = |n: &usize| {
-        let bound = students_t(2.0 * (*n as f64 - 1.0)).map_or(f64::INFINITY, |t| t.inverse_cdf(0.975));
+        let bound = t_975(2.0 * (*n as f64 - 1.0));
         let patients = (Z_975 + Z_80).powi(2) * over_patients;
         (bound + Z_80).powi(2) * over_seeds / *n as f64 + patients <= difference * difference
     };

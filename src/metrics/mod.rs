@@ -13,6 +13,7 @@ pub mod ranking;
 pub mod retrieval;
 pub mod seeds;
 pub mod selective;
+pub mod students_t;
 pub mod vector_scaling;
 
 pub use metric::Metric;

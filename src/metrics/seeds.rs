@@ -1,4 +1,5 @@
-//! A figure of several runs that differ by their seed, with what seeds and patients add to it by chance.
+//! A figure of several runs that differ by their seed, with what seeds and patients add to it by chance: patients are
+//! drawn with replacement, and what other seeds would give from Student's t, as in [`super::hierarchical`].
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bootstrap::quantile;
 use super::counted::Counted;
+use super::students_t::{self, drawn, mean, students_t, variance};
 
 /// Mean of a figure over seeds, and where it may be by chance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,11 +17,11 @@ pub struct Spread {
     pub value: f64,
     /// Standard deviation over seeds; nothing of one seed.
     pub deviation: Option<f64>,
-    /// 95 % interval where seeds and patients are drawn together.
+    /// 95 % interval over seeds and patients together, within what the figure can be as all of these.
     pub interval: Option<(f64, f64)>,
-    /// The same where only seeds are drawn: these patients, other shots.
+    /// The same over seeds, by Student's t: these patients, other shots.
     pub over_seeds: Option<(f64, f64)>,
-    /// The same where only patients are drawn: these shots, other patients.
+    /// The same over patients: these shots, other patients.
     pub over_patients: Option<(f64, f64)>,
 }
 
@@ -31,43 +33,40 @@ pub fn spreads(
     rng: impl Fn(u64) -> ChaCha8Rng + Sync,
 ) -> Vec<Spread> {
     let once = vec![1.0; patients];
-    let values: Vec<[f64; 5]> = runs.iter().map(|run| run.figures(&once)).collect();
+    let by_run = |times: &[f64]| -> [Vec<f64>; 5] {
+        let figures: Vec<[f64; 5]> = runs.iter().map(|run| run.figures(times)).collect();
+        std::array::from_fn(|k| figures.iter().map(|f| f[k]).collect())
+    };
+    let values = by_run(&once);
     let resamples = if patients < 2 { 0 } else { resamples };
-    let n = runs.len() as f64;
+    // Of one seed it is not known what another would give.
+    let of_seeds = students_t(runs.len() as f64 - 1.0);
+    let errors = values.each_ref().map(|v| if v.len() > 1 { (variance(v) / v.len() as f64).sqrt() } else { 0.0 });
     let draw = |number: usize| {
         let mut rng = rng(number as u64);
         let mut times = vec![0.0; patients];
         (0..patients).for_each(|_| times[rng.random_range(0..patients)] += 1.0);
-        let drawn: Vec<usize> = (0..runs.len()).map(|_| rng.random_range(0..runs.len())).collect();
-        // A mean of n drawn seeds varies by (n − 1) / n too little: its distance from the mean of all is stretched.
-        let stretch = if runs.len() > 1 { (n / (n - 1.0)).sqrt() } else { 0.0 };
-        let of = |values: &[[f64; 5]], k: usize| {
-            let all = values.iter().map(|v| v[k]).sum::<f64>() / n;
-            let some = drawn.iter().map(|&i| values[i][k]).sum::<f64>() / n;
-            (all, all + stretch * (some - all))
-        };
-        let under: Vec<[f64; 5]> = runs.iter().map(|run| run.figures(&times)).collect();
+        let other_seeds = of_seeds.as_ref().map_or(0.0, |t| drawn(t, &mut rng));
+        let under = by_run(&times);
         std::array::from_fn::<_, 5, _>(|k| {
-            let (patients, both) = of(&under, k);
-            [both, of(&values, k).1, patients]
+            let by_patients = mean(&under[k]);
+            [by_patients + errors[k] * other_seeds, by_patients]
         })
     };
-    let draws: Vec<[[f64; 3]; 5]> = (0..resamples).into_par_iter().map(draw).collect();
+    let draws: Vec<[[f64; 2]; 5]> = (0..resamples).into_par_iter().map(draw).collect();
     let spread = |k: usize| {
+        let possible = |(low, high): (f64, f64)| (low.clamp(0.0, Counted::MOST[k]), high.clamp(0.0, Counted::MOST[k]));
         let bounds = |of: usize| {
             let mut drawn: Vec<f64> = draws.iter().map(|d| d[k][of]).filter(|v| v.is_finite()).collect();
             drawn.sort_by(f64::total_cmp);
-            (!drawn.is_empty()).then(|| (quantile(&drawn, 0.025), quantile(&drawn, 0.975)))
+            (!drawn.is_empty()).then(|| possible((quantile(&drawn, 0.025), quantile(&drawn, 0.975))))
         };
-        let value = values.iter().map(|v| v[k]).sum::<f64>() / n;
-        let squares = values.iter().map(|v| (v[k] - value).powi(2)).sum::<f64>();
-        let several = runs.len() > 1;
         Spread {
-            value,
-            deviation: several.then(|| (squares / (n - 1.0)).sqrt()),
+            value: mean(&values[k]),
+            deviation: (runs.len() > 1).then(|| variance(&values[k]).sqrt()),
             interval: bounds(0),
-            over_seeds: bounds(1).filter(|_| several),
-            over_patients: bounds(2),
+            over_seeds: students_t::interval(&values[k]).map(possible),
+            over_patients: bounds(1),
         }
     };
     (0..5).map(spread).collect()
@@ -93,14 +92,21 @@ mod tests {
         assert_eq!((alike.value, alike.deviation, half(alike.over_seeds)), (0.5, Some(0.0), 0.0));
         assert!((half(alike.over_patients) - 1.96 * 0.05).abs() < 0.01, "{alike:?}");
         assert_eq!(alike.interval, alike.over_patients);
-        // Unlike seeds: of eight that are 0.4 or 0.6 the mean has a deviation of 0.107 / √8.
+        // Unlike seeds: of eight that are 0.4 or 0.6 the mean has a deviation of 0.107 / √8, and Student's t of 7
+        // degrees of freedom is beyond ±2.365 in one of twenty draws.
         let unlike: Vec<Counted> = (0..8).map(|i| run(100, if i % 2 == 0 { 40 } else { 60 })).collect();
         let unlike = accuracy(&unlike);
         let of_seeds = unlike.deviation.unwrap() / 8f64.sqrt();
-        assert!((half(unlike.over_seeds) - 1.96 * of_seeds).abs() < 0.01, "{unlike:?}");
+        assert!((half(unlike.over_seeds) - 2.364_624 * of_seeds).abs() < 1e-6, "{unlike:?}");
         assert!(half(unlike.interval) > half(unlike.over_patients) && half(unlike.interval) > half(unlike.over_seeds));
         let one = accuracy(&[run(100, 50)]);
         assert_eq!((one.deviation, one.over_seeds), (None, None));
         assert_eq!(one.interval, one.over_patients);
+        // Two seeds say little, of a share no more than that it is one.
+        let two = accuracy(&[run(100, 90), run(100, 100)]);
+        let (low, high) = two.over_seeds.unwrap();
+        assert!((low - (0.95 - 12.706_205 * 0.05)).abs() < 1e-6 && high == 1.0, "{two:?}");
+        let (low, high) = two.interval.unwrap();
+        assert!((0.0..0.5).contains(&low) && high == 1.0, "{two:?}");
     }
 }

@@ -1,7 +1,8 @@
 //! How far runs of one setting agree: what is left open by the seed alone.
 
-use super::mean::{Mean, t_975};
+use super::mean::Mean;
 use super::member::Member;
+use crate::metrics::students_t::t_975;
 
 /// The share of questions that two of the runs answer alike, right or wrong: the mean over pairs of runs, with a 95 %
 /// interval by the jackknife over runs from three of them on. `None` below two runs, or where they were asked
@@ -21,7 +22,7 @@ fn agreement(runs: &[&[usize]]) -> Option<Mean> {
         let without: Vec<f64> = sums.iter().map(|own| (all - 2.0 * own) / ((n - 1) * (n - 2)) as f64).collect();
         let middle = without.iter().sum::<f64>() / n as f64;
         let squares: f64 = without.iter().map(|v| (v - middle).powi(2)).sum();
-        t_975(n - 1) * ((n - 1) as f64 / n as f64 * squares).sqrt()
+        t_975((n - 1) as f64) * ((n - 1) as f64 / n as f64 * squares).sqrt()
     });
     Some(Mean { mean: all / (n * (n - 1)) as f64, half_width, seeds: n })
 }

@@ -1,7 +1,8 @@
 //! Means over seeds.
 
 use serde::Serialize;
-use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use crate::metrics::students_t::t_975;
 
 /// A mean over seeds with its 95 % interval by Student's t; no interval for a single seed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -20,12 +21,7 @@ impl Mean {
         let n = values.len();
         let mean = values.iter().sum::<f64>() / n as f64;
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        let half_width = (n > 1).then(|| t_975(n - 1) * (squares / (n - 1) as f64 / n as f64).sqrt());
+        let half_width = (n > 1).then(|| t_975((n - 1) as f64) * (squares / (n - 1) as f64 / n as f64).sqrt());
         (n > 0).then_some(Self { mean, half_width, seeds: n })
     }
-}
-
-/// The 97.5 % point of Student's t with this many degrees of freedom, at least 1.
-pub(super) fn t_975(freedom: usize) -> f64 {
-    StudentsT::new(0.0, 1.0, freedom as f64).map_or(f64::INFINITY, |t| t.inverse_cdf(0.975))
 }

@@ -6,9 +6,12 @@ use crate::common;
 use reportclip::metrics::calibration::{self, Answer};
 use reportclip::metrics::conformal::{self, Calibrator, Findings};
 use reportclip::metrics::few_shot::{LinearHead, Method, Shots};
+use reportclip::metrics::hierarchical::{PatientFigure, compare};
 use reportclip::metrics::selective::{Selective, Sureness};
+use reportclip::metrics::students_t;
 use reportclip::metrics::vector_scaling::VectorScaling;
 use reportclip::metrics::{classification, logistic::Logistic, ranking::Ranking};
+use reportclip::seed::{Purpose, stream};
 use serde_json::Value;
 
 fn cases(kind: &str) -> Vec<Value> {
@@ -133,6 +136,31 @@ fn few_shot_heads_are_those_of_autograd_numpy_and_scikit_learn() {
         }
     }
     assert_eq!(compared, 8 * 8);
+}
+
+/// scripts/golden/seeds.py: a mean over seeds, and two settings, by draws, on patients that are all alike.
+#[test]
+fn seeds_are_judged_as_scipy_judges_them() {
+    for case in cases_of("seeds.json", "means") {
+        let (low, high) = students_t::interval(&numbers(&case["values"])).unwrap();
+        let theirs = numbers(&case["interval"]);
+        assert!((low - theirs[0]).abs() < 1e-9 && (high - theirs[1]).abs() < 1e-9, "{low} {high}: {case}");
+    }
+    assert_eq!((students_t::interval(&[1.0]), students_t::interval(&[1.0, f64::NAN])), (None, None));
+    for case in cases_of("seeds.json", "pairs") {
+        let runs = |key: &str| -> Vec<PatientFigure> {
+            numbers(&case[key]).iter().map(|v| PatientFigure::Mean(vec![vec![(*v, 1.0); 2]])).collect()
+        };
+        let (a, b) = (runs("a"), runs("b"));
+        let (a, b): (Vec<&PatientFigure>, Vec<&PatientFigure>) = (a.iter().collect(), b.iter().collect());
+        let ours = compare(&a, &b, 40_000, |i| stream(1, Purpose::Bootstrap, i)).unwrap();
+        let theirs = numbers(&case["interval"]);
+        // The bounds of 40,000 draws of few degrees of freedom.
+        let tolerance = 0.1 * (theirs[1] - theirs[0]);
+        let apart = (ours.interval.0 - theirs[0]).abs().max((ours.interval.1 - theirs[1]).abs());
+        assert!(apart < tolerance, "{ours:?}: {case}");
+        close(&case, "p", ours.p, 0.02);
+    }
 }
 
 /// scripts/golden/calibration_errors.py.
