@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The study of docs/label-smoothing.md, from nothing. Stopped and called again, it goes on.
 #   scripts/study/label-smoothing.sh OUT [PART…]
-# Without parts: all of them. Variables: REPORTCLIP (the program), SEEDS and JOBS as `reportclip sweep` has them; for
-# parts notes* NOTES (a manifest with train, val and test, see docs/recipes/chest-notes.md); for those of pretrained
-# encoders IMAGE_TOWER and TEXT_TOWER (folders, see docs/models.md).
+# Without parts: all of them. PART-siglip, of models made from nothing (phantom-*, noise-250, notes), adds the sigmoid loss
+# to the settings of a part, whether that is done already or not. Variables: REPORTCLIP (the program), SEEDS and JOBS as
+# `reportclip sweep` has them; for parts notes* NOTES (a manifest with train, val and test, see
+# docs/recipes/chest-notes.md); for those of pretrained encoders IMAGE_TOWER and TEXT_TOWER (folders, see docs/models.md).
 set -euo pipefail
 out=$(realpath -m "${1:?name a folder to work in}")
 shift
@@ -20,13 +21,15 @@ settings=(
     --also 'loss.label_smoothing={ from = 0.2, to = 0.0, over = "100%" }'
     --also 'loss.kind=multi_positive; loss.label_smoothing=0'
 )
+# A model that is made for it from nothing has the bias that it needs; others have none.
+sigmoid=(--also 'loss.kind=siglip; loss.label_smoothing=0')
 # One figure chooses the step for all, on val; test is judged once.
 judged=(--over-fitting --set train.best_metric=mean_recall --set eval.gallery=0 --set eval.bootstrap=0)
 
 sweep() { # PART CONFIG SEEDS PROMPTS [MORE…]
     local part=$1 args
     args=("configs/$2" "${settings[@]}" "${judged[@]}" --seeds "${SEEDS:-$3}" --jobs "${JOBS:-2}")
-    args+=(--prompts "prompts/$4" "${@:5}")
+    args+=(--prompts "prompts/$4" "${@:5}" "${more[@]}")
     "$program" sweep "${args[@]}" --out "$out/$part" --json > "$out/$part.json"
     # Tables and drawing lie in $out/$part, sweep.md and sweep.svg. A line a member:
     python3 - "$part" "$out/$part.json" > "$out/$part.jsonl" << 'END'
@@ -54,6 +57,10 @@ pair() { # PART SEEDS [MORE…]
 }
 
 for part in "${parts[@]}"; do
+    more=()
+    case $part in
+    phantom-*-siglip | noise-*-siglip | notes-siglip) part=${part%-siglip} more=("${sigmoid[@]}") ;;
+    esac
     case $part in
     phantom-250)
         phantoms phantom 1000

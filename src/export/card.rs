@@ -56,13 +56,22 @@ fn loading(model: &ModelFolder) -> String {
         ),
         family => {
             let class = family.transformers_class().unwrap_or("AutoModel");
-            python(&format!(
+            let code = python(&format!(
                 "from transformers import AutoProcessor, {class}\nmodel = {class}.from_pretrained(\".\")\n\
                  processor = AutoProcessor.from_pretrained(\".\")"
-            ))
+            ));
+            let homeless = family == Family::Clip && model.config.logit_bias_init.is_some();
+            code + if homeless { BIAS } else { "" }
         }
     }
 }
+
+/// What transformers' CLIP has no place for.
+const BIAS: &str = "\nThe model was trained by a sigmoid loss and has a `logit_bias`. CLIPModel has none: it says that the \
+                    tensor is unexpected and leaves it aside. Embeddings, and the order of what is found, are the \
+                    same; for probabilities of single pairs add it, \
+                    `torch.sigmoid(outputs.logits_per_image + bias)` with \
+                    `bias = safetensors.torch.load_file(\"model.safetensors\")[\"logit_bias\"]`.\n";
 
 /// transformers has no class for such a pair: its towers are loaded one by one.
 fn pair(model: &ModelFolder) -> String {

@@ -33,6 +33,7 @@ pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result
         context_length,
         end_id: end,
         embed_dim: r.embed_dim,
+        logit_bias: config.loss.uses_bias().is_some(),
     };
     // Without these transformers warns of ids of OpenAI's vocabulary.
     let ids = json!({"bos_token_id": tokenizer.start_id(), "pad_token_id": tokenizer.pad_id()});
@@ -46,6 +47,8 @@ pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result
             None => "trained on the training reports, because model.tokenizer is not set",
         }
     );
+    let bias =
+        config.loss.uses_bias().map(|kind| format!("logit_bias: −10 and a scale of 10, for loss.kind {:?}", kind.name));
     let folder = ModelFolder {
         layout,
         config: clip,
@@ -55,5 +58,11 @@ pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result
         origin: "Trained from scratch with reportclip.".into(),
         summary: String::new(),
     };
-    Ok(Session { params, folder, device: device.clone(), products: DType::F32, notes: vec![note] })
+    Ok(Session {
+        params,
+        folder,
+        device: device.clone(),
+        products: DType::F32,
+        notes: [Some(note), bias].into_iter().flatten().collect(),
+    })
 }

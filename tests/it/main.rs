@@ -34,6 +34,7 @@ mod retrieval;
 mod reuse;
 mod runs;
 mod session;
+mod sigmoid;
 mod snapshots;
 mod sources;
 mod subgroups;

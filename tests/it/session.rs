@@ -51,6 +51,7 @@ pub fn tiny(bias: Option<f64>) -> Session {
         context_length: 16,
         end_id: tokenizer.end_id().unwrap(),
         embed_dim: 16,
+        logit_bias: false,
     };
     let (mut config, layout) = fresh_clip(&numbers, &serde_json::json!({})).unwrap();
     config.logit_bias_init = bias;

@@ -81,6 +81,7 @@ pub fn builtin(name: &str) -> Result<ClipConfig> {
             context_length: 77,
             end_id: 49407,
             embed_dim: clip.text_width,
+            logit_bias: false,
         };
         return Ok(fresh_clip(&numbers, &json!({}))?.0);
     }

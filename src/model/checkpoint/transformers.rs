@@ -25,6 +25,15 @@ const SIGLIP_HEADS: &[Rule] = &[
     ("logit_bias", "logit_bias", How::Leading(1)),
 ];
 
+/// Where a CLIP of ours has a bias, which transformers' has not: this field of its config says so, and transformers
+/// leaves field and tensor aside.
+const BIAS_INIT: &str = "logit_bias_init_value";
+const BIAS: Rule = ("logit_bias", "logit_bias", How::Same);
+
+/// Where scale and bias start that a sigmoid loss trains (SigLIP, arXiv 2303.15343).
+const SIGMOID_SCALE_INIT: f64 = std::f64::consts::LN_10;
+const SIGMOID_BIAS_INIT: f64 = -10.0;
+
 const UNUSED: &[Unused] = &[
     Unused::dropped("text_model.embeddings.position_ids", "row numbers 0, 1, 2, …, not a weight"),
     Unused::dropped("vision_model.embeddings.position_ids", "row numbers 0, 1, 2, …, not a weight"),
@@ -94,6 +103,10 @@ impl WholeModel {
         renames.add(if self.sigmoid { SIGLIP_HEADS } else { HEADS }, "", "");
         let vision = (vision_format.read)(&image, self.image_pooling)?;
         let text = (text_format.read)(&words, self.text_pooling)?;
+        let has_bias = !self.sigmoid && json.get(BIAS_INIT).is_some_and(|v| !v.is_null());
+        if has_bias {
+            renames.add(&[BIAS], "", "");
+        }
         let config = if self.sigmoid {
             ClipConfig {
                 embed_dim: vision.width(),
@@ -112,7 +125,7 @@ impl WholeModel {
                 text_projection: Projection::Linear { bias: false },
                 embed_dim: top.size("projection_dim", 512)?,
                 logit_scale_init: top.number("logit_scale_init_value", 2.6592)?,
-                logit_bias_init: None,
+                logit_bias_init: if has_bias { Some(top.number(BIAS_INIT, SIGMOID_BIAS_INIT)?) } else { None },
             }
         };
         Ok((config, renames))
@@ -170,6 +183,8 @@ pub struct FreshClip {
     pub end_id: u32,
     /// Width of the shared space.
     pub embed_dim: usize,
+    /// Whether it has a bias, for a sigmoid loss: −10, and its scale starts at 10.
+    pub logit_bias: bool,
 }
 
 /// A fresh CLIP in transformers' layout; `text_fields` go into its `text_config`.
@@ -196,10 +211,14 @@ pub fn fresh_clip(numbers: &FreshClip, text_fields: &Value) -> Result<(ClipConfi
     for (key, value) in text_fields.as_object().into_iter().flatten() {
         text[key] = value.clone();
     }
-    let json = json!({
+    let scale = if numbers.logit_bias { SIGMOID_SCALE_INIT } else { LOGIT_SCALE_INIT };
+    let mut json = json!({
         "model_type": "clip", "architectures": ["CLIPModel"], "projection_dim": numbers.embed_dim,
-        "logit_scale_init_value": LOGIT_SCALE_INIT, "vision_config": vision, "text_config": text,
+        "logit_scale_init_value": scale, "vision_config": vision, "text_config": text,
     });
+    if numbers.logit_bias {
+        json[BIAS_INIT] = json!(SIGMOID_BIAS_INIT);
+    }
     let (config, renames) = CLIP.config(&json)?;
     let layout = Layout { family: Family::Clip, files: vec![saved(json, renames)], beside: Vec::new() };
     Ok((config, layout))
