@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
 use super::manifest_args::{ColumnArgs, PrecisionArg};
@@ -112,7 +112,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (source, kept) = source(args)?;
     let adaptation = Adaptation::on(&source, &policy, prompts, request)?;
     let session = Session::open(&args.model, &args.device)?.in_precision(args.precision.precision);
-    let (report, head) = adaptation.judge(&session, kept.as_ref(), method)?;
+    let bar = output::bar();
+    let told = |what: &'static str, done: usize, all: usize| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        bar.set_message(what);
+    };
+    let judged = adaptation.judge(&session, kept.as_ref(), method, &told);
+    bar.finish_and_clear();
+    let (report, head) = judged?;
     let saved = match &args.save {
         Some(folder) => Some(head.keep(folder, &args.model, args.force).context("--save")?),
         None => None,
@@ -145,10 +153,22 @@ fn source(args: &Args) -> Result<(RowSource, Option<KeptImages>)> {
     };
     let index = Index::open(path)?;
     let place = || format!("index {}", path.display());
-    check_model(&index.source, &args.model, false).with_context(place)?;
+    check_model(&index.source, &args.model, false)
+        .map_err(|e| of_another(e, &index, &args.model))
+        .with_context(place)?;
     let (rows, embeds) = embedded_rows(&index).with_context(place)?;
     let source = index.source.row_source().with_context(place)?;
-    Ok((RowSource { split: args.split.clone(), ..source }, Some(KeptImages::new(&rows, embeds))))
+    let kept = KeptImages::new(&rows, embeds).with_context(place)?;
+    Ok((RowSource { split: args.split.clone(), ..source }, Some(kept)))
+}
+
+/// Where an index is of a model of another name, the one that was named did not change.
+fn of_another(error: anyhow::Error, index: &Index, model: &str) -> anyhow::Error {
+    let made_by = &index.source.model;
+    if made_by == model {
+        return error;
+    }
+    anyhow!("was made by model {made_by}, not by {model}; name that one, or make an index of this one with `embed`")
 }
 
 /// Figures that people are shown, with their headings.
@@ -159,24 +179,23 @@ const SHOWN: [(&str, &str); 5] = [
     ("nll", "NLL"),
     ("ece", "ECE"),
 ];
-const WIDTH: usize = 28;
 
 fn table(report: &AdaptReport) -> String {
     let row = |name: &str, cell: &dyn Fn(&str) -> Option<String>| {
-        let cells = SHOWN.map(|(figure, _)| pad(&cell(figure).unwrap_or_default(), WIDTH)).concat();
-        format!("{name:<34}{cells}").trim_end().to_string()
+        let cells = SHOWN.map(|(figure, _)| cell(figure).unwrap_or_default());
+        [vec![name.to_string()], cells.to_vec()].concat()
     };
     let spread = |figures: &BTreeMap<String, Spread>, name: &str| figures.get(name).map(written);
-    let mut lines = vec![
-        format!(
-            "{} classes, judged on {} images of {}; shots from {} of {}; {} seeds",
-            report.classes.len(),
-            report.judged,
-            report.judged_on,
-            report.pool,
-            report.shots_from,
-            report.seeds
-        ),
+    let seeds = if report.seeds == 1 { "1 seed".to_string() } else { format!("{} seeds", report.seeds) };
+    let first = format!(
+        "{} classes, judged on {} images of {}; shots from {} of {}; {seeds}",
+        report.classes.len(),
+        report.judged,
+        report.judged_on,
+        report.pool,
+        report.shots_from,
+    );
+    let mut rows = vec![
         row("", &|name| SHOWN.iter().find(|(figure, _)| *figure == name).map(|(_, heading)| heading.to_string())),
         row("chance", &|name| report.chance.get(name).map(|value| format!("{value:.3}"))),
         row("zero-shot", &|name| spread(&report.zero_shot, name)),
@@ -184,11 +203,29 @@ fn table(report: &AdaptReport) -> String {
     let same = |a: &&Setting, b: &&Setting| (a.draw, a.shots) == (b.draw, b.shots);
     let settings: Vec<&Setting> = report.settings.iter().collect();
     for group in settings.chunk_by(|a, b| same(a, b)) {
-        lines.push(heading(group[0]));
-        lines.extend(group.iter().map(|s| row(&format!("  {}", s.method.word()), &|name| spread(&s.figures, name))));
+        rows.push(vec![heading(group[0])]);
+        rows.extend(group.iter().map(|s| row(&format!("  {}", s.method.word()), &|name| spread(&s.figures, name))));
     }
-    lines.push("[95 % interval over seeds and patients] ± standard deviation over seeds".into());
-    lines.join("\n")
+    let last = match report.seeds {
+        1 => "[95 % interval over patients; of one seed nothing is known of others]",
+        _ => "[95 % interval over seeds and patients] ± standard deviation over seeds",
+    };
+    [first, aligned(&rows), last.to_string()].join("\n")
+}
+
+/// Columns as wide as what they hold; a row of one cell is a heading, which may be longer.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |column: usize| {
+        let cells = rows.iter().filter(|row| row.len() == columns).map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(widest).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| pad(cell, *width)).collect();
+        cells.join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn heading(setting: &Setting) -> String {
@@ -207,4 +244,22 @@ fn written(spread: &Spread) -> String {
     let interval = spread.interval.map_or(String::new(), |(low, high)| format!(" [{low:.3}–{high:.3}]"));
     let deviation = spread.deviation.map_or(String::new(), |deviation| format!(" ±{deviation:.3}"));
     format!("{:.3}{interval}{deviation}", spread.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::aligned;
+
+    #[test]
+    fn columns_never_run_together() {
+        let cells = |cells: &[&str]| cells.iter().map(|c| c.to_string()).collect::<Vec<_>>();
+        let long = "12.345 [10.001–14.321] ±12.345";
+        let rows = [cells(&["", "NLL", "ECE"]), cells(&["a heading that is rather long, and alone in its row"])];
+        let table =
+            aligned(&[&rows[..], &[cells(&["  logistic", long, "0.1"]), cells(&["chance", "1.099", ""])]].concat());
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines[2], format!("  logistic  {long}  0.1"));
+        assert_eq!(lines[0].find("ECE"), Some(12 + long.chars().count() + 2));
+        assert_eq!((lines[1], lines[3]), ("a heading that is rather long, and alone in its row", "chance      1.099"));
+    }
 }

@@ -17,6 +17,7 @@ mod manifest_args;
 mod model;
 mod output;
 mod parity;
+mod predictions;
 mod run_report;
 mod search;
 mod sets_table;
@@ -152,20 +153,21 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(mib) = cli.max_image_mib {
         crate::data::image::set_max_image_mib(mib);
     }
+    let trains = matches!(cli.command, Command::Train(_));
     // A panic has been told of by then; the other ranks would wait for this one.
     let run = std::panic::AssertUnwindSafe(|| dispatch(cli.command, &world));
     match std::panic::catch_unwind(run) {
         Ok(Ok(())) => match world.part() {
             Ok(()) => ExitCode::SUCCESS,
-            Err(e) => fail(&e, &world),
+            Err(e) => fail(&e, &world, trains),
         },
         Ok(Err(e)) => match e.downcast_ref::<Interrupted>() {
             // Every rank was asked, and has told and saved what it had to.
             Some(interrupted) => {
                 tracing::warn!("{interrupted}");
-                world.part().map_or_else(|e| fail(&e, &world), |()| ExitCode::from(3))
+                world.part().map_or_else(|e| fail(&e, &world, trains), |()| ExitCode::from(3))
             }
-            None => fail(&e, &world),
+            None => fail(&e, &world, trains),
         },
         Err(_) => {
             dist::fail(&world, 101, |_| {});
@@ -194,15 +196,21 @@ fn dispatch(command: Command, world: &Rc<dyn Collective>) -> anyhow::Result<()> 
     }
 }
 
+/// What to do about a full disk; a run that `trains` goes on where it stood.
+fn hint(error: &anyhow::Error, trains: bool) -> &'static str {
+    let full = error.chain().any(|e| e.to_string().contains("No space left"));
+    match (full, trains) {
+        (false, _) => "",
+        (true, false) => "; free some space, then run it again",
+        (true, true) => "; free some space, then run it again with --resume latest",
+    }
+}
+
 /// Tells of the error, and ends the other ranks where there are some.
-fn fail(error: &anyhow::Error, world: &Rc<dyn Collective>) -> ExitCode {
+fn fail(error: &anyhow::Error, world: &Rc<dyn Collective>, trains: bool) -> ExitCode {
     let (code, lines) = match error.downcast_ref::<Problems>() {
         Some(problems) => (2, problems.0.iter().map(|p| p.0.clone()).collect()),
-        None => {
-            let full = error.chain().any(|e| e.to_string().contains("No space left"));
-            let hint = if full { "; free some space, then run it again (train: with --resume latest)" } else { "" };
-            (1, vec![format!("{}{hint}", one_line(error))])
-        }
+        None => (1, vec![format!("{}{}", one_line(error), hint(error, trains))]),
     };
     dist::fail(world, code, |rank| {
         let rank = rank.map_or(String::new(), |rank| format!("{rank}: "));
@@ -239,4 +247,19 @@ fn talk_on_stderr(verbose: u8, is_first: bool) {
     let subscriber = subscriber.without_time().with_target(false).log_internal_errors(false);
     // Tests run several commands in one process; the first subscriber stays.
     let _ = subscriber.try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::hint;
+
+    #[test]
+    fn only_training_goes_on_where_it_stood() {
+        let full = anyhow!("No space left on device (os error 28)").context("writing x");
+        assert_eq!(hint(&full, false), "; free some space, then run it again");
+        assert!(hint(&full, true).ends_with("with --resume latest"));
+        assert_eq!(hint(&anyhow!("other"), true), "");
+    }
 }

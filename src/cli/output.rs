@@ -2,8 +2,10 @@
 
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde_json::Value;
 
 use crate::error::visible;
@@ -64,6 +66,14 @@ pub(super) fn print_json(value: &Value) -> Result<()> {
         }
     }
     write(&escaped)
+}
+
+/// How far work is that takes long, on stderr; indicatif hides it where that is no terminal.
+pub(super) fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} {elapsed}");
+    let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar.with_finish(ProgressFinish::AndClear)
 }
 
 /// `error: …` on stderr.

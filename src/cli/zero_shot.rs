@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::manifest_args::JudgeArgs;
-use super::{output, sets_table, table};
+use super::{output, predictions, sets_table, table};
 use crate::data::{Blank, LabelPolicy, Prompts, Uncertain};
-use crate::eval::{Abstention, Classification, Classified, Head, ZeroShotOptions, ZeroShotRequest};
+use crate::eval::{Abstention, Classification, Classified, Figure, Head, KeptSets, ZeroShotOptions, ZeroShotRequest};
 use crate::hub::Source;
 use crate::session::policy_of;
 
@@ -17,8 +17,9 @@ use crate::session::policy_of;
   reportclip zero-shot --model runs/demo/model --data data/phantom/manifest.csv --split test \\
     --prompts prompts/phantom.toml
   reportclip zero-shot --model openai/clip-vit-base-patch32 --data pairs.csv --prompts chexpert.toml --subgroup sex,view
-  reportclip zero-shot --model runs/demo/model --data m.csv --split test --prompts p.toml --keep-abstention 0.9
-  reportclip zero-shot --model runs/demo/model --data new.csv --prompts p.toml --abstain --conformal 0.1
+  reportclip zero-shot --model runs/demo/model --data m.csv --split test --prompts p.toml \\
+    --keep-abstention 0.9 --keep-conformal 0.1
+  reportclip zero-shot --model runs/demo/model --data new.csv --prompts p.toml --abstain --sets --predictions new.jsonl
   reportclip zero-shot --model runs/demo/model --data m.csv --prompts p.toml \\
     --head runs/demo/model/reportclip_head.safetensors
   reportclip zero-shot --model runs/b/model --compare runs/a/model --data pairs.csv --prompts p.toml --json
@@ -53,6 +54,20 @@ pub(super) struct Args {
     /// Answer "unsure" below the sureness that the model's folder keeps
     #[arg(long, conflicts_with = "keep_abstention")]
     abstain: bool,
+    /// Calibrate such sets on the split that is fitted on (without one, on the rows that are judged), and keep what is in
+    /// them in the model's folder
+    #[arg(long, value_name = "ALPHA", value_parser = sets_table::alpha, conflicts_with = "conformal")]
+    keep_conformal: Option<f64>,
+    /// Also sets of classes by what the model's folder keeps
+    #[arg(long, conflicts_with_all = ["conformal", "keep_conformal"])]
+    sets: bool,
+    /// Write what the model says of each image, with or without a label: answer, its probability, set, by the line of
+    /// the manifest. With this, --abstain, --sets or --conformal no row needs a label; figures are of those that have
+    #[arg(long, value_name = "FILE.csv|FILE.jsonl")]
+    predictions: Option<PathBuf>,
+    /// Write over predictions that are there
+    #[arg(long, requires = "predictions")]
+    force: bool,
     /// Also figures as sums by patient, which a sweep compares settings by
     #[arg(long, hide = true, requires = "json")]
     by_patient: bool,
@@ -72,6 +87,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             uncertain: Uncertain::find(&args.uncertain).context("--uncertain")?,
             blank: Blank::find(&args.blank).context("--blank")?,
         },
+        may_be_unlabelled: args.abstain || args.sets || args.conformal.is_some() || args.predictions.is_some(),
         batch_size: judge.batch_size as usize,
         options: ZeroShotOptions {
             bootstrap: judge.bootstrap as usize,
@@ -80,11 +96,19 @@ pub(super) fn run(args: &Args) -> Result<()> {
             conformal: args.conformal,
         },
     };
+    if let Some(path) = &args.predictions {
+        predictions::check(path, args.force, &[&judge.data.data, &args.prompts])?;
+    }
     let prompts = Prompts::open(&args.prompts)?;
     let on = Classification::on(&judge.data.source(), &policy_of(&judge.model)?, prompts, &request)?;
-    let kept = args.abstain.then(|| Abstention::read(&model_folder(&judge.model)?)).transpose()?;
+    let folder = || model_folder(&judge.model);
+    let kept = args.abstain.then(|| Abstention::read(&folder()?)).transpose()?;
+    let kept_sets = args.sets.then(|| KeptSets::read(&folder()?)).transpose()?;
     if args.keep_abstention.is_some() {
-        Abstention::may_keep(&model_folder(&judge.model)?).context("--keep-abstention")?;
+        Abstention::may_keep(&folder()?).context("--keep-abstention")?;
+    }
+    if args.keep_conformal.is_some() {
+        KeptSets::may_keep(&folder()?).context("--keep-conformal")?;
     }
     let head = args.head.as_ref().map(|path| Head::read(path)).transpose()?;
     if let Some(head) = &head {
@@ -94,28 +118,50 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(rule) = kept {
         on.abstain(&mut model, &rule)?;
     }
+    if let Some(kept) = kept_sets {
+        on.give_sets(&mut model, &kept)?;
+    }
     if let Some(accuracy) = args.keep_abstention {
         keep_abstention(&on, &mut model, &judge.model, accuracy)?;
+    }
+    if let Some(alpha) = args.keep_conformal {
+        keep_sets(&on, &mut model, &judge.model, alpha)?;
     }
     let difference = match &judge.compare {
         Some(other) => Some(on.difference(&model, &on.judge(&judge.open(other)?, None)?)?),
         None => None,
     };
-    if judge.json {
-        let mut value = serde_json::to_value(&model.report)?;
-        if let Some(difference) = &difference {
+    if let Some(path) = &args.predictions {
+        predictions::write(path, &on.said(&model)?)?;
+        tracing::info!("predictions: {}", path.display());
+    }
+    print(args, &on, &model, difference.as_deref())
+}
+
+fn print(args: &Args, on: &Classification, model: &Classified, difference: Option<&[Figure]>) -> Result<()> {
+    let Some(report) = &model.report else {
+        let said = on.said(model)?;
+        if !args.judge.json {
+            return output::print(&predictions::counted(&said));
+        }
+        let classes = on.prompts().names();
+        return output::print_json(&json!({"classes": classes, "images": 0, "predictions": said}));
+    };
+    if args.judge.json {
+        let mut value = serde_json::to_value(report)?;
+        if let Some(difference) = difference {
             value["difference"] = json!(difference);
         }
         if args.by_patient {
-            value["by_patient"] = json!(on.by_patient(&model));
+            value["by_patient"] = json!(on.by_patient(model));
         }
         return output::print_json(&value);
     }
-    output::print(&table::zero_shot(&model.report))?;
+    output::print(&table::zero_shot(report))?;
     match difference {
         Some(difference) => {
             output::print("\nthis model minus the other, paired on the same images [95 % interval]")?;
-            output::print(&table::figures(&difference))
+            output::print(&table::figures(difference))
         }
         None => Ok(()),
     }
@@ -125,7 +171,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn model_folder(model: &str) -> Result<PathBuf> {
     match Source::parse(model)? {
         Source::Folder(path) => Ok(path),
-        Source::Hub { .. } => bail!("--model {model}: an abstention is kept in a model's folder, and this is none"),
+        Source::Hub { .. } => bail!("--model {model}: rules are kept in a model's folder, and this is none"),
     }
 }
 
@@ -144,6 +190,25 @@ fn keep_abstention(on: &Classification, model: &mut Classified, name: &str, accu
                  and {:.1} % of the answers are right, which other patients will not show; --fit-split names others",
                 100.0 * rule.coverage,
                 100.0 * rule.accuracy
+            );
+            Ok(())
+        }
+    }
+}
+
+fn keep_sets(on: &Classification, model: &mut Classified, name: &str, alpha: f64) -> Result<()> {
+    let (kept, calibrated_on) = on.calibrate_sets(model, alpha)?;
+    kept.keep(&model_folder(name)?).context("--keep-conformal")?;
+    match calibrated_on {
+        Some(split) => {
+            tracing::info!("sets calibrated on {split} and kept with the model");
+            on.give_sets(model, &kept)
+        }
+        None => {
+            tracing::warn!(
+                "sets calibrated on the {} patients that are judged and kept with the model, so what they hold of these \
+                 says nothing; --fit-split names others",
+                kept.patients
             );
             Ok(())
         }

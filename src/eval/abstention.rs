@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::figure::Figure;
+use super::kept::{self, Kept, check_share};
 use crate::data::Prompts;
 use crate::digest::ContentHash;
-use crate::fs::{may_write, read_up_to, replace_file};
-use crate::model::checkpoint::{check_checksums, write_checksums};
+use crate::metrics::selective::Sureness;
 
 /// From which sureness on a model answers, as its folder keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,23 +32,29 @@ pub struct Abstention {
     pub prompts: String,
 }
 
-/// Where a model's folder keeps it. It is none of the files that a model is opened from, so that indexes of embeddings
-/// stay good.
-const FILE: &str = "reportclip_abstention.toml";
-/// Longest such file that is read.
-const MOST_BYTES: u64 = 1 << 16;
+impl Kept for Abstention {
+    const FILE: &'static str = "reportclip_abstention.toml";
+    const MADE_BY: &'static str = "--keep-abstention 0.9";
+
+    fn check(&self) -> Result<()> {
+        let words = Sureness::WORDS;
+        ensure!(words.contains(&self.score.as_str()), "score is {:?}; allowed are {}", self.score, words.join(", "));
+        ensure!(self.threshold.is_finite(), "threshold is {}; allowed are finite numbers", self.threshold);
+        check_share("wanted_accuracy", self.wanted_accuracy)?;
+        check_share("accuracy", self.accuracy)?;
+        check_share("coverage", self.coverage)?;
+        ensure!(self.predictions > 0, "predictions is 0; allowed are numbers from 1 on");
+        Ok(())
+    }
+}
 
 impl Abstention {
     /// What the model in `folder` keeps.
     ///
     /// # Errors
-    /// It keeps none, or it cannot be read.
+    /// It keeps none, or it cannot be read, is not what the folder's list of checksums says, or holds what cannot be.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(FILE);
-        let place = || path.display().to_string();
-        ensure!(path.is_file(), "{}: is not there; `zero-shot --keep-abstention 0.9` makes it", place());
-        let text = String::from_utf8(read_up_to(&path, MOST_BYTES)?).with_context(place)?;
-        toml::from_str(&text).map_err(|e| anyhow!("{}: {}", place(), e.message()))
+        kept::read(folder)
     }
 
     /// Whether the model in `folder` can keep one: asked before the work is done.
@@ -56,8 +62,7 @@ impl Abstention {
     /// # Errors
     /// The folder's files are not those of its list, or what is there is no plain file.
     pub fn may_keep(folder: &Path) -> Result<()> {
-        check_checksums(folder)?;
-        may_write(&folder.join(FILE), true)
+        kept::may_keep::<Self>(folder)
     }
 
     /// Keeps it with the model in `folder`; a list of checksums that is there is written anew.
@@ -65,9 +70,7 @@ impl Abstention {
     /// # Errors
     /// The folder's files are not those of its list, or it cannot be written.
     pub fn keep(&self, folder: &Path) -> Result<()> {
-        let listed = check_checksums(folder)?;
-        replace_file(&folder.join(FILE), toml::to_string(self)?.as_bytes())?;
-        if listed { write_checksums(folder) } else { Ok(()) }
+        kept::keep(self, folder)
     }
 }
 

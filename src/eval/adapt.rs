@@ -16,6 +16,7 @@ use super::pairs::DistinctImages;
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::split::{Unit, assign};
 use crate::data::{Blank, Columns, ImageSource, LabelPolicy, Labels, Prompts, ReportPolicy, Row, Uncertain};
+use crate::error::{Problem, Problems};
 use crate::metrics::counted::Counted;
 use crate::metrics::few_shot::{LinearHead, Method, Shots};
 use crate::metrics::seeds::{Spread, spreads};
@@ -24,6 +25,12 @@ use crate::session::{Embeddings, Encoder, RowSource, Session};
 
 /// Of classes it says nothing.
 const POLICY: LabelPolicy = LabelPolicy { uncertain: Uncertain::Ignore, blank: Blank::Negative };
+
+/// How far from 1 the length of an embedding that was kept may be: far more than f32 rounds.
+const LENGTH_TOLERANCE: f64 = 1e-2;
+
+/// Takes what is done, how many of how many.
+pub type Told<'a> = &'a (dyn Fn(&'static str, usize, usize) + Sync);
 
 /// Images with a class, and whose they are.
 struct Labelled {
@@ -60,8 +67,20 @@ pub struct KeptImages {
 
 impl KeptImages {
     /// Of the images of `rows`, one row of `embeds` each.
-    pub fn new(rows: &[Row], embeds: Embeddings) -> Self {
-        Self { rows: (0u32..).zip(rows).map(|(number, row)| (row.image(), number)).collect(), embeds }
+    ///
+    /// # Errors
+    /// The first row that is not finite, or not of unit length.
+    pub fn new(rows: &[Row], embeds: Embeddings) -> Result<Self> {
+        for (number, row) in numbers(&embeds)?.iter().enumerate() {
+            let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let seen = if length.is_finite() { format!("has length {length:?}") } else { "is not finite".into() };
+            ensure!(
+                (length - 1.0).abs() <= LENGTH_TOLERANCE,
+                "row {number} (from 0) of its image_embeds {seen}; allowed is length 1; make a new index with \
+                 `reportclip embed`"
+            );
+        }
+        Ok(Self { rows: (0u32..).zip(rows).map(|(number, row)| (row.image(), number)).collect(), embeds })
     }
 
     fn of(&self, images: &[ImageSource]) -> Result<Embeddings> {
@@ -98,7 +117,10 @@ impl Adaptation {
         let (shots, judged, shots_from, judged_on) = match &source.split {
             Some(split) => {
                 let name = request.shots_split.as_deref().unwrap_or("train");
-                ensure!(name != split, "--shots-split {name}: is the split that is judged; name another");
+                if name == split {
+                    let line = format!("--shots-split {name}: is the split that is judged; name another");
+                    return Err(Problems(vec![Problem(line)]).into());
+                }
                 let rows = source.of_split(&manifest, name).with_context(|| format!("--shots-split {name}"))?;
                 let judged = source.of_split(&manifest, split)?;
                 let (from, on) = (format!("split {name}"), format!("split {split}"));
@@ -136,17 +158,32 @@ impl Adaptation {
 
     /// Heads of every method, number of shots, way of drawing and seed, and what they come to; and the one to keep: by
     /// `keep`, of the most shots, drawn in the first way by the first seed. Images are encoded once, those that are
-    /// `kept` not at all.
+    /// `kept` not at all; `told` hears of images and heads.
     ///
     /// # Errors
     /// An image that cannot be read or is not among those that are kept.
-    pub fn judge(&self, model: &Session, kept: Option<&KeptImages>, keep: Method) -> Result<(AdaptReport, Head)> {
+    pub fn judge(
+        &self,
+        model: &Session,
+        kept: Option<&KeptImages>,
+        keep: Method,
+        told: Told,
+    ) -> Result<(AdaptReport, Head)> {
         let encoder = model.encoder(self.request.batch_size)?;
         let texts = numbers(&class_directions(&encoder, &self.prompts)?)?;
         let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
-        let [shots, judged] = [&self.shots, &self.judged].map(|of| embedded(&encoder, &of.images, kept));
-        let features = Features { shots: shots?, judged: judged?, texts, scale };
-        let report = self.report(&features);
+        if let Some(kept) = kept {
+            let (width, expected) = (kept.embeds.dim(1)?, encoder.model.embed_dim());
+            ensure!(width == expected, "the index has embeddings of width {width}, the model of width {expected}");
+        }
+        let all = self.shots.images.len() + self.judged.images.len();
+        let embedded = |of: &Labelled, before: usize| match kept {
+            Some(kept) => numbers(&kept.of(&of.images)?),
+            None => encoded(&encoder, &of.images, &|done| told("images", before + done, all)),
+        };
+        let (shots, judged) = (embedded(&self.shots, 0)?, embedded(&self.judged, self.shots.images.len())?);
+        let features = Features { shots, judged, texts, scale };
+        let report = self.report(&features, told);
         let most = self.request.shots.iter().copied().max().unwrap_or(1);
         let first = self.request.draws.first().copied().unwrap_or(Draw::Balanced);
         let drawn = self.drawn(first, most, 0);
@@ -156,9 +193,10 @@ impl Adaptation {
         Ok((report, head))
     }
 
-    fn report(&self, features: &Features) -> AdaptReport {
+    fn report(&self, features: &Features, told: Told) -> AdaptReport {
         let classes = self.prompts.classes.len();
         let mut settings = Vec::new();
+        let all = self.request.draws.len() * self.request.shots.len() * Method::ALL.len();
         for &draw in &self.request.draws {
             for &shots in &self.request.shots {
                 let drawn: Vec<Vec<usize>> =
@@ -171,6 +209,7 @@ impl Adaptation {
                 };
                 let (images, classes_without) = (mean(&|d| d.len()), mean(&without));
                 for method in Method::ALL {
+                    told("settings", settings.len(), all);
                     let judge = |drawn: &Vec<usize>| self.counted(&self.fit(method, drawn, features), features);
                     let runs: Vec<Counted> = drawn.par_iter().map(judge).collect();
                     let figures = named(self.spreads(&runs));
@@ -243,9 +282,15 @@ struct Features {
     scale: f64,
 }
 
-fn embedded(encoder: &Encoder, images: &[ImageSource], kept: Option<&KeptImages>) -> Result<Vec<Vec<f64>>> {
-    numbers(&match kept {
-        Some(kept) => kept.of(images)?,
-        None => encoder.images(images)?,
-    })
+/// Batches that are encoded before `told` hears of them.
+const BATCHES: usize = 4;
+
+fn encoded(encoder: &Encoder, images: &[ImageSource], told: &dyn Fn(usize)) -> Result<Vec<Vec<f64>>> {
+    let mut rows = Vec::new();
+    // Whole batches: a row is worked out among the same others.
+    for some in images.chunks(BATCHES * encoder.batch_size) {
+        told(rows.len());
+        rows.extend(numbers(&encoder.images(some)?)?);
+    }
+    Ok(rows)
 }

@@ -4,9 +4,13 @@ use anyhow::{Result, ensure};
 
 use super::abstention::{Abstention, digest_of};
 use super::by_patient::ByPatient;
+use super::conformal::Way;
 use super::figure::Figure;
 use super::figures::{ZeroShotOptions, ZeroShotReport};
 use super::head::Head;
+use super::kept::Kept;
+use super::kept_sets::KeptSets;
+use super::predicted::{Rules, Said};
 use super::subgroups::{check_names, check_values};
 use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
 
@@ -23,6 +27,8 @@ pub struct ZeroShotRequest {
     pub fit_split: Option<String>,
     /// What counts as a label.
     pub labels: LabelPolicy,
+    /// Whether the rows that are judged need no labels: figures are left out then.
+    pub may_be_unlabelled: bool,
     /// Images at once; does not change the figures.
     pub batch_size: usize,
     /// How figures are worked out.
@@ -47,9 +53,10 @@ pub(super) struct LabelledRows {
 
 /// A model's figures, and its scores for comparison with another's.
 pub struct Classified {
-    /// All figures.
-    pub report: ZeroShotReport,
+    /// All figures; none where no image has a label.
+    pub report: Option<ZeroShotReport>,
     scores: Scores,
+    rules: Rules,
     /// Digest of the head that it was scored by.
     head: Option<String>,
     /// Of the split that was fitted on, with its name.
@@ -87,7 +94,16 @@ impl Classification {
             }
             None => None,
         };
-        let judged = labelled(judged)?;
+        let judged = if request.may_be_unlabelled {
+            LabelledRows::with_or_without(judged, &prompts, request.labels)?
+        } else {
+            labelled(judged)?
+        };
+        ensure!(
+            request.options.conformal.is_none() || fit.is_some() || judged.has_labels(),
+            "--conformal: no row that is judged has a label to calibrate sets on; calibrate them on a split of labelled \
+             rows (--split with --fit-split), or use those that --keep-conformal kept with the model (--sets)"
+        );
         Ok(Self { prompts, judged, fit, batch_size: request.batch_size, options: request.options.clone() })
     }
 
@@ -113,9 +129,17 @@ impl Classification {
         let mut scores = scored(&self.judged)?;
         let fit = self.fit.as_ref().map(|(rows, name)| anyhow::Ok((scored(rows)?, name.clone()))).transpose()?;
         let on = fit.as_ref().map(|(scores, name)| FittedOn { scores, name });
-        let mut report = scores.report(on, &self.options)?;
-        report.conformal = self.options.conformal.map(|alpha| scores.conformal(alpha, on, &self.options));
-        Ok(Classified { report, scores, head: head.map(Head::digest), fit })
+        let is_labelled = !scores.labelled().is_empty();
+        let mut report = is_labelled.then(|| scores.report(on, &self.options)).transpose()?;
+        let mut rules = Rules::default();
+        if let Some(alpha) = self.options.conformal {
+            let way = Way::first(scores.multi_label);
+            rules.thresholds = Some(scores.thresholds(way, alpha, on.map(|on| on.scores)));
+            if let Some(report) = &mut report {
+                report.conformal = Some(scores.conformal(alpha, on, &self.options));
+            }
+        }
+        Ok(Classified { report, scores, rules, head: head.map(Head::digest), fit })
     }
 
     /// Figures of `model` as sums by patient.
@@ -129,11 +153,28 @@ impl Classification {
     /// # Errors
     /// No threshold reaches it.
     pub fn choose_abstention(&self, model: &Classified, accuracy: f64) -> Result<(Abstention, Option<String>)> {
-        let (scores, name) = match &model.fit {
+        let (scores, name) = Self::chosen_on(model);
+        Ok((scores.abstention(accuracy, self.digest(model))?, name))
+    }
+
+    /// What is in sets that leave out what is so in a share of `alpha` of patients to come at most: calibrated on the
+    /// split that is fitted on, or where there is none on the one that is judged. Says on which.
+    ///
+    /// # Errors
+    /// No image of it has a label.
+    pub fn calibrate_sets(&self, model: &Classified, alpha: f64) -> Result<(KeptSets, Option<String>)> {
+        let (scores, name) = Self::chosen_on(model);
+        ensure!(!scores.labelled().is_empty(), "--keep-conformal {alpha}: no image has a label to calibrate sets on");
+        let words = name.as_deref().unwrap_or("the rows that were judged");
+        Ok((scores.calibrated(alpha, words, self.digest(model)), name))
+    }
+
+    /// The patients that rules are chosen on: others where there are such, with the name of their split.
+    fn chosen_on(model: &Classified) -> (&Scores, Option<String>) {
+        match &model.fit {
             Some((scores, name)) => (scores, Some(name.clone())),
             None => (&model.scores, None),
-        };
-        Ok((scores.abstention(accuracy, self.digest(model))?, name))
+        }
     }
 
     /// What `model` was scored by, as an abstention knows it.
@@ -146,31 +187,88 @@ impl Classification {
         hash.hex()
     }
 
-    /// Adds to the report of `model` what it answers by `rule`.
+    /// Lets `model` answer by `rule`, and adds to its report what that comes to.
     ///
     /// # Errors
     /// The rule was chosen with other prompts.
     pub fn abstain(&self, model: &mut Classified, rule: &Abstention) -> Result<()> {
         ensure!(
             rule.prompts == self.digest(model),
-            "the kept abstention was chosen with other prompts, or another head; choose one for these with \
-             --keep-abstention"
+            "the kept abstention ({}) was chosen with other prompts, or another head; choose one for these with \
+             --keep-abstention",
+            Abstention::FILE
         );
         let resamples = (self.options.bootstrap, self.options.seed);
-        model.report.abstained = Some(model.scores.abstained(rule, resamples)?);
+        if let Some(report) = &mut model.report {
+            report.abstained = Some(model.scores.abstained(rule, resamples)?);
+        }
+        model.rules.abstention = Some(rule.clone());
         Ok(())
+    }
+
+    /// Lets `model` give sets by what was `kept`, and adds to its report what these come to.
+    ///
+    /// # Errors
+    /// They were calibrated with other prompts.
+    pub fn give_sets(&self, model: &mut Classified, kept: &KeptSets) -> Result<()> {
+        ensure!(
+            kept.prompts == self.digest(model),
+            "the kept sets ({}) were calibrated with other prompts, or another head; calibrate some for these with \
+             --keep-conformal",
+            KeptSets::FILE
+        );
+        let way = Way::first(model.scores.multi_label);
+        model.rules.thresholds = Some(model.scores.kept_thresholds(way, kept)?);
+        if let Some(report) = &mut model.report {
+            report.conformal = Some(model.scores.conformal_by(kept, &self.options)?);
+        }
+        Ok(())
+    }
+
+    /// What `model` says of every image, labelled or not, by the rules that it was given.
+    ///
+    /// # Errors
+    /// A rule goes by an unknown score.
+    pub fn said(&self, model: &Classified) -> Result<Vec<Said>> {
+        model.scores.said(&model.rules)
     }
 
     /// Overall figures of one model minus another's, both judged here, with paired intervals.
     ///
     /// # Errors
-    /// The two saw different images.
+    /// The two saw different images, or none with a label.
     pub fn difference(&self, model: &Classified, other: &Classified) -> Result<Vec<Figure>> {
+        ensure!(model.report.is_some(), "--compare: no image has a label to compare the models by");
         model.scores.difference(&other.scores, &self.options)
     }
 }
 
 impl LabelledRows {
+    /// [`Self::new`] for rows that need no labels; where some have one, it must be of the prompts all the same.
+    ///
+    /// # Errors
+    /// Labels, and none of them counts.
+    pub fn with_or_without(rows: Vec<Row>, prompts: &Prompts, policy: LabelPolicy) -> Result<Self> {
+        let classes = prompts.classes.len();
+        let has_column = |row: &Row| prompts.multi_label && (0..classes).any(|k| row.extra(k).is_some());
+        if rows.iter().any(|row| row.label().is_some() || has_column(row)) {
+            return Self::new(rows, prompts, policy);
+        }
+        let labels = if prompts.multi_label {
+            Labels::Findings(vec![vec![None; classes]; rows.len()])
+        } else {
+            Labels::Classes(vec![None; rows.len()])
+        };
+        Ok(Self { rows, labels })
+    }
+
+    fn has_labels(&self) -> bool {
+        match &self.labels {
+            Labels::Classes(classes) => classes.iter().any(Option::is_some),
+            Labels::Findings(findings) => findings.iter().flatten().any(Option::is_some),
+        }
+    }
+
     /// By the classes of `prompts`; tells of labels that are none of them.
     ///
     /// # Errors

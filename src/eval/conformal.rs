@@ -1,11 +1,13 @@
 //! Conformal prediction sets of a model: classes, findings, and reports that are found.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 
 use super::calibration::{CROSSWISE, Prediction};
 use super::encoded::EncodedSplit;
 use super::figures::ZeroShotOptions;
+use super::kept::Kept;
+use super::kept_sets::KeptSets;
 use super::pairs::Pairs;
 use super::retrieval::each_query;
 use super::selective::Resamples;
@@ -14,34 +16,109 @@ use super::zero_shot::{FittedOn, Scores};
 use crate::metrics::calibration::softmax;
 use crate::metrics::conformal::{Calibrator, Findings, Score, quantile, risk_threshold};
 
+/// A way of making sets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Way {
+    /// By a score of classes; each with a threshold of its own, calibrated on those that have it, or one for all.
+    Classes { score: Score, by_class: bool },
+    /// Of findings: risk control of the share that is missed.
+    Findings,
+}
+
+impl Way {
+    /// The sets that a prediction names, of several ways the one whose sets are smallest.
+    pub(super) fn first(multi_label: bool) -> Self {
+        if multi_label { Self::Findings } else { Self::Classes { score: Score::Lac, by_class: false } }
+    }
+
+    fn all(multi_label: bool) -> Vec<Self> {
+        if multi_label {
+            return vec![Self::Findings];
+        }
+        let of = |by_class| Score::ALL.map(|score| Self::Classes { score, by_class });
+        [of(false), of(true)].concat()
+    }
+
+    /// As results are called.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Classes { score, by_class: true } => format!("{}_by_class", score.word()),
+            Self::Classes { score, by_class: false } => score.word().to_string(),
+            Self::Findings => "risk_control".to_string(),
+        }
+    }
+}
+
+/// Thresholds of a way, one or one a class, for each half of the patients.
+pub(super) type Thresholds = Vec<[f64; 2]>;
+
 impl Scores {
     /// Sets that leave out what is so in a share of `alpha` at most, calibrated on `fit`, or each half of the
     /// patients on the other half.
     pub(super) fn conformal(&self, alpha: f64, fit: Option<FittedOn>, options: &ZeroShotOptions) -> ConformalReport {
         let other = fit.map(|fit| fit.scores);
-        let mut methods = Vec::new();
-        if self.multi_label {
-            methods.push(self.findings_at_risk(alpha, other, options));
-        } else {
-            for score in Score::ALL {
-                methods.push(self.class_sets(score, alpha, (other, false), options));
-            }
-            for score in Score::ALL {
-                methods.push(self.class_sets(score, alpha, (other, true), options));
-            }
-        }
+        let sets = |way| self.sets(way, &self.thresholds(way, alpha, other), alpha, options);
+        let methods = Way::all(self.multi_label).into_iter().map(sets).collect();
         let calibrated_on = fit.map_or(CROSSWISE.to_string(), |fit| fit.name.to_string());
         ConformalReport { alpha, calibrated_on, methods }
     }
 
-    /// By one score; with `by_class` each class has a threshold of its own, calibrated on those that have it.
-    fn class_sets(
-        &self,
-        score: Score,
-        alpha: f64,
-        (other, by_class): (Option<&Scores>, bool),
-        options: &ZeroShotOptions,
-    ) -> ConformalFigures {
+    /// Sets by thresholds that were kept.
+    ///
+    /// # Errors
+    /// They are of other ways, or of other numbers of classes.
+    pub(super) fn conformal_by(&self, kept: &KeptSets, options: &ZeroShotOptions) -> Result<ConformalReport> {
+        let sets = |way| Ok(self.sets(way, &self.kept_thresholds(way, kept)?, kept.alpha, options));
+        let methods = Way::all(self.multi_label).into_iter().map(sets).collect::<Result<_>>()?;
+        let calibrated_on = format!("{}, kept with the model ({} patients)", kept.calibrated_on, kept.patients);
+        Ok(ConformalReport { alpha: kept.alpha, calibrated_on, methods })
+    }
+
+    /// Thresholds calibrated on all of these patients, for others. `name` says who they are.
+    pub(super) fn calibrated(&self, alpha: f64, name: &str, prompts: String) -> KeptSets {
+        let of = |way: Way| {
+            let thresholds = self.thresholds(way, alpha, Some(self));
+            (way.name(), thresholds.iter().map(|of_halves| of_halves[0]).collect())
+        };
+        let mut patients: Vec<usize> = self.labelled().into_iter().map(|image| self.groups[image]).collect();
+        patients.sort_unstable();
+        patients.dedup();
+        KeptSets {
+            alpha,
+            calibrated_on: name.to_string(),
+            patients: patients.len(),
+            prompts,
+            thresholds: Way::all(self.multi_label).into_iter().map(of).collect(),
+        }
+    }
+
+    /// What `kept` says of `way`, for either half of the patients.
+    ///
+    /// # Errors
+    /// Nothing, or of another number of classes.
+    pub(super) fn kept_thresholds(&self, way: Way, kept: &KeptSets) -> Result<Thresholds> {
+        let name = way.name();
+        let file = KeptSets::FILE;
+        let found = kept.thresholds.get(&name).with_context(|| format!("{file}: has no thresholds of {name}"))?;
+        let expected = if matches!(way, Way::Classes { by_class: true, .. }) { self.names.len() } else { 1 };
+        ensure!(found.len() == expected, "{file}: has {} thresholds of {name}, not {expected}", found.len());
+        Ok(found.iter().map(|&threshold| [threshold; 2]).collect())
+    }
+
+    /// Calibrated on `other` patients, or on each half of these for the other half.
+    pub(super) fn thresholds(&self, way: Way, alpha: f64, other: Option<&Scores>) -> Thresholds {
+        match way {
+            Way::Classes { score, by_class } => self.class_thresholds(score, alpha, (other, by_class)),
+            Way::Findings => {
+                let images = |scores: &Scores| scores.of_findings().into_iter().map(|(_, f)| f).collect::<Vec<_>>();
+                let fit =
+                    |rows: &[&Findings]| risk_threshold(&rows.iter().copied().cloned().collect::<Vec<_>>(), alpha);
+                vec![self.halves().fit(&images(self), other.map(images).as_deref(), |f| f.group, fit)]
+            }
+        }
+    }
+
+    fn class_thresholds(&self, score: Score, alpha: f64, (other, by_class): (Option<&Scores>, bool)) -> Thresholds {
         let calibrators = |scores: &Scores| -> Vec<(usize, Calibrator)> {
             let of = |p: &&Prediction| {
                 (p.target, Calibrator { score: score.of(&p.probabilities(false))[p.target], group: p.group })
@@ -56,16 +133,44 @@ impl Scores {
             };
             halves.fit(&own, other.as_deref(), |(_, c)| c.group, fit)
         };
-        let classes = 0..self.names.len();
-        let thresholds: Vec<[f64; 2]> = if by_class {
-            classes.map(|class| thresholds_on(&|target| target == class)).collect()
+        if by_class {
+            (0..self.names.len()).map(|class| thresholds_on(&|target| target == class)).collect()
         } else {
-            vec![thresholds_on(&|_| true); classes.len()]
-        };
-        let of_half = [0, 1].map(|half| thresholds.iter().map(|t| t[half]).collect::<Vec<f64>>());
+            vec![thresholds_on(&|_| true)]
+        }
+    }
+
+    fn sets(&self, way: Way, thresholds: &Thresholds, alpha: f64, options: &ZeroShotOptions) -> ConformalFigures {
+        match way {
+            Way::Classes { score, .. } => self.class_sets((way.name(), score), thresholds, alpha, options),
+            Way::Findings => self.findings_at_risk(thresholds[0], alpha, options),
+        }
+    }
+
+    /// Which classes the set of an image of this half of the patients holds.
+    pub(super) fn class_set(
+        &self,
+        score: Score,
+        thresholds: &Thresholds,
+        half: usize,
+        probabilities: &[f64],
+    ) -> Vec<bool> {
+        let of_class = |class: usize| thresholds[class.min(thresholds.len() - 1)][half];
+        score.set(probabilities, &(0..self.names.len()).map(of_class).collect::<Vec<f64>>())
+    }
+
+    /// By one score, called `name`.
+    fn class_sets(
+        &self,
+        (name, score): (String, Score),
+        thresholds: &Thresholds,
+        alpha: f64,
+        options: &ZeroShotOptions,
+    ) -> ConformalFigures {
+        let halves = self.halves();
         let of_image = |(image, p): (usize, &Option<Prediction>)| {
             let p = p.as_ref()?;
-            let set = score.set(&p.probabilities(false), &of_half[halves.half(p.group)]);
+            let set = self.class_set(score, thresholds, halves.half(p.group), &p.probabilities(false));
             let size = set.iter().filter(|holds| **holds).count();
             let held = Held { covered: f64::from(u8::from(set[p.target])), size, group: p.group };
             Some(((image, held, p.target), self.given_set(image, Some(set[p.target]), |class| set[class])))
@@ -73,14 +178,12 @@ impl Scores {
         let (images, sets): (Vec<(usize, Held, usize)>, Vec<GivenSet>) =
             self.tasks[0].iter().enumerate().filter_map(of_image).unzip();
         let all: Vec<Held> = images.iter().map(|(_, held, _)| *held).collect();
-        let shown = if by_class { &thresholds[..] } else { &thresholds[..1] };
-        let name = if by_class { format!("{}_by_class", score.word()) } else { score.word().to_string() };
         let of_class = |(class, name): (usize, &String)| {
             let rows: Vec<Held> = images.iter().filter(|(.., target)| *target == class).map(|(_, h, _)| *h).collect();
             (!rows.is_empty()).then(|| Held::part(name.clone(), &rows))
         };
         ConformalFigures {
-            thresholds: shown.iter().map(finite).collect(),
+            thresholds: thresholds.iter().map(finite).collect(),
             sets,
             by_class: self.names.iter().enumerate().filter_map(of_class).collect(),
             by_subgroup: self.parts(images.iter().map(|(image, held, _)| (*image, *held)), options),
@@ -96,12 +199,8 @@ impl Scores {
 
     /// Of images that may have several findings: risk control of the share that is missed. Those that have none tell
     /// nothing of it, and are neither calibrated nor judged on.
-    fn findings_at_risk(&self, alpha: f64, other: Option<&Scores>, options: &ZeroShotOptions) -> ConformalFigures {
+    fn findings_at_risk(&self, thresholds: [f64; 2], alpha: f64, options: &ZeroShotOptions) -> ConformalFigures {
         let (own, halves) = (self.of_findings(), self.halves());
-        let images: Vec<Findings> = own.iter().map(|(_, f)| f.clone()).collect();
-        let other: Option<Vec<Findings>> = other.map(|s| s.of_findings().into_iter().map(|(_, f)| f).collect());
-        let fit = |rows: &[&Findings]| risk_threshold(&rows.iter().copied().cloned().collect::<Vec<_>>(), alpha);
-        let thresholds = halves.fit(&images, other.as_deref(), |f| f.group, fit);
         let threshold = |f: &Findings| thresholds[halves.half(f.group)];
         let held = |f: &Findings| {
             let missed = f.missed(threshold(f))?;
@@ -110,7 +209,7 @@ impl Scores {
         let rows: Vec<(usize, Held)> = own.iter().filter_map(|(image, f)| Some((*image, held(f)?))).collect();
         let all: Vec<Held> = rows.iter().map(|(_, held)| *held).collect();
         let of_finding = |(k, name): (usize, &String)| {
-            let having = images.iter().filter(|f| f.has[k] == Some(true));
+            let having = own.iter().map(|(_, f)| f).filter(|f| f.has[k] == Some(true));
             let of = |f: &Findings| {
                 let found = f.probabilities[k] >= threshold(f);
                 Some(Held { covered: f64::from(u8::from(found)), ..held(f)? })
@@ -238,6 +337,7 @@ mod tests {
             names: (0..names).map(|i| format!("c{i}")).collect(),
             tasks,
             groups: (0..n).collect(),
+            logits: vec![Vec::new(); n],
             subgroups: vec![Vec::new(); n],
             lines: (0..n as u64).collect(),
         }

@@ -2,6 +2,7 @@
 //! names of classes and counts, nothing that names a patient; of one shot a class the weights are near to that image's
 //! embedding.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -60,10 +61,22 @@ impl Head {
     /// own folder, its list of checksums is written anew. Says where the weights are.
     ///
     /// # Errors
-    /// There is one and not `force`; the folder's files are not those of its list, or it cannot be written.
+    /// There is one and not `force`; the folder's files are not those of its list, it cannot be written, or weights are
+    /// not finite. Nothing is left of it then, nor of a folder that was made for it.
     pub fn keep(mut self, folder: &Path, model: &str, force: bool) -> Result<PathBuf> {
+        ensure!(self.linear.is_finite(), "the head has weights that are not finite; nothing is kept");
         self.about.model = model_content(model)?;
+        let is_new = !folder.exists();
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        self.write(folder, force).inspect_err(|_| {
+            if is_new {
+                // Only while it is empty.
+                drop(std::fs::remove_dir(folder));
+            }
+        })
+    }
+
+    fn write(self, folder: &Path, force: bool) -> Result<PathBuf> {
         let [weights, about] = Self::places(folder, force)?;
         let listed = check_checksums(folder)?;
         let of = |values: Vec<f64>, shape: &[usize]| -> Result<Tensor> {
@@ -74,8 +87,12 @@ impl Head {
             ("weight".to_string(), of(self.linear.weights.concat(), &[classes, width])?),
             ("bias".to_string(), of(self.linear.bias, &[classes])?),
         ];
-        replace_with(&weights, |path| save_safetensors(path, &tensors))?;
-        replace_file(&about, &serde_json::to_vec_pretty(&self.about)?)?;
+        // Both are on the disk before either stands in its place: a full disk leaves no half of a head.
+        replace_with(&weights, |path| {
+            save_safetensors(path, &tensors)?;
+            File::open(path)?.sync_all()?;
+            replace_file(&about, &serde_json::to_vec_pretty(&self.about)?)
+        })?;
         if listed {
             write_checksums(folder)?;
         }
@@ -137,8 +154,7 @@ impl Head {
             bias: get("bias", &[classes])?.to_vec1()?,
             temperature,
         };
-        let finite = linear.weights.iter().flatten().chain(&linear.bias).all(|w: &f64| w.is_finite());
-        ensure!(finite, "has weights that are not finite");
+        ensure!(linear.is_finite(), "has weights that are not finite");
         Ok(Self { about, linear })
     }
 
@@ -195,6 +211,6 @@ impl Head {
             order.iter().map(|&k| logits[k]).collect()
         };
         let logits: Vec<Vec<f64>> = numbers(&encoder.images(&images.sources)?)?.iter().map(of_image).collect();
-        Ok(scores(images, rows, &logits, prompts, subgroups))
+        Ok(scores(images, rows, logits, prompts, subgroups))
     }
 }

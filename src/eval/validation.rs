@@ -119,7 +119,7 @@ pub fn validate(encoder: &Encoder, rows: &[Row], options: &ValidationOptions) ->
         });
         let zero_shot = options.prompts.zip(prompts).map(|(labelled, features)| {
             let logits = logits(&split.images, &directions(features)?, split.scale)?;
-            let scores = scores(DistinctImages::of(rows), rows, &logits, labelled, 0);
+            let scores = scores(DistinctImages::of(rows), rows, logits, labelled, 0);
             anyhow::Ok(ZeroShotFigures::of(&scores))
         });
         let validation = Validation { retrieval, objective: objective.transpose()?, zero_shot: zero_shot.transpose()? };

@@ -31,6 +31,8 @@ pub struct Scores {
     pub(super) tasks: Vec<Vec<Option<Prediction>>>,
     /// Number of each image's patient.
     pub(super) groups: Vec<usize>,
+    /// Of each image, labelled or not: one a class, or of each finding those of having it and of not having it.
+    pub(super) logits: Vec<Vec<f64>>,
     /// Values of the subgroup columns of each image.
     pub(super) subgroups: Vec<Vec<Option<String>>>,
     /// Line of each image's first row.
@@ -55,14 +57,14 @@ pub fn score(encoder: &Encoder, rows: &[Row], prompts: LabelledPrompts, subgroup
     let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
     let directions = class_directions(encoder, prompts.prompts)?;
     let logits = logits(&encoder.images(&images.sources)?, &directions, scale)?;
-    Ok(scores(images, rows, &logits, prompts, subgroups))
+    Ok(scores(images, rows, logits, prompts, subgroups))
 }
 
 /// Scores from the logits of each of `images`, those of `rows`.
 pub(super) fn scores(
     images: DistinctImages,
     rows: &[Row],
-    logits: &[Vec<f64>],
+    logits: Vec<Vec<f64>>,
     LabelledPrompts { prompts, labels }: LabelledPrompts,
     subgroups: usize,
 ) -> Scores {
@@ -94,7 +96,8 @@ pub(super) fn scores(
     let values = |row: &usize| (0..subgroups).map(|i| rows[*row].extra(skipped + i).map(str::to_string)).collect();
     let subgroups = images.first_rows.iter().map(values).collect();
     let lines = images.first_rows.iter().map(|&row| rows[row].line).collect();
-    Scores { multi_label: prompts.multi_label, names: prompts.names(), tasks, groups: images.groups, subgroups, lines }
+    let (multi_label, names, groups) = (prompts.multi_label, prompts.names(), images.groups);
+    Scores { multi_label, names, tasks, groups, logits, subgroups, lines }
 }
 
 /// Scores of another split that temperatures and thresholds are fitted on.
@@ -337,15 +340,16 @@ impl Scores {
         let values =
             |images: &[usize]| [self.values(images), with_luck(&self.predictions_of(images)).to_vec()].concat();
         let mut bounds = self.interval(images, options, values);
+        let own = self.values(images);
         for (i, (name, error)) in
             ["rms_debiased", "rms_debiased_scaled"].iter().zip(with_luck(&predictions)).enumerate()
         {
             let place = names.iter().position(|(known, _)| known == name);
             if let (Some(bounds), Some(place)) = (&mut bounds, place) {
-                bounds[place] = without_luck(error, bounds[names.len() + i]);
+                bounds[place] = without_luck(own[place], error, bounds[names.len() + i]);
             }
         }
-        Figure::list(names, self.values(images), bounds)
+        Figure::list(names, own, bounds)
     }
 
     pub(super) fn interval(

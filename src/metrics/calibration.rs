@@ -105,12 +105,13 @@ pub fn square_error(answers: &[Answer], bins: usize) -> f64 {
     equal_mass(answers, bins).iter().map(of_bin).sum::<f64>().sqrt()
 }
 
-/// An interval for the true error from [`square_error`] and its quantiles over resamples, low and high. Luck lifts the
-/// square of the error of the data above the true one as much as that of resamples above the data's: it is taken off
-/// twice (a basic bootstrap interval of the square).
-pub fn without_luck(error: f64, (low, high): (f64, f64)) -> (f64, f64) {
+/// An interval for the true error around `debiased`, the [`debiased_error`], from [`square_error`] and its quantiles
+/// over resamples, low and high. Luck lifts the square of the error of the data above the true one as much as that of
+/// resamples above the data's: it is taken off twice (a basic bootstrap interval of the square). It holds `debiased`,
+/// which few resamples may leave outside, and lies within 0 and 1.
+pub fn without_luck(debiased: f64, error: f64, (low, high): (f64, f64)) -> (f64, f64) {
     let reflected = |bound: f64| (2.0 * error * error - bound * bound).max(0.0).sqrt();
-    (reflected(high), reflected(low))
+    (reflected(high).min(debiased), reflected(low).max(debiased).min(1.0))
 }
 
 /// Root mean square calibration error over bins of equal mass, without the part that few predictions a bin add by luck
@@ -271,7 +272,8 @@ mod tests {
                 let rng = |i: u64| stream(trial, Purpose::Bootstrap, i);
                 let bounds = crate::metrics::bootstrap::interval(&answers, &groups, 200, rng, values).unwrap();
                 let holds = |(low, high): (f64, f64)| u32::from(low <= too_sure && too_sure <= high);
-                held += holds(without_luck(square_error(&answers, BINS), bounds[0]));
+                let debiased = debiased_error(&answers, BINS);
+                held += holds(without_luck(debiased, square_error(&answers, BINS), bounds[0]));
                 by_percentiles += holds(bounds[1]);
             }
             (held, by_percentiles)
@@ -281,6 +283,16 @@ mod tests {
             assert!(held >= 176, "{held} of {trials} at {too_sure}");
             assert!(too_sure > 0.0 || by_percentiles < 170, "{by_percentiles} of {trials}");
         }
+    }
+
+    #[test]
+    fn an_interval_without_luck_holds_what_it_is_of() {
+        // Resamples of hardly any luck, and of much.
+        assert_eq!(without_luck(0.3, 0.3, (0.31, 0.4)), ((0.18f64 - 0.16).sqrt(), 0.3));
+        assert_eq!(without_luck(0.0, 0.2, (0.1, 0.2)).0, 0.0);
+        assert_eq!(without_luck(0.9, 0.95, (0.0, 0.9)).1, 1.0);
+        let (low, high) = without_luck(f64::NAN, 0.2, (0.1, 0.25));
+        assert!(low < high, "{low} {high}");
     }
 
     #[test]

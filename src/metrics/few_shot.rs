@@ -74,6 +74,11 @@ impl LinearHead {
         }
     }
 
+    /// Whether all of it is finite, also in the f32 that it is kept in.
+    pub fn is_finite(&self) -> bool {
+        self.weights.iter().flatten().chain(&self.bias).chain([&self.temperature]).all(|w| (*w as f32).is_finite())
+    }
+
     /// Of one embedding.
     pub fn logits(&self, x: &[f64]) -> Vec<f64> {
         let of_class = |(w, b): (&Vec<f64>, &f64)| (dot(w, x) + b) / self.temperature;

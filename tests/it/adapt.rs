@@ -131,7 +131,7 @@ fn heads_and_shots_that_do_not_fit_are_refused() {
     let error = |args: &[&str]| place.errors(args, 1).remove(0);
     let there = error(&[&adapt[..], &save].concat());
     assert!(there.contains("reportclip_head.safetensors") && there.contains("--force"), "{there}");
-    let same = error(&[&adapt[..], &["--split", "train"]].concat());
+    let same = place.errors(&[&adapt[..], &["--split", "train"]].concat(), 2).remove(0);
     assert!(same.contains("--shots-split train: is the split that is judged"), "{same}");
     let zero = [&["zero-shot"], &ON[..], &["--head", "head/reportclip_head.safetensors"]].concat();
     fs::write(place.path("classes.toml"), format!("{PROMPTS}nodule = \"A nodule.\"\n")).unwrap();
@@ -167,4 +167,99 @@ fn heads_and_shots_that_do_not_fit_are_refused() {
     fs::write(place.path("phantom/manifest.csv"), manifest.replace(&judged, &twice)).unwrap();
     let both = error(&[&adapt[..], &["--split", "test"]].concat());
     assert!(both.contains("patients stand in split train and in split test"), "{both}");
+}
+
+#[test]
+fn embeddings_that_are_none_are_refused_by_their_row() {
+    let place = trained();
+    let embed = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--out", "all.safetensors"];
+    assert!(place.run(&embed).status.success());
+    let good = fs::read(place.path("all.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&good).unwrap();
+    let embeds = tensors.tensor("image_embeds").unwrap();
+    let (start, width) = (embeds.data().as_ptr() as usize - good.as_ptr() as usize, 4 * embeds.shape()[1]);
+    let index = ["adapt", "--model", "run/model", "--index", "all.safetensors", "--prompts", "classes.toml"];
+    for (value, told) in [(f32::NAN, "is not finite"), (0.0, "has length 0.0;"), (1e38, "e38; allowed is length 1")] {
+        let mut bad = good.clone();
+        bad[start + 3 * width..start + 4 * width].copy_from_slice(&value.to_le_bytes().repeat(width / 4));
+        fs::write(place.path("all.safetensors"), bad).unwrap();
+        let errors = place.errors(&[&index[..], &["--split", "test", "--save", "head"]].concat(), 1);
+        let line = &errors[0];
+        assert!(line.contains("all.safetensors: row 3 (from 0) of its image_embeds ") && line.contains(told), "{line}");
+        assert!(errors.len() == 1 && !place.path("head").exists());
+    }
+    // Nothing has changed where another model made it.
+    fs::write(place.path("all.safetensors"), good).unwrap();
+    place.train_ok("other", &["--set", "train.max_steps=2"]);
+    let errors = place.errors(&[&["adapt", "--model", "other/model"], &index[3..]].concat(), 1);
+    assert!(errors[0].contains("was made by model run/model, not by other/model"), "{errors:?}");
+}
+
+#[test]
+fn few_seeds_are_told_for_what_they_are() {
+    let place = trained();
+    let adapt =
+        |more: &[&str]| run(&place, &[&["adapt"], &ON[..], &["--split", "test", "--shots", "2"], more].concat());
+    // Two seeds say next to nothing of others, of a share no more than that it is one.
+    let report = adapt(&["--seeds", "2"]);
+    let mut widest = 0.0f64;
+    for setting in report["settings"].as_array().unwrap() {
+        for (name, spread) in setting["figures"].as_object().unwrap() {
+            for of in ["interval", "over_seeds", "over_patients"] {
+                let bound = |i: usize| spread[of][i].as_f64().unwrap();
+                let most = if name == "nll" { f64::INFINITY } else { 1.0 };
+                assert!(bound(0) >= 0.0 && bound(0) <= bound(1) && bound(1) <= most, "{name} {of}: {spread}");
+                widest = widest.max(if name == "nll" { 0.0 } else { bound(1) - bound(0) });
+            }
+        }
+    }
+    assert!(widest > 0.5, "{widest}");
+    let output = place.run(&[&["adapt"], &ON[..], &["--split", "test", "--seeds", "1", "--bootstrap", "20"]].concat());
+    let told = text(&output.stdout);
+    assert!(
+        told.lines().next().unwrap().ends_with("; 1 seed") && told.contains("of one seed nothing is known"),
+        "{told}"
+    );
+}
+
+/// The weights fit, what is told of them does not: neither is left, and the next try needs no --force.
+#[cfg(unix)]
+#[test]
+fn a_head_is_kept_whole_or_not_at_all() {
+    let place = trained();
+    let long = "n".repeat(1200);
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    fs::write(place.path("phantom/manifest.csv"), manifest.replace(",normal\n", &format!(",{long}\n"))).unwrap();
+    fs::write(place.path("classes.toml"), PROMPTS.replacen("normal", &long, 1)).unwrap();
+    let save = [&["adapt"], &ON[..], &["--split", "test", "--shots", "2", "--seeds", "1", "--save", "head"]].concat();
+    let limited = format!("ulimit -f 1; exec \"$B\" {}", save.join(" "));
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", &limited]).current_dir(place.path("")).env("B", env!("CARGO_BIN_EXE_reportclip"));
+    let output = command.output().unwrap();
+    let stderr = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("File too large"), "{stderr}");
+    assert!(!place.path("head").exists(), "{stderr}");
+    let output = place.run(&save);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(place.path("head/reportclip_head.json").is_file());
+}
+
+/// Half a minute of silence looks like a program that hangs.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_is_told_how_far_it_is() {
+    let place = trained();
+    let adapt = [&["adapt"], &ON[..], &["--split", "test", "--seeds", "3", "--bootstrap", "50"]].concat().join(" ");
+    let at_terminal = format!("{} {adapt} >result.txt", env!("CARGO_BIN_EXE_reportclip"));
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &at_terminal, "/dev/null"]).current_dir(place.path("")).env("TERM", "xterm");
+    let Ok(output) = command.stdin(std::process::Stdio::null()).output() else {
+        return crate::common::skipped("script is not here");
+    };
+    let told = text(&output.stdout);
+    assert!(output.status.success() && (told.contains(" images ") || told.contains(" settings ")), "{told}");
+    assert!(fs::read_to_string(place.path("result.txt")).unwrap().contains("text_probe"));
+    // Elsewhere it says nothing of it.
+    let output = place.run(&[&["adapt"], &ON[..], &["--split", "test", "--seeds", "1", "--bootstrap", "0"]].concat());
+    assert!(!text(&output.stderr).contains(" settings "), "{}", text(&output.stderr));
 }

@@ -134,3 +134,156 @@ fn sets_are_calibrated_on_others_and_cover_what_was_asked_for() {
     let errors = place.errors(&[&args[..], &["--conformal", "1.5"]].concat(), 2);
     assert!(errors.iter().any(|e| e.contains("allowed are numbers between 0 and 1")), "{errors:?}");
 }
+
+const ZERO: [&str; 5] = ["zero-shot", "--model", "run/model", "--prompts", "classes.toml"];
+
+/// Keeps an abstention that few patients can vouch for, and sets.
+fn keep_both(place: &Place) {
+    zero_shot(place, &["--split", "test", "--keep-abstention", "0.05", "--keep-conformal", "0.2"]);
+}
+
+#[test]
+fn what_is_kept_and_damaged_is_refused_by_its_name() {
+    let place = trained();
+    keep_both(&place);
+    let abstention = [
+        ("threshold = ", "threshold = nan # ", "threshold is NaN; allowed are finite numbers"),
+        ("wanted_accuracy = ", "wanted_accuracy = 7 # ", "wanted_accuracy is 7; allowed is 0 to 1"),
+        ("coverage = ", "coverage = -0.5 # ", "coverage is -0.5; allowed is 0 to 1"),
+        ("score = \"", "score = \"x", "; allowed are max_probability, margin, normalised_logit, entropy"),
+        ("predictions = ", "predictions = \"x\" # ", "invalid type"),
+        ("prompts = ", "others = 1\nprompts = ", "unknown field"),
+    ];
+    let sets = [
+        ("alpha = ", "alpha = nan # ", "alpha is NaN; allowed is 0 to 1"),
+        ("\nlac = [", "\nlac = [nan, ", "a threshold of \"lac\" is NaN; allowed is 0 and above"),
+        ("\nlac = [", "\nlac = [-1.0] # ", "a threshold of \"lac\" is -1; allowed is 0 and above"),
+        ("\nlac = [", "\nlac = [] # ", "thresholds of \"lac\" are none"),
+        ("\nlac = [", "\nother = [", "has no thresholds of lac"),
+        ("\nlac = [", "\nlac = [0.5, ", "has 2 thresholds of lac, not 1"),
+        ("patients = ", "patients = 0 # ", "patients is 0"),
+    ];
+    let sums = fs::read(place.path("run/model/SHA256SUMS")).unwrap();
+    for (option, file, damages) in [
+        ("--abstain", "reportclip_abstention.toml", &abstention[..]),
+        ("--sets", "reportclip_conformal.toml", &sets[..]),
+    ] {
+        let path = place.path("run/model").join(file);
+        let good = fs::read_to_string(&path).unwrap();
+        let refused = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let errors = place.errors(&[&ZERO[..], &["--data", "phantom/manifest.csv", option]].concat(), 1);
+            fs::write(&path, &good).unwrap();
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            errors[0].clone()
+        };
+        for (from, to, told) in damages {
+            assert!(good.contains(from), "{from} in {good}");
+            // With the list of checksums every change is seen; without it, what cannot be.
+            fs::write(place.path("run/model/SHA256SUMS"), &sums).unwrap();
+            let error = refused(&good.replacen(from, to, 1));
+            assert!(error.contains(file) && error.contains("not what its SHA-256 says"), "{error}");
+            fs::remove_file(place.path("run/model/SHA256SUMS")).unwrap();
+            let error = refused(&good.replacen(from, to, 1));
+            assert!(error.contains(told) && error.contains(file), "{to}: {error}");
+        }
+        fs::write(place.path("run/model/SHA256SUMS"), &sums).unwrap();
+    }
+    // Kept for one set of prompts, of no use for another.
+    fs::write(place.path("classes.toml"), PROMPTS.replace("Clear lungs.", "Nothing.")).unwrap();
+    let errors = place.errors(&[&ZERO[..], &["--data", "phantom/manifest.csv", "--sets"]].concat(), 1);
+    assert!(errors[0].contains("reportclip_conformal.toml) were calibrated with other prompts"), "{errors:?}");
+}
+
+/// The rows of split test as a manifest that knows only `columns`, with their lines in the first one.
+fn of_test(place: &Place, to: &str, columns: &[usize]) -> Vec<u64> {
+    let mut reader = csv::Reader::from_path(place.path("phantom/manifest.csv")).unwrap();
+    let mut writer = csv::Writer::from_path(place.path(to)).unwrap();
+    let header = reader.headers().unwrap().clone();
+    writer.write_record(columns.iter().map(|&c| &header[c])).unwrap();
+    let mut lines = Vec::new();
+    for row in reader.records().map(Result::unwrap).filter(|row| &row[4] == "test") {
+        writer.write_record(columns.iter().map(|&c| &row[c])).unwrap();
+        lines.push(row.position().unwrap().line());
+    }
+    writer.flush().unwrap();
+    lines
+}
+
+#[test]
+fn images_without_labels_get_answers_and_sets_by_what_was_kept() {
+    let place = trained();
+    keep_both(&place);
+    let lines = of_test(&place, "phantom/new.csv", &[0, 1, 2, 3]);
+    let new = [&ZERO[..], &["--data", "phantom/new.csv"]].concat();
+    let errors = place.errors(&new, 1);
+    assert!(errors[0].contains("no row is labelled with a class of the prompt file"), "{errors:?}");
+    let errors = place.errors(&[&new[..], &["--conformal", "0.1"]].concat(), 1);
+    assert!(errors[0].contains("no row that is judged has a label to calibrate sets on"), "{errors:?}");
+
+    let rules = ["--abstain", "--sets", "--predictions", "new.jsonl"];
+    let output = place.run(&[&new[..], &rules].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    assert!(told.starts_with(&format!("{} images, none with a label", lines.len())), "{told}");
+    assert!(told.contains("sets hold ") && !told.contains("accuracy"), "{told}");
+    let said: Vec<Value> =
+        fs::read_to_string(place.path("new.jsonl")).unwrap().lines().map(|l| json(l.as_bytes())).collect();
+    assert_eq!(said.len(), lines.len());
+    // The same images with their labels: the same answers and sets, with figures.
+    let known = zero_shot(&place, &["--split", "test", "--abstain", "--sets"]);
+    let conformal = &known["conformal"];
+    assert!(conformal["calibrated_on"].as_str().unwrap().starts_with("split val, kept with the model ("));
+    assert_eq!((&conformal["alpha"], &conformal["methods"][0]["method"]), (&0.2.into(), &"lac".into()));
+    let fresh = zero_shot(&place, &["--split", "test", "--conformal", "0.2"]);
+    assert_eq!(conformal["methods"], fresh["conformal"]["methods"], "kept is what was calibrated on val");
+    let of = |line: &Value| &said[lines.iter().position(|l| l == line).unwrap()];
+    let answers = known["abstained"]["answers"].as_array().unwrap();
+    assert!(answers.len() > 3 && answers.len() < said.len());
+    for answer in answers {
+        assert_eq!(of(&answer["line"])["answer"], answer["answer"]);
+    }
+    for set in conformal["methods"][0]["sets"].as_array().unwrap() {
+        assert_eq!(of(&set["line"])["set"], set["set"]);
+    }
+    let output = place.run(&[&new[..], &["--abstain", "--sets", "--json"]].concat());
+    let whole = json(&output.stdout);
+    assert_eq!((&whole["images"], &whole["predictions"]), (&0.into(), &Value::from(said.clone())));
+
+    // What is there stays, and other endings are none.
+    let errors = place.errors(&[&new[..], &rules].concat(), 1);
+    assert!(errors[0].contains("new.jsonl: is there already; --force"), "{errors:?}");
+    let errors = place.errors(&[&new[..], &["--predictions", "new.txt"]].concat(), 2);
+    assert!(errors[0].contains("allowed are files that end in .csv and .jsonl"), "{errors:?}");
+    let errors = place.errors(&[&new[..], &["--force", "--predictions", "phantom/new.csv"]].concat(), 1);
+    assert!(errors[0].contains("this command reads it"), "{errors:?}");
+    // Without rules an answer to everything; with labels figures as well.
+    zero_shot(&place, &["--split", "test", "--predictions", "all.csv"]);
+    let table = fs::read_to_string(place.path("all.csv")).unwrap();
+    assert_eq!(table.lines().next(), Some("line,answer,probability"));
+    assert!(table.lines().count() == lines.len() + 1 && !table.contains("unsure"), "{table}");
+}
+
+#[test]
+fn sets_of_images_without_labels_are_calibrated_on_a_split_that_has_some() {
+    let place = trained();
+    let known = zero_shot(&place, &["--split", "test", "--conformal", "0.2"]);
+    let lines = of_test(&place, "phantom/of-test.csv", &[0]);
+    let mut reader = csv::Reader::from_path(place.path("phantom/manifest.csv")).unwrap();
+    let mut writer = csv::Writer::from_path(place.path("phantom/half.csv")).unwrap();
+    writer.write_record(reader.headers().unwrap()).unwrap();
+    for row in reader.records().map(Result::unwrap) {
+        let label = if &row[4] == "test" { "" } else { &row[5] };
+        writer.write_record([&row[0], &row[1], &row[2], &row[3], &row[4], label]).unwrap();
+    }
+    writer.flush().unwrap();
+    let more = ["--data", "phantom/half.csv", "--split", "test", "--conformal", "0.2", "--json"];
+    let output = place.run(&[&ZERO[..], &more].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = json(&output.stdout)["predictions"].clone();
+    assert_eq!(said.as_array().unwrap().len(), lines.len());
+    for set in known["conformal"]["methods"][0]["sets"].as_array().unwrap() {
+        let same = said.as_array().unwrap().iter().find(|s| s["line"] == set["line"]).unwrap();
+        assert_eq!(same["set"], set["set"]);
+    }
+}

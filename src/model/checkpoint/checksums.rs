@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
 use crate::digest::{ContentHash, is_sha256, sha256_of};
-use crate::fs::{read_up_to, whole_tree};
+use crate::fs::{read_up_to, replace_file, whole_tree};
 
 /// `<64 hex digits>  <name>`, a line a file; `sha256sum --check` reads it too.
 const FILE: &str = "SHA256SUMS";
@@ -27,8 +27,8 @@ pub fn write_checksums(folder: &Path) -> Result<()> {
     let names = names(folder)?;
     let lines = names.par_iter().map(|name| Ok(format!("{}  {name}\n", hash(&folder.join(name))?)));
     let text = lines.collect::<Result<Vec<String>>>()?.concat();
-    let path = folder.join(FILE);
-    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    // A full disk leaves the old one.
+    replace_file(&folder.join(FILE), text.as_bytes())
 }
 
 /// What was found of a folder's files.
@@ -89,6 +89,23 @@ pub fn check_checksums(folder: &Path) -> Result<bool> {
     }
     ensure!(!found.whole.is_empty(), "{}: lists no files: it is damaged", folder.join(FILE).display());
     Ok(true)
+}
+
+/// Refuses a file that is not what the list of its folder says, or is not in it; without a list nothing is known.
+///
+/// # Errors
+/// As [`check_checksums`].
+pub fn check_listed(path: &Path) -> Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    let Some(listed) = listed(folder)? else { return Ok(()) };
+    let place = path.display();
+    let Some(wanted) = listed.get(name) else {
+        bail!("{place}: is not in {FILE}: that is damaged, or the file was put there since")
+    };
+    ensure!(hash(path)? == *wanted, "{place}: not what its SHA-256 says: damaged or changed");
+    Ok(())
 }
 
 /// Digest of what a model in a folder is opened from: its configs, tokenizer, preprocessing and weights. Cards, notes,

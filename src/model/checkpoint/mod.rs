@@ -18,7 +18,9 @@ mod transformers;
 
 pub use super::format::Pooling;
 pub use builtin::builtin;
-pub use checksums::{BESIDE, Verification, check_checksums, model_digest, verify_checksums, write_checksums};
+pub use checksums::{
+    BESIDE, Verification, check_checksums, check_listed, model_digest, verify_checksums, write_checksums,
+};
 pub use files::{Ignored, Mapped};
 pub use layout::{Family, Layout};
 pub use load::{Inspection, LoadOptions, Loaded, inspect, load, load_pair, random};

@@ -1,0 +1,65 @@
+//! Small files that a model's folder keeps beside the model: what was chosen on some patients to be used on others. They
+//! are none of the files that a model is opened from, so that indexes of embeddings stay good.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::fs::{may_write, read_up_to, replace_file};
+use crate::model::checkpoint::{check_checksums, check_listed, write_checksums};
+
+/// Longest such file that is read.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// What can be kept so.
+pub(super) trait Kept: Serialize + DeserializeOwned {
+    /// The file's name.
+    const FILE: &'static str;
+    /// The option that makes it.
+    const MADE_BY: &'static str;
+
+    /// Refuses numbers that nothing can go by, such as NaN.
+    fn check(&self) -> Result<()>;
+}
+
+/// What the model in `folder` keeps.
+///
+/// # Errors
+/// It keeps none, or it cannot be read, is not what the folder's list of checksums says, or holds what cannot be.
+pub(super) fn read<T: Kept>(folder: &Path) -> Result<T> {
+    let path = folder.join(T::FILE);
+    let place = || path.display().to_string();
+    ensure!(path.is_file(), "{}: is not there; `zero-shot {}` makes it", place(), T::MADE_BY);
+    check_listed(&path)?;
+    let text = String::from_utf8(read_up_to(&path, MOST_BYTES)?).with_context(place)?;
+    let kept: T = toml::from_str(&text).map_err(|e| anyhow!("{}: {}", place(), e.message()))?;
+    kept.check().with_context(|| format!("{}: `zero-shot {}` makes it anew", place(), T::MADE_BY))?;
+    Ok(kept)
+}
+
+/// Whether the model in `folder` can keep one: asked before the work is done.
+///
+/// # Errors
+/// The folder's files are not those of its list, or what is there is no plain file.
+pub(super) fn may_keep<T: Kept>(folder: &Path) -> Result<()> {
+    check_checksums(folder)?;
+    may_write(&folder.join(T::FILE), true)
+}
+
+/// Keeps it with the model in `folder`; a list of checksums that is there is written anew.
+///
+/// # Errors
+/// The folder's files are not those of its list, or it cannot be written.
+pub(super) fn keep<T: Kept>(kept: &T, folder: &Path) -> Result<()> {
+    let listed = check_checksums(folder)?;
+    replace_file(&folder.join(T::FILE), toml::to_string(kept)?.as_bytes())?;
+    if listed { write_checksums(folder) } else { Ok(()) }
+}
+
+/// Refuses what is no share.
+pub(super) fn check_share(name: &str, value: f64) -> Result<()> {
+    ensure!((0.0..=1.0).contains(&value), "{name} is {value}; allowed is 0 to 1");
+    Ok(())
+}
