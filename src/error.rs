@@ -55,7 +55,10 @@ pub fn one_line(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string();
-        let line = text.lines().next().unwrap_or_default().trim().to_string();
+        let line = text.lines().next().unwrap_or_default().trim();
+        // A cause may begin with the file that its context named.
+        let is_told = |start: &str| parts.iter().any(|part| part.split(": ").any(|told| told == start));
+        let line = line.split_once(": ").filter(|(start, _)| is_told(start)).map_or(line, |(_, rest)| rest).to_string();
         // Wrappers often repeat their cause word for word.
         if !line.is_empty() && parts.last().is_none_or(|last| !last.ends_with(&line)) {
             parts.push(line);
@@ -139,6 +142,8 @@ mod tests {
         assert_eq!(one_line(&e), "loading x: shape mismatch");
         let e = anyhow::anyhow!("no space").context("writing y: no space");
         assert_eq!(one_line(&e), "writing y: no space");
+        let e = anyhow::anyhow!("a/b: no weights; looked for c").context("a/b: config.json");
+        assert_eq!(one_line(&e), "a/b: config.json: no weights; looked for c");
     }
 
     #[test]

@@ -74,12 +74,38 @@ pub fn unnamed_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
     // Before it is opened: opening a pipe waits for who writes into it.
     let meta = fs::metadata(path)?;
     ensure!(meta.is_file(), "is no regular file");
-    let (file, length) = (File::open(path)?, meta.len());
-    ensure!(length <= most, "has {length} bytes; allowed are {most}");
-    let mut bytes = Vec::new();
+    ensure!(meta.len() <= most, "has {} bytes; allowed are {most}", meta.len());
     // It may grow meanwhile.
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() as u64 <= most, "has more than {most} bytes; that many are allowed");
+    Ok(bytes_of(File::open(path)?, most)?)
+}
+
+/// The text of a file of up to `most` bytes, or of a pipe: what has no end is not read to it.
+///
+/// # Errors
+/// It has more, is not UTF-8, or cannot be read.
+pub fn text_up_to(path: &Path, most: u64) -> Result<String> {
+    let read = || text_of(File::open(path)?, most);
+    read().with_context(|| path.display().to_string())
+}
+
+/// [`text_up_to`] of what is open already.
+///
+/// # Errors
+/// As there, without a name.
+pub fn text_of(source: impl Read, most: u64) -> Result<String> {
+    String::from_utf8(bytes_of(source, most)?).context("is not UTF-8")
+}
+
+/// All bytes of `source`, which may have up to `most`.
+///
+/// # Errors
+/// It has more, or cannot be read.
+pub fn bytes_of(source: impl Read, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(std::io::Error::other(format!("has more than {most} bytes; that many are allowed")));
+    }
     Ok(bytes)
 }
 
@@ -152,6 +178,31 @@ pub fn may_write_beside<'a>(path: &Path, force: bool, inputs: impl IntoIterator<
         ensure!(!inside && !is_same_file(&real, &read), read_too(path));
     }
     Ok(())
+}
+
+/// Makes sure that a folder that a user names may be made by a command that reads the folders `inputs`: in its place is
+/// nothing, not even a link that leads nowhere, and it lies in none of these, whose lists of checksums would not name
+/// it.
+///
+/// # Errors
+/// Something is there, or it lies in an input.
+pub fn may_make_folder<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    // Without a slash at its end, which would follow a link.
+    let path: PathBuf = path.components().collect();
+    let shown = path.display();
+    ensure!(
+        fs::symlink_metadata(&path).is_err(),
+        "{shown}: exists already; nothing is overwritten, name another folder"
+    );
+    let whole = std::path::absolute(&path)?;
+    let Some(above) = whole.ancestors().find_map(|above| fs::canonicalize(above).ok()) else { return Ok(()) };
+    ensure!(above.is_dir(), "{shown}: {} is no folder", above.display());
+    // Others are names of the hub.
+    let read = inputs.into_iter().filter_map(|input| fs::canonicalize(input).ok());
+    let mut around = read.filter(|read| above.starts_with(read));
+    around.next().map_or(Ok(()), |read| {
+        bail!("{shown}: lies in {}, which this command reads; name a folder elsewhere", read.display())
+    })
 }
 
 /// Why a file that the same command reads is not written over.
@@ -355,6 +406,18 @@ mod tests {
             allowed(name).unwrap();
         }
         assert_eq!(way(&at("model"), &at("")).unwrap(), Path::new(".."));
+        std::os::unix::fs::symlink(at("nowhere"), at("link")).unwrap();
+        for (name, told) in [
+            ("link", "link: exists already; "),
+            ("link/", "link: exists already; "),
+            ("model", "model: exists already; "),
+            ("model/x/y", "model, which this command reads; name a folder elsewhere"),
+            ("a.csv/x", "a.csv is no folder"),
+        ] {
+            let error = may_make_folder(&at(name), [model.as_path()]).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+        may_make_folder(&at("models/x"), [model.as_path(), Path::new("org/name")]).unwrap();
         assert_eq!(way(&at(""), &at("model")).unwrap(), Path::new("model"));
         assert_eq!(way(&model, &model).unwrap(), Path::new(""));
     }
@@ -374,6 +437,25 @@ mod tests {
         let unnamed = |path: &Path| format!("{:#}", unnamed_up_to(path, 3).unwrap_err());
         assert_eq!(unnamed(&path), "has 4 bytes; allowed are 3");
         assert!(!unnamed(&dir.path().join("Miller")).contains("Miller"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn texts_come_from_files_and_pipes_and_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, pipe) = (dir.path().join("a"), dir.path().join("pipe"));
+        fs::write(&path, "four").unwrap();
+        assert_eq!(text_up_to(&path, 4).unwrap(), "four");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::thread::scope(|scope| {
+            scope.spawn(|| fs::write(&pipe, "four").unwrap());
+            assert_eq!(text_up_to(&pipe, 4).unwrap(), "four");
+        });
+        let error = |path: &Path| format!("{:#}", text_up_to(path, 3).unwrap_err());
+        assert!(error(&path).ends_with("a: has more than 3 bytes; that many are allowed"), "{}", error(&path));
+        assert_eq!(error(Path::new("/dev/zero")), "/dev/zero: has more than 3 bytes; that many are allowed");
+        fs::write(&path, b"\xff").unwrap();
+        assert!(error(&path).contains("a: is not UTF-8"), "{}", error(&path));
     }
 
     #[test]

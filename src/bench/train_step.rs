@@ -12,6 +12,8 @@ use super::{Spread, matmul_gflops};
 use crate::data::{Batch, Images, Preprocess, image::Picture};
 use crate::dist::Collective;
 use crate::error::{Problem, Problems};
+use crate::fs::text_up_to;
+use crate::json;
 use crate::loss::{ClipLoss, Direction, Loss};
 use crate::model::freeze::{FreezeConfig, FreezeDepth};
 use crate::model::{ClipConfig, checkpoint};
@@ -66,7 +68,7 @@ impl TrainStepBench {
 /// # Errors
 /// It cannot be read, a line is no number, there is none.
 pub fn read_lengths(path: &Path) -> Result<Vec<usize>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = text_up_to(path, json::MAX_BYTES)?;
     let parse = |(i, line): (usize, &str)| {
         let length = line.trim().parse::<usize>();
         length.with_context(|| format!("{}:{}: {line:?} is not a number of tokens", path.display(), i + 1))

@@ -1,15 +1,15 @@
 //! `reportclip export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::manifest_args::{ColumnArgs, manifest_help};
 use super::output;
 use crate::eval::{RetrievalOptions, RetrievalReport, evaluate};
 use crate::export::onnx::{OnnxFile, OnnxModel, RecallLoss};
-use crate::fs::replace_folder;
+use crate::fs::{may_make_folder, replace_folder};
 use crate::session::{Encoder, RowSource, Session};
 
 /// Write models for other programs.
@@ -57,7 +57,7 @@ fn measured_help() -> String {
 
 pub(super) fn run(command: &Command) -> Result<()> {
     let Command::Onnx(args) = command;
-    ensure!(!args.out.exists(), "{}: exists already; nothing is overwritten, name another folder", args.out.display());
+    may_make_folder(&args.out, [Path::new(&args.model)]).context("--out")?;
     let session = Session::open(&args.model, "cpu")?;
     let model = OnnxModel::new(&session)?;
     let losses = match &args.data {
@@ -73,12 +73,7 @@ pub(super) fn run(command: &Command) -> Result<()> {
 }
 
 /// The recalls of both directions, in f32 and in 8 bits.
-fn losses(
-    args: &OnnxArgs,
-    manifest: &std::path::Path,
-    session: &Session,
-    model: &OnnxModel,
-) -> Result<Vec<RecallLoss>> {
+fn losses(args: &OnnxArgs, manifest: &Path, session: &Session, model: &OnnxModel) -> Result<Vec<RecallLoss>> {
     let source = RowSource {
         manifest: manifest.to_path_buf(),
         split: args.split.clone(),

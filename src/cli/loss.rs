@@ -1,11 +1,12 @@
 //! `reportclip loss explain`.
 
-use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use super::{output, usage};
+use crate::fs::{text_of, text_up_to};
+use crate::json;
 use crate::loss::explain::{Explanation, Input, InputTargets, explain};
 use crate::loss::smoothing;
 
@@ -63,12 +64,11 @@ fn read_input(args: &ExplainArgs) -> Result<Input> {
     };
     match (&args.input, &args.logits, &args.targets) {
         (Some(path), ..) => {
-            let mut text = String::new();
-            if path.as_os_str() == "-" {
-                std::io::stdin().read_to_string(&mut text).context("stdin")?;
+            let text = if path.as_os_str() == "-" {
+                text_of(std::io::stdin(), json::MAX_BYTES).context("stdin")?
             } else {
-                text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            }
+                text_up_to(path, json::MAX_BYTES)?
+            };
             parse(&path.display().to_string(), &text)
         }
         (None, Some(logits), Some(targets)) => {

@@ -1,11 +1,13 @@
 //! `reportclip model`.
 
-use anyhow::{Result, bail, ensure};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::{output, usage};
 use crate::export::write_model;
-use crate::fs::replace_folder;
+use crate::fs::{may_make_folder, replace_folder};
 use crate::session::{self, Inspected, Session};
 
 /// Most reasons that are told one by one.
@@ -43,7 +45,7 @@ pub(super) enum Command {
         alpha: f64,
         /// Folder to write
         #[arg(long, value_name = "DIR")]
-        out: std::path::PathBuf,
+        out: PathBuf,
     },
     /// What a model is made of, what of its files is used, and what training it takes
     ///
@@ -85,9 +87,9 @@ fn download(model: &str) -> Result<()> {
     output::print(&format!("{}: {} weights, ready for offline use{commit}", fetched.source, fetched.weights))
 }
 
-fn merge(model: &str, base: &str, alpha: f64, out: &std::path::Path) -> Result<()> {
+fn merge(model: &str, base: &str, alpha: f64, out: &Path) -> Result<()> {
     usage::ensure((0.0..=1.0).contains(&alpha), || format!("--alpha is {alpha}; allowed is 0 to 1"))?;
-    ensure!(!out.exists(), "{}: exists already; nothing is overwritten, name another folder", out.display());
+    may_make_folder(out, [model, base].map(Path::new)).context("--out")?;
     let mixed = Session::open(model, "cpu")?.mixed(&Session::open(base, "cpu")?, alpha)?;
     replace_folder(out, |path| write_model(path, &mixed.folder, &mixed.params.tensors()))?;
     output::print(&format!("model: {}", out.display()))

@@ -18,6 +18,7 @@ pub use key::{Key, MayDiffer};
 pub use keys::{KEYS, keys_as_markdown};
 pub use kind::Kind;
 pub use loss::{LossConfig, Smoothing};
+pub use resolve::run_name;
 pub use sections::{EvalConfig, ModelConfig, ModelInit, Precision, ProjectionKind, RandomModelConfig, TrainConfig};
 pub use typed::Config;
 pub use written::Written;
@@ -27,6 +28,7 @@ use std::path::Path;
 use crate::data::file_kind;
 use crate::data::table::format_names;
 use crate::error::{Problem, Problems};
+use crate::fs::bytes_of;
 use crate::track::RunFolder;
 
 /// Reads a config file, applies `--set key=value` pairs in order, resolves and checks.
@@ -52,6 +54,9 @@ pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
     Ok(Config::resolve(&Written::parse(path, &text, overrides))?)
 }
 
+/// Longest config: one with every key has a hundredth of it.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// The text of a config file, or a line that says what there is instead.
 fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
@@ -66,7 +71,7 @@ fn read(path: &Path) -> Result<String, String> {
              --set data.train={shown}"
         ));
     }
-    let bytes = std::fs::read(path).map_err(|e| match e.kind() {
+    let bytes = std::fs::File::open(path).and_then(|file| bytes_of(file, MOST_BYTES)).map_err(|e| match e.kind() {
         _ if path.is_dir() => format!("config {shown}: {}", folder(path)),
         std::io::ErrorKind::NotFound => format!("config {shown}: there is no such file; name a config file (TOML)"),
         _ => format!("config {shown}: {e}"),

@@ -6,6 +6,7 @@ use super::typed::Config;
 use super::values::Values;
 use super::written::Written;
 use crate::error::{ProblemList, Problems};
+use crate::track::RunFolder;
 
 impl Config {
     /// Fills defaults and checks values against one another.
@@ -22,13 +23,19 @@ impl Config {
         config.resolved = values.resolved();
         config.output_is_default = config.output == PathBuf::new();
         if config.output_is_default {
-            let stem = written.path.file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
-            config.output = Path::new("runs").join(stem);
+            config.output = Path::new("runs").join(run_name(&written.path));
         }
         config.check(written, &mut problems);
         problems.finish()?;
         Ok(config)
     }
+}
+
+/// What a run of this config file is called where nobody says: like the file, or like the run whose config it is.
+pub fn run_name(file: &Path) -> String {
+    let run = RunFolder::of_config(file);
+    let name = run.as_deref().and_then(Path::file_name).or(file.file_stem());
+    name.map_or("run".into(), |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -52,6 +52,14 @@ impl Config {
         self.train.batch_size * self.train.accum_freq
     }
 
+    /// [`Self::to_toml`] as a run's folder keeps it: without `train.stop_after`, which pauses a part of a run and would
+    /// end every later one where it began.
+    pub fn to_keep(&self) -> String {
+        let mut kept = self.resolved.clone();
+        kept.get_mut("train").and_then(toml::Value::as_table_mut).map(|train| train.remove("stop_after"));
+        toml::to_string(&kept).expect("a table of plain values is always TOML")
+    }
+
     /// The resolved config as a file that `train` takes.
     pub fn to_toml(&self) -> String {
         toml::to_string(&self.resolved).expect("a table of plain values is always TOML")

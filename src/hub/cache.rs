@@ -16,6 +16,7 @@ use hf_hub::{Cache, CacheRepo};
 
 use super::source::repo_of;
 use crate::digest::is_hex;
+use crate::fs::text_up_to;
 
 #[derive(Debug)]
 pub(super) struct RepoCache {
@@ -46,7 +47,7 @@ impl RepoCache {
         if is_commit(&self.revision) {
             return Some(self.revision.clone());
         }
-        let noted = fs::read_to_string(self.folder.join("refs").join(&self.revision)).ok()?;
+        let noted = text_up_to(&self.folder.join("refs").join(&self.revision), 1 << 10).ok()?;
         let noted = noted.trim();
         is_commit(noted).then(|| noted.to_owned())
     }

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::{env, fmt, fs};
+use std::{env, fmt};
+
+use crate::fs::text_up_to;
 
 const HUB: &str = "https://huggingface.co";
 
@@ -65,7 +67,7 @@ impl HubSettings {
         let cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
         let token = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")).or_else(|| {
             let file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
-            let token = fs::read_to_string(file).ok()?.trim().to_owned();
+            let token = text_up_to(&file, 1 << 16).ok()?.trim().to_owned();
             (!token.is_empty()).then_some(token)
         });
         let yes = |name: &str| {

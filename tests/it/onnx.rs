@@ -287,6 +287,21 @@ fn a_folder_has_the_layout_of_transformers_js() {
     let (code, _, err) = reportclip(dir.path(), &["export", "onnx", "--model", "model", "--out", "onnx"]);
     assert_eq!(code, 1);
     assert!(err.contains("exists already"), "{err}");
+    // Nor is what the model's list of checksums does not know put into its folder, nor a link followed.
+    let export = |out: &str| reportclip(dir.path(), &["export", "onnx", "--model", "model", "--out", out]);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+    #[cfg(unix)]
+    assert!(export("link").2.contains("--out: link: exists already"), "{}", export("link").2);
+    let (code, _, err) = export("model/onnx");
+    assert!(code == 1 && err.contains("model, which this command reads; name a folder elsewhere"), "{err}");
+    assert!(!dir.path().join("model/onnx").exists());
+    // What an export that was killed has left is gone after the next one.
+    let left = dir.path().join(".third.tmp");
+    std::fs::create_dir_all(left.join("onnx")).unwrap();
+    std::fs::write(left.join("onnx/model.onnx"), "half").unwrap();
+    assert_eq!(export("third").0, 0);
+    assert!(!left.exists());
     let (code, _, err) = reportclip(dir.path(), &["export", "onnx", "--model", "nowhere", "--out", "second"]);
     assert!(code == 1 && err.contains("nowhere") && !dir.path().join("second").exists(), "{err}");
 }

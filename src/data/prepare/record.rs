@@ -12,7 +12,7 @@ use super::options::Options;
 use crate::data::table::shard_keys;
 use crate::digest::{ContentHash, is_hex};
 use crate::error::shown;
-use crate::fs::{LOCK, holds_others, read_up_to, replace_file, replace_private};
+use crate::fs::{LOCK, holds_others, read_up_to, replace_file, replace_private, text_up_to};
 use crate::json;
 
 /// Changes with everything that changes what is written from the same data.
@@ -201,7 +201,7 @@ fn salt(out: &Path, options: &Options, before: &str) -> Result<String> {
     }
     let path = out.join(SALT);
     if path.is_file() {
-        let salt = fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().to_string();
+        let salt = text_up_to(&path, 1 << 16)?.trim().to_string();
         ensure!(!salt.is_empty(), "{}: is empty; name --salt, or another --out", path.display());
         return Ok(salt);
     }

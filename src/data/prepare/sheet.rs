@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::data::bounded::{Bounded, OfRows};
 use crate::data::table::names_of;
@@ -43,12 +43,19 @@ pub(super) fn each<const N: usize>(
     let row = Rc::clone(&reader.row);
     let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 18).from_reader(reader);
     let header = reader.headers().with_context(place)?.clone();
+    let wanted = columns.map(|c| c.trim_end_matches('?'));
+    ensure!(
+        header.iter().any(|cell| !cell.trim().is_empty()),
+        "{}: has no header; its first row must name columns: {}",
+        path.display(),
+        wanted.join(", ")
+    );
     let mut at = [None; N];
     for (at, column) in at.iter_mut().zip(columns) {
         let name = column.trim_end_matches('?');
         *at = header.iter().position(|h| h.trim() == name);
         if at.is_none() && !column.ends_with('?') {
-            let (known, wanted) = (header.iter().collect::<Vec<_>>(), columns.map(|c| c.trim_end_matches('?')));
+            let known = header.iter().collect::<Vec<_>>();
             let is_header = known.iter().any(|cell| wanted.contains(&cell.trim()));
             let only = names_of(&known, is_header, &wanted);
             anyhow::bail!("{}: there is no column {name:?}, only {only}", path.display());

@@ -13,6 +13,10 @@ use serde_json::Value;
 
 use crate::data::Row;
 use crate::data::config::{Blank, Uncertain};
+use crate::fs::text_of;
+
+/// Longest prompt file: eighty sentences for each of a thousand classes are a third of it.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// Sentences that stand for a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +66,7 @@ impl Prompts {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let text = String::from_utf8(std::fs::read(path)?).context("is not UTF-8")?;
+        let text = text_of(std::fs::File::open(path)?, MOST_BYTES)?;
         let entries: serde_json::Map<String, Value> = if path.extension().is_some_and(|e| e == "json") {
             serde_json::from_str(&text)?
         } else {
