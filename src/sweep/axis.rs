@@ -1,5 +1,7 @@
 //! What a sweep tries: keys with their values, and the combinations of them.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result, bail, ensure};
 use rand::RngExt;
 use serde::Serialize;
@@ -30,7 +32,7 @@ impl Axis {
     /// # Errors
     /// Neither.
     pub fn parse(text: &str) -> Result<Self> {
-        let (key, values) = text.split_once('=').with_context(|| format!("{text:?}: expected key=v1,v2,…"))?;
+        let (name, values) = text.split_once('=').with_context(|| format!("{text:?}: expected key=v1,v2,…"))?;
         let range = values.split_once("..").and_then(|(a, b)| Some((a.parse::<f64>().ok()?, b.parse::<f64>().ok()?)));
         let values = match range {
             Some((low, high)) => {
@@ -42,8 +44,30 @@ impl Axis {
         if let Values::List(list) = &values {
             ensure!(list.iter().all(|v| !v.is_empty()), "{text:?}: a value is empty");
         }
-        Ok(Self { key: key.trim().to_string(), values })
+        Ok(Self { key: key(text, name)?, values })
     }
+}
+
+/// The key that `text` names.
+fn key(text: &str, name: &str) -> Result<String> {
+    let name = name.trim();
+    ensure!(!name.is_empty(), "{text:?}: names no key");
+    let own = OWN.iter().find(|(own, _)| *own == name);
+    ensure!(own.is_none(), "{text:?}: {}", own.map_or("", |(_, why)| why));
+    Ok(name.to_string())
+}
+
+/// Keys that a sweep sets for each member, and why they are no part of a combination.
+const OWN: [(&str, &str); 3] = [
+    ("seed", "seeds are counted, not listed: --seeds N takes N for each combination, from --set seed=FIRST on"),
+    ("output", "the folder of a member lies in the sweep's, which --out names"),
+    ("train.stop_after", "members are trained to their end, but for those that --halving leaves behind"),
+];
+
+/// The first key that is there twice: of its two values one would be told, and the other taken.
+pub(super) fn twice<'a>(keys: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut found = HashSet::new();
+    keys.into_iter().find(|key| !found.insert(*key))
 }
 
 /// A key with the value that one member has of it; in JSON a list of the two.
@@ -68,15 +92,20 @@ pub type Setting = Vec<Choice>;
 /// Reads a combination that no grid makes, `key=value; key=value; …`.
 ///
 /// # Errors
-/// A part without a key or a value.
+/// A part without a key or a value, a key twice, the seed.
 pub fn setting(text: &str) -> Result<Setting> {
     let choice = |part: &str| {
-        let (key, value) = part.split_once('=').with_context(|| format!("{text:?}: expected key=value; key=value"))?;
-        let (key, value) = (key.trim().to_string(), value.trim().to_string());
-        ensure!(!key.is_empty() && !value.is_empty(), "{text:?}: a key or a value is empty");
+        let (name, value) = part
+            .split_once('=')
+            .with_context(|| format!("{text:?}: expected key=value, and a semicolon before each further one"))?;
+        let (key, value) = (key(text, name)?, value.trim().to_string());
+        ensure!(!value.is_empty(), "{text:?}: {key} has no value");
         Ok(Choice { key, value })
     };
-    text.split(';').map(choice).collect()
+    let setting = text.split(';').map(choice).collect::<Result<Setting>>()?;
+    let twice = twice(setting.iter().map(|choice| choice.key.as_str()));
+    ensure!(twice.is_none(), "{text:?}: names {} twice", twice.unwrap_or_default());
+    Ok(setting)
 }
 
 /// Every combination of the axes' values, the last axis changing fastest.
@@ -166,7 +195,18 @@ mod tests {
         let all = ["a=0; b=x", "b=x; a=0.0", "a=0; b=y", "a=0", "a=1e-1; b=x", "a=0.1; b=x"].map(parse).to_vec();
         let left: Vec<Setting> = [0, 2, 3, 4].iter().map(|&i| all[i].clone()).collect();
         assert_eq!(distinct(all), left);
-        assert!(setting("loss.kind").is_err() && setting("loss.kind=;").is_err());
+        for (text, told) in [
+            ("", r#""": expected key=value, and a semicolon before each further one"#),
+            ("loss.kind", r#""loss.kind": expected key=value, and"#),
+            ("=1", r#""=1": names no key"#),
+            ("loss.kind=; a=1", r#""loss.kind=; a=1": loss.kind has no value"#),
+            ("a=1; b=2; a=3", r#""a=1; b=2; a=3": names a twice"#),
+            ("seed=3", r#""seed=3": seeds are counted, not listed: --seeds N"#),
+        ] {
+            let error = setting(text).unwrap_err().to_string();
+            assert!(error.starts_with(told), "{error}");
+        }
+        assert!(Axis::parse("seed=1,2").unwrap_err().to_string().contains("seeds are counted"));
         assert!(Axis::parse("seed").is_err() && Axis::parse("a=1,,2").is_err() && Axis::parse("a=2..1").is_err());
     }
 }

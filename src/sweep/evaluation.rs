@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -10,7 +10,8 @@ use super::fingerprint::{Digests, Fingerprint};
 use super::member::Figures;
 use super::process;
 use crate::config::Config;
-use crate::data::{Columns, Manifest};
+use crate::data::{Columns, Manifest, Prompts};
+use crate::error::{Problem, Problems, one_line};
 use crate::eval::ByPatient;
 use crate::fs::replace_file;
 use crate::metrics::hierarchical::PatientFigure;
@@ -91,6 +92,9 @@ impl Evaluation {
         }
         if let Some(prompts) = prompts {
             let text = prompts.display().to_string();
+            // One that is broken is told before members are trained for it.
+            let wrong = |e: Error| Problems(vec![Problem(one_line(&e.context("--prompts")))]);
+            Prompts::open(prompts).map_err(wrong)?;
             let content = digests.of(prompts).with_context(|| format!("--prompts {text}"))?;
             fingerprint.insert("--prompts", &text, Some(content));
         }

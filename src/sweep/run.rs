@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use candle_core::Device;
 use serde_json::json;
 
@@ -96,15 +96,21 @@ struct Sweep<'a> {
 /// [`Problems`] with the first combination that is wrong, or where members of the folder were made from something else;
 /// the disk is full.
 pub fn run(request: &Request) -> Result<Finished> {
-    let axes = request.grid.iter().map(|text| Axis::parse(text)).collect::<Result<Vec<_>>>()?;
+    let axes = parsed("--grid", &request.grid, Axis::parse)?;
+    let also = parsed("--also", &request.also, axis::setting)?;
+    if let Some(key) = axis::twice(axes.iter().map(|axis| axis.key.as_str())) {
+        return Err(wrong(format!("--grid: two name {key}; allowed is one, with all values: {key}=v1,v2")));
+    }
     let config = config::load(&request.config, &request.overrides)?;
-    let also = request.also.iter().map(|text| axis::setting(text)).collect::<Result<Vec<_>>>()?;
+    if config.train.stop_after.is_some() {
+        return Err(wrong("train.stop_after: is set, and a sweep trains members to their end; leave it away".into()));
+    }
     let combinations = request.random.unwrap_or_else(|| axis::combinations(&axes));
     let wanted = combinations.saturating_add(also.len()).saturating_mul(request.seeds as usize);
     ensure!(wanted <= MOST_MEMBERS, "the sweep would have {wanted} members; allowed are {MOST_MEMBERS}");
     let settings = match request.random {
         Some(count) => axis::random(&axes, count, config.seed),
-        None => axis::grid(&axes)?,
+        None => axis::grid(&axes).map_err(|e| wrong(format!("--grid {}", one_line(&e))))?,
     };
     let mut members = members_of(settings.into_iter().chain(also).collect(), request.seeds, config.seed)?;
     // All that is wrong with any combination is told before the first is run.
@@ -120,10 +126,8 @@ pub fn run(request: &Request) -> Result<Finished> {
             other.map_or("another", |other| metric(other).word())
         );
     }
-    let folder = request.folder.clone().unwrap_or_else(|| {
-        let stem = request.config.file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
-        Path::new("runs").join(format!("{stem}-sweep"))
-    });
+    let default = || Path::new("runs").join(format!("{}-sweep", config::run_name(&request.config)));
+    let folder = request.folder.clone().unwrap_or_else(default);
     // Data, tokenizer and model are opened once before the first member; the demo's phantoms are drawn then, once.
     let prepared = train::prepare(&config, &Single)?;
     ensure!(
@@ -166,6 +170,16 @@ pub fn run(request: &Request) -> Result<Finished> {
     replace_file(&sweep.folder.join("sweep.md"), text.trim_end().as_bytes())?;
     replace_file(&sweep.folder.join("sweep.svg"), chart(&table, &request.figures).as_bytes())?;
     Ok(Finished { folder: sweep.folder, members, table, differences, stopped: stop::asked() })
+}
+
+/// What the texts of an option say.
+fn parsed<T>(option: &str, texts: &[String], parse: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
+    texts.iter().map(|text| parse(text).map_err(|e| wrong(format!("{option} {}", one_line(&e))))).collect()
+}
+
+/// An error of the arguments.
+fn wrong(line: String) -> Error {
+    Problems(vec![Problem(line)]).into()
 }
 
 /// `key=value` of a member, as all and as it alone has them.

@@ -170,6 +170,35 @@ fn halving_compares_what_members_have_learnt() {
 }
 
 #[test]
+fn what_a_sweep_cannot_try_is_told_at_once() {
+    let place = Place::new();
+    fs::write(place.path("one.toml"), "normal = \"Clear lungs.\"\n").unwrap();
+    let grid = ["--grid", "optim.lr=1e-3"];
+    let seeds = "seeds are counted, not listed: --seeds N takes N for each combination, from --set seed=FIRST on";
+    let cases: [(&[&str], &str); 14] = [
+        (&["--grid", "seed=1,2"], &format!("--grid \"seed=1,2\": {seeds}")),
+        (&["--also", "seed=3"], &format!("--also \"seed=3\": {seeds}")),
+        (&["--also", "loss.kind=clip; seed=3"], seeds),
+        (&["--grid", "output=a,b"], "--grid \"output=a,b\": the folder of a member lies in the sweep's"),
+        (&["--grid", "train.stop_after=1,2"], "--grid \"train.stop_after=1,2\": members are trained to their end"),
+        (&["--set", "train.stop_after=2"], "train.stop_after: is set, and a sweep trains members to their end"),
+        (&["--also", ""], "--also \"\": expected key=value, and a semicolon before each further one"),
+        (&["--also", "x"], "--also \"x\": expected key=value, and a semicolon"),
+        (&["--also", "optim.lr="], "--also \"optim.lr=\": optim.lr has no value"),
+        (&["--also", "optim.lr=1e-3; optim.lr=1e-4"], "--also \"optim.lr=1e-3; optim.lr=1e-4\": names optim.lr twice"),
+        (&["--grid", "optim.lr=1e-4"], "--grid: two name optim.lr; allowed is one, with all values: optim.lr=v1,v2"),
+        (&["--grid", "train.batch_size"], "--grid \"train.batch_size\": expected key=v1,v2"),
+        (&["--grid", "optim.eps=1..2"], "--grid optim.eps: a range needs --random N; a grid takes a list of values"),
+        (&["--prompts", "one.toml"], "--prompts: prompts one.toml: names fewer than two classes"),
+    ];
+    for (args, told) in cases {
+        let errors = place.errors(&[&["sweep", "tiny.toml", "--out", "swept"], &grid[..], args].concat(), 2);
+        assert!(errors.len() == 1 && errors[0].contains(told), "{args:?}: {errors:?}");
+    }
+    assert!(!place.path("swept").exists());
+}
+
+#[test]
 fn halving_by_unlike_figures_is_refused() {
     let place = Place::new();
     let args = ["sweep", "tiny.toml", "--grid", "loss.kind=clip,multi_positive", "--halving", "2", "--out", "sw"];
