@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::manifest_args::JudgeArgs;
-use super::{output, predictions, sets_table, table};
+use super::{output, predictions, sets_table, table, usage};
 use crate::data::{Blank, LabelPolicy, Prompts, Uncertain};
 use crate::eval::{Abstention, Classification, Classified, Figure, Head, KeptSets, ZeroShotOptions, ZeroShotRequest};
 use crate::hub::Source;
@@ -81,6 +81,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let judge = &args.judge;
+    if let Some(fit) = &args.fit_split {
+        usage::ensure(judge.data.split.as_ref().is_some_and(|split| split != fit), || {
+            format!("--fit-split {fit}: needs --split, which must be another split than is fitted on")
+        })?;
+    }
     let request = ZeroShotRequest {
         fit_split: args.fit_split.clone(),
         labels: LabelPolicy {
@@ -99,7 +104,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.predictions {
         predictions::check(path, args.force, &[&judge.data.data, &args.prompts])?;
     }
-    let prompts = Prompts::open(&args.prompts)?;
+    let prompts = Prompts::open(&args.prompts).map_err(|e| usage::wrong(&e))?;
+    // Better told now than after rows were read.
+    let head = args.head.as_ref().map(|path| Head::read(path)).transpose()?;
     let on = Classification::on(&judge.data.source(), &policy_of(&judge.model)?, prompts, &request)?;
     let folder = || model_folder(&judge.model);
     let kept = args.abstain.then(|| Abstention::read(&folder()?)).transpose()?;
@@ -110,7 +117,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.keep_conformal.is_some() {
         KeptSets::may_keep(&folder()?).context("--keep-conformal")?;
     }
-    let head = args.head.as_ref().map(|path| Head::read(path)).transpose()?;
     if let Some(head) = &head {
         head.check(&judge.model, on.prompts())?;
     }

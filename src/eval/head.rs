@@ -13,11 +13,12 @@ use super::encoded::numbers;
 use super::pairs::DistinctImages;
 use super::zero_shot::{LabelledPrompts, Scores, scores};
 use crate::data::{Prompts, Row};
-use crate::digest::ContentHash;
-use crate::fs::{may_write, replace_file, replace_with};
+use crate::digest::{ContentHash, of_bytes};
+use crate::error::{Problem, Problems};
+use crate::fs::{may_write, read_up_to, replace_file, replace_with};
 use crate::json;
 use crate::metrics::few_shot::{LinearHead, Method};
-use crate::model::checkpoint::{BESIDE, check_checksums, read_safetensors, save_safetensors, write_checksums};
+use crate::model::checkpoint::{BESIDE, check_checksums, read_safetensors, save_safetensors_noting, write_checksums};
 use crate::session::{Encoder, model_content};
 
 /// The JSON file.
@@ -38,6 +39,8 @@ struct About {
 }
 
 const FORMAT: u32 = 1;
+/// Under what the header of the weights keeps the SHA-256 of the JSON file.
+const ABOUT: &str = "reportclip_head.json";
 /// Most classes, and longest embeddings.
 const MOST: usize = 1 << 16;
 /// Longest file of weights.
@@ -87,11 +90,12 @@ impl Head {
             ("weight".to_string(), of(self.linear.weights.concat(), &[classes, width])?),
             ("bias".to_string(), of(self.linear.bias, &[classes])?),
         ];
+        let text = serde_json::to_vec_pretty(&self.about)?;
         // Both are on the disk before either stands in its place: a full disk leaves no half of a head.
         replace_with(&weights, |path| {
-            save_safetensors(path, &tensors)?;
+            save_safetensors_noting(path, &tensors, &[(ABOUT, &of_bytes(&text))])?;
             File::open(path)?.sync_all()?;
-            replace_file(&about, &serde_json::to_vec_pretty(&self.about)?)
+            replace_file(&about, &text)
         })?;
         if listed {
             write_checksums(folder)?;
@@ -124,17 +128,22 @@ impl Head {
     /// Reads what [`Self::keep`] wrote: the file of weights, and the JSON file of the same name beside it.
     ///
     /// # Errors
-    /// A file that cannot be read, or is none of a head.
+    /// A file that cannot be read, or is none of a head; [`Problems`] where it is not even one of weights.
     pub fn read(path: &Path) -> Result<Self> {
+        if !path.is_file() || path.extension().is_none_or(|e| e != "safetensors") {
+            return Err(Problems(vec![Problem(format!(
+                "head {}: there is no such .safetensors file; `reportclip adapt --save DIR` makes {BESIDE}.safetensors \
+                 in DIR",
+                path.display()
+            ))])
+            .into());
+        }
         Self::parts(path).with_context(|| format!("head {}", path.display()))
     }
 
     fn parts(path: &Path) -> Result<Self> {
-        ensure!(
-            path.extension().is_some_and(|e| e == "safetensors"),
-            "is no .safetensors file; `reportclip adapt --save DIR` makes {BESIDE}.safetensors there"
-        );
-        let value = json::read(&path.with_extension("json")).context("its JSON file")?;
+        let text = read_up_to(&path.with_extension("json"), json::MAX_BYTES).context("its JSON file")?;
+        let value = json::parse(&text).context("its JSON file")?;
         let about: About = serde_json::from_value(value).context("its JSON file is none of a head")?;
         ensure!(about.format == FORMAT, "has format {}; this version reads {FORMAT}", about.format);
         let (classes, width) = (about.classes.len(), about.embed_dim);
@@ -143,7 +152,7 @@ impl Head {
         ensure!(distinct == classes && about.shots.len() == classes, "names a class twice, or counts others");
         let temperature = about.temperature;
         ensure!(temperature.is_finite() && temperature > 0.0, "temperature is {temperature}; allowed is above 0");
-        let tensors = read_safetensors(path, MOST_BYTES)?;
+        let (tensors, notes) = read_safetensors(path, MOST_BYTES)?;
         let get = |name: &str, shape: &[usize]| {
             let tensor = tensors.get(name).with_context(|| format!("has no tensor {name}"))?;
             ensure!(tensor.dims() == shape, "tensor {name} is {:?}, not {shape:?}", tensor.dims());
@@ -155,6 +164,11 @@ impl Head {
             temperature,
         };
         ensure!(linear.is_finite(), "has weights that are not finite");
+        ensure!(
+            notes.get(ABOUT) == Some(&of_bytes(&text)),
+            "its JSON file is not the one that it was written with: which weights are which class's is not known; \
+             `reportclip adapt --save` makes both"
+        );
         Ok(Self { about, linear })
     }
 

@@ -149,12 +149,18 @@ fn heads_and_shots_that_do_not_fit_are_refused() {
         ("\"embed_dim\": 16", "\"embed_dim\": 17", "not [3, 17]"),
         ("\"temperature\": 1.0", "\"temperature\": 0.0", "allowed is above 0"),
         ("\"pneumothorax\"", "\"normal\"", "names a class twice"),
+        ("[\n    2,", "[\n    1,", "is not the one that it was written with"),
     ] {
         assert!(good.contains(from), "{from} in {good}");
         fs::write(&about, good.replace(from, to)).unwrap();
         let error = error(&zero);
         assert!(error.contains(told), "{error}");
     }
+    let turned = good.replacen("\"normal\"", "\"?\"", 1).replacen("\"pneumothorax\"", "\"normal\"", 1);
+    fs::write(&about, turned.replacen("\"?\"", "\"pneumothorax\"", 1)).unwrap();
+    assert!(
+        error(&zero).contains("which weights are which class's is not known; `reportclip adapt --save` makes both")
+    );
     fs::write(&about, good).unwrap();
     fs::write(place.path("head/reportclip_head.safetensors"), [255; 40]).unwrap();
     assert!(error(&zero).contains("not a whole safetensors file"));

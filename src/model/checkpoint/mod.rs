@@ -25,5 +25,5 @@ pub use files::{Ignored, Mapped};
 pub use layout::{Family, Layout};
 pub use load::{Inspection, LoadOptions, Loaded, inspect, load, load_pair, random};
 pub use pair::{PairOptions, is_tower, open_tower};
-pub use source::{read_safetensors, save_safetensors};
+pub use source::{read_safetensors, save_safetensors, save_safetensors_noting};
 pub use transformers::{FreshClip, FreshTower, fresh_clip};

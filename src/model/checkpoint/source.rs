@@ -224,14 +224,17 @@ fn shards(folder: Folder, index: &Path) -> Result<Vec<PathBuf>> {
     names.iter().map(|name| folder.get(name)).collect()
 }
 
-/// All tensors of a file of at most so many bytes, which is read at once.
+/// All tensors of a file of at most so many bytes, which is read at once, and what its header says beside them.
 ///
 /// # Errors
 /// It cannot be read, or is no whole safetensors file.
-pub fn read_safetensors(path: &Path, most: u64) -> Result<HashMap<String, Tensor>> {
+pub fn read_safetensors(path: &Path, most: u64) -> Result<(HashMap<String, Tensor>, HashMap<String, String>)> {
     check_header(path)?;
     let place = || format!("{}: not a whole safetensors file", path.display());
-    candle_core::safetensors::load_buffer(&read_up_to(path, most)?, &Device::Cpu).with_context(place)
+    let bytes = read_up_to(path, most)?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(place)?;
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).with_context(place)?;
+    Ok((tensors, header.metadata().clone().unwrap_or_default()))
 }
 
 /// Writes `tensors` with PyTorch's format mark, so that transformers loads them, and syncs the file.
@@ -239,7 +242,16 @@ pub fn read_safetensors(path: &Path, most: u64) -> Result<HashMap<String, Tensor
 /// # Errors
 /// The file cannot be written; a half-written one may remain, so write to a temporary place.
 pub fn save_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    save_safetensors_noting(path, tensors, &[])
+}
+
+/// [`save_safetensors`] with `notes`, names and texts, in the header.
+///
+/// # Errors
+/// As there.
+pub fn save_safetensors_noting(path: &Path, tensors: &[(String, Tensor)], notes: &[(&str, &str)]) -> Result<()> {
+    let notes = notes.iter().chain(&[("format", "pt")]);
+    let metadata = notes.map(|(name, text)| (name.to_string(), text.to_string())).collect::<HashMap<_, _>>();
     let contiguous: Vec<(&str, Tensor)> =
         tensors.iter().map(|(name, t)| Ok((name.as_str(), t.contiguous()?))).collect::<Result<_>>()?;
     let write = || -> Result<()> {
