@@ -66,7 +66,12 @@ fn train_or_try(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         _ if !world.is_first() => (None, Resume::No),
         None => {
             // Better told now than after data and model were read.
-            RunFolder::check_free(&fresh_path(&config, args))?;
+            let path = fresh_path(&config, args);
+            RunFolder::check_free(&path)?;
+            if let Some(other) = RunFolder::of_config(&args.config).filter(|_| !args.dry_run) {
+                let (other, path) = (other.display(), path.display());
+                tracing::info!("a new run with the config of {other} goes to {path}; --resume goes on with that one");
+            }
             (None, Resume::No)
         }
         Some(from) => {
@@ -96,7 +101,11 @@ fn train_or_try(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     }
     let folder = match folder {
         Some(folder) => {
-            train::check_same_config(&config, &folder, &prepared, &plan)?;
+            let changed = train::check_same_config(&config, &folder, &prepared, &plan)?;
+            if !changed.is_empty() {
+                let kept = folder.config_path();
+                tracing::info!("goes on, and from now on keeps in {}: {}", kept.display(), changed.join(", "));
+            }
             Some(folder)
         }
         None if world.is_first() => Some(RunFolder::create(&fresh_path(&config, args))?),

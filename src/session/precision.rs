@@ -46,6 +46,8 @@ pub struct Products {
     pub dtype: DType,
     /// Whether bf16 is its rounding alone, at no more than f32's speed.
     pub emulated: bool,
+    /// Whether a GPU's tensor cores work out attention and convolutions, too.
+    pub tensor_cores: bool,
     /// One line: what works them out, or why not what was asked for, or what the machine could do.
     pub reason: String,
 }
@@ -68,6 +70,11 @@ impl Products {
     /// What two runs on one machine must share to give the same numbers.
     pub fn kind(&self) -> &'static str {
         if self.emulated { "emulated bf16" } else { precision_of(self.dtype).word() }
+    }
+
+    /// What the steps of one run must share to be those of a run that was not stopped.
+    pub fn in_full(&self) -> String {
+        format!("{}{}", self.kind(), if self.tensor_cores { " with tensor cores" } else { "" })
     }
 
     /// Logs the reason, once a process however many models it opens; where nobody asked for anything, it is of less
@@ -104,18 +111,19 @@ fn on_cpu(request: PrecisionRequest, has_kernel: bool, why: &str) -> Products {
         // Members of a sweep over both types share the switch, so that it is no mistake.
         reason.push_str(&format!("; emulating bf16 changes nothing without {name}"));
     }
-    Products { dtype, emulated, reason }
+    Products { dtype, emulated, tensor_cores: false, reason }
 }
 
 fn on_gpu(request: PrecisionRequest) -> Products {
+    let tensor_cores = request.precision == Precision::Bf16 && request.tensor_cores;
     let (dtype, reason) = match request.precision {
         Precision::F32 => (DType::F32, "products in f32"),
-        Precision::Bf16 if request.tensor_cores => (DType::BF16, "products in bf16, on the GPU"),
+        Precision::Bf16 if tensor_cores => (DType::BF16, "products in bf16, on the GPU"),
         Precision::Bf16 => {
             (DType::BF16, "products in bf16, on the GPU, but attention and convolutions beyond 1 × 1 in f32")
         }
     };
-    Products { dtype, emulated: false, reason: reason.into() }
+    Products { dtype, emulated: false, tensor_cores, reason: reason.into() }
 }
 
 #[cfg(test)]
@@ -149,6 +157,12 @@ mod tests {
         assert!(!short(asked(Precision::Bf16, true), false), "emulated");
         assert_eq!((on_gpu(bf16).dtype, on_gpu(f32).dtype), (DType::BF16, DType::F32));
         assert!(on_gpu(bf16).reason.ends_with("but attention and convolutions beyond 1 × 1 in f32"));
-        assert_eq!(on_gpu(PrecisionRequest { tensor_cores: true, ..bf16 }).reason, "products in bf16, on the GPU");
+        let by_tensor_cores = on_gpu(PrecisionRequest { tensor_cores: true, ..bf16 });
+        assert_eq!(by_tensor_cores.reason, "products in bf16, on the GPU");
+        assert_eq!(
+            (by_tensor_cores.in_full(), on_gpu(bf16).in_full()),
+            ("bf16 with tensor cores".into(), "bf16".into())
+        );
+        assert_eq!(on_gpu(PrecisionRequest { tensor_cores: true, ..f32 }).in_full(), "f32");
     }
 }

@@ -1,7 +1,7 @@
 //! Everything that is opened and checked before the first step: data, tokenizer, model. All problems at once.
 
 use anyhow::{Context, Result, ensure};
-use candle_core::Device;
+use candle_core::{DType, Device};
 
 use super::best_metric::{self, validation_labels};
 use super::leaks;
@@ -10,7 +10,7 @@ use super::phantoms;
 use super::records::{SkippedRow, TEST};
 use super::supervision::Supervision;
 use super::thaw;
-use crate::config::Config;
+use crate::config::{Config, TrainConfig};
 use crate::data::leaks::{Side, shared};
 use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, image, sides};
 use crate::data::{Flip, LongReports, OnError};
@@ -76,6 +76,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     let device_reason = reason;
     ops::use_tensor_cores(config.train.tensor_cores);
     let products = Products::choose((&config.train).into(), &device);
+    notes.extend(without_effect(&config.train, &device, products.dtype));
     let eps = config.loss.label_smoothing.from.max(config.loss.label_smoothing.to);
     if eps > 0.2 {
         notes.push(Note::warning(format!("label_smoothing is {eps}; above 0.2 most of the loss is its floor")));
@@ -164,6 +165,20 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         notes,
         skipped: splits.skipped,
     })
+}
+
+/// Keys that are set and change nothing on `device`, or with products in this type.
+fn without_effect(train: &TrainConfig, device: &Device, products: DType) -> Vec<Note> {
+    let on_cpu = device.is_cpu().then_some("the device is the CPU");
+    let in_f32 = (products != DType::BF16).then_some("products are in f32");
+    let keys = [
+        ("train.tensor_cores", train.tensor_cores, on_cpu.or(in_f32)),
+        ("train.overlap_copies", train.overlap_copies, on_cpu),
+    ];
+    let note = |(key, is_set, why): (&str, bool, Option<&str>)| {
+        why.filter(|_| is_set).map(|why| Note::choice(format!("{key} changes nothing here: {why}")))
+    };
+    keys.into_iter().filter_map(note).collect()
 }
 
 /// By which figure validations are compared, told with its reason.

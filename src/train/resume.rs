@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow};
 
 use super::plan::{Plan, plan};
 use super::prepare::Prepared;
@@ -32,9 +32,15 @@ pub fn find_run(config: &Config, file: &Path, out: Option<&Path>, from: &str) ->
         ("latest", None) if own.is_some() => own.unwrap_or_default(),
         ("latest", None) if config.output_is_default => RunFolder::last_used(&config.output),
         ("latest", None) => config.output.clone(),
-        (_, Some(_)) => bail!("--resume {from} names its run folder; leave --out away"),
+        (_, Some(_)) => return Err(wrong(format!("--resume {from} names its run folder; leave --out away"))),
         (_, None) => std::path::absolute(from)?,
     };
+    if from != "latest" && !["config.toml", "state.json"].iter().any(|file| path.join(file).is_file()) {
+        return Err(wrong(format!(
+            "--resume {from}: is neither the folder of a run nor of a checkpoint; name one, or leave it away for the \
+             latest of the run folder"
+        )));
+    }
     if from != "latest" && path.join("state.json").is_file() {
         let run = path.parent().and_then(Path::parent).ok_or_else(|| anyhow!("{from}: is not inside a run folder"))?;
         return Ok((RunFolder::open(run)?, Resume::From(Some(path))));
@@ -47,14 +53,20 @@ pub fn find_run(config: &Config, file: &Path, out: Option<&Path>, from: &str) ->
     Ok((run, Resume::From(last)))
 }
 
+/// An error of the arguments.
+fn wrong(line: String) -> Error {
+    Problems(vec![Problem(line)]).into()
+}
+
 /// Keys that say where something lies which is known by its content ([`super::data_fingerprint`]): it may have moved.
 const PLACES: [&str; 5] = ["data.train", "data.val", "data.image_root", "loss.prompts", "model.tokenizer"];
 
-/// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ.
+/// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ. Says
+/// which of those do, as `key = value (was value)`.
 ///
 /// # Errors
-/// [`Problems`] with every key that differs.
-pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, now: &Plan) -> Result<()> {
+/// [`Problems`] with every other key that differs.
+pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepared, now: &Plan) -> Result<Vec<String>> {
     const LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.max_samples"];
     let now_at = |key: &&str| match config.value(key) {
         Some(value) => Some(format!("{key}={value}")),
@@ -63,21 +75,26 @@ pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepare
     };
     let started = config::load(&folder.config_path(), &PLACES.iter().filter_map(now_at).collect::<Vec<_>>())?;
     let before = plan(&started, prepared, &Single);
-    let mut problems = Vec::new();
+    let show = |v: Option<&toml::Value>| v.map_or("not set".into(), ToString::to_string);
+    let (mut problems, mut changed) = (Vec::new(), Vec::new());
     for key in config::KEYS {
         let (was, is) = (started.value(key.name), config.value(key.name));
         if was == is
             || same_path(was, is)
             // Also one that is no longer named.
             || PLACES.contains(&key.name)
-            || key.may_differ_on_resume()
+            // Of this part of the run alone.
+            || key.name == "train.stop_after"
             // What was drawn is known by its content, too; beside a data.train from elsewhere the key is left out.
             || key.name == "data.phantom"
             || (LENGTH.contains(&key.name) && now.continues(&before))
         {
             continue;
         }
-        let show = |v: Option<&toml::Value>| v.map_or("not set".into(), ToString::to_string);
+        if key.may_differ_on_resume() {
+            changed.push(format!("{} = {} (was {})", key.name, show(is), show(was)));
+            continue;
+        }
         let hint = if LENGTH.contains(&key.name) {
             "; another length would change every learning rate (to pause a run, use train.stop_after)"
         } else {
@@ -91,7 +108,7 @@ pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepare
             show(is)
         )));
     }
-    if problems.is_empty() { Ok(()) } else { Err(Problems(problems).into()) }
+    if problems.is_empty() { Ok(changed) } else { Err(Problems(problems).into()) }
 }
 
 /// Two spellings of one file or folder that is there.

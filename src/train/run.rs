@@ -91,8 +91,9 @@ fn first_error<T>(result: Result<T>, after: impl IntoIterator<Item = Result<()>>
 impl Trainer<'_> {
     /// The loop: evaluate, save, stop, forward and backward, step, log. Returns why it ended early.
     fn run(&mut self) -> Result<Option<Stopped>> {
-        self.emit(&Event::Start { step: self.step_number(), total: self.plan.total_steps })?;
-        if self.step_number() == 0 {
+        let begun = self.step_number();
+        self.emit(&Event::Start { step: begun, total: self.plan.total_steps })?;
+        if begun == 0 {
             self.judge_untuned()?;
         }
         let mut batches = self.prefetch()?;
@@ -112,7 +113,7 @@ impl Trainer<'_> {
                     self.evaluate_at_pause()?;
                 }
                 self.leave_model()?;
-                return Ok(stop.map(|cause| Stopped { cause, text: self.describe(cause) }));
+                return Ok(stop.map(|cause| Stopped { cause, text: self.describe(cause, begun) }));
             }
             let started = Instant::now();
             let (chunks, pairs) = self.next_chunks(&mut batches)?;
@@ -219,10 +220,14 @@ impl Trainer<'_> {
         })
     }
 
-    fn describe(&self, cause: Cause) -> String {
+    /// Why it ended early, in a line; this part of the run began at step `begun`.
+    fn describe(&self, cause: Cause, begun: u64) -> String {
         let (step, total) = (self.step_number(), self.plan.total_steps);
         match cause {
             Cause::Signal => format!("stopped at step {step} of {total}, as asked; go on with --resume latest"),
+            Cause::StopAfter if step == begun => format!(
+                "stopped at step {step} of {total}, where it stood: train.stop_after is no later; set a later one"
+            ),
             Cause::StopAfter => {
                 format!("stopped at step {step} of {total}, as train.stop_after says; go on with --resume latest")
             }

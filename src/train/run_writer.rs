@@ -38,7 +38,7 @@ impl RunWriter {
     ) -> Result<Self> {
         let Some(run) = run else { return Ok(Self(None)) };
         // First what makes the folder a run's: a kill here leaves one that can be resumed.
-        replace_file(&run.config_path(), config.to_toml().as_bytes())?;
+        replace_file(&run.config_path(), config.to_keep().as_bytes())?;
         replace_file(&run.path().join("run.json"), &serde_json::to_vec_pretty(record)?)?;
         checkpoint::forget_after(&run, progress.step)?;
         let lengths =

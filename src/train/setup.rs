@@ -66,7 +66,7 @@ impl<'a> Trainer<'a> {
             begins_with(run, &data)?;
         }
         state.progress.row_places = Some(places);
-        state.progress.products.get_or_insert_with(|| products.kind().into());
+        state.progress.products.get_or_insert_with(|| products.in_full());
         let record = RunRecord {
             version: env!("CARGO_PKG_VERSION").into(),
             revision: option_env!("REPORTCLIP_REVISION").map(str::to_string),
@@ -164,16 +164,16 @@ fn goes_on(progress: &mut Progress, plan: &Plan) -> Result<()> {
 /// checkpoints do not say, and a run that is done goes nowhere.
 fn other_products(progress: &mut Progress, now: &Products) -> Option<String> {
     let before = progress.products.clone()?;
-    let same = before.rsplit(", then ").next() == Some(now.kind());
+    let next = now.in_full();
+    let same = before.rsplit(", then ").next() == Some(next.as_str());
     if same || progress.step == progress.total_steps {
         return None;
     }
-    progress.products = Some(format!("{before}, then {}", now.kind()));
+    progress.products = Some(format!("{before}, then {next}"));
     Some(format!(
-        "the checkpoint's {} steps had products in {before}, the next ones have them in {}: the run ends near, not at, \
-         the same weights",
-        progress.step,
-        now.kind()
+        "the checkpoint's {} steps had products in {before}, the next ones have them in {next}: the run ends near, not \
+         at, the same weights",
+        progress.step
     ))
 }
 

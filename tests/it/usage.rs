@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::runs::{Place, json, text};
+use crate::runs::{PROMPTS, Place, json, text};
 use crate::snapshots::{commands, help};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_reportclip");
@@ -21,6 +21,7 @@ fn told(place: &Place, command: &str, code: i32) -> String {
 #[test]
 fn wrong_arguments_are_one_line_and_exit_code_2() {
     let place = Place::new();
+    fs::write(place.path("p.toml"), PROMPTS).unwrap();
     let count = "allowed are whole numbers from 1 to 1048576; --help says more";
     let cases = [
         ("bench train-step --accum-freq 0", count),
@@ -59,7 +60,28 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
             "'--json' for '--alphas <ALPHAS>': a value is required",
         ),
         ("bench collectives --mib --json", "'--json' for '--mib <MIB>': a value is required"),
+        (
+            "eval --model a --data b --wise-ft c --conformal 0.1",
+            "'--wise-ft <DIR|HUB_ID>' cannot be used with '--conformal",
+        ),
         ("trai tiny.toml", "unrecognized subcommand 'trai'"),
+        ("train tiny.toml --resume phantom", "--resume phantom: is neither the folder of a run nor of a checkpoint"),
+        ("train tiny.toml --resume x --out y", "--resume x names its run folder; leave --out away"),
+        ("run-report nosuch --out x.html", "nosuch: there is no such folder; name those of runs or sweeps"),
+        (
+            "zero-shot --model m --data d --prompts p.toml --fit-split val",
+            "--fit-split val: needs --split, which must be",
+        ),
+        ("zero-shot --model m --data d --prompts p.toml --split val --fit-split val", "--fit-split val: needs --split"),
+        ("zero-shot --model m --data d --prompts nosuch.toml", "prompts nosuch.toml: No such file"),
+        (
+            "zero-shot --model m --data d --prompts p.toml --head p.toml",
+            "head p.toml: there is no such .safetensors file",
+        ),
+        (
+            "zero-shot --model m --data d --prompts p.toml --conformal 1e-300",
+            "between 0 and 1, such as 0.1, from 0.0001",
+        ),
         ("embed", "not provided: --model <DIR|HUB_ID>, --out <FILE.safetensors>; see `reportclip embed --help`"),
     ];
     for (command, expected) in cases {
@@ -69,6 +91,24 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
     // A command alone shows its help.
     let output = place.run(&["data"]);
     assert!(output.status.code() == Some(2) && text(&output.stderr).contains("Commands:\n"));
+}
+
+/// Texts from outside are read whole, up to what such a text may have.
+#[cfg(unix)]
+#[test]
+fn what_never_ends_is_not_read_for_ever() {
+    let place = Place::new();
+    for (command, code, most) in [
+        ("train /dev/zero", 2, 1 << 20),
+        ("config validate /dev/zero", 2, 1 << 20),
+        ("zero-shot --model m --data d --prompts /dev/zero", 2, 16 << 20),
+        ("sweep tiny.toml --grid optim.lr=1e-3 --out s --prompts /dev/zero", 2, 16 << 20),
+        ("loss explain --input /dev/zero", 1, 64 << 20),
+    ] {
+        let line = told(&place, command, code);
+        assert!(line.contains(&format!("/dev/zero: has more than {most} bytes; that many are allowed")), "{line}");
+    }
+    assert!(!place.path("s").exists());
 }
 
 /// Whoever adds a command with a device gets its check by the parser of all.
@@ -168,6 +208,51 @@ fn a_runs_own_config_goes_on_with_that_run() {
     let output = place.run(&args);
     assert!(output.status.success(), "{}", text(&output.stderr));
     place.assert_same_run("ten", "five");
+}
+
+#[test]
+fn a_pause_is_of_one_part_of_a_run_and_what_is_kept_is_told() {
+    let place = Place::new();
+    place.train_ok("ten", &[]);
+    let train = |args: &[&str]| {
+        let output = place.run(&[&["train"], args].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    place.train_ok("five", &["--set", "train.stop_after=5"]);
+    // A file that says so itself pauses wherever it is used: where nothing is left to do, that is told.
+    let config = fs::read_to_string(place.path("tiny.toml")).unwrap();
+    fs::write(place.path("pause.toml"), config.replace("[train]", "[train]\nstop_after = 5")).unwrap();
+    let told = train(&["pause.toml", "--out", "five", "--resume"]);
+    assert!(told.contains("step 5 of 10, where it stood: train.stop_after is no later; set a later one"), "{told}");
+    // What a run keeps does not.
+    let told = train(&["five/config.toml", "--resume", "--set", "train.checkpoint_every=3", "--set", "data.workers=1"]);
+    let kept = "goes on, and from now on keeps in ";
+    let line = told.lines().find(|line| line.contains(kept)).unwrap_or_else(|| panic!("{told}"));
+    for change in ["five/config.toml: ", "data.workers = 1 (was ", "train.checkpoint_every = 3 (was 2)"] {
+        assert!(line.contains(change), "{line}");
+    }
+    assert!(!line.contains("stop_after"), "{line}");
+    let models = ["ten", "five"].map(|run| fs::read(place.path(run).join("model/model.safetensors")).unwrap());
+    assert!(models[0] == models[1]);
+    assert!(!train(&["five/config.toml", "--resume"]).contains(kept));
+    // A new run with a run's config is called like that run, and says so.
+    let told = train(&["five/config.toml"]);
+    assert!(told.contains("five goes to runs/five; --resume goes on with that one"), "{told}");
+    assert!(place.path("runs/five/model").is_dir());
+}
+
+#[test]
+fn keys_that_change_nothing_on_this_device_are_told() {
+    let place = Place::new();
+    let keys = ["train.tensor_cores", "train.overlap_copies"];
+    let sets = keys.map(|key| format!("{key}=true"));
+    let output = place.train_ok("run", &["--set", "device=cpu", "--set", &sets[0], "--set", &sets[1]]);
+    for key in keys {
+        let line = format!("{key} changes nothing here: the device is the CPU");
+        assert_eq!(text(&output.stderr).matches(&line).count(), 1, "{}", text(&output.stderr));
+    }
+    assert!(!text(&place.train_ok("plain", &[]).stderr).contains("changes nothing here"));
 }
 
 #[test]
