@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, hide = true, value_name = "COLUMN")]
     only_blank: Option<String>,
     /// Also evaluate mixtures with this model, the one that it was fine-tuned from
-    #[arg(long, value_name = "DIR|HUB_ID", conflicts_with = "compare")]
+    #[arg(long, value_name = "DIR|HUB_ID", conflicts_with_all = ["compare", "linear_probe", "conformal", "by_patient"])]
     wise_ft: Option<String>,
     /// Shares of the fine-tuned model for --wise-ft
     #[arg(long, value_delimiter = ',', default_value = "0,0.25,0.5,0.75,1", requires = "wise_ft")]

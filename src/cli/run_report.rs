@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::output;
+use super::{output, usage};
 use crate::fs::may_write_beside;
 use crate::run_report;
 
@@ -30,6 +30,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let folders: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
+    if let Some(none) = folders.iter().find(|folder| !folder.is_dir()) {
+        usage::ensure(false, || format!("{}: there is no such folder; name those of runs or sweeps", none.display()))?;
+    }
     let out = args.out.clone().unwrap_or_else(|| args.runs[0].join("report.html"));
     may_write_beside(&out, args.force || args.out.is_none(), folders.iter().copied())?;
     run_report::page(&folders)?.write(&out)?;

@@ -4,24 +4,33 @@ use std::collections::BTreeMap;
 
 use crate::eval::{Abstained, ConformalReport, Figure, SelectiveFigures, TopKFigures, UNSURE};
 
-/// `{:<26}` counts characters, and a character is a column in all that is printed here.
+/// `{:<26}` counts characters, and a character is a column in all that is printed here. What is as wide or wider is
+/// followed by a space, so that it does not run into the next column.
 pub(super) fn pad(text: &str, width: usize) -> String {
-    format!("{text:<width$}")
+    let padded = format!("{text:<width$}");
+    if padded.is_empty() || padded.ends_with(' ') { padded } else { padded + " " }
 }
 
-/// A share between 0 and 1, without these.
+/// The width of a column of `names`, at least `least`.
+pub(super) fn width_of<'a>(names: impl IntoIterator<Item = &'a str>, least: usize) -> usize {
+    names.into_iter().map(|name| name.chars().count() + 1).fold(least, usize::max)
+}
+
+/// A share between 0 and 1, and not so near to these that no number of patients could show it.
 pub(super) fn alpha(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
-        _ => Err("allowed are numbers between 0 and 1, such as 0.1".into()),
+        Ok(share) if (1e-4..=1.0 - 1e-4).contains(&share) => Ok(share),
+        _ => Err("allowed are numbers between 0 and 1, such as 0.1, from 0.0001 to 0.9999".into()),
     }
 }
 
 /// A figure with its interval, found by its name.
 fn cell(figures: &[Figure], name: &str) -> String {
     let Some(f) = figures.iter().find(|f| f.name == name) else { return pad("–", 22) };
-    let interval = f.interval.map_or(String::new(), |(low, high)| format!(" [{low:.3}–{high:.3}]"));
-    pad(&format!("{:.3}{interval}", f.value), 22)
+    // The logarithm of 1 may be -0.
+    let value = |value: f64| format!("{:.3}", value + 0.0);
+    let interval = f.interval.map_or(String::new(), |(low, high)| format!(" [{}–{}]", value(low), value(high)));
+    pad(&format!("{}{interval}", value(f.value)), 22)
 }
 
 /// A row for each score of sureness.
@@ -30,7 +39,8 @@ pub(super) fn selective(scores: &[SelectiveFigures]) -> String {
     let headings = ["AURC", "excess AURC", "right of surest 80 %", "answered at 90 % right"];
     let mut lines =
         vec![format!("{:<18}{}", "surest by", headings.map(|h| pad(h, 22)).concat()).trim_end().to_string()];
-    let row = |s: &SelectiveFigures| format!("{:<18}{}", s.score, shown.map(|name| cell(&s.figures, name)).concat());
+    let row =
+        |s: &SelectiveFigures| format!("{}{}", pad(&s.score, 18), shown.map(|name| cell(&s.figures, name)).concat());
     lines.extend(scores.iter().map(|s| row(s).trim_end().to_string()));
     if let Some(first) = scores.first() {
         let chance = |name: &str| first.figures.iter().find(|f| f.name == name)?.chance;
@@ -93,13 +103,16 @@ pub(super) fn conformal(report: &ConformalReport) -> String {
     if report.calibrated_on == "split val" {
         lines.push("if training chose its step on val, they hold rather less often; --fit-split names another".into());
     }
-    lines.push(format!("{:<24}{:<22}{:<22}{:<22}rows", "sets by", "hold what is so", "size", "empty"));
+    let parts = report.methods.iter().flat_map(|method| method.by_class.iter().chain(&method.by_subgroup));
+    let width = width_of(parts.map(|part| part.name.as_str()), 22);
+    let heading = ["hold what is so", "size", "empty"].map(|h| pad(h, 22)).concat();
+    lines.push(format!("{}{heading}rows", pad("sets by", width + 2)));
     for method in &report.methods {
         let cells = ["coverage", "size", "empty"].map(|name| cell(&method.figures, name)).concat();
-        lines.push(format!("{:<24}{cells}", method.method).trim_end().to_string());
+        lines.push(format!("{}{cells}", pad(&method.method, width + 2)).trim_end().to_string());
         for part in method.by_class.iter().chain(&method.by_subgroup) {
             let (coverage, size) = (format!("{:.3}", part.coverage), format!("{:.3}", part.size));
-            lines.push(format!("  {:<22}{coverage:<22}{size:<44}{}", part.name, part.rows));
+            lines.push(format!("  {}{coverage:<22}{size:<44}{}", pad(&part.name, width), part.rows));
         }
     }
     lines.join("\n")
@@ -107,11 +120,20 @@ pub(super) fn conformal(report: &ConformalReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::alpha;
+    use super::{alpha, pad, width_of};
+
+    #[test]
+    fn columns_never_touch() {
+        assert_eq!(
+            ["", "ab", "abc", "abcd", "肺炎"].map(|text| pad(text, 3)),
+            ["   ", "ab ", "abc ", "abcd ", "肺炎 "]
+        );
+        assert_eq!((width_of(["a", "pneumothorax"], 4), width_of(["a"], 4)), (13, 4));
+    }
 
     #[test]
     fn shares_are_between_0_and_1() {
         assert_eq!(alpha("0.1"), Ok(0.1));
-        assert!(["0", "1", "-0.1", "nan", "x"].iter().all(|text| alpha(text).is_err()));
+        assert!(["0", "1e-300", "0.99999", "1", "-0.1", "nan", "x"].iter().all(|text| alpha(text).is_err()));
     }
 }

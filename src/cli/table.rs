@@ -1,6 +1,6 @@
 //! Figures as tables for people.
 
-use super::sets_table::{self, pad};
+use super::sets_table::{self, pad, width_of};
 use crate::eval::{
     CalibrationReport, DirectionFigures, Figure, ProbeReport, RetrievalReport, Validation, ZeroShotReport,
 };
@@ -12,7 +12,7 @@ pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
     for (name, pick) in [("image→text", image_to_text as Pick), ("text→image", text_to_image)] {
         for (i, (figure, chance)) in pick(first).chance.figures().into_iter().enumerate() {
             let share = figure.starts_with("recall");
-            let mut line = format!("{:<24}", format!("{name} {figure}"));
+            let mut line = pad(&format!("{name} {figure}"), 24);
             for (_, report) in models {
                 let d = pick(report);
                 let value = number(d.figures.figures()[i].1, figure);
@@ -25,14 +25,14 @@ pub(super) fn retrieval(models: &[(&str, &RetrievalReport)]) -> String {
             lines.push(line);
         }
     }
-    let mut line = format!("{:<24}", format!("loss (batch {})", first.loss_batch_size));
+    let mut line = pad(&format!("loss (batch {})", first.loss_batch_size), 24);
     models.iter().for_each(|(_, r)| line.push_str(&pad(&format!("{:.3}", r.loss), 26)));
     line.push_str(&format!("{:.3}", first.loss_chance));
     lines.push(line);
     if let Some(labels) = &first.by_label {
         for (i, (figure, _)) in labels.image_to_text.figures().into_iter().enumerate() {
             for (name, to_text) in [("image→text", true), ("text→image", false)] {
-                let mut line = format!("{:<24}", format!("{name} {figure}"));
+                let mut line = pad(&format!("{name} {figure}"), 24);
                 for found in models.iter().filter_map(|(_, r)| r.by_label.as_ref()) {
                     let ranking = if to_text { &found.image_to_text } else { &found.text_to_image };
                     line.push_str(&pad(&format!("{:.1} % by label", 100.0 * ranking.figures()[i].1), 26));
@@ -56,7 +56,7 @@ pub(super) fn validations(models: &[(&str, &Validation)]) -> String {
     let shown: Vec<Vec<_>> = models.iter().map(|(_, v)| v.zero_shot_shown().collect()).collect();
     for (i, (name, _, chance)) in shown.first().into_iter().flatten().enumerate() {
         let cells = shown.iter().map(|figures| pad(&figures.get(i).map_or("–".into(), |f| format!("{:.3}", f.1)), 26));
-        lines.push(format!("{:<24}{}{chance:.3}", format!("zero-shot {name}"), cells.collect::<String>()));
+        lines.push(format!("{}{}{chance:.3}", pad(&format!("zero-shot {name}"), 24), cells.collect::<String>()));
     }
     lines.join("\n")
 }
@@ -70,7 +70,7 @@ fn matching(models: &[(&str, &RetrievalReport)], first: &RetrievalReport) -> Vec
         let cells = models.iter().filter_map(|(_, r)| r.calibration.as_ref()).map(value);
         let cell = |(as_is, scaled): (f64, f64)| pad(&format!("{as_is:.3} (scaled {scaled:.3})"), 26);
         let chance = chance.map_or(String::new(), |c| format!("{c:.3}"));
-        format!("{name:<24}{}{chance}", cells.map(cell).collect::<String>()).trim_end().to_string()
+        format!("{}{}{chance}", pad(name, 24), cells.map(cell).collect::<String>()).trim_end().to_string()
     };
     let uniform = 1.0 - 1.0 / first.loss_batch_size as f64;
     let temperature = |c: &CalibrationReport| {
@@ -91,11 +91,16 @@ fn matching(models: &[(&str, &RetrievalReport)], first: &RetrievalReport) -> Vec
 /// One figure a row.
 pub(super) fn figures(figures: &[Figure]) -> String {
     let line = |f: &Figure| {
-        let interval = f.interval.map_or(String::new(), |(low, high)| format!(" [{low:.3}–{high:.3}]"));
         let chance = f.chance.map_or(String::new(), |c| format!("{c:.3}"));
-        format!("{:<24}{}{chance}", f.name, pad(&format!("{:.3}{interval}", f.value), 26)).trim_end().to_string()
+        format!("{}{}{chance}", pad(&f.name, 24), cell(f)).trim_end().to_string()
     };
     figures.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A figure with its interval; of too few rows some cannot be worked out.
+fn cell(f: &Figure) -> String {
+    let interval = f.interval.map_or(String::new(), |(low, high)| format!(" [{low:.3}–{high:.3}]"));
+    pad(&if f.value.is_nan() { "–".into() } else { format!("{:.3}{interval}", f.value) }, 26)
 }
 
 /// Overall figures, each class, subgroups.
@@ -118,32 +123,23 @@ pub(super) fn zero_shot(report: &ZeroShotReport) -> String {
     lines.push(format!("\n{}", sets_table::selective(&report.selective)));
     lines.extend(report.abstained.as_ref().map(sets_table::abstained));
     lines.extend(report.conformal.as_ref().map(sets_table::conformal));
-    lines.push(format!("\n{:<24}{:<26}{:<26}{:<26}images with it / without", "class", "AUROC", "AUPRC", "F1"));
+    let width = width_of(report.findings.iter().map(|f| f.name.as_str()), 24);
+    let heading = ["AUROC", "AUPRC", "F1"].map(|h| pad(h, 26)).concat();
+    lines.push(format!("\n{}{heading}images with it / without", pad("class", width)));
     for f in &report.findings {
-        let cell = |f: &Figure| {
-            let interval = f.interval.map_or(String::new(), |(low, high)| format!(" [{low:.3}–{high:.3}]"));
-            pad(&if f.value.is_nan() { "–".into() } else { format!("{:.3}{interval}", f.value) }, 26)
-        };
         let cells: String = f.figures.iter().map(cell).collect();
-        lines.push(format!("{:<24}{cells}{} / {}", f.name, f.positives, f.negatives));
+        lines.push(format!("{}{cells}{} / {}", pad(&f.name, width), f.positives, f.negatives));
     }
     let shown = if report.multi_label { ["auroc_macro", "ece", "nll"] } else { ["accuracy", "auroc_macro", "ece"] };
-    for (i, group) in report.subgroups.iter().enumerate() {
+    let groups: Vec<String> = report.subgroups.iter().map(|g| format!("{} = {}", g.column, g.value)).collect();
+    let width = width_of(groups.iter().map(String::as_str), 24);
+    for (i, (group, name)) in report.subgroups.iter().zip(&groups).enumerate() {
         if i == 0 {
-            lines.push(format!("\n{:<24}{:<26}{:<26}{:<26}images", "subgroup", shown[0], shown[1], shown[2]));
+            lines.push(format!("\n{}{}images", pad("subgroup", width), shown.map(|h| pad(h, 26)).concat()));
         }
-        let cell = |name: &str| {
-            let figure = group.figures.iter().find(|f| f.name == name);
-            pad(
-                &figure.map_or(String::new(), |f| {
-                    let interval = f.interval.map_or(String::new(), |(l, h)| format!(" [{l:.3}–{h:.3}]"));
-                    format!("{:.3}{interval}", f.value)
-                }),
-                26,
-            )
-        };
-        let cells: String = shown.iter().map(|name| cell(name)).collect();
-        lines.push(format!("{:<24}{cells}{}", format!("{} = {}", group.column, group.value), group.images));
+        let figure = |name: &str| group.figures.iter().find(|f| f.name == name);
+        let cells: String = shown.iter().map(|name| figure(name).map_or_else(|| pad("", 26), cell)).collect();
+        lines.push(format!("{}{cells}{}", pad(name, width), group.images));
     }
     lines.push(format!("\n{} images; {} more have no label that counts", report.images, report.unlabelled));
     lines.join("\n")
