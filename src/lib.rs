@@ -15,6 +15,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod fs;
+pub mod http;
 pub mod hub;
 pub mod json;
 pub mod loss;

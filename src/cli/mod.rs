@@ -6,6 +6,7 @@
 mod adapt;
 mod bench;
 mod bench_lines;
+mod completions;
 mod config;
 mod data;
 mod embed;
@@ -13,6 +14,7 @@ mod eval;
 mod explain;
 mod export;
 mod loss;
+mod man;
 mod manifest_args;
 mod model;
 mod output;
@@ -98,6 +100,10 @@ enum Command {
     /// Measure speed and memory on this machine
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Print what a shell completes commands and options by
+    Completions(completions::Args),
+    /// Write manual pages, for `man`
+    Man(man::Args),
 }
 
 /// Runs the program with the given arguments, the program's name first.
@@ -193,6 +199,8 @@ fn dispatch(command: Command, world: &Rc<dyn Collective>) -> anyhow::Result<()> 
         Command::Export(command) => export::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Bench(command) => bench::run(&command, world),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     }
 }
 

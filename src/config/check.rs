@@ -9,6 +9,7 @@ use super::written::Written;
 use crate::error::ProblemList;
 use crate::loss::{ObjectiveKind, TargetKind};
 use crate::model::freeze::FreezeDepth;
+use crate::track::mlflow;
 
 impl Config {
     pub(super) fn check(&self, written: &Written, problems: &mut ProblemList) {
@@ -48,6 +49,11 @@ impl Config {
             if let Some(path) = path.as_ref().filter(|p| !p.is_dir()) {
                 problems.push(format!("{}: {}: there is no such folder", written.place_of(key), path.display()));
             }
+        }
+        if let Some(address) = &self.track.mlflow
+            && let Err(why) = mlflow::check(address)
+        {
+            problems.push(format!("{}: {why}", written.place_of("track.mlflow")));
         }
         self.check_lengths(written, problems);
         self.check_shapes(written, problems);

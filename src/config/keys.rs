@@ -371,6 +371,14 @@ pub const KEYS: &[Key] = &[
     )
     .on_resume(),
     key("eval.bootstrap", Kind::Int(0, 1 << 20), "1000", "Resamples for 95 % intervals, by patient; 0 = none"),
+    key(
+        "track.mlflow",
+        Kind::Text,
+        "",
+        "Address of an MLflow server, such as http://localhost:5000, that figures and config are sent to while training \
+         (docs/tracking.md); nothing is sent without it",
+    )
+    .on_resume(),
 ];
 
 /// The table of keys in Markdown, as docs/config.md has it.

@@ -10,6 +10,7 @@ use crate::data::{AugmentConfig, DataConfig, ReportConfig};
 use crate::model::freeze::FreezeConfig;
 use crate::model::lora::LoraConfig;
 use crate::optim::OptimConfig;
+use crate::track::TrackConfig;
 
 /// A whole run, resolved.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,6 +35,7 @@ pub struct Config {
     pub freeze: FreezeConfig,
     pub lora: LoraConfig,
     pub eval: EvalConfig,
+    pub track: TrackConfig,
     /// Every key with a value, defaults included, paths absolute: what `config.toml` of a run folder holds.
     #[serde(skip)]
     pub resolved: toml::Table,

@@ -5,6 +5,7 @@
 mod bounded;
 mod config;
 mod dataset;
+pub mod dicomweb;
 mod feature_cache;
 mod file_kind;
 pub mod fingerprint;

@@ -1,8 +1,9 @@
 //! Questions to the Hub: where a file is, and what a refusal means.
 
 use super::cache::{RepoCache, is_commit};
-use super::http::{Http, Reply, join, shown};
+use super::http::{Http, join};
 use super::{HubError, Wanted};
+use crate::http::{Reply, shown};
 
 const MAX_REDIRECTS: usize = 10;
 

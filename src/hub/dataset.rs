@@ -78,7 +78,7 @@ impl DatasetFiles {
             return Ok(names);
         };
         let at = hub.commit().unwrap_or(revision);
-        let url = format!("{}/api/{repo}/revision/{}", http.endpoint, super::http::encode(at, false));
+        let url = format!("{}/api/{repo}/revision/{}", http.endpoint, crate::http::encode(at, false));
         let ask = Download { http, cache: &hub.cache, wanted: &wanted };
         let (url, reply) = ask.follow(url, 0, &mut Meta::default(), false)?;
         let odd = |what: &str| ask.odd(&url, what);

@@ -10,9 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::ask::{Download, Meta};
 use super::cache::{RepoCache, is_commit};
 use super::digest::has_etag;
-use super::http::{Http, Reply, encode, shown};
-use super::pace::longest;
+use super::http::Http;
 use super::{HubError, Source, Wanted};
+use crate::http::{Reply, encode, shown};
 
 pub(super) struct Got {
     pub path: PathBuf,
@@ -179,4 +179,10 @@ fn bar(file: &str, start: u64, total: Option<u64>) -> ProgressBar {
     let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_position(start);
     let style = ProgressStyle::with_template("{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(file.to_owned())
+}
+
+/// Longest file that comes without a length: texts are held in memory later, weights are not.
+fn longest(file: &str) -> u64 {
+    let is_text = [".json", ".txt", ".md", ".model", ".csv", ".jsonl"].iter().any(|ending| file.ends_with(ending));
+    if is_text { 64 << 20 } else { 64 << 30 }
 }

@@ -4,20 +4,19 @@
 //! when it asks for the size, hides the headers that tell a missing file from a missing repository, appends a
 //! whole body to a partial one when a server ignores `Range`, and cannot fetch empty files (0.5.0, `api/sync.rs`).
 
-use std::io::Read;
 use std::time::Duration;
 
 use hf_hub::Cache;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 
-use super::pace::Paced;
 use super::source::repo_of;
 use super::{HubError, HubSettings};
+use crate::http::{Reply, is_loopback, origin};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// For all headers of an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// For each read, not for the whole body: a stalled connection ends, a slow one goes on as `pace.rs` says.
+/// For each read, not for the whole body: a stalled connection ends, a slow one goes on as `Paced` says.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -32,34 +31,6 @@ struct Token(String);
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
-    }
-}
-
-/// An answer, its body not yet read.
-pub(super) struct Reply {
-    pub status: u16,
-    headers: Vec<(String, String)>,
-    pub body: Box<dyn Read>,
-}
-
-impl Reply {
-    /// A header by its lower-case name.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    pub fn is_redirect(&self) -> bool {
-        matches!(self.status, 301 | 302 | 303 | 307 | 308)
-    }
-
-    pub fn content_length(&self) -> Option<u64> {
-        self.header("content-length")?.trim().parse().ok()
-    }
-
-    /// First byte and total length of a partial answer: "bytes 5-9/10" → (5, 10).
-    pub fn content_range(&self) -> Option<(u64, u64)> {
-        let (range, total) = self.header("content-range")?.trim().strip_prefix("bytes ")?.split_once('/')?;
-        Some((range.split_once('-')?.0.trim().parse().ok()?, total.trim().parse().ok()?))
     }
 }
 
@@ -112,10 +83,7 @@ impl Http {
             // A proxy cannot know this machine's own servers.
             config = config.proxy(None);
         }
-        let (parts, body) = config.build().call().map_err(|why| self.clean(why.into_io().to_string()))?.into_parts();
-        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
-        Ok(Reply { status: parts.status.as_u16(), headers, body: Box::new(Paced::new(body.into_reader())) })
+        config.build().call().map(Reply::from).map_err(|why| self.clean(why.into_io().to_string()))
     }
 
     /// A short line without the token, whatever the HTTP crate says.
@@ -126,28 +94,6 @@ impl Http {
         };
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
     }
-}
-
-/// "https://host:port" of an address.
-fn origin(url: &str) -> &str {
-    let start = url.find("://").map_or(0, |at| at + 3);
-    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
-    &url[..end]
-}
-
-/// An address as it may be shown: no password, and no path, which may be signed.
-pub(super) fn shown(url: &str) -> String {
-    let origin = origin(url);
-    match (origin.split_once("://"), origin.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        _ => origin.to_owned(),
-    }
-}
-
-fn is_loopback(url: &str) -> bool {
-    let shown = shown(url);
-    let host = shown.split_once("://").map_or("", |(_, host)| host);
-    host == "localhost" || host.starts_with("localhost:") || host.starts_with("127.") || host.starts_with("[::1]")
 }
 
 /// The address that a `Location` points to; `None` for another scheme, or a step down from https.
@@ -165,10 +111,4 @@ pub(super) fn join(base: &str, location: &str) -> Option<String> {
     };
     let safe = next.starts_with("https://") || (scheme == "http" && next.starts_with("http://"));
     safe.then_some(next)
-}
-
-/// Percent-encodes all but letters, digits and `-._~`; `/` stays when `slash`.
-pub(super) fn encode(text: &str, slash: bool) -> String {
-    let keep = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b) || (slash && b == b'/');
-    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -21,7 +21,6 @@ mod download;
 mod error;
 mod http;
 mod name;
-mod pace;
 mod settings;
 mod source;
 

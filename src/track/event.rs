@@ -99,8 +99,26 @@ pub enum Event {
         /// Rows to do.
         total: usize,
     },
-    /// Training ended or stopped.
-    End,
+    /// Figures of the split that chose nothing, of the model that was handed over.
+    Test {
+        /// Steps done.
+        step: u64,
+        /// Figures.
+        figures: Value,
+    },
+    /// Training ended.
+    End(Ending),
+}
+
+/// How training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// At its end, or early as the config says.
+    Done,
+    /// Before it, to be gone on with.
+    Stopped,
+    /// By an error.
+    Failed,
 }
 
 /// Draws or stores events.

@@ -113,7 +113,7 @@ impl Sink for JsonlSink {
                 Level::Choice => json!({"note": note.text}),
                 Level::Warning => json!({"warning": note.text}),
             }),
-            Event::Start { .. } | Event::Preparing { .. } | Event::End => Ok(()),
+            Event::Start { .. } | Event::Preparing { .. } | Event::Test { .. } | Event::End(_) => Ok(()),
         }
     }
 }

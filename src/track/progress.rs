@@ -111,7 +111,9 @@ impl Sink for ProgressSink {
                 }
                 None => {}
             },
-            Event::End => {
+            // The table at the end has them.
+            Event::Test { .. } => {}
+            Event::End(_) => {
                 if let Some(bar) = &self.bar {
                     bar.finish_and_clear();
                 }

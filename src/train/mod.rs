@@ -29,6 +29,7 @@ mod summary;
 mod supervision;
 mod test_split;
 mod thaw;
+mod tracking;
 mod trainer;
 mod validate;
 

@@ -21,7 +21,7 @@ use crate::loss::LossOutput;
 use crate::metrics::Metric;
 use crate::model::Noise;
 use crate::ops::Uploader;
-use crate::track::{Event, RunFolder};
+use crate::track::{Ending, Event, RunFolder};
 
 /// How it ended.
 #[derive(Clone, Debug)]
@@ -67,7 +67,17 @@ pub fn train(
         other => other,
     };
     let result = result.and_then(|stopped| Ok((trainer.judge_handed_over(stopped.as_ref())?, stopped)));
-    let (test, stopped) = first_error(result, [trainer.writer.draw_page(), trainer.emit(&Event::End)])?;
+    let ending = match &result {
+        Ok((test, stopped)) => {
+            let step = trainer.step_number();
+            let figures = test.as_ref().map(|test| serde_json::to_value(&test.tuned)).transpose()?;
+            figures.map_or(Ok(()), |figures| trainer.emit(&Event::Test { step, figures }))?;
+            let goes_on = stopped.as_ref().is_some_and(|stopped| stopped.cause != Cause::EarlyStopping);
+            if goes_on { Ending::Stopped } else { Ending::Done }
+        }
+        Err(_) => Ending::Failed,
+    };
+    let (test, stopped) = first_error(result, [trainer.writer.draw_page(), trainer.emit(&Event::End(ending))])?;
     Ok(Outcome {
         steps: trainer.step_number(),
         total_steps: trainer.plan.total_steps,

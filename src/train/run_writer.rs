@@ -10,12 +10,13 @@ use anyhow::{Context, Result};
 use super::checkpoint;
 use super::records::{Progress, RunRecord};
 use super::state::State;
+use super::tracking::about;
 use crate::config::Config;
 use crate::error::one_line;
 use crate::eval::Pictures;
 use crate::fs::{replace_file, replace_folder, replace_private};
 use crate::run_report;
-use crate::track::{Event, JsonlSink, Lengths, Note, ProgressSink, RunFolder, Sink, TensorboardSink};
+use crate::track::{Event, JsonlSink, Lengths, MlflowSink, Note, ProgressSink, RunFolder, Sink, TensorboardSink};
 
 pub(super) struct RunWriter(Option<Files>);
 
@@ -24,6 +25,7 @@ struct Files {
     run: RunFolder,
     jsonl: JsonlSink,
     tensorboard: Option<TensorboardSink>,
+    mlflow: Option<MlflowSink>,
     progress: ProgressSink,
 }
 
@@ -46,6 +48,13 @@ impl RunWriter {
         Ok(Self(Some(Files {
             jsonl: JsonlSink::open(run.path(), lengths)?,
             tensorboard: config.train.tensorboard.then(|| TensorboardSink::open(run.path())).transpose()?,
+            // After jsonl, which cuts the file that it reads.
+            mlflow: config
+                .track
+                .mlflow
+                .as_ref()
+                .map(|address| MlflowSink::open(address, run.path(), about(config, record, &run)))
+                .transpose()?,
             progress: ProgressSink::new(config.train.log_every),
             run,
         })))
@@ -53,11 +62,26 @@ impl RunWriter {
 
     pub(super) fn emit(&mut self, event: &Event) -> Result<()> {
         let Some(files) = &mut self.0 else { return Ok(()) };
-        files.jsonl.on(event)?;
-        files.tensorboard.as_mut().map_or(Ok(()), |sink| sink.on(event))?;
-        files.progress.on(event)
+        if let Some(mlflow) = &mut files.mlflow {
+            mlflow.on(event)?;
+            if let Some(trouble) = mlflow.trouble() {
+                files.keep(&Event::Note(Note::warning(trouble)))?;
+            }
+        }
+        files.keep(event)
     }
+}
 
+impl Files {
+    /// An event into what is kept and shown here.
+    fn keep(&mut self, event: &Event) -> Result<()> {
+        self.jsonl.on(event)?;
+        self.tensorboard.as_mut().map_or(Ok(()), |sink| sink.on(event))?;
+        self.progress.on(event)
+    }
+}
+
+impl RunWriter {
     /// Notes in `state` how long the files are, and writes the checkpoint.
     pub(super) fn save(&mut self, state: &mut State) -> Result<()> {
         let Some(files) = &mut self.0 else { return Ok(()) };

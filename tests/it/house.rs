@@ -21,7 +21,7 @@ fn named(path: &Path) -> String {
 
 /// From the ground up; a module may know those of lower layers, and within a layer only what is listed.
 const LAYERS: [&[&str]; 11] = [
-    &["error", "fs", "digest", "json", "words", "span", "ops", "metrics", "seed", "device"],
+    &["error", "fs", "digest", "http", "json", "words", "span", "ops", "metrics", "seed", "device"],
     &["track", "hub", "dist"],
     &["data", "model", "loss", "optim", "run_report"],
     &["config"],
@@ -270,6 +270,8 @@ fn every_command_with_options_shows_examples() {
         "bench encode",
         "bench data",
         "bench loader",
+        "completions",
+        "man",
     ];
     for command in commands {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_reportclip"))

@@ -70,7 +70,7 @@ pub(super) trait Table {
 }
 
 /// Images inside a file, by the number of their row from 1. Threads read at once.
-pub(super) trait PackedImages: std::fmt::Debug + Send + Sync {
+pub(in crate::data) trait PackedImages: std::fmt::Debug + Send + Sync {
     /// Bytes of an image.
     fn image(&self, line: u64) -> Result<Vec<u8>>;
 

@@ -14,6 +14,7 @@ pub use columns::Columns;
 pub(in crate::data) use columns::names_of;
 pub use fields::ProblemKind;
 pub use format::NewColumn;
+pub(in crate::data) use format::PackedImages;
 pub use formats::{ShardSample, ShardWriter, format_names, set_columns, shard_keys};
 pub use manifest::{Manifest, RowProblem};
 pub use row::{ImageSource, Origin, Row};

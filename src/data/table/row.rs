@@ -1,6 +1,7 @@
 //! Rows of image–report pairs, packed: a million of them with their reports take a few hundred megabytes.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -175,6 +176,16 @@ impl From<PathBuf> for ImageSource {
 }
 
 impl ImageSource {
+    /// Images of `images` by their numbers; messages call them by `name` and number.
+    pub(in crate::data) fn packed(
+        name: PathBuf,
+        images: Arc<dyn PackedImages>,
+        lines: RangeInclusive<u64>,
+    ) -> Vec<Self> {
+        let origin = Arc::new(Origin { path: name, number: 0, images: Images::Packed(images) });
+        lines.map(|line| Self::Packed(Packed { origin: Arc::clone(&origin), line })).collect()
+    }
+
     /// The image file's bytes.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use prost::Message;
 use serde_json::Value;
 
 use super::event::{Event, Sink};
+use super::figures::figures;
 use super::note::Level;
 
 /// Draws scalars, the heat map of similarities as image, their histograms, and the config as text.
@@ -68,19 +69,8 @@ impl TensorboardSink {
         self.write(proto::Event { wall_time: now(), step: step as i64, file_version: None, summary })
     }
 
-    /// Every number inside `value`, under the names of the objects that it stands in.
     fn scalars(&mut self, step: u64, prefix: &str, value: &Value) -> Result<()> {
-        match value {
-            Value::Object(fields) => {
-                let told = |key: &str| matches!(key, "kind" | "step" | "best");
-                fields
-                    .iter()
-                    .filter(|(key, _)| !told(key))
-                    .try_for_each(|(key, value)| self.scalars(step, &format!("{prefix}/{key}"), value))
-            }
-            Value::Number(number) => self.summary(step, scalar(prefix, number.as_f64().unwrap_or(f64::NAN))),
-            _ => Ok(()),
-        }
+        figures(prefix, value).into_iter().try_for_each(|(tag, value)| self.summary(step, scalar(&tag, value)))
     }
 
     fn similarities(&mut self, step: u64, rows: &[Vec<f32>]) -> Result<()> {

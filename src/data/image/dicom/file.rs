@@ -17,6 +17,15 @@ pub fn is_dicom(bytes: &[u8]) -> bool {
     bytes.get(128..132) == Some(b"DICM")
 }
 
+/// SOP Instance UID, as the head has it.
+///
+/// # Errors
+/// No DICOM file, or broken.
+pub(super) fn instance(bytes: &[u8]) -> Result<Option<String>> {
+    ensure!(is_dicom(bytes), "is no DICOM file: DICM does not stand at byte 128");
+    Ok(Object::meta(&bytes[PREAMBLE..])?.0.text(tags::INSTANCE))
+}
+
 /// An opened file.
 pub(super) struct DicomFile<'a> {
     /// UID that says how elements and pixels are written.

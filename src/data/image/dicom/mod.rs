@@ -47,6 +47,14 @@ pub fn stored(bytes: &[u8], frame: usize) -> Result<Frame> {
     display::as_rgb(&object, frame)
 }
 
+/// SOP Instance UID, as the file's head names it: an identifier, to be held against what was asked for.
+///
+/// # Errors
+/// No DICOM file, or broken.
+pub(in crate::data) fn instance_of(bytes: &[u8]) -> Result<Option<String>> {
+    file::instance(bytes)
+}
+
 /// Whether the file says that names or numbers stand in its pixels; `None` where it says nothing.
 ///
 /// # Errors

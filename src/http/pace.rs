@@ -1,4 +1,4 @@
-//! A body that comes too slowly to ever end, or is longer than anything of its kind.
+//! A body that comes too slowly to ever end.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -8,12 +8,13 @@ const SLOWEST: u64 = 1024;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// A reader that fails where less than [`SLOWEST`] bytes a second came during a whole window.
-pub(super) struct Paced<R> {
+pub struct Paced<R> {
     inner: R,
     pace: Pace,
 }
 
 impl<R> Paced<R> {
+    /// A window begins now.
     pub fn new(inner: R) -> Self {
         Self { inner, pace: Pace { since: Instant::now(), came: 0 } }
     }
@@ -46,12 +47,6 @@ impl Pace {
         (self.since, self.came) = (now, 0);
         enough
     }
-}
-
-/// Longest file that comes without a length: texts are held in memory later, weights are not.
-pub(super) fn longest(file: &str) -> u64 {
-    let is_text = [".json", ".txt", ".md", ".model", ".csv", ".jsonl"].iter().any(|ending| file.ends_with(ending));
-    if is_text { 64 << 20 } else { 64 << 30 }
 }
 
 #[cfg(test)]

@@ -1,0 +1,120 @@
+//! Images of a PACS over DICOMweb: QIDO-RS finds them, WADO-RS fetches each when it is needed. Nothing but GET is ever
+//! asked for, nothing is kept on disk, and no message holds the number of a study or an instance: these lead to
+//! patients.
+
+mod multipart;
+mod query;
+mod server;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::image::{dicom, most_bytes};
+use super::table::{ImageSource, PackedImages};
+pub use query::StudyQuery;
+use query::{Instance, instances_of, is_uid, studies_of};
+use server::Server;
+
+/// As the server has them, whatever the transfer syntax: what is shown goes by what is stored.
+const STORED: &str = "multipart/related; type=\"application/dicom\"; transfer-syntax=*";
+/// Bytes of an answer beside the instance in it.
+const AROUND: u64 = 64 << 10;
+
+/// Images of studies on one server.
+#[derive(Clone, Debug)]
+pub struct PacsImages {
+    pacs: Arc<Pacs>,
+}
+
+/// A server, and the instances of it that were asked for.
+#[derive(Debug)]
+struct Pacs {
+    server: Server,
+    instances: Vec<Instance>,
+}
+
+impl PacsImages {
+    /// Asks the server at `address` what images the studies have that `studies` and `query` name, in the order of
+    /// these, then of series and instance number. What has no picture (reports, presentation states, waveforms) is left
+    /// out.
+    ///
+    /// # Errors
+    /// No address, wrong credentials, no answer or a refusal; a study that is not there; no image at all.
+    pub fn find(address: &str, studies: &[String], query: Option<&StudyQuery>) -> Result<Self> {
+        let server = Server::new(address)?;
+        let mut studies = studies.to_vec();
+        if let Some(query) = query {
+            studies.extend(studies_of(&server, query)?);
+        }
+        ensure!(!studies.is_empty(), "{}: no study is what --query asks for", server.shown);
+        let (mut instances, mut without) = (Vec::new(), 0);
+        for (number, study) in studies.iter().enumerate() {
+            ensure!(is_uid(study), "--study: number {} is no UID; allowed are digits and points", number + 1);
+            let place = || format!("study {} of {}", number + 1, studies.len());
+            let found = instances_of(&server, study).with_context(place)?;
+            let (images, others): (Vec<_>, Vec<_>) = found.into_iter().partition(Instance::has_picture);
+            ensure!(!images.is_empty() || !others.is_empty(), "{}: {}: is not there", server.shown, place());
+            without += others.len();
+            instances.extend(images);
+        }
+        if without > 0 {
+            tracing::info!("{without} objects of these studies have no picture and are left out");
+        }
+        ensure!(!instances.is_empty(), "{}: these studies have no image", server.shown);
+        Ok(Self { pacs: Arc::new(Pacs { server, instances }) })
+    }
+
+    /// Of each image where it is to be had; messages call it by its number, from 1.
+    pub fn sources(&self) -> Vec<ImageSource> {
+        let images: Arc<dyn PackedImages> = self.pacs.clone();
+        let name = PathBuf::from(&self.pacs.server.shown);
+        ImageSource::packed(name, images, 1..=self.pacs.instances.len() as u64)
+    }
+
+    /// SOP Instance UID of each: identifiers, for results that are meant to hold them.
+    pub fn uids(&self) -> impl Iterator<Item = &str> {
+        self.pacs.instances.iter().map(|instance| instance.sop.as_str())
+    }
+}
+
+impl Pacs {
+    /// An instance's DICOM file.
+    fn fetch(&self, instance: &Instance) -> Result<Vec<u8>> {
+        let reply = self.server.get(&instance.path(), STORED)?;
+        let kind = reply.header("content-type").unwrap_or_default().to_string();
+        let most = most_bytes();
+        if let Some(length) = reply.content_length() {
+            ensure!(length <= most + AROUND, "has {length} bytes; allowed are {most} (--max-image-mib)");
+        }
+        let body = reply.bytes(most + AROUND).map_err(|why| anyhow!("{}: {why}", self.server.shown))?;
+        let file = multipart::dicom_of(&kind, body)?;
+        ensure!(
+            is_instance(&file, &instance.sop)?,
+            "{}: the server gives another instance than the one that was asked for",
+            self.server.shown
+        );
+        Ok(file)
+    }
+}
+
+impl PackedImages for Pacs {
+    fn image(&self, line: u64) -> Result<Vec<u8>> {
+        let place = usize::try_from(line).ok().and_then(|line| line.checked_sub(1));
+        self.fetch(place.and_then(|place| self.instances.get(place)).context("an image of none")?)
+    }
+}
+
+/// Whether a DICOM file is the instance `uid`: an image of somebody else would be found under this one's name.
+fn is_instance(file: &[u8], uid: &str) -> Result<bool> {
+    /// SOP Instance UID (0008,0018), little endian, with four bytes of its kind and length behind it.
+    const TAG: &[u8] = b"\x08\x00\x18\x00";
+    if dicom::instance_of(file)?.as_deref() == Some(uid) {
+        return Ok(true);
+    }
+    // Whoever renamed it may have left the head as it was.
+    let start = &file[..file.len().min(64 << 10)];
+    let mut places = start.windows(TAG.len()).enumerate().filter(|(_, window)| *window == TAG).map(|(at, _)| at + 8);
+    Ok(places.any(|at| start.get(at..at + uid.len()) == Some(uid.as_bytes())))
+}

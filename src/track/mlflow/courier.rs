@@ -1,0 +1,195 @@
+//! The thread that talks to the server, so that training never waits for it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::rest::{About, Failure, MOST_FIGURES, Point, Server, now};
+use crate::fs::replace_file;
+
+/// Between two deliveries; the longest where the server does not answer.
+const BEAT: Duration = Duration::from_secs(2);
+const LONGEST_BEAT: Duration = Duration::from_secs(60);
+/// Figures that wait for a server; of more, the oldest are left out.
+const MOST_WAITING: usize = 200_000;
+
+/// Up to where figures were sent: those of steps and those of validations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Sent {
+    pub step: Option<u64>,
+    pub eval: Option<u64>,
+}
+
+impl Sent {
+    /// With all of `other` too.
+    fn and(self, other: Self) -> Self {
+        Self { step: self.step.max(other.step), eval: self.eval.max(other.eval) }
+    }
+}
+
+/// mlflow.json of a run folder: which run of which server this is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Note {
+    pub server: String,
+    pub run_id: Option<String>,
+    #[serde(flatten)]
+    pub sent: Sent,
+}
+
+/// Figures that belong together, and up to where they go.
+pub(super) struct Figures {
+    pub points: Vec<Point>,
+    pub upto: Sent,
+}
+
+pub(super) enum Parcel {
+    Figures(Figures),
+    /// The run ended, with this status.
+    End(&'static str),
+}
+
+pub(super) struct Courier {
+    pub server: Server,
+    pub about: About,
+    pub note: Note,
+    /// mlflow.json
+    pub path: PathBuf,
+    pub waiting: VecDeque<(Point, Sent)>,
+    /// Takes the first trouble there is.
+    pub trouble: Option<Sender<String>>,
+    /// Whether the server has this run, as this process knows.
+    pub is_open: bool,
+    /// Whether the server wants nothing of this run.
+    pub is_refused: bool,
+}
+
+impl Courier {
+    /// Until the run's end.
+    pub fn work(mut self, parcels: &Receiver<Parcel>) {
+        let (mut beat, mut next) = (BEAT, Instant::now());
+        loop {
+            let left = next.saturating_duration_since(Instant::now());
+            match parcels.recv_timeout(left) {
+                Ok(Parcel::Figures(figures)) => self.keep(figures),
+                Ok(Parcel::End(status)) => return self.close(status),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if Instant::now() >= next {
+                beat = if self.try_to_deliver() { BEAT } else { (2 * beat).min(LONGEST_BEAT) };
+                next = Instant::now() + beat;
+            }
+        }
+    }
+
+    pub fn keep(&mut self, figures: Figures) {
+        if self.is_refused {
+            return;
+        }
+        let last = figures.points.len().saturating_sub(1);
+        let upto = |i: usize| if i == last { figures.upto } else { Sent::default() };
+        self.waiting.extend(figures.points.into_iter().enumerate().map(|(i, point)| (point, upto(i))));
+        self.waiting.drain(..self.waiting.len().saturating_sub(MOST_WAITING));
+    }
+
+    fn close(&mut self, status: &str) {
+        if self.try_to_deliver()
+            && let Some(run) = self.note.run_id.clone().filter(|_| !self.is_refused)
+            && let Err(failure) = self.server.update(&run, status, Some(now()))
+        {
+            self.tell(failure);
+        }
+    }
+
+    /// Whether the server took what waited.
+    fn try_to_deliver(&mut self) -> bool {
+        match self.deliver() {
+            Ok(()) => true,
+            Err(failure) => {
+                self.is_refused |= matches!(failure, Failure::Ever(_));
+                if self.is_refused {
+                    self.waiting.clear();
+                }
+                self.tell(failure);
+                self.is_refused
+            }
+        }
+    }
+
+    fn deliver(&mut self) -> Result<(), Failure> {
+        if self.is_refused {
+            return Ok(());
+        }
+        let run = self.open()?;
+        while !self.waiting.is_empty() {
+            let count = self.waiting.len().min(MOST_FIGURES);
+            let points: Vec<&Point> = self.waiting.iter().take(count).map(|(point, _)| point).collect();
+            self.server.log_figures(&run, &points)?;
+            self.note.sent = self.waiting.drain(..count).fold(self.note.sent, |sent, (_, upto)| sent.and(upto));
+            self.write_note();
+        }
+        Ok(())
+    }
+
+    /// The server's number of this run: that of the run folder, or a new one.
+    fn open(&mut self) -> Result<String, Failure> {
+        if let Some(run) = self.note.run_id.clone() {
+            if self.is_open {
+                return Ok(run);
+            }
+            if self.server.has_run(&run)? {
+                self.server.update(&run, "RUNNING", None)?;
+                // A parameter cannot be changed there; what a resumed run may change keeps its first value.
+                match self.server.describe(&run, &self.about) {
+                    Err(Failure::Now(why)) => return Err(Failure::Now(why)),
+                    Ok(()) | Err(Failure::Ever(_)) => self.is_open = true,
+                }
+                return Ok(run);
+            }
+        }
+        let experiment = self.server.experiment(&self.about.experiment)?;
+        let run = self.server.create_run(&experiment, &self.about.name, now())?;
+        self.note = Note { run_id: Some(run.clone()), ..self.note.clone() };
+        self.write_note();
+        self.server.describe(&run, &self.about)?;
+        self.is_open = true;
+        Ok(run)
+    }
+
+    /// Without it, a run that goes on would be another one there.
+    fn write_note(&mut self) {
+        let text = serde_json::to_vec_pretty(&self.note).unwrap_or_default();
+        if let Err(why) = replace_file(&self.path, &text) {
+            self.tell(Failure::Now(format!("mlflow.json: {why:#}")));
+        }
+    }
+
+    fn tell(&mut self, failure: Failure) {
+        let Some(trouble) = self.trouble.take() else { return };
+        let shown = &self.server.shown;
+        // Whoever trains may have ended.
+        let _ = trouble.send(match failure {
+            Failure::Now(why) => {
+                format!("track.mlflow: {shown}: {why}; training goes on, and what is not sent stands in metrics.jsonl")
+            }
+            Failure::Ever(why) => {
+                format!(
+                    "track.mlflow: {shown}: {why}; nothing is sent, training goes on, metrics.jsonl has all figures"
+                )
+            }
+        });
+    }
+}
+
+impl Note {
+    /// What a run folder says of its run at `server`; nothing where it was another server, or nothing was sent.
+    pub fn read(path: &Path, server: &str) -> Self {
+        let found: Option<Self> = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let here = found.filter(|note| note.server == server && note.run_id.is_some());
+        here.unwrap_or_else(|| Self { server: server.to_string(), ..Self::default() })
+    }
+}
