@@ -32,7 +32,7 @@ def of_run_folder(folder):
         prefix, value = ("train", line) if line["kind"] == "step" else ("val", line["val"])
         for name, number in numbers(prefix, value):
             if name != "train/step":
-                kept[name, line["step"]] = number
+                kept[name.replace("@", "_at_"), line["step"]] = number
     return kept
 
 
@@ -87,7 +87,7 @@ def check(binary, place, url):
             there[name, figure.step] = figure.value
     missing = [key for key, value in kept.items() if there.get(key) != value]
     assert len(kept) > 100 and not missing, missing[:5]
-    assert run.data.params["optim.lr"] == "1e-5" and "data.train" not in run.data.params, run.data.params
+    assert run.data.params["optim.lr"] == "0.00001" and "data.train" not in run.data.params, run.data.params
     assert run.data.tags["reportclip.version"]
     print("mlflow", importlib.metadata.version("mlflow"), len(kept), "figures of", len(run.data.metrics), "names,",
           len(run.data.params), "parameters: as in the run folder, over a stop and a resume")

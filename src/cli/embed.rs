@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::manifest_args::{ColumnArgs, PrecisionArg};
 use super::{output, usage};
+use crate::data::dicomweb::PacsStudies;
 use crate::data::image;
 use crate::dist::Collective;
 use crate::fs::may_write_beside;
@@ -24,6 +25,8 @@ use crate::{device, ops};
   reportclip embed --model runs/demo/model --data data/phantom/manifest.csv --out vectors/ --format parquet
   reportclip embed --model runs/demo/model --images a.png b.png --out images.safetensors
   reportclip embed --model runs/demo/model --texts lines.txt --out texts.safetensors
+  reportclip embed --model runs/demo/model --dicomweb https://pacs.example/dicom-web --study 1.2.840.1,1.2.840.2 \
+      --out studies.safetensors
 
 A folder is filled a shard at a time, in memory that does not grow with the number of images. After a kill or Ctrl-C the
 same command goes on with the shards that are missing or whose rows have changed; under mpirun or srun the processes
@@ -49,6 +52,16 @@ pub(super) struct Args {
     /// Text file, one text a line
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
+    /// Address of a DICOMweb server (docs/pacs.md): images of the studies that --study and --query name; it is only
+    /// read from
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "images", "texts"])]
+    dicomweb: Option<String>,
+    /// Study Instance UIDs, with commas between
+    #[arg(long, value_name = "UID", value_delimiter = ',', requires = "dicomweb")]
+    study: Vec<String>,
+    /// What studies have, as QIDO-RS asks for it, such as "ModalitiesInStudy=CR&StudyDate=20250101-20250131"
+    #[arg(long, value_name = "ATTRIBUTE=VALUE", requires = "dicomweb")]
+    query: Option<String>,
     /// Where to write: a file, or a folder of shards (its name ends in "/")
     #[arg(long, value_name = "FILE.safetensors|FOLDER/")]
     out: PathBuf,
@@ -87,8 +100,12 @@ fn shard_rows(text: &str) -> Result<usize, String> {
 }
 
 impl Args {
-    fn contents(&self) -> IndexContents {
-        match &self.data {
+    fn contents(&self) -> Result<IndexContents> {
+        if let Some(address) = &self.dicomweb {
+            let studies = PacsStudies::new(address, &self.study, self.query.as_deref());
+            return Ok(IndexContents::Pacs(studies.map_err(|e| usage::wrong(&e))?.find()?));
+        }
+        Ok(match &self.data {
             Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
                 manifest: manifest.clone(),
                 split: self.split.clone(),
@@ -97,7 +114,7 @@ impl Args {
                 columns: self.columns.columns(),
             })),
             None => IndexContents::Files { images: self.images.clone(), texts: self.texts.clone() },
-        }
+        })
     }
 
     fn is_of_shards(&self) -> bool {
@@ -107,8 +124,9 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
-    usage::ensure(args.data.is_some() || args.texts.is_some() || !args.images.is_empty(), || {
-        "nothing to embed; name --data MANIFEST, --images FILE… or --texts FILE".into()
+    let named = args.data.is_some() || args.texts.is_some() || !args.images.is_empty() || args.dicomweb.is_some();
+    usage::ensure(named, || {
+        "nothing to embed; name --data MANIFEST, --images FILE…, --texts FILE or --dicomweb URL".into()
     })?;
     let model = IndexModel {
         name: &args.model,
@@ -128,7 +146,7 @@ fn run_file(args: &Args, model: IndexModel, world: &Rc<dyn Collective>) -> Resul
     // Of a folder of images and texts, an index is no part.
     let read = files.filter(|path| path.is_file()).chain([Path::new(&args.model)]);
     may_write_beside(&args.out, args.force, read).context("--out")?;
-    let embedded = build(&args.contents(), model, &args.out, args.keep_names)?;
+    let embedded = build(&args.contents()?, model, &args.out, args.keep_names)?;
     embedded.write(&args.out)?;
     let shapes: Vec<String> = embedded.tensors().map(|(name, t)| format!("{name} {:?}", t.dims())).collect();
     output::print(&format!("{}: {}", args.out.display(), shapes.join(", ")))
@@ -143,7 +161,7 @@ fn run_folder(args: &Args, model: IndexModel, world: &Rc<dyn Collective>) -> Res
         keep_names: args.keep_names,
         force: args.force,
     };
-    let filled = fill((&args.contents(), &args.out), model, options, world.as_ref(), &stop::asked)?;
+    let filled = fill((&args.contents()?, &args.out), model, options, world.as_ref(), &stop::asked)?;
     let Filled { images, texts, shards, kept } = filled;
     let kept = if kept > 0 { format!(", {kept} of them kept") } else { String::new() };
     let place = args.out.display();

@@ -35,6 +35,7 @@ pub struct Config {
     pub freeze: FreezeConfig,
     pub lora: LoraConfig,
     pub eval: EvalConfig,
+    #[serde(default)]
     pub track: TrackConfig,
     /// Every key with a value, defaults included, paths absolute: what `config.toml` of a run folder holds.
     #[serde(skip)]

@@ -43,6 +43,15 @@ impl RowIdentity {
         Self { image: None, pixels: None, sha256: sha256(&fields) }
     }
 
+    /// Of an instance of a PACS, by its SOP Instance UID, which leads to a patient: told only where names are kept.
+    pub fn of_instance(uid: &str, keep_names: bool) -> Self {
+        Self {
+            image: keep_names.then(|| uid.to_string()),
+            pixels: None,
+            sha256: sha256(&[Some("DICOMweb"), Some(uid)]),
+        }
+    }
+
     /// Of a line of a text file.
     pub fn of_line(line: &str) -> Self {
         Self { image: None, pixels: None, sha256: sha256(&[Some(line)]) }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::identity::{Origins, RowIdentity};
 use super::source::{ColumnNames, IndexSource};
 use crate::config::Precision;
+use crate::data::dicomweb::PacsImages;
 use crate::data::{Columns, ImageFiles, ImageSource, ReportPolicy, Row};
 use crate::digest::{Depth, hex, sha256};
 use crate::session::{RowSource, policy_of};
@@ -24,6 +25,8 @@ pub enum IndexContents {
         /// Text file, one text a line.
         texts: Option<PathBuf>,
     },
+    /// Images of a PACS.
+    Pacs(PacsImages),
 }
 
 /// All of it in order. A manifest's rows are held, nothing that is made of them.
@@ -31,6 +34,8 @@ pub(super) struct Items {
     rows: Vec<Row>,
     files: Vec<PathBuf>,
     lines: Vec<String>,
+    /// Of a PACS, with the UID of each.
+    instances: Vec<(ImageSource, String)>,
     policy: ReportPolicy,
     keep_names: bool,
 }
@@ -48,20 +53,26 @@ impl Items {
                 manifest.spare(out).context("--out")?;
                 source.rows_of(manifest)?
             }
-            IndexContents::Files { .. } => Vec::new(),
+            IndexContents::Files { .. } | IndexContents::Pacs(_) => Vec::new(),
         };
         let source = source(contents, model);
         let (files, lines) = match contents {
             IndexContents::Files { images, .. } => (images.iter().map(absolute).collect(), source.lines()?),
-            IndexContents::Manifest(_) => (Vec::new(), Vec::new()),
+            IndexContents::Manifest(_) | IndexContents::Pacs(_) => (Vec::new(), Vec::new()),
         };
-        let items = Self { rows, files, lines, policy: policy_of(model)?, keep_names };
+        let instances = match contents {
+            IndexContents::Pacs(images) => {
+                images.sources().into_iter().zip(images.uids().map(str::to_string)).collect()
+            }
+            IndexContents::Manifest(_) | IndexContents::Files { .. } => Vec::new(),
+        };
+        let items = Self { rows, files, lines, instances, policy: policy_of(model)?, keep_names };
         ensure!(items.image_count() + items.text_count() > 0, "nothing to embed: there are no rows");
         Ok(items)
     }
 
     pub fn image_count(&self) -> usize {
-        self.rows.len() + self.files.len()
+        self.rows.len() + self.files.len() + self.instances.len()
     }
 
     pub fn text_count(&self) -> usize {
@@ -71,7 +82,8 @@ impl Items {
     /// The images of a range, as much of it as there is.
     pub fn images(&self, range: Range<usize>) -> Vec<ImageSource> {
         let files = part(&self.files, range.clone()).iter().cloned().map(ImageSource::from);
-        part(&self.rows, range).iter().map(Row::image).chain(files).collect()
+        let instances = part(&self.instances, range.clone()).iter().map(|(image, _)| image.clone());
+        part(&self.rows, range).iter().map(Row::image).chain(files).chain(instances).collect()
     }
 
     /// The texts of a range, as the model reads them.
@@ -94,6 +106,11 @@ impl Items {
             origins.images = part(&self.files, range.clone()).to_vec();
             origins.image_contents = origins.images.iter().map(|path| file_content(path)).collect();
         }
+        let uids = || part(&self.instances, range.clone()).iter().map(|(_, uid)| uid);
+        if self.keep_names {
+            origins.images.extend(uids().map(PathBuf::from));
+        }
+        let of_instances = uids().map(|uid| RowIdentity::of_instance(uid, self.keep_names));
         let rows: Vec<&Row> = part(&self.rows, range.clone()).iter().collect();
         let of_row = |(row, content): (&&Row, [u8; 32])| RowIdentity {
             image: self.keep_names.then(|| row.image_name().to_string()),
@@ -101,8 +118,8 @@ impl Items {
             ..RowIdentity::of_row(row)
         };
         let of_rows = rows.iter().zip(row_contents(&rows)).map(of_row);
-        let of_lines = part(&self.lines, range).iter().map(|line| RowIdentity::of_line(line));
-        origins.rows = Some(of_rows.chain(of_lines).collect());
+        let of_lines = part(&self.lines, range.clone()).iter().map(|line| RowIdentity::of_line(line));
+        origins.rows = Some(of_rows.chain(of_lines).chain(of_instances).collect());
         origins
     }
 
@@ -111,7 +128,10 @@ impl Items {
         /// What a row takes beside its image's name: a hash, keys and quotes.
         const BESIDE: usize = 160;
         let name = |row: &Row| if self.keep_names { row.image_name().len() } else { 0 };
-        self.rows.iter().map(|row| name(row) + BESIDE).sum::<usize>() + self.lines.len() * BESIDE
+        // A UID has up to 64 characters, and stands there twice.
+        let of_instance = if self.keep_names { BESIDE + 128 } else { BESIDE };
+        let of_rows: usize = self.rows.iter().map(|row| name(row) + BESIDE).sum();
+        of_rows + self.lines.len() * BESIDE + self.instances.len() * of_instance
     }
 
     /// Line of the manifest of each row of a range; none for files and lines.
@@ -154,6 +174,7 @@ pub(super) fn source(contents: &IndexContents, model: &str) -> IndexSource {
             columns: ColumnNames::from(&rows.columns),
             ..nothing
         },
+        IndexContents::Pacs(_) => nothing,
         IndexContents::Files { texts, .. } => IndexSource { texts: texts.as_ref().map(absolute), ..nothing },
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// The section `track` of a config.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // Fields are documented by the table of keys.
 pub struct TrackConfig {

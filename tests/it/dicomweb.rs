@@ -112,10 +112,9 @@ fn images_of_studies_are_embedded_as_their_files_are() {
         [&["embed", "--model", "run/model", "--batch-size", "2", "--out", "files.safetensors", "--images"], &files[..]];
     assert!(place.run(&by_files.concat()).status.success());
     let studies = format!("{STUDY},{OTHER}");
-    for (out, more) in [
-        ("a.safetensors", ["--study", studies.as_str()]),
-        ("b.safetensors", ["--query", "PatientID=P 77"]),
-    ] {
+    for (out, more) in
+        [("a.safetensors", ["--study", studies.as_str()]), ("b.safetensors", ["--query", "PatientID=P 77"])]
+    {
         let output = place.command(&embed(&url, &more, out)).env("DICOMWEB_TOKEN", "pacssecret").output().unwrap();
         let told = text(&output.stderr);
         assert!(output.status.success() && text(&output.stdout).contains("image_embeds [4, 16]"), "{told}");
@@ -158,7 +157,13 @@ fn servers_that_do_not_what_they_should_cost_a_line() {
     let list = |value: Value| move || Answer::new(200, "application/dicom+json", value.to_string());
     let bad_uid = json!([{"00080018": {"Value": ["../../1"]}, "0020000E": {"Value": [SERIES]}}]);
     let cases: Vec<(Loopback, &str)> = vec![
-        (wrong("/instances", move || Answer { headers: vec![("Location", away.clone())], ..Answer::new(302, "x", "") }), "leads somewhere else"),
+        (
+            wrong("/instances", move || Answer {
+                headers: vec![("Location", away.clone())],
+                ..Answer::new(302, "x", "")
+            }),
+            "leads somewhere else",
+        ),
         (wrong("/instances", || Answer::new(401, "text/html", "who")), "DICOMWEB_TOKEN"),
         (wrong("/instances", || Answer::new(404, "x", "")), "status 404"),
         (wrong("/instances", || Answer::new(500, "x", "")), "status 500"),
@@ -178,7 +183,13 @@ fn servers_that_do_not_what_they_should_cost_a_line() {
         (wrong("*", || multipart(&file("mono2_12", 8))), "gives another instance"),
         (wrong("*", || multipart(b"GIF89a")), "is no DICOM file"),
         (wrong("*", || multipart(&file("mono2_12", 0)[..1400])), "broken or truncated"),
-        (wrong("*", || Answer { headers: vec![("Content-Type", "application/dicom".into())], ..multipart(&vec![0; 17 << 20]) }), "bytes"),
+        (
+            wrong("*", || Answer {
+                headers: vec![("Content-Type", "application/dicom".into())],
+                ..multipart(&vec![0; 17 << 20])
+            }),
+            "bytes",
+        ),
     ];
     for (number, (server, expected)) in cases.iter().enumerate() {
         let url = format!("{}/dicom-web", server.url());

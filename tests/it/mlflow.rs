@@ -132,7 +132,9 @@ fn kept(place: &Place, run: &str) -> HashMap<(String, u64), f64> {
         let mut found = Vec::new();
         numbers(prefix, value, &mut found);
         found.retain(|(name, _)| name != "train/step");
-        kept.extend(found.into_iter().map(|(name, value)| ((name, line["step"].as_u64().unwrap()), value)));
+        kept.extend(
+            found.into_iter().map(|(name, value)| ((name.replace('@', "_at_"), line["step"].as_u64().unwrap()), value)),
+        );
     }
     kept
 }

@@ -101,7 +101,9 @@ fn every_command_has_its_page() {
         return skipped("there is no groff to set the pages with");
     }
     let set = |name: &[String]| {
-        let output = Command::new("groff").args(["-man", "-Tutf8", "-ww", "-Kutf8"]).arg(page(name)).output().unwrap();
+        // Without overstriking and colours.
+        let plain = ["-man", "-Tutf8", "-Kutf8", "-ww", "-P-cbou"];
+        let output = Command::new("groff").args(plain).arg(page(name)).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && told.is_empty(), "{name:?}: {told}");
         String::from_utf8_lossy(&output.stdout).into_owned()

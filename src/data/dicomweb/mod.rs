@@ -13,8 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::image::{dicom, most_bytes};
 use super::table::{ImageSource, PackedImages};
-pub use query::StudyQuery;
-use query::{Instance, instances_of, is_uid, studies_of};
+use query::{Instance, StudyQuery, instances_of, is_uid, studies_of};
 use server::Server;
 
 /// As the server has them, whatever the transfer syntax: what is shown goes by what is stored.
@@ -35,23 +34,42 @@ struct Pacs {
     instances: Vec<Instance>,
 }
 
-impl PacsImages {
-    /// Asks the server at `address` what images the studies have that `studies` and `query` name, in the order of
-    /// these, then of series and instance number. What has no picture (reports, presentation states, waveforms) is left
-    /// out.
+/// Studies of a server, by their UIDs, by a query, or both.
+#[derive(Debug)]
+pub struct PacsStudies {
+    server: Server,
+    studies: Vec<String>,
+    query: Option<StudyQuery>,
+}
+
+impl PacsStudies {
+    /// The server at `address`; `query` as QIDO-RS has it, `PatientID=…&StudyDate=20250101-20250131`. Nothing is asked.
     ///
     /// # Errors
-    /// No address, wrong credentials, no answer or a refusal; a study that is not there; no image at all.
-    pub fn find(address: &str, studies: &[String], query: Option<&StudyQuery>) -> Result<Self> {
-        let server = Server::new(address)?;
-        let mut studies = studies.to_vec();
+    /// No address, credentials in the environment that cannot be used, neither studies nor a query, or wrong ones: none
+    /// is repeated.
+    pub fn new(address: &str, studies: &[String], query: Option<&str>) -> Result<Self> {
+        ensure!(!studies.is_empty() || query.is_some(), "--dicomweb: which images? name --study UID or --query");
+        for (number, study) in studies.iter().enumerate() {
+            ensure!(is_uid(study), "--study: number {} is no UID; allowed are digits and points", number + 1);
+        }
+        let query = query.map(|query| query.parse().map_err(|why: String| anyhow!("--query: {why}"))).transpose()?;
+        Ok(Self { server: Server::new(address)?, studies: studies.to_vec(), query })
+    }
+
+    /// Asks what images these studies have: in the order of the UIDs, of those of the query behind them, then of series
+    /// and instance number. What has no picture (reports, presentation states, waveforms) is left out.
+    ///
+    /// # Errors
+    /// No answer or a refusal; a study that is not there; no image at all.
+    pub fn find(self) -> Result<PacsImages> {
+        let Self { server, mut studies, query } = self;
         if let Some(query) = query {
-            studies.extend(studies_of(&server, query)?);
+            studies.extend(studies_of(&server, &query)?);
         }
         ensure!(!studies.is_empty(), "{}: no study is what --query asks for", server.shown);
         let (mut instances, mut without) = (Vec::new(), 0);
         for (number, study) in studies.iter().enumerate() {
-            ensure!(is_uid(study), "--study: number {} is no UID; allowed are digits and points", number + 1);
             let place = || format!("study {} of {}", number + 1, studies.len());
             let found = instances_of(&server, study).with_context(place)?;
             let (images, others): (Vec<_>, Vec<_>) = found.into_iter().partition(Instance::has_picture);
@@ -63,9 +81,11 @@ impl PacsImages {
             tracing::info!("{without} objects of these studies have no picture and are left out");
         }
         ensure!(!instances.is_empty(), "{}: these studies have no image", server.shown);
-        Ok(Self { pacs: Arc::new(Pacs { server, instances }) })
+        Ok(PacsImages { pacs: Arc::new(Pacs { server, instances }) })
     }
+}
 
+impl PacsImages {
     /// Of each image where it is to be had; messages call it by its number, from 1.
     pub fn sources(&self) -> Vec<ImageSource> {
         let images: Arc<dyn PackedImages> = self.pacs.clone();

@@ -32,7 +32,7 @@ const STORAGE: &str = "1.2.840.10008.5.1.4.1.1.";
 
 /// What studies are looked for: attributes with values, `PatientID=…&StudyDate=20250101-20250131`.
 #[derive(Clone)]
-pub struct StudyQuery(Vec<(String, String)>);
+pub(super) struct StudyQuery(Vec<(String, String)>);
 
 impl std::fmt::Debug for StudyQuery {
     /// Values may be names of patients.

@@ -151,7 +151,9 @@ fn of_eval(step: u64, figures: &Value) -> Figures {
 /// Names as MLflow takes them; what is no number there is left out.
 fn at(step: u64, prefix: &str, value: &Value, upto: Sent) -> Figures {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-. /".contains(c);
-    let key = |name: &str| name.chars().map(|c| if plain(c) { c } else { '_' }).take(250).collect();
+    // recall@1 is no name there.
+    let name = |name: &str| name.replace('@', "_at_");
+    let key = |text: &str| name(text).chars().map(|c| if plain(c) { c } else { '_' }).take(250).collect();
     let timestamp = now();
     let points = figures(prefix, value).into_iter().filter(|(_, value)| value.is_finite());
     let points = points.map(|(name, value)| Point { key: key(&name), value, timestamp, step }).collect();

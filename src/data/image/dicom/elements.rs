@@ -12,7 +12,6 @@ pub(super) struct Tag(pub u16, pub u16);
 pub(super) mod tags {
     use super::Tag;
 
-    pub const INSTANCE: Tag = Tag(0x0002, 0x0003);
     pub const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
     pub const BURNED_IN_ANNOTATION: Tag = Tag(0x0028, 0x0301);
     pub const SAMPLES: Tag = Tag(0x0028, 0x0002);

@@ -6,7 +6,7 @@ use std::io::Read;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::super::budget::most;
-use super::elements::{Encoding, Object, tags};
+use super::elements::{Encoding, Object, Tag, tags};
 use crate::error::shown;
 
 /// Bytes before the elements: 128 of anything and DICM.
@@ -23,7 +23,7 @@ pub fn is_dicom(bytes: &[u8]) -> bool {
 /// No DICOM file, or broken.
 pub(super) fn instance(bytes: &[u8]) -> Result<Option<String>> {
     ensure!(is_dicom(bytes), "is no DICOM file: DICM does not stand at byte 128");
-    Ok(Object::meta(&bytes[PREAMBLE..])?.0.text(tags::INSTANCE))
+    Ok(Object::meta(&bytes[PREAMBLE..])?.0.text(Tag(0x0002, 0x0003)))
 }
 
 /// An opened file.
