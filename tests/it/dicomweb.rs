@@ -79,7 +79,7 @@ fn right(request: &Request) -> Answer {
         ["studies", study, "instances"] => page(objects(study)),
         ["studies", STUDY | OTHER, "series", SERIES, "instances", sop] => {
             assert!(request.headers["accept"].contains("transfer-syntax=*"));
-            let number = sop.strip_prefix(UID).unwrap().parse().unwrap();
+            let number: usize = sop.strip_prefix(UID).unwrap().parse().unwrap();
             FILES.get(number).map_or(Answer::new(404, "x", ""), |name| multipart(&file(name, number)))
         }
         _ => panic!("{path}"),
