@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The study of docs/label-smoothing.md, from nothing. Stopped and called again, it goes on.
 #   scripts/study/label-smoothing.sh OUT [PART…]
-# Without parts: all of them. PART-siglip, of models made from nothing (phantom-*, noise-250, notes), adds the sigmoid loss
-# to the settings of a part, whether that is done already or not. Variables: REPORTCLIP (the program), SEEDS and JOBS as
-# `reportclip sweep` has them; for parts notes* NOTES (a manifest with train, val and test, see
-# docs/recipes/chest-notes.md); for those of pretrained encoders IMAGE_TOWER and TEXT_TOWER (folders, see docs/models.md).
+# Without parts: all of them. PART-siglip, of models made from nothing (phantom-*, noise-250, notes), adds the sigmoid
+# loss to the settings of a part, whether that is done already or not. Variables: REPORTCLIP (the program), SEEDS and
+# JOBS as `reportclip sweep` has them; for parts notes* NOTES (a manifest with train, val and test, see
+# docs/recipes/chest-notes.md); for those of pretrained encoders IMAGE_TOWER and TEXT_TOWER (folders, docs/models.md).
 set -euo pipefail
 out=$(realpath -m "${1:?name a folder to work in}")
 shift

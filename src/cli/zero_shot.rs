@@ -54,8 +54,8 @@ pub(super) struct Args {
     /// Answer "unsure" below the sureness that the model's folder keeps
     #[arg(long, conflicts_with = "keep_abstention")]
     abstain: bool,
-    /// Calibrate such sets on the split that is fitted on (without one, on the rows that are judged), and keep what is in
-    /// them in the model's folder
+    /// Calibrate such sets on the split that is fitted on (without one, on the rows that are judged), and keep what is
+    /// in them in the model's folder
     #[arg(long, value_name = "ALPHA", value_parser = sets_table::alpha, conflicts_with = "conformal")]
     keep_conformal: Option<f64>,
     /// Also sets of classes by what the model's folder keeps
@@ -212,8 +212,8 @@ fn keep_sets(on: &Classification, model: &mut Classified, name: &str, alpha: f64
         }
         None => {
             tracing::warn!(
-                "sets calibrated on the {} patients that are judged and kept with the model, so what they hold of these \
-                 says nothing; --fit-split names others",
+                "sets calibrated on the {} patients that are judged and kept with the model, so what they hold of \
+                 these says nothing; --fit-split names others",
                 kept.patients
             );
             Ok(())

@@ -101,8 +101,8 @@ impl Classification {
         };
         ensure!(
             request.options.conformal.is_none() || fit.is_some() || judged.has_labels(),
-            "--conformal: no row that is judged has a label to calibrate sets on; calibrate them on a split of labelled \
-             rows (--split with --fit-split), or use those that --keep-conformal kept with the model (--sets)"
+            "--conformal: no row that is judged has a label to calibrate sets on; calibrate them on a split of \
+             labelled rows (--split with --fit-split), or use those that --keep-conformal kept with the model (--sets)"
         );
         Ok(Self { prompts, judged, fit, batch_size: request.batch_size, options: request.options.clone() })
     }

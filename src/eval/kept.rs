@@ -1,5 +1,5 @@
-//! Small files that a model's folder keeps beside the model: what was chosen on some patients to be used on others. They
-//! are none of the files that a model is opened from, so that indexes of embeddings stay good.
+//! Small files that a model's folder keeps beside the model: what was chosen on some patients to be used on others.
+//! They are none of the files that a model is opened from, so that indexes of embeddings stay good.
 
 use std::path::Path;
 

@@ -67,11 +67,12 @@ fn loading(model: &ModelFolder) -> String {
 }
 
 /// What transformers' CLIP has no place for.
-const BIAS: &str = "\nThe model was trained by a sigmoid loss and has a `logit_bias`. CLIPModel has none: it says that the \
-                    tensor is unexpected and leaves it aside. Embeddings, and the order of what is found, are the \
-                    same; for probabilities of single pairs add it, \
-                    `torch.sigmoid(outputs.logits_per_image + bias)` with \
-                    `bias = safetensors.torch.load_file(\"model.safetensors\")[\"logit_bias\"]`.\n";
+const BIAS: &str = "
+The model was trained by a sigmoid loss and has a `logit_bias`. CLIPModel has none: it says that the tensor is \
+unexpected and leaves it aside. Embeddings, and the order of what is found, are the same; for probabilities of single \
+pairs add it, `torch.sigmoid(outputs.logits_per_image + bias)` with \
+`bias = safetensors.torch.load_file(\"model.safetensors\")[\"logit_bias\"]`.
+";
 
 /// transformers has no class for such a pair: its towers are loaded one by one.
 fn pair(model: &ModelFolder) -> String {
