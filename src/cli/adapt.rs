@@ -1,7 +1,7 @@
 //! `reportclip adapt`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
@@ -11,6 +11,7 @@ use super::sets_table::pad;
 use super::{output, usage};
 use crate::data::Prompts;
 use crate::eval::{AdaptReport, AdaptRequest, Adaptation, Draw, Head, KeptImages, Setting};
+use crate::fs::is_same_file;
 use crate::metrics::few_shot::Method;
 use crate::metrics::seeds::Spread;
 use crate::search::{Index, check_model, embedded_rows};
@@ -165,7 +166,7 @@ fn source(args: &Args) -> Result<(RowSource, Option<KeptImages>)> {
 /// Where an index is of a model of another name, the one that was named did not change.
 fn of_another(error: anyhow::Error, index: &Index, model: &str) -> anyhow::Error {
     let made_by = &index.source.model;
-    if made_by == model {
+    if made_by == model || is_same_file(Path::new(made_by), Path::new(model)) {
         return error;
     }
     anyhow!("was made by model {made_by}, not by {model}; name that one, or make an index of this one with `embed`")

@@ -198,7 +198,11 @@ fn embeddings_that_are_none_are_refused_by_their_row() {
     fs::write(place.path("all.safetensors"), good).unwrap();
     place.train_ok("other", &["--set", "train.max_steps=2"]);
     let errors = place.errors(&[&["adapt", "--model", "other/model"], &index[3..]].concat(), 1);
-    assert!(errors[0].contains("was made by model run/model, not by other/model"), "{errors:?}");
+    assert!(errors[0].contains("run/model, not by other/model; name that one"), "{errors:?}");
+    // The same model by its name, which has changed.
+    fs::copy(place.path("other/model/model.safetensors"), place.path("run/model/model.safetensors")).unwrap();
+    let errors = place.errors(&index, 1);
+    assert!(errors[0].contains("model run/model has changed since the index was made"), "{errors:?}");
 }
 
 #[test]
