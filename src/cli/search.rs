@@ -2,18 +2,23 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::manifest_args::precision;
 use super::{output, usage};
 use crate::config::Precision;
-use crate::search::{Found, Hit, Index, Names, Query, check_model, search};
+use crate::search::{
+    APPROXIMATE_ABOVE, Found, HAS_GRAPHS, Hit, Index, Names, Queries, Query, Side, check_model, find, query_vectors,
+    read_queries,
+};
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   reportclip search --index all.safetensors --text \"left pleural effusion\" -k 5
   reportclip search --index all.safetensors --image new.png --json
+  reportclip search --index index/ --image new.png --text \"no effusion any more\" --weights 0.7,0.3
+  reportclip search --index index/ --queries questions.txt --json > hits.jsonl
 
 Shows reports and names of images from the manifest that the index was made of. Of an index of image files it shows
 their numbers, in the order of `embed --images` from 1, and their names if `embed --keep-names` kept them. In JSON, row
@@ -23,14 +28,28 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE|FOLDER")]
     index: PathBuf,
     /// Text to look for among the images (among the texts where the index has no images)
-    #[arg(long, required_unless_present = "image", conflicts_with = "image")]
+    #[arg(long, required_unless_present_any = ["image", "queries"])]
     text: Option<String>,
-    /// Image to look for among the texts (among the images where the index has no texts)
+    /// Image to look for: alone among the texts (among the images where the index has no texts), with --text where that
+    /// looks
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// How much text and image count where both are given
+    #[arg(long, value_name = "TEXT,IMAGE", default_value = "0.5,0.5", value_parser = weights)]
+    weights: (f32, f32),
+    /// Many queries: a text a line; a CSV with the columns text, image or both; or vectors, a float32 matrix as .npy. A
+    /// line of JSON each
+    #[arg(long, value_name = "FILE.txt|csv|npy", conflicts_with_all = ["text", "image"])]
+    queries: Option<PathBuf>,
     /// How many to show
     #[arg(short, default_value_t = 10, value_parser = usage::count)]
     k: usize,
+    /// Look at rows that a graph of neighbours names, made once beside the shards; default above a million rows
+    #[arg(long, conflicts_with = "exact")]
+    approximate: bool,
+    /// Look at every row, however many there are
+    #[arg(long)]
+    exact: bool,
     /// Model folder or hub id; default the one that made the index
     #[arg(long, value_name = "DIR|HUB_ID")]
     model: Option<String>,
@@ -45,25 +64,92 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// Queries that are answered together: hits of a long file are printed while it is gone through.
+const AT_ONCE: usize = 1024;
+/// Vectors that are read once and held for a file of queries: 1 GiB.
+const HELD: usize = 1 << 30;
+
+fn weights(text: &str) -> Result<(f32, f32), String> {
+    let not_so = || "allowed are two numbers from 0 on, not both 0, such as 0.7,0.3".to_string();
+    let parts: Vec<f32> = text.split(',').map(|w| w.trim().parse().map_err(|_| not_so())).collect::<Result<_, _>>()?;
+    match parts[..] {
+        [text, image] if text >= 0.0 && image >= 0.0 && (text + image).is_normal() => Ok((text, image)),
+        _ => Err(not_so()),
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<()> {
     let says_nothing = args.text.as_ref().is_some_and(|text| text.trim().is_empty());
     usage::ensure(!says_nothing, || "--text is empty; name what to look for".into())?;
-    let query = match (&args.text, &args.image) {
-        (Some(text), _) => Query::of_text(text),
-        (None, Some(image)) => Query::of_image(image),
-        (None, None) => bail!("name --text or --image"),
+    let queries = match &args.queries {
+        Some(path) => read_queries(path, args.weights).with_context(|| format!("--queries {}", path.display()))?,
+        None => Queries::Asked(vec![Query {
+            text: args.text.clone(),
+            image: args.image.clone().map(Into::into),
+            weights: args.weights,
+        }]),
     };
-    let index = Index::open(&args.index)?;
+    let mut index = Index::open(&args.index)?;
+    let place = || args.index.display().to_string();
+    let (names, sides) = (Names::read(&index), queries.sides(&index));
+    for side in [Side::Images, Side::Texts].into_iter().filter(|side| sides.contains(side)) {
+        use_graphs(args, &mut index, side).with_context(place)?;
+    }
+    if args.queries.is_some() {
+        index.hold(HELD).with_context(place)?;
+    }
+    let session = match &queries {
+        Queries::Asked(_) => Some(open_model(args, &index)?),
+        Queries::Vectors(_) => None,
+    };
+    for start in (0..queries.len()).step_by(AT_ONCE) {
+        let part = start..queries.len().min(start + AT_ONCE);
+        let vectors = match (&queries, &session) {
+            (Queries::Asked(asked), Some(session)) => query_vectors(session, &asked[part.clone()]),
+            (queries, _) => queries.vectors(part.clone()),
+        };
+        let asked: Vec<(Side, Vec<f32>)> = sides[part].iter().copied().zip(vectors.with_context(place)?).collect();
+        let found = find((&index, &names), &asked, args.k).with_context(place)?;
+        for (number, found) in (start..).zip(&found) {
+            show(args, number, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_model(args: &Args, index: &Index) -> Result<Session> {
     let model = args.model.as_deref().unwrap_or(&index.source.model);
     let precision = args.precision.unwrap_or(index.source.precision);
     let session = Session::open(model, &args.device)?.in_precision(precision);
     check_model(&index.source, model, args.model.is_some()).with_context(|| args.index.display().to_string())?;
-    let names = Names::read(&index);
-    let found = search((&index, &names), &session, &[query], args.k);
-    let found = found.with_context(|| args.index.display().to_string())?;
-    let [found]: &[Found; 1] = found.as_slice().try_into()?;
+    Ok(session)
+}
+
+fn use_graphs(args: &Args, index: &mut Index, side: Side) -> Result<()> {
+    let is_large = index.gallery(side).is_some_and(|gallery| gallery.rows() > APPROXIMATE_ABOVE);
+    if args.exact || !(args.approximate || is_large && HAS_GRAPHS && index.is_of_shards()) {
+        return Ok(());
+    }
+    let recall = index.approximate(side)?;
+    tracing::info!(
+        "approximate: {:.1} % of the best {} are found, as {} rows of the index tell; --exact looks at every row",
+        100.0 * recall.recall,
+        recall.k,
+        recall.queries
+    );
+    Ok(())
+}
+
+fn show(args: &Args, number: usize, found: &Found) -> Result<()> {
     if args.json {
-        return output::print_json(&serde_json::to_value(found)?);
+        let mut value = serde_json::to_value(found)?;
+        if let (Some(fields), true) = (value.as_object_mut(), args.queries.is_some()) {
+            fields.shift_insert(0, "query".into(), (number + 1).into());
+        }
+        return output::print_json(&value);
+    }
+    if args.queries.is_some() {
+        output::print(&format!("query {}", number + 1))?;
     }
     found.hits.iter().try_for_each(|hit| output::print(&line(hit)))
 }

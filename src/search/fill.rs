@@ -73,8 +73,10 @@ pub fn fill(
         shard_rows,
         images: items.image_count(),
         texts: items.text_count(),
+        records: Vec::new(),
         source,
     };
+    agree(world, &items, &list)?;
     // The others begin when the first one has made room.
     let _held = if world.is_first() { Some(begin(out, &list, options.force)?) } else { None };
     world.gather_bytes(&[])?;
@@ -106,10 +108,27 @@ pub fn fill(
     );
     world.from_first(|| {
         shard::remove_from(out, list.shards())?;
+        list.records = (0..list.shards()).map(|number| Record::digest(out, number)).collect::<Result<_>>()?;
         list.complete = true;
         list.write(out)
     })?;
     Ok(Filled { images: list.images, texts: list.texts, shards: list.shards(), kept: kept as usize })
+}
+
+/// Makes sure that all ranks are about to write the same.
+fn agree(world: &dyn Collective, items: &Items, list: &List) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let told = world.gather_bytes(format!("{}{}", list.fingerprint, items.digest()).as_bytes())?;
+    let other = told.iter().position(|other| *other != told[0]);
+    ensure!(
+        other.is_none(),
+        "{} has other rows, options or another model than {}; give all processes the same",
+        world.name(other.unwrap_or_default()),
+        world.name(0)
+    );
+    Ok(())
 }
 
 /// Of what makes every number of a shard, but for its rows: those are compared one by one.

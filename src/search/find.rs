@@ -1,6 +1,7 @@
 //! Finding: the rows of an index that fit a text, an image or both best.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
@@ -36,7 +37,7 @@ impl Query {
     }
 
     /// Where `index` is looked through for it.
-    fn side(&self, index: &Index) -> Side {
+    pub(super) fn side(&self, index: &Index) -> Side {
         let first = if self.text.is_some() { Side::Images } else { Side::Texts };
         let other = if first == Side::Images { Side::Texts } else { Side::Images };
         if index.gallery(first).is_some() { first } else { other }
@@ -142,7 +143,10 @@ pub fn find((index, names): (&Index, &Names), queries: &[(Side, Vec<f32>)], k: u
             ensure!(width == expected, "has embeddings of width {width}, the model {expected}");
         }
         let vectors: Vec<f32> = asked.iter().flat_map(|&i| &queries[i].1).copied().collect();
-        for (i, best) in asked.into_iter().zip(index.find(side, &vectors, k)?) {
+        let (count, begun) = (asked.len(), Instant::now());
+        let best = index.find(side, &vectors, k)?;
+        tracing::debug!("{count} queries over {gallery} rows in {:.4} s", begun.elapsed().as_secs_f64());
+        for (i, best) in asked.into_iter().zip(best) {
             let hit = |(rank, scored)| names.hit(index, side, rank + 1, scored);
             found[i] = Some(Found { searched, gallery, hits: best.into_iter().enumerate().map(hit).collect() });
         }

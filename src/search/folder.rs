@@ -14,10 +14,12 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::approximate::{Graphs, Place};
 use super::gallery::{Gallery, Side};
 use super::identity::Origins;
 use super::shard::{self, ShardFormat};
 use super::source::IndexSource;
+use crate::digest::sha256_of;
 use crate::fs::{read_up_to, replace_file};
 use crate::json::MAX_BYTES;
 
@@ -44,6 +46,9 @@ pub(super) struct List {
     /// Rows of images, and of texts.
     pub images: usize,
     pub texts: usize,
+    /// Of each shard, a digest of what its rows were made from, once all are there.
+    #[serde(default)]
+    pub records: Vec<String>,
     /// What it is of, but for the rows.
     pub source: IndexSource,
 }
@@ -97,6 +102,12 @@ pub(super) struct Record {
 impl Record {
     pub fn read(folder: &Path, number: usize) -> Result<Self> {
         parse(&record_path(folder, number))
+    }
+
+    /// A digest of a shard's record.
+    pub fn digest(folder: &Path, number: usize) -> Result<String> {
+        let path = record_path(folder, number);
+        sha256_of(&path).with_context(|| path.display().to_string())
     }
 
     /// Makes sure that there is none.
@@ -162,6 +173,15 @@ impl Folder {
             parts.push(shard::open(&self.path, (self.list.format, number), side, count)?);
         }
         Gallery::of(parts)
+    }
+
+    /// The graphs of one side, made where they are not there.
+    ///
+    /// # Errors
+    /// As [`Graphs::open`].
+    pub fn graphs(&self, side: Side, gallery: &Gallery, others: Option<&Gallery>) -> Result<Graphs> {
+        let (shard_rows, shards) = (self.list.shard_rows, self.list.records.as_slice());
+        Graphs::open(&Place { folder: &self.path, side, shard_rows, shards }, gallery, others)
     }
 
     /// What a row was made from: its shard's list, and where in it.

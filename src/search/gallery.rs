@@ -135,6 +135,21 @@ impl Gallery {
             vectors => use_them(&vectors.numbers(rows, self.width)?),
         }
     }
+
+    /// The vectors of some rows.
+    ///
+    /// # Errors
+    /// They cannot be read, or are not there.
+    pub(super) fn vectors(&self, rows: &[usize]) -> Result<Vec<f32>> {
+        let mut numbers = Vec::with_capacity(rows.len() * self.width);
+        for &row in rows {
+            let at = self.parts.partition_point(|part| part.first + part.rows <= row);
+            let part = self.parts.get(at).context("no such row")?;
+            let row = row - part.first;
+            numbers.extend(part.vectors.numbers(row..row + 1, self.width)?);
+        }
+        Ok(numbers)
+    }
 }
 
 impl Vectors {

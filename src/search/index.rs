@@ -4,12 +4,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::approximate::{GraphRecall, Graphs};
 use super::folder::Folder;
 use super::gallery::{Gallery, Side};
 use super::identity::Origins;
 use super::scan::{Scored, scan};
 use super::source::IndexSource;
 use super::tensors::{self, Header};
+
+/// Above so many rows, `search` goes by graphs unless it is told to look at every row.
+pub const APPROXIMATE_ABOVE: usize = 1_000_000;
 
 /// An index that is open, a file or a folder. Vectors stay in their files until they are looked at, unless
 /// [`Self::hold`] reads them.
@@ -32,6 +36,8 @@ pub struct Index {
     images: Option<Gallery>,
     texts: Option<Gallery>,
     folder: Option<Folder>,
+    /// Of images, and of texts, where they are used.
+    graphs: [Option<Graphs>; 2],
 }
 
 impl Index {
@@ -52,14 +58,14 @@ impl Index {
         let gallery = |name| Gallery::of(header.rows(path, name).context(not_ours)?);
         let (images, texts) = (gallery(tensors::IMAGES)?, gallery(tensors::TEXTS)?);
         anyhow::ensure!(images.is_some() || texts.is_some(), "{not_ours}");
-        Ok(Self { source, images, texts, folder: None })
+        Ok(Self { source, images, texts, folder: None, graphs: [None, None] })
     }
 
     fn of_folder(path: &Path) -> Result<Self> {
         let folder = Folder::open(path)?;
         let (images, texts) = (folder.gallery(Side::Images)?, folder.gallery(Side::Texts)?);
         anyhow::ensure!(images.is_some() || texts.is_some(), "holds no embeddings");
-        Ok(Self { source: folder.source().clone(), images, texts, folder: Some(folder) })
+        Ok(Self { source: folder.source().clone(), images, texts, folder: Some(folder), graphs: [None, None] })
     }
 
     /// The embeddings of one side, where it has any.
@@ -82,13 +88,38 @@ impl Index {
         Ok(())
     }
 
-    /// For each of `queries`, vectors of embed_dim numbers in a row, the `k` rows of a side with the highest cosines, the
-    /// best one first: every row is looked at.
+    /// For each of `queries`, vectors of embed_dim numbers in a row, the `k` rows of a side with the highest cosines,
+    /// the best one first: every row is looked at, unless [`Self::approximate`] was called.
     ///
     /// # Errors
     /// There is no such side, queries of another width, vectors that cannot be read.
     pub fn find(&self, side: Side, queries: &[f32], k: usize) -> Result<Vec<Vec<Scored>>> {
-        scan(self.gallery(side).with_context(|| format!("has no {}", side.word()))?, queries, k)
+        let gallery = self.gallery(side).with_context(|| format!("has no {}", side.word()))?;
+        match &self.graphs[side as usize] {
+            Some(graphs) => graphs.find(gallery, queries, k),
+            None => scan(gallery, queries, k),
+        }
+    }
+
+    /// Whether it is a folder, beside whose shards graphs may lie.
+    pub fn is_of_shards(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// From now on, finds rows of one side by graphs of neighbours, which are made beside the shards where they are not
+    /// there, and tells how many of the best rows these find.
+    ///
+    /// # Errors
+    /// It is a file; vectors cannot be read, graphs cannot be written.
+    pub fn approximate(&mut self, side: Side) -> Result<GraphRecall> {
+        let in_a_file = "is a file; graphs lie beside shards: make a folder with `reportclip embed --out FOLDER/`";
+        let folder = self.folder.as_ref().context(in_a_file)?;
+        let gallery = self.gallery(side).with_context(|| format!("has no {}", side.word()))?;
+        let others = self.gallery(if side == Side::Images { Side::Texts } else { Side::Images });
+        let graphs = folder.graphs(side, gallery, others)?;
+        let recall = graphs.recall();
+        self.graphs[side as usize] = Some(graphs);
+        Ok(recall)
     }
 
     /// What a row was made from: a part of the index's list, and where in it.

@@ -10,7 +10,7 @@ use super::source::{ColumnNames, IndexSource};
 use crate::config::Precision;
 use crate::data::dicomweb::PacsImages;
 use crate::data::{Columns, ImageFiles, ImageSource, ReportPolicy, Row};
-use crate::digest::{Depth, hex, sha256};
+use crate::digest::{ContentHash, Depth, hex, sha256};
 use crate::session::{RowSource, policy_of};
 
 /// What an index is to be made of.
@@ -121,6 +121,15 @@ impl Items {
         let of_lines = part(&self.lines, range.clone()).iter().map(|line| RowIdentity::of_line(line));
         origins.rows = Some(of_rows.chain(of_lines).chain(of_instances).collect());
         origins
+    }
+
+    /// A digest of all rows, files and lines; not of what images hold.
+    pub fn digest(&self) -> String {
+        let mut hash = ContentHash::default();
+        self.rows.iter().for_each(|row| hash.field(RowIdentity::of_row(row).sha256));
+        self.files.iter().for_each(|file| hash.field(file.to_string_lossy().as_bytes()));
+        self.lines.iter().for_each(|line| hash.field(line));
+        hash.hex()
     }
 
     /// Bytes that [`Self::origins`] of all takes as JSON, roughly.

@@ -1,31 +1,38 @@
 //! An index of embeddings: writing one, and finding in it what fits a text or an image best.
 
+mod approximate;
 mod build;
 mod fill;
 mod find;
 mod folder;
 mod gallery;
+#[cfg_attr(not(feature = "approximate"), path = "no_graph.rs")]
+mod graph;
 mod identity;
 mod index;
 mod items;
 mod names;
 mod npy;
 mod parquet;
+mod queries;
 mod reuse;
 mod scan;
 mod shard;
 mod source;
 mod tensors;
 
+pub use approximate::GraphRecall;
 pub use build::{Embedded, IndexModel, build};
 pub use fill::{Filled, FolderOptions, fill};
 pub use find::{Found, Query, check_model, find, query_vectors, search};
 pub use folder::{MOST_SHARD_ROWS, is_folder};
 pub use gallery::{Gallery, Side};
+pub use graph::HAS_GRAPHS;
 pub use identity::{Origins, RowIdentity};
-pub use index::Index;
+pub use index::{APPROXIMATE_ABOVE, Index};
 pub use items::IndexContents;
 pub use names::{Hit, Names};
+pub use queries::{Queries, read_queries};
 pub use reuse::embedded_rows;
 pub use scan::Scored;
 pub use shard::ShardFormat;

@@ -183,3 +183,38 @@ impl VectorColumn {
         caught(read).with_context(|| self.path.display().to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn lists_come_back_by_rows_and_what_is_cut_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        let matrix = |rows: usize| {
+            let numbers: Vec<f32> = (0..rows * 3).map(|i| i as f32 / 7.0).collect();
+            (numbers.clone(), Tensor::from_vec(numbers, (rows, 3), &Device::Cpu).unwrap())
+        };
+        // One side is shorter.
+        let ((images, of_images), (texts, of_texts)) = (matrix(2500), matrix(1100));
+        let vectors = vec![("image_embedding", &of_images), ("text_embedding", &of_texts)];
+        let identities = vec![RowIdentity { image: None, pixels: Some("ab".into()), sha256: "cd".into() }; 2000];
+        write(&path, &Rows { first: 10, identities, lines: vec![2; 2500], vectors }).unwrap();
+        for (name, count, all) in [("image_embedding", 2500, &images), ("text_embedding", 1100, &texts)] {
+            let (column, width) = VectorColumn::open(&path, name, count).unwrap();
+            assert_eq!(width, 3);
+            for rows in [0..count, 0..1, 1023..1025, 1024..1100, count - 1..count] {
+                assert_eq!(column.numbers(rows.clone(), 3).unwrap(), all[rows.start * 3..rows.end * 3], "{rows:?}");
+            }
+            assert!(column.numbers(0..5, 2).is_err(), "another width");
+            assert!(VectorColumn::open(&path, name, 2501).is_err(), "more rows than there are");
+        }
+        assert!(VectorColumn::open(&path, "other", 5).is_err());
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(VectorColumn::open(&path, "image_embedding", 2500).is_err());
+    }
+}

@@ -117,3 +117,76 @@ fn compare(mut best: Vec<Best>, rows: &[f32], queries: &[f32], block: Block) -> 
     best.iter_mut().zip(scores.chunks(block.rows)).for_each(|(best, scores)| best.offer_all(block.first, scores));
     best
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::gallery::Vectors;
+
+    const WIDTH: usize = 7;
+
+    /// Numbers from −1 to 1 that repeat, so that rows do.
+    fn vectors(rows: usize) -> Vec<f32> {
+        (0..rows * WIDTH).map(|i| ((i / WIDTH % 701 * 37 + i % WIDTH * 11) as f32 * 0.73).sin()).collect()
+    }
+
+    fn cut(rows: usize, parts: &[usize]) -> Gallery {
+        let numbers = vectors(rows);
+        let (mut parts_of, mut start) = (Vec::new(), 0);
+        for &part in parts.iter().chain([&rows]) {
+            let end = rows.min(start + part);
+            let held = numbers[start * WIDTH..end * WIDTH].to_vec();
+            parts_of.push((end - start, WIDTH, Vectors::Held(held)));
+            start = end;
+        }
+        Gallery::of(parts_of).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_best_rows_are_those_of_a_sort_however_rows_are_cut() {
+        let (rows, queries) = (5000, vectors(9));
+        let numbers = vectors(rows);
+        for k in [1, 10, 701, 5000, 6000] {
+            let expected: Vec<Vec<f32>> = queries
+                .chunks(WIDTH)
+                .map(|query| {
+                    let dot = |row: &[f32]| row.iter().zip(query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+                    let mut scores: Vec<f64> = numbers.chunks(WIDTH).map(dot).collect();
+                    scores.sort_by(|a, b| b.total_cmp(a));
+                    scores.into_iter().take(k).map(|score| score as f32).collect()
+                })
+                .collect();
+            let whole = scan(&cut(rows, &[]), &queries, k).unwrap();
+            for (found, expected) in whole.iter().zip(&expected) {
+                assert_eq!(found.len(), k.min(rows));
+                for (hit, score) in found.iter().zip(expected) {
+                    assert!((hit.score - score).abs() < 1e-5, "{hit:?}, not {score}");
+                }
+                // Rows are there once, and equals in their order.
+                let mut seen: Vec<usize> = found.iter().map(|hit| hit.row).collect();
+                assert!(found.is_sorted_by(|a, b| a > b));
+                seen.sort_unstable();
+                seen.dedup();
+                assert_eq!(seen.len(), found.len());
+            }
+            for parts in [&[1, 1024, 1025, 3][..], &[2500], &[10; 300]] {
+                let found = scan(&cut(rows, parts), &queries, k).unwrap();
+                let scores = |found: &[Vec<Scored>]| found.concat().iter().map(|hit| hit.score).collect::<Vec<_>>();
+                for (a, b) in scores(&found).iter().zip(scores(&whole)) {
+                    assert!((a - b).abs() < 1e-6, "{parts:?}: {a}, not {b}");
+                }
+            }
+        }
+        assert!(scan(&cut(10, &[]), &queries[1..], 1).is_err(), "no whole query");
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let (gallery, queries) = (cut(4000, &[999, 1500]), vectors(3));
+        let found = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| scan(&gallery, &queries, 100).unwrap())
+        };
+        assert_eq!(found(1), found(3));
+    }
+}

@@ -36,6 +36,7 @@ mod ranks;
 mod retrieval;
 mod reuse;
 mod runs;
+mod search;
 mod session;
 mod shells;
 mod sigmoid;

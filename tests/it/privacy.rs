@@ -239,6 +239,10 @@ fn nothing_of_a_patient_is_printed_or_kept() {
     let head = ["--prompts", prompts, "--bootstrap", "0", "--head", "head/reportclip_head.safetensors"];
     p.run(&on("zero-shot", "phantom/manifest.csv", &head), 0);
     p.run(&on("embed", "phantom/manifest.csv", &["--out", "all.safetensors"]), 0);
+    for (format, out) in [("safetensors", "shards-a/"), ("npy", "shards-b/"), ("parquet", "shards-c/")] {
+        p.run(&on("embed", "phantom/manifest.csv", &["--shard-rows", "16", "--format", format, "--out", out]), 0);
+    }
+    p.run(&on("embed", "phantom/broken.csv", &["--out", "failed-shards/"]), 1);
     p.run(
         &["export", "onnx", "--model", "run/model", "--out", "graphs", "--int8", "--data", "phantom/manifest.csv"],
         0,

@@ -299,6 +299,45 @@ fn a_run_of_four_ranks_resumes_on_two_and_on_one() {
 }
 
 #[test]
+fn shards_are_shared_and_are_those_of_one_process() {
+    let Some(place) = Place::new() else { return };
+    place.train_ok(1, "run", &["--set", "train.max_steps=2"]);
+    let args = |data, out| {
+        ["embed", "--model", "run/model", "--data", data, "--batch-size", "4", "--shard-rows", "4", "--out", out]
+    };
+    let output = place.one(&args("phantom/manifest.csv", "one/"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = place.mpirun(&[(3, &args("phantom/manifest.csv", "three/"))]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).lines().count(), 1, "one rank speaks: {}", text(&output.stdout));
+    let mut shards = 0;
+    for part in ["", "rows"] {
+        for entry in fs::read_dir(place.path("one").join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let other = place.path("three").join(part).join(path.file_name().unwrap());
+                assert!(fs::read(&path).unwrap() == fs::read(&other).unwrap(), "{}", path.display());
+                shards += usize::from(path.extension().is_some_and(|ending| ending == "safetensors"));
+            }
+        }
+    }
+    assert!(shards > 6, "{shards} shards");
+    // Shards that are there are kept, by all.
+    let output = place.mpirun(&[(2, &args("phantom/manifest.csv", "three/"))]).output().unwrap();
+    assert!(text(&output.stdout).contains(&format!("in {shards} shards, {shards} of them kept")), "{output:?}");
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let cut: Vec<&str> = manifest.lines().take(9).collect();
+    fs::write(place.path("phantom/cut.csv"), cut.join("\n")).unwrap();
+    let (a, b) = (args("phantom/manifest.csv", "other/"), args("phantom/cut.csv", "other/"));
+    let output = place.mpirun(&[(1, &a), (1, &b)]).output().unwrap();
+    assert!(text(&output.stderr).contains("has other rows, options or another model than"), "{output:?}");
+    assert!(!place.path("other").exists());
+    let file = args("phantom/manifest.csv", "all.safetensors");
+    let output = place.mpirun(&[(2, &[&file[..5], &file[9..]].concat())]).output().unwrap();
+    assert!(text(&output.stderr).contains("one writes a file; name a folder"), "{output:?}");
+}
+
+#[test]
 fn ranks_that_disagree_are_refused_with_the_difference() {
     let Some(place) = Place::new() else { return };
     fs::write(place.path("other.toml"), CONFIG.replace("lr = 1e-4", "lr = 2e-3")).unwrap();

@@ -1,0 +1,381 @@
+//! Indexes in folders, and what is found in them: the same as in a file, after kills and changes too.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+
+use crate::common::tensors;
+use crate::runs::{Place, json, text};
+
+const EMBED: [&str; 7] = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--batch-size", "8"];
+
+/// A place with a tiny model, of the phantom's manifest.
+fn trained() -> Place {
+    let place = Place::new();
+    place.train_ok("run", &["--set", "train.max_steps=2"]);
+    place
+}
+
+/// Runs what must work, and gives its stdout and stderr.
+fn ok(place: &Place, args: &[&str]) -> (String, String) {
+    let output = place.run(args);
+    assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
+fn embed(place: &Place, more: &[&str]) -> String {
+    ok(place, &[&EMBED[..], more].concat()).0
+}
+
+/// What a search for many rows finds: `searched`, and of each hit row, score and line.
+fn hits(place: &Place, index: &str, query: &[&str]) -> (String, Vec<(u64, f64, u64)>) {
+    let (stdout, _) = ok(place, &[&["search", "--index", index, "--json", "-k", "1000"], query].concat());
+    of_found(&json(stdout.as_bytes()))
+}
+
+fn of_found(found: &Value) -> (String, Vec<(u64, f64, u64)>) {
+    let hit = |hit: &Value| {
+        assert!(hit["changed"].is_null(), "{hit}");
+        (hit["row"].as_u64().unwrap(), hit["score"].as_f64().unwrap(), hit["line"].as_u64().unwrap())
+    };
+    (found["searched"].as_str().unwrap().into(), found["hits"].as_array().unwrap().iter().map(hit).collect())
+}
+
+fn assert_same(what: &str, (searched, found): &(String, Vec<(u64, f64, u64)>), other: &(String, Vec<(u64, f64, u64)>)) {
+    assert_eq!(searched, &other.0, "{what}");
+    assert_eq!(found.len(), other.1.len(), "{what}");
+    // Products of other blocks may differ in the last digit, and so the order of equals.
+    assert!(found.is_sorted_by(|a, b| a.1 >= b.1), "{what}");
+    let by_row = |found: &[(u64, f64, u64)]| {
+        let mut found = found.to_vec();
+        found.sort_by_key(|hit| hit.0);
+        found
+    };
+    for (a, b) in by_row(found).iter().zip(by_row(&other.1)) {
+        assert!((a.0, a.2) == (b.0, b.2) && (a.1 - b.1).abs() < 1e-6, "{what}: {a:?}, not {b:?}");
+    }
+}
+
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    files.sort();
+    files
+}
+
+fn image(place: &Place) -> String {
+    files(&place.path("phantom/images"), ".png")[0].to_string_lossy().into_owned()
+}
+
+/// The manifest so many times over, with numbered reports.
+fn long_manifest(place: &Place, times: usize) {
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let (header, rows) = manifest.split_once('\n').unwrap();
+    fs::write(place.path("phantom/long.csv"), format!("{header}\n{}", rows.repeat(times))).unwrap();
+}
+
+#[test]
+fn shards_of_every_format_hold_and_find_what_a_file_does() {
+    let place = trained();
+    embed(&place, &["--out", "all.safetensors"]);
+    let whole = tensors(&place.path("all.safetensors"));
+    let image = image(&place);
+    let queries: [&[&str]; 3] = [
+        &["--text", "left effusion"],
+        &["--image", &image],
+        &["--text", "x", "--image", &image, "--weights", "0.7,0.3"],
+    ];
+    for format in ["safetensors", "npy", "parquet"] {
+        let out = format!("{format}/");
+        // Rounded up to a batch.
+        let told = embed(&place, &["--out", &out, "--format", format, "--shard-rows", "15"]);
+        let rows = whole["image_embeds"].dim(0).unwrap();
+        let shards = rows.div_ceil(16);
+        assert!(shards > 2 && told.contains(&format!("of {rows} rows in {shards} shards")), "{told}");
+        for query in queries {
+            let what = format!("{format}, {query:?}");
+            assert_same(&what, &hits(&place, format, query), &hits(&place, "all.safetensors", query));
+        }
+        assert!(told.starts_with(&out), "{told}");
+    }
+    for name in ["image_embeds", "text_embeds"] {
+        let shards = files(&place.path("safetensors"), ".safetensors");
+        let parts: Vec<Tensor> = shards.iter().map(|path| tensors(path)[name].clone()).collect();
+        let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(numbers(&Tensor::cat(&parts, 0).unwrap()) == numbers(&whole[name]), "{name}");
+        let folder = if name == "image_embeds" { "npy/img_emb" } else { "npy/text_emb" };
+        let parts = files(&place.path(folder), ".npy");
+        let parts: Vec<Tensor> = parts.iter().map(|path| Tensor::read_npy(path).unwrap()).collect();
+        assert!(numbers(&Tensor::cat(&parts, 0).unwrap()) == numbers(&whole[name]), "{name}");
+    }
+    // Texts and images that do not belong together, one side in fewer shards.
+    fs::write(place.path("lines.txt"), "one effusion\ntwo nodules\n").unwrap();
+    for format in ["safetensors", "npy", "parquet"] {
+        let out = format!("mixed-{format}/");
+        let all: Vec<String> = files(&place.path("phantom/images"), ".png")[..20]
+            .iter()
+            .map(|p| p.to_string_lossy().into_owned())
+            .collect();
+        let args = ["embed", "--model", "run/model", "--texts", "lines.txt", "--out", &out, "--format", format];
+        let args = [&args[..], &["--batch-size", "8", "--shard-rows", "8", "--keep-names", "--images"]].concat();
+        ok(&place, &args.into_iter().chain(all.iter().map(String::as_str)).collect::<Vec<_>>());
+        let (stdout, _) = ok(&place, &["search", "--index", &out, "--image", &image, "--json"]);
+        let found = json(stdout.as_bytes());
+        let mut texts: Vec<&str> =
+            found["hits"].as_array().unwrap().iter().map(|hit| hit["text"].as_str().unwrap()).collect();
+        texts.sort_unstable();
+        assert_eq!(texts, ["one effusion", "two nodules"], "{format}");
+        let (stdout, _) = ok(&place, &["search", "--index", &out, "--text", "x", "--json", "-k", "99"]);
+        let found = json(stdout.as_bytes());
+        let found = found["hits"].as_array().unwrap();
+        assert_eq!(found.len(), 20, "{format}");
+        for hit in found {
+            assert_eq!(hit["image"], all[hit["row"].as_u64().unwrap() as usize].as_str(), "{format}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_goes_on_after_a_kill_and_after_ctrl_c() {
+    let place = trained();
+    long_manifest(&place, 20);
+    let args =
+        ["embed", "--model", "run/model", "--data", "phantom/long.csv", "--batch-size", "8", "--shard-rows", "8"];
+    let with = |out: &'static str| [&args[..], &["--out", out]].concat();
+    let stopped_at = |signal: &str, record: &str| {
+        let mut child = place.command(&with("index/")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while !place.path("index/rows").join(record).exists() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before {record}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        child.wait_with_output().unwrap()
+    };
+    stopped_at("-KILL", "rows-00002.json");
+    let errors = place.errors(&["search", "--index", "index", "--text", "x"], 1);
+    assert!(errors[0].contains("index: is not whole yet; the same `reportclip embed` goes on with it"), "{errors:?}");
+    let output = stopped_at("-INT", "rows-00006.json");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("the same command goes on with the others"), "{stderr}");
+    let (told, _) = ok(&place, &with("index/"));
+    let kept: usize = told.rsplit_once(" of them kept").unwrap().0.rsplit_once(' ').unwrap().1.parse().unwrap();
+    assert!(kept >= 6, "{told}");
+    ok(&place, &with("other/"));
+    for (one, other) in files(&place.path("index"), "").iter().zip(files(&place.path("other"), "")) {
+        assert_eq!(one.file_name(), other.file_name());
+        assert!(one.is_dir() || fs::read(one).unwrap() == fs::read(&other).unwrap(), "{}", one.display());
+    }
+    let again = ok(&place, &with("index/")).0;
+    let all = files(&place.path("index"), ".safetensors").len();
+    assert!(again.contains(&format!("in {all} shards, {all} of them kept")), "{again}");
+}
+
+#[test]
+fn what_was_made_from_something_else_is_made_anew_or_refused() {
+    let place = trained();
+    let args = ["--out", "index/", "--shard-rows", "8"];
+    embed(&place, &args);
+    let all = files(&place.path("index"), ".safetensors").len();
+    let kept = |told: &str| told.contains(&format!("{} of them kept", all - 1));
+    // A report of the second shard.
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let row = manifest.lines().nth(10).unwrap();
+    let (before, report) = (row.split(',').next().unwrap(), "\"Nothing of the kind.\"");
+    let rest: Vec<&str> = row.rsplitn(5, ',').take(4).collect();
+    let changed = format!("{before},{report},{}", rest.into_iter().rev().collect::<Vec<_>>().join(","));
+    fs::write(place.path("phantom/manifest.csv"), manifest.replace(row, &changed)).unwrap();
+    let (stdout, _) = ok(&place, &["search", "--index", "index", "--text", "x", "--json", "-k", "1000"]);
+    let found = json(stdout.as_bytes());
+    let lost: Vec<&Value> = found["hits"].as_array().unwrap().iter().filter(|hit| hit["changed"] == true).collect();
+    assert!(lost.len() == 1 && lost[0]["row"] == 9 && lost[0]["text"].is_null(), "{lost:?}");
+    let told = embed(&place, &args);
+    assert!(kept(&told), "{told}");
+    assert_eq!(hits(&place, "index", &["--text", "x"]).1.len(), found["gallery"].as_u64().unwrap() as usize);
+    // Rows at the end are gone: so is their shard.
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let lines: Vec<&str> = manifest.lines().collect();
+    fs::write(place.path("phantom/manifest.csv"), lines[..lines.len() - 8].join("\n")).unwrap();
+    embed(&place, &args);
+    assert_eq!(files(&place.path("index"), ".safetensors").len(), (lines.len() - 9).div_ceil(8));
+    // Other options, another model, another folder.
+    let refused = |more: &[&str], why: &str| {
+        let errors = place.errors(&[&EMBED[..], more].concat(), 1);
+        assert!(errors.len() == 1 && errors[0].contains(why), "{errors:?}");
+    };
+    refused(&["--out", "index/", "--shard-rows", "16"], "whose model or options were others; --force throws it away");
+    refused(&["--out", "index/", "--format", "npy", "--shard-rows", "8"], "whose model or options were others");
+    refused(&["--out", "phantom/"], "phantom/: holds other files, and no index; name a new folder");
+    refused(&["--out", "not/there/"], "not/there/");
+    embed(&place, &["--out", "index/", "--format", "npy", "--shard-rows", "8", "--force"]);
+    assert!(files(&place.path("index"), ".safetensors").is_empty());
+    let weights = place.path("run/model/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let end = bytes.len() - 4;
+    bytes[end] ^= 1;
+    fs::remove_file(&weights).unwrap();
+    fs::write(&weights, &bytes).unwrap();
+    refused(&["--out", "index/", "--format", "npy", "--shard-rows", "8"], "whose model or options were others");
+    let errors = place.errors(&["search", "--index", "index", "--text", "x"], 1);
+    assert!(errors[0].contains("has changed since the index was made"), "{errors:?}");
+    // A shard that is gone is told of.
+    fs::remove_file(files(&place.path("index/img_emb"), ".npy").pop().unwrap()).unwrap();
+    let errors = place.errors(&["search", "--index", "index", "--text", "x"], 1);
+    assert!(errors.len() == 1 && errors[0].contains("img_emb_"), "{errors:?}");
+}
+
+#[test]
+fn files_of_queries_find_what_queries_find() {
+    let place = trained();
+    embed(&place, &["--out", "index/", "--shard-rows", "16"]);
+    let image = image(&place);
+    fs::write(place.path("q.txt"), "left effusion\nnodule\n").unwrap();
+    fs::write(place.path("q.csv"), format!("text,image\nleft effusion,\n,{image}\nnodule,{image}\n")).unwrap();
+    let many = |file: &str, more: &[&str]| -> Vec<Value> {
+        let args = ["search", "--index", "index", "--queries", file, "--json", "-k", "1000"];
+        let (stdout, _) = ok(&place, &[&args[..], more].concat());
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let one = |query: &[&str]| hits(&place, "index", query);
+    let (left, nodule) = (one(&["--text", "left effusion"]), one(&["--text", "nodule"]));
+    let lines = many("q.txt", &[]);
+    assert_eq!(lines.iter().map(|line| line["query"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2]);
+    assert_same("a line", &of_found(&lines[0]), &left);
+    assert_same("a line", &of_found(&lines[1]), &nodule);
+    let rows = many("q.csv", &["--weights", "1,3"]);
+    assert_same("a row's text", &of_found(&rows[0]), &left);
+    assert_same("a row's image", &of_found(&rows[1]), &one(&["--image", &image]));
+    let both = one(&["--text", "nodule", "--image", &image, "--weights", "0.25,0.75"]);
+    assert_same("both", &of_found(&rows[2]), &both);
+    // The weighted mean of both cosines, worked out from the vectors.
+    let of_images: Vec<f64> = {
+        let shards = files(&place.path("index"), ".safetensors");
+        let parts: Vec<Tensor> = shards.iter().map(|path| tensors(path)["image_embeds"].clone()).collect();
+        let all = Tensor::cat(&parts, 0).unwrap();
+        // The image is the manifest's own, in some row.
+        let mut scores = one(&["--text", "nodule", "--image", &image, "--weights", "0,1"]).1;
+        scores.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let own = all.get(scores[0].0 as usize).unwrap().unsqueeze(1).unwrap();
+        all.matmul(&own).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect()
+    };
+    let of_text: Vec<(u64, f64, u64)> = nodule.1.clone();
+    for (row, score, _) in &both.1 {
+        let text = of_text.iter().find(|hit| hit.0 == *row).unwrap().1;
+        let expected = 0.25 * text + 0.75 * of_images[*row as usize];
+        assert!((score - expected).abs() < 1e-5, "row {row}: {score}, not {expected}");
+    }
+    // Vectors need no model.
+    let shard = tensors(&files(&place.path("index"), ".safetensors")[0])["text_embeds"].clone();
+    shard.narrow(0, 0, 3).unwrap().to_device(&Device::Cpu).unwrap().write_npy(place.path("q.npy")).unwrap();
+    fs::rename(place.path("run"), place.path("moved")).unwrap();
+    let vectors = many("q.npy", &[]);
+    assert_eq!(vectors.len(), 3);
+    assert!(vectors.iter().all(|line| line["searched"] == "image_embeds"));
+    for (args, why) in [
+        (&["--weights", "0,0"][..], "allowed are two numbers from 0 on, not both 0, such as 0.7,0.3"),
+        (&["--weights", "1"], "allowed are two numbers from 0 on"),
+        (&["--weights", "1,-1"], "allowed are two numbers from 0 on"),
+    ] {
+        let errors = place.errors(&[&["search", "--index", "index", "--text", "x"], args].concat(), 2);
+        assert!(errors.len() == 1 && errors[0].contains(why), "{errors:?}");
+    }
+    fs::write(place.path("empty.txt"), " \n").unwrap();
+    for (file, why) in [("empty.txt", "holds no queries"), ("none.txt", "No such file"), ("index", "")] {
+        let errors = place.errors(&["search", "--index", "index", "--queries", file], 1);
+        assert!(errors.len() == 1 && errors[0].contains(why) && errors[0].contains(file), "{errors:?}");
+    }
+}
+
+#[cfg(not(feature = "approximate"))]
+#[test]
+fn a_program_without_graphs_says_so() {
+    let place = trained();
+    embed(&place, &["--out", "index/"]);
+    let errors = place.errors(&["search", "--index", "index", "--text", "x", "--approximate"], 1);
+    assert!(errors.len() == 1 && errors[0].contains("was built without graphs of neighbours"), "{errors:?}");
+    assert!(!place.path("index/graphs").exists());
+}
+
+#[cfg(feature = "approximate")]
+#[test]
+fn graphs_find_the_best_rows_and_are_kept_while_they_are_true() {
+    let place = trained();
+    long_manifest(&place, 4);
+    let embed = |data: &str| {
+        ok(&place, &["embed", "--model", "run/model", "--data", data, "--out", "index/", "--shard-rows", "64"]);
+    };
+    embed("phantom/long.csv");
+    let search = |more: &[&str]| {
+        let query = ["search", "--index", "index", "--text", "left effusion", "--json", "-k", "5"];
+        let (stdout, stderr) = ok(&place, &[&query[..], more].concat());
+        (of_found(&json(stdout.as_bytes())), stderr)
+    };
+    let (exact, stderr) = search(&[]);
+    assert!(!stderr.contains("approximate") && !place.path("index/graphs").exists(), "{stderr}");
+    let (near, stderr) = search(&["--approximate"]);
+    // So few rows are all looked at.
+    assert!(
+        stderr.contains("approximate: 100.0 % of the best 10 are found, as 256 rows of the index tell"),
+        "{stderr}"
+    );
+    let scores = |found: &(String, Vec<(u64, f64, u64)>)| found.1.iter().map(|hit| hit.1).collect::<Vec<_>>();
+    for (a, b) in scores(&near).iter().zip(scores(&exact)) {
+        assert!((a - b).abs() < 1e-6, "{near:?}, not {exact:?}");
+    }
+    let graph = files(&place.path("index/graphs"), ".usearch");
+    assert_eq!(graph.len(), 1);
+    let made = fs::read(&graph[0]).unwrap();
+    assert_eq!(search(&["--approximate"]).0, near);
+    let stderr = search(&["--approximate", "-v"]).1;
+    assert!(!stderr.contains("rows in graphs") && stderr.contains("approximate: 100.0 %"), "{stderr}");
+    assert!(fs::read(&graph[0]).unwrap() == made);
+    // The same rows give the same graph, other rows another one.
+    fs::remove_dir_all(place.path("index/graphs")).unwrap();
+    search(&["--approximate"]);
+    assert!(fs::read(&graph[0]).unwrap() == made, "a graph made again is another one");
+    long_manifest(&place, 5);
+    embed("phantom/long.csv");
+    search(&["--approximate"]);
+    assert!(fs::read(&graph[0]).unwrap() != made, "a graph of rows that are no longer there");
+    fs::write(&graph[0], &made[..made.len() / 2]).unwrap();
+    assert!(search(&["--approximate"]).1.contains("approximate: 100.0 %"), "a broken graph is made anew");
+    ok(&place, &["embed", "--model", "run/model", "--data", "phantom/long.csv", "--out", "all.safetensors"]);
+    let errors = place.errors(&["search", "--index", "all.safetensors", "--text", "x", "--approximate"], 1);
+    assert!(errors[0].contains("all.safetensors: is a file; graphs lie beside shards"), "{errors:?}");
+}
+
+/// Every command of docs/search.md, as it stands there.
+#[test]
+fn the_page_about_search_can_be_copied() {
+    let place = trained();
+    fs::create_dir_all(place.path("data")).unwrap();
+    fs::create_dir_all(place.path("runs")).unwrap();
+    fs::rename(place.path("phantom"), place.path("data/phantom")).unwrap();
+    fs::rename(place.path("run"), place.path("runs/demo")).unwrap();
+    fs::copy(&files(&place.path("data/phantom/images"), ".png")[0], place.path("new.png")).unwrap();
+    fs::write(place.path("questions.txt"), "left pleural effusion\nnodule\n").unwrap();
+    fs::write(place.path("questions.csv"), "text,image\neffusion,\nnodule,new.png\n").unwrap();
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/search.md")).unwrap();
+    let commands: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("reportclip ")).collect();
+    assert!(commands.len() > 8, "{commands:?}");
+    let has_graphs = cfg!(feature = "approximate");
+    let commands = commands.into_iter().filter(|command| has_graphs || !command.ends_with(" --approximate"));
+    for command in commands {
+        let mut args: Vec<String> = Vec::new();
+        for (i, part) in command.split('"').enumerate() {
+            if i % 2 == 1 {
+                args.push(part.into());
+            } else {
+                args.extend(part.split_whitespace().map(String::from));
+            }
+        }
+        ok(&place, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
