@@ -42,7 +42,8 @@ def write_index(folder, rows, shard_rows=10_000):
 
 def ours(a, folder, queries, more):
     command = [a.reportclip, "-v", "search", "--index", folder, "--queries", queries, "-k", str(a.k), "--json", *more]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAYON_NUM_THREADS": str(a.threads)})
+    env = os.environ | {"RAYON_NUM_THREADS": str(a.threads)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     took = sum(float(s) for s in re.findall(r"rows in ([0-9.]+) s", done.stderr))
     hits = [[hit["row"] for hit in json.loads(line)["hits"]] for line in done.stdout.splitlines()]

@@ -27,7 +27,7 @@ pub const APPROXIMATE_ABOVE: usize = 1_000_000;
 /// let session = Session::open(&index.source.model, "auto")?;
 /// let names = Names::read(&index);
 /// let found = search((&index, &names), &session, &[Query::of_text("left pleural effusion")], 5)?;
-/// println!("{:?}", found[0].hits);
+/// let best = &found[0].hits[0]; // its rank, score, line, image, report
 /// # Ok(()) }
 /// ```
 pub struct Index {

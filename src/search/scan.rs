@@ -147,15 +147,14 @@ mod tests {
         let (rows, queries) = (5000, vectors(9));
         let numbers = vectors(rows);
         for k in [1, 10, 701, 5000, 6000] {
-            let expected: Vec<Vec<f32>> = queries
-                .chunks(WIDTH)
-                .map(|query| {
-                    let dot = |row: &[f32]| row.iter().zip(query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-                    let mut scores: Vec<f64> = numbers.chunks(WIDTH).map(dot).collect();
-                    scores.sort_by(|a, b| b.total_cmp(a));
-                    scores.into_iter().take(k).map(|score| score as f32).collect()
-                })
-                .collect();
+            let best_of = |query: &[f32]| -> Vec<f32> {
+                let term = |(a, b): (&f32, &f32)| f64::from(*a) * f64::from(*b);
+                let dot = |row: &[f32]| row.iter().zip(query).map(term).sum::<f64>();
+                let mut scores: Vec<f64> = numbers.chunks(WIDTH).map(dot).collect();
+                scores.sort_by(|a, b| b.total_cmp(a));
+                scores.into_iter().take(k).map(|score| score as f32).collect()
+            };
+            let expected: Vec<Vec<f32>> = queries.chunks(WIDTH).map(best_of).collect();
             let whole = scan(&cut(rows, &[]), &queries, k).unwrap();
             for (found, expected) in whole.iter().zip(&expected) {
                 assert_eq!(found.len(), k.min(rows));
