@@ -129,6 +129,7 @@ impl Items {
         self.rows.iter().for_each(|row| hash.field(RowIdentity::of_row(row).sha256));
         self.files.iter().for_each(|file| hash.field(file.to_string_lossy().as_bytes()));
         self.lines.iter().for_each(|line| hash.field(line));
+        self.instances.iter().for_each(|(_, uid)| hash.field(uid));
         hash.hex()
     }
 
