@@ -36,7 +36,8 @@ sweep() { # PART CONFIG SEEDS PROMPTS [MORE…]
 import json, sys
 
 for member in json.load(open(sys.argv[2]))["members"]:
-    figures = {name: round(value, 4) for name, value in (member["figures"] or {}).items() if "mce" not in name}
+    figures = {name: round(value, 4) for name, value in (member["figures"] or {}).items()
+               if "mce" not in name and not name.endswith("_chance")}
     setting = "; ".join(f"{key}={value}" for key, value in member["setting"])
     print(json.dumps({"part": sys.argv[1], "setting": setting, "seed": member["seed"], "figures": figures}))
 END
