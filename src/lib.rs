@@ -2,7 +2,7 @@
 //!
 //! Modules depend on one another in one direction only:
 //! `error fs digest json words span seed device ops metrics` ← `track hub dist` ← `data model loss optim run_report` ←
-//! `config` ← `session` ← `export eval search` ← `train` ← `sweep` ← `bench` ← `cli`.
+//! `config` ← `session` ← `export eval search` ← `train serve` ← `sweep` ← `bench` ← `cli`.
 
 pub mod bench;
 pub mod cli;
@@ -26,6 +26,7 @@ pub mod optim;
 pub mod run_report;
 pub mod search;
 pub mod seed;
+pub mod serve;
 pub mod session;
 pub mod span;
 pub mod sweep;

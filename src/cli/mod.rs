@@ -22,6 +22,7 @@ mod parity;
 mod predictions;
 mod run_report;
 mod search;
+mod serve;
 mod sets_table;
 mod sweep;
 mod table;
@@ -82,6 +83,8 @@ enum Command {
     Embed(embed::Args),
     /// Find the images or reports of an index that fit a text or an image best
     Search(search::Args),
+    /// Serve a model over HTTP: embeddings, classes, search, explanations, and a page
+    Serve(serve::Args),
     /// What a label-smoothed cross-entropy does
     #[command(subcommand)]
     Loss(loss::Command),
@@ -193,6 +196,7 @@ fn dispatch(command: Command, world: &Rc<dyn Collective>) -> anyhow::Result<()> 
         Command::Explain(args) => explain::run(&args),
         Command::Embed(args) => embed::run(&args, world),
         Command::Search(args) => search::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Loss(command) => loss::run(&command),
         Command::Data(command) => data::run(&command),
         Command::Model(command) => model::run(&command),

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::manifest_args::JudgeArgs;
 use super::{output, predictions, sets_table, table, usage};
 use crate::data::{Blank, LabelPolicy, Prompts, Uncertain};
-use crate::eval::{Abstention, Classification, Classified, Figure, Head, KeptSets, ZeroShotOptions, ZeroShotRequest};
+use crate::eval::{
+    Abstention, Classification, Classified, Figure, Head, KeptSets, KeptTemperature, ZeroShotOptions, ZeroShotRequest,
+};
 use crate::hub::Source;
 use crate::session::policy_of;
 
@@ -51,6 +53,10 @@ pub(super) struct Args {
     /// fitted on (without one, on the rows that are judged), and keep it in the model's folder
     #[arg(long, value_name = "ACCURACY", value_parser = sets_table::alpha)]
     keep_abstention: Option<f64>,
+    /// Keep the temperature that makes probabilities true in the model's folder, for `serve`: fitted on the split that
+    /// is fitted on (without one, on the rows that are judged)
+    #[arg(long)]
+    keep_temperature: bool,
     /// Answer "unsure" below the sureness that the model's folder keeps
     #[arg(long, conflicts_with = "keep_abstention")]
     abstain: bool,
@@ -117,6 +123,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.keep_conformal.is_some() {
         KeptSets::may_keep(&folder()?).context("--keep-conformal")?;
     }
+    if args.keep_temperature {
+        KeptTemperature::may_keep(&folder()?).context("--keep-temperature")?;
+    }
     if let Some(head) = &head {
         head.check(&judge.model, on.prompts())?;
     }
@@ -132,6 +141,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     if let Some(alpha) = args.keep_conformal {
         keep_sets(&on, &mut model, &judge.model, alpha)?;
+    }
+    if args.keep_temperature {
+        let kept = on.temperature(&model);
+        kept.keep(&folder()?).context("--keep-temperature")?;
+        tracing::info!("temperature {:.3} of {} predictions kept with the model", kept.temperature, kept.predictions);
     }
     let difference = match &judge.compare {
         Some(other) => Some(on.difference(&model, &on.judge(&judge.open(other)?, None)?)?),

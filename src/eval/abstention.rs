@@ -57,6 +57,14 @@ impl Abstention {
         kept::read(folder)
     }
 
+    /// The same; `None` where it keeps none.
+    ///
+    /// # Errors
+    /// As [`Self::read`], where it keeps one.
+    pub fn find(folder: &Path) -> Result<Option<Self>> {
+        kept::find(folder)
+    }
+
     /// Whether the model in `folder` can keep one: asked before the work is done.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use super::figures::{ZeroShotOptions, ZeroShotReport};
 use super::head::Head;
 use super::kept::Kept;
 use super::kept_sets::KeptSets;
+use super::kept_temperature::KeptTemperature;
 use super::predicted::{Rules, Said};
 use super::subgroups::{check_names, check_values};
 use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
@@ -17,6 +18,7 @@ use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{Columns, LabelPolicy, Labels, Manifest, Prompts, ReportPolicy, Row};
 use crate::digest::ContentHash;
+use crate::metrics::calibration::fit_temperature;
 use crate::session::{RowSource, Session};
 
 /// How a manifest is read for zero-shot classification.
@@ -179,12 +181,19 @@ impl Classification {
 
     /// What `model` was scored by, as an abstention knows it.
     fn digest(&self, model: &Classified) -> String {
-        let prompts = digest_of(&self.prompts);
-        let Some(head) = &model.head else { return prompts };
-        let mut hash = ContentHash::default();
-        hash.field(prompts);
-        hash.field(head);
-        hash.hex()
+        digest_of_both(digest_of(&self.prompts), model.head.as_deref())
+    }
+
+    /// The temperature that makes the probabilities of `model` true: fitted on the split that is fitted on, or where
+    /// there is none on the one that is judged.
+    pub fn temperature(&self, model: &Classified) -> KeptTemperature {
+        let scores = model.fit.as_ref().map_or(&model.scores, |(scores, _)| scores);
+        let predictions = scores.predictions();
+        KeptTemperature {
+            temperature: fit_temperature(predictions.iter().map(|p| (p.logits.as_slice(), p.target))),
+            predictions: predictions.len(),
+            prompts: self.digest(model),
+        }
     }
 
     /// Lets `model` answer by `rule`, and adds to its report what that comes to.
@@ -285,6 +294,19 @@ impl LabelledRows {
         }
         Ok(Self { rows, labels })
     }
+}
+
+/// What prompts with the digest `prompts` and `head` are together.
+pub(super) fn digest_with(prompts: &str, head: Option<&Head>) -> String {
+    digest_of_both(prompts.to_string(), head.map(Head::digest).as_deref())
+}
+
+fn digest_of_both(prompts: String, head: Option<&str>) -> String {
+    let Some(head) = head else { return prompts };
+    let mut hash = ContentHash::default();
+    hash.field(prompts);
+    hash.field(head);
+    hash.hex()
 }
 
 /// The split to fit on, where that is another than the one that is judged.

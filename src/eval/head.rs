@@ -214,17 +214,27 @@ impl Head {
         prompts: LabelledPrompts,
         subgroups: usize,
     ) -> Result<Scores> {
-        let width = encoder.model.embed_dim();
-        ensure!(width == self.about.embed_dim, "the head has width {}, the model {width}", self.about.embed_dim);
+        let order = self.order(prompts.prompts, encoder.model.embed_dim())?;
         let images = DistinctImages::of(rows);
-        let place = |name: &String| self.about.classes.iter().position(|class| class == name);
-        let order = prompts.prompts.names().iter().map(place).collect::<Option<Vec<_>>>();
-        let order = order.context("the head tells apart other classes")?;
-        let of_image = |x: &Vec<f64>| {
-            let logits = self.linear.logits(x);
-            order.iter().map(|&k| logits[k]).collect()
-        };
-        let logits: Vec<Vec<f64>> = numbers(&encoder.images(&images.sources)?)?.iter().map(of_image).collect();
+        let embeds = numbers(&encoder.images(&images.sources)?)?;
+        let logits: Vec<Vec<f64>> = embeds.iter().map(|x| self.logits(x, &order)).collect();
         Ok(scores(images, rows, logits, prompts, subgroups))
+    }
+
+    /// Which of its classes stands at each place of `prompts`, for a model of this width.
+    ///
+    /// # Errors
+    /// It is of another width, or of other classes.
+    pub(super) fn order(&self, prompts: &Prompts, width: usize) -> Result<Vec<usize>> {
+        ensure!(width == self.about.embed_dim, "the head has width {}, the model {width}", self.about.embed_dim);
+        let place = |name: &String| self.about.classes.iter().position(|class| class == name);
+        let order = prompts.names().iter().map(place).collect::<Option<Vec<_>>>();
+        order.context("the head tells apart other classes")
+    }
+
+    /// Logits of an image's embedding, in [`Self::order`].
+    pub(super) fn logits(&self, embedding: &[f64], order: &[usize]) -> Vec<f64> {
+        let logits = self.linear.logits(embedding);
+        order.iter().map(|&k| logits[k]).collect()
     }
 }

@@ -29,14 +29,25 @@ pub(super) trait Kept: Serialize + DeserializeOwned {
 /// # Errors
 /// It keeps none, or it cannot be read, is not what the folder's list of checksums says, or holds what cannot be.
 pub(super) fn read<T: Kept>(folder: &Path) -> Result<T> {
+    let missing = || format!("{}: is not there; `zero-shot {}` makes it", folder.join(T::FILE).display(), T::MADE_BY);
+    find(folder)?.with_context(missing)
+}
+
+/// The same; `None` where it keeps none.
+///
+/// # Errors
+/// As [`read`], where it keeps one.
+pub(super) fn find<T: Kept>(folder: &Path) -> Result<Option<T>> {
     let path = folder.join(T::FILE);
+    if !path.is_file() {
+        return Ok(None);
+    }
     let place = || path.display().to_string();
-    ensure!(path.is_file(), "{}: is not there; `zero-shot {}` makes it", place(), T::MADE_BY);
     check_listed(&path)?;
     let text = String::from_utf8(read_up_to(&path, MOST_BYTES)?).with_context(place)?;
     let kept: T = toml::from_str(&text).map_err(|e| anyhow!("{}: {}", place(), e.message()))?;
     kept.check().with_context(|| format!("{}: `zero-shot {}` makes it anew", place(), T::MADE_BY))?;
-    Ok(kept)
+    Ok(Some(kept))
 }
 
 /// Whether the model in `folder` can keep one: asked before the work is done.

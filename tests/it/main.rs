@@ -37,6 +37,7 @@ mod retrieval;
 mod reuse;
 mod runs;
 mod search;
+mod serve;
 mod session;
 mod shells;
 mod sigmoid;

@@ -169,14 +169,20 @@ impl ReportTokenizer {
     /// As [`Self::encode`].
     pub fn encode_batch<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<(Vec<u32>, usize)> {
         let rows: Vec<Vec<u32>> = texts.into_iter().map(|t| self.encode(t)).collect::<Result<_>>()?;
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        Ok(self.pad(&rows))
+    }
+
+    /// What [`Self::encode_batch`] makes of the ids of several texts, each at most `context_length`.
+    pub fn pad(&self, rows: &[impl AsRef<[u32]>]) -> (Vec<u32>, usize) {
+        let rows = || rows.iter().map(AsRef::as_ref);
+        let longest = rows().map(<[u32]>::len).max().unwrap_or(0);
         let tokens = if self.kind.full_length { self.kind.context_length } else { longest };
-        let mut ids = Vec::with_capacity(rows.len() * tokens);
-        for row in rows {
-            ids.extend_from_slice(&row);
+        let mut ids = Vec::with_capacity(rows().len() * tokens);
+        for row in rows() {
+            ids.extend_from_slice(row);
             ids.resize(ids.len() + tokens - row.len(), self.pad_id);
         }
-        Ok((ids, tokens))
+        (ids, tokens)
     }
 
     /// Parts of whole sentences that fit, together all of `text`; a sentence that is too long for one is a part by

@@ -1,0 +1,145 @@
+//! `POST /v1/embeddings`: OpenAI's form, for texts and images.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::fields::{Fields, SentImage};
+use super::inputs;
+use super::queue::Item;
+use super::refusal::{Answer, Refusal};
+use super::routes::Served;
+
+/// Most inputs of one request.
+const MOST_INPUTS: usize = 256;
+const KNOWN: [&str; 5] = ["input", "model", "encoding_format", "dimensions", "user"];
+
+/// One input.
+enum Input {
+    Text(String),
+    Image(SentImage),
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Numbers {
+    Floats(Vec<f32>),
+    /// Little-endian f32.
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct Row {
+    object: &'static str,
+    index: usize,
+    embedding: Numbers,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Row>,
+    model: &'a str,
+    usage: Usage,
+}
+
+pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Request) -> Answer {
+    let asked = state.bodies.read(request).await?;
+    let (sent, base64) = read(asked.fields, &state)?;
+    let (mut items, mut tokens) = (Vec::with_capacity(sent.len()), 0);
+    for input in sent {
+        let item = match input {
+            Input::Image(image) => inputs::item(&state, image).await?,
+            Input::Text(text) => {
+                let ids = inputs::ids(&state, text).await?;
+                tokens += ids.len();
+                Item::Text(ids)
+            }
+        };
+        items.push(item);
+    }
+    let rows = state.queue.encode(items).await?;
+    let numbers = |row: Vec<f32>| match base64 {
+        true => Numbers::Base64(STANDARD.encode(row.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())),
+        false => Numbers::Floats(row),
+    };
+    let row = |(index, row)| Row { object: "embedding", index, embedding: numbers(row) };
+    let list = List {
+        object: "list",
+        data: rows.into_iter().enumerate().map(row).collect(),
+        model: &state.options.name,
+        usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
+    };
+    json(&list)
+}
+
+/// `value` as the body of an answer.
+pub(super) fn json(value: &impl Serialize) -> Answer {
+    // f32 is written as f32, which a `Value` would not do.
+    let body = serde_json::to_string(value).map_err(|_| Refusal::failed())?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusal> {
+    if let Some(image) = fields.picture()? {
+        fields.end(&KNOWN)?;
+        return Ok((vec![Input::Image(image)], false));
+    }
+    let inputs = match fields.take("input") {
+        Some(Value::Array(inputs)) => inputs,
+        Some(input) => vec![input],
+        None => return Err(Refusal::bad("\"input\" is missing: a text, an image, or a list of them")),
+    };
+    if inputs.is_empty() || inputs.len() > MOST_INPUTS {
+        return Err(Refusal::bad(format!("\"input\" has {} entries; allowed are 1 to {MOST_INPUTS}", inputs.len())));
+    }
+    let inputs = inputs.into_iter().map(input).collect::<Result<_, _>>()?;
+    let base64 = match fields.text("encoding_format")?.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(_) => return Err(Refusal::bad("\"encoding_format\" must be \"float\" or \"base64\"")),
+    };
+    let width = state.embed_dim;
+    match fields.take("dimensions") {
+        Some(Value::Number(n)) if n.as_u64() == Some(width as u64) => {}
+        None => {}
+        Some(_) => return Err(Refusal::bad(format!("\"dimensions\" must be {width}, the model's; it has no others"))),
+    }
+    // Who asks, and which model they think they ask, changes nothing.
+    fields.text("model")?;
+    fields.text("user")?;
+    fields.end(&KNOWN)?;
+    Ok((inputs, base64))
+}
+
+/// A text, a data URL, `{"text": …}` or `{"image": …}`.
+fn input(value: Value) -> Result<Input, Refusal> {
+    let wrong = "an input must be a text, a data URL of an image, {\"text\": …} or {\"image\": …}";
+    match value {
+        Value::String(text) if text.starts_with("data:") => Ok(Input::Image(SentImage::Text(text))),
+        Value::String(text) if !text.trim().is_empty() => Ok(Input::Text(text)),
+        Value::Object(object) => {
+            let mut fields = Fields::json(object);
+            let input = match (fields.text("text")?, fields.picture()?) {
+                (Some(text), None) => Input::Text(text),
+                (None, Some(image)) => Input::Image(image),
+                _ => return Err(Refusal::bad(wrong)),
+            };
+            fields.end(&["text", "image"])?;
+            Ok(input)
+        }
+        _ => Err(Refusal::bad(wrong)),
+    }
+}

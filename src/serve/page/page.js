@@ -1,0 +1,225 @@
+import { words } from "/words.js";
+
+const $ = (id) => document.getElementById(id);
+let language = navigator.language.startsWith("zh") ? "zh" : "en";
+let theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+let server = {};
+let picture = null; // The file.
+let shown = []; // What draws the results again in another language.
+
+function say(word, ...values) {
+  return words[language][word].replace(/\{(\d)\}/g, (_, i) => values[i]);
+}
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function draw() {
+  document.documentElement.lang = language;
+  document.documentElement.dataset.theme = theme;
+  for (const each of document.querySelectorAll("[data-word]")) each.textContent = say(each.dataset.word);
+  $("text").placeholder = say("example");
+  $("theme").textContent = say(theme === "dark" ? "light" : "dark");
+  $("language").textContent = say("other");
+  $("language").lang = language === "zh" ? "en" : "zh";
+  $("preview").alt = say("preview");
+  if (server.model) $("model").textContent = say("model", server.model);
+  $("error").textContent = "";
+  shown.forEach((again) => again());
+}
+
+function choose(file) {
+  picture = file ?? null;
+  $("chosen").hidden = !picture;
+  const before = $("preview").src;
+  if (before.startsWith("blob:")) URL.revokeObjectURL(before);
+  const visible = picture && /^image\/(png|jpeg)$/.test(picture.type);
+  $("preview").hidden = !visible;
+  if (visible) $("preview").src = URL.createObjectURL(picture);
+  else $("preview").removeAttribute("src");
+  $("about").textContent = picture ? `${picture.name}, ${Math.ceil(picture.size / 1024)} KiB` : "";
+  if (!picture) $("image").value = "";
+}
+
+// The file in base64. Its type is seen by the server from the bytes themselves.
+function base64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+async function ask(path, body) {
+  const headers = { "Content-Type": "application/json" };
+  if ($("token").value) headers.Authorization = `Bearer ${$("token").value}`;
+  let response;
+  try {
+    response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
+  } catch {
+    throw new Error(say("unreachable"));
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(say("refused", response.status, answer.error?.message ?? response.statusText));
+  return answer;
+}
+
+async function run(section, work) {
+  $("error").textContent = "";
+  $("status").textContent = say("working");
+  const buttons = document.querySelectorAll(".buttons button");
+  buttons.forEach((button) => (button.disabled = true));
+  const last = document.activeElement;
+  try {
+    const again = await work();
+    shown = shown.filter((other) => other.section !== section);
+    again.section = section;
+    shown.push(again);
+    again();
+    $(section).hidden = false;
+    $("status").textContent = say("done");
+  } catch (error) {
+    $("status").textContent = "";
+    $("error").textContent = error.message;
+  } finally {
+    buttons.forEach((button) => (button.disabled = false));
+    last?.focus?.();
+  }
+}
+
+function classes(answer) {
+  const of = (word) => ({ yes: say("yes"), no: say("no"), unsure: say("isUnsure") })[word] ?? word;
+  const unsure = answer.answer === "unsure";
+  $("verdict").textContent = answer.multi_label ? "" : unsure ? say("unsure") : say("answer", answer.answer);
+  $("calibration").textContent = say(answer.calibrated ? "calibrated" : "uncalibrated");
+  $("bars").replaceChildren(...answer.classes.map(({ name, probability, answer: word }) => {
+    const row = element("tr");
+    const head = element("th", "", word ? `${name}: ${of(word)}` : name);
+    head.scope = "row";
+    const cell = element("td");
+    const track = element("div", "track");
+    const bar = element("div", "bar");
+    bar.style.width = `${100 * probability}%`;
+    track.append(bar);
+    cell.append(track, element("span", "number", `${(100 * probability).toFixed(1)} %`));
+    row.append(head, cell);
+    return row;
+  }));
+}
+
+function explanation(answer) {
+  $("cosine").textContent = say("cosine", answer.cosine.toFixed(3));
+  $("map").hidden = !answer.picture;
+  if (answer.picture) $("map").src = answer.picture;
+  $("map").alt = say("map");
+  $("tokens").replaceChildren(...answer.tokens.flatMap(([text, value]) => {
+    const token = element("span", "", text);
+    token.style.backgroundColor = `rgba(var(--heat), ${(0.35 * value).toFixed(3)})`;
+    token.title = value.toFixed(2);
+    return [token, " "];
+  }));
+}
+
+function hits(answer) {
+  $("gallery").textContent = say("searched", answer.gallery);
+  $("list").replaceChildren(...answer.hits.map((hit) => {
+    const item = element("li");
+    if (hit.thumbnail) {
+      const image = element("img");
+      image.src = hit.thumbnail;
+      image.alt = say("thumbnail", hit.rank);
+      item.append(image);
+    } else {
+      item.append(element("div", "no-image", say("noImage")));
+    }
+    const about = element("div");
+    const place = hit.line ? say("place", hit.line) : say("row", hit.row + 1);
+    const parts = [`${hit.rank}.`, say("score", hit.score.toFixed(3)), place];
+    if (hit.changed) parts.push(say("changed"));
+    about.append(element("p", "place", parts.join(" · ")));
+    if (hit.text) about.append(element("p", "report", hit.text));
+    item.append(about);
+    return item;
+  }));
+}
+
+function search() {
+  const text = $("text").value.trim();
+  run("hits", async () => {
+    if (!text && !picture) throw new Error(say("needsOne"));
+    const body = { k: 10, thumbnails: true };
+    if (text) body.text = text;
+    if (picture) body.image = await base64(picture);
+    const answer = await ask("/search", body);
+    return () => hits(answer);
+  });
+}
+
+function classify() {
+  run("classes", async () => {
+    if (!picture) throw new Error(say("needsImage"));
+    const answer = await ask("/zero-shot", { image: await base64(picture) });
+    return () => classes(answer);
+  });
+}
+
+function explain() {
+  const text = $("text").value.trim();
+  run("explanation", async () => {
+    if (!picture || !text) throw new Error(say("needsBoth"));
+    const answer = await ask("/explain", { image: await base64(picture), text });
+    return () => explanation(answer);
+  });
+}
+
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (server.index) search();
+  else if (server.classes && picture) classify();
+});
+$("text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    $("ask").requestSubmit();
+  }
+});
+$("classify").addEventListener("click", classify);
+$("explain").addEventListener("click", explain);
+$("image").addEventListener("change", () => choose($("image").files[0]));
+$("clear").addEventListener("click", () => {
+  choose(null);
+  $("image").focus();
+});
+$("language").addEventListener("click", () => {
+  language = language === "zh" ? "en" : "zh";
+  draw();
+});
+$("theme").addEventListener("click", () => {
+  theme = theme === "dark" ? "light" : "dark";
+  draw();
+});
+// A file that misses the field would take the page's place.
+for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
+    if (kind === "drop" && event.dataTransfer.files.length > 0) choose(event.dataTransfer.files[0]);
+  });
+}
+
+draw();
+fetch("/health").then((response) => response.json()).then((health) => {
+  server = health;
+  $("token-field").hidden = !health.token;
+  $("search").hidden = !health.index;
+  $("classify").hidden = !health.classes;
+  $("explain").hidden = !health.explains;
+  draw();
+}, () => {
+  $("error").textContent = say("unreachable");
+});

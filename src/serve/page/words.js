@@ -1,0 +1,33 @@
+// What the page says. {0}, {1} are filled in.
+export const words = {
+  en: {
+    dark: "Dark", light: "Light", token: "Token", finding: "Finding",
+    example: "Large left pleural effusion.", image: "Image (PNG, JPEG, DICOM): drop one here, or choose",
+    remove: "Remove", search: "Search", classify: "Classify", explain: "Explain", classes: "Classes", class: "Class",
+    probability: "Probability", explanation: "Explanation", hits: "Hits", working: "Working …", done: "Done.",
+    shows: "Red is what raises the similarity: what the model used, not what is true.",
+    research: "For research. Not a medical device.", needsImage: "Choose an image first.",
+    needsBoth: "An explanation needs a text and an image.", needsOne: "Type a finding or choose an image first.",
+    unreachable: "The server does not answer.", refused: "Refused ({0}): {1}", searched: "The best of {0}.",
+    place: "line {0}", row: "row {0}", score: "similarity {0}", changed: "changed since the index was made",
+    noImage: "no image", thumbnail: "Image of hit {0}", preview: "The chosen image",
+    map: "The image as the model sees it, relevance in red", cosine: "Similarity {0}; relevance of each word:",
+    answer: "Answer: {0}", unsure: "The model is unsure and gives no answer.", isUnsure: "unsure", yes: "yes", no: "no",
+    calibrated: "Probabilities are calibrated: by what was fitted on patients and is kept with the model.",
+    uncalibrated: "Probabilities are the model's own, not calibrated.", model: "model {0}", other: "中文",
+  },
+  zh: {
+    dark: "深色", light: "浅色", token: "令牌", finding: "所见", example: "左侧大量胸腔积液。",
+    image: "图像（PNG、JPEG、DICOM）：拖放到此处，或选择文件", remove: "移除", search: "检索", classify: "分类",
+    explain: "解释", classes: "类别", class: "类别", probability: "概率", explanation: "解释", hits: "结果",
+    working: "处理中……", done: "完成。", shows: "红色为提高相似度的部分：显示模型所依据的内容，而非事实。",
+    research: "仅供研究使用，不是医疗器械。", needsImage: "请先选择图像。", needsBoth: "解释需要文字和图像。",
+    needsOne: "请先输入所见或选择图像。", unreachable: "服务器没有响应。", refused: "被拒绝（{0}）：{1}",
+    searched: "共 {0} 项中最相似的。", place: "第 {0} 行", row: "第 {0} 条", score: "相似度 {0}",
+    changed: "建立索引后已改变", noImage: "无图像", thumbnail: "第 {0} 个结果的图像", preview: "所选图像",
+    map: "模型所见的图像，红色表示相关性", cosine: "相似度 {0}；各词的相关性：", answer: "结论：{0}",
+    unsure: "模型没有把握，不作回答。", isUnsure: "没有把握", yes: "有", no: "无",
+    calibrated: "概率已校准：依据在患者数据上拟合并随模型保存的参数。", uncalibrated: "概率为模型原始输出，未经校准。",
+    model: "模型 {0}", other: "English",
+  },
+};

@@ -1,0 +1,105 @@
+//! The way to the model: a bounded queue, of which every place that is taken is given back, whatever becomes of the
+//! request.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::engine::{Engine, Model};
+use super::refusal::Refusal;
+use crate::data::Prepared;
+
+/// What goes through a tower.
+pub(super) enum Item {
+    Image(Prepared),
+    /// Token ids with their marks.
+    Text(Vec<u32>),
+}
+
+/// A row of embeddings, L2-normalised; where it failed the log says why.
+pub(super) type Embedding = Option<Vec<f32>>;
+
+/// An item that waits, with the place that it takes.
+pub(super) struct Waiting {
+    pub item: Item,
+    pub reply: oneshot::Sender<Embedding>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What waits for the model.
+pub(super) enum Job {
+    Encode(Waiting),
+    /// Anything else that needs it, in its turn.
+    Run(Box<dyn FnOnce(&Model) + Send>),
+}
+
+/// Where requests hand in what they need of the model.
+#[derive(Clone, Debug)]
+pub(super) struct Queue {
+    sender: Sender<Job>,
+    places: Arc<Semaphore>,
+    length: usize,
+}
+
+/// A queue of at most `length` waiting items, and what works them off.
+pub(super) fn queue(length: usize) -> (Queue, Engine) {
+    let (sender, receiver): (Sender<Job>, Receiver<Job>) = channel();
+    (Queue { sender, places: Arc::new(Semaphore::new(length)), length }, Engine::new(receiver))
+}
+
+impl Queue {
+    /// Items that wait.
+    pub fn waiting(&self) -> usize {
+        self.length - self.places.available_permits()
+    }
+
+    /// Embeddings of `items`, in their order.
+    ///
+    /// # Errors
+    /// There is no room for all of them, or the model failed.
+    pub async fn encode(&self, items: Vec<Item>) -> Result<Vec<Vec<f32>>, Refusal> {
+        if items.len() > self.length {
+            return Err(Refusal::bad(format!("{} inputs; at most {} may wait at once", items.len(), self.length)));
+        }
+        let mut places = self.places(items.len())?;
+        let mut replies = Vec::with_capacity(items.len());
+        for item in items {
+            let place = places.split(1).ok_or_else(Refusal::failed)?;
+            let (reply, answer) = oneshot::channel();
+            self.send(Job::Encode(Waiting { item, reply, _place: place }))?;
+            replies.push(answer);
+        }
+        let mut rows = Vec::with_capacity(replies.len());
+        for reply in replies {
+            rows.push(reply.await.ok().flatten().ok_or_else(Refusal::failed)?);
+        }
+        Ok(rows)
+    }
+
+    /// What `work` makes of the model.
+    ///
+    /// # Errors
+    /// There is no room, or it panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Model) -> T + Send + 'static) -> Result<T, Refusal> {
+        let place = self.places(1)?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Run(Box::new(move |model| {
+            // Nobody waits any more.
+            if !reply.is_closed() {
+                drop(reply.send(work(model)));
+            }
+            drop(place);
+        })))?;
+        answer.await.map_err(|_| Refusal::failed())
+    }
+
+    fn places(&self, count: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let places = Arc::clone(&self.places).try_acquire_many_owned(count as u32);
+        places.map_err(|_| Refusal::full("the queue is full"))
+    }
+
+    fn send(&self, job: Job) -> Result<(), Refusal> {
+        self.sender.send(job).map_err(|_| Refusal::full("the server is stopping"))
+    }
+}

@@ -1,0 +1,24 @@
+//! `POST /zero-shot`: which classes an image shows, with calibrated probabilities.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+
+use super::embeddings::json;
+use super::inputs;
+use super::refusal::{Answer, Refusal};
+use super::routes::Served;
+
+pub(super) async fn zero_shot(State(state): State<Arc<Served>>, request: Request) -> Answer {
+    let Some(classifier) = &state.classifier else {
+        return Err(Refusal::missing("classes", "--prompts FILE"));
+    };
+    let mut asked = state.bodies.read(request).await?;
+    let image =
+        asked.fields.picture()?.ok_or_else(|| Refusal::bad("\"image\" is missing, in base64 or as a data URL"))?;
+    asked.fields.end(&["image"])?;
+    let item = inputs::item(&state, image).await?;
+    let rows = state.queue.encode(vec![item]).await?;
+    let row = rows.first().ok_or_else(Refusal::failed)?;
+    json(&classifier.answer(row).map_err(|e| Refusal::internal(&e))?)
+}

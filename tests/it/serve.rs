@@ -1,0 +1,649 @@
+//! The server over a real socket, as programs and careless clients use it.
+#![allow(clippy::unwrap_used)]
+#![cfg(unix)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reportclip::data::{ImageSource, Prompts};
+use reportclip::eval::class_directions;
+use reportclip::session::Session;
+use serde_json::{Value, json};
+
+use crate::common::{gray, skipped, tensors};
+use crate::runs::{PROMPTS, Place, json as parsed, text};
+
+/// A small model with an index of what it was trained on and classes, made once for all tests of this file.
+fn trained() -> &'static Place {
+    static PLACE: OnceLock<Place> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let place = Place::new();
+        fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+        place.train_ok("run", &["--set", "train.max_steps=8"]);
+        place
+    })
+}
+
+/// The program while it serves; what it says goes to a file.
+struct Server {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Server {
+    fn start(place: &Place, args: &[&str]) -> Self {
+        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let log = place.path(&format!("serve-{number}.log"));
+        let mut command = place.command(&[&["serve", "--port", "0", "-vv"], args].concat());
+        let command = command.stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").map(str::to_string);
+        let address = address.unwrap_or_else(|| panic!("{line:?}: {}", fs::read_to_string(&log).unwrap()));
+        Self { child, address, log }
+    }
+
+    /// Of [`trained`]'s model.
+    fn of_run(args: &[&str]) -> Self {
+        Self::start(trained(), &[&["--model", "run/model"], args].concat())
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    /// Sends `method path` with `headers`, each ended, and a body.
+    fn ask(&self, line: &str, headers: &str, body: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        self.send(&mut stream, line, headers, body);
+        Answer::read(stream)
+    }
+
+    fn send(&self, stream: &mut TcpStream, line: &str, headers: &str, body: &[u8]) {
+        let host = if headers.to_ascii_lowercase().contains("host:") { String::new() } else { self.host() };
+        let length =
+            if line.starts_with("POST") { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
+        let head = format!("{line} HTTP/1.1\r\n{host}{length}Connection: close\r\n{headers}\r\n");
+        // A server that refuses early reads no further.
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+    }
+
+    fn host(&self) -> String {
+        format!("Host: {}\r\n", self.address)
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask(&format!("POST {path}"), JSON, body.to_string().as_bytes())
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path}"), "", b"")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Asks it to stop, and waits for that.
+    fn stop(&mut self) -> i32 {
+        self.signal("-TERM");
+        self.wait()
+    }
+
+    fn wait(&mut self) -> i32 {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A count of `/metrics`.
+    fn count(&self, name: &str) -> f64 {
+        let text = text(&self.get("/metrics").body);
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("reportclip_{name} ")));
+        line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn read(mut stream: TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        // One that is cut off has sent its answer before.
+        let ended = stream.read_to_end(&mut bytes);
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no answer, {ended:?}: {}", text(&bytes)));
+        let head = text(&bytes[..end]);
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(':').unwrap();
+            (name.to_ascii_lowercase(), value.trim().to_string())
+        };
+        Self { status, headers: lines.map(header).collect(), body: bytes.split_off(end + 4) }
+    }
+
+    fn json(&self) -> Value {
+        parsed(&self.body)
+    }
+
+    /// The body of an answer that is good.
+    fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", text(&self.body));
+        self.json()
+    }
+
+    /// The message of one that is not: one line in OpenAI's form.
+    fn refusal(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", text(&self.body));
+        let error = &self.json()["error"];
+        let message = error["message"].as_str().unwrap();
+        assert!(!message.is_empty() && message.len() < 500 && !message.contains('\n'), "{message}");
+        assert!(error["type"].is_string() && error["code"] == status, "{error}");
+        message.to_string()
+    }
+}
+
+/// The first images of the phantom set, as the manifest names them.
+fn images(count: usize) -> Vec<PathBuf> {
+    let manifest = fs::read_to_string(trained().path("phantom/manifest.csv")).unwrap();
+    let mut reader = csv::Reader::from_reader(manifest.as_bytes());
+    let rows = reader.records().map(|row| trained().path("phantom").join(&row.unwrap()[0]));
+    rows.take(count).collect()
+}
+
+fn base64(path: &Path) -> String {
+    STANDARD.encode(fs::read(path).unwrap())
+}
+
+fn rows(answer: &Value) -> Vec<Vec<f32>> {
+    let row = |row: &Value| serde_json::from_value(row["embedding"].clone()).unwrap();
+    answer["data"].as_array().unwrap().iter().map(row).collect()
+}
+
+fn assert_near(ours: &[f32], expected: &[f32], what: &str) {
+    let worst = ours.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(ours.len() == expected.len() && worst <= 1e-6, "{what}: differs by {worst}");
+}
+
+#[test]
+fn embeddings_are_those_of_embed() {
+    let place = trained();
+    let (files, lines) = (images(5), ["Large left pleural effusion.", "No acute disease.", "右下肺斑片影", "Clear."]);
+    fs::write(place.path("lines.txt"), lines.join("\n")).unwrap();
+    let names: Vec<&str> = files.iter().map(|path| path.to_str().unwrap()).collect();
+    let args = ["embed", "--model", "run/model", "--texts", "lines.txt", "--out", "served.safetensors", "--images"];
+    let embedded = place.run(&[&args[..], &names].concat());
+    assert!(embedded.status.success(), "{}", text(&embedded.stderr));
+    let expected = tensors(&place.path("served.safetensors"));
+    let expected = |name: &str| expected[name].to_vec2::<f32>().unwrap();
+    let (of_images, of_texts) = (expected("image_embeds"), expected("text_embeds"));
+
+    let mut server = Server::of_run(&[]);
+    let answer = server.post("/v1/embeddings", &json!({"input": lines, "model": "any", "user": "me"})).ok();
+    assert_eq!((&answer["object"], &answer["model"]), (&json!("list"), &json!("model")));
+    assert!(answer["usage"]["prompt_tokens"].as_u64().unwrap() > 10);
+    for (i, (ours, expected)) in rows(&answer).iter().zip(&of_texts).enumerate() {
+        assert_eq!((&answer["data"][i]["index"], &answer["data"][i]["object"]), (&json!(i), &json!("embedding")));
+        assert_near(ours, expected, "text");
+    }
+    // Texts and images in one request; data URLs and plain base64, with and without padding.
+    let url = |path: &Path| format!("data:image/png;base64,{}", base64(path));
+    let input = json!([
+        url(&files[0]), lines[0], {"image": base64(&files[1])}, {"text": lines[1]},
+        {"image": base64(&files[2]).trim_end_matches('=')},
+    ]);
+    let both = rows(&server.post("/v1/embeddings", &json!({"input": input})).ok());
+    let wanted = [&of_images[0], &of_texts[0], &of_images[1], &of_texts[1], &of_images[2]];
+    both.iter().zip(wanted).for_each(|(ours, expected)| assert_near(ours, expected, "both"));
+    assert_eq!(both.len(), 5);
+    // Base64 has the bits of the numbers.
+    let single = rows(&server.post("/v1/embeddings", &json!({"input": lines[0]})).ok());
+    let coded = json!({"input": lines[0], "encoding_format": "base64", "dimensions": single[0].len()});
+    let coded = server.post("/v1/embeddings", &coded).ok();
+    let bytes = STANDARD.decode(coded["data"][0]["embedding"].as_str().unwrap()).unwrap();
+    let floats: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!(floats, single[0], "the same numbers, whatever their form");
+    // An image as the body, a DICOM file among them.
+    let alone = server.ask("POST /v1/embeddings", "Content-Type: image/png\r\n", &fs::read(&files[3]).unwrap());
+    assert_near(&rows(&alone.ok())[0], &of_images[3], "a body");
+    let dicom = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dicom/mono2_12.dcm");
+    let session = Session::open(place.path("run/model").to_str().unwrap(), "cpu").unwrap();
+    let expected = session.encoder(1).unwrap().images(&[ImageSource::from(dicom.clone())]).unwrap();
+    let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+    let sent = server.ask("POST /v1/embeddings", "Content-Type: application/dicom\r\n", &fs::read(&dicom).unwrap());
+    assert_near(&rows(&sent.ok())[0], &expected, "DICOM");
+    let url = format!("data:application/dicom;base64,{}", base64(&dicom));
+    assert_near(&rows(&server.post("/v1/embeddings", &json!({"input": url})).ok())[0], &expected, "DICOM as a URL");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn requests_share_batches_and_are_counted() {
+    let server = Server::of_run(&["--batch-window", "300", "--max-batch", "8"]);
+    let ask = |i: usize| server.post("/v1/embeddings", &json!({"input": format!("Text {i}.")})).ok();
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..16).map(|i| scope.spawn(move || ask(i))).collect();
+        all.into_iter().for_each(|one| assert_eq!(one.join().unwrap()["data"].as_array().unwrap().len(), 1));
+    });
+    let (batches, items) = (server.count("batches_total"), server.count("batch_items_total"));
+    assert!(items == 16.0 && (2.0..=4.0).contains(&batches), "{items} in {batches}");
+    assert_eq!(server.count("queue_items"), 0.0);
+    assert!(server.count("resident_memory_bytes") > 1e6);
+    let counts = text(&server.get("/metrics").body);
+    for line in [
+        "reportclip_requests_total{route=\"/v1/embeddings\",status=\"200\"} 16",
+        "reportclip_request_duration_seconds_count{route=\"/v1/embeddings\"} 16",
+        "reportclip_request_duration_seconds_bucket{route=\"/v1/embeddings\",le=\"+Inf\"} 16",
+        "# TYPE reportclip_request_duration_seconds histogram",
+    ] {
+        assert!(counts.contains(line), "{line}: {counts}");
+    }
+}
+
+#[test]
+fn zero_shot_is_calibrated_by_what_the_model_keeps() {
+    // A model of its own: what it keeps is nothing to others.
+    let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
+    place.train_ok("run", &["--set", "train.max_steps=8"]);
+    let judge = |more: &[&str]| {
+        let args = ["zero-shot", "--model", "run/model", "--data", "phantom/manifest.csv", "--prompts", "classes.toml"];
+        place.run(&[&args[..], &["--split", "test", "--bootstrap", "0", "--json"], more].concat())
+    };
+    let serve = || Server::start(&place, &["--model", "run/model", "--prompts", "classes.toml"]);
+    let plain = serve();
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let lines: Vec<&str> = manifest.lines().collect();
+    let first = place.path("phantom").join(lines[1].split(',').next().unwrap());
+    let answer = plain.post("/zero-shot", &json!({"image": base64(&first)})).ok();
+    assert_eq!((&answer["calibrated"], &answer["may_abstain"]), (&json!(false), &json!(false)));
+    drop(plain);
+
+    let report = judge(&["--keep-temperature"]);
+    assert!(report.status.success(), "{}", text(&report.stderr));
+    let report = parsed(&report.stdout);
+    let kept: toml::Table =
+        fs::read_to_string(place.path("run/model/reportclip_calibration.toml")).unwrap().parse().unwrap();
+    let temperature = kept["temperature"].as_float().unwrap();
+    let fitted = report["calibration"]["temperature"].as_f64().unwrap();
+    assert!((temperature - fitted).abs() < 1e-9 * fitted, "fitted on val, as the report says: {temperature} {fitted}");
+    let chosen = ["0.6", "0.5", "0.4", "0.3", "0.2", "0.1"].into_iter();
+    assert!(chosen.map(|wanted| judge(&["--keep-abstention", wanted])).any(|output| output.status.success()));
+    let inspected = place.run(&["model", "inspect", "run/model", "--verify"]);
+    assert!(inspected.status.success(), "{}", text(&inspected.stdout));
+
+    let answers = parsed(&judge(&["--abstain"]).stdout)["abstained"]["answers"].as_array().unwrap().clone();
+    assert!(answers.len() > 3);
+    let session = Session::open(place.path("run/model").to_str().unwrap(), "cpu").unwrap();
+    let encoder = session.encoder(8).unwrap();
+    let prompts = Prompts::open(&place.path("classes.toml")).unwrap();
+    let directions = class_directions(&encoder, &prompts).unwrap();
+    let scale = f64::from(encoder.model.scale().unwrap().to_scalar::<f32>().unwrap());
+    let mut server = serve();
+    for answer in &answers {
+        let line = lines[answer["line"].as_u64().unwrap() as usize - 1];
+        let image = place.path("phantom").join(line.split(',').next().unwrap());
+        let served = server.post("/zero-shot", &json!({"image": base64(&image)})).ok();
+        assert_eq!(served["answer"], answer["answer"], "as `zero-shot --abstain` answers");
+        assert_eq!((&served["calibrated"], &served["may_abstain"]), (&json!(true), &json!(true)));
+        let embeds = encoder.images(&[ImageSource::from(image)]).unwrap();
+        let cosines = embeds.matmul(&directions.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let powers: Vec<f64> = cosines.iter().map(|c| (scale * f64::from(*c) / temperature).exp()).collect();
+        let sum: f64 = powers.iter().sum();
+        for (class, power) in served["classes"].as_array().unwrap().iter().zip(&powers) {
+            assert!((class["probability"].as_f64().unwrap() - power / sum).abs() < 1e-5, "{served}");
+        }
+        assert_eq!(served["classes"][0]["name"], "normal");
+    }
+    assert_eq!(server.stop(), 0);
+    // Other prompts are other predictions: what was kept for these says nothing of them.
+    fs::write(place.path("classes.toml"), PROMPTS.replace("Clear lungs.", "Nothing.")).unwrap();
+    let others = serve();
+    let answer = others.post("/zero-shot", &json!({"image": base64(&first)})).ok();
+    assert_eq!((&answer["calibrated"], &answer["may_abstain"]), (&json!(false), &json!(false)));
+    assert!(others.log().contains("was chosen with other prompts"), "{}", others.log());
+    // Findings have an answer each.
+    let findings = "A = { positive = \"Effusion.\", negative = \"No effusion.\" }\n\
+                    B = { positive = \"Nodule.\", negative = \"No nodule.\" }\n";
+    fs::write(place.path("classes.toml"), findings).unwrap();
+    let answer = serve().post("/zero-shot", &json!({"image": base64(&first)})).ok();
+    assert!(answer["multi_label"] == true && answer["answer"].is_null(), "{answer}");
+    for class in answer["classes"].as_array().unwrap() {
+        let yes = class["probability"].as_f64().unwrap() > 0.5;
+        assert_eq!(class["answer"], if yes { "yes" } else { "no" }, "{answer}");
+    }
+}
+
+#[test]
+fn explanations_are_those_of_explain() {
+    let place = trained();
+    let image = &images(1)[0];
+    let said = "Large left pleural effusion.";
+    let args = ["explain", "--model", "run/model", "--image", image.to_str().unwrap(), "--text", said, "--json"];
+    let expected = place.run(&[&args[..], &["--out", "served-why.png"]].concat());
+    let expected = parsed(&expected.stdout);
+    let server = Server::of_run(&[]);
+    let ours = server.post("/explain", &json!({"image": base64(image), "text": said})).ok();
+    for key in ["cosine", "logit", "grid", "tokens"] {
+        assert_eq!(ours[key], expected[key], "{key}");
+    }
+    assert_eq!(ours["patches"].as_array().unwrap().len(), 4);
+    let picture = ours["picture"].as_str().unwrap().strip_prefix("data:image/png;base64,").unwrap();
+    assert!(STANDARD.decode(picture).unwrap() == fs::read(place.path("served-why.png")).unwrap());
+}
+
+#[test]
+fn bad_requests_get_one_line_and_never_end_the_server() {
+    let server = Server::of_run(&["--prompts", "classes.toml", "--max-body-mib", "1"]);
+    let png = fs::read(&images(1)[0]).unwrap();
+    let cut = STANDARD.encode(&png[..png.len() / 2]);
+    let dicom = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dicom/mono2_12.dcm")).unwrap();
+    let huge = reportclip::data::image::png(&gray(1, 1, |_, _| 0)).unwrap();
+    let wide = [&huge[..16], &40_000u32.to_be_bytes(), &huge[20..]].concat();
+    let secret = "Zxqv^Miller";
+    let cases = [
+        ("/v1/embeddings", json!({})),
+        ("/v1/embeddings", json!({"input": []})),
+        ("/v1/embeddings", json!({"input": ""})),
+        ("/v1/embeddings", json!({"input": [secret, 7]})),
+        ("/v1/embeddings", json!({"input": [[1, 2, 3]]})),
+        ("/v1/embeddings", json!({"input": vec![secret; 300]})),
+        ("/v1/embeddings", json!({"input": secret, "encoding_format": secret})),
+        ("/v1/embeddings", json!({"input": secret, "dimensions": 3})),
+        ("/v1/embeddings", json!({"input": secret, secret: 1})),
+        ("/v1/embeddings", json!({"input": {"text": secret, "image": "AAAA"}})),
+        ("/v1/embeddings", json!({"input": {"image": secret}})),
+        ("/v1/embeddings", json!({"input": format!("data:text/html;base64,{secret}")})),
+        ("/v1/embeddings", json!({"input": format!("data:image/png,{secret}")})),
+        ("/v1/embeddings", json!({"input": {"image": cut}})),
+        ("/v1/embeddings", json!({"input": {"image": STANDARD.encode(&wide)}})),
+        ("/v1/embeddings", json!({"input": {"image": STANDARD.encode(&dicom[..dicom.len() / 2])}})),
+        ("/v1/embeddings", json!({"input": {"image": STANDARD.encode(format!("GIF89a {secret}"))}})),
+        ("/zero-shot", json!({})),
+        ("/zero-shot", json!({"image": 7})),
+        ("/zero-shot", json!({"image": STANDARD.encode(secret)})),
+        ("/zero-shot", json!({"image": STANDARD.encode(&png), "text": secret})),
+        ("/explain", json!({"text": secret})),
+        ("/explain", json!({"image": STANDARD.encode(&png)})),
+        ("/explain", json!({"image": STANDARD.encode(&png), "text": "  "})),
+        ("/explain", json!({"image": STANDARD.encode(&png), "text": ["a"]})),
+        ("/explain", json!({"image": STANDARD.encode("x"), "text": secret})),
+        ("/v1/embeddings", json!(secret)),
+        ("/v1/embeddings", json!([secret])),
+    ];
+    for (path, body) in &cases {
+        let message = server.post(path, body).refusal(400);
+        assert!(!message.contains("Zxqv") && !message.contains(&cut[..20]), "{path}: {message}");
+    }
+    let raw = |headers: &str, body: &[u8]| server.ask("POST /v1/embeddings", headers, body);
+    for body in [&b""[..], b"{", b"{\"input\": \"\xff\"}", &b"[".repeat(100_000), &b"{\"a\":".repeat(10_000)] {
+        raw(JSON, body).refusal(400);
+    }
+    raw("Content-Type: image/png\r\n", &png[..40]).refusal(400);
+    raw("Content-Type: image/jpeg\r\n", b"\xff\xd8\xff").refusal(400);
+    raw("Content-Type: text/plain\r\n", b"{\"input\": \"a\"}").refusal(415);
+    raw("Content-Type: application/x-www-form-urlencoded\r\n", b"input=a").refusal(415);
+    raw("", b"{}").refusal(415);
+    // Too long, told before and while it is sent.
+    let long = server.ask("POST /v1/embeddings", JSON, &vec![b' '; 1_200_000]);
+    assert!(long.refusal(413).contains("1 MiB"));
+    let mut chunked = server.connect();
+    let head = format!("POST /zero-shot HTTP/1.1\r\n{}{JSON}Transfer-Encoding: chunked\r\n\r\n", server.host());
+    chunked.write_all(head.as_bytes()).unwrap();
+    for _ in 0..20 {
+        chunked.write_all(b"10000\r\n").unwrap();
+        chunked.write_all(&[b' '; 0x10000]).unwrap();
+        chunked.write_all(b"\r\n").unwrap();
+    }
+    chunked.write_all(b"0\r\n\r\n").unwrap();
+    assert_eq!(Answer::read(chunked).refusal(413), long.refusal(413));
+    // Elsewhere, and otherwise.
+    server.get(&format!("/images/{secret}.png")).refusal(404);
+    server.get("/../../etc/passwd").refusal(404);
+    server.get("/v1/embeddings").refusal(405);
+    server.post("/health", &json!({})).refusal(405);
+    // What is no HTTP.
+    for bytes in [&b"\0\0\0"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &b"A".repeat(100_000)] {
+        let mut stream = server.connect();
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    let log = server.log();
+    assert!(!log.contains("Zxqv") && !log.contains("a bug in reportclip") && !log.contains("panicked"), "{log}");
+    assert_eq!(
+        server.post("/v1/embeddings", &json!({"input": "still here"})).ok()["data"].as_array().unwrap().len(),
+        1
+    );
+}
+
+#[test]
+fn a_full_queue_refuses_and_goes_on() {
+    let server = Server::of_run(&["--queue", "2", "--max-batch", "8", "--batch-window", "1500"]);
+    let ask = |input: Value| server.post("/v1/embeddings", &json!({"input": input}));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(json!(["a", "b"])));
+        while server.count("queue_items") < 2.0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let refused = ask(json!("c"));
+        assert!(refused.refusal(503).contains("queue is full"));
+        assert_eq!(refused.headers["retry-after"], "1");
+        assert_eq!(waiting.join().unwrap().ok()["data"].as_array().unwrap().len(), 2);
+    });
+    ask(json!(["a", "b", "c"])).refusal(400);
+    ask(json!("c")).ok();
+    assert_eq!(server.count("queue_items"), 0.0);
+}
+
+#[test]
+fn what_takes_too_long_is_told_so() {
+    let server = Server::of_run(&["--timeout", "1", "--batch-window", "3000"]);
+    // A body that does not come.
+    let begun = Instant::now();
+    let mut slow = server.connect();
+    let head = format!("POST /v1/embeddings HTTP/1.1\r\n{}{JSON}Content-Length: 1000\r\n\r\n{{", server.host());
+    slow.write_all(head.as_bytes()).unwrap();
+    assert!(Answer::read(slow).refusal(408).contains("longer than 1 s"));
+    // A model that has no time.
+    server.post("/v1/embeddings", &json!({"input": "a"})).refusal(408);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // Its place is free again.
+    let begun = Instant::now();
+    while server.count("queue_items") > 0.0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "a place was lost");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn clients_that_go_away_leave_nothing_behind() {
+    let mut server = Server::of_run(&["--batch-window", "50"]);
+    let body = json!({"input": vec!["Some text."; 20]}).to_string();
+    for i in 0..60 {
+        let mut stream = server.connect();
+        let head =
+            format!("POST /v1/embeddings HTTP/1.1\r\n{}{JSON}Content-Length: {}\r\n\r\n", server.host(), body.len());
+        let all = [head.as_bytes(), body.as_bytes()].concat();
+        // Before, within and after the body.
+        let _ = stream.write_all(&all[..all.len() * i / 59]);
+    }
+    assert_eq!(server.post("/v1/embeddings", &json!({"input": "still here"})).ok()["object"], "list");
+    let begun = Instant::now();
+    while server.count("queue_items") > 0.0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "a place was lost");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!server.log().contains("a bug in reportclip"), "{}", server.log());
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn what_was_asked_is_answered_before_it_stops() {
+    for signal in ["-TERM", "-INT"] {
+        let mut server = Server::of_run(&["--batch-window", "1500"]);
+        let mut stream = server.connect();
+        server.send(&mut stream, "POST /v1/embeddings", JSON, b"{\"input\": \"a\"}");
+        while server.count("queue_items") < 1.0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server.signal(signal);
+        assert_eq!(Answer::read(stream).ok()["data"].as_array().unwrap().len(), 1);
+        assert_eq!(server.wait(), 0, "{}", server.log());
+        assert!(TcpStream::connect(&server.address).is_err());
+    }
+}
+
+#[test]
+fn others_need_the_token() {
+    let place = trained();
+    let errors = place.errors(&["serve", "--model", "run/model", "--host", "0.0.0.0"], 2);
+    assert!(errors[0].contains("name a --token-file"), "{errors:?}");
+    fs::write(place.path("short"), "abc").unwrap();
+    let errors = place.errors(&["serve", "--model", "run/model", "--token-file", "short"], 1);
+    assert!(errors[0].contains("holds no token") && !errors[0].contains("abc"), "{errors:?}");
+    let secret = "Zxqv-0123456789-secret";
+    fs::write(place.path("token"), format!("{secret}\n")).unwrap();
+    for host in ["0.0.0.0", "127.0.0.1"] {
+        let mut server = Server::of_run(&["--host", host, "--token-file", "token", "--prompts", "classes.toml"]);
+        server.address = server.address.replace("0.0.0.0", "127.0.0.1");
+        let with = |token: &str| {
+            let headers = format!("{JSON}Authorization: {token}\r\n");
+            server.ask("POST /v1/embeddings", &headers, b"{\"input\": \"a\"}")
+        };
+        with(&format!("Bearer {secret}")).ok();
+        with(&format!("bearer {secret}")).ok();
+        for wrong in ["", "Bearer", "Bearer Zxqv-0123456789-secreT", &format!("Basic {secret}"), secret] {
+            let answer = with(wrong);
+            assert!(!answer.refusal(401).contains("Zxqv"));
+            assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        }
+        server.post("/zero-shot", &json!({})).refusal(401);
+        server.get("/metrics").refusal(401);
+        server.get(&format!("/metrics?token={secret}")).refusal(401);
+        server.get("/nowhere").refusal(401);
+        assert_eq!(server.get("/health").ok()["token"], true);
+        assert_eq!(server.get("/").status, 200, "the page asks for the token");
+        assert!(!server.log().contains("Zxqv"), "{}", server.log());
+    }
+}
+
+#[test]
+fn pages_of_the_web_cannot_ask() {
+    let server = Server::of_run(&[]);
+    let ask = |headers: &str| server.ask("POST /v1/embeddings", &format!("{JSON}{headers}"), b"{\"input\": \"a\"}");
+    let own = server.host();
+    ask(&format!("{own}Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\n", server.address)).ok();
+    ask("Host: localhost:1\r\n").ok();
+    for headers in [
+        "Host: rebound.example\r\n".to_string(),
+        "Host: 127.0.0.1.rebound.example:8417\r\n".to_string(),
+        format!("{own}Origin: http://evil.example\r\n"),
+        format!("{own}Origin: null\r\n"),
+        format!("{own}Sec-Fetch-Site: cross-site\r\n"),
+    ] {
+        ask(&headers).refusal(403);
+    }
+    for path in ["/", "/page.js", "/health", "/metrics"] {
+        server.ask(&format!("GET {path}"), "Host: rebound.example\r\n", b"").refusal(403);
+    }
+    // No other origin is ever told that it may read.
+    let preflight = server.ask("OPTIONS /v1/embeddings", &format!("{own}Origin: http://evil.example\r\n"), b"");
+    assert!(preflight.status == 403 && !preflight.headers.contains_key("access-control-allow-origin"));
+}
+
+#[test]
+fn the_page_is_whole_and_fetches_nothing_from_elsewhere() {
+    let server = Server::of_run(&[]);
+    let page = server.get("/");
+    let policy = &page.headers["content-security-policy"];
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{policy}");
+    assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert_eq!(
+        (page.headers["x-content-type-options"].as_str(), page.headers["cache-control"].as_str()),
+        ("nosniff", "no-store")
+    );
+    let html = text(&page.body);
+    for inline in ["<script>", " style=", " onclick", "<style"] {
+        assert!(!html.contains(inline), "the policy refuses {inline}");
+    }
+    let named = regex::Regex::new("(?:src|href)=\"([^\"]+)\"|from \"([^\"]+)\"").unwrap();
+    let script = text(&server.get("/page.js").body);
+    let mut count = 0;
+    for found in named.captures_iter(&html).chain(named.captures_iter(&script)) {
+        let path = found.get(1).or(found.get(2)).unwrap().as_str();
+        let file = server.get(path);
+        assert!(file.status == 200 && !file.body.is_empty(), "{path}");
+        let content = text(&file.body).replace("http://www.w3.org/2000/svg", "");
+        assert!(!content.contains("http://") && !content.contains("https://"), "{path}");
+        count += 1;
+    }
+    assert_eq!(count, 4, "icon, style, script and words");
+    // Every word of the page is there in both languages.
+    let words = text(&server.get("/words.js").body);
+    let used = regex::Regex::new("data-word=\"(\\w+)\"|say\\(\"(\\w+)\"").unwrap();
+    for found in used.captures_iter(&html).chain(used.captures_iter(&script)) {
+        let word = found.get(1).or(found.get(2)).unwrap().as_str();
+        assert_eq!(words.matches(&format!(" {word}: \"")).count(), 2, "{word}");
+    }
+}
+
+/// The examples of docs/serve.md, as they stand there.
+#[test]
+fn the_examples_of_the_docs_work() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return skipped("there is no curl");
+    }
+    let place = trained();
+    let server = Server::of_run(&["--prompts", "classes.toml"]);
+    fs::copy(&images(1)[0], place.path("scan.png")).unwrap();
+    let dicom = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dicom/mono2_12.dcm");
+    fs::copy(dicom, place.path("scan.dcm")).unwrap();
+    let docs = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/serve.md")).unwrap();
+    let blocks = docs.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut ran = 0;
+    for block in blocks.filter(|block| block.contains("curl ")) {
+        let script = block.replace("127.0.0.1:8417", &server.address);
+        let output = Command::new("sh").args(["-ec", &script]).current_dir(place.path("")).output().unwrap();
+        let said = text(&output.stdout);
+        assert!(output.status.success() && !said.contains("\"error\""), "{script}\n{said}{}", text(&output.stderr));
+        ran += 1;
+    }
+    assert!(ran >= 5, "{ran} examples");
+}
