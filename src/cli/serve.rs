@@ -4,20 +4,22 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::manifest_args::PrecisionArg;
+use super::manifest_args::precision;
 use super::{output, usage};
+use crate::config::Precision;
 use crate::data::Prompts;
 use crate::eval::{Classifier, Head};
 use crate::hub::Source;
-use crate::serve::{ServeOptions, ServedWith, Token, serve};
+use crate::search::{Index, Side, check_model};
+use crate::serve::{Searched, ServeOptions, ServedWith, Token, serve};
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   reportclip serve --model runs/demo/model
-  reportclip serve --model runs/demo/model --prompts prompts/phantom.toml --port 9000
+  reportclip serve --model runs/demo/model --index all.safetensors --prompts prompts/phantom.toml
   reportclip serve --model runs/demo/model --host 0.0.0.0 --token-file token.txt
 
 Paths, with examples for curl, are in docs/serve.md; a page is at /. Nothing of what is sent gets into logs. There is no
@@ -26,6 +28,12 @@ pub(super) struct Args {
     /// Model folder or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]
     model: String,
+    /// What /search looks through: what `embed` wrote, a file or a folder
+    #[arg(long, value_name = "FILE|FOLDER")]
+    index: Option<PathBuf>,
+    /// MiB of an index that are held in memory; a larger one is read for each search
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    hold_mib: u32,
     /// Prompt file: the classes of /zero-shot, as `zero-shot` reads it
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
@@ -59,8 +67,9 @@ pub(super) struct Args {
     /// "auto", "cpu", "cuda" or "cuda:N"
     #[arg(long, default_value = "auto", value_parser = usage::device)]
     device: String,
-    #[command(flatten)]
-    precision: PrecisionArg,
+    /// Operands of products, "f32" or "bf16"; default as in the index, else f32
+    #[arg(long, value_parser = precision)]
+    precision: Option<Precision>,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -68,7 +77,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         format!("--host {} is open to other machines; name a --token-file for that", args.host)
     })?;
     let token = args.token_file.as_ref().map(|path| Token::read(path)).transpose().context("--token-file")?;
-    let session = Session::open(&args.model, &args.device)?.in_precision(args.precision.precision);
+    let index = args.index.as_ref().map(|path| Index::open(path)).transpose()?;
+    let of_index = index.as_ref().map_or(Precision::F32, |index| index.source.precision);
+    let session = Session::open(&args.model, &args.device)?.in_precision(args.precision.unwrap_or(of_index));
     // A path may name a patient or a project; its last part is what people call a model.
     let name = Path::new(&args.model).file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
     let options = ServeOptions {
@@ -82,7 +93,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         max_body: (args.max_body_mib as usize) << 20,
         timeout: Duration::from_secs(args.timeout),
     };
-    let with = ServedWith { classifier: classifier(args, &session)? };
+    let searched = index.map(|index| searched(args, index, &session)).transpose().context("--index")?;
+    let with = ServedWith { classifier: classifier(args, &session)?, searched };
     serve(&session, options, with, |address| output::print(&format!("listening on http://{address}")))
 }
 
@@ -105,4 +117,13 @@ fn classifier(args: &Args, session: &Session) -> Result<Option<Classifier>> {
         tracing::info!("the model is never unsure; `zero-shot --keep-abstention 0.9` makes it keep a threshold");
     }
     Ok(Some(classifier))
+}
+
+fn searched(args: &Args, index: Index, session: &Session) -> Result<Searched> {
+    check_model(&index.source, &args.model, false)?;
+    let width = session.folder.config.embed_dim;
+    for gallery in [Side::Images, Side::Texts].into_iter().filter_map(|side| index.gallery(side)) {
+        ensure!(gallery.width() == width, "has embeddings of width {}, the model {width}", gallery.width());
+    }
+    Searched::new(index, (args.hold_mib as usize) << 20)
 }

@@ -38,9 +38,25 @@ impl Query {
 
     /// Where `index` is looked through for it.
     pub(super) fn side(&self, index: &Index) -> Side {
-        let first = if self.text.is_some() { Side::Images } else { Side::Texts };
-        let other = if first == Side::Images { Side::Texts } else { Side::Images };
-        if index.gallery(first).is_some() { first } else { other }
+        side(index, self.text.is_some())
+    }
+}
+
+/// Where `index` is looked through for a query: images where it has a text, else texts, as far as the index has them.
+pub fn side(index: &Index, has_text: bool) -> Side {
+    let first = if has_text { Side::Images } else { Side::Texts };
+    let other = if first == Side::Images { Side::Texts } else { Side::Images };
+    if index.gallery(first).is_some() { first } else { other }
+}
+
+/// The vector of a query: of its text or its image, or of both the mean with these weights; `None` of neither.
+pub fn joined(text: Option<Vec<f32>>, image: Option<Vec<f32>>, (of_text, of_image): (f32, f32)) -> Option<Vec<f32>> {
+    match (text, image) {
+        (Some(text), Some(image)) => {
+            let mean = |(t, i): (&f32, &f32)| (of_text * t + of_image * i) / (of_text + of_image);
+            Some(text.iter().zip(&image).map(mean).collect())
+        }
+        (text, image) => text.or(image),
     }
 }
 
@@ -102,15 +118,7 @@ pub fn query_vectors(session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32
     let vector = |query: &Query| {
         let text = query.text.as_ref().and_then(|_| texts.next());
         let image = query.image.as_ref().and_then(|_| images.next());
-        match (text, image) {
-            (Some(text), Some(image)) => {
-                let (of_text, of_image) = query.weights;
-                let all = of_text + of_image;
-                let mean = |(t, i): (&f32, &f32)| (of_text * t + of_image * i) / all;
-                Ok(text.iter().zip(&image).map(mean).collect())
-            }
-            (text, image) => text.or(image).context("a query of nothing"),
-        }
+        joined(text, image, query.weights).context("a query of nothing")
     };
     queries.iter().map(vector).collect()
 }

@@ -24,7 +24,7 @@ mod tensors;
 pub use approximate::GraphRecall;
 pub use build::{Embedded, IndexModel, build};
 pub use fill::{Filled, FolderOptions, fill};
-pub use find::{Found, Query, check_model, find, query_vectors, search};
+pub use find::{Found, Query, check_model, find, joined, query_vectors, search, side};
 pub use folder::{MOST_SHARD_ROWS, is_folder};
 pub use gallery::{Gallery, Side};
 pub use graph::HAS_GRAPHS;

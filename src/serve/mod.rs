@@ -14,6 +14,7 @@ mod page;
 mod queue;
 mod refusal;
 mod routes;
+mod search;
 mod server;
 mod token;
 mod zero_shot;
@@ -27,6 +28,7 @@ use anyhow::{Context, Result, ensure};
 use crate::eval::Classifier;
 use crate::session::Session;
 
+pub use search::Searched;
 pub use token::Token;
 
 /// How a model is served.
@@ -57,6 +59,8 @@ pub struct ServeOptions {
 pub struct ServedWith {
     /// Classes, for `/zero-shot`.
     pub classifier: Option<Classifier>,
+    /// An index, for `/search`.
+    pub searched: Option<Searched>,
 }
 
 /// Serves `session` until Ctrl-C, SIGTERM or SIGHUP, then answers what was asked before. `listening` is told once where.

@@ -11,7 +11,8 @@ use super::body::Bodies;
 use super::metrics::Metrics;
 use super::queue::Queue;
 use super::refusal::Refusal;
-use super::{ServeOptions, ServedWith, embeddings, explain, guard, health, page, zero_shot};
+use super::search::Searched;
+use super::{ServeOptions, ServedWith, embeddings, explain, guard, health, page, search, zero_shot};
 use crate::data::{Preprocess, ReportTokenizer};
 use crate::eval::Classifier;
 use crate::session::Session;
@@ -29,6 +30,7 @@ pub(super) struct Served {
     /// Width of its embeddings.
     pub embed_dim: usize,
     pub classifier: Option<Classifier>,
+    pub searched: Option<Arc<Searched>>,
     /// Whether the model is where explanations can be worked out.
     pub explains: bool,
 }
@@ -47,6 +49,7 @@ impl Served {
             preprocess: folder.preprocess.clone(),
             tokenizer: folder.tokenizer.clone(),
             classifier: with.classifier,
+            searched: with.searched.map(Arc::new),
             explains: session.device.is_cpu(),
             embed_dim: folder.config.embed_dim,
             options,
@@ -60,7 +63,7 @@ impl Served {
 }
 
 /// Paths as counts and logs name them; a path that is none of these may hold anything.
-const ROUTES: [&str; 10] = [
+const ROUTES: [&str; 11] = [
     "/",
     "/style.css",
     "/page.js",
@@ -68,6 +71,7 @@ const ROUTES: [&str; 10] = [
     "/icon.svg",
     "/v1/embeddings",
     "/zero-shot",
+    "/search",
     "/explain",
     "/health",
     "/metrics",
@@ -91,6 +95,7 @@ pub(super) fn router(state: Arc<Served>) -> Router {
         .route("/words.js", get(page::words))
         .route("/icon.svg", get(page::icon))
         .route("/zero-shot", post(zero_shot::zero_shot))
+        .route("/search", post(search::search))
         .route("/explain", post(explain::explain_pair))
         .route("/v1/embeddings", post(embeddings::embeddings))
         .fallback(nowhere)

@@ -1,0 +1,134 @@
+//! `POST /search`: the rows of the index that fit a text, an image or both best, with small pictures of them.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::extract::{Request, State};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::embeddings::json;
+use super::inputs;
+use super::queue::Item;
+use super::refusal::{Answer, Refusal};
+use super::routes::Served;
+use crate::data::{ImageSource, image};
+use crate::search::{Hit, Index, Names, Side, find, joined, side};
+
+/// An index with what its rows are called.
+pub struct Searched {
+    index: Index,
+    names: Names,
+}
+
+/// Most hits of an answer.
+const MOST_HITS: usize = 100;
+/// Pixels of a thumbnail's longer side.
+const THUMBNAIL: u32 = 224;
+const KNOWN: [&str; 6] = ["text", "image", "weight", "k", "among", "thumbnails"];
+
+/// A hit without the name of its file, which may be a patient's.
+#[derive(Serialize)]
+struct Shown {
+    rank: usize,
+    score: f32,
+    row: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    changed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thumbnail: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Answered {
+    searched: &'static str,
+    gallery: usize,
+    hits: Vec<Shown>,
+}
+
+impl Searched {
+    /// Vectors of up to `most` bytes are read into memory.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn new(mut index: Index, most: usize) -> Result<Self> {
+        index.hold(most)?;
+        let names = Names::read(&index);
+        Ok(Self { index, names })
+    }
+
+    /// The best `k` rows, each with its image where that still holds what it did when the index was made.
+    fn find(&self, among: Side, vector: Vec<f32>, k: usize) -> Result<(usize, Vec<(Hit, Option<ImageSource>)>)> {
+        let mut found = find((&self.index, &self.names), &[(among, vector)], k)?;
+        let found = found.pop().context("a search without an answer")?;
+        let with_image = |hit: Hit| {
+            let image = self.names.image(&self.index, among, hit.row).filter(|_| !hit.changed);
+            (hit, image)
+        };
+        Ok((found.gallery, found.hits.into_iter().map(with_image).collect()))
+    }
+}
+
+pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -> Answer {
+    let Some(searched) = state.searched.clone() else {
+        return Err(Refusal::missing("index", "--index FILE"));
+    };
+    let mut asked = state.bodies.read(request).await?;
+    let fields = &mut asked.fields;
+    let (image, text) = (fields.picture()?, fields.text("text")?);
+    let weight = fields.number("weight", (0.0, 1.0))?.unwrap_or(0.5) as f32;
+    let k = fields.count("k", MOST_HITS)?.unwrap_or(10);
+    let among = match fields.text("among")?.as_deref() {
+        None => side(&searched.index, text.is_some()),
+        Some("images") => Side::Images,
+        Some("texts") => Side::Texts,
+        Some(_) => return Err(Refusal::bad("\"among\" must be \"images\" or \"texts\"")),
+    };
+    if searched.index.gallery(among).is_none() {
+        return Err(Refusal::bad(format!("the index has no {}", among.word())));
+    }
+    let thumbnails = fields.flag("thumbnails")?;
+    asked.fields.end(&KNOWN)?;
+    let (has_text, has_image) = (text.is_some(), image.is_some());
+    if !has_text && !has_image {
+        return Err(Refusal::bad("\"text\", \"image\" or both are needed"));
+    }
+    let mut items = Vec::new();
+    if let Some(text) = text {
+        items.push(Item::Text(inputs::ids(&state, text).await?));
+    }
+    if let Some(image) = image {
+        items.push(inputs::item(&state, image).await?);
+    }
+    let mut rows = state.queue.encode(items).await?.into_iter();
+    let (text, image) = (rows.by_ref().take(usize::from(has_text)).next(), rows.next());
+    let vector = joined(text, image, (weight, 1.0 - weight)).ok_or_else(Refusal::failed)?;
+    // Its loops share the threads of the model's.
+    let found = state.queue.run(move |_| searched.find(among, vector, k)).await?;
+    let (gallery, found) = found.map_err(|e| Refusal::internal(&e))?;
+    let mut hits = Vec::with_capacity(found.len());
+    for (hit, image) in found {
+        let thumbnail = match image.filter(|_| thumbnails) {
+            Some(image) => thumbnail(&state, image).await?,
+            None => None,
+        };
+        let Hit { rank, score, row, line, text, changed, .. } = hit;
+        hits.push(Shown { rank, score, row, line, text, changed, thumbnail });
+    }
+    json(&Answered { searched: among.word(), gallery, hits })
+}
+
+/// A JPEG of an image of the index as a data URL; none where it cannot be read.
+async fn thumbnail(state: &Served, image: ImageSource) -> Result<Option<String>, Refusal> {
+    let place = Arc::clone(&state.decoders).acquire_owned().await.map_err(|_| Refusal::failed())?;
+    let work = move || {
+        let _place = place;
+        let jpeg = image.read().and_then(|picture| image::thumbnail(&picture, THUMBNAIL)).ok()?;
+        Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::failed())
+}
