@@ -273,6 +273,9 @@ fn nothing_of_a_patient_is_printed_or_kept() {
     p.run(&[&explain[..], &["--data", "phantom/manifest.csv", "--out", "why.png"]].concat(), 0);
     p.run(&[&explain[..], &["--data", "phantom/not-text.csv"]].concat(), 1);
     p.run(&["explain", "--model", "run/model", "--image", "cut.dcm", "--text", "clear"], 1);
+    // What it says while it serves is looked at in tests/it/serve.rs.
+    p.run(&["serve", "--model", "run/model", "--index", "phantom/manifest.csv"], 1);
+    p.run(&["serve", "--model", "run/model", "--prompts", "phantom/manifest.csv"], 1);
 
     // Data.
     p.run(&["data", "lint", "phantom/manifest.csv", "--model", "run/model", "--html", "lint.html"], 0);

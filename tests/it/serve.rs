@@ -351,6 +351,102 @@ fn zero_shot_is_calibrated_by_what_the_model_keeps() {
 }
 
 #[test]
+fn searches_are_those_of_search() {
+    let place = Place::new();
+    place.train_ok("run", &["--set", "train.max_steps=8"]);
+    let embed = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--out", "all.safetensors"];
+    assert!(place.run(&embed).status.success());
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let image = place.path("phantom").join(manifest.lines().nth(1).unwrap().split(',').next().unwrap());
+    let said = "Large left pleural effusion.";
+    let mut server = Server::start(&place, &["--model", "run/model", "--index", "all.safetensors"]);
+    let ask = |body: Value| server.post("/search", &body).ok();
+    let searched = |query: &[&str]| {
+        let args = ["search", "--index", "all.safetensors", "-k", "7", "--json"];
+        parsed(&place.run(&[&args[..], query].concat()).stdout)
+    };
+    let same = |ours: &Value, expected: &Value| {
+        assert_eq!((&ours["searched"], &ours["gallery"]), (&expected["searched"], &expected["gallery"]));
+        let (ours, expected) = (ours["hits"].as_array().unwrap(), expected["hits"].as_array().unwrap());
+        assert_eq!((ours.len(), expected.len()), (7, 7));
+        for (a, b) in ours.iter().zip(expected) {
+            for key in ["rank", "row", "line", "text"] {
+                assert_eq!(a[key], b[key], "{key}");
+            }
+            assert!((a["score"].as_f64().unwrap() - b["score"].as_f64().unwrap()).abs() < 1e-5);
+            assert!(a.get("image").is_none(), "a file may be called after a patient");
+        }
+    };
+    let by_text = ask(json!({"text": said, "k": 7, "thumbnails": true}));
+    same(&by_text, &searched(&["--text", said]));
+    same(&ask(json!({"image": base64(&image), "k": 7})), &searched(&["--image", image.to_str().unwrap()]));
+    // Of both, the mean of the vectors by their weights.
+    let scores = |body: Value| -> Vec<f64> {
+        let found = ask(body);
+        let mut hits = found["hits"].as_array().unwrap().clone();
+        hits.sort_by_key(|hit| hit["row"].as_u64());
+        hits.iter().map(|hit| hit["score"].as_f64().unwrap()).collect()
+    };
+    let all = |mut body: Value| {
+        body["k"] = json!(100);
+        body["among"] = json!("images");
+        scores(body)
+    };
+    let (text_alone, image_alone) = (all(json!({"text": said})), all(json!({"image": base64(&image)})));
+    if text_alone.len() < 100 {
+        let both = all(json!({"text": said, "image": base64(&image), "weight": 0.7}));
+        for ((t, i), both) in text_alone.iter().zip(&image_alone).zip(&both) {
+            assert!((0.7 * t + 0.3 * i - both).abs() < 1e-5, "{t} {i} {both}");
+        }
+    }
+    // The image itself comes first among images, with its picture.
+    let own = ask(json!({"image": base64(&image), "among": "images", "k": 3, "thumbnails": true}));
+    let jpeg = own["hits"][0]["thumbnail"].as_str().unwrap().strip_prefix("data:image/jpeg;base64,").unwrap();
+    let thumbnail = reportclip::data::image::decode(&STANDARD.decode(jpeg).unwrap(), 0).unwrap();
+    assert_eq!((thumbnail.width, thumbnail.height), (32, 32));
+    assert!((own["hits"][0]["score"].as_f64().unwrap() - 1.0).abs() < 1e-5);
+    // Another image under the same name has no picture, nor has one that is gone.
+    let row = own["hits"][0]["row"].clone();
+    for change in [true, false] {
+        if change {
+            fs::write(&image, image_of_another()).unwrap();
+        } else {
+            fs::remove_file(&image).unwrap();
+        }
+        let sent = STANDARD.encode(image_of_another());
+        let found = ask(json!({"image": sent, "among": "images", "k": 100, "thumbnails": true}));
+        let hit = found["hits"].as_array().unwrap().iter().find(|hit| hit["row"] == row).cloned();
+        if let Some(hit) = hit {
+            assert!(hit["changed"] == true && hit.get("thumbnail").is_none(), "{hit}");
+        }
+        let shown = found["hits"].as_array().unwrap().iter().filter(|hit| hit.get("thumbnail").is_some()).count();
+        assert!(shown > 5, "the others are as they were");
+    }
+    for body in [
+        json!({}),
+        json!({"text": said, "k": 0}),
+        json!({"text": said, "k": 1000}),
+        json!({"text": said,
+        "among": "rows"}),
+        json!({"text": said, "weight": 2}),
+        json!({"text": said, "path": "/etc/passwd"}),
+    ] {
+        server.post("/search", &body).refusal(400);
+    }
+    assert_eq!(server.stop(), 0);
+    let errors = place.errors(&["serve", "--model", "phantom", "--index", "all.safetensors"], 1);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    // Without an index there is nothing to search.
+    let server = Server::of_run(&[]);
+    assert!(server.post("/search", &json!({"text": "a"})).refusal(404).contains("--index"));
+    assert!(server.post("/zero-shot", &json!({})).refusal(404).contains("--prompts"));
+}
+
+fn image_of_another() -> Vec<u8> {
+    reportclip::data::image::png(&gray(32, 32, |x, y| (x * 3 + y * 5) as u8)).unwrap()
+}
+
+#[test]
 fn explanations_are_those_of_explain() {
     let place = trained();
     let image = &images(1)[0];
@@ -631,7 +727,9 @@ fn the_examples_of_the_docs_work() {
         return skipped("there is no curl");
     }
     let place = trained();
-    let server = Server::of_run(&["--prompts", "classes.toml"]);
+    let embed = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--out", "docs.safetensors"];
+    assert!(place.run(&embed).status.success());
+    let server = Server::of_run(&["--prompts", "classes.toml", "--index", "docs.safetensors"]);
     fs::copy(&images(1)[0], place.path("scan.png")).unwrap();
     let dicom = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dicom/mono2_12.dcm");
     fs::copy(dicom, place.path("scan.dcm")).unwrap();
