@@ -93,8 +93,7 @@ pub(super) fn json(value: &impl Serialize) -> Answer {
 }
 
 fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusal> {
-    if let Some(image) = fields.picture()? {
-        fields.end(&KNOWN)?;
+    if let Some(image) = fields.body() {
         return Ok((vec![Input::Image(image)], false));
     }
     let inputs = match fields.take("input") {

@@ -62,10 +62,15 @@ impl Fields {
         value.ok_or_else(|| Refusal::bad(format!("{name:?} must be true or false")))
     }
 
+    /// The body, where that is an image.
+    pub fn body(&mut self) -> Option<SentImage> {
+        self.image.take().map(SentImage::Bytes)
+    }
+
     /// The image: the body, or the field of that name.
     pub fn picture(&mut self) -> Result<Option<SentImage>, Refusal> {
-        match self.image.take() {
-            Some(bytes) => Ok(Some(SentImage::Bytes(bytes))),
+        match self.body() {
+            Some(image) => Ok(Some(image)),
             None => Ok(self.text("image")?.map(SentImage::Text)),
         }
     }

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -21,13 +21,15 @@ use serde_json::{Value, json};
 use crate::common::{gray, skipped, tensors};
 use crate::runs::{PROMPTS, Place, json as parsed, text};
 
-/// A small model with an index of what it was trained on and classes, made once for all tests of this file.
-fn trained() -> &'static Place {
-    static PLACE: OnceLock<Place> = OnceLock::new();
-    PLACE.get_or_init(|| {
-        let place = Place::new();
+/// A small model and classes, made once for the tests that run at a time.
+fn trained() -> Arc<Place> {
+    static PLACE: Mutex<Weak<Place>> = Mutex::new(Weak::new());
+    let mut kept = PLACE.lock().unwrap();
+    kept.upgrade().unwrap_or_else(|| {
+        let place = Arc::new(Place::new());
         fs::write(place.path("classes.toml"), PROMPTS).unwrap();
         place.train_ok("run", &["--set", "train.max_steps=8"]);
+        *kept = Arc::downgrade(&place);
         place
     })
 }
@@ -37,6 +39,8 @@ struct Server {
     child: Child,
     address: String,
     log: PathBuf,
+    /// Of [`trained`], as long as it serves.
+    place: Option<Arc<Place>>,
 }
 
 impl Server {
@@ -51,12 +55,15 @@ impl Server {
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://").map(str::to_string);
         let address = address.unwrap_or_else(|| panic!("{line:?}: {}", fs::read_to_string(&log).unwrap()));
-        Self { child, address, log }
+        Self { child, address, log, place: None }
     }
 
     /// Of [`trained`]'s model.
     fn of_run(args: &[&str]) -> Self {
-        Self::start(trained(), &[&["--model", "run/model"], args].concat())
+        let place = trained();
+        let mut server = Self::start(&place, &[&["--model", "run/model"], args].concat());
+        server.place = Some(place);
+        server
     }
 
     fn connect(&self) -> TcpStream {
