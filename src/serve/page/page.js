@@ -34,6 +34,9 @@ function draw() {
 
 function choose(file) {
   picture = file ?? null;
+  // What is shown is of another image.
+  for (const section of ["classes", "explanation", "hits"]) $(section).hidden = true;
+  shown = [];
   $("chosen").hidden = !picture;
   const before = $("preview").src;
   if (before.startsWith("blob:")) URL.revokeObjectURL(before);
@@ -208,7 +211,10 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
-    if (kind === "drop" && event.dataTransfer.files.length > 0) choose(event.dataTransfer.files[0]);
+    if (kind === "drop" && event.dataTransfer.files.length > 0) {
+      $("image").files = event.dataTransfer.files;
+      choose(event.dataTransfer.files[0]);
+    }
   });
 }
 
