@@ -143,7 +143,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         keep_sets(&on, &mut model, &judge.model, alpha)?;
     }
     if args.keep_temperature {
-        let kept = on.temperature(&model);
+        let kept = on.temperature(&model).context("--keep-temperature")?;
         kept.keep(&folder()?).context("--keep-temperature")?;
         tracing::info!("temperature {:.3} of {} predictions kept with the model", kept.temperature, kept.predictions);
     }

@@ -186,14 +186,18 @@ impl Classification {
 
     /// The temperature that makes the probabilities of `model` true: fitted on the split that is fitted on, or where
     /// there is none on the one that is judged.
-    pub fn temperature(&self, model: &Classified) -> KeptTemperature {
+    ///
+    /// # Errors
+    /// No image has a label that counts.
+    pub fn temperature(&self, model: &Classified) -> Result<KeptTemperature> {
         let scores = model.fit.as_ref().map_or(&model.scores, |(scores, _)| scores);
         let predictions = scores.predictions();
-        KeptTemperature {
+        ensure!(!predictions.is_empty(), "no image has a label that counts");
+        Ok(KeptTemperature {
             temperature: fit_temperature(predictions.iter().map(|p| (p.logits.as_slice(), p.target))),
             predictions: predictions.len(),
             prompts: self.digest(model),
-        }
+        })
     }
 
     /// Lets `model` answer by `rule`, and adds to its report what that comes to.
