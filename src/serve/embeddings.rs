@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header;
-use axum::response::IntoResponse;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -12,9 +10,9 @@ use serde_json::Value;
 
 use super::fields::{Fields, SentImage};
 use super::inputs;
-use super::queue::Item;
-use super::refusal::{Answer, Refusal};
-use super::routes::Served;
+use super::model::Item;
+use super::refusal::{Answer, Refusal, json};
+use super::state::Served;
 
 /// Most inputs of one request.
 const MOST_INPUTS: usize = 256;
@@ -83,13 +81,6 @@ pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Reques
         usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
     };
     json(&list)
-}
-
-/// `value` as the body of an answer.
-pub(super) fn json(value: &impl Serialize) -> Answer {
-    // f32 is written as f32, which a `Value` would not do.
-    let body = serde_json::to_string(value).map_err(|_| Refusal::failed())?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusal> {

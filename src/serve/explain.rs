@@ -7,10 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::embeddings::json;
 use super::inputs;
-use super::refusal::{Answer, Refusal};
-use super::routes::Served;
+use super::refusal::{Answer, Refusal, json};
+use super::state::Served;
 use crate::data::Picture;
 use crate::eval::{Explanation, explain, relevance_map};
 use crate::session::Session;

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use serde_json::json;
 
-use super::embeddings::json;
-use super::refusal::Answer;
-use super::routes::Served;
+use super::refusal::{Answer, json};
+use super::state::Served;
 
 pub(super) async fn health(State(state): State<Arc<Served>>) -> Answer {
-    json(&json!({
+    json(&serde_json::json!({
         "status": "ok", "version": env!("CARGO_PKG_VERSION"), "model": state.options.name,
         "token": state.options.token.is_some(), "classes": state.classifier.is_some(), "explains": state.explains,
         "index": state.searched.is_some(),

@@ -9,9 +9,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::fields::SentImage;
-use super::queue::Item;
+use super::model::Item;
 use super::refusal::Refusal;
-use super::routes::Served;
+use super::state::Served;
 use crate::data::{Picture, image};
 use crate::error::one_line;
 

@@ -10,58 +10,29 @@ mod guard;
 mod health;
 mod inputs;
 mod metrics;
+mod model;
+mod options;
 mod page;
 mod queue;
 mod refusal;
 mod routes;
 mod search;
+mod searched;
 mod server;
+mod state;
 mod token;
 mod zero_shot;
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::eval::Classifier;
 use crate::session::Session;
 
-pub use search::Searched;
+pub use options::{ServeOptions, ServedWith};
+pub use searched::Searched;
 pub use token::Token;
-
-/// How a model is served.
-#[derive(Clone, Debug)]
-pub struct ServeOptions {
-    /// Where to listen.
-    pub host: IpAddr,
-    /// 0 takes one that is free.
-    pub port: u16,
-    /// What requests must bring; elsewhere than on the machine itself nothing is served without one.
-    pub token: Option<Token>,
-    /// What the model is called in answers.
-    pub name: String,
-    /// How long a batch waits for more.
-    pub batch_window: Duration,
-    /// Most images or texts that go through a tower together.
-    pub max_batch: usize,
-    /// Most that wait for the model; what comes on top is refused.
-    pub queue: usize,
-    /// Longest body of a request, in bytes.
-    pub max_body: usize,
-    /// How long a request may take, from its head to its answer.
-    pub timeout: Duration,
-}
-
-/// What is served beside embeddings and explanations.
-#[derive(Default)]
-pub struct ServedWith {
-    /// Classes, for `/zero-shot`.
-    pub classifier: Option<Classifier>,
-    /// An index, for `/search`.
-    pub searched: Option<Searched>,
-}
 
 /// Serves `session` until Ctrl-C, SIGTERM or SIGHUP, then answers what was asked before. `listening` is told once where.
 ///
@@ -81,15 +52,15 @@ pub fn serve(
     let address = SocketAddr::new(options.host, options.port);
     let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
     let address = listener.local_addr().context("the address that was listened on")?;
-    let (queue, engine) = queue::queue(options.queue);
-    let state = Arc::new(routes::Served::new(session, options, with, queue));
+    let (queue, jobs) = queue::queue(options.queue);
+    let state = Arc::new(state::Served::new(session, options, with, queue));
     let stop = server::Stop::listen()?;
-    let max_batch = state.options.max_batch;
-    let batch_window = state.options.batch_window;
+    let batches = engine::Batches { most: state.options.max_batch, window: state.options.batch_window };
+    let model = model::Model::new(session)?;
     let metrics = Arc::clone(&state.metrics);
     let server = server::start(listener, state, stop)?;
     listening(address)?;
     // The model works on this thread: it is one of those that share the loops of the CPU's kernels.
-    engine.run(session, max_batch, batch_window, &metrics)?;
+    engine::run(&jobs, &model, batches, &metrics);
     server.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the server ended unexpectedly")))
 }

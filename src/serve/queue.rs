@@ -6,16 +6,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::engine::{Engine, Model};
+use super::model::{Item, Model};
 use super::refusal::Refusal;
-use crate::data::Prepared;
-
-/// What goes through a tower.
-pub(super) enum Item {
-    Image(Prepared),
-    /// Token ids with their marks.
-    Text(Vec<u32>),
-}
 
 /// A row of embeddings, L2-normalised; where it failed the log says why.
 pub(super) type Embedding = Option<Vec<f32>>;
@@ -42,10 +34,10 @@ pub(super) struct Queue {
     length: usize,
 }
 
-/// A queue of at most `length` waiting items, and what works them off.
-pub(super) fn queue(length: usize) -> (Queue, Engine) {
-    let (sender, receiver): (Sender<Job>, Receiver<Job>) = channel();
-    (Queue { sender, places: Arc::new(Semaphore::new(length)), length }, Engine::new(receiver))
+/// A queue of at most `length` waiting items, and where they come out.
+pub(super) fn queue(length: usize) -> (Queue, Receiver<Job>) {
+    let (sender, receiver) = channel();
+    (Queue { sender, places: Arc::new(Semaphore::new(length)), length }, receiver)
 }
 
 impl Queue {

@@ -1,8 +1,8 @@
-//! What a request is told that is not served: a status and one line of JSON, in OpenAI's form.
+//! Answers: JSON, and of a request that is not served a status and one line of JSON, in OpenAI's form.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::error::one_line;
 
@@ -63,7 +63,10 @@ fn kind(status: StatusCode) -> &'static str {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"message": self.message, "type": kind(self.status), "code": self.status.as_u16()}});
+        let error = serde_json::json!({
+            "message": self.message, "type": kind(self.status), "code": self.status.as_u16(),
+        });
+        let body = serde_json::json!({"error": error});
         let mut response =
             (self.status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();
         let mut set = |name, value| response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -76,4 +79,11 @@ impl IntoResponse for Refusal {
         }
         response
     }
+}
+
+/// `value` as the body of an answer.
+pub(super) fn json(value: &impl Serialize) -> Answer {
+    // f32 is written as f32, which a `Value` would not do.
+    let body = serde_json::to_string(value).map_err(|_| Refusal::failed())?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }

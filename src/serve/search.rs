@@ -2,25 +2,17 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
 use axum::extract::{Request, State};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::embeddings::json;
 use super::inputs;
-use super::queue::Item;
-use super::refusal::{Answer, Refusal};
-use super::routes::Served;
+use super::model::Item;
+use super::refusal::{Answer, Refusal, json};
+use super::state::Served;
 use crate::data::{ImageSource, image};
-use crate::search::{Hit, Index, Names, Side, find, joined, side};
-
-/// An index with what its rows are called.
-pub struct Searched {
-    index: Index,
-    names: Names,
-}
+use crate::search::{Hit, Side, joined, side};
 
 /// Most hits of an answer.
 const MOST_HITS: usize = 100;
@@ -48,29 +40,6 @@ struct Answered {
     searched: &'static str,
     gallery: usize,
     hits: Vec<Shown>,
-}
-
-impl Searched {
-    /// Vectors of up to `most` bytes are read into memory.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn new(mut index: Index, most: usize) -> Result<Self> {
-        index.hold(most)?;
-        let names = Names::read(&index);
-        Ok(Self { index, names })
-    }
-
-    /// The best `k` rows, each with its image where that still holds what it did when the index was made.
-    fn find(&self, among: Side, vector: Vec<f32>, k: usize) -> Result<(usize, Vec<(Hit, Option<ImageSource>)>)> {
-        let mut found = find((&self.index, &self.names), &[(among, vector)], k)?;
-        let found = found.pop().context("a search without an answer")?;
-        let with_image = |hit: Hit| {
-            let image = self.names.image(&self.index, among, hit.row).filter(|_| !hit.changed);
-            (hit, image)
-        };
-        Ok((found.gallery, found.hits.into_iter().map(with_image).collect()))
-    }
 }
 
 pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -> Answer {

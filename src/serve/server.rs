@@ -14,7 +14,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 
-use super::routes::{Served, router};
+use super::routes::router;
+use super::state::Served;
 use crate::ops::with_nohup_kept;
 
 /// Connections at once; more wait until one ends.

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 
-use super::embeddings::json;
 use super::inputs;
-use super::refusal::{Answer, Refusal};
-use super::routes::Served;
+use super::refusal::{Answer, Refusal, json};
+use super::state::Served;
 
 pub(super) async fn zero_shot(State(state): State<Arc<Served>>, request: Request) -> Answer {
     let Some(classifier) = &state.classifier else {
