@@ -128,6 +128,7 @@ process.send_signal(signal.SIGTERM)
 said = process.communicate(timeout=60)[1].decode()
 grown = memory[3] - memory[1]
 good = alive and not failures and process.returncode == 0 and grown < 0.05 * memory[1] and "a bug" not in said
-print(json.dumps({"good": good, "exit": process.returncode, "resident_mib": memory, "counts": dict(sorted(counts.items()))}))
+told = {"good": good, "exit": process.returncode, "resident_mib": memory, "counts": dict(sorted(counts.items()))}
+print(json.dumps(told))
 print("\n".join(failures[:10]), file=sys.stderr)
 sys.exit(not good)

@@ -64,7 +64,9 @@ async function visit(colorScheme, locale, viewport) {
   page.on("request", (request) => {
     if (!/^(data|blob):/.test(request.url())) assert(request.url().startsWith(url), `asks ${request.url()}`);
   });
-  const shot = (name) => page.screenshot({ path: path.join(out, `${colorScheme}-${locale}-${name}.png`), fullPage: true });
+  const file = (name) => path.join(out, `${colorScheme}-${locale}-${name}.png`);
+  const shot = (name) => page.screenshot({ path: file(name), fullPage: true });
+  const until = (expression) => page.waitForFunction(expression);
   await page.goto(url);
   await page.waitForSelector("#search:not([hidden])");
   assert.equal(await page.getAttribute("html", "lang"), locale.slice(0, 2));
@@ -88,7 +90,8 @@ async function visit(colorScheme, locale, viewport) {
   await page.waitForSelector("#classes:not([hidden]) tbody tr");
   const shares = (await page.locator("#bars .number").allInnerTexts()).map(parseFloat);
   assert(Math.abs(shares.reduce((a, b) => a + b) - 100) < 0.5, `${shares}`);
-  const widths = await page.locator("#bars .bar").evaluateAll((bars) => bars.map((b) => b.offsetWidth / b.parentElement.offsetWidth));
+  const drawn = (bars) => bars.map((bar) => bar.offsetWidth / bar.parentElement.offsetWidth);
+  const widths = await page.locator("#bars .bar").evaluateAll(drawn);
   widths.forEach((width, i) => assert(Math.abs(100 * width - shares[i]) < 2, "bars are as long as they say"));
   assert(await page.innerText("#verdict"));
   await page.click("#explain");
@@ -96,7 +99,7 @@ async function visit(colorScheme, locale, viewport) {
   await loaded(page, "#map");
   assert((await page.locator("#tokens span").count()) > 3);
   await page.click("#search");
-  await page.waitForFunction(() => document.getElementById("status").textContent && !document.getElementById("search").disabled);
+  await until(`document.querySelector("#status").textContent && !document.querySelector("#search").disabled`);
   await violations(page, `${where}, with results`);
   await shot("results");
 
@@ -126,7 +129,7 @@ async function visit(colorScheme, locale, viewport) {
   await page.click("#clear");
   await page.setInputFiles("#image", imagePath);
   await page.click("#classify");
-  await page.waitForFunction(() => !document.getElementById("error").textContent && !document.getElementById("classify").disabled);
+  await until(`!document.querySelector("#error").textContent && !document.querySelector("#classify").disabled`);
   assert.equal(messages.length, 1);
   await context.close();
 }

@@ -23,7 +23,8 @@ use crate::session::Session;
   reportclip serve --model runs/demo/model --host 0.0.0.0 --token-file token.txt
 
 Paths, with examples for curl, are in docs/serve.md; a page is at /. Nothing of what is sent gets into logs. There is no
-encryption: beyond this machine, put a server that has it in front. Ctrl-C or SIGTERM answers what was asked, then ends.")]
+encryption: beyond this machine, put a server that has it in front. Ctrl-C or SIGTERM answers what was asked, then
+ends.")]
 pub(super) struct Args {
     /// Model folder or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]

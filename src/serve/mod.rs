@@ -1,5 +1,5 @@
-//! A model behind HTTP: embeddings, zero-shot, search, explanations, a page. Owns what travels on the wire, who may ask,
-//! and how requests share the model; what is worked out is `eval`'s, `search`'s and `session`'s.
+//! A model behind HTTP: embeddings, zero-shot, search, explanations, a page. Owns what travels on the wire, who may
+//! ask, and how requests share the model; what is worked out is `eval`'s, `search`'s and `session`'s.
 
 mod body;
 mod embeddings;
@@ -34,7 +34,8 @@ pub use options::{ServeOptions, ServedWith};
 pub use searched::Searched;
 pub use token::Token;
 
-/// Serves `session` until Ctrl-C, SIGTERM or SIGHUP, then answers what was asked before. `listening` is told once where.
+/// Serves `session` until Ctrl-C, SIGTERM or SIGHUP, then answers what was asked before. `listening` is told once
+/// where.
 ///
 /// # Errors
 /// The address cannot be listened on, or is open to others and there is no token.
