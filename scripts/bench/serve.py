@@ -98,4 +98,8 @@ for number in range(options.rounds):
                 print(json.dumps(found | {"resident_mib": round(resident(process.pid))}), flush=True)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
