@@ -100,7 +100,7 @@ pub(super) fn conformal(report: &ConformalReport) -> String {
         100.0 * (1.0 - report.alpha),
         report.calibrated_on
     )];
-    if report.calibrated_on == "split val" {
+    if report.calibrated_on.split(',').next() == Some("split val") {
         lines.push("if training chose its step on val, they hold rather less often; --fit-split names another".into());
     }
     let parts = report.methods.iter().flat_map(|method| method.by_class.iter().chain(&method.by_subgroup));
