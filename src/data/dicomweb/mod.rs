@@ -78,7 +78,7 @@ impl PacsStudies {
             instances.extend(images);
         }
         if without > 0 {
-            tracing::info!("{without} objects of these studies have no picture and are left out");
+            tracing::info!("left out of these studies, for they have no picture: {without}");
         }
         ensure!(!instances.is_empty(), "{}: these studies have no image", server.shown);
         Ok(PacsImages { pacs: Arc::new(Pacs { server, instances }) })

@@ -14,7 +14,8 @@ const PATIENCE: Patience = Patience {
     // A server that reads from tape, or looks through all its studies.
     answer: Duration::from_secs(120),
     read: Duration::from_secs(60),
-    whole: None,
+    // The largest image over a slow line.
+    whole: Some(Duration::from_secs(3600)),
 };
 
 #[derive(Debug)]
