@@ -375,8 +375,8 @@ pub const KEYS: &[Key] = &[
         "track.mlflow",
         Kind::Text,
         "",
-        "Address of an MLflow server, such as http://localhost:5000, that figures and config are sent to while training \
-         (docs/tracking.md); nothing is sent without it",
+        "Address of an MLflow server, such as http://localhost:5000, that figures and config are sent to while \
+         training (docs/tracking.md); nothing is sent without it",
     )
     .on_resume(),
 ];
