@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,8 @@ pub(super) struct Courier {
     pub waiting: VecDeque<(Point, Sent)>,
     /// Takes the first trouble there is.
     pub trouble: Option<Sender<String>>,
+    /// Told of each thing that the server takes.
+    pub takes: SyncSender<()>,
     /// Whether the server has this run, as this process knows.
     pub is_open: bool,
     /// Whether the server wants nothing of this run.
@@ -125,10 +127,12 @@ impl Courier {
             return Ok(());
         }
         let run = self.open()?;
+        self.sign();
         while !self.waiting.is_empty() {
             let count = self.waiting.len().min(MOST_FIGURES);
             let points: Vec<&Point> = self.waiting.iter().take(count).map(|(point, _)| point).collect();
             self.server.log_figures(&run, &points)?;
+            self.sign();
             self.note.sent = self.waiting.drain(..count).fold(self.note.sent, |sent, (_, upto)| sent.and(upto));
             self.write_note();
         }
@@ -152,12 +156,20 @@ impl Courier {
             }
         }
         let experiment = self.server.experiment(&self.about.experiment)?;
+        self.sign();
         let run = self.server.create_run(&experiment, &self.about.name, now())?;
         self.note = Note { run_id: Some(run.clone()), ..self.note.clone() };
         self.write_note();
+        self.sign();
         self.server.describe(&run, &self.about)?;
         self.is_open = true;
         Ok(run)
+    }
+
+    /// The run's end waits for the next one.
+    fn sign(&self) {
+        // One that nobody took yet says the same.
+        let _ = self.takes.try_send(());
     }
 
     /// Without it, a run that goes on would be another one there.

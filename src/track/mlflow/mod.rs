@@ -10,9 +10,9 @@ mod rest;
 use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::Value;
@@ -28,14 +28,15 @@ use rest::{Point, Server, now};
 const FILE: &str = "mlflow.json";
 /// Parcels that wait for the thread, while it waits for the server: 4,096 steps or so.
 const QUEUE: usize = 4096;
-/// How long the end of a run waits for the last figures to be taken.
+/// How long the end of a run waits for the server to take something more of what is left, and for all of it.
 const LAST: Duration = Duration::from_secs(5);
+const LAST_OF_ALL: Duration = Duration::from_secs(60);
 
 /// Sends events.
 pub struct MlflowSink {
     parcels: SyncSender<Parcel>,
-    /// Ends when the thread does.
-    done: Receiver<()>,
+    /// A sign of each thing that the server takes; ends when the thread does.
+    taken: Receiver<()>,
     trouble: Receiver<String>,
     /// For what this side has to tell.
     tell: Sender<String>,
@@ -66,7 +67,8 @@ impl MlflowSink {
         let note = Note::read(&path, address);
         let before = note.sent;
         let (parcels, queue) = sync_channel(QUEUE);
-        let (end, done) = channel();
+        // One sign says as much as many.
+        let (takes, taken) = sync_channel(1);
         let (tell, trouble) = channel();
         let warning = "track.mlflow: the address is http://, so name and password cross the network in the clear";
         server.is_open().then(|| tracing::warn!("{warning}"));
@@ -77,15 +79,13 @@ impl MlflowSink {
             path,
             waiting: VecDeque::new(),
             trouble: Some(tell.clone()),
+            takes,
             is_open: false,
             is_refused: false,
         };
         not_sent(folder, before).for_each(|figures| courier.keep(figures));
-        thread::Builder::new().name("mlflow".into()).spawn(move || {
-            courier.work(&queue);
-            drop(end);
-        })?;
-        Ok(Self { parcels, done, trouble, tell, is_told: false, before })
+        thread::Builder::new().name("mlflow".into()).spawn(move || courier.work(&queue))?;
+        Ok(Self { parcels, taken, trouble, tell, is_told: false, before })
     }
 
     /// What went wrong, the first time that something does.
@@ -110,10 +110,18 @@ impl MlflowSink {
     }
 
     fn end(&mut self, status: &'static str) {
-        let waits = self.parcels.try_send(Parcel::End(status)).is_ok();
-        // The thread lets go of its end when it is done; nothing is ever sent.
-        let timed_out = waits && self.done.recv_timeout(LAST) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
-        if timed_out || !waits {
+        let begun = Instant::now();
+        let is_sent = self.parcels.try_send(Parcel::End(status)).is_ok();
+        // A slow server is waited for as long as it takes something; the thread lets go of its side when it is done.
+        let is_done = is_sent
+            && loop {
+                match self.taken.recv_timeout(LAST) {
+                    Ok(()) if begun.elapsed() < LAST_OF_ALL => {}
+                    Err(RecvTimeoutError::Disconnected) => break true,
+                    Ok(()) | Err(RecvTimeoutError::Timeout) => break false,
+                }
+            };
+        if !is_done {
             self.tell("the server did not take the last figures in time");
         }
     }
