@@ -54,6 +54,26 @@ async function loaded(page, selector) {
   );
 }
 
+// Keeps back the answer to the next request for `path`, until what this gives is called.
+async function hold(page, path) {
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  const answer = async (route) => {
+    const response = await route.fetch();
+    await held;
+    await route.fulfill({ response });
+  };
+  await page.route(path, answer, { times: 1 });
+  return async () => {
+    const asked = (request) => request.url().endsWith(path.slice(2));
+    const finished = page.waitForEvent("requestfinished", asked);
+    release();
+    await finished;
+    // The page's own turn.
+    await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 100)));
+  };
+}
+
 async function visit(colorScheme, locale, viewport) {
   const where = `${colorScheme}, ${locale}`;
   const context = await browser.newContext({ colorScheme, locale, viewport });
@@ -137,6 +157,30 @@ async function visit(colorScheme, locale, viewport) {
   await page.click("#classify");
   await until("error", "classify", false);
   assert.equal(messages.length, 1);
+
+  // What is answered late, for an image that is gone or a question before the last one, is not shown.
+  let release = await hold(page, "**/zero-shot");
+  await page.click("#classify");
+  assert(await page.isDisabled("#classify"));
+  await page.click("#clear");
+  await page.setInputFiles("#image", imagePath);
+  assert(await page.isEnabled("#classify"), "another image can be asked for at once");
+  await release();
+  assert(await page.isHidden("#classes"), "no classes of an image that is gone");
+  await page.click("#classify");
+  await page.waitForSelector("#classes:not([hidden])");
+  await page.click("#clear");
+  release = await hold(page, "**/search");
+  await page.fill("#text", "Large left pleural effusion.");
+  await page.press("#text", "Enter");
+  await page.fill("#text", "Clear lungs, no pneumothorax.");
+  await page.press("#text", "Enter");
+  await page.waitForSelector("#hits:not([hidden]) li");
+  const list = await page.innerText("#list");
+  await page.focus("#language");
+  await release();
+  assert.equal(await page.innerText("#list"), list, "the last question is the one that is answered");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "language", "the focus stays");
   await context.close();
 }
 

@@ -6,6 +6,7 @@ let theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light
 let server = {};
 let picture = null; // The file.
 let shown = []; // What draws the results again in another language.
+let asked = 0; // Raised by every question and every other image: an answer to what came before is late.
 
 function say(word, ...values) {
   return words[language][word].replace(/\{(\d)\}/g, (_, i) => values[i]);
@@ -32,9 +33,16 @@ function draw() {
   shown.forEach((again) => again());
 }
 
+function wait(busy) {
+  document.querySelectorAll(".buttons button").forEach((button) => (button.disabled = busy));
+  $("status").textContent = busy ? say("working") : "";
+}
+
 function choose(file) {
   picture = file ?? null;
-  // What is shown is of another image.
+  // What is shown, or still to come, is of another image.
+  asked++;
+  wait(false);
   for (const section of ["classes", "explanation", "hits"]) $(section).hidden = true;
   shown = [];
   $("chosen").hidden = !picture;
@@ -73,13 +81,14 @@ async function ask(path, body) {
 }
 
 async function run(section, work) {
-  $("error").textContent = "";
-  $("status").textContent = say("working");
-  const buttons = document.querySelectorAll(".buttons button");
-  buttons.forEach((button) => (button.disabled = true));
+  const mine = ++asked;
   const last = document.activeElement;
+  $("error").textContent = "";
+  wait(true);
   try {
     const again = await work();
+    if (mine !== asked) return;
+    wait(false);
     shown = shown.filter((other) => other.section !== section);
     again.section = section;
     shown.push(again);
@@ -87,12 +96,12 @@ async function run(section, work) {
     $(section).hidden = false;
     $("status").textContent = say("done");
   } catch (error) {
-    $("status").textContent = "";
+    if (mine !== asked) return;
+    wait(false);
     $("error").textContent = error.message;
-  } finally {
-    buttons.forEach((button) => (button.disabled = false));
-    last?.focus?.();
   }
+  // A button that is switched off loses the focus; whoever has moved on since is left where they are.
+  if (document.activeElement === document.body) last?.focus?.();
 }
 
 function classes(answer) {
