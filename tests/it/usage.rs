@@ -82,7 +82,10 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
             "zero-shot --model m --data d --prompts p.toml --conformal 1e-300",
             "between 0 and 1, such as 0.1, from 0.0001",
         ),
-        ("embed", "not provided: --model <DIR|HUB_ID>, --out <FILE.safetensors|FOLDER/>; see `reportclip embed --help`"),
+        (
+            "embed",
+            "not provided: --model <DIR|HUB_ID>, --out <FILE.safetensors|FOLDER/>; see `reportclip embed --help`",
+        ),
     ];
     for (command, expected) in cases {
         let line = told(&place, command, 2);
