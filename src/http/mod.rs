@@ -1,4 +1,5 @@
-//! Requests to servers: what the Hub's client and those of servers that a user names, MLflow's or a PACS, have in common.
+//! Requests to servers: what the Hub's client and those of servers that a user names, MLflow's or a PACS, have in
+//! common.
 //!
 //! A [`Client`] follows no redirect, so that what it sends goes to the server that was named and nowhere else; names,
 //! passwords and tokens come from the environment and are never shown; bodies are read within bounds.

@@ -439,7 +439,8 @@ fn formats_are_named_in_their_own_files_and_the_table_only() {
         }
     }
     let expected = [
-        // The option that says how large shards are, in one example and four lines, and a hint at it; an example of vectors.
+        // The option that says how large shards are, in one example and four lines, and a hint at it; an example for
+        // vectors.
         ("cli/data/prepare.rs", 5),
         ("cli/embed.rs", 1),
         ("data/prepare/options.rs", 1),

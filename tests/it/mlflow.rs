@@ -1,4 +1,5 @@
-//! Runs that an MLflow server on 127.0.0.1 is told of. `scripts/golden/check_mlflow.py` does the same with MLflow's own.
+//! Runs that an MLflow server on 127.0.0.1 is told of. `scripts/golden/check_mlflow.py` does the same with MLflow's
+//! own.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;

@@ -47,7 +47,8 @@ impl Server {
         match reply.status {
             200 | 204 | 206 => Ok(reply),
             401 | 403 => bail!(
-                "{}: status {}; {CREDENTIALS}_TOKEN, or {CREDENTIALS}_USERNAME and {CREDENTIALS}_PASSWORD, say who asks",
+                "{}: status {}; {CREDENTIALS}_TOKEN, or {CREDENTIALS}_USERNAME and {CREDENTIALS}_PASSWORD, say who \
+                 asks",
                 self.shown,
                 reply.status
             ),

@@ -1,8 +1,8 @@
 //! A run's figures, its config and what else there is to say of it, sent to an MLflow server while it trains.
 //!
 //! What is sent stands in the run folder too: figures, keys of the config that lead to no file, version, device,
-//! counts, fingerprint. Nothing that the server does, or does not, holds training up or ends it: everything happens on a
-//! thread of its own, over a queue of bounded length, and is told of once.
+//! counts, fingerprint. Nothing that the server does, or does not, holds training up or ends it: everything happens on
+//! a thread of its own, over a queue of bounded length, and is told of once.
 
 mod courier;
 mod rest;
