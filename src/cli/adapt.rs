@@ -223,8 +223,8 @@ fn aligned(rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..columns).map(widest).collect();
     let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| pad(cell, *width)).collect();
-        cells.join("  ").trim_end().to_string()
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| pad(cell, width + 2)).collect();
+        cells.concat().trim_end().to_string()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }

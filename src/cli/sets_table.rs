@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::eval::{Abstained, ConformalReport, Figure, SelectiveFigures, TopKFigures, UNSURE};
 
-/// `{:<26}` counts characters, and a character is a column in all that is printed here. What is as wide or wider is
-/// followed by a space, so that it does not run into the next column.
+/// A character is a column in all that is printed here. What is as wide or wider is followed by a space, so that it does
+/// not run into the next column. (`{:<width$}` ends the program where a width is beyond 65,535.)
 pub(super) fn pad(text: &str, width: usize) -> String {
-    let padded = format!("{text:<width$}");
+    let padded = text.to_string() + &" ".repeat(width.saturating_sub(text.chars().count()));
     if padded.is_empty() || padded.ends_with(' ') { padded } else { padded + " " }
 }
 
-/// The width of a column of `names`, at least `least`.
+/// The width of a column of `names`, at least `least`; a name longer than most lines does not widen the others'.
 pub(super) fn width_of<'a>(names: impl IntoIterator<Item = &'a str>, least: usize) -> usize {
-    names.into_iter().map(|name| name.chars().count() + 1).fold(least, usize::max)
+    names.into_iter().map(|name| (name.chars().count() + 1).min(80)).fold(least, usize::max)
 }
 
 /// A share between 0 and 1, and not so near to these that no number of patients could show it.

@@ -116,7 +116,7 @@ mod tests {
             b"--b\r\nContent-Type: application/dicom; transfer-syntax=1.2\r\nContent-Length: 4\r\n\r\nD\r\n-\r\n--b--";
         assert_eq!(taken(part).unwrap(), b"D\r\n-");
         assert_eq!(taken(&[b"preamble\r\n", &part[..], b"\r\nafter"].concat()).unwrap(), b"D\r\n-");
-        assert_eq!(taken(b"--b\r\n\r\nno header\r\n--b--").unwrap_err().to_string(), NO_HEADERS);
+        assert_eq!(taken(b"--b\r\n\r\nno header\r\n--b--").unwrap(), b"no header");
         let refused: [(&[u8], &str); 7] = [
             (b"", "no part"),
             (b"--b--", "no part"),
