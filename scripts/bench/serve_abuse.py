@@ -17,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("binary")
@@ -115,8 +116,10 @@ async def many(count):
     await asyncio.gather(*(client() for _ in range(options.clients)))
 
 
+# A pipe that nobody reads would stop the server once it is full.
+log = tempfile.TemporaryFile()
 process = subprocess.Popen(
-    [options.binary, "serve", "--model", options.model, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    [options.binary, "serve", "--model", options.model, "--port", "0"], stdout=subprocess.PIPE, stderr=log
 )
 address = process.stdout.readline().decode().split("//")[1].strip()
 memory = []
@@ -125,7 +128,9 @@ for _ in range(4):
     memory.append(round(resident(), 1))
 alive = process.poll() is None
 process.send_signal(signal.SIGTERM)
-said = process.communicate(timeout=60)[1].decode()
+process.wait(timeout=60)
+log.seek(0)
+said = log.read().decode()
 grown = memory[3] - memory[1]
 good = alive and not failures and process.returncode == 0 and grown < 0.05 * memory[1] and "a bug" not in said
 told = {"good": good, "exit": process.returncode, "resident_mib": memory, "counts": dict(sorted(counts.items()))}
