@@ -3,18 +3,21 @@
     python scripts/bench/serve_abuse.py BINARY MODEL_FOLDER IMAGE [--requests 10000]
 
 All that is well asked must be answered (200, or 503 where there is no room), all that is not with 4xx; the process must
-live on, and take no more memory in the second half than in the first. Prints one line of JSON; ends with 1 where not.
+live on, and take no more memory in the second half than in the first. Then 512 clients ask and never read; who comes
+after them is answered. Prints one line of JSON; ends with 1 where not.
 """
 
 import argparse
 import asyncio
 import base64
 import collections
+import contextlib
 import json
 import pathlib
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -116,6 +119,33 @@ async def many(count):
     await asyncio.gather(*(client() for _ in range(options.clients)))
 
 
+def deaf():
+    """A client that asks much and reads nothing."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    host, port = address.split(":")
+    client.connect((host, int(port)))
+    client.setblocking(False)
+    ask = f"GET /page.js HTTP/1.1\r\nHost: {address}\r\n\r\n".encode() * 1000
+    with contextlib.suppress(BlockingIOError):
+        client.send(ask)
+    return client
+
+
+async def after_the_deaf():
+    clients = [deaf() for _ in range(512)]
+    await asyncio.sleep(1)
+    try:
+        status = await answer(f"GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+    except (OSError, asyncio.TimeoutError, IndexError) as error:
+        status = type(error).__name__
+    counts[f"after the deaf {status}"] += 1
+    if status != 200:
+        failures.append(f"after the deaf {status}")
+    for client in clients:
+        client.close()
+
+
 # A pipe that nobody reads would stop the server once it is full.
 log = tempfile.TemporaryFile()
 process = subprocess.Popen(
@@ -126,9 +156,10 @@ memory = []
 for _ in range(4):
     asyncio.run(many(options.requests // 4))
     memory.append(round(resident(), 1))
+asyncio.run(after_the_deaf())
 alive = process.poll() is None
 process.send_signal(signal.SIGTERM)
-process.wait(timeout=60)
+process.wait(timeout=90)
 log.seek(0)
 said = log.read().decode()
 grown = memory[3] - memory[1]

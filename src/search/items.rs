@@ -9,8 +9,9 @@ use super::identity::{Origins, RowIdentity};
 use super::source::{ColumnNames, IndexSource};
 use crate::config::Precision;
 use crate::data::dicomweb::PacsImages;
+use crate::data::image::frame_of;
 use crate::data::{Columns, ImageFiles, ImageSource, ReportPolicy, Row};
-use crate::digest::{ContentHash, Depth, hex, sha256};
+use crate::digest::{ContentHash, Depth, hex, of_file, sha256};
 use crate::session::{RowSource, policy_of};
 
 /// What an index is to be made of.
@@ -189,9 +190,27 @@ pub(super) fn source(contents: &IndexContents, model: &str) -> IndexSource {
     }
 }
 
-/// What the images of rows hold, whole however many there are: `search` looks at one of them alone.
+/// Whether the file of an image is a plain one: others may keep who opens them waiting for ever.
+pub fn is_plain(path: &Path) -> bool {
+    frame_of(path).0.is_file()
+}
+
+/// What the images of rows hold, whole however many there are: `search` looks at one of them alone. That one is read
+/// on the thread that asks, for the threads of rayon are the model's too, and disks may keep one waiting.
 pub(super) fn row_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
+    if let [row] = rows {
+        return vec![row_content(row)];
+    }
     ImageFiles::of(rows).contents(Depth::Whole, &|| false).unwrap_or_default()
+}
+
+fn row_content(row: &Row) -> [u8; 32] {
+    let content = match row.image() {
+        file @ ImageSource::File(_) if is_plain(file.file()) => of_file(&frame_of(file.file()).0, Depth::Whole).ok(),
+        ImageSource::File(_) => None,
+        packed => packed.bytes().ok().map(|bytes| sha256(&bytes)),
+    };
+    content.unwrap_or_default()
 }
 
 /// What stands in an index for the content of an image.
@@ -201,5 +220,8 @@ pub(super) fn short(content: &[u8; 32]) -> String {
 
 /// What stands in an index for an image file that no manifest names; empty where it cannot be read.
 pub(super) fn file_content(path: &Path) -> String {
+    if !is_plain(path) {
+        return String::new();
+    }
     ImageSource::from(path.to_path_buf()).bytes().map_or(String::new(), |bytes| short(&sha256(&bytes)))
 }

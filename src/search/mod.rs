@@ -30,7 +30,7 @@ pub use gallery::{Gallery, Side};
 pub use graph::HAS_GRAPHS;
 pub use identity::{Origins, RowIdentity};
 pub use index::{APPROXIMATE_ABOVE, Index};
-pub use items::IndexContents;
+pub use items::{IndexContents, is_plain};
 pub use names::{Hit, Names};
 pub use queries::{Queries, read_queries};
 pub use reuse::embedded_rows;

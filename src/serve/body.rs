@@ -15,10 +15,12 @@ use crate::json;
 
 /// Bodies of the longest kind that may be held at once.
 const LONGEST_AT_ONCE: usize = 8;
-/// What is too long is read on to this many times what is allowed: a client that is still sending hears no answer.
+/// What is refused is read on to this many times what is allowed: a client that is still sending hears no answer.
 const READ_ON: usize = 4;
 /// Bytes of a permit.
 const UNIT: usize = 1024;
+/// Permits that are taken at a time.
+const STEP: usize = 64;
 
 /// Room for bodies.
 pub(super) struct Bodies {
@@ -30,7 +32,8 @@ pub(super) struct Bodies {
 /// What a request asks for, with the room that it takes.
 pub(super) struct Asked {
     pub fields: Fields,
-    pub _room: OwnedSemaphorePermit,
+    /// Given back once what was sent is decoded.
+    pub room: OwnedSemaphorePermit,
 }
 
 /// A body, as its content type names it.
@@ -50,12 +53,14 @@ impl Bodies {
     /// # Errors
     /// Another type, too long, no room, or no JSON object.
     pub async fn read(&self, request: Request) -> Result<Asked, Refusal> {
-        let kind = kind(request.headers())?;
-        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        let wanted = length.unwrap_or(self.most).min(self.most).div_ceil(UNIT).max(1);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(wanted as u32);
-        let room = room.map_err(|_| Refusal::full("there is no room for another body of that length"))?;
-        let bytes = self.bytes(request.into_body()).await?;
+        let kind = match kind(request.headers()) {
+            Ok(kind) => kind,
+            Err(refusal) => {
+                self.read_on(request).await;
+                return Err(refusal);
+            }
+        };
+        let (bytes, room) = self.bytes(request.into_body()).await?;
         let fields = match kind {
             Kind::Image => Fields::image(bytes),
             // Long ones take a while, and other requests wait on this thread.
@@ -63,26 +68,63 @@ impl Bodies {
                 tokio::task::spawn_blocking(move || object(&bytes)).await.map_err(|_| Refusal::failed())??
             }
         };
-        Ok(Asked { fields, _room: room })
+        Ok(Asked { fields, room })
     }
 
-    async fn bytes(&self, body: Body) -> Result<Vec<u8>, Refusal> {
+    /// Reads what is left of a request that is refused, so that its client hears why, and keeps none of it.
+    pub async fn read_on(&self, request: Request) {
+        // Who asks before sending is told at once.
+        if request.headers().contains_key(header::EXPECT) {
+            return;
+        }
+        let mut body = pin!(request.into_body());
+        let mut length = 0;
+        while let Some(Ok(frame)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            length += frame.data_ref().map_or(0, Bytes::len);
+            if length > READ_ON * self.most {
+                break;
+            }
+        }
+    }
+
+    /// Room for `units` more, and as much as is taken at a time.
+    fn room(&self, units: usize) -> Option<OwnedSemaphorePermit> {
+        let units = units.next_multiple_of(STEP);
+        Arc::clone(&self.room).try_acquire_many_owned(units as u32).ok()
+    }
+
+    /// The body with its room, which is taken as it arrives: who announces much and sends nothing keeps nobody out.
+    async fn bytes(&self, body: Body) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refusal> {
         let mut body = pin!(body);
         let (mut bytes, mut length) = (Vec::new(), 0);
+        let mut is_full = false;
+        let mut room = self.room(0).ok_or_else(Refusal::failed)?;
         while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             let frame = frame.map_err(|_| Refusal::bad("the body ended before its end"))?;
             let data = frame.into_data().unwrap_or_else(|_| Bytes::new());
             length += data.len();
-            if length <= self.most {
+            let wanted = length.min(self.most).div_ceil(UNIT);
+            if length <= self.most && !is_full && wanted > room.num_permits() {
+                match self.room(wanted - room.num_permits()) {
+                    Some(more) => room.merge(more),
+                    None => is_full = true,
+                }
+            }
+            if length <= self.most && !is_full {
                 bytes.extend_from_slice(&data);
             } else if length > READ_ON * self.most {
                 break;
             } else {
+                // What is read on is not kept, nor its room.
                 bytes = Vec::new();
+                drop(room.split(room.num_permits()));
             }
         }
+        if length <= self.most && is_full {
+            return Err(Refusal::full("there is no room for another body of that length"));
+        }
         if length <= self.most {
-            return Ok(bytes);
+            return Ok((bytes, room));
         }
         let most = self.most >> 20;
         Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {most} MiB (--max-body-mib)")))

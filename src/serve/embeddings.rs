@@ -56,19 +56,28 @@ struct List<'a> {
 pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Request) -> Answer {
     let asked = state.bodies.read(request).await?;
     let (sent, base64) = read(asked.fields, &state)?;
-    let (mut items, mut tokens) = (Vec::with_capacity(sent.len()), 0);
-    for input in sent {
-        let item = match input {
-            Input::Image(image) => inputs::item(&state, image).await?,
-            Input::Text(text) => {
-                let ids = inputs::ids(&state, text).await?;
-                tokens += ids.len();
-                Item::Text(ids)
-            }
-        };
-        items.push(item);
+    let (mut rows, mut tokens, mut room) = (Vec::with_capacity(sent.len()), 0, Some(asked.room));
+    let mut sent = sent.into_iter();
+    // As many at a time as go through a tower together, so that others find places between them.
+    while sent.len() > 0 {
+        let part = sent.len().min(state.options.max_batch);
+        let places = state.queue.places(part).await?;
+        let mut items = Vec::with_capacity(part);
+        for input in sent.by_ref().take(part) {
+            items.push(match input {
+                Input::Image(image) => inputs::item(&state, image).await?,
+                Input::Text(text) => {
+                    let ids = inputs::ids(&state, text).await?;
+                    tokens += ids.len();
+                    Item::Text(ids)
+                }
+            });
+        }
+        if sent.len() == 0 {
+            drop(room.take());
+        }
+        rows.extend(state.queue.encode(items, places).await?);
     }
-    let rows = state.queue.encode(items).await?;
     let numbers = |row: Vec<f32>| match base64 {
         true => Numbers::Base64(STANDARD.encode(row.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())),
         false => Numbers::Floats(row),
@@ -95,6 +104,7 @@ fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusa
     if inputs.is_empty() || inputs.len() > MOST_INPUTS {
         return Err(Refusal::bad(format!("\"input\" has {} entries; allowed are 1 to {MOST_INPUTS}", inputs.len())));
     }
+    state.queue.check(inputs.len())?;
     let inputs = inputs.into_iter().map(input).collect::<Result<_, _>>()?;
     let base64 = match fields.text("encoding_format")?.as_deref() {
         None | Some("float") => false,
@@ -108,8 +118,7 @@ fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusa
         Some(_) => return Err(Refusal::bad(format!("\"dimensions\" must be {width}, the model's; it has no others"))),
     }
     // Who asks, and which model they think they ask, changes nothing.
-    fields.text("model")?;
-    fields.text("user")?;
+    drop((fields.take("model"), fields.take("user")));
     fields.end(&KNOWN)?;
     Ok((inputs, base64))
 }
@@ -118,7 +127,7 @@ fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusa
 fn input(value: Value) -> Result<Input, Refusal> {
     let wrong = "an input must be a text, a data URL of an image, {\"text\": …} or {\"image\": …}";
     match value {
-        Value::String(text) if text.starts_with("data:") => Ok(Input::Image(SentImage::Text(text))),
+        Value::String(text) if is_url(&text) => Ok(Input::Image(SentImage::Text(text))),
         Value::String(text) if !text.trim().is_empty() => Ok(Input::Text(text)),
         Value::Object(object) => {
             let mut fields = Fields::json(object);
@@ -132,4 +141,10 @@ fn input(value: Value) -> Result<Input, Refusal> {
         }
         _ => Err(Refusal::bad(wrong)),
     }
+}
+
+/// Whether it is a data URL of something that is no text: a report may begin with `data:` too.
+fn is_url(text: &str) -> bool {
+    let head = text.strip_prefix("data:").and_then(|rest| rest.split_once(',')).map(|(head, _)| head);
+    head.is_some_and(|head| head.ends_with(";base64") || head.starts_with("image/") || head.starts_with("application/"))
 }

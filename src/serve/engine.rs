@@ -4,9 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+
 use super::metrics::Metrics;
 use super::model::{Item, Model};
-use super::queue::{Job, Waiting};
+use super::queue::{Embedding, Job, Waiting};
 use crate::error::one_line;
 
 /// How requests share the towers.
@@ -51,10 +53,39 @@ fn encode(model: &Model, batch: Vec<Waiting>, metrics: &Metrics) {
     for part in [images, texts].into_iter().filter(|part| !part.is_empty()) {
         metrics.batch(part.len());
         let items: Vec<&Item> = part.iter().map(|waiting| &waiting.item).collect();
-        let rows = catch_unwind(AssertUnwindSafe(|| model.rows(&items)));
-        let rows = rows.unwrap_or_else(|_| Err(anyhow::anyhow!("a bug, which was told of before")));
-        let rows = rows.inspect_err(|e| tracing::warn!("encoding {} items: {}", part.len(), one_line(e))).ok();
-        let mut rows = rows.into_iter().flatten();
-        part.into_iter().for_each(|waiting| drop(waiting.reply.send(rows.next())));
+        let rows = apart(&items, &|items| model.rows(items));
+        let broken = rows.iter().filter(|row| row.is_none()).count();
+        if broken > 0 {
+            tracing::warn!("{broken} of {} items have no embedding, or one that is not finite", part.len());
+        }
+        part.into_iter().zip(rows).for_each(|(waiting, row)| drop(waiting.reply.send(row)));
+    }
+}
+
+/// What `rows` makes of `items`; where it fails at several together, of each by itself, for one may be at fault.
+fn apart<T>(items: &[&T], rows: &impl Fn(&[&T]) -> Result<Vec<Embedding>>) -> Vec<Embedding> {
+    let tried = catch_unwind(AssertUnwindSafe(|| rows(items)));
+    let tried = tried.unwrap_or_else(|_| Err(anyhow::anyhow!("a bug, which was told of before")));
+    match tried.inspect_err(|e| tracing::warn!("encoding {} items: {}", items.len(), one_line(e))) {
+        Ok(found) => found,
+        Err(_) if items.len() > 1 => items.iter().flat_map(|item| apart(&[*item], rows)).collect(),
+        Err(_) => vec![None],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_fails_fails_alone() {
+        let rows = |items: &[&i32]| {
+            assert!(!items.contains(&&3), "the third breaks what it is in");
+            anyhow::ensure!(!items.contains(&&5), "and so does the fifth");
+            Ok(items.iter().map(|&&i| Some(vec![i as f32])).collect())
+        };
+        let all = [1, 2, 3, 4, 5];
+        let found = apart(&all.iter().collect::<Vec<_>>(), &rows);
+        assert_eq!(found, [Some(vec![1.0]), Some(vec![2.0]), None, Some(vec![4.0]), None]);
     }
 }

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::inputs;
+use super::model::Model;
 use super::refusal::{Answer, Refusal, json};
 use super::state::Served;
 use crate::data::Picture;
@@ -36,10 +37,19 @@ pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Requ
     let (Some(image), Some(text)) = (image, text) else {
         return Err(Refusal::bad("\"image\" and \"text\" are both needed"));
     };
-    let decoded = inputs::decode(&state, image).await?;
+    let place = state.queue.places(1).await?;
     // What is wrong with the text is told before the model is asked.
     inputs::ids(&state, text.clone()).await?;
-    let explained = state.queue.run(move |model| explained(model.session, &decoded.picture, &text)).await?;
+    // Whole images take much memory: few wait for the model, and none keeps a decoder meanwhile.
+    let waits = Arc::clone(&state.pictures).acquire_owned().await.map_err(|_| Refusal::failed())?;
+    let picture = inputs::decode(&state, image).await?.picture;
+    drop(asked.room);
+    let work = move |model: &Model| {
+        let explained = explained(model.session, &picture, &text);
+        drop(waits);
+        explained
+    };
+    let explained = state.queue.run(place, work).await?;
     json(&explained.map_err(|e| Refusal::internal(&e))?)
 }
 

@@ -52,7 +52,10 @@ pub(super) async fn guard(State(state): State<Arc<Served>>, request: Request, ne
     let (begun, route) = (Instant::now(), route(request.uri().path()));
     let answered = match may_ask(&state, &request) {
         Ok(()) => answer(&state, request, next).await,
-        Err(refusal) => Err(refusal),
+        Err(refusal) => {
+            drop(tokio::time::timeout(state.options.timeout, state.bodies.read_on(request)).await);
+            Err(refusal)
+        }
     };
     let mut response = answered.unwrap_or_else(IntoResponse::into_response);
     for (name, value) in HEADERS {
@@ -93,31 +96,33 @@ impl Drop for Task {
 
 fn may_ask(state: &Served, request: &Request) -> Result<(), Refusal> {
     let headers = request.headers();
-    if state.options.host.is_loopback() {
-        from_here(headers)?;
-    }
-    let Some(token) = &state.options.token else { return Ok(()) };
-    if OPEN.contains(&request.uri().path()) {
-        return Ok(());
-    }
     let sent = text(headers, header::AUTHORIZATION).and_then(|value| {
         let (scheme, word) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(word.trim())
     });
-    match sent {
-        Some(sent) if token.is(sent) => Ok(()),
-        _ => Err(Refusal::new(StatusCode::UNAUTHORIZED, "needs the token, as `Authorization: Bearer TOKEN`")),
+    let token = state.options.token.as_ref();
+    let has_token = token.zip(sent).is_some_and(|(token, sent)| token.is(sent));
+    if state.options.host.is_loopback() {
+        from_here(headers, has_token)?;
     }
+    if has_token || token.is_none() || OPEN.contains(&request.uri().path()) {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::UNAUTHORIZED, "needs the token, as `Authorization: Bearer TOKEN`"))
 }
 
 /// Refuses what a page of the web makes a browser on this machine ask: under a name of its own that leads here
-/// (DNS rebinding), or from a page of another origin.
-fn from_here(headers: &HeaderMap) -> Result<(), Refusal> {
+/// (DNS rebinding), or from a page of another origin. Who has the token was given it, and may come from any page: a
+/// proxy in front shows pages of ours under its own origin.
+fn from_here(headers: &HeaderMap, has_token: bool) -> Result<(), Refusal> {
     let refused =
         |what: &str| Err(Refusal::new(StatusCode::FORBIDDEN, format!("{what}; ask as 127.0.0.1 or localhost")));
     let Some(host) = text(headers, header::HOST) else { return refused("the request names no host") };
     if !is_local(host) {
         return refused("the host that the request names is not this machine");
+    }
+    if has_token {
+        return Ok(());
     }
     let same_origin = |origin: &str| origin.strip_prefix("http://").is_some_and(|origin| origin == host);
     if headers.contains_key(header::ORIGIN) && !text(headers, header::ORIGIN).is_some_and(same_origin) {
@@ -171,7 +176,7 @@ mod tests {
     fn pages_of_other_origins_are_refused() {
         let asked = |pairs: &[(&'static str, &'static str)]| {
             let of = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
-            from_here(&pairs.iter().map(of).collect())
+            from_here(&pairs.iter().map(of).collect(), false)
         };
         let host = ("host", "127.0.0.1:8417");
         assert!(asked(&[host]).is_ok());

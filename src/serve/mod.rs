@@ -21,6 +21,7 @@ mod searched;
 mod server;
 mod state;
 mod token;
+mod wire;
 mod zero_shot;
 
 use std::net::{SocketAddr, TcpListener};
@@ -53,15 +54,18 @@ pub fn serve(
     let address = SocketAddr::new(options.host, options.port);
     let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
     let address = listener.local_addr().context("the address that was listened on")?;
-    let (queue, jobs) = queue::queue(options.queue);
+    // Half of a request's time, so that the other half is left to work in.
+    let (queue, jobs) = queue::queue(options.queue, options.timeout / 2);
     let state = Arc::new(state::Served::new(session, options, with, queue));
     let stop = server::Stop::listen()?;
     let batches = engine::Batches { most: state.options.max_batch, window: state.options.batch_window };
     let model = model::Model::new(session)?;
     let metrics = Arc::clone(&state.metrics);
-    let server = server::start(listener, state, stop)?;
+    let (at_work, model_ends) = std::sync::mpsc::channel();
+    let server = server::start(listener, state, stop, model_ends)?;
     listening(address)?;
     // The model works on this thread: it is one of those that share the loops of the CPU's kernels.
     engine::run(&jobs, &model, batches, &metrics);
+    drop(at_work);
     server.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the server ended unexpectedly")))
 }

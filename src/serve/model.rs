@@ -27,8 +27,8 @@ impl<'a> Model<'a> {
         Ok(Self { session, towers: session.model()? })
     }
 
-    /// A row for each item, all of one kind.
-    pub fn rows(&self, items: &[&Item]) -> Result<Vec<Vec<f32>>> {
+    /// A row for each item, all of one kind; none for one whose numbers are not finite, which the others do not suffer.
+    pub fn rows(&self, items: &[&Item]) -> Result<Vec<Option<Vec<f32>>>> {
         let device = &self.session.device;
         let texts: Vec<&[u32]> = items.iter().filter_map(|item| item.text()).collect();
         let rows = if texts.is_empty() {
@@ -45,8 +45,8 @@ impl<'a> Model<'a> {
             self.towers.text_embeds(&Tensor::from_vec(ids, (texts.len(), tokens), device)?)?
         };
         let rows: Vec<Vec<f32>> = rows.to_device(&Device::Cpu)?.to_vec2()?;
-        ensure!(rows.iter().flatten().all(|v| v.is_finite()), "the features are not finite: the weights are broken");
-        Ok(rows)
+        let finite = |row: Vec<f32>| row.iter().all(|v| v.is_finite()).then_some(row);
+        Ok(rows.into_iter().map(finite).collect())
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -32,12 +33,15 @@ pub(super) struct Queue {
     sender: Sender<Job>,
     places: Arc<Semaphore>,
     length: usize,
+    /// How long several wait for their places.
+    patience: Duration,
 }
 
-/// A queue of at most `length` waiting items, and where they come out.
-pub(super) fn queue(length: usize) -> (Queue, Receiver<Job>) {
+/// A queue of at most `length` waiting items, and where they come out. Several that are asked for together wait for
+/// room as long as `patience`.
+pub(super) fn queue(length: usize, patience: Duration) -> (Queue, Receiver<Job>) {
     let (sender, receiver) = channel();
-    (Queue { sender, places: Arc::new(Semaphore::new(length)), length }, receiver)
+    (Queue { sender, places: Arc::new(Semaphore::new(length)), length, patience }, receiver)
 }
 
 impl Queue {
@@ -46,15 +50,22 @@ impl Queue {
         self.length - self.places.available_permits()
     }
 
-    /// Embeddings of `items`, in their order.
+    /// Refuses more inputs than may ever wait.
     ///
     /// # Errors
-    /// There is no room for all of them, or the model failed.
-    pub async fn encode(&self, items: Vec<Item>) -> Result<Vec<Vec<f32>>, Refusal> {
-        if items.len() > self.length {
-            return Err(Refusal::bad(format!("{} inputs; at most {} may wait at once", items.len(), self.length)));
+    /// They are more.
+    pub fn check(&self, inputs: usize) -> Result<(), Refusal> {
+        if inputs > self.length {
+            return Err(Refusal::bad(format!("{inputs} inputs; at most {} may wait at once", self.length)));
         }
-        let mut places = self.places(items.len())?;
+        Ok(())
+    }
+
+    /// Embeddings of `items`, in their order, each in a place of `places`.
+    ///
+    /// # Errors
+    /// The model failed.
+    pub async fn encode(&self, items: Vec<Item>, mut places: OwnedSemaphorePermit) -> Result<Vec<Vec<f32>>, Refusal> {
         let mut replies = Vec::with_capacity(items.len());
         for item in items {
             let place = places.split(1).ok_or_else(Refusal::failed)?;
@@ -69,12 +80,15 @@ impl Queue {
         Ok(rows)
     }
 
-    /// What `work` makes of the model.
+    /// What `work`, which takes `place`, makes of the model.
     ///
     /// # Errors
-    /// There is no room, or it panicked.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Model) -> T + Send + 'static) -> Result<T, Refusal> {
-        let place = self.places(1)?;
+    /// It panicked.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        place: OwnedSemaphorePermit,
+        work: impl FnOnce(&Model) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Run(Box::new(move |model| {
             // Nobody waits any more.
@@ -86,9 +100,19 @@ impl Queue {
         answer.await.map_err(|_| Refusal::failed())
     }
 
-    fn places(&self, count: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        let places = Arc::clone(&self.places).try_acquire_many_owned(count as u32);
-        places.map_err(|_| Refusal::full("the queue is full"))
+    /// Room for `count` items, taken before they are decoded. One is refused where there is none; several wait for
+    /// theirs a while, in turn, for single ones would take every place before them.
+    ///
+    /// # Errors
+    /// There is no room for all of them.
+    pub async fn places(&self, count: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.check(count)?;
+        let full = || Refusal::full("the queue is full");
+        if count == 1 {
+            return Arc::clone(&self.places).try_acquire_owned().map_err(|_| full());
+        }
+        let places = Arc::clone(&self.places).acquire_many_owned(count as u32);
+        tokio::time::timeout(self.patience, places).await.map_err(|_| full())?.map_err(|_| full())
     }
 
     fn send(&self, job: Job) -> Result<(), Refusal> {

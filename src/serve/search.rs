@@ -66,38 +66,41 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     if !has_text && !has_image {
         return Err(Refusal::bad("\"text\", \"image\" or both are needed"));
     }
-    let mut items = Vec::new();
+    let count = usize::from(has_text) + usize::from(has_image);
+    let places = state.queue.places(count).await?;
+    let mut items = Vec::with_capacity(count);
     if let Some(text) = text {
         items.push(Item::Text(inputs::ids(&state, text).await?));
     }
     if let Some(image) = image {
         items.push(inputs::item(&state, image).await?);
     }
-    let mut rows = state.queue.encode(items).await?.into_iter();
+    drop(asked.room);
+    let mut rows = state.queue.encode(items, places).await?.into_iter();
     let (text, image) = (rows.by_ref().take(usize::from(has_text)).next(), rows.next());
     let vector = joined(text, image, (weight, 1.0 - weight)).ok_or_else(Refusal::failed)?;
+    let (place, index) = (state.queue.places(1).await?, Arc::clone(&searched));
     // Its loops share the threads of the model's.
-    let found = state.queue.run(move |_| searched.find(among, vector, k)).await?;
-    let (gallery, found) = found.map_err(|e| Refusal::internal(&e))?;
-    let mut hits = Vec::with_capacity(found.len());
-    for (hit, image) in found {
-        let thumbnail = match image.filter(|_| thumbnails) {
-            Some(image) => thumbnail(&state, image).await?,
-            None => None,
-        };
-        let Hit { rank, score, row, line, text, changed, .. } = hit;
-        hits.push(Shown { rank, score, row, line, text, changed, thumbnail });
-    }
+    let found = state.queue.run(place, move |_| index.best(among, &vector, k)).await?;
+    let (gallery, best) = found.map_err(|e| Refusal::internal(&e))?;
+    let files = Arc::clone(&state.files).acquire_owned().await.map_err(|_| Refusal::failed())?;
+    let work = move || {
+        let _files = files;
+        searched.named(among, best).into_iter().map(|hit| shown(hit, thumbnails)).collect()
+    };
+    let hits = tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::failed())?;
     json(&Answered { searched: among.word(), gallery, hits })
 }
 
+/// A hit as it is told, with a picture where one is wanted and there is one.
+fn shown((hit, image): (Hit, Option<ImageSource>), thumbnails: bool) -> Shown {
+    let thumbnail = image.filter(|_| thumbnails).and_then(|image| thumbnail(&image));
+    let Hit { rank, score, row, line, text, changed, .. } = hit;
+    Shown { rank, score, row, line, text, changed, thumbnail }
+}
+
 /// A JPEG of an image of the index as a data URL; none where it cannot be read.
-async fn thumbnail(state: &Served, image: ImageSource) -> Result<Option<String>, Refusal> {
-    let place = Arc::clone(&state.decoders).acquire_owned().await.map_err(|_| Refusal::failed())?;
-    let work = move || {
-        let _place = place;
-        let jpeg = image.read().and_then(|picture| image::thumbnail(&picture, THUMBNAIL)).ok()?;
-        Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::failed())
+fn thumbnail(image: &ImageSource) -> Option<String> {
+    let jpeg = image.read().and_then(|picture| image::thumbnail(&picture, THUMBNAIL)).ok()?;
+    Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::data::ImageSource;
-use crate::search::{Hit, Index, Names, Side, find};
+use crate::search::{Hit, Index, Names, Scored, Side, is_plain};
 
 /// An index with what its rows are called.
 pub struct Searched {
@@ -22,19 +22,21 @@ impl Searched {
         Ok(Self { index, names })
     }
 
-    /// The best `k` rows, each with its image where that still holds what it did when the index was made.
-    pub(super) fn find(
-        &self,
-        among: Side,
-        vector: Vec<f32>,
-        k: usize,
-    ) -> Result<(usize, Vec<(Hit, Option<ImageSource>)>)> {
-        let mut found = find((&self.index, &self.names), &[(among, vector)], k)?;
-        let found = found.pop().context("a search without an answer")?;
-        let with_image = |hit: Hit| {
+    /// The best `k` rows, and how many were looked through.
+    pub(super) fn best(&self, among: Side, vector: &[f32], k: usize) -> Result<(usize, Vec<Scored>)> {
+        let gallery = self.index.gallery(among).context("a side that is not there")?.rows();
+        let mut best = self.index.find(among, vector, k)?;
+        Ok((gallery, best.pop().context("a search without an answer")?))
+    }
+
+    /// What these rows are called, each with its image where that still holds what it did when the index was made.
+    /// Reads their files, which may take as long as their disk likes.
+    pub(super) fn named(&self, among: Side, best: Vec<Scored>) -> Vec<(Hit, Option<ImageSource>)> {
+        let named = |(rank, scored)| {
+            let hit = self.names.hit(&self.index, among, rank + 1, scored);
             let image = self.names.image(&self.index, among, hit.row).filter(|_| !hit.changed);
-            (hit, image)
+            (hit, image.filter(|image| is_plain(image.file())))
         };
-        Ok((found.gallery, found.hits.into_iter().map(with_image).collect()))
+        best.into_iter().enumerate().map(named).collect()
     }
 }

@@ -3,19 +3,20 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 
 use super::routes::router;
 use super::state::Served;
+use super::wire::Wire;
 use crate::ops::with_nohup_kept;
 
 /// Connections at once; more wait until one ends.
@@ -51,21 +52,34 @@ impl Stop {
     }
 }
 
-/// Serves on a thread of its own, which ends when all that was asked before the stop is answered.
+/// Serves on a thread of its own, which ends when all that was asked before the stop is answered. A model that is still
+/// at work for nobody has until `--timeout` to end, which the other side of `model` going away tells; then the process
+/// ends without it.
 ///
 /// # Errors
 /// The system allows no thread.
-pub(super) fn start(listener: TcpListener, state: Arc<Served>, stop: Stop) -> Result<JoinHandle<Result<()>>> {
+pub(super) fn start(
+    listener: TcpListener,
+    state: Arc<Served>,
+    stop: Stop,
+    model: Receiver<()>,
+) -> Result<JoinHandle<Result<()>>> {
     listener.set_nonblocking(true).context("the listening socket")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(state.decoders() + 2)
+        .max_blocking_threads(state.files_and_decoders() + 2)
         .build()
         .context("threads for the server")?;
+    let timeout = state.options.timeout;
     let work = move || {
         let served = runtime.block_on(accept(listener, state, stop));
         // A decoder that is still at work has nobody to answer to.
         runtime.shutdown_background();
+        if model.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the model is still at work on what nobody waits for; ending without it");
+            #[allow(clippy::exit)]
+            std::process::exit(1);
+        }
         served
     };
     std::thread::Builder::new().name("server".into()).spawn(work).context("a thread for the server")
@@ -95,7 +109,9 @@ async fn accept(listener: TcpListener, state: Arc<Served>, stop: Stop) -> Result
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let connection = open.watch(connection(socket, router.clone()));
+        // Answers are short: they go at once.
+        drop(socket.set_nodelay(true));
+        let connection = open.watch(connection(Wire::new(socket, timeout), router.clone()));
         tokio::spawn(async move {
             // A client that went away, or sent no HTTP, was told what it could be told.
             drop(connection.await);
@@ -110,14 +126,12 @@ async fn accept(listener: TcpListener, state: Arc<Served>, stop: Stop) -> Result
     Ok(())
 }
 
-type Connection = http1::Connection<TokioIo<TcpStream>, TowerToHyperService<axum::Router>>;
+type Connection = http1::Connection<Wire, TowerToHyperService<axum::Router>>;
 
-fn connection(socket: TcpStream, router: axum::Router) -> Connection {
-    // Answers are short: they go at once.
-    drop(socket.set_nodelay(true));
+fn connection(socket: Wire, router: axum::Router) -> Connection {
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(MOST_HEAD)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .serve_connection(socket, TowerToHyperService::new(router))
 }

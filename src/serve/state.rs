@@ -21,6 +21,10 @@ pub(super) struct Served {
     pub bodies: Bodies,
     /// Who decodes an image holds one.
     pub decoders: Arc<Semaphore>,
+    /// Who has a decoded image wait for the model holds one.
+    pub pictures: Arc<Semaphore>,
+    /// Who reads files of the index holds one.
+    pub files: Arc<Semaphore>,
     pub preprocess: Preprocess,
     pub tokenizer: ReportTokenizer,
     /// Width of its embeddings.
@@ -33,6 +37,10 @@ pub(super) struct Served {
 
 /// Images that are decoded at once: each may take what `--max-image-mib` allows.
 const DECODERS: usize = 2;
+/// Images that wait for the model as they are, decoded.
+const PICTURES: usize = 2;
+/// Searches whose hits' files are read at once: a disk that does not answer keeps these, and nothing else.
+const FILES: usize = 2;
 
 impl Served {
     pub fn new(session: &Session, options: ServeOptions, with: ServedWith, queue: Queue) -> Self {
@@ -42,6 +50,8 @@ impl Served {
             metrics: Arc::default(),
             bodies: Bodies::new(options.max_body),
             decoders: Arc::new(Semaphore::new(DECODERS)),
+            pictures: Arc::new(Semaphore::new(PICTURES)),
+            files: Arc::new(Semaphore::new(FILES)),
             preprocess: folder.preprocess.clone(),
             tokenizer: folder.tokenizer.clone(),
             classifier: with.classifier,
@@ -52,8 +62,8 @@ impl Served {
         }
     }
 
-    /// Images that are decoded at once.
-    pub fn decoders(&self) -> usize {
-        DECODERS
+    /// Images that are decoded, and searches whose files are read, at once.
+    pub fn files_and_decoders(&self) -> usize {
+        DECODERS + FILES
     }
 }

@@ -528,6 +528,7 @@ fn bad_requests_get_one_line_and_never_end_the_server() {
     raw("Content-Type: text/plain\r\n", b"{\"input\": \"a\"}").refusal(415);
     raw("Content-Type: application/x-www-form-urlencoded\r\n", b"input=a").refusal(415);
     raw("", b"{}").refusal(415);
+    raw("Content-Type: text/plain\r\n", &vec![b' '; 3_000_000]).refusal(415);
     // Too long, told before and while it is sent.
     let long = server.ask("POST /v1/embeddings", JSON, &vec![b' '; 1_200_000]);
     assert!(long.refusal(413).contains("1 MiB"));
@@ -623,6 +624,82 @@ fn clients_that_go_away_leave_nothing_behind() {
 }
 
 #[test]
+fn clients_that_never_read_are_cut_off() {
+    let server = Server::of_run(&["--timeout", "1"]);
+    let mut deaf = server.connect();
+    deaf.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let ask = format!("GET /page.js HTTP/1.1\r\n{}\r\n", server.host()).repeat(100);
+    let (begun, mut waited) = (Instant::now(), false);
+    // Answers fill what lies between, then requests do; then nothing moves until the server ends it.
+    loop {
+        match deaf.write(ask.as_bytes()) {
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                waited = true
+            }
+            Err(_) => break,
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "it keeps its place");
+    }
+    assert!(waited, "the server waited for it");
+}
+
+#[test]
+fn bodies_that_do_not_come_keep_nobody_out() {
+    let server = Server::of_run(&["--max-body-mib", "1"]);
+    let head = format!("POST /v1/embeddings HTTP/1.1\r\n{}{JSON}", server.host());
+    let ends = ["Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", "Content-Length: 1048576\r\n\r\n{"];
+    let sent = |end: &str| {
+        let mut stream = server.connect();
+        stream.write_all(format!("{head}{end}").as_bytes()).unwrap();
+        stream
+    };
+    let waiting: Vec<_> = (0..12).map(|i| sent(ends[i % 2])).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    server.post("/v1/embeddings", &json!({"input": "a", "model": "", "user": ""})).ok();
+    drop(waiting);
+}
+
+#[test]
+fn many_inputs_find_places_among_single_ones() {
+    let server = Server::of_run(&["--queue", "4", "--max-batch", "4", "--batch-window", "20"]);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let is_over = || over.load(std::sync::atomic::Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while !is_over() {
+                    assert!([200, 503].contains(&server.post("/v1/embeddings", &json!({"input": "a"})).status));
+                }
+            });
+        }
+        let many = std::panic::catch_unwind(|| {
+            (0..3).for_each(|_| drop(server.post("/v1/embeddings", &json!({"input": ["a", "b", "c", "d"]})).ok()))
+        });
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        many.unwrap();
+    });
+    // A report may begin as a data URL does.
+    server.post("/v1/embeddings", &json!({"input": "data: none, nothing to compare with"})).ok();
+    assert_eq!(server.count("queue_items"), 0.0);
+}
+
+#[test]
+fn files_of_the_index_that_do_not_answer_stop_nothing() {
+    let place = trained();
+    let (image, index) = (place.path("stalls.png"), "stalls.safetensors");
+    fs::copy(&images(1)[0], &image).unwrap();
+    let embed = ["embed", "--model", "run/model", "--out", index, "--images", image.to_str().unwrap()];
+    assert!(place.run(&embed).status.success());
+    let mut server = Server::of_run(&["--index", index]);
+    fs::remove_file(&image).unwrap();
+    assert!(Command::new("mkfifo").arg(&image).status().unwrap().success());
+    let found = server.post("/search", &json!({"text": "a", "thumbnails": true})).ok();
+    assert!(found["hits"][0]["changed"] == true && found["hits"][0].get("thumbnail").is_none(), "{found}");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
 fn what_was_asked_is_answered_before_it_stops() {
     for signal in ["-TERM", "-INT"] {
         let mut server = Server::of_run(&["--batch-window", "1500"]);
@@ -657,6 +734,9 @@ fn others_need_the_token() {
         };
         with(&format!("Bearer {secret}")).ok();
         with(&format!("bearer {secret}")).ok();
+        // A proxy in front has an origin of its own.
+        with(&format!("Bearer {secret}\r\nOrigin: https://front.example")).ok();
+        assert!(host == "0.0.0.0" || with("Bearer wrong\r\nOrigin: https://front.example").status == 403);
         for wrong in ["", "Bearer", "Bearer Zxqv-0123456789-secreT", &format!("Basic {secret}"), secret] {
             let answer = with(wrong);
             assert!(!answer.refusal(401).contains("Zxqv"));
