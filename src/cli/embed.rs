@@ -164,8 +164,8 @@ fn run_folder(args: &Args, model: IndexModel, world: &Rc<dyn Collective>) -> Res
     let filled = fill((&args.contents()?, &args.out), model, options, world.as_ref(), &stop::asked)?;
     let Filled { images, texts, shards, kept } = filled;
     let kept = if kept > 0 { format!(", {kept} of them kept") } else { String::new() };
-    let place = args.out.display();
+    let (place, word) = (args.out.display(), if shards == 1 { "shard" } else { "shards" });
     output::print(&format!(
-        "{place}: image_embeds of {images} rows, text_embeds of {texts} rows in {shards} shards{kept}"
+        "{place}: image_embeds of {images} rows, text_embeds of {texts} rows in {shards} {word}{kept}"
     ))
 }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::manifest_args::precision;
 use super::{output, usage};
 use crate::config::Precision;
+use crate::hub::HubError;
 use crate::search::{
     APPROXIMATE_ABOVE, Found, HAS_GRAPHS, Hit, Index, Names, Queries, Query, Side, check_model, find, query_vectors,
     read_queries,
@@ -44,10 +45,10 @@ pub(super) struct Args {
     /// How many to show
     #[arg(short, default_value_t = 10, value_parser = usage::count)]
     k: usize,
-    /// Look at rows that a graph of neighbours names, made once beside the shards; default above a million rows
+    /// Look at rows that a graph of neighbours names, made once beside the shards
     #[arg(long, conflicts_with = "exact")]
     approximate: bool,
-    /// Look at every row, however many there are
+    /// Look at every row, however many there are: the default, without a word above a million rows
     #[arg(long)]
     exact: bool,
     /// Model folder or hub id; default the one that made the index
@@ -120,14 +121,31 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn open_model(args: &Args, index: &Index) -> Result<Session> {
     let model = args.model.as_deref().unwrap_or(&index.source.model);
     let precision = args.precision.unwrap_or(index.source.precision);
-    let session = Session::open(model, &args.device)?.in_precision(precision);
+    let session = match &args.model {
+        Some(model) => Session::open(model, &args.device)?,
+        // The index may come from somewhere else: what it names is not fetched unasked.
+        None => Session::open_cached(model, &args.device).map_err(|e| match e.downcast_ref() {
+            Some(HubError::Offline(..)) => anyhow!(
+                "{}: was made by {model}, which is not in the cache; `--model {model}` fetches it",
+                args.index.display()
+            ),
+            _ => e,
+        })?,
+    };
+    let session = session.in_precision(precision);
     check_model(&index.source, model, args.model.is_some()).with_context(|| args.index.display().to_string())?;
     Ok(session)
 }
 
 fn use_graphs(args: &Args, index: &mut Index, side: Side) -> Result<()> {
     let is_large = index.gallery(side).is_some_and(|gallery| gallery.rows() > APPROXIMATE_ABOVE);
-    if args.exact || !(args.approximate || is_large && HAS_GRAPHS && index.is_of_shards()) {
+    if !args.exact && !args.approximate && is_large && HAS_GRAPHS && index.is_of_shards() {
+        tracing::warn!(
+            "looks at every one of more than {APPROXIMATE_ABOVE} rows; --approximate makes graphs of them in the \
+             index's folder, which are faster"
+        );
+    }
+    if !args.approximate {
         return Ok(());
     }
     let recall = index.approximate(side)?;

@@ -85,9 +85,46 @@ pub(super) struct Place<'a> {
     pub shards: &'a [String],
 }
 
+fn rows_of_graph(shard_rows: usize) -> usize {
+    ROWS.next_multiple_of(shard_rows)
+}
+
+/// Removes the graphs of rows beyond so many of images and of texts, and the folder if it is empty then.
+///
+/// # Errors
+/// One cannot be removed.
+pub(super) fn remove_beyond(folder: &Path, shard_rows: usize, rows: [usize; 2]) -> Result<()> {
+    let graphs = folder.join(FOLDER);
+    let remove = || -> std::io::Result<()> {
+        for entry in fs::read_dir(&graphs)? {
+            let path = entry?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let is_beyond = [Side::Images, Side::Texts].iter().zip(rows).any(|(side, rows)| {
+                // The list of a side goes with its last graph.
+                let number = match stem.strip_prefix(side.word()) {
+                    Some("") => Some(0),
+                    Some(rest) => rest.strip_prefix('-').and_then(|digits| digits.parse().ok()),
+                    None => None,
+                };
+                number.is_some_and(|number: usize| number >= rows.div_ceil(rows_of_graph(shard_rows)))
+            });
+            if is_beyond {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    };
+    if graphs.is_dir() {
+        remove().with_context(|| graphs.display().to_string())?;
+        // One that is not empty stays.
+        drop(fs::remove_dir(&graphs));
+    }
+    Ok(())
+}
+
 impl Place<'_> {
     fn rows_of_graph(&self) -> usize {
-        ROWS.next_multiple_of(self.shard_rows)
+        rows_of_graph(self.shard_rows)
     }
 
     fn fingerprint(&self, number: usize, rows: usize) -> String {
@@ -153,7 +190,7 @@ impl Graphs {
         let nothing = GraphRecall { recall: 0.0, k: 0, queries: 0 };
         let mut graphs = Self { graphs, recall: kept.recall.unwrap_or(nothing) };
         if kept.recall.is_none() {
-            graphs.recall = graphs.measured(gallery, others.unwrap_or(gallery))?;
+            graphs.recall = graphs.measured(gallery, others)?;
             kept.recall = Some(graphs.recall);
             kept.write(&place.list())?;
         }
@@ -164,18 +201,23 @@ impl Graphs {
         self.recall
     }
 
-    fn measured(&self, gallery: &Gallery, queries: &Gallery) -> Result<GraphRecall> {
+    /// Of rows of `others`, or of the same side, each without itself, which is always found.
+    fn measured(&self, gallery: &Gallery, others: Option<&Gallery>) -> Result<GraphRecall> {
+        let (queries, own) = (others.unwrap_or(gallery), usize::from(others.is_none()));
         let count = SAMPLE.min(queries.rows());
         // All over them; the same every time.
         let rows: Vec<usize> = (0..count).map(|i| i * queries.rows() / count).collect();
         let queries = queries.vectors(&rows)?;
-        let k = SAMPLE_K.min(gallery.rows());
-        let (exact, found) = (scan(gallery, &queries, k)?, self.find(gallery, &queries, k)?);
-        let hits = |(exact, found): (&Vec<Scored>, &Vec<Scored>)| {
-            let rows: Vec<usize> = found.iter().map(|hit| hit.row).collect();
-            exact.iter().filter(|best| rows.contains(&best.row)).count()
+        let k = SAMPLE_K.min(gallery.rows() - own.min(gallery.rows()));
+        let (exact, found) = (scan(gallery, &queries, k + own)?, self.find(gallery, &queries, k + own)?);
+        let hits = |(row, (exact, found)): (&usize, (&Vec<Scored>, &Vec<Scored>))| {
+            let best = |all: &[Scored]| -> Vec<usize> {
+                all.iter().map(|hit| hit.row).filter(|hit| own == 0 || hit != row).take(k).collect()
+            };
+            let found = best(found);
+            best(exact).iter().filter(|row| found.contains(row)).count()
         };
-        let hits: usize = exact.iter().zip(&found).map(hits).sum();
+        let hits: usize = rows.iter().zip(exact.iter().zip(&found)).map(hits).sum();
         Ok(GraphRecall { recall: hits as f64 / (count * k).max(1) as f64, k, queries: count })
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use candle_core::Tensor;
 
+use super::identity::Origins;
 use super::items::{IndexContents, Items, source};
 use super::source::IndexSource;
 use super::tensors;
@@ -58,7 +59,7 @@ pub fn build(contents: &IndexContents, model: IndexModel, out: &Path, keep_names
             "the index has too many rows for one file to say what each was made from; `search` will show numbers only, \
              where an index in a folder (`--out FOLDER/`) would say"
         );
-        source.origins.rows = None;
+        source.origins = Origins::default();
     }
     let session = Session::open(name, model.device)?.in_precision(model.precision);
     source.precision = session.precision();

@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 
+use super::approximate;
 use super::build::IndexModel;
 use super::folder::{List, MOST_SHARD_ROWS, Record};
-use super::gallery::Side;
 use super::items::{IndexContents, Items, source};
 use super::shard::{self, Shard, ShardFormat};
 use super::source::IndexSource;
@@ -108,6 +108,7 @@ pub fn fill(
     );
     world.from_first(|| {
         shard::remove_from(out, list.shards())?;
+        approximate::remove_beyond(out, list.shard_rows, [list.images, list.texts])?;
         list.records = (0..list.shards()).map(|number| Record::digest(out, number)).collect::<Result<_>>()?;
         list.complete = true;
         list.write(out)
@@ -131,17 +132,32 @@ fn agree(world: &dyn Collective, items: &Items, list: &List) -> Result<()> {
     Ok(())
 }
 
+/// To be raised by hand wherever images or texts are read otherwise than before: what older programs made is no part of
+/// an index then.
+const READERS: u64 = 1;
+
 /// Of what makes every number of a shard, but for its rows: those are compared one by one.
 fn fingerprint(source: &IndexSource, batch_size: usize, shard_rows: usize, options: FolderOptions) -> String {
     let mut hash = ContentHash::default();
     // A repository that has no commit is known by its name alone.
     hash.field(source.model_content.as_deref().unwrap_or(&source.model));
     hash.field(source.precision.word());
+    hash.field(READERS.to_le_bytes());
     hash.field(options.format.word());
     hash.field([u8::from(options.keep_names)]);
     hash.field((batch_size as u64).to_le_bytes());
     hash.field((shard_rows as u64).to_le_bytes());
     hash.hex()
+}
+
+/// Of the manifest's lines, where `format` writes them.
+fn digest_of(format: ShardFormat, lines: &[u64]) -> Option<String> {
+    if format == ShardFormat::Safetensors || lines.is_empty() {
+        return None;
+    }
+    let mut hash = ContentHash::default();
+    lines.iter().for_each(|line| hash.field(line.to_le_bytes()));
+    Some(hash.hex())
 }
 
 /// What a kill leaves of the first list.
@@ -163,11 +179,15 @@ fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
             out.display(),
             before.source.model
         ),
-        Some(_) => shard::remove_from(out, 0)?,
+        Some(_) => {
+            shard::remove_from(out, 0)?;
+            approximate::remove_beyond(out, list.shard_rows, [0, 0])?;
+        }
         None => {}
     }
-    shard::make_folders(out, list.format)?;
+    // First, so that a kill leaves a folder that is known as an index.
     list.write(out)?;
+    shard::make_folders(out, list.format)?;
     Ok(held)
 }
 
@@ -184,9 +204,15 @@ impl Filling<'_> {
     /// Makes a shard, or says that it is there already.
     fn shard(&mut self, number: usize) -> Result<bool> {
         let (range, counts) = (self.list.range(number), self.list.counts(number));
-        let record = Record { fingerprint: self.list.fingerprint.clone(), origins: self.items.origins(range.clone()) };
-        let at = (self.list.format, number);
-        if Record::read(self.folder, number).is_ok_and(|before| before == record) && self.is_whole(number) {
+        let (at, lines) = ((self.list.format, number), self.items.manifest_lines(range.clone()));
+        let record = Record {
+            fingerprint: self.list.fingerprint.clone(),
+            origins: self.items.origins(range.clone()),
+            lines: digest_of(at.0, &lines),
+        };
+        let told = record.bytes()?;
+        let is_same = Record::read(self.folder, number).is_ok_and(|before| before == record);
+        if is_same && shard::is_whole(self.folder, at, counts) {
             self.progress.add(counts.0 + counts.1);
             return Ok(true);
         }
@@ -197,18 +223,10 @@ impl Filling<'_> {
         let texts = self.items.texts(range.clone())?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let texts = self.encode(&texts, |encoder, texts| encoder.texts(texts))?;
-        let lines = self.items.manifest_lines(range.clone());
         let shard = Shard { first: range.start, images, texts, origins: &record.origins, lines };
         shard::write(self.folder, at, &shard)?;
-        record.write(self.folder, number)?;
+        Record::write(&told, self.folder, number)?;
         Ok(false)
-    }
-
-    fn is_whole(&self, number: usize) -> bool {
-        let (images, texts) = self.list.counts(number);
-        let at = (self.list.format, number);
-        let is_there = |(side, count)| count == 0 || shard::open(self.folder, at, side, count).is_ok();
-        [(Side::Images, images), (Side::Texts, texts)].into_iter().all(is_there)
     }
 
     /// Whole batches at a time, to tell how far it has come.

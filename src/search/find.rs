@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::gallery::Side;
 use super::index::Index;
-use super::names::{Hit, Names};
+use super::names::{Hit, Names, Seen};
 use super::source::IndexSource;
 use crate::data::ImageSource;
 use crate::session::{Session, model_content};
@@ -123,10 +123,10 @@ pub fn query_vectors(session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32
     queries.iter().map(vector).collect()
 }
 
-/// The `k` rows of an index that fit each of `queries` best, named as [`Names::hit`] does it.
+/// The `k` rows of an index that fit each of `queries` best, named by what they were made from.
 ///
 /// # Errors
-/// A model of another width; an image or vectors that cannot be read.
+/// A model of another width; an image or vectors that cannot be read; an index that has changed since it was opened.
 pub fn search((index, names): (&Index, &Names), session: &Session, queries: &[Query], k: usize) -> Result<Vec<Found>> {
     let vectors = query_vectors(session, queries)?;
     let asked: Vec<(Side, Vec<f32>)> = queries.iter().map(|query| query.side(index)).zip(vectors).collect();
@@ -154,9 +154,9 @@ pub fn find((index, names): (&Index, &Names), queries: &[(Side, Vec<f32>)], k: u
         let (count, begun) = (asked.len(), Instant::now());
         let best = index.find(side, &vectors, k)?;
         tracing::debug!("{count} queries over {gallery} rows in {:.4} s", begun.elapsed().as_secs_f64());
+        let mut seen = Seen::new();
         for (i, best) in asked.into_iter().zip(best) {
-            let hit = |(rank, scored)| names.hit(index, side, rank + 1, scored);
-            found[i] = Some(Found { searched, gallery, hits: best.into_iter().enumerate().map(hit).collect() });
+            found[i] = Some(Found { searched, gallery, hits: names.hits(index, side, best, &mut seen)? });
         }
     }
     Ok(found.into_iter().flatten().collect())

@@ -19,7 +19,8 @@ use super::gallery::{Gallery, Side};
 use super::identity::Origins;
 use super::shard::{self, ShardFormat};
 use super::source::IndexSource;
-use crate::digest::sha256_of;
+use super::stamp::CHANGED;
+use crate::digest::{of_bytes, sha256_of};
 use crate::fs::{read_up_to, replace_file};
 use crate::json::MAX_BYTES;
 
@@ -97,11 +98,26 @@ pub(super) struct Record {
     pub fingerprint: String,
     #[serde(flatten)]
     pub origins: Origins,
+    /// Digest of the manifest's lines, where the format keeps them beside the embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<String>,
 }
 
 impl Record {
     pub fn read(folder: &Path, number: usize) -> Result<Self> {
         parse(&record_path(folder, number))
+    }
+
+    /// The record of which `digest` was told; empty of older indexes, which did not tell.
+    ///
+    /// # Errors
+    /// It is another one by now, or cannot be read.
+    fn read_same(folder: &Path, number: usize, digest: Option<&String>) -> Result<Self> {
+        let path = record_path(folder, number);
+        let named = || path.display().to_string();
+        let bytes = read_up_to(&path, MAX_BYTES)?;
+        ensure!(digest.is_none_or(|digest| *digest == of_bytes(&bytes)), "{}: {CHANGED}", named());
+        serde_json::from_slice(&bytes).with_context(named)
     }
 
     /// A digest of a shard's record.
@@ -119,8 +135,24 @@ impl Record {
         }
     }
 
-    pub fn write(&self, folder: &Path, number: usize) -> Result<()> {
-        replace_file(&record_path(folder, number), &serde_json::to_vec(self)?)
+    /// As it is written.
+    ///
+    /// # Errors
+    /// It is longer than what is read again.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        let bytes = serde_json::to_vec(self)?;
+        let length = bytes.len();
+        ensure!(
+            length as u64 <= MAX_BYTES,
+            "what the rows of a shard were made from takes {length} bytes; allowed are {MAX_BYTES}: name fewer \
+             --shard-rows"
+        );
+        Ok(bytes)
+    }
+
+    /// Writes [`Self::bytes`].
+    pub fn write(bytes: &[u8], folder: &Path, number: usize) -> Result<()> {
+        replace_file(&record_path(folder, number), bytes)
     }
 }
 
@@ -187,7 +219,7 @@ impl Folder {
     /// What a row was made from: its shard's list, and where in it.
     ///
     /// # Errors
-    /// The shard's list cannot be read.
+    /// The shard's list cannot be read, or is another one since this was opened.
     pub fn origins(&self, row: usize) -> Result<(&Origins, usize)> {
         let number = row / self.list.shard_rows;
         Ok((self.of_shard(number)?, row % self.list.shard_rows))
@@ -198,7 +230,7 @@ impl Folder {
         if let Some(origins) = kept.get() {
             return Ok(origins);
         }
-        let record = Record::read(&self.path, number)?;
+        let record = Record::read_same(&self.path, number, self.list.records.get(number))?;
         Ok(kept.get_or_init(|| record.origins))
     }
 

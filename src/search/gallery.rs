@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 
 use super::parquet::VectorColumn;
+use super::stamp::Stamp;
 use crate::words::words;
 
 words! {
@@ -44,7 +45,7 @@ pub(super) enum Vectors {
     /// In memory.
     Held(Vec<f32>),
     /// In a file from this byte on, little-endian.
-    Raw { path: PathBuf, offset: u64 },
+    Raw { path: PathBuf, offset: u64, stamp: Stamp },
     /// In a column of lists.
     Parquet(VectorColumn),
 }
@@ -157,9 +158,10 @@ impl Vectors {
         match self {
             Self::Held(numbers) => Ok(numbers[rows.start * width..rows.end * width].to_vec()),
             Self::Parquet(column) => column.numbers(rows, width),
-            Self::Raw { path, offset } => {
-                let read = || -> std::io::Result<Vec<u8>> {
+            Self::Raw { path, offset, stamp } => {
+                let read = || -> Result<Vec<u8>> {
                     let mut file = File::open(path)?;
+                    stamp.check(&file)?;
                     file.seek(SeekFrom::Start(offset + 4 * (rows.start * width) as u64))?;
                     let mut bytes = vec![0; 4 * rows.len() * width];
                     file.read_exact(&mut bytes)?;

@@ -1,6 +1,6 @@
 //! What a row of an index is, whatever becomes of the manifest that it came from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -27,9 +27,12 @@ pub struct Origins {
     /// The image files, if they are of such and names are kept.
     #[serde(default)]
     pub images: Vec<PathBuf>,
-    /// Digest of each of them.
+    /// Digest of what each image file held, whether names are kept or not; older indexes say it only with the names.
     #[serde(default)]
     pub image_contents: Vec<String>,
+    /// SHA-256 of each one's absolute path: frames of one file have the same content.
+    #[serde(default)]
+    pub image_paths: Vec<String>,
     /// Rows of a manifest, or lines of a text file; indexes of older versions do not say.
     #[serde(default)]
     pub rows: Option<Vec<RowIdentity>>,
@@ -50,6 +53,11 @@ impl RowIdentity {
             pixels: None,
             sha256: sha256(&[Some("DICOMweb"), Some(uid)]),
         }
+    }
+
+    /// What stands in an index for the place of an image file.
+    pub fn of_path(path: &Path) -> String {
+        sha256(&[Some("file"), Some(&path.to_string_lossy())])
     }
 
     /// Of a line of a text file.

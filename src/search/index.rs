@@ -12,7 +12,7 @@ use super::scan::{Scored, scan};
 use super::source::IndexSource;
 use super::tensors::{self, Header};
 
-/// Above so many rows, `search` goes by graphs unless it is told to look at every row.
+/// Above so many rows, `search` says that graphs would be faster.
 pub const APPROXIMATE_ABOVE: usize = 1_000_000;
 
 /// An index that is open, a file or a folder. Vectors stay in their files until they are looked at, unless

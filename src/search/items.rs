@@ -4,14 +4,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
 
 use super::identity::{Origins, RowIdentity};
-use super::source::{ColumnNames, IndexSource};
+use super::source::{ColumnNames, IndexSource, MOST_TEXT, lines_of};
 use crate::config::Precision;
 use crate::data::dicomweb::PacsImages;
 use crate::data::image::frame_of;
 use crate::data::{Columns, ImageFiles, ImageSource, ReportPolicy, Row};
 use crate::digest::{ContentHash, Depth, hex, of_file, sha256};
+use crate::fs::text_up_to;
 use crate::session::{RowSource, policy_of};
 
 /// What an index is to be made of.
@@ -56,9 +58,11 @@ impl Items {
             }
             IndexContents::Files { .. } | IndexContents::Pacs(_) => Vec::new(),
         };
-        let source = source(contents, model);
         let (files, lines) = match contents {
-            IndexContents::Files { images, .. } => (images.iter().map(absolute).collect(), source.lines()?),
+            IndexContents::Files { images, texts } => (
+                images.iter().map(absolute).collect(),
+                texts.as_ref().map_or(Ok(Vec::new()), |path| piped_lines(path))?,
+            ),
             IndexContents::Manifest(_) | IndexContents::Pacs(_) => (Vec::new(), Vec::new()),
         };
         let instances = match contents {
@@ -103,9 +107,11 @@ impl Items {
     /// What a range was made from.
     pub fn origins(&self, range: Range<usize>) -> Origins {
         let mut origins = Origins::default();
+        let files = part(&self.files, range.clone());
+        origins.image_contents = files.par_iter().map(|path| file_content(path)).collect();
+        origins.image_paths = files.iter().map(|path| RowIdentity::of_path(path)).collect();
         if self.keep_names {
-            origins.images = part(&self.files, range.clone()).to_vec();
-            origins.image_contents = origins.images.iter().map(|path| file_content(path)).collect();
+            origins.images = files.to_vec();
         }
         let uids = || part(&self.instances, range.clone()).iter().map(|(_, uid)| uid);
         if self.keep_names {
@@ -142,7 +148,9 @@ impl Items {
         // A UID has up to 64 characters, and stands there twice.
         let of_instance = if self.keep_names { BESIDE + 128 } else { BESIDE };
         let of_rows: usize = self.rows.iter().map(|row| name(row) + BESIDE).sum();
-        of_rows + self.lines.len() * BESIDE + self.instances.len() * of_instance
+        let path = |path: &PathBuf| if self.keep_names { path.as_os_str().len() } else { 0 };
+        let of_files: usize = self.files.iter().map(|file| path(file) + BESIDE).sum();
+        of_rows + of_files + self.lines.len() * BESIDE + self.instances.len() * of_instance
     }
 
     /// Line of the manifest of each row of a range; none for files and lines.
@@ -190,6 +198,11 @@ pub(super) fn source(contents: &IndexContents, model: &str) -> IndexSource {
     }
 }
 
+/// The lines of a text file that a user names, which may be a pipe.
+fn piped_lines(path: &Path) -> Result<Vec<String>> {
+    Ok(lines_of(&text_up_to(path, MOST_TEXT)?))
+}
+
 /// Whether the file of an image is a plain one: others may keep who opens them waiting for ever.
 pub fn is_plain(path: &Path) -> bool {
     frame_of(path).0.is_file()
@@ -224,4 +237,16 @@ pub(super) fn file_content(path: &Path) -> String {
         return String::new();
     }
     ImageSource::from(path.to_path_buf()).bytes().map_or(String::new(), |bytes| short(&sha256(&bytes)))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_that_end_are_read_where_an_index_names_them() {
+        let contents = IndexContents::Files { images: Vec::new(), texts: Some("/dev/zero".into()) };
+        let told = source(&contents, "no-such/model").lines().unwrap_err().to_string();
+        assert_eq!(told, "/dev/zero: is no regular file");
+    }
 }

@@ -19,6 +19,7 @@ mod reuse;
 mod scan;
 mod shard;
 mod source;
+mod stamp;
 mod tensors;
 
 pub use approximate::GraphRecall;

@@ -38,6 +38,9 @@ pub struct Hit {
     pub changed: bool,
 }
 
+/// Of rows of one side that were looked at in one search, whether their images have changed: each file is read once.
+pub(super) type Seen = HashMap<usize, bool>;
+
 /// All that an index was made from and that is there today, by its hash: manifest and texts are read once.
 pub struct Names {
     today: HashMap<String, Name>,
@@ -114,32 +117,36 @@ impl Names {
         Self { today }
     }
 
-    /// A row that was found, named only by what it was made from: one whose manifest row is no longer the same is
-    /// flagged, and of an index that does not know what its rows were made from, numbers are all there is.
-    pub fn hit(&self, index: &Index, side: Side, rank: usize, scored: Scored) -> Hit {
+    /// Rows that were found, the best one first, named only by what they were made from: one whose manifest row is no
+    /// longer the same is flagged, and of an index that does not know what its rows were made from, numbers are all
+    /// there is.
+    ///
+    /// # Errors
+    /// What they were made from cannot be read, or is no longer what it was when the index was opened.
+    pub(super) fn hits(&self, index: &Index, side: Side, best: Vec<Scored>, seen: &mut Seen) -> Result<Vec<Hit>> {
+        let hit = |(rank, scored)| self.hit((index, side), rank + 1, scored, seen);
+        best.into_iter().enumerate().map(hit).collect()
+    }
+
+    fn hit(&self, (index, side): (&Index, Side), rank: usize, scored: Scored, seen: &mut Seen) -> Result<Hit> {
         let Scored { row, score } = scored;
         let hit = Hit { rank, score, row, line: None, image: None, text: None, changed: false };
-        let origins = match index.origins(row) {
-            Ok(origins) => origins,
-            Err(e) => {
-                tracing::warn!("row {} has a number only: {}", row + 1, one_line(&e));
-                return hit;
-            }
-        };
-        match origin(&index.source, origins, side) {
+        let mut once = |look: &dyn Fn() -> bool| *seen.entry(row).or_insert_with(look);
+        Ok(match origin(&index.source, index.origins(row)?, side) {
             None => hit,
             Some(Origin::Image(path, before)) => {
-                let changed = before.is_some_and(|before| *before != file_content(path));
+                let changed = once(&|| before.is_some_and(|before| *before != file_content(path)));
                 Hit { image: Some(path.display().to_string()), changed, ..hit }
             }
             Some(Origin::Identity(identity)) => match self.today.get(&identity.sha256) {
                 Some(name) => {
-                    let (changed, image) = (!name.is_same(identity), name.image().map(|image| image.name()));
+                    let changed = once(&|| !name.is_same(identity));
+                    let image = name.image().map(|image| image.name());
                     Hit { line: name.line(), image, text: Some(name.text()), changed, ..hit }
                 }
                 None => Hit { image: identity.image.clone(), changed: true, ..hit },
             },
-        }
+        })
     }
 
     /// The image of a row, to show it, where it is to be found today.
@@ -151,11 +158,31 @@ impl Names {
     }
 }
 
-/// Names of all that is there today, by hash. Rows that are there twice have one name.
+/// Of equal hashes, the first name, as the manifest's first line would be read.
+fn by_hash<T>(names: impl Iterator<Item = (String, T)>) -> HashMap<String, T> {
+    let mut first = HashMap::new();
+    for (hash, name) in names {
+        first.entry(hash).or_insert(name);
+    }
+    first
+}
+
+/// Names of all that is there today, by hash. Rows that are there twice have one name, the first one's.
 fn names(source: &IndexSource) -> Result<HashMap<String, Name>> {
     let of_row = |row: Row| (RowIdentity::of_row(&row).sha256, Name::Row(row));
-    let mut names: HashMap<String, Name> = source.usable_rows()?.into_iter().map(of_row).collect();
+    let rows = source.usable_rows()?.into_iter().map(of_row);
     let of_line = |line: String| (RowIdentity::of_line(&line).sha256, Name::Line(line));
-    names.extend(source.lines()?.into_iter().map(of_line));
-    Ok(names)
+    Ok(by_hash(rows.chain(source.lines()?.into_iter().map(of_line))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_rows_the_first_one_gives_the_name() {
+        let names = [("a", 2), ("b", 3), ("a", 4), ("a", 5)].map(|(hash, line)| (hash.to_string(), line));
+        let names = by_hash(names.into_iter());
+        assert_eq!((names["a"], names["b"], names.len()), (2, 3, 2));
+    }
 }

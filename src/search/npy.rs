@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 
 use super::gallery::Vectors;
+use super::stamp::Stamp;
 use crate::fs::replace_with;
 
 /// How such a file begins; two bytes of version follow, and the length of its header.
@@ -47,7 +48,7 @@ pub(super) fn write(path: &Path, matrix: &Tensor) -> Result<()> {
 pub(super) fn rows(path: &Path) -> Result<(usize, usize, Vectors)> {
     let no_npy = "no .npy file";
     let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
+    let (length, stamp) = (file.metadata()?.len(), Stamp::of(&file)?);
     let mut start = [0; 8];
     file.read_exact(&mut start).context(no_npy)?;
     ensure!(start.starts_with(MAGIC), no_npy);
@@ -72,7 +73,7 @@ pub(super) fn rows(path: &Path) -> Result<(usize, usize, Vectors)> {
     let bytes = rows.checked_mul(width).and_then(|n| n.checked_mul(4)).map(|n| n as u64);
     let fits = width > 0 && bytes.is_some_and(|bytes| length.checked_sub(offset).is_some_and(|rest| rest >= bytes));
     ensure!(fits, "is cut off: it holds fewer than {rows} × {width} numbers");
-    Ok((rows, width, Vectors::Raw { path: path.to_path_buf(), offset }))
+    Ok((rows, width, Vectors::Raw { path: path.to_path_buf(), offset, stamp }))
 }
 
 #[cfg(test)]

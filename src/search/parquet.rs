@@ -16,6 +16,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
 use super::identity::RowIdentity;
+use super::stamp::Stamp;
 use crate::error::caught;
 use crate::fs::replace_with;
 
@@ -122,11 +123,23 @@ fn write_lists<W: Write + Send>(
     Ok(column.close()?)
 }
 
+/// How many rows a file has.
+///
+/// # Errors
+/// It is no Parquet file, or broken.
+pub(super) fn rows(path: &Path) -> Result<usize> {
+    caught(|| {
+        let reader = SerializedFileReader::new(File::open(path)?)?;
+        Ok(usize::try_from(reader.metadata().file_metadata().num_rows())?)
+    })
+}
+
 /// A column of vectors in a file that [`write`] wrote.
 #[derive(Clone, Debug)]
 pub(super) struct VectorColumn {
     path: PathBuf,
     column: usize,
+    stamp: Stamp,
 }
 
 impl VectorColumn {
@@ -135,8 +148,10 @@ impl VectorColumn {
     /// # Errors
     /// Something else wrote the file, or it is broken.
     pub fn open(path: &Path, name: &str, count: usize) -> Result<(Self, usize)> {
-        let (column, values) = caught(|| {
-            let reader = SerializedFileReader::new(File::open(path)?)?;
+        let (column, values, stamp) = caught(|| {
+            let file = File::open(path)?;
+            let stamp = Stamp::of(&file)?;
+            let reader = SerializedFileReader::new(file)?;
             let columns = reader.metadata().file_metadata().schema_descr().columns().to_vec();
             let is_it = |path: &str| path == format!("{name}.list.element");
             let column = columns.iter().position(|c| is_it(&c.path().string()));
@@ -147,11 +162,11 @@ impl VectorColumn {
             let values: i64 =
                 reader.metadata().row_groups().iter().map(|group| group.column(column).num_values()).sum();
             let nulls = reader.metadata().file_metadata().num_rows() - count as i64;
-            Ok((column, values - nulls))
+            Ok((column, values - nulls, stamp))
         })?;
         let width = usize::try_from(values)? / count.max(1);
         ensure!(width > 0 && width * count == values as usize, "its lists have several lengths");
-        Ok((Self { path: path.to_path_buf(), column }, width))
+        Ok((Self { path: path.to_path_buf(), column, stamp }, width))
     }
 
     /// The numbers of some rows.
@@ -160,7 +175,9 @@ impl VectorColumn {
     /// They cannot be read, or are not of this width.
     pub fn numbers(&self, rows: Range<usize>, width: usize) -> Result<Vec<f32>> {
         let read = || {
-            let reader = SerializedFileReader::new(File::open(&self.path)?)?;
+            let file = File::open(&self.path)?;
+            self.stamp.check(&file)?;
+            let reader = SerializedFileReader::new(file)?;
             let mut numbers = Vec::new();
             for group in rows.start / GROUP..rows.end.div_ceil(GROUP) {
                 let ColumnReader::FloatColumnReader(mut column) =

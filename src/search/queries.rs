@@ -9,11 +9,9 @@ use super::find::Query;
 use super::gallery::{Gallery, Side};
 use super::index::Index;
 use super::npy;
+use super::source::MOST_TEXT;
 use crate::data::prepare::sheet;
 use crate::fs::read_up_to;
-
-/// Longest file of texts: 1 GiB.
-const MOST_TEXT: u64 = 1 << 30;
 
 /// What is asked for, in order.
 pub enum Queries {
@@ -44,7 +42,7 @@ impl Queries {
         }
     }
 
-    /// The vectors of a range, where they are vectors.
+    /// The vectors of a range, where they are vectors, L2-normalised.
     ///
     /// # Errors
     /// They cannot be read.
@@ -53,24 +51,45 @@ impl Queries {
             Self::Asked(_) => Err(anyhow!("a model makes their vectors")),
             Self::Vectors(vectors) => {
                 let rows: Vec<usize> = range.collect();
-                Ok(vectors.vectors(&rows)?.chunks(vectors.width()).map(<[f32]>::to_vec).collect())
+                let unit = |numbers: &[f32]| {
+                    let length = length(numbers)?;
+                    Ok(numbers.iter().map(|x| (f64::from(*x) / length) as f32).collect())
+                };
+                vectors.vectors(&rows)?.chunks(vectors.width()).map(unit).collect()
             }
         }
     }
+}
+
+/// The length of a vector that has a direction.
+fn length(numbers: &[f32]) -> Result<f64> {
+    let odd = numbers.iter().find(|x| !x.is_finite());
+    ensure!(odd.is_none(), "holds {}; allowed are finite numbers", odd.unwrap_or(&f32::NAN));
+    let length = numbers.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    ensure!(length > 0.0, "is all zeros, which has no direction");
+    Ok(length)
 }
 
 /// Reads a file: vectors from `.npy`, texts and images from the columns `text` and `image` of a `.csv`, whose images
 /// start at its folder, else a text a line. Of a text and an image together, `weights` says how much each counts.
 ///
 /// # Errors
-/// It cannot be read, or asks for nothing.
+/// It cannot be read, or asks for nothing; a vector that is zero or holds what is no finite number.
 pub fn read_queries(path: &Path, weights: (f32, f32)) -> Result<Queries> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let queries = match ending {
         "npy" => {
             let (rows, width, vectors) = npy::rows(path)?;
             ensure!(rows > 0, "holds no queries");
-            return Ok(Queries::Vectors(Gallery::of([(rows, width, vectors)])?.context("holds no queries")?));
+            let vectors = Gallery::of([(rows, width, vectors)])?.context("holds no queries")?;
+            for block in vectors.blocks() {
+                vectors.with_block(block, |numbers| {
+                    (block.first + 1..)
+                        .zip(numbers.chunks(width))
+                        .try_for_each(|(row, numbers)| length(numbers).map(drop).with_context(|| format!("row {row}")))
+                })?;
+            }
+            return Ok(Queries::Vectors(vectors));
         }
         "csv" => of_table(path, weights)?,
         _ => {
@@ -101,6 +120,8 @@ fn of_table(path: &Path, weights: (f32, f32)) -> Result<Vec<Query>> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+
     use super::*;
 
     fn read(name: &str, text: &str) -> Result<Vec<Query>> {
@@ -110,6 +131,28 @@ mod tests {
         match read_queries(&path, (0.7, 0.3))? {
             Queries::Asked(asked) => Ok(asked),
             Queries::Vectors(_) => panic!("{name} holds vectors"),
+        }
+    }
+
+    #[test]
+    fn vectors_are_made_as_long_as_one_and_odd_ones_are_told_by_their_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.npy");
+        let read = |numbers: Vec<f32>| {
+            let rows = numbers.len() / 2;
+            npy::write(&path, &Tensor::from_vec(numbers, (rows, 2), &Device::Cpu).unwrap()).unwrap();
+            read_queries(&path, (0.5, 0.5))
+        };
+        let units = read(vec![3.0, 4.0, 0.0, -1e-30, 1.0, 0.0]).unwrap().vectors(0..3).unwrap();
+        assert_eq!(units, [[0.6, 0.8], [0.0, -1.0], [1.0, 0.0]]);
+        for (odd, why) in [(f32::NAN, "holds NaN"), (f32::INFINITY, "holds inf"), (0.0, "is all zeros")] {
+            // In the second block too.
+            for row in [1, 1500] {
+                let mut numbers = vec![1.0; 2 * 1600];
+                numbers[2 * row..][..2].fill(odd);
+                let told = format!("{:#}", read(numbers).err().unwrap());
+                assert!(told.starts_with(&format!("row {}: {why}", row + 1)), "{told}");
+            }
         }
     }
 

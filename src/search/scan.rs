@@ -33,7 +33,9 @@ impl PartialOrd for Scored {
 
 impl Ord for Scored {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.score.total_cmp(&other.score).then(other.row.cmp(&self.row))
+        // What is no number comes last.
+        let numbers = (!self.score.is_nan()).cmp(&!other.score.is_nan());
+        numbers.then(self.score.total_cmp(&other.score)).then(other.row.cmp(&self.row))
     }
 }
 
@@ -88,7 +90,7 @@ impl Best {
 }
 
 /// For each of `queries`, (queries, embed_dim) row after row, the `k` rows of `gallery` with the largest products, the
-/// best one first. The same however the rows are cut into files, and for any number of threads.
+/// best one first. The same for any number of threads, and but for the last digit however the rows are cut into files.
 ///
 /// # Errors
 /// Vectors that cannot be read.
@@ -177,6 +179,17 @@ mod tests {
             }
         }
         assert!(scan(&cut(10, &[]), &queries[1..], 1).is_err(), "no whole query");
+    }
+
+    #[test]
+    fn what_is_no_number_comes_last() {
+        let mut best = Best::new(2);
+        let scores = [f32::NAN, 0.1, -f32::NAN, f32::NAN, 0.3, 0.2, f32::NAN];
+        best.offer_all(0, &scores);
+        assert_eq!(best.into_sorted().iter().map(|scored| scored.row).collect::<Vec<_>>(), [4, 5]);
+        let mut best = Best::new(4);
+        best.offer_all(0, &scores[..3]);
+        assert_eq!(best.into_sorted()[0].row, 1);
     }
 
     #[test]

@@ -52,6 +52,18 @@ fn path(folder: &Path, (format, number): (ShardFormat, usize), side: Side) -> Pa
     }
 }
 
+/// What `npy` says of a shard's rows.
+fn metadata(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("metadata/metadata_{number:05}.parquet"))
+}
+
+/// Whether all files of a shard are there, with so many rows of images and of texts.
+pub(super) fn is_whole(folder: &Path, at: (ShardFormat, usize), (images, texts): (usize, usize)) -> bool {
+    let is_there = |(side, count)| count == 0 || open(folder, at, side, count).is_ok();
+    let says = || parquet::rows(&metadata(folder, at.1)).is_ok_and(|rows| rows == images.max(texts));
+    [(Side::Images, images), (Side::Texts, texts)].into_iter().all(is_there) && (at.0 != ShardFormat::Npy || says())
+}
+
 /// Makes the folders of a format.
 ///
 /// # Errors
@@ -124,7 +136,7 @@ pub(super) fn write(folder: &Path, (format, number): (ShardFormat, usize), shard
             for (side, tensor) in both {
                 npy::write(&path(folder, (format, number), side), tensor)?;
             }
-            parquet::write(&folder.join(format!("metadata/metadata_{number:05}.parquet")), &rows(Vec::new()))
+            parquet::write(&metadata(folder, number), &rows(Vec::new()))
         }
         ShardFormat::Parquet => {
             let vectors = both.map(|(side, tensor)| (column(side), tensor)).collect();
@@ -144,12 +156,12 @@ fn column(side: Side) -> &'static str {
 /// What the rows of a shard were made from, one by one: of files that belong together by chance, the images.
 fn identities(shard: &Shard) -> Vec<RowIdentity> {
     let origins = shard.origins;
-    let image = |(path, content): (&PathBuf, &String)| RowIdentity {
-        image: Some(path.display().to_string()),
+    let image = |(i, content): (usize, &String)| RowIdentity {
+        image: origins.images.get(i).map(|path| path.display().to_string()),
         pixels: Some(content.clone()),
         sha256: String::new(),
     };
-    let mut rows: Vec<RowIdentity> = origins.images.iter().zip(&origins.image_contents).map(image).collect();
+    let mut rows: Vec<RowIdentity> = origins.image_contents.iter().enumerate().map(image).collect();
     for (i, of_text) in origins.rows.iter().flatten().enumerate() {
         match rows.get_mut(i) {
             Some(row) => row.sha256.clone_from(&of_text.sha256),

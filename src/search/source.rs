@@ -8,7 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::identity::Origins;
 use crate::config::Precision;
 use crate::data::{Columns, Manifest, ReportPolicy, Row};
+use crate::fs::read_up_to;
 use crate::session::RowSource;
+
+/// Longest file of texts: 1 GiB.
+pub(super) const MOST_TEXT: u64 = 1 << 30;
 
 /// What an index is of, kept in it so that `search` can name its rows: where manifest and model are, and hashes. No
 /// reports, and names of images only if asked for.
@@ -123,10 +127,16 @@ impl IndexSource {
     /// The lines of the text file.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// It cannot be read, is no regular file or too long.
     pub(super) fn lines(&self) -> Result<Vec<String>> {
         let Some(path) = &self.texts else { return Ok(Vec::new()) };
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        Ok(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_string).collect())
+        // An index may come from somewhere else, and name a device or a pipe.
+        let text = String::from_utf8(read_up_to(path, MOST_TEXT)?);
+        Ok(lines_of(&text.with_context(|| format!("{}: is not UTF-8", path.display()))?))
     }
+}
+
+/// The texts of a file, one a line.
+pub(super) fn lines_of(text: &str) -> Vec<String> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect()
 }

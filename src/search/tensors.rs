@@ -10,6 +10,7 @@ use candle_core::Tensor;
 use serde::Deserialize;
 
 use super::gallery::Vectors;
+use super::stamp::Stamp;
 use crate::fs::replace_with;
 
 /// Names of the tensors.
@@ -40,6 +41,7 @@ pub(super) struct Header {
     /// Where the tensors' bytes begin, and how many there are.
     start: u64,
     bytes: u64,
+    stamp: Stamp,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +56,7 @@ impl Header {
     /// It is no safetensors file.
     pub fn read(path: &Path) -> Result<Self> {
         let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
+        let (length, stamp) = (file.metadata()?.len(), Stamp::of(&file)?);
         let mut size = [0; 8];
         file.read_exact(&mut size).context("no safetensors file")?;
         let size = u64::from_le_bytes(size);
@@ -67,7 +69,7 @@ impl Header {
         let metadata = fields.remove("__metadata__").map(serde_json::from_value::<HashMap<String, String>>);
         let about = metadata.transpose()?.and_then(|mut metadata| metadata.remove(KEY));
         let entries = fields.into_iter().map(|(name, value)| Ok((name, serde_json::from_value(value)?)));
-        Ok(Self { entries: entries.collect::<Result<_>>()?, about, start: 8 + size, bytes })
+        Ok(Self { entries: entries.collect::<Result<_>>()?, about, start: 8 + size, bytes, stamp })
     }
 
     /// What the file says of its tensors, where `embed` wrote it.
@@ -87,6 +89,6 @@ impl Header {
         let bytes = rows.checked_mul(width).and_then(|n| n.checked_mul(4)).map(|n| n as u64);
         let fits = to.checked_sub(from).is_some_and(|length| Some(length) == bytes) && to <= self.bytes && width > 0;
         ensure!(fits, "{name}: does not lie in the file as its header says");
-        Ok(Some((rows, width, Vectors::Raw { path: path.to_path_buf(), offset: self.start + from })))
+        Ok(Some((rows, width, Vectors::Raw { path: path.to_path_buf(), offset: self.start + from, stamp: self.stamp })))
     }
 }

@@ -12,7 +12,7 @@ use super::processor::{preprocessing, report_policy, tokenizer_of};
 use crate::config::{Config, ModelInit, ProjectionKind};
 use crate::data::LongReports;
 use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, tokenize};
-use crate::hub::{ModelFiles, Source};
+use crate::hub::{HubSettings, ModelFiles, Source};
 use crate::model::checkpoint::{self, Family, LoadOptions, PairOptions, Pooling};
 
 impl Session {
@@ -22,6 +22,22 @@ impl Session {
     /// Anything that is missing or broken in it, a device that is not there.
     pub fn open(name: &str, device: &str) -> Result<Self> {
         Self::open_on(name, device, (0, 1))
+    }
+
+    /// [`Self::open`] without a request to the hub: for a name that nobody typed, such as what a file says.
+    ///
+    /// # Errors
+    /// As there; a model that is not in the cache.
+    pub fn open_cached(name: &str, device: &str) -> Result<Self> {
+        let (device, reason) = crate::device::choose(device, (0, 1))?;
+        tracing::debug!("device: {reason}");
+        let offline = HubSettings { offline: true, ..HubSettings::from_env() };
+        Self::pretrained(
+            &ModelFiles::open_with(&Source::parse(name)?, &offline)?,
+            &LoadOptions::default(),
+            None,
+            &device,
+        )
     }
 
     /// [`Self::open`] on one of several ranks: `local` is its number among those of its host, and how many those are.

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use candle_core::{Device, Tensor};
+use reportclip::search::{Index, Names, Side, find};
 use serde_json::Value;
 
 use crate::common::tensors;
@@ -229,6 +230,95 @@ fn what_was_made_from_something_else_is_made_anew_or_refused() {
     fs::remove_file(files(&place.path("index/img_emb"), ".npy").pop().unwrap()).unwrap();
     let errors = place.errors(&["search", "--index", "index", "--text", "x"], 1);
     assert!(errors.len() == 1 && errors[0].contains("img_emb_"), "{errors:?}");
+}
+
+#[test]
+fn shards_of_image_files_are_kept_while_the_files_hold_the_same_and_all_their_files_are_there() {
+    let place = trained();
+    let images = files(&place.path("phantom/images"), ".png");
+    let names: Vec<&str> = images[..16].iter().map(|path| path.to_str().unwrap()).collect();
+    let embed = |format: &str| {
+        let out = format!("{format}/");
+        let args = ["embed", "--model", "run/model", "--batch-size", "8", "--shard-rows", "8", "--out", &out];
+        ok(&place, &[&args[..], &["--format", format, "--images"], &names[..]].concat()).0
+    };
+    for format in ["safetensors", "npy"] {
+        assert!(embed(format).ends_with("in 2 shards\n"));
+        assert!(embed(format).ends_with("in 2 shards, 2 of them kept\n"));
+    }
+    // Nothing names the file, and its content is another one.
+    fs::copy(&images[20], &images[9]).unwrap();
+    for format in ["safetensors", "npy"] {
+        let told = embed(format);
+        assert!(told.ends_with("in 2 shards, 1 of them kept\n"), "{told}");
+        let list = fs::read_to_string(place.path(format).join("rows/rows-00001.json")).unwrap();
+        assert!(!list.contains(".png"), "{list}");
+    }
+    fs::remove_file(place.path("npy/metadata/metadata_00000.parquet")).unwrap();
+    let told = embed("npy");
+    assert!(told.ends_with("1 of them kept\n") && place.path("npy/metadata/metadata_00000.parquet").exists(), "{told}");
+}
+
+#[test]
+fn an_index_that_has_changed_since_it_was_opened_names_nothing() {
+    let place = trained();
+    let args = ["--out", "index/", "--shard-rows", "8"];
+    embed(&place, &args);
+    let open = || {
+        let index = Index::open(&place.path("index")).unwrap();
+        let names = Names::read(&index);
+        (index, names)
+    };
+    let (whole, mut held) = (open(), open());
+    held.0.hold(usize::MAX).unwrap();
+    let width = whole.0.gallery(Side::Images).unwrap().width();
+    let asked = [(Side::Images, vec![1.0; width])];
+    let find = |(index, names): &(Index, Names)| find((index, names), &asked, 1000).map(|found| found[0].hits.len());
+    let before = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let rows = before.lines().count() - 1;
+    // What was not looked at yet is read after the folder was brought up to date.
+    let lines: Vec<&str> = before.lines().collect();
+    fs::write(place.path("phantom/manifest.csv"), [&lines[..rows], &lines[1..2]].concat().join("\n")).unwrap();
+    assert_eq!(find(&open()).unwrap(), rows);
+    embed(&place, &args);
+    for (what, opened) in [("read as it is needed", &whole), ("held", &held)] {
+        let told = format!("{:#}", find(opened).unwrap_err());
+        assert!(told.contains("the index has changed since it was opened; open it again"), "{what}: {told}");
+    }
+    assert!(find(&open()).is_ok());
+}
+
+#[test]
+fn lines_beside_embeddings_are_those_of_today() {
+    let place = trained();
+    let embed = |format: &str| {
+        let out = format!("{format}/");
+        embed(&place, &["--out", &out, "--format", format, "--split", "train", "--shard-rows", "8"])
+    };
+    let formats = ["safetensors", "npy", "parquet"];
+    formats.iter().for_each(|format| drop(embed(format)));
+    // A row of another split before all others: theirs are the same, a line further down.
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let (header, rows) = manifest.split_once('\n').unwrap();
+    let other = rows.lines().find(|row| !row.contains(",train,")).unwrap();
+    fs::write(place.path("phantom/manifest.csv"), format!("{header}\n{other}\n{rows}")).unwrap();
+    for format in formats {
+        let (first, again) = (embed(format), embed(format));
+        assert_eq!(first.contains("of them kept"), format == "safetensors", "{format}: {first}");
+        assert!(again.contains("of them kept"), "{format}: {again}");
+    }
+}
+
+#[test]
+fn a_model_that_only_the_index_names_is_not_fetched() {
+    let place = trained();
+    embed(&place, &["--out", "index/"]);
+    let list = place.path("index/index.json");
+    let mut value: Value = json(&fs::read(&list).unwrap());
+    value["source"]["model"] = "no-such/model".into();
+    fs::write(&list, value.to_string()).unwrap();
+    let errors = place.errors(&["search", "--index", "index", "--text", "x"], 1);
+    assert!(errors[0].contains("index: was made by no-such/model, which is not in the cache; `--model"), "{errors:?}");
 }
 
 #[test]

@@ -1,0 +1,29 @@
+//! Whether a file of an index is still the one that was opened.
+
+use std::fs::File;
+use std::time::SystemTime;
+
+use anyhow::{Result, ensure};
+
+/// What is said where something that was opened is another one by now.
+pub(super) const CHANGED: &str = "the index has changed since it was opened; open it again";
+
+/// By what a file that was opened is known again: length, and when it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(u64, Option<SystemTime>);
+
+impl Stamp {
+    /// # Errors
+    /// The system does not say.
+    pub fn of(file: &File) -> Result<Self> {
+        let meta = file.metadata()?;
+        Ok(Self(meta.len(), meta.modified().ok()))
+    }
+
+    /// # Errors
+    /// It is another file by now.
+    pub fn check(&self, file: &File) -> Result<()> {
+        ensure!(Self::of(file)? == *self, CHANGED);
+        Ok(())
+    }
+}
