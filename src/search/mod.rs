@@ -32,7 +32,7 @@ pub use graph::HAS_GRAPHS;
 pub use identity::{Origins, RowIdentity};
 pub use index::{APPROXIMATE_ABOVE, Index};
 pub use items::{IndexContents, is_plain};
-pub use names::{Hit, Names};
+pub use names::{Hit, Names, Seen};
 pub use queries::{Queries, read_queries};
 pub use reuse::embedded_rows;
 pub use scan::Scored;

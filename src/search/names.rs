@@ -39,7 +39,7 @@ pub struct Hit {
 }
 
 /// Of rows of one side that were looked at in one search, whether their images have changed: each file is read once.
-pub(super) type Seen = HashMap<usize, bool>;
+pub type Seen = HashMap<usize, bool>;
 
 /// All that an index was made from and that is there today, by its hash: manifest and texts are read once.
 pub struct Names {
@@ -123,7 +123,7 @@ impl Names {
     ///
     /// # Errors
     /// What they were made from cannot be read, or is no longer what it was when the index was opened.
-    pub(super) fn hits(&self, index: &Index, side: Side, best: Vec<Scored>, seen: &mut Seen) -> Result<Vec<Hit>> {
+    pub fn hits(&self, index: &Index, side: Side, best: Vec<Scored>, seen: &mut Seen) -> Result<Vec<Hit>> {
         let hit = |(rank, scored)| self.hit((index, side), rank + 1, scored, seen);
         best.into_iter().enumerate().map(hit).collect()
     }

@@ -86,9 +86,11 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     let files = Arc::clone(&state.files).acquire_owned().await.map_err(|_| Refusal::failed())?;
     let work = move || {
         let _files = files;
-        searched.named(among, best).into_iter().map(|hit| shown(hit, thumbnails)).collect()
+        let named = searched.named(among, best)?;
+        anyhow::Ok(named.into_iter().map(|hit| shown(hit, thumbnails)).collect())
     };
     let hits = tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::failed())?;
+    let hits = hits.map_err(|e| Refusal::internal(&e))?;
     json(&Answered { searched: among.word(), gallery, hits })
 }
 

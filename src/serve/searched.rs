@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::data::ImageSource;
-use crate::search::{Hit, Index, Names, Scored, Side, is_plain};
+use crate::search::{Hit, Index, Names, Scored, Seen, Side, is_plain};
 
 /// An index with what its rows are called.
 pub struct Searched {
@@ -31,12 +31,14 @@ impl Searched {
 
     /// What these rows are called, each with its image where that still holds what it did when the index was made.
     /// Reads their files, which may take as long as their disk likes.
-    pub(super) fn named(&self, among: Side, best: Vec<Scored>) -> Vec<(Hit, Option<ImageSource>)> {
-        let named = |(rank, scored)| {
-            let hit = self.names.hit(&self.index, among, rank + 1, scored);
+    ///
+    /// # Errors
+    /// The index is no longer what it was when it was opened.
+    pub(super) fn named(&self, among: Side, best: Vec<Scored>) -> Result<Vec<(Hit, Option<ImageSource>)>> {
+        let named = |hit: Hit| {
             let image = self.names.image(&self.index, among, hit.row).filter(|_| !hit.changed);
             (hit, image.filter(|image| is_plain(image.file())))
         };
-        best.into_iter().enumerate().map(named).collect()
+        Ok(self.names.hits(&self.index, among, best, &mut Seen::new())?.into_iter().map(named).collect())
     }
 }
