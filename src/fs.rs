@@ -316,6 +316,11 @@ pub fn recover_folder(path: &Path) {
     }
 }
 
+/// What a kill may leave of [`replace_file`] beside a file called `name`; the next one writes over it.
+pub fn left_beside(name: &str) -> String {
+    format!(".{name}.tmp")
+}
+
 /// `dir/name` → `dir/.name.<suffix>`: on the same file system, so that the rename is atomic.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().map_or_else(|| "x".into(), |n| n.to_string_lossy().into_owned());

@@ -108,7 +108,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Head::may_keep(folder, args.force).context("--save")?;
     }
     let method = Method::find(&args.save_method).context("--save-method")?;
-    let prompts = Prompts::open(&args.prompts)?;
+    let prompts = Prompts::open(&args.prompts).map_err(|e| usage::wrong(&e))?;
     let policy = policy_of(&args.model)?;
     let (source, kept) = source(args)?;
     let adaptation = Adaptation::on(&source, &policy, prompts, request)?;

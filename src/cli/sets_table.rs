@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::eval::{Abstained, ConformalReport, Figure, SelectiveFigures, TopKFigures, UNSURE};
+use crate::data::UNSURE;
+use crate::eval::{Abstained, ConformalReport, Figure, SelectiveFigures, TopKFigures};
 
 /// A character is a column in all that is printed here. What is as wide or wider is followed by a space, so that it does
 /// not run into the next column. (`{:<width$}` ends the program where a width is beyond 65,535.)

@@ -143,9 +143,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         keep_sets(&on, &mut model, &judge.model, alpha)?;
     }
     if args.keep_temperature {
-        let kept = on.temperature(&model).context("--keep-temperature")?;
-        kept.keep(&folder()?).context("--keep-temperature")?;
-        tracing::info!("temperature {:.3} of {} predictions kept with the model", kept.temperature, kept.predictions);
+        keep_temperature(&on, &model, &judge.model).context("--keep-temperature")?;
     }
     let difference = match &judge.compare {
         Some(other) => Some(on.difference(&model, &on.judge(&judge.open(other)?, None)?)?),
@@ -214,6 +212,20 @@ fn keep_abstention(on: &Classification, model: &mut Classified, name: &str, accu
             Ok(())
         }
     }
+}
+
+fn keep_temperature(on: &Classification, model: &Classified, name: &str) -> Result<()> {
+    let (kept, fitted_on) = on.temperature(model)?;
+    kept.keep(&model_folder(name)?)?;
+    let what = format!("temperature {:.3} fitted on {} predictions", kept.temperature, kept.predictions);
+    match fitted_on {
+        Some(split) => tracing::info!("{what} of {split} and kept with the model"),
+        None => tracing::warn!(
+            "{what} of the rows that are judged and kept with the model, so how calibrated these are says nothing; \
+             --fit-split names others"
+        ),
+    }
+    Ok(())
 }
 
 fn keep_sets(on: &Classification, model: &mut Classified, name: &str, alpha: f64) -> Result<()> {

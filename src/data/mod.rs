@@ -35,5 +35,5 @@ pub use loader::Prefetch;
 pub use preprocess::{Packed, Prepared, Preprocess};
 pub use sampling::{Sampler, Sampling, StepShape};
 pub use table::{Columns, ImageSource, Manifest, Origin, ProblemKind, Row, RowProblem, sources};
-pub use text::{LabelPolicy, Labels, PromptClass, Prompts, ReportPolicy, bpe, sections, tokenize};
+pub use text::{LabelPolicy, Labels, PromptClass, Prompts, ReportPolicy, UNSURE, bpe, sections, tokenize};
 pub use tokenize::{ReportTokenizer, TokenizerKind};

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::abstention::{Abstained, Abstention, GivenAnswer, UNSURE};
+use super::abstention::{Abstained, Abstention, GivenAnswer};
 use super::figure::Figure;
 use super::selective::{Resamples, answers, orders_of};
 use super::zero_shot::Scores;

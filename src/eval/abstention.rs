@@ -116,6 +116,3 @@ pub struct GivenAnswer {
     /// Whether that is right; nothing for "unsure".
     pub right: Option<bool>,
 }
-
-/// What stands for no answer.
-pub const UNSURE: &str = "unsure";

@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use super::abstention::{Abstention, UNSURE, digest_of};
+use super::abstention::{Abstention, digest_of};
 use super::classify::digest_with;
 use super::directions::class_directions;
 use super::head::Head;
 use super::kept_temperature::KeptTemperature;
-use crate::data::Prompts;
+use crate::data::{Prompts, UNSURE};
 use crate::metrics::calibration::{argmax, softmax};
 use crate::metrics::selective::Sureness;
 use crate::session::Encoder;
@@ -101,8 +101,7 @@ impl Classifier {
 
     /// Whether its probabilities are by a temperature that was fitted on patients.
     pub fn is_calibrated(&self) -> bool {
-        // A head has its own.
-        self.temperature.is_some() || matches!(self.by, By::Head(..))
+        self.temperature.is_some()
     }
 
     /// Whether it may say that it is unsure.

@@ -1,5 +1,7 @@
 //! Zero-shot classification of a manifest: which rows are judged, which are fitted on, and by which labels.
 
+use std::collections::HashSet;
+
 use anyhow::{Result, ensure};
 
 use super::abstention::{Abstention, digest_of};
@@ -18,8 +20,13 @@ use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{Columns, LabelPolicy, Labels, Manifest, Prompts, ReportPolicy, Row};
 use crate::digest::ContentHash;
-use crate::metrics::calibration::fit_temperature;
+use crate::metrics::calibration::{TEMPERATURES, fit_temperature};
 use crate::session::{RowSource, Session};
+
+/// The fewest patients whose labels a temperature is fitted on.
+const LEAST_PATIENTS: usize = 5;
+/// What rules were chosen on where there is no other split.
+const JUDGED: &str = "the rows that were judged";
 
 /// How a manifest is read for zero-shot classification.
 #[derive(Clone, Debug)]
@@ -136,7 +143,9 @@ impl Classification {
         let mut rules = Rules::default();
         if let Some(alpha) = self.options.conformal {
             let way = Way::first(scores.multi_label);
-            rules.thresholds = Some(scores.thresholds(way, alpha, on.map(|on| on.scores)));
+            let thresholds = scores.thresholds(way, alpha, on.map(|on| on.scores));
+            warn_of_everything(&format!("--conformal {alpha}"), thresholds.iter().flatten());
+            rules.thresholds = Some(thresholds);
             if let Some(report) = &mut report {
                 report.conformal = Some(scores.conformal(alpha, on, &self.options));
             }
@@ -167,8 +176,11 @@ impl Classification {
     pub fn calibrate_sets(&self, model: &Classified, alpha: f64) -> Result<(KeptSets, Option<String>)> {
         let (scores, name) = Self::chosen_on(model);
         ensure!(!scores.labelled().is_empty(), "--keep-conformal {alpha}: no image has a label to calibrate sets on");
-        let words = name.as_deref().unwrap_or("the rows that were judged");
-        Ok((scores.calibrated(alpha, words, self.digest(model)), name))
+        let words = name.as_deref().unwrap_or(JUDGED);
+        let kept = scores.calibrated(alpha, words, self.digest(model));
+        let first = kept.thresholds.get(&Way::first(scores.multi_label).name());
+        warn_of_everything(&format!("--keep-conformal {alpha}"), first.into_iter().flatten());
+        Ok((kept, name))
     }
 
     /// The patients that rules are chosen on: others where there are such, with the name of their split.
@@ -185,19 +197,33 @@ impl Classification {
     }
 
     /// The temperature that makes the probabilities of `model` true: fitted on the split that is fitted on, or where
-    /// there is none on the one that is judged.
+    /// there is none on the one that is judged. Says on which.
     ///
     /// # Errors
-    /// No image has a label that counts.
-    pub fn temperature(&self, model: &Classified) -> Result<KeptTemperature> {
-        let scores = model.fit.as_ref().map_or(&model.scores, |(scores, _)| scores);
+    /// Labels of fewer than five patients count, or no temperature is best: all predictions are right, or
+    /// the wrong ones are as sure as the right.
+    pub fn temperature(&self, model: &Classified) -> Result<(KeptTemperature, Option<String>)> {
+        let (scores, name) = Self::chosen_on(model);
+        let fitted_on = name.clone().unwrap_or_else(|| JUDGED.to_string());
         let predictions = scores.predictions();
-        ensure!(!predictions.is_empty(), "no image has a label that counts");
-        Ok(KeptTemperature {
-            temperature: fit_temperature(predictions.iter().map(|p| (p.logits.as_slice(), p.target))),
-            predictions: predictions.len(),
-            prompts: self.digest(model),
-        })
+        let patients = predictions.iter().map(|p| p.group).collect::<HashSet<_>>().len();
+        ensure!(
+            patients >= LEAST_PATIENTS,
+            "a temperature cannot be fitted on labels of {patients} patients ({fitted_on}); allowed are \
+             {LEAST_PATIENTS} and more (--fit-split)"
+        );
+        let temperature = fit_temperature(predictions.iter().map(|p| (p.logits.as_slice(), p.target)));
+        // The fit halves its interval sixty times: what ends this near to a bound would have gone beyond.
+        let (least, most) = (1.001 * TEMPERATURES.start(), 0.999 * TEMPERATURES.end());
+        ensure!(
+            (least..=most).contains(&temperature),
+            "of {} predictions ({fitted_on}) no temperature is best: the fit ended at its bound of {temperature:.2}, \
+             since all are right or being sure says nothing of being right; take more patients (--fit-split)",
+            predictions.len()
+        );
+        let kept =
+            KeptTemperature { temperature, fitted_on, predictions: predictions.len(), prompts: self.digest(model) };
+        Ok((kept, name))
     }
 
     /// Lets `model` answer by `rule`, and adds to its report what that comes to.
@@ -297,6 +323,13 @@ impl LabelledRows {
             );
         }
         Ok(Self { rows, labels })
+    }
+}
+
+/// Sets that leave nothing out keep their promise and say nothing.
+fn warn_of_everything<'a>(option: &str, mut thresholds: impl Iterator<Item = &'a f64>) {
+    if thresholds.any(|threshold| threshold.is_infinite()) {
+        tracing::warn!("{option}: of so few patients, sets hold everything; take a larger share, or more patients");
     }
 }
 

@@ -13,12 +13,12 @@ use super::encoded::numbers;
 use super::pairs::DistinctImages;
 use super::zero_shot::{LabelledPrompts, Scores, scores};
 use crate::data::{Prompts, Row};
-use crate::digest::{ContentHash, of_bytes};
+use crate::digest::{ContentHash, of_bytes, sha256_of};
 use crate::error::{Problem, Problems};
 use crate::fs::{may_write, read_up_to, replace_file, replace_with};
 use crate::json;
 use crate::metrics::few_shot::{LinearHead, Method};
-use crate::model::checkpoint::{BESIDE, check_checksums, read_safetensors, save_safetensors_noting, write_checksums};
+use crate::model::checkpoint::{BESIDE, Listing, read_safetensors, save_safetensors_noting};
 use crate::session::{Encoder, model_content};
 
 /// The JSON file.
@@ -39,7 +39,9 @@ struct About {
 }
 
 const FORMAT: u32 = 1;
-/// Under what the header of the weights keeps the SHA-256 of the JSON file.
+/// The file of weights.
+const WEIGHTS: &str = "reportclip_head.safetensors";
+/// The JSON file, and under what the header of the weights keeps its SHA-256.
 const ABOUT: &str = "reportclip_head.json";
 /// Most classes, and longest embeddings.
 const MOST: usize = 1 << 16;
@@ -81,7 +83,7 @@ impl Head {
 
     fn write(self, folder: &Path, force: bool) -> Result<PathBuf> {
         let [weights, about] = Self::places(folder, force)?;
-        let listed = check_checksums(folder)?;
+        let mut list = Listing::without(folder, &[WEIGHTS, ABOUT])?;
         let of = |values: Vec<f64>, shape: &[usize]| -> Result<Tensor> {
             Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
         };
@@ -95,10 +97,14 @@ impl Head {
         replace_with(&weights, |path| {
             save_safetensors_noting(path, &tensors, &[(ABOUT, &of_bytes(&text))])?;
             File::open(path)?.sync_all()?;
+            if let Some(list) = &mut list {
+                list.put(WEIGHTS, sha256_of(path)?);
+                list.put(ABOUT, of_bytes(&text));
+            }
             replace_file(&about, &text)
         })?;
-        if listed {
-            write_checksums(folder)?;
+        if let Some(list) = list {
+            list.write(folder)?;
         }
         Ok(weights)
     }
@@ -112,14 +118,13 @@ impl Head {
             return Ok(());
         }
         ensure!(folder.is_dir(), "{}: is no folder", folder.display());
-        check_checksums(folder)?;
+        Listing::without(folder, &[WEIGHTS, ABOUT])?;
         Self::places(folder, force).map(|_| ())
     }
 
     /// Where weights and the rest go, if they may.
     fn places(folder: &Path, force: bool) -> Result<[PathBuf; 2]> {
-        let weights = folder.join(format!("{BESIDE}.safetensors"));
-        let about = weights.with_extension("json");
+        let (weights, about) = (folder.join(WEIGHTS), folder.join(ABOUT));
         may_write(&weights, force)?;
         may_write(&about, force)?;
         Ok([weights, about])

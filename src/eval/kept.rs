@@ -7,8 +7,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::digest::of_bytes;
 use crate::fs::{may_write, read_up_to, replace_file};
-use crate::model::checkpoint::{check_checksums, check_listed, write_checksums};
+use crate::model::checkpoint::{Listing, check_listed};
 
 /// Longest such file that is read.
 const MOST_BYTES: u64 = 1 << 20;
@@ -55,7 +56,7 @@ pub(super) fn find<T: Kept>(folder: &Path) -> Result<Option<T>> {
 /// # Errors
 /// The folder's files are not those of its list, or what is there is no plain file.
 pub(super) fn may_keep<T: Kept>(folder: &Path) -> Result<()> {
-    check_checksums(folder)?;
+    Listing::without(folder, &[T::FILE])?;
     may_write(&folder.join(T::FILE), true)
 }
 
@@ -64,9 +65,13 @@ pub(super) fn may_keep<T: Kept>(folder: &Path) -> Result<()> {
 /// # Errors
 /// The folder's files are not those of its list, or it cannot be written.
 pub(super) fn keep<T: Kept>(kept: &T, folder: &Path) -> Result<()> {
-    let listed = check_checksums(folder)?;
-    replace_file(&folder.join(T::FILE), toml::to_string(kept)?.as_bytes())?;
-    if listed { write_checksums(folder) } else { Ok(()) }
+    let list = Listing::without(folder, &[T::FILE])?;
+    let text = toml::to_string(kept)?;
+    // Nothing is worked out between the two: a kill in between is not likely, and the next time mends it.
+    replace_file(&folder.join(T::FILE), text.as_bytes())?;
+    let Some(mut list) = list else { return Ok(()) };
+    list.put(T::FILE, of_bytes(text.as_bytes()));
+    list.write(folder)
 }
 
 /// Refuses what is no share.

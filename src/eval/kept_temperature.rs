@@ -14,7 +14,9 @@ use super::kept::{self, Kept};
 pub struct KeptTemperature {
     /// The temperature; above 1 where the model was too sure of itself.
     pub temperature: f64,
-    /// How many predictions it was fitted on.
+    /// What it was fitted on.
+    pub fitted_on: String,
+    /// How many predictions these were.
     pub predictions: usize,
     /// SHA-256 of classes and sentences, and of the head where there is one: others are other predictions.
     pub prompts: String,
@@ -27,6 +29,7 @@ impl Kept for KeptTemperature {
     fn check(&self) -> Result<()> {
         let t = self.temperature;
         ensure!(t.is_finite() && t > 0.0, "temperature is {t}; allowed are finite numbers above 0");
+        ensure!(self.predictions > 0, "predictions is 0; allowed are numbers from 1 on");
         Ok(())
     }
 }

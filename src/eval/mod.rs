@@ -36,7 +36,7 @@ mod top_k;
 mod validation;
 mod zero_shot;
 
-pub use abstention::{Abstained, Abstention, GivenAnswer, UNSURE};
+pub use abstention::{Abstained, Abstention, GivenAnswer};
 pub use adapt::{Adaptation, KeptImages, Told};
 pub use adapted::{AdaptReport, AdaptRequest, Draw, Setting};
 pub use by_patient::ByPatient;

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::abstention::{Abstention, UNSURE};
+use super::abstention::Abstention;
 use super::conformal::{Thresholds, Way};
 use super::zero_shot::Scores;
 use crate::metrics::calibration::{argmax, softmax};

@@ -158,8 +158,11 @@ pub fn brier(probabilities: &[f64], target: usize) -> f64 {
     probabilities.iter().enumerate().map(|(k, p)| (p - f64::from(u8::from(k == target))).powi(2)).sum()
 }
 
-/// The temperature that makes the mean [`negative_log_likelihood`] of `rows` (logits and target) least, between 1/100
-/// and 100 (Guo et al., arXiv 1706.04599); 1 without rows.
+/// Between what a temperature is looked for: a fit that ends there found none.
+pub const TEMPERATURES: std::ops::RangeInclusive<f64> = 0.01..=100.0;
+
+/// The temperature that makes the mean [`negative_log_likelihood`] of `rows` (logits and target) least, within
+/// [`TEMPERATURES`] (Guo et al., arXiv 1706.04599); 1 without rows.
 pub fn fit_temperature<'a>(rows: impl IntoIterator<Item = (&'a [f64], usize)>) -> f64 {
     let rows: Vec<(&[f64], usize)> = rows.into_iter().collect();
     // In s = 1 / temperature the loss is convex: its slope is Σ (E[z] − z_target), and rises.
@@ -174,7 +177,7 @@ pub fn fit_temperature<'a>(rows: impl IntoIterator<Item = (&'a [f64], usize)>) -
     if rows.is_empty() {
         return 1.0;
     }
-    let (mut low, mut high) = (0.01f64.ln(), 100f64.ln());
+    let (mut low, mut high) = ((1.0 / TEMPERATURES.end()).ln(), (1.0 / TEMPERATURES.start()).ln());
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
         if slope(middle.exp()) > 0.0 { high = middle } else { low = middle }

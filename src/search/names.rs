@@ -149,11 +149,18 @@ impl Names {
         })
     }
 
-    /// The image of a row, to show it, where it is to be found today.
+    /// The image of a row, to show it: only where the index knows what it held, and it holds that today. Of a PACS
+    /// there is none.
     pub fn image(&self, index: &Index, side: Side, row: usize) -> Option<ImageSource> {
         match origin(&index.source, index.origins(row).ok()?, side)? {
-            Origin::Image(path, _) => Some(path.clone().into()),
-            Origin::Identity(identity) => self.today.get(&identity.sha256)?.image(),
+            Origin::Image(path, before) => {
+                before.filter(|before| !before.is_empty() && **before == file_content(path))?;
+                Some(path.clone().into())
+            }
+            Origin::Identity(identity) => {
+                identity.pixels.as_ref()?;
+                self.today.get(&identity.sha256).filter(|name| name.is_same(identity))?.image()
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use reportclip::eval::KeptTemperature;
 use reportclip::model::checkpoint::{check_checksums, verify_checksums, write_checksums};
 
 use crate::common::golden;
@@ -15,6 +16,52 @@ fn flip(path: &Path, bit: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[bit / 8] ^= 1 << (bit % 8);
     fs::write(path, bytes).unwrap();
+}
+
+/// A kill may come between what is kept and the list: keeping it again mends the folder, and nothing else is let pass.
+#[test]
+fn a_kill_while_keeping_is_mended_by_keeping_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("model.safetensors"), "weights").unwrap();
+    write_checksums(dir.path()).unwrap();
+    let kept = |temperature| KeptTemperature {
+        temperature,
+        fitted_on: "split val".into(),
+        predictions: 9,
+        prompts: "0".repeat(64),
+    };
+    for temperature in [1.5, 2.0] {
+        let before = fs::read(path("SHA256SUMS")).unwrap();
+        kept(temperature).keep(dir.path()).unwrap();
+        assert!(check_checksums(dir.path()).unwrap());
+        fs::write(path("SHA256SUMS"), before).unwrap();
+        fs::write(path(".reportclip_calibration.toml.tmp"), "temp").unwrap();
+        fs::write(path(".SHA256SUMS.tmp"), "00").unwrap();
+        assert!(check_checksums(dir.path()).is_err(), "as after a kill");
+        assert!(KeptTemperature::find(dir.path()).is_err());
+        KeptTemperature::may_keep(dir.path()).unwrap();
+        kept(temperature).keep(dir.path()).unwrap();
+        assert!(check_checksums(dir.path()).unwrap());
+        assert_eq!(KeptTemperature::find(dir.path()).unwrap(), Some(kept(temperature)));
+    }
+    let list = fs::read(path("SHA256SUMS")).unwrap();
+    write_checksums(dir.path()).unwrap();
+    assert_eq!(fs::read(path("SHA256SUMS")).unwrap(), list, "the list is that of the files");
+    flip(&path("model.safetensors"), 3);
+    for error in [kept(3.0).keep(dir.path()).unwrap_err(), KeptTemperature::may_keep(dir.path()).unwrap_err()] {
+        assert!(error.to_string().contains("model.safetensors: not what its SHA-256 says"), "{error}");
+    }
+    assert_eq!(fs::read(path("SHA256SUMS")).unwrap(), list);
+    flip(&path("model.safetensors"), 3);
+    fs::write(
+        path("reportclip_calibration.toml"),
+        toml::to_string(&KeptTemperature { predictions: 0, ..kept(1.0) }).unwrap(),
+    )
+    .unwrap();
+    write_checksums(dir.path()).unwrap();
+    let error = format!("{:#}", KeptTemperature::find(dir.path()).unwrap_err());
+    assert!(error.contains("predictions is 0"), "{error}");
 }
 
 #[test]

@@ -307,6 +307,7 @@ fn zero_shot_is_calibrated_by_what_the_model_keeps() {
     let report = parsed(&report.stdout);
     let kept: toml::Table =
         fs::read_to_string(place.path("run/model/reportclip_calibration.toml")).unwrap().parse().unwrap();
+    assert_eq!(kept["fitted_on"].as_str(), Some("split val"));
     let temperature = kept["temperature"].as_float().unwrap();
     let fitted = report["calibration"]["temperature"].as_f64().unwrap();
     assert!((temperature - fitted).abs() < 1e-9 * fitted, "fitted on val, as the report says: {temperature} {fitted}");
@@ -339,6 +340,11 @@ fn zero_shot_is_calibrated_by_what_the_model_keeps() {
         assert_eq!(served["classes"][0]["name"], "normal");
     }
     assert_eq!(server.stop(), 0);
+    // One patient says nothing of how sure to be.
+    fs::write(place.path("phantom/one.csv"), format!("{}\n{}\n", lines[0], lines[1])).unwrap();
+    let one = ["zero-shot", "--model", "run/model", "--data", "phantom/one.csv", "--prompts", "classes.toml"];
+    let errors = place.errors(&[&one[..], &["--keep-temperature", "--bootstrap", "0"]].concat(), 1);
+    assert!(errors[0].contains("cannot be fitted on labels of 1 patients (the rows that were judged)"), "{errors:?}");
     // Other prompts are other predictions: what was kept for these says nothing of them.
     fs::write(place.path("classes.toml"), PROMPTS.replace("Clear lungs.", "Nothing.")).unwrap();
     let others = serve();
@@ -411,6 +417,18 @@ fn searches_are_those_of_search() {
     let thumbnail = reportclip::data::image::decode(&STANDARD.decode(jpeg).unwrap(), 0).unwrap();
     assert_eq!((thumbnail.width, thumbnail.height), (32, 32));
     assert!((own["hits"][0]["score"].as_f64().unwrap() - 1.0).abs() < 1e-5);
+    // An index that does not know what its images held shows none: who knows what lies there today.
+    let bytes = fs::read(place.path("all.safetensors")).unwrap();
+    let mut older = bytes.clone();
+    let at: Vec<usize> = (0..bytes.len() - 6).filter(|&i| bytes[i..].starts_with(b"pixels")).collect();
+    assert!(at.len() > 5, "a digest a row");
+    at.iter().for_each(|&i| older[i..i + 6].copy_from_slice(b"pixelz"));
+    fs::write(place.path("older.safetensors"), older).unwrap();
+    let before = Server::start(&place, &["--model", "run/model", "--index", "older.safetensors"]);
+    let found = before.post("/search", &json!({"text": said, "k": 7, "thumbnails": true})).ok();
+    assert!(found["hits"].as_array().unwrap().iter().all(|hit| hit["line"].is_u64()), "{found}");
+    assert!(found["hits"].as_array().unwrap().iter().all(|hit| hit.get("thumbnail").is_none()), "{found}");
+    drop(before);
     // Another image under the same name has no picture, nor has one that is gone.
     let row = own["hits"][0]["row"].clone();
     for change in [true, false] {

@@ -145,6 +145,10 @@ fn keep_both(place: &Place) {
 #[test]
 fn what_is_kept_and_damaged_is_refused_by_its_name() {
     let place = trained();
+    let few = ["--data", "phantom/manifest.csv", "--split", "test", "--bootstrap", "0", "--conformal", "0.001"];
+    let output = place.run(&[&ZERO[..], &few].concat());
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains("--conformal 0.001: of so few patients, sets hold"), "{told}");
     keep_both(&place);
     let abstention = [
         ("threshold = ", "threshold = nan # ", "threshold is NaN; allowed are finite numbers"),

@@ -11,5 +11,5 @@ mod sentences;
 pub mod tokenize;
 mod tokenizer_file;
 
-pub use prompts::{LabelPolicy, Labels, PromptClass, Prompts};
+pub use prompts::{LabelPolicy, Labels, PromptClass, Prompts, UNSURE};
 pub use report_policy::{ReportPolicy, Unreadable};

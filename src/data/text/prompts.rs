@@ -18,6 +18,9 @@ use crate::fs::text_of;
 /// Longest prompt file: eighty sentences for each of a thousand classes are a third of it.
 const MOST_BYTES: u64 = 16 << 20;
 
+/// What stands for no answer; no class is called so.
+pub const UNSURE: &str = "unsure";
+
 /// Sentences that stand for a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptClass {
@@ -80,6 +83,10 @@ impl Prompts {
         if let Some(odd) = classes.iter().find(|c| c.negative.is_empty() == multi_label) {
             bail!("{:?} and {:?} differ: give negative sentences to all classes or to none", odd.name, classes[0].name);
         }
+        ensure!(
+            multi_label || classes.iter().all(|c| c.name != UNSURE),
+            "has a class called {UNSURE:?}, which is what a model answers that is unsure; call it otherwise"
+        );
         Ok(Self { classes, multi_label })
     }
 
@@ -295,6 +302,7 @@ mod tests {
         assert!(error("a = 1\nb = \"x\"").ends_with("class \"a\": is neither a sentence nor a list of them"));
         assert!(error("a = \"x\"").ends_with("names fewer than two classes"));
         assert!(error("a = \"x\"\nb = { positive = \"y\", negative = \"z\" }").contains("differ"));
+        assert!(error("a = \"x\"\nunsure = \"y\"").contains("has a class called \"unsure\""));
         assert!(error("a = []\nb = \"x\"").ends_with("class \"a\": has no sentences"));
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
 use crate::digest::{ContentHash, is_sha256, sha256_of};
-use crate::fs::{read_up_to, replace_file, whole_tree};
+use crate::fs::{left_beside, read_up_to, replace_file, whole_tree};
 
 /// `<64 hex digits>  <name>`, a line a file; `sha256sum --check` reads it too.
 const FILE: &str = "SHA256SUMS";
@@ -25,10 +25,53 @@ pub const BESIDE: &str = "reportclip_head";
 /// Something cannot be read, or the list not be written.
 pub fn write_checksums(folder: &Path) -> Result<()> {
     let names = names(folder)?;
-    let lines = names.par_iter().map(|name| Ok(format!("{}  {name}\n", hash(&folder.join(name))?)));
-    let text = lines.collect::<Result<Vec<String>>>()?.concat();
-    // A full disk leaves the old one.
-    replace_file(&folder.join(FILE), text.as_bytes())
+    let digits = names.par_iter().map(|name| hash(&folder.join(name))).collect::<Result<Vec<_>>>()?;
+    Listing(names.into_iter().zip(digits).collect()).write(folder)
+}
+
+/// A folder's list, ready to be written anew right after some of its files were, without reading the others again.
+pub struct Listing(BTreeMap<String, String>);
+
+impl Listing {
+    /// The list of `folder`, if it has one. The files called `replaced` need not be what it says, nor be in it: a kill
+    /// may have come between them and the list when they were last written.
+    ///
+    /// # Errors
+    /// As [`check_checksums`], of all other files.
+    pub fn without(folder: &Path, replaced: &[&str]) -> Result<Option<Self>> {
+        let Some(list) = listed(folder)? else { return Ok(None) };
+        let found = verify_checksums(folder)?;
+        let is_replaced = |what: &&String| replaced.iter().any(|name| what.strip_prefix(name).is_some_and(is_end));
+        let written = replaced.iter().chain(replaced.first().map(|_| &FILE));
+        let is_left = |name: &&String| written.clone().any(|of| **name == left_beside(of));
+        if let Some(what) = found.damaged.iter().find(|what| !is_replaced(what)) {
+            bail!("{}/{what}", folder.display());
+        }
+        if let Some(name) = found.unknown.iter().find(|name| !is_replaced(name) && !is_left(name)) {
+            bail!("{}/{name}: is not in {FILE}: that is damaged, or the file was put there since", folder.display());
+        }
+        ensure!(!found.whole.is_empty(), "{}: lists no files: it is damaged", folder.join(FILE).display());
+        Ok(Some(Self(list)))
+    }
+
+    /// Puts in a file of the folder with the SHA-256 that it will have.
+    pub fn put(&mut self, name: &str, digits: String) {
+        self.0.insert(name.to_string(), digits);
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// It cannot be written; the old one stays then.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let lines: String = self.0.iter().map(|(name, digits)| format!("{digits}  {name}\n")).collect();
+        replace_file(&folder.join(FILE), lines.as_bytes())
+    }
+}
+
+/// Whether a name ends here in a line of [`Verification`].
+fn is_end(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(": ")
 }
 
 /// What was found of a folder's files.
@@ -77,18 +120,7 @@ pub fn verify_checksums(folder: &Path) -> Result<Verification> {
 /// # Errors
 /// The first file that differs, by its path.
 pub fn check_checksums(folder: &Path) -> Result<bool> {
-    if !folder.join(FILE).exists() {
-        return Ok(false);
-    }
-    let found = verify_checksums(folder)?;
-    if let Some(what) = found.damaged.first() {
-        bail!("{}/{what}", folder.display());
-    }
-    if let Some(name) = found.unknown.first() {
-        bail!("{}/{name}: is not in {FILE}: that is damaged, or the file was put there since", folder.display());
-    }
-    ensure!(!found.whole.is_empty(), "{}: lists no files: it is damaged", folder.join(FILE).display());
-    Ok(true)
+    Ok(Listing::without(folder, &[])?.is_some())
 }
 
 /// Refuses a file that is not what the list of its folder says, or is not in it; without a list nothing is known.

@@ -19,7 +19,7 @@ mod transformers;
 pub use super::format::Pooling;
 pub use builtin::builtin;
 pub use checksums::{
-    BESIDE, Verification, check_checksums, check_listed, model_digest, verify_checksums, write_checksums,
+    BESIDE, Listing, Verification, check_checksums, check_listed, model_digest, verify_checksums, write_checksums,
 };
 pub use files::{Ignored, Mapped};
 pub use layout::{Family, Layout};
