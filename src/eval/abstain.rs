@@ -6,6 +6,7 @@ use super::abstention::{Abstained, Abstention, GivenAnswer};
 use super::figure::Figure;
 use super::selective::{Resamples, answers, orders_of};
 use super::zero_shot::Scores;
+use crate::data::UNSURE;
 use crate::metrics::bootstrap;
 use crate::metrics::calibration::Answer;
 use crate::metrics::selective::{Selective, Sureness, safe_threshold};

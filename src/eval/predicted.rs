@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::abstention::Abstention;
 use super::conformal::{Thresholds, Way};
 use super::zero_shot::Scores;
+use crate::data::UNSURE;
 use crate::metrics::calibration::{argmax, softmax};
 use crate::metrics::conformal::Score;
 use crate::metrics::selective::Sureness;
