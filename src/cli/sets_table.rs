@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::data::UNSURE;
 use crate::eval::{Abstained, ConformalReport, Figure, SelectiveFigures, TopKFigures};
 
-/// A character is a column in all that is printed here. What is as wide or wider is followed by a space, so that it does
-/// not run into the next column. (`{:<width$}` ends the program where a width is beyond 65,535.)
+/// A character is a column in all that is printed here. What is as wide or wider is followed by a space, so that it
+/// does not run into the next column. (`{:<width$}` ends the program where a width is beyond 65,535.)
 pub(super) fn pad(text: &str, width: usize) -> String {
     let padded = text.to_string() + &" ".repeat(width.saturating_sub(text.chars().count()));
     if padded.is_empty() || padded.ends_with(' ') { padded } else { padded + " " }
