@@ -6,10 +6,9 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY Cargo.toml Cargo.lock build.rs rust-toolchain.toml ./
+# Without rust-toolchain.toml: the toolchain of the image, so that nothing else is fetched but crates.
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY src src
-# The toolchain of the image, whatever rust-toolchain.toml asks for: nothing else is fetched but crates.
-ENV RUSTUP_TOOLCHAIN=1.95
 RUN cargo build --release --locked \
     && strip target/release/reportclip
 

@@ -1,5 +1,7 @@
 //! Parts of addresses.
 
+use std::net::Ipv4Addr;
+
 /// "https://host:port" of an address.
 pub fn origin(url: &str) -> &str {
     let start = url.find("://").map_or(0, |at| at + 3);
@@ -20,7 +22,10 @@ pub fn shown(url: &str) -> String {
 pub fn is_loopback(url: &str) -> bool {
     let shown = shown(url);
     let host = shown.split_once("://").map_or("", |(_, host)| host);
-    host == "localhost" || host.starts_with("localhost:") || host.starts_with("127.") || host.starts_with("[::1]")
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    // Not by its first letters: "127.example.org" may be anywhere.
+    let is_local = |name: &str| name == "localhost" || name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback());
+    is_local(host) || is_local(name) || host.starts_with("[::1]")
 }
 
 /// Percent-encodes all but letters, digits and `-._~`; `/` stays when `slash`.
@@ -70,7 +75,11 @@ mod tests {
     fn what_is_shown_has_neither_password_nor_path() {
         assert_eq!(shown("https://me:secret@host:8/studies/1.2.3?x"), "https://host:8");
         assert!(
-            is_loopback("http://localhost:3/x") && is_loopback("http://[::1]") && !is_loopback("http://localhosts")
+            is_loopback("http://localhost:3/x")
+                && is_loopback("http://[::1]")
+                && !is_loopback("http://localhosts")
+                && is_loopback("http://127.0.0.1:80/x")
+                && !is_loopback("http://127.example.org")
         );
     }
 }

@@ -707,7 +707,7 @@ fn files_of_the_index_that_do_not_answer_stop_nothing() {
     let place = trained();
     let (image, index) = (place.path("stalls.png"), "stalls.safetensors");
     fs::copy(&images(1)[0], &image).unwrap();
-    let embed = ["embed", "--model", "run/model", "--out", index, "--images", image.to_str().unwrap()];
+    let embed = ["embed", "--model", "run/model", "--out", index, "--keep-names", "--images", image.to_str().unwrap()];
     assert!(place.run(&embed).status.success());
     let mut server = Server::of_run(&["--index", index]);
     fs::remove_file(&image).unwrap();

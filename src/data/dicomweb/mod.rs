@@ -135,6 +135,34 @@ fn is_instance(file: &[u8], uid: &str) -> Result<bool> {
     }
     // Whoever renamed it may have left the head as it was.
     let start = &file[..file.len().min(64 << 10)];
-    let mut places = start.windows(TAG.len()).enumerate().filter(|(_, window)| *window == TAG).map(|(at, _)| at + 8);
-    Ok(places.any(|at| start.get(at..at + uid.len()) == Some(uid.as_bytes())))
+    let mut places = start.windows(TAG.len()).enumerate().filter(|(_, window)| *window == TAG).map(|(at, _)| at + 4);
+    Ok(places.any(|at| value_at(start, at) == Some(uid.as_bytes())))
+}
+
+/// The value behind an element's tag, little endian, without its padding: of explicit kind, or implicit.
+fn value_at(file: &[u8], at: usize) -> Option<&[u8]> {
+    let length = match file.get(at..at + 4)? {
+        [b'U', b'I', low, high] => u32::from(u16::from_le_bytes([*low, *high])),
+        &[a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+        _ => return None,
+    };
+    let value = file.get(at + 4..)?.get(..usize::try_from(length).ok()?)?;
+    let end = value.iter().rposition(|byte| !matches!(byte, 0 | b' ')).map_or(0, |last| last + 1);
+    Some(&value[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_whole_and_without_its_padding() {
+        let explicit = b"UI\x06\x001.2.3\0rest";
+        let implicit = b"\x06\0\0\x001.2.30rest";
+        assert_eq!(value_at(explicit, 0), Some(&b"1.2.3"[..]));
+        assert_eq!(value_at(implicit, 0), Some(&b"1.2.30"[..]), "not the one that it begins with");
+        for cut in [&explicit[..9], b"UI", b"UI\xff\xff1", b""] {
+            assert_eq!(value_at(cut, 0), None);
+        }
+    }
 }
