@@ -9,7 +9,8 @@ use super::manifest_args::JudgeArgs;
 use super::{output, predictions, sets_table, table, usage};
 use crate::data::{Blank, LabelPolicy, Prompts, Uncertain};
 use crate::eval::{
-    Abstention, Classification, Classified, Figure, Head, KeptSets, KeptTemperature, ZeroShotOptions, ZeroShotRequest,
+    Abstention, Classification, Classified, Figure, Head, Kept, KeptSets, KeptTemperature, ZeroShotOptions,
+    ZeroShotRequest,
 };
 use crate::hub::Source;
 use crate::session::policy_of;

@@ -2,11 +2,10 @@
 
 use anyhow::{Result, ensure};
 
-use super::abstention::{Abstained, Abstention, GivenAnswer};
+use super::abstention::{Abstained, Abstention, GivenAnswer, word};
 use super::figure::Figure;
 use super::selective::{Resamples, answers, orders_of};
 use super::zero_shot::Scores;
-use crate::data::UNSURE;
 use crate::metrics::bootstrap;
 use crate::metrics::calibration::Answer;
 use crate::metrics::selective::{Selective, Sureness, safe_threshold};
@@ -84,11 +83,7 @@ impl Scores {
                 let Some(p) = prediction else { continue };
                 let sure = score.of(&p.logits) >= threshold;
                 let (answer, right) = (p.predicted(), p.predicted() == p.target);
-                let word = match (sure, self.multi_label) {
-                    (false, _) => UNSURE,
-                    (true, true) => ["no", "yes"][answer],
-                    (true, false) => &self.names[answer],
-                };
+                let word = word(&self.names, self.multi_label, (answer, sure));
                 given.push(GivenAnswer {
                     line,
                     finding: self.multi_label.then(|| self.names[number].clone()),

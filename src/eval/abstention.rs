@@ -1,14 +1,12 @@
 //! The threshold below which a model says that it is unsure: chosen on patients, kept in the model's folder, used on
 //! others.
 
-use std::path::Path;
-
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::figure::Figure;
-use super::kept::{self, Kept, check_share};
-use crate::data::Prompts;
+use super::kept::{Kept, check_share};
+use crate::data::{Prompts, UNSURE};
 use crate::digest::ContentHash;
 use crate::metrics::selective::Sureness;
 
@@ -48,40 +46,6 @@ impl Kept for Abstention {
     }
 }
 
-impl Abstention {
-    /// What the model in `folder` keeps.
-    ///
-    /// # Errors
-    /// It keeps none, or it cannot be read, is not what the folder's list of checksums says, or holds what cannot be.
-    pub fn read(folder: &Path) -> Result<Self> {
-        kept::read(folder)
-    }
-
-    /// The same; `None` where it keeps none.
-    ///
-    /// # Errors
-    /// As [`Self::read`], where it keeps one.
-    pub fn find(folder: &Path) -> Result<Option<Self>> {
-        kept::find(folder)
-    }
-
-    /// Whether the model in `folder` can keep one: asked before the work is done.
-    ///
-    /// # Errors
-    /// The folder's files are not those of its list, or what is there is no plain file.
-    pub fn may_keep(folder: &Path) -> Result<()> {
-        kept::may_keep::<Self>(folder)
-    }
-
-    /// Keeps it with the model in `folder`; a list of checksums that is there is written anew.
-    ///
-    /// # Errors
-    /// The folder's files are not those of its list, or it cannot be written.
-    pub fn keep(&self, folder: &Path) -> Result<()> {
-        kept::keep(self, folder)
-    }
-}
-
 /// What prompts are, as an abstention knows them.
 pub(super) fn digest_of(prompts: &Prompts) -> String {
     let mut hash = ContentHash::default();
@@ -90,6 +54,16 @@ pub(super) fn digest_of(prompts: &Prompts) -> String {
     sentences.iter().for_each(|sentence| hash.field(sentence));
     counts.iter().for_each(|count| hash.field(count.to_string()));
     hash.hex()
+}
+
+/// The word of an answer, of which the model may not be sure: the class of this number, or of findings "yes" for 1 and
+/// "no" for 0.
+pub(super) fn word(names: &[String], multi_label: bool, (answer, sure): (usize, bool)) -> &str {
+    match (sure, multi_label) {
+        (false, _) => UNSURE,
+        (true, true) => ["no", "yes"][answer],
+        (true, false) => &names[answer],
+    }
 }
 
 /// What a model that may be unsure came to.

@@ -6,12 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use super::abstention::{Abstention, digest_of};
+use super::abstention::{Abstention, digest_of, word};
 use super::classify::digest_with;
 use super::directions::class_directions;
 use super::head::Head;
+use super::kept::Kept;
 use super::kept_temperature::KeptTemperature;
-use crate::data::{Prompts, UNSURE};
+use crate::data::Prompts;
 use crate::metrics::calibration::{argmax, softmax};
 use crate::metrics::selective::Sureness;
 use crate::session::Encoder;
@@ -122,12 +123,12 @@ impl Classifier {
             for (name, pair) in self.names.iter().zip(logits.chunks_exact(2)) {
                 // Positive before negative; the second class is "has it".
                 let pair = [pair[1], pair[0]];
-                let word = if sure(&pair) { ["no", "yes"][argmax(&pair)] } else { UNSURE };
+                let word = word(&self.names, true, (argmax(&pair), sure(&pair)));
                 let probability = softmax(&pair, temperature)[1];
                 classes.push(ClassAnswer { name: name.clone(), probability, answer: Some(word.into()) });
             }
         } else {
-            let word = if sure(&logits) { &self.names[argmax(&logits)] } else { UNSURE };
+            let word = word(&self.names, false, (argmax(&logits), sure(&logits)));
             answer = Some(word.to_string());
             let probabilities = self.names.iter().zip(softmax(&logits, temperature));
             let class =

@@ -15,63 +15,67 @@ use crate::model::checkpoint::{Listing, check_listed};
 const MOST_BYTES: u64 = 1 << 20;
 
 /// What can be kept so.
-pub(super) trait Kept: Serialize + DeserializeOwned {
+pub trait Kept: Serialize + DeserializeOwned {
     /// The file's name.
     const FILE: &'static str;
     /// The option that makes it.
     const MADE_BY: &'static str;
 
     /// Refuses numbers that nothing can go by, such as NaN.
+    ///
+    /// # Errors
+    /// The number, and what is allowed.
     fn check(&self) -> Result<()>;
-}
 
-/// What the model in `folder` keeps.
-///
-/// # Errors
-/// It keeps none, or it cannot be read, is not what the folder's list of checksums says, or holds what cannot be.
-pub(super) fn read<T: Kept>(folder: &Path) -> Result<T> {
-    let missing = || format!("{}: is not there; `zero-shot {}` makes it", folder.join(T::FILE).display(), T::MADE_BY);
-    find(folder)?.with_context(missing)
-}
-
-/// The same; `None` where it keeps none.
-///
-/// # Errors
-/// As [`read`], where it keeps one.
-pub(super) fn find<T: Kept>(folder: &Path) -> Result<Option<T>> {
-    let path = folder.join(T::FILE);
-    if !path.is_file() {
-        return Ok(None);
+    /// What the model in `folder` keeps.
+    ///
+    /// # Errors
+    /// It keeps none, or it cannot be read, is not what the folder's list of checksums says, or holds what cannot be.
+    fn read(folder: &Path) -> Result<Self> {
+        let missing =
+            || format!("{}: is not there; `zero-shot {}` makes it", folder.join(Self::FILE).display(), Self::MADE_BY);
+        Self::find(folder)?.with_context(missing)
     }
-    let place = || path.display().to_string();
-    check_listed(&path)?;
-    let text = String::from_utf8(read_up_to(&path, MOST_BYTES)?).with_context(place)?;
-    let kept: T = toml::from_str(&text).map_err(|e| anyhow!("{}: {}", place(), e.message()))?;
-    kept.check().with_context(|| format!("{}: `zero-shot {}` makes it anew", place(), T::MADE_BY))?;
-    Ok(Some(kept))
-}
 
-/// Whether the model in `folder` can keep one: asked before the work is done.
-///
-/// # Errors
-/// The folder's files are not those of its list, or what is there is no plain file.
-pub(super) fn may_keep<T: Kept>(folder: &Path) -> Result<()> {
-    Listing::without(folder, &[T::FILE])?;
-    may_write(&folder.join(T::FILE), true)
-}
+    /// The same; `None` where it keeps none.
+    ///
+    /// # Errors
+    /// As [`Self::read`], where it keeps one.
+    fn find(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(Self::FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let place = || path.display().to_string();
+        check_listed(&path)?;
+        let text = String::from_utf8(read_up_to(&path, MOST_BYTES)?).with_context(place)?;
+        let kept: Self = toml::from_str(&text).map_err(|e| anyhow!("{}: {}", place(), e.message()))?;
+        kept.check().with_context(|| format!("{}: `zero-shot {}` makes it anew", place(), Self::MADE_BY))?;
+        Ok(Some(kept))
+    }
 
-/// Keeps it with the model in `folder`; a list of checksums that is there is written anew.
-///
-/// # Errors
-/// The folder's files are not those of its list, or it cannot be written.
-pub(super) fn keep<T: Kept>(kept: &T, folder: &Path) -> Result<()> {
-    let list = Listing::without(folder, &[T::FILE])?;
-    let text = toml::to_string(kept)?;
-    // Nothing is worked out between the two: a kill in between is not likely, and the next time mends it.
-    replace_file(&folder.join(T::FILE), text.as_bytes())?;
-    let Some(mut list) = list else { return Ok(()) };
-    list.put(T::FILE, of_bytes(text.as_bytes()));
-    list.write(folder)
+    /// Whether the model in `folder` can keep one: asked before the work is done.
+    ///
+    /// # Errors
+    /// The folder's files are not those of its list, or what is there is no plain file.
+    fn may_keep(folder: &Path) -> Result<()> {
+        Listing::without(folder, &[Self::FILE])?;
+        may_write(&folder.join(Self::FILE), true)
+    }
+
+    /// Keeps it with the model in `folder`; a list of checksums that is there is written anew.
+    ///
+    /// # Errors
+    /// The folder's files are not those of its list, or it cannot be written.
+    fn keep(&self, folder: &Path) -> Result<()> {
+        let list = Listing::without(folder, &[Self::FILE])?;
+        let text = toml::to_string(self)?;
+        // Nothing is worked out between the two: a kill in between is not likely, and the next time mends it.
+        replace_file(&folder.join(Self::FILE), text.as_bytes())?;
+        let Some(mut list) = list else { return Ok(()) };
+        list.put(Self::FILE, of_bytes(text.as_bytes()));
+        list.write(folder)
+    }
 }
 
 /// Refuses what is no share.

@@ -1,12 +1,11 @@
 //! Thresholds of conformal sets that were calibrated on some patients, kept in the model's folder, used on others.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::kept::{self, Kept, check_share};
+use super::kept::{Kept, check_share};
 
 /// What is in a set, as a model's folder keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,31 +39,5 @@ impl Kept for KeptSets {
             }
         }
         Ok(())
-    }
-}
-
-impl KeptSets {
-    /// What the model in `folder` keeps.
-    ///
-    /// # Errors
-    /// It keeps none, or it cannot be read, is not what the folder's list of checksums says, or holds what cannot be.
-    pub fn read(folder: &Path) -> Result<Self> {
-        kept::read(folder)
-    }
-
-    /// Whether the model in `folder` can keep them: asked before the work is done.
-    ///
-    /// # Errors
-    /// The folder's files are not those of its list, or what is there is no plain file.
-    pub fn may_keep(folder: &Path) -> Result<()> {
-        kept::may_keep::<Self>(folder)
-    }
-
-    /// Keeps them with the model in `folder`; a list of checksums that is there is written anew.
-    ///
-    /// # Errors
-    /// The folder's files are not those of its list, or it cannot be written.
-    pub fn keep(&self, folder: &Path) -> Result<()> {
-        kept::keep(self, folder)
     }
 }

@@ -50,6 +50,7 @@ pub use explain::{Explanation, Place, explain, place};
 pub use figure::Figure;
 pub use figures::{Finding, Subgroup, ZeroShotOptions, ZeroShotReport};
 pub use head::Head;
+pub use kept::Kept;
 pub use kept_sets::KeptSets;
 pub use kept_temperature::KeptTemperature;
 pub use objective::{ObjectiveFigures, RowObjective};

@@ -3,10 +3,9 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::abstention::Abstention;
+use super::abstention::{Abstention, word};
 use super::conformal::{Thresholds, Way};
 use super::zero_shot::Scores;
-use crate::data::UNSURE;
 use crate::metrics::calibration::{argmax, softmax};
 use crate::metrics::conformal::Score;
 use crate::metrics::selective::Sureness;
@@ -53,11 +52,7 @@ impl Scores {
             for task in 0..self.tasks.len() {
                 let logits = self.task_logits(task, image);
                 let (best, probabilities) = (argmax(&logits), softmax(&logits, 1.0));
-                let word = match (is_sure(&logits), self.multi_label) {
-                    (false, _) => UNSURE,
-                    (true, true) => ["no", "yes"][best],
-                    (true, false) => &self.names[best],
-                };
+                let word = word(&self.names, self.multi_label, (best, is_sure(&logits)));
                 said.push(Said {
                     line: self.lines[image],
                     finding: self.multi_label.then(|| self.names[task].clone()),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use reportclip::eval::KeptTemperature;
+use reportclip::eval::{Kept, KeptTemperature};
 use reportclip::model::checkpoint::{check_checksums, verify_checksums, write_checksums};
 
 use crate::common::golden;
