@@ -149,17 +149,17 @@ impl Names {
         })
     }
 
-    /// The image of a row, to show it: only where the index knows what it held, and it holds that today. Of a PACS
-    /// there is none.
-    pub fn image(&self, index: &Index, side: Side, row: usize) -> Option<ImageSource> {
-        match origin(&index.source, index.origins(row).ok()?, side)? {
-            Origin::Image(path, before) => {
-                before.filter(|before| !before.is_empty() && **before == file_content(path))?;
-                Some(path.clone().into())
-            }
+    /// The image of a hit, to show it: only where the index knows what it held, and the hit has found that it holds
+    /// that today. Of a PACS there is none.
+    pub fn image(&self, index: &Index, side: Side, hit: &Hit) -> Option<ImageSource> {
+        if hit.changed {
+            return None;
+        }
+        match origin(&index.source, index.origins(hit.row).ok()?, side)? {
+            Origin::Image(path, before) => before.filter(|before| !before.is_empty()).map(|_| path.clone().into()),
             Origin::Identity(identity) => {
                 identity.pixels.as_ref()?;
-                self.today.get(&identity.sha256).filter(|name| name.is_same(identity))?.image()
+                self.today.get(&identity.sha256)?.image()
             }
         }
     }

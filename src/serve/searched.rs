@@ -36,7 +36,7 @@ impl Searched {
     /// The index is no longer what it was when it was opened.
     pub(super) fn named(&self, among: Side, best: Vec<Scored>) -> Result<Vec<(Hit, Option<ImageSource>)>> {
         let named = |hit: Hit| {
-            let image = self.names.image(&self.index, among, hit.row).filter(|_| !hit.changed);
+            let image = self.names.image(&self.index, among, &hit);
             (hit, image.filter(|image| is_plain(image.file())))
         };
         Ok(self.names.hits(&self.index, among, best, &mut Seen::new())?.into_iter().map(named).collect())
