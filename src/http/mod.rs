@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ureq::Agent;
+use ureq::{Agent, RequestBuilder};
 
 pub use address::{check_base, encode, is_loopback, origin, shown};
 pub use pace::Paced;
@@ -156,11 +156,7 @@ impl Client {
     /// Why there was none, in words without path, name, password or token.
     pub fn get(&self, path: &str, accept: &str) -> Result<Reply, String> {
         let request = self.agent.get(format!("{}{path}", self.base)).header("Accept", accept);
-        let request = match &self.credentials {
-            Some(Credentials(value)) => request.header("Authorization", value),
-            None => request,
-        };
-        request.call().map(Reply::from).map_err(|why| self.why(why))
+        self.signed(request).call().map(Reply::from).map_err(|why| self.why(why))
     }
 
     /// Sends JSON to `path`. Every status is an answer.
@@ -169,11 +165,14 @@ impl Client {
     /// As [`Self::get`].
     pub fn post(&self, path: &str, json: &serde_json::Value) -> Result<Reply, String> {
         let request = self.agent.post(format!("{}{path}", self.base)).header("Content-Type", "application/json");
-        let request = match &self.credentials {
+        self.signed(request).send(json.to_string()).map(Reply::from).map_err(|why| self.why(why))
+    }
+
+    fn signed<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.credentials {
             Some(Credentials(value)) => request.header("Authorization", value),
             None => request,
-        };
-        request.send(json.to_string()).map(Reply::from).map_err(|why| self.why(why))
+        }
     }
 
     /// What may be told of an error: some kinds of it repeat addresses.
