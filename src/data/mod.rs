@@ -21,6 +21,7 @@ pub mod split;
 pub mod synth;
 pub mod table;
 mod text;
+pub mod volume;
 
 pub use config::{
     AugmentConfig, Blank, Blanks, DataConfig, Flip, LongReports, OnError, ReportConfig, ReportSection, RowOdds,
@@ -37,3 +38,4 @@ pub use sampling::{Sampler, Sampling, StepShape};
 pub use table::{Columns, ImageSource, Manifest, Origin, ProblemKind, Row, RowProblem, sources};
 pub use text::{LabelPolicy, Labels, PromptClass, Prompts, ReportPolicy, UNSURE, bpe, sections, tokenize};
 pub use tokenize::{ReportTokenizer, TokenizerKind};
+pub use volume::{Axis, Orientation, VolumePolicy, Window};

@@ -15,8 +15,8 @@ mod processors;
 mod resize;
 mod strip;
 
-pub(in crate::data) use budget::most as most_bytes;
 pub use budget::{DEFAULT_MAX_IMAGE_MIB, set_max_image_mib};
+pub(in crate::data) use budget::{afford, most as most_bytes};
 pub(in crate::data) use decode::is_lfs_pointer;
 pub use decode::{decode, read};
 pub(crate) use decode::{file_bytes, frame_of};

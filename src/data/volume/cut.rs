@@ -1,0 +1,251 @@
+//! From stored planes to pictures: which planes a slice is made of, and resampling to a spacing.
+//!
+//! A side of n voxels of size s becomes m = max(1, round(n · s / spacing)) of size n · s / m, edges kept in place: place
+//! o is read at (o + 0.5) · n / m − 0.5, linear between the two voxels around it, as `scipy.ndimage.zoom` with
+//! `order=1, mode="nearest", grid_mode=True` and as PyTorch's `interpolate` with `align_corners=False`. Nothing is
+//! smoothed before it is made coarser, as there.
+
+use anyhow::{Result, ensure};
+use tracing::warn;
+
+use super::doubt::Seen;
+use super::geometry::{Along, Geometry};
+use super::planes::Volume;
+use super::policy::{Axis, Orientation, VolumePolicy};
+use super::window::Range;
+use super::{MOST_SLICES, told_once};
+use crate::data::image::{Picture, afford};
+
+/// One side of what is cut, along one of the file's axes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Side {
+    axis: usize,
+    is_reversed: bool,
+    /// Voxels in the file.
+    from: usize,
+    /// Voxels after resampling.
+    to: usize,
+}
+
+/// The two voxels around a place and the share of the second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Between {
+    first: usize,
+    second: usize,
+    share: f32,
+}
+
+/// How a volume is cut.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Cut {
+    /// From slice to slice.
+    along: Side,
+    across: Side,
+    down: Side,
+    /// Slices after resampling that are kept.
+    kept: usize,
+}
+
+impl Side {
+    fn of(geometry: &Geometry, along: Along, spacing: Option<f64>) -> Result<Self> {
+        let from = geometry.shape[along.axis];
+        let to = match spacing {
+            None => from,
+            Some(spacing) => {
+                let to = (from as f64 * geometry.spacing()[along.axis] / spacing).round().max(1.0);
+                ensure!(
+                    to <= MOST_SLICES as f64,
+                    "has {to} voxels along one side at {spacing} mm; allowed are {MOST_SLICES} (data.volume.spacing)"
+                );
+                to as usize
+            }
+        };
+        Ok(Self { axis: along.axis, is_reversed: along.is_reversed, from, to })
+    }
+
+    fn between(&self, place: usize) -> Between {
+        let place = if self.is_reversed { self.to - 1 - place } else { place };
+        if self.to == self.from {
+            return Between { first: place, second: place, share: 0.0 };
+        }
+        let last = (self.from - 1) as f64;
+        let at = ((place as f64 + 0.5) * self.from as f64 / self.to as f64 - 0.5).clamp(0.0, last);
+        let first = at as usize;
+        Between { first, second: (first + 1).min(self.from - 1), share: at.fract() as f32 }
+    }
+}
+
+impl Cut {
+    /// # Errors
+    /// The file does not say which way its axes run, or slices would be too many or too large.
+    pub fn of(geometry: &Geometry, policy: &VolumePolicy) -> Result<Self> {
+        geometry.check()?;
+        let turned = |along: Along, wanted: bool| Along { is_reversed: along.is_reversed != wanted, ..along };
+        // Which of x, y, z: along, across, down, each with whether it runs against RAS.
+        let [x, y, z] = match policy.orientation {
+            Orientation::Stored => [0, 1, 2].map(|axis| Along { axis, is_reversed: false }),
+            _ => geometry.canonical()?,
+        };
+        let is_hung = policy.orientation == Orientation::Lps;
+        let (along, across, down) = match policy.axis {
+            Axis::Axial => ((z, 2, false), (x, 0, is_hung), (y, 1, is_hung)),
+            Axis::Coronal => ((y, 1, is_hung), (x, 0, is_hung), (z, 2, is_hung)),
+            Axis::Sagittal => ((x, 0, is_hung), (y, 1, is_hung), (z, 2, is_hung)),
+        };
+        let side = |(along, world, is_against): (Along, usize, bool)| {
+            Side::of(geometry, turned(along, is_against), policy.spacing.map(|spacing| spacing[world]))
+        };
+        let (along, across, down) = (side(along)?, side(across)?, side(down)?);
+        let kept = policy.slices.map_or(along.to, |most| most.clamp(1, along.to));
+        Ok(Self { along, across, down, kept })
+    }
+
+    pub fn count(&self) -> usize {
+        self.kept
+    }
+
+    /// Where a kept slice lies: in the middle of its share of the volume.
+    fn place(&self, slice: usize) -> Between {
+        self.along.between((2 * slice + 1) * self.along.to / (2 * self.kept))
+    }
+
+    /// Slices as pictures, in the order asked for.
+    ///
+    /// # Errors
+    /// As [`super::slices`].
+    pub fn pictures(&self, volume: &mut Volume, ranges: &[Range], which: &[usize]) -> Result<Vec<Picture>> {
+        let places: Vec<Between> = which.iter().map(|&slice| self.place(slice)).collect();
+        let shape = volume.geometry.shape;
+        let area = |axes: [usize; 2]| axes.iter().map(|&axis| shape[axis] as u64).product::<u64>();
+        let picture = self.across.to as u64 * self.down.to as u64;
+        let stored = area([self.across.axis, self.down.axis]);
+        // A plane as bytes and as values; slices of which a part is read; one that is resampled; pictures.
+        let waiting = if self.along.axis == 2 { 2 } else { which.len() as u64 };
+        let kept = picture * (ranges.len() * which.len()) as u64;
+        afford(area([0, 1]) * 12 + waiting * 4 * stored + 8 * picture + 4 * stored + kept)?;
+        let mut seen = Seen::default();
+        let mut pictures: Vec<Option<Picture>> = vec![None; which.len()];
+        let mut done = |index: usize, slice: &[f32]| pictures[index] = Some(self.picture(slice, ranges));
+        if self.along.axis == 2 {
+            whole_planes(volume, &places, &mut seen, &mut done)?;
+        } else {
+            lines_of_planes(volume, self.along.axis, &places, &mut seen, &mut done)?;
+        }
+        if let Some(doubt) = seen.doubt().filter(|_| ranges.iter().any(Range::is_of_hounsfield)) {
+            told_once(doubt, || warn!("a volume {doubt}; `data lint` names each"));
+        }
+        Ok(pictures.into_iter().flatten().collect())
+    }
+
+    /// A slice with the file's sampling, the earlier axis fastest, as a picture.
+    fn picture(&self, slice: &[f32], ranges: &[Range]) -> Picture {
+        let values = self.resampled(slice);
+        let channels = ranges.len();
+        let mut bytes = vec![0; values.len() * channels];
+        for (channel, range) in ranges.iter().enumerate() {
+            bytes
+                .iter_mut()
+                .skip(channel)
+                .step_by(channels)
+                .zip(range.bytes(&values))
+                .for_each(|(to, byte)| *to = byte);
+        }
+        Picture { width: self.across.to as u32, height: self.down.to as u32, channels, bytes }
+    }
+
+    fn resampled(&self, slice: &[f32]) -> Vec<f32> {
+        let turned;
+        let rows = if self.across.axis < self.down.axis {
+            slice
+        } else {
+            turned = transposed(slice, self.down.from);
+            &turned
+        };
+        let width = self.across.from;
+        let columns: Vec<Between> = (0..self.across.to).map(|column| self.across.between(column)).collect();
+        let mut values = Vec::with_capacity(self.across.to * self.down.to);
+        let mut line = vec![0.0; width];
+        for row in 0..self.down.to {
+            let Between { first, second, share } = self.down.between(row);
+            let (a, b) = (&rows[first * width..][..width], &rows[second * width..][..width]);
+            for ((to, a), b) in line.iter_mut().zip(a).zip(b) {
+                *to = a + (b - a) * share;
+            }
+            values.extend(columns.iter().map(|c| line[c.first] + (line[c.second] - line[c.first]) * c.share));
+        }
+        values
+    }
+}
+
+/// Rows of `width` values to columns.
+fn transposed(values: &[f32], width: usize) -> Vec<f32> {
+    let height = values.len() / width;
+    let mut turned = vec![0.0; values.len()];
+    for (y, row) in values.chunks_exact(width).enumerate() {
+        row.iter().enumerate().for_each(|(x, v)| turned[x * height + y] = *v);
+    }
+    turned
+}
+
+/// Slices that are planes of the file, or lie between two: only those are read, each once, in rising order.
+fn whole_planes(
+    volume: &mut Volume,
+    places: &[Between],
+    seen: &mut Seen,
+    done: &mut impl FnMut(usize, &[f32]),
+) -> Result<()> {
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    order.sort_by_key(|&index| places[index].first);
+    // The two planes read last.
+    let mut held = [(usize::MAX, Vec::new()), (usize::MAX, Vec::new())];
+    let mut blend = Vec::new();
+    for index in order {
+        let Between { first, second, share } = places[index];
+        let needed = if share == 0.0 { [first, first] } else { [first, second] };
+        for k in needed {
+            if held.iter().all(|(at, _)| *at != k) {
+                held.swap(0, 1);
+                volume.planes.read(k, &mut held[1].1)?;
+                held[1].0 = k;
+                seen.add(&held[1].1);
+            }
+        }
+        let plane = |k: usize| held.iter().find(|(at, _)| *at == k).map_or(&[][..], |(_, plane)| plane);
+        if share == 0.0 {
+            done(index, plane(first));
+        } else {
+            blend.clear();
+            blend.extend(plane(first).iter().zip(plane(second)).map(|(a, b)| a + (b - a) * share));
+            done(index, &blend);
+        }
+    }
+    Ok(())
+}
+
+/// Slices across the planes of the file: a line of each.
+fn lines_of_planes(
+    volume: &mut Volume,
+    axis: usize,
+    places: &[Between],
+    seen: &mut Seen,
+    done: &mut impl FnMut(usize, &[f32]),
+) -> Result<()> {
+    let [width, _, planes] = volume.geometry.shape;
+    let length = volume.geometry.shape[1 - axis];
+    let mut slices: Vec<Vec<f32>> = places.iter().map(|_| Vec::with_capacity(length * planes)).collect();
+    let mut plane = Vec::new();
+    for k in 0..planes {
+        volume.planes.read(k, &mut plane)?;
+        seen.add(&plane);
+        for (slice, Between { first, second, share }) in slices.iter_mut().zip(places) {
+            if axis == 1 {
+                let (a, b) = (&plane[first * width..][..width], &plane[second * width..][..width]);
+                slice.extend(a.iter().zip(b).map(|(a, b)| a + (b - a) * share));
+            } else {
+                slice.extend(plane.chunks_exact(width).map(|row| row[*first] + (row[*second] - row[*first]) * share));
+            }
+        }
+    }
+    slices.iter().enumerate().for_each(|(index, slice)| done(index, slice));
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! NIfTI-1 and NIfTI-2 in one file, plain or gzip.
+//!
+//! The header of 348 or 540 bytes is read here (nifti1.h, nifti2.h): the `nifti` crate brings ndarray, num-complex,
+//! num-derive and six more crates, makes room for whatever a header claims, and reads a whole volume where one slice is
+//! asked for.
+
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::read::MultiGzDecoder;
+
+use super::MOST_SLICES;
+use super::geometry::Geometry;
+use super::numbers::{Coding, Number};
+use super::planes::{Planes, Volume};
+use crate::data::image::afford;
+
+/// A byte of gzip unpacks to at most so many.
+const MOST_UNPACKED: u64 = 1032;
+
+/// What a header says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Header {
+    pub geometry: Geometry,
+    /// Points in time, or whatever else the fourth and higher axes are.
+    pub times: usize,
+    pub coding: Coding,
+    /// Where voxels begin, in bytes.
+    pub offset: u64,
+}
+
+/// A file, or what it unpacks to.
+enum Bytes {
+    Plain(File),
+    /// With the place that was reached.
+    Packed(Box<MultiGzDecoder<BufReader<File>>>, u64),
+}
+
+struct Reader {
+    bytes: Bytes,
+    header: Header,
+    time: usize,
+    raw: Vec<u8>,
+}
+
+/// Opens a volume; `time` counts from 0.
+///
+/// # Errors
+/// It is no NIfTI, its header is broken or claims more than the file can hold, or there is no such time.
+pub(super) fn open(path: &Path, time: usize) -> Result<Volume> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut start = [0; 2];
+    let is_packed = file.read_exact(&mut start).is_ok() && start == [0x1f, 0x8b];
+    file.seek(SeekFrom::Start(0))?;
+    let mut bytes = match is_packed {
+        true => Bytes::Packed(Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file))), 0),
+        false => Bytes::Plain(file),
+    };
+    let mut head = vec![0; 348];
+    bytes.read_at(0, &mut head).context("has no NIfTI header")?;
+    if is_second(&head) {
+        head.resize(540, 0);
+        bytes.read_at(348, &mut head[348..]).context("has no NIfTI header")?;
+    }
+    let header = Header::read(&head)?;
+    let needed = header.offset.saturating_add(header.volume_bytes().saturating_mul(header.times as u64));
+    let can_hold = if is_packed { length.saturating_mul(MOST_UNPACKED) } else { length };
+    ensure!(
+        needed <= can_hold,
+        "claims {} bytes of voxels, which a file of {length} bytes cannot hold; is it truncated?",
+        needed - header.offset
+    );
+    ensure!(time < header.times, "has {} points in time, so there is no #{}", header.times, time + 1);
+    afford(header.plane_bytes())?;
+    let geometry = header.geometry.clone();
+    let raw = Vec::new();
+    Ok(Volume { geometry, planes: Box::new(Reader { bytes, header, time, raw }) })
+}
+
+fn is_second(head: &[u8]) -> bool {
+    [540i32.to_le_bytes(), 540i32.to_be_bytes()].iter().any(|size| head.starts_with(size))
+}
+
+impl Bytes {
+    fn read_at(&mut self, place: u64, into: &mut [u8]) -> std::io::Result<()> {
+        match self {
+            Self::Plain(file) => {
+                file.seek(SeekFrom::Start(place))?;
+                file.read_exact(into)
+            }
+            Self::Packed(decoder, at) => {
+                let skip = place.checked_sub(*at).ok_or(ErrorKind::InvalidInput)?;
+                let skipped = std::io::copy(&mut decoder.by_ref().take(skip), &mut std::io::sink())?;
+                *at += skipped;
+                if skipped < skip {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                decoder.read_exact(into)?;
+                *at += into.len() as u64;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Planes for Reader {
+    fn read(&mut self, k: usize, plane: &mut Vec<f32>) -> Result<()> {
+        let header = &self.header;
+        self.raw.resize(header.plane_bytes() as usize, 0);
+        let place = self.time as u64 * header.volume_bytes() + k as u64 * header.plane_bytes();
+        self.bytes.read_at(header.offset + place, &mut self.raw).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                anyhow::anyhow!("is truncated: it ends in plane {} of {}", k + 1, header.geometry.shape[2])
+            }
+            ErrorKind::InvalidInput | ErrorKind::InvalidData => anyhow::anyhow!("is broken gzip data"),
+            _ => error.into(),
+        })?;
+        header.coding.values(&self.raw, plane)
+    }
+}
+
+/// Fields of a header, by their place.
+struct Fields<'a> {
+    head: &'a [u8],
+    is_big_endian: bool,
+}
+
+impl Fields<'_> {
+    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        if let Some(found) = self.head.get(at..at + N) {
+            bytes.copy_from_slice(found);
+        }
+        if self.is_big_endian {
+            bytes.reverse();
+        }
+        bytes
+    }
+
+    fn int(&self, at: usize, size: usize) -> i64 {
+        match size {
+            2 => i16::from_le_bytes(self.bytes(at)).into(),
+            4 => i32::from_le_bytes(self.bytes(at)).into(),
+            _ => i64::from_le_bytes(self.bytes(at)),
+        }
+    }
+
+    fn float(&self, at: usize, size: usize) -> f64 {
+        if size == 4 { f32::from_le_bytes(self.bytes(at)).into() } else { f64::from_le_bytes(self.bytes(at)) }
+    }
+}
+
+/// Where the two versions have their fields.
+struct Places {
+    is_second: bool,
+    /// Bytes of a number: dimensions, others, codes.
+    dim: (usize, usize),
+    float: usize,
+    datatype: usize,
+    pixdim: usize,
+    offset: usize,
+    slope: usize,
+    qform: usize,
+    code: usize,
+    quatern: usize,
+    srow: usize,
+}
+
+const FIRST: Places = Places {
+    is_second: false,
+    dim: (40, 2),
+    float: 4,
+    datatype: 70,
+    pixdim: 76,
+    offset: 108,
+    slope: 112,
+    qform: 252,
+    code: 2,
+    quatern: 256,
+    srow: 280,
+};
+const SECOND: Places = Places {
+    is_second: true,
+    dim: (16, 8),
+    float: 8,
+    datatype: 12,
+    pixdim: 104,
+    offset: 168,
+    slope: 176,
+    qform: 344,
+    code: 4,
+    quatern: 352,
+    srow: 400,
+};
+
+impl Header {
+    /// # Errors
+    /// No NIfTI in one file, a type of voxels that is not read, a side of nothing or of more than any volume has.
+    pub fn read(head: &[u8]) -> Result<Self> {
+        let places = if is_second(head) { &SECOND } else { &FIRST };
+        let size: i32 = if places.is_second { 540 } else { 348 };
+        let is_big_endian = head.starts_with(&size.to_be_bytes());
+        let magic = if places.is_second { head.get(4..8) } else { head.get(344..348) };
+        let is_start = is_big_endian || head.starts_with(&size.to_le_bytes());
+        ensure!(
+            magic != Some(b"ni1\0") && magic != Some(b"ni2\0"),
+            "is a NIfTI header whose voxels lie in an .img file; save both as one .nii"
+        );
+        ensure!(
+            is_start && matches!(magic, Some(b"n+1\0" | b"n+2\0")),
+            "is no NIfTI file; known are NIfTI-1 and NIfTI-2 in one file"
+        );
+        let fields = Fields { head, is_big_endian };
+        let (shape, times) = sides(&fields, places)?;
+        let float = |at: usize| fields.float(at, places.float);
+        let (slope, intercept) = (float(places.slope), float(places.slope + places.float));
+        let (slope, intercept) = if slope == 0.0 || !slope.is_finite() { (1.0, 0.0) } else { (slope, intercept) };
+        ensure!(intercept.is_finite(), "has scl_slope {slope} and scl_inter {intercept}");
+        let number = number(fields.int(places.datatype, 2))?;
+        let offset = if places.is_second { fields.int(places.offset, 8) } else { float(places.offset) as i64 };
+        // Files without an offset have their voxels behind the header.
+        let offset = if offset == 0 { i64::from(size) + 4 } else { offset };
+        ensure!(offset >= i64::from(size), "has voxels that begin at byte {offset}, inside its header");
+        let (affine, is_known) = affine(&fields, places, shape)?;
+        let geometry = Geometry { shape, affine, is_known };
+        let coding = Coding { number, is_big_endian, slope, intercept };
+        let header = Self { geometry, times, coding, offset: offset as u64 };
+        header.geometry.check()?;
+        Ok(header)
+    }
+
+    fn plane_bytes(&self) -> u64 {
+        let [width, height, _] = self.geometry.shape;
+        (width * height * self.coding.number.size()) as u64
+    }
+
+    fn volume_bytes(&self) -> u64 {
+        self.plane_bytes() * self.geometry.shape[2] as u64
+    }
+}
+
+fn sides(fields: &Fields, places: &Places) -> Result<([usize; 3], usize)> {
+    let (at, size) = places.dim;
+    let dim = |i: usize| fields.int(at + i * size, size);
+    let count = dim(0);
+    ensure!((1..=7).contains(&count), "has dim[0] = {count}; allowed are 1 to 7");
+    let side = |i: usize| if i as i64 <= count { dim(i) } else { 1 };
+    let mut shape = [0; 3];
+    for (axis, voxels) in shape.iter_mut().enumerate() {
+        let claimed = side(axis + 1);
+        ensure!(
+            (1..=MOST_SLICES as i64).contains(&claimed),
+            "claims {claimed} voxels along axis {}; allowed are 1 to {MOST_SLICES}",
+            axis + 1
+        );
+        *voxels = claimed as usize;
+    }
+    let times = (4..8).try_fold(1i64, |product, i| product.checked_mul(side(i)).filter(|n| (1..1 << 31).contains(n)));
+    let times = times.context("claims no points in time, or more than any file holds")?;
+    Ok((shape, times as usize))
+}
+
+fn number(datatype: i64) -> Result<Number> {
+    Ok(match datatype {
+        2 => Number::U8,
+        4 => Number::I16,
+        8 => Number::I32,
+        16 => Number::F32,
+        64 => Number::F64,
+        256 => Number::I8,
+        512 => Number::U16,
+        768 => Number::U32,
+        1024 => Number::I64,
+        1280 => Number::U64,
+        32 | 1792 | 2048 => bail!("has complex voxels, which make no picture"),
+        128 | 2304 => bail!("has voxels of colours, which no window fits"),
+        other => bail!("has data type {other}, which is not read; known are whole numbers and floats up to 64 bits"),
+    })
+}
+
+/// As nibabel's `get_best_affine`: the sform, else the qform, else voxel sizes with the first axis to the left and the
+/// origin in the middle; and whether there was one of the forms.
+fn affine(fields: &Fields, places: &Places, shape: [usize; 3]) -> Result<([[f64; 4]; 3], bool)> {
+    let float = |at: usize, i: usize| fields.float(at + i * places.float, places.float);
+    if fields.int(places.qform + places.code, places.code) > 0 {
+        return Ok(([0, 1, 2].map(|row| [0, 1, 2, 3].map(|i| float(places.srow, 4 * row + i))), true));
+    }
+    let pixdim = [1, 2, 3].map(|i| float(places.pixdim, i));
+    ensure!(pixdim.iter().all(|size| *size > 0.0), "has voxels of {} × {} × {} mm", pixdim[0], pixdim[1], pixdim[2]);
+    if fields.int(places.qform, places.code) > 0 {
+        let rotation = rotation([0, 1, 2].map(|i| float(places.quatern, i)))?;
+        let sign = if float(places.pixdim, 0) < 0.0 { -1.0 } else { 1.0 };
+        let scale = [pixdim[0], pixdim[1], sign * pixdim[2]];
+        let row = |r: usize| {
+            let [x, y, z] = [0, 1, 2].map(|axis| rotation[r][axis] * scale[axis]);
+            [x, y, z, float(places.quatern, 3 + r)]
+        };
+        return Ok(([row(0), row(1), row(2)], true));
+    }
+    let steps = [-pixdim[0], pixdim[1], pixdim[2]];
+    let row = |r: usize| {
+        let mut row = [0.0; 4];
+        row[r] = steps[r];
+        row[3] = -steps[r] * (shape[r] as f64 - 1.0) / 2.0;
+        row
+    };
+    Ok(([row(0), row(1), row(2)], false))
+}
+
+/// Of a unit quaternion whose first number is what the three others leave.
+fn rotation([b, c, d]: [f64; 3]) -> Result<[[f64; 3]; 3]> {
+    let rest = 1.0 - (b * b + c * c + d * d);
+    // As nibabel: rounding of 32 bits.
+    ensure!(rest >= -3.6e-7, "its qform is no rotation");
+    let a = rest.max(0.0).sqrt();
+    Ok([
+        [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
+        [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
+        [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - c * c - b * b],
+    ])
+}

@@ -1,0 +1,156 @@
+//! Windows: which values of a volume become black and which white.
+//!
+//! Levels and widths of CT are Radiopaedia's (article "Windowing (CT)"): lung W 1500 L −600, mediastinum W 400 L 40,
+//! bone W 1800 L 400, brain W 80 L 40.
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::planes::Volume;
+use crate::data::image::afford;
+
+/// Windows by their names: Hounsfield units that become black and white.
+const NAMED: [(&str, Range); 4] = [
+    ("lung", Range { low: -1350.0, high: 150.0 }),
+    ("mediastinum", Range { low: -160.0, high: 240.0 }),
+    ("bone", Range { low: -500.0, high: 1300.0 }),
+    ("brain", Range { low: 0.0, high: 80.0 }),
+];
+
+/// Values between black and white, after rescaling: Hounsfield units where the file is CT.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// What is black, as is everything below.
+    pub low: f64,
+    /// What is white, as is everything above.
+    pub high: f64,
+}
+
+/// Which values become black and white.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum Window {
+    /// Percentiles of all of the volume's voxels, linear between ranks: for MR, whose units are arbitrary.
+    Percentile([f64; 2]),
+    /// One window, or three of them as three channels.
+    Values(Vec<Range>),
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::Percentile([0.5, 99.5])
+    }
+}
+
+/// As config files and model folders have it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(untagged)]
+enum Written {
+    Word(String),
+    Numbers([f64; 2]),
+    Three([OneWritten; 3]),
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(untagged)]
+enum OneWritten {
+    Word(String),
+    Numbers([f64; 2]),
+}
+
+impl Window {
+    /// What may be written, in words.
+    pub const ALLOWED: &'static str = "\"percentile\", \"lung\", \"mediastinum\", \"bone\", \"brain\", [low, high], or \
+                                       a list of three of them but the first";
+
+    /// Channels of a picture: 1 or 3.
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::Percentile(_) => 1,
+            Self::Values(ranges) => ranges.len(),
+        }
+    }
+}
+
+impl TryFrom<Written> for Window {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let one = |one: OneWritten| Range::try_from(one);
+        Ok(match written {
+            Written::Word(word) if word == "percentile" => Self::default(),
+            Written::Word(word) => Self::Values(vec![one(OneWritten::Word(word))?]),
+            Written::Numbers(numbers) => Self::Values(vec![one(OneWritten::Numbers(numbers))?]),
+            Written::Three(three) => Self::Values(three.into_iter().map(one).collect::<Result<_, _>>()?),
+        })
+    }
+}
+
+impl TryFrom<OneWritten> for Range {
+    type Error = String;
+
+    fn try_from(written: OneWritten) -> Result<Self, String> {
+        match written {
+            OneWritten::Word(word) => NAMED
+                .iter()
+                .find(|(name, _)| *name == word)
+                .map(|(_, range)| *range)
+                .ok_or_else(|| format!("there is no window {word:?}; allowed is {}", Window::ALLOWED)),
+            OneWritten::Numbers([low, high]) if low < high && (high - low).is_finite() => Ok(Self { low, high }),
+            OneWritten::Numbers([low, high]) => {
+                Err(format!("a window from {low} to {high} is none; the first number is the smaller one"))
+            }
+        }
+    }
+}
+
+impl From<Window> for Written {
+    fn from(window: Window) -> Self {
+        let one = |range: &Range| [range.low, range.high];
+        match window {
+            // Other percentiles cannot be written.
+            Window::Percentile(_) => Self::Word("percentile".into()),
+            Window::Values(ranges) => match &ranges[..] {
+                [a, b, c] => Self::Three([a, b, c].map(|range| OneWritten::Numbers(one(range)))),
+                ranges => Self::Numbers(ranges.first().map_or([0.0, 1.0], one)),
+            },
+        }
+    }
+}
+
+impl Range {
+    /// Whether it is one that Hounsfield units have; values of other units are the user's own.
+    pub(super) fn is_of_hounsfield(&self) -> bool {
+        NAMED.iter().any(|(_, range)| range == self)
+    }
+
+    /// Values to bytes, as `numpy.rint(255 * numpy.clip((v - low) / (high - low), 0, 1))`.
+    pub(super) fn bytes<'a>(&self, values: &'a [f32]) -> impl Iterator<Item = u8> + 'a {
+        let low = self.low as f32;
+        let scale = if self.high > self.low { (255.0 / (self.high - self.low)) as f32 } else { 0.0 };
+        values.iter().map(move |v| ((v - low) * scale).clamp(0.0, 255.0).round_ties_even() as u8)
+    }
+}
+
+/// The range between two percentiles of all voxels, as `numpy.percentile` has them.
+pub(super) fn of_percentiles(volume: &mut Volume, percents: [f64; 2]) -> Result<Range> {
+    let shape = volume.geometry.shape;
+    let count: usize = shape.iter().product();
+    afford(4 * count as u64)?;
+    let mut all = Vec::with_capacity(count);
+    let mut plane = Vec::new();
+    for k in 0..shape[2] {
+        volume.planes.read(k, &mut plane)?;
+        all.extend_from_slice(&plane);
+    }
+    ensure!(!all.is_empty(), "has no voxels");
+    let last = all.len() - 1;
+    let mut ranked = |rank: usize| f64::from(*all.select_nth_unstable_by(rank, f32::total_cmp).1);
+    let [low, high] = percents.map(|percent| {
+        let place = percent / 100.0 * last as f64;
+        let below = place.floor() as usize;
+        let (value, next) = (ranked(below), ranked((below + 1).min(last)));
+        value + place.fract() * (next - value)
+    });
+    Some(Range { low, high }).filter(|range| range.high >= range.low).context("its values cannot be put in order")
+}
