@@ -244,6 +244,20 @@ pub fn mean_rows(x: &Tensor, segments: &Segments) -> Result<Tensor> {
     Tensor::cat(&means.collect::<Result<Vec<_>>>()?, 0)
 }
 
+/// [`super::softmax_pool`].
+pub fn softmax_pool(x: &Tensor, scores: &Tensor, segments: &Segments) -> Result<Tensor> {
+    let sums = segments.spans().map(|(start, length)| {
+        softmax(&scores.narrow(0, start, length)?.t()?.contiguous()?)?.matmul(&x.narrow(0, start, length)?)
+    });
+    Tensor::cat(&sums.collect::<Result<Vec<_>>>()?, 0)
+}
+
+/// [`super::max_rows`].
+pub fn max_rows(x: &Tensor, segments: &Segments) -> Result<Tensor> {
+    let largest = segments.spans().map(|(start, length)| x.narrow(0, start, length)?.max_keepdim(0));
+    Tensor::cat(&largest.collect::<Result<Vec<_>>>()?, 0)
+}
+
 /// [`super::scale_rows`].
 pub fn scale_rows(x: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let mut shape = vec![1; x.rank()];

@@ -334,6 +334,45 @@ fn contrastive_is_finite_at_zero_features_and_refuses_no_direction() {
     assert!(ops::contrastive(&zero, &text, &scale, &none).is_err());
 }
 
+/// Bags of one row, of many, and of more than a vector holds.
+#[test]
+fn rows_of_bags_are_pooled() {
+    for (lengths, width) in [(&[1][..], 1), (&[1, 1, 1], 5), (&[3, 1, 7, 2], 33), (&[40, 1, 129], 48), (&[9, 17], 65)] {
+        let segments = Segments::of_lengths(lengths.iter().copied());
+        let (x, scores) = ([segments.rows(), width], [segments.rows(), 1]);
+        compare(
+            "softmax_pool",
+            &[&x, &scores],
+            |t| ops::softmax_pool(t[0], t[1], &segments),
+            |t| reference::softmax_pool(t[0], t[1], &segments),
+        );
+        compare("max_rows", &[&x], |t| ops::max_rows(t[0], &segments), |t| reference::max_rows(t[0], &segments));
+        compare("l2_normalize", &[&x], |t| ops::l2_normalize(t[0]), |t| reference::l2_normalize(t[0]));
+        let value = |shape: &[usize]| Value::from(tensor(shape, 0.4, DType::F32));
+        let shares = ops::softmax_shares(value(&scores).tensor(), &segments).unwrap();
+        for (start, length) in segments.spans() {
+            let sum: f64 = shares[start..start + length].iter().map(|share| f64::from(*share)).sum();
+            assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+        }
+    }
+    let x = Value::from(tensor(&[3, 2], 0.4, DType::F32));
+    for lengths in [&[3, 0][..], &[2], &[4]] {
+        let segments = Segments::of_lengths(lengths.iter().copied());
+        assert!(ops::max_rows(&x, &segments).is_err() && ops::softmax_pool(&x, &x, &segments).is_err());
+    }
+}
+
+#[test]
+fn a_row_of_zeros_is_normalized_with_a_finite_gradient() {
+    let tape = Tape::new(1);
+    let x = tape.leaf(0, Tensor::new(&[[3f32, 4.0], [0.0, 0.0]], &Device::Cpu).unwrap());
+    let y = ops::l2_normalize(&x).unwrap();
+    assert_eq!(numbers(y.tensor()), [0.6000000238418579, 0.800000011920929, 0.0, 0.0]);
+    tape.backward([(&y, Tensor::ones((2, 2), DType::F32, &Device::Cpu).unwrap())], &mut |_| Ok(())).unwrap();
+    let grad = numbers(&tape.take_grad(0).unwrap().into_dense().unwrap());
+    assert!(grad.iter().all(|g| g.is_finite()) && (grad[0] - 0.032).abs() < 1e-6, "{grad:?}");
+}
+
 #[test]
 fn l2_normalize_is_finite_at_zero() {
     let x = Var::from_tensor(&Tensor::new(&[[3f32, 4.0], [0.0, 0.0]], &Device::Cpu).unwrap()).unwrap();
