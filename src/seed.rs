@@ -35,6 +35,8 @@ pub enum Purpose {
     Halves = 13,
     /// Orders that say nothing, which others are held against; index = number of the order.
     RandomOrder = 14,
+    /// Which images of a bag are read; index = sample position since the start of training.
+    Bag = 15,
 }
 
 /// The stream of `purpose` number `index` under `seed`.

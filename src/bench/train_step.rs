@@ -267,6 +267,7 @@ pub(super) fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batc
     }
     Ok(Batch {
         images,
+        bags: None,
         input_ids,
         pairs: bench.batch_size,
         rows: (0..bench.batch_size).collect(),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::usage;
 use crate::config::Precision;
-use crate::data::Columns;
 use crate::data::table::format_names;
+use crate::data::{BagBy, BagColumns, Columns};
 use crate::session::{RowSource, Session};
 
 /// What may be given as a manifest.
@@ -49,6 +49,12 @@ pub(super) struct ColumnArgs {
     /// Column of labels, used if there
     #[arg(long, default_value = "label")]
     pub label_column: String,
+    /// What stands between the images that a row names
+    #[arg(long, value_name = "TEXT", default_value = ";")]
+    pub bag_separator: String,
+    /// What is one report with its images: "row", or "study_id" for all rows of a study
+    #[arg(long, value_name = "row|study_id", default_value = "row", value_parser = bag_by)]
+    pub bag_by: BagBy,
 }
 
 /// In which type products are worked out.
@@ -62,6 +68,10 @@ pub(super) struct PrecisionArg {
 /// A type of products, as `train.precision` names it.
 pub(super) fn precision(word: &str) -> Result<Precision, String> {
     Precision::find(word).ok_or_else(|| format!("allowed are {}", Precision::WORDS.join(" and ")))
+}
+
+fn bag_by(word: &str) -> Result<BagBy, String> {
+    BagBy::find(word).ok_or_else(|| format!("allowed are {}", BagBy::WORDS.join(" and ")))
 }
 
 /// How models are judged on a manifest.
@@ -110,6 +120,7 @@ impl ColumnArgs {
             study_id: self.study_id_column.clone(),
             split: self.split_column.clone(),
             label: self.label_column.clone(),
+            bag: BagColumns { separator: self.bag_separator.clone(), by: self.bag_by, ..BagColumns::default() },
             ..Columns::default()
         }
     }

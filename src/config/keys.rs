@@ -3,7 +3,10 @@
 use super::key::{Key, key};
 use super::kind::Kind;
 use super::sections::{ModelInit, Precision, ProjectionKind};
-use crate::data::{Blank, Blanks, Flip, LongReports, OnError, ReportSection, RowOdds, Separator, Uncertain, Views};
+use crate::data::{
+    BagBy, Blank, Blanks, Flip, LongReports, OnBadImage, OnError, Pick, ReportSection, RowOdds, Separator, Uncertain,
+    Views,
+};
 use crate::loss::{Direction, OBJECTIVE_NAMES, OBJECTIVES_HELP, Positives};
 use crate::optim::ScheduleKind;
 
@@ -44,6 +47,25 @@ pub const KEYS: &[Key] = &[
     ),
     key("model.projection", Kind::OneOf(ProjectionKind::WORDS), "\"linear\"", "Pair: the fresh projections"),
     key("model.embed_dim", Kind::Int(1, 1 << 16), "512", "Pair: width of the shared space"),
+    key(
+        "model.bag_pooling",
+        Kind::OneOf(&["auto", "mean", "max", "attention"]),
+        "\"auto\"",
+        "What stands for several images of one report: the mean of their embeddings, the largest of each number, or a \
+         sum by gated attention; auto = the model's own, or mean",
+    ),
+    key(
+        "model.bag_hidden",
+        Kind::Int(1, 1 << 16),
+        "",
+        "Attention over bags: width of the gate; default the model's, or 128",
+    ),
+    key(
+        "model.bag_position",
+        Kind::OneOf(&["auto", "none", "learned", "sinusoidal"]),
+        "\"auto\"",
+        "Attention over bags: what it knows of an image's place in its bag; auto = the model's own, or none",
+    ),
     key("model.image_size", Kind::Int(1, 4096), "", "Pixels a side; default the model's (random: 224)"),
     key("model.context_length", Kind::Int(4, 4096), "", "Tokens a text; default the model's (random: 77)"),
     key(
@@ -94,6 +116,32 @@ pub const KEYS: &[Key] = &[
     key("data.study_id_column", Kind::Text, "\"study_id\"", "Column of studies; used if there"),
     key("data.split_column", Kind::Text, "\"split\"", "Column of splits; used if there"),
     key("data.label_column", Kind::Text, "\"label\"", "Column of labels; used if there"),
+    key(
+        "data.bag.by",
+        Kind::OneOf(BagBy::WORDS),
+        "\"row\"",
+        "What is one report with its images: a row, which may name several, or all rows of one study_id",
+    ),
+    key(
+        "data.bag.separator",
+        Kind::Text,
+        "\";\"",
+        "What stands between the images that a row names; \"\" = nothing does",
+    ),
+    key("data.bag.max", Kind::Int(1, 1 << 16), "32", "Images of a bag that are read"),
+    key(
+        "data.bag.pick",
+        Kind::OneOf(Pick::WORDS),
+        "\"uniform\"",
+        "Which those are of a larger bag: evenly spaced ones, the first, every n-th, or ones drawn anew each time; \
+         evaluation takes evenly spaced ones",
+    ),
+    key(
+        "data.bag.on_bad",
+        Kind::OneOf(OnBadImage::WORDS),
+        "\"row\"",
+        "One image of several cannot be read: so cannot the row (data.on_error says what then), or it is left out",
+    ),
     key("data.train_split", Kind::Text, "\"train\"", "Value of split_column to train on"),
     key("data.val_split", Kind::Text, "\"val\"", "Value of split_column to validate on"),
     key(

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use crate::metrics::Metric;
+use crate::model::{BagPoolingKind, BagPoolingRequest, BagPosition};
 use crate::span::Span;
 use crate::words::words;
 
@@ -55,6 +56,13 @@ pub struct ModelConfig {
     pub text_pooling: Option<String>,
     pub projection: ProjectionKind,
     pub embed_dim: usize,
+    /// `None` = auto.
+    #[serde(deserialize_with = "unless_auto")]
+    pub bag_pooling: Option<String>,
+    pub bag_hidden: Option<usize>,
+    /// `None` = auto.
+    #[serde(deserialize_with = "unless_auto")]
+    pub bag_position: Option<String>,
     pub image_size: Option<usize>,
     pub context_length: Option<usize>,
     pub tokenizer: Option<PathBuf>,
@@ -75,6 +83,17 @@ pub struct RandomModelConfig {
     pub text_width: usize,
     pub text_layers: usize,
     pub text_heads: usize,
+}
+
+impl ModelConfig {
+    /// What is asked for of the bag pooling.
+    pub fn bag_pooling_request(&self) -> BagPoolingRequest {
+        BagPoolingRequest {
+            kind: self.bag_pooling.as_deref().and_then(BagPoolingKind::find),
+            hidden: self.bag_hidden,
+            position: self.bag_position.as_deref().and_then(BagPosition::find),
+        }
+    }
 }
 
 fn metric_or_auto<'de, D: Deserializer<'de>>(written: D) -> Result<Option<Metric>, D::Error> {

@@ -117,6 +117,38 @@ words!(
     }
 );
 
+words!(
+    /// What is one report with its images.
+    BagBy {
+        /// A row, which may name several images.
+        Row = "row",
+        /// All rows of a study.
+        Study = "study_id",
+    }
+);
+words!(
+    /// Which images of a large bag are read.
+    Pick {
+        /// Evenly spaced ones.
+        Uniform = "uniform",
+        /// Ones drawn anew each time.
+        Random = "random",
+        /// The first.
+        First = "first",
+        /// Every n-th from the first.
+        Stride = "stride",
+    }
+);
+words!(
+    /// What becomes of a bag one of whose images cannot be read.
+    OnBadImage {
+        /// The image is left out.
+        Drop = "drop",
+        /// The row cannot be read.
+        Row = "row",
+    }
+);
+
 impl Separator {
     /// Its byte; `None` = read it off the header.
     pub fn byte(self) -> Option<u8> {
@@ -148,6 +180,7 @@ pub struct DataConfig {
     pub report_column: String,
     pub patient_id_column: String,
     pub study_id_column: String,
+    pub bag: BagConfig,
     pub split_column: String,
     pub label_column: String,
     pub train_split: String,
@@ -168,6 +201,18 @@ pub struct DataConfig {
     pub cache_features: bool,
     /// Folder for that; `None` = beside the run folder.
     pub feature_cache: Option<PathBuf>,
+}
+
+/// Rows with several images.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct BagConfig {
+    pub by: BagBy,
+    pub separator: String,
+    pub max: usize,
+    pub pick: Pick,
+    pub on_bad: OnBadImage,
 }
 
 impl DataConfig {

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 
 use super::augment::Augmented;
 use super::config::{AugmentConfig, LongReports};
-use super::{FeatureCache, Packed, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
+use super::{BagPolicy, Bags, KeptFeatures, Member, Members};
+use super::{Packed, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
 use crate::error::one_line;
 use crate::ops::{self, Uploaded, Uploader};
 use crate::seed::{Purpose, stream};
@@ -29,8 +30,10 @@ pub struct Dataset {
     pub augment: AugmentConfig,
     /// Seed of the changes.
     pub seed: u64,
-    /// What the frozen layers make of each row's image, where that is kept.
-    pub features: Option<Arc<FeatureCache>>,
+    /// Which images of a bag are read.
+    pub bags: BagPolicy,
+    /// What the frozen layers make of the images, where that is kept.
+    pub features: Option<Arc<KeptFeatures>>,
 }
 
 /// A row that could not be read.
@@ -46,14 +49,14 @@ pub struct RowError {
     pub reason: String,
 }
 
-/// Images of a batch, in one of the forms that the model takes.
+/// Images of a batch, bag after bag, in one of the forms that the model takes.
 #[derive(Clone, Debug)]
 pub enum Images {
     /// Of the model's size, to be normalised when their turn comes.
     Prepared(Vec<Prepared>),
-    /// `pixel_values`, (pairs, 3, image_size, image_size).
+    /// `pixel_values`, (images, 3, image_size, image_size).
     Pixels(Vec<f32>),
-    /// What the frozen layers make of them, as read from a [`super::FeatureCache`].
+    /// What the frozen layers make of them, as read from [`KeptFeatures`].
     Features(Vec<f32>),
     /// [`Self::Prepared`] on a GPU, or on their way to it.
     Uploaded(Uploaded),
@@ -64,6 +67,8 @@ pub enum Images {
 pub struct Batch {
     /// The images.
     pub images: Images,
+    /// Which of them belong to each pair; `None` where each pair has one.
+    pub bags: Option<Bags>,
     /// (pairs, tokens), padded on the right to the longest.
     pub input_ids: Vec<u32>,
     /// Pairs that were read.
@@ -83,31 +88,29 @@ impl Dataset {
     /// Only what is no fault of a row: the tokenizer fails.
     pub fn batch(&self, rows: &[usize], first_sample: u64) -> anyhow::Result<Batch> {
         let (mut prepared, mut features) = (Vec::new(), Vec::new());
-        let mut errors = Vec::new();
+        let (mut errors, mut places) = (Vec::new(), Vec::with_capacity(rows.len()));
         let mut read = Vec::with_capacity(rows.len());
         let mut texts: Vec<Cow<str>> = Vec::new();
         for (i, &index) in rows.iter().enumerate() {
             let row = &self.rows[index];
-            let text = self.text(row, first_sample + i as u64)?;
+            let sample = first_sample + i as u64;
+            let text = self.text(row, sample)?;
             let failed = |reason| RowError { file: row.origin().number, line: row.line, place: row.place(), reason };
             if let Some(cache) = &self.features
-                && cache.read(index, &mut features)?
+                && let Some(of_bag) = cache.read(index, (self.seed, sample), &mut features)?
             {
+                places.push(of_bag);
                 texts.push(text);
                 read.push(index);
                 continue;
             }
-            let mut rng = stream(self.seed, Purpose::Augment, first_sample + i as u64);
-            let image = row.image().read().and_then(|pixels| {
-                let augmented = Augmented::draw(&self.augment, &mut rng);
-                self.preprocess.prepare(&pixels, augmented.as_ref())
-            });
-            match image {
+            match self.members(row, sample) {
                 Ok(_) if self.features.is_some() => {
                     errors.push(failed("image could not be read at the start".into()));
                 }
-                Ok(image) => {
-                    prepared.push(image);
+                Ok(members) => {
+                    places.push(members.iter().map(|member| member.place).collect::<Vec<_>>());
+                    prepared.extend(members.into_iter().map(|member| member.prepared));
                     texts.push(text);
                     read.push(index);
                 }
@@ -121,7 +124,18 @@ impl Dataset {
         }
         let (input_ids, tokens) = self.tokenizer.encode_batch(texts.iter().map(|t| &**t))?;
         let images = if self.features.is_some() { Images::Features(features) } else { Images::Prepared(prepared) };
-        Ok(Batch { images, input_ids, pairs: texts.len(), rows: read, tokens, errors })
+        Ok(Batch { images, bags: Bags::of(&places), input_ids, pairs: texts.len(), rows: read, tokens, errors })
+    }
+
+    /// The images of a row that are read as sample number `sample`. All are changed alike.
+    fn members(&self, row: &Row, sample: u64) -> anyhow::Result<Vec<Member>> {
+        let members = Members::of(row.image())?;
+        let chosen = self.bags.picked(members.count(), (self.seed, sample));
+        members.read(&chosen, &self.bags, |picture| {
+            let mut rng = stream(self.seed, Purpose::Augment, sample);
+            let augmented = Augmented::draw(&self.augment, &mut rng);
+            self.preprocess.prepare(picture, augmented.as_ref())
+        })
     }
 
     /// What of a row's report is read as sample number `sample`.
@@ -140,7 +154,7 @@ impl Dataset {
 }
 
 impl Images {
-    /// What the model takes, (pairs, …), on `device`, in this shape. A GPU gets bytes and works the numbers out itself,
+    /// What the model takes, (images, …), on `device`, in this shape. A GPU gets bytes and works the numbers out itself,
     /// the same.
     ///
     /// # Errors

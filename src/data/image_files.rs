@@ -12,26 +12,27 @@ use crate::digest::{Depth, of_file, sha256};
 #[derive(Debug)]
 pub struct ImageFiles {
     distinct: Vec<ImageSource>,
-    /// Of each row, which of these.
-    numbers: Vec<usize>,
+    /// Of each row, which of these; several of a bag.
+    numbers: Vec<Vec<usize>>,
 }
 
 impl ImageFiles {
     /// Of these rows.
     pub fn of(rows: &[&Row]) -> Self {
-        let place = |row: &&Row| match row.image() {
+        let place = |image: &ImageSource| match image {
             file @ ImageSource::File(_) => frame_of(file.file()).0.into(),
-            packed => packed,
+            other => other.clone(),
         };
-        let places: Vec<ImageSource> = rows.par_iter().map(place).collect();
+        let of_row = |row: &&Row| row.image().images().iter().map(place).collect();
+        let places: Vec<Vec<ImageSource>> = rows.par_iter().map(of_row).collect();
         let (mut known, mut distinct) = (HashMap::new(), Vec::new());
-        let number = |place| {
+        let mut number = |place| {
             *known.entry(place).or_insert_with_key(|place: &&ImageSource| {
                 distinct.push((*place).clone());
                 distinct.len() - 1
             })
         };
-        let numbers = places.iter().map(number).collect();
+        let numbers = places.iter().map(|places| places.iter().map(&mut number).collect()).collect();
         Self { distinct, numbers }
     }
 
@@ -46,7 +47,7 @@ impl ImageFiles {
     }
 
     /// Of each row what its image holds: SHA-256 of the file, or of the member of an archive; of the archive by parts
-    /// where the depth is that. Images that cannot be read are all the same: whoever needs one tells of it. `None` when
+    /// where the depth is that. Of a bag SHA-256 over those of its images. Images that cannot be read are all the same: whoever needs one tells of it. `None` when
     /// `stop` says so before the end.
     pub fn contents(&self, depth: Depth, stop: &(dyn Fn() -> bool + Sync)) -> Option<Vec<[u8; 32]>> {
         let archives: HashMap<_, _> = match depth {
@@ -61,10 +62,16 @@ impl ImageFiles {
             (ImageSource::Packed(_), Some(archive)) => *archive,
             (ImageSource::Packed(_), None) => place.bytes().map_or([0; 32], |bytes| sha256(&bytes)),
             (ImageSource::File(_), _) => of_file(place.file(), depth).unwrap_or_default(),
+            // A bag's images are no bags.
+            (ImageSource::Bag(_), _) => [0; 32],
         };
         let contents = self.distinct.par_iter().map(|place| (!stop()).then(|| content(place)));
         let contents: Vec<[u8; 32]> = contents.collect::<Option<_>>()?;
-        Some(self.numbers.iter().map(|&number| contents[number]).collect())
+        let of_row = |numbers: &Vec<usize>| match numbers.as_slice() {
+            &[number] => contents[number],
+            several => sha256(&several.iter().flat_map(|&number| contents[number]).collect::<Vec<u8>>()),
+        };
+        Some(self.numbers.iter().map(of_row).collect())
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Knows no model. What a model needs of it arrives as plain values: an image size, a context length.
 
+mod bag;
 mod bounded;
 mod config;
 mod dataset;
@@ -23,9 +24,10 @@ pub mod table;
 mod text;
 pub mod volume;
 
+pub use bag::{BagPolicy, Bags, KeptFeatures, Member, Members, Slots};
 pub use config::{
-    AugmentConfig, Blank, Blanks, DataConfig, Flip, LongReports, OnError, ReportConfig, ReportSection, RowOdds,
-    Separator, Uncertain, Views,
+    AugmentConfig, BagBy, BagConfig, Blank, Blanks, DataConfig, Flip, LongReports, OnBadImage, OnError, Pick,
+    ReportConfig, ReportSection, RowOdds, Separator, Uncertain, Views,
 };
 pub use dataset::{Batch, Dataset, Images, RowError};
 pub use feature_cache::FeatureCache;
@@ -35,7 +37,7 @@ pub use image_files::ImageFiles;
 pub use loader::Prefetch;
 pub use preprocess::{Packed, Prepared, Preprocess};
 pub use sampling::{Sampler, Sampling, StepShape};
-pub use table::{Columns, ImageSource, Manifest, Origin, ProblemKind, Row, RowProblem, sources};
+pub use table::{BagColumns, Columns, ImageSource, Manifest, Origin, ProblemKind, Row, RowProblem, sources};
 pub use text::{LabelPolicy, Labels, PromptClass, Prompts, ReportPolicy, UNSURE, bpe, sections, tokenize};
 pub use tokenize::{ReportTokenizer, TokenizerKind};
 pub use volume::{Axis, Orientation, VolumePolicy, Window};

@@ -88,9 +88,11 @@ pub fn same_images(rows: &[Row]) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
     let mut first: HashMap<ImageSource, usize> = HashMap::new();
     for (i, row) in rows.iter().enumerate() {
-        let known = *first.entry(row.image()).or_insert(i);
-        if known != i {
-            pairs.push((known, i));
+        for image in row.image().images() {
+            let known = *first.entry(image.clone()).or_insert(i);
+            if known != i {
+                pairs.push((known, i));
+            }
         }
     }
     let mut by_length: HashMap<u64, Vec<(usize, ImageSource)>> = HashMap::new();

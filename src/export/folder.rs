@@ -8,9 +8,9 @@ use candle_core::Tensor;
 use serde_json::{Value, json};
 
 use super::card::card;
-use crate::data::ReportPolicy;
+use crate::data::{BagPolicy, ReportPolicy};
 use crate::model::checkpoint::{Family, save_safetensors, write_checksums};
-use crate::session::{ModelFolder, REPORT_FILE};
+use crate::session::{BAGS_FILE, ModelFolder, REPORT_FILE};
 
 /// Writes the folder. `weights` have our names. Write to a temporary place: it is not atomic.
 ///
@@ -26,11 +26,14 @@ pub fn write_model(folder: &Path, model: &ModelFolder, weights: &[(String, Tenso
         let inside = folder.join(part.folder);
         std::fs::create_dir_all(&inside).with_context(|| format!("making {}", inside.display()))?;
         let (name, mut config) = part.config;
-        if model.layout.family == Family::OpenClip {
+        if model.layout.family == Family::OpenClip && config.get("model_cfg").is_some() {
             config["preprocess_cfg"] = model.preprocess.to_open_clip(&config["preprocess_cfg"]);
         }
         write(&format!("{}/{name}", if part.folder.is_empty() { "." } else { part.folder }), &pretty(&config)?)?;
-        save_safetensors(&inside.join(part.weights.0), &part.weights.1)?;
+        // A bag pooling without weights has a config alone.
+        if !part.weights.1.is_empty() {
+            save_safetensors(&inside.join(part.weights.0), &part.weights.1)?;
+        }
     }
     for (name, json) in &model.layout.beside {
         if let Some(inside) = folder.join(name).parent() {
@@ -44,7 +47,7 @@ pub fn write_model(folder: &Path, model: &ModelFolder, weights: &[(String, Tenso
     for (name, bytes) in tokenizer_files(model)? {
         write(&name, &bytes)?;
     }
-    write_report_policy(folder, &model.report)?;
+    write_policies(folder, model)?;
     write("README.md", card(model).as_bytes())?;
     write_checksums(folder)
 }
@@ -75,17 +78,20 @@ pub(super) fn tokenizer_files(model: &ModelFolder) -> Result<Vec<(String, Vec<u8
     Ok(files)
 }
 
-/// What of a report the model reads, where that is not all of it.
+/// What of a report the model reads, where that is not all of it, and which images of a bag, where that is not what it
+/// is by default.
 ///
 /// # Errors
-/// The file cannot be written.
-pub(super) fn write_report_policy(folder: &Path, policy: &ReportPolicy) -> Result<()> {
-    if *policy == ReportPolicy::default() {
-        return Ok(());
+/// A file cannot be written.
+pub(super) fn write_policies(folder: &Path, model: &ModelFolder) -> Result<()> {
+    let report = (model.report != ReportPolicy::default()).then(|| (REPORT_FILE, model.report.to_json()));
+    let bags = (model.bags != BagPolicy::default()).then(|| (BAGS_FILE, model.bags.to_json()));
+    for (name, policy) in report.into_iter().chain(bags) {
+        let path = folder.join(name);
+        std::fs::write(&path, serde_json::to_vec_pretty(&policy)?)
+            .with_context(|| format!("writing {}", path.display()))?;
     }
-    let path = folder.join(REPORT_FILE);
-    std::fs::write(&path, serde_json::to_vec_pretty(&policy.to_json())?)
-        .with_context(|| format!("writing {}", path.display()))
+    Ok(())
 }
 
 /// The processor that transformers' AutoProcessor shall take.

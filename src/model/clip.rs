@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use candle_core::{Result, Tensor};
 
 use super::config::ClipConfig;
+use super::layers::bag_pool::{BAG_POOLING, BagPool};
 use super::layers::projection::Projector;
 use super::params::{Builder, Init, ParamSpec, Part};
 use super::text::tower::TextTower;
 use super::vision::tower::VisionTower;
 use crate::model::freeze::FreezeDepth;
-use crate::ops::{Value, reference};
+use crate::ops::{Segments, Value, reference};
 
 /// `logit_scale` is kept at or below this, ln 100, as CLIP does, unless it starts above.
 pub const MAX_LOGIT_SCALE: f64 = 4.605_170_185_988_092;
@@ -21,6 +22,7 @@ pub struct ClipModel {
     text: Box<dyn TextTower>,
     visual_projection: Projector,
     text_projection: Projector,
+    bag_pool: BagPool,
     logit_scale: Value,        // ()
     logit_bias: Option<Value>, // ()
     embed_dim: usize,
@@ -40,6 +42,7 @@ impl ClipModel {
             text: config.text.build(&b.enter("text_model").part(Part::Text))?,
             visual_projection: projector("visual_projection", config.visual_projection, config.vision.width())?,
             text_projection: projector("text_projection", config.text_projection, config.text.width())?,
+            bag_pool: BagPool::new(&heads.enter(BAG_POOLING), config.bag_pooling, config.embed_dim)?,
             logit_scale: heads.vector("logit_scale", (), Init::Const(config.logit_scale_init))?,
             logit_bias: config.logit_bias_init.map(bias).transpose()?,
             embed_dim: config.embed_dim,
@@ -91,6 +94,23 @@ impl ClipModel {
     /// Another shape.
     pub fn image_features_above(&self, x: Tensor, frozen: FreezeDepth) -> Result<Value> {
         self.visual_projection.forward(&self.vision.above(x.into(), frozen)?)
+    }
+
+    /// One vector a bag, (bags, embed_dim), not normalised, of the image_features of its images, (images, embed_dim) one
+    /// bag after the other; `places`: of each image in its bag, 0 to 1.
+    ///
+    /// # Errors
+    /// Other counts than `bags` says.
+    pub fn pool_bags(&self, image_features: &Value, bags: &Segments, places: &[f32]) -> Result<Value> {
+        self.bag_pool.forward(image_features, bags, places)
+    }
+
+    /// The share of each image in its bag's vector; `None` where the largest numbers are taken. As there.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bag_shares(&self, image_features: &Value, bags: &Segments, places: &[f32]) -> Result<Option<Vec<f32>>> {
+        self.bag_pool.shares(image_features, bags, places)
     }
 
     /// input_ids: (batch, tokens) u32, padded on the right → text_features (batch, embed_dim), not normalised.

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 
+use super::layers::bag_pool::BagPooling;
 use super::layers::projection::Projection;
 use super::text::tower::TextConfig;
 use super::vision::tower::VisionConfig;
@@ -23,6 +24,8 @@ pub struct ClipConfig {
     pub logit_scale_init: f64,
     /// Where `logit_bias` starts in a fresh model; `None` where there is none, as in every CLIP but SigLIP.
     pub logit_bias_init: Option<f64>,
+    /// What stands for several images of one report.
+    pub bag_pooling: BagPooling,
 }
 
 /// OpenAI's start of `logit_scale`.

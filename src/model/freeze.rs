@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use super::layers::bag_pool::BAG_POOLING;
 use super::params::{Depth, Params, Part, is_adapter};
 use crate::span::Span;
 
@@ -82,6 +83,8 @@ pub fn apply(freeze: &FreezeConfig, params: &mut Params) {
             Part::Heads if spec.name == "logit_scale" => !freeze.logit_scale,
             // SigLIP's bias is no projection and no scale: no key freezes it.
             Part::Heads if spec.name == "logit_bias" => true,
+            // Nor is what stands for a bag.
+            Part::Heads if spec.name.starts_with(BAG_POOLING) => true,
             Part::Heads => !freeze.projections,
         };
     }

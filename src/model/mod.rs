@@ -21,6 +21,7 @@ mod vision;
 pub use crate::ops::Activation;
 pub use clip::{ClipModel, MAX_LOGIT_SCALE};
 pub use config::{ClipConfig, LOGIT_SCALE_INIT};
+pub use layers::bag_pool::{BagPooling, BagPoolingKind, BagPoolingRequest, BagPosition};
 pub use layers::lora;
 pub use layers::noise::Noise;
 pub use layers::projection::Projection;

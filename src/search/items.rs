@@ -120,7 +120,7 @@ impl Items {
         let of_instances = uids().map(|uid| RowIdentity::of_instance(uid, self.keep_names));
         let rows: Vec<&Row> = part(&self.rows, range.clone()).iter().collect();
         let of_row = |(row, content): (&&Row, [u8; 32])| RowIdentity {
-            image: self.keep_names.then(|| row.image_name().to_string()),
+            image: self.keep_names.then(|| row.image_names().collect::<Vec<_>>().join(";")),
             pixels: Some(short(&content)),
             ..RowIdentity::of_row(row)
         };
@@ -221,7 +221,10 @@ fn row_content(row: &Row) -> [u8; 32] {
     let content = match row.image() {
         file @ ImageSource::File(_) if is_plain(file.file()) => of_file(&frame_of(file.file()).0, Depth::Whole).ok(),
         ImageSource::File(_) => None,
-        packed => packed.bytes().ok().map(|bytes| sha256(&bytes)),
+        packed @ ImageSource::Packed(_) => packed.bytes().ok().map(|bytes| sha256(&bytes)),
+        ImageSource::Bag(_) => {
+            ImageFiles::of(&[row]).contents(Depth::Whole, &|| false).and_then(|contents| contents.first().copied())
+        }
     };
     content.unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::Origins;
 use crate::config::Precision;
-use crate::data::{Columns, Manifest, ReportPolicy, Row};
+use crate::data::{BagBy, BagColumns, Columns, Manifest, ReportPolicy, Row};
 use crate::fs::read_up_to;
 use crate::session::RowSource;
 
@@ -54,6 +54,11 @@ pub struct ColumnNames {
     pub split_column: String,
     #[serde(default = "label")]
     pub label_column: String,
+    // Older indexes are of rows of one image each.
+    #[serde(default = "bag_separator")]
+    pub bag_separator: String,
+    #[serde(default = "bag_by")]
+    pub bag_by: BagBy,
 }
 
 fn f32() -> Precision {
@@ -62,6 +67,14 @@ fn f32() -> Precision {
 
 fn study_id() -> String {
     Columns::default().study_id
+}
+
+fn bag_separator() -> String {
+    BagColumns::default().separator
+}
+
+fn bag_by() -> BagBy {
+    BagColumns::default().by
 }
 
 fn label() -> String {
@@ -77,6 +90,8 @@ impl From<&Columns> for ColumnNames {
             study_id_column: c.study_id.clone(),
             split_column: c.split.clone(),
             label_column: c.label.clone(),
+            bag_separator: c.bag.separator.clone(),
+            bag_by: c.bag.by,
         }
     }
 }
@@ -90,6 +105,7 @@ impl From<&ColumnNames> for Columns {
             study_id: c.study_id_column.clone(),
             split: c.split_column.clone(),
             label: c.label_column.clone(),
+            bag: BagColumns { separator: c.bag_separator.clone(), by: c.bag_by, ..BagColumns::default() },
             ..Self::default()
         }
     }

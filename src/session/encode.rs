@@ -3,10 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 
-use crate::data::{ImageSource, Prefetch, Preprocess, ReportTokenizer};
+use crate::data::{BagPolicy, Bags, ImageSource, Members, Prefetch, Preprocess, ReportTokenizer};
 use crate::dist::Collective;
 use crate::error::one_line;
 use crate::model::ClipModel;
+use crate::ops::reference::l2_normalize;
 use crate::ops::squared_sum;
 
 /// L2-normalised rows, on the CPU.
@@ -22,6 +23,8 @@ pub struct Encoder<'a> {
     pub preprocess: &'a Preprocess,
     /// Steps from text to token ids.
     pub tokenizer: &'a ReportTokenizer,
+    /// Which images of a bag are read.
+    pub bags: BagPolicy,
     /// Where the model is.
     pub device: &'a Device,
     /// Items at once.
@@ -31,7 +34,7 @@ pub struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    /// Embeddings of image files, (images, embed_dim), rows in the given order. Each rank encodes its share of the
+    /// Embeddings of images, or of bags of them, (sources, embed_dim), rows in the given order. Each rank encodes its share of the
     /// batches; all get all.
     ///
     /// # Errors
@@ -59,18 +62,48 @@ impl Encoder<'_> {
     fn own_images(&self, images: &[ImageSource]) -> Result<Vec<Tensor>> {
         let size = self.preprocess.output_size();
         let (height, width) = size.context("the preprocessing gives images of various sizes")?;
-        let batches: Vec<Vec<ImageSource>> = self.own_batches(images).map(<[_]>::to_vec).collect();
-        let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
-        let preprocess = self.preprocess.clone();
-        let make = move |i: u64| batches.get(i as usize).map(|images| pixels(&preprocess, images));
+        let batches = self.own(batches(images, self.batch_size, self.bags.max));
+        let batches: Vec<Vec<ImageSource>> = batches.map(<[_]>::to_vec).collect();
+        let (preprocess, policy) = (self.preprocess.clone(), self.bags.clone());
+        let make = move |i: u64| batches.get(i as usize).map(|images| decoded(&preprocess, &policy, images));
         let mut rows = Vec::new();
-        let decoded = Prefetch::start(0, self.workers, 2 * self.workers, make)?;
-        for (batch, count) in decoded.zip(sizes) {
-            let shape = (count, 3, height as usize, width as usize);
-            let pixel_values = Tensor::from_vec(batch?, shape, self.device)?;
-            rows.push(self.model.image_embeds(&pixel_values)?.to_device(&Device::Cpu)?);
+        for batch in Prefetch::start(0, self.workers, 2 * self.workers, make)? {
+            let Decoded { values, places } = batch?;
+            let count: usize = places.iter().map(Vec::len).sum();
+            let pixel_values = Tensor::from_vec(values, (count, 3, height as usize, width as usize), self.device)?;
+            let embeds = match Bags::of(&places) {
+                None => self.model.image_embeds(&pixel_values)?,
+                Some(bags) => self.bag_embeds(&pixel_values, &bags)?,
+            };
+            rows.push(embeds.to_device(&Device::Cpu)?);
         }
         Ok(rows)
+    }
+
+    /// image_features of the images of bags, as many at once as of other images; (images, embed_dim).
+    ///
+    /// # Errors
+    /// Images of another size than the model's.
+    pub fn features_of_all(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        let count = pixel_values.dim(0)?;
+        let features = |start: usize| -> Result<Tensor> {
+            let part = pixel_values.narrow(0, start, self.batch_size.min(count - start))?;
+            Ok(self.model.image_features(&part)?.tensor().clone())
+        };
+        let parts = (0..count).step_by(self.batch_size).map(features).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// A row a bag; that of a bag of one image is the image's own, whatever other bags there are.
+    fn bag_embeds(&self, pixel_values: &Tensor, bags: &Bags) -> Result<Tensor> {
+        let features = self.features_of_all(pixel_values)?;
+        let pooled = self.model.pool_bags(&features.clone().into(), &bags.segments, &bags.places)?;
+        let (pooled, single) = (l2_normalize(pooled.tensor())?, l2_normalize(&features)?);
+        let count = bags.segments.items();
+        let row = |(bag, (first, length)): (usize, (usize, usize))| if length == 1 { count + first } else { bag };
+        let rows: Vec<u32> = bags.segments.spans().enumerate().map(|bag| row(bag) as u32).collect();
+        let rows = Tensor::from_vec(rows, count, pixel_values.device())?;
+        Ok(Tensor::cat(&[pooled, single], 0)?.index_select(&rows, 0)?)
     }
 
     /// Embeddings of texts, (texts, embed_dim), rows in the given order, as [`Self::images`] does it.
@@ -79,7 +112,7 @@ impl Encoder<'_> {
     /// Whatever tokenizer or model report; features that are not finite.
     pub fn texts(&self, texts: &[&str]) -> Result<Embeddings> {
         let mut rows = Vec::new();
-        for chunk in self.own_batches(texts) {
+        for chunk in self.own(texts.chunks(self.batch_size).collect()) {
             let (ids, tokens) = self.tokenizer.encode_batch(chunk.iter().copied())?;
             let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), self.device)?;
             rows.push(self.model.text_embeds(&input_ids)?.to_device(&Device::Cpu)?);
@@ -88,9 +121,9 @@ impl Encoder<'_> {
     }
 
     /// Whole batches, so that each row is worked out among the same others whatever the number of ranks.
-    fn own_batches<'t, T>(&self, all: &'t [T]) -> impl Iterator<Item = &'t [T]> + use<'t, T> {
-        let own = self.world.share(all.len().div_ceil(self.batch_size));
-        all.chunks(self.batch_size).skip(own.start).take(own.len())
+    fn own<T>(&self, batches: Vec<T>) -> impl Iterator<Item = T> + use<T> {
+        let own = self.world.share(batches.len());
+        batches.into_iter().skip(own.start).take(own.len())
     }
 
     fn gather(&self, own: &[Tensor]) -> Result<Embeddings> {
@@ -98,13 +131,47 @@ impl Encoder<'_> {
     }
 }
 
-fn pixels(preprocess: &Preprocess, images: &[ImageSource]) -> Result<Vec<f32>> {
-    let mut values = Vec::new();
-    for image in images {
-        let planes = image.read().and_then(|pixels| preprocess.apply(&pixels, None));
-        values.extend(planes.map_err(|e| UnreadableImage { image: image.clone(), reason: one_line(&e) })?);
+/// Neighbours of which together no more than `most` images are read, or one alone; a bag is read to `max` images.
+fn batches(sources: &[ImageSource], most: usize, max: usize) -> Vec<&[ImageSource]> {
+    let (mut batches, mut start, mut images) = (Vec::new(), 0, 0);
+    for (i, source) in sources.iter().enumerate() {
+        let more = source.images().len().min(max);
+        if i > start && images + more > most {
+            batches.push(&sources[start..i]);
+            (start, images) = (i, 0);
+        }
+        images += more;
     }
-    Ok(values)
+    if start < sources.len() {
+        batches.push(&sources[start..]);
+    }
+    batches
+}
+
+/// The images of a batch.
+struct Decoded {
+    /// `pixel_values` of all.
+    values: Vec<f32>,
+    /// Of each source the places of its images.
+    places: Vec<Vec<f32>>,
+}
+
+fn decoded(preprocess: &Preprocess, policy: &BagPolicy, sources: &[ImageSource]) -> Result<Decoded> {
+    let (mut values, mut places) = (Vec::new(), Vec::new());
+    for source in sources {
+        let read = Members::of(source.clone()).and_then(|members| {
+            let chosen = policy.fixed(members.count());
+            members.read(&chosen, policy, |picture| preprocess.prepare(picture, None))
+        });
+        let read = read.map_err(|e| UnreadableImage { image: source.clone(), reason: one_line(&e) })?;
+        places.push(read.iter().map(|member| member.place).collect());
+        for member in read {
+            let start = values.len();
+            values.resize(start + member.prepared.len(), 0.0);
+            member.prepared.write(&mut values[start..]);
+        }
+    }
+    Ok(Decoded { values, places })
 }
 
 /// An image that could not be turned into `pixel_values`.

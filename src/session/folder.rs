@@ -1,6 +1,6 @@
 //! Everything beside the weights that a model folder holds.
 
-use crate::data::{Preprocess, ReportPolicy, ReportTokenizer};
+use crate::data::{BagPolicy, Preprocess, ReportPolicy, ReportTokenizer};
 use crate::model::ClipConfig;
 use crate::model::checkpoint::Layout;
 
@@ -17,6 +17,8 @@ pub struct ModelFolder {
     pub tokenizer: ReportTokenizer,
     /// What of a report it reads.
     pub report: ReportPolicy,
+    /// Which images of a bag it reads.
+    pub bags: BagPolicy,
     /// What it was made from, in a few words, for the card; never a path or a patient's number.
     pub origin: String,
     /// Data and figures for the card, in Markdown; empty where nothing is known.
@@ -25,3 +27,6 @@ pub struct ModelFolder {
 
 /// The file that says what of a report a model reads; other programs pass it over.
 pub const REPORT_FILE: &str = "reportclip_report.json";
+
+/// The file that says which images of a bag a model reads; other programs pass it over.
+pub const BAGS_FILE: &str = "reportclip_bags.json";

@@ -7,8 +7,9 @@ use serde_json::json;
 use super::folder::ModelFolder;
 use super::opened::Session;
 use crate::config::Config;
-use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, bpe};
+use crate::data::{BagPolicy, Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, bpe};
 use crate::model::checkpoint::{self, FreshClip, FreshTower};
+use crate::model::{BagPooling, ClipConfig};
 
 /// As `model.random` says; `reports` are the training pairs.
 pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result<Session> {
@@ -38,6 +39,8 @@ pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result
     // Without these transformers warns of ids of OpenAI's vocabulary.
     let ids = json!({"bos_token_id": tokenizer.start_id(), "pad_token_id": tokenizer.pad_id()});
     let (clip, layout) = checkpoint::fresh_clip(&numbers, &ids)?;
+    let bag_pooling = BagPooling::Mean.asked(&m.bag_pooling_request());
+    let (clip, layout) = (ClipConfig { bag_pooling, ..clip }, checkpoint::with_bag_pooling(layout, bag_pooling));
     let params = checkpoint::random(&clip, config.seed, device)?;
     let note = format!(
         "tokenizer: {} tokens, {}",
@@ -55,6 +58,7 @@ pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result
         preprocess: Preprocess::clip(image_size),
         tokenizer,
         report: ReportPolicy::default(),
+        bags: BagPolicy::default(),
         origin: "Trained from scratch with reportclip.".into(),
         summary: String::new(),
     };

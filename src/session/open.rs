@@ -8,10 +8,10 @@ use candle_core::{DType, Device};
 use super::folder::ModelFolder;
 use super::fresh::fresh;
 use super::opened::Session;
-use super::processor::{preprocessing, report_policy, tokenizer_of};
+use super::processor::{bag_policy, preprocessing, report_policy, tokenizer_of};
 use crate::config::{Config, ModelInit, ProjectionKind};
 use crate::data::LongReports;
-use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, tokenize};
+use crate::data::{BagPolicy, Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, tokenize};
 use crate::hub::{HubSettings, ModelFiles, Source};
 use crate::model::checkpoint::{self, Family, LoadOptions, PairOptions, Pooling};
 
@@ -104,6 +104,7 @@ fn pretrained(config: &Config, device: &Device) -> Result<Session> {
         native_size: None,
         context_length: m.context_length,
         seed: config.seed,
+        bag_pooling: m.bag_pooling_request(),
     };
     let tokenizer = m.tokenizer.as_deref();
     if m.path.is_some() {
@@ -125,7 +126,7 @@ fn pretrained(config: &Config, device: &Device) -> Result<Session> {
         Source::Folder(_) => "a local tower".into(),
     };
     let origin = format!("Paired and fine-tuned with reportclip from {} and {}.", name(&image), name(&text));
-    let folder = model_folder(&loaded, preprocess, &text, tokenizer, origin)?;
+    let folder = model_folder(&loaded, preprocess, (&text, BagPolicy::default()), tokenizer, origin)?;
     let notes = notes(&loaded, &[&image, &text], config.seed);
     Ok(Session { params: loaded.params, folder, device: device.clone(), products: DType::F32, notes })
 }
@@ -167,7 +168,7 @@ fn read_model(
         // A local path may carry a name or a project that nobody meant to publish.
         Source::Folder(_) => "Fine-tuned with reportclip from a local model.".into(),
     };
-    let folder = model_folder(&loaded, preprocess, files, tokenizer, origin)?;
+    let folder = model_folder(&loaded, preprocess, (files, bag_policy(files)?), tokenizer, origin)?;
     Ok((loaded, folder))
 }
 
@@ -188,7 +189,7 @@ pub(super) fn fetch_tower(files: &ModelFiles) -> Result<usize> {
 fn model_folder(
     loaded: &checkpoint::Loaded,
     preprocess: Option<Preprocess>,
-    text: &ModelFiles,
+    (text, bags): (&ModelFiles, BagPolicy),
     tokenizer: Option<&Path>,
     origin: String,
 ) -> Result<ModelFolder> {
@@ -215,6 +216,7 @@ fn model_folder(
         preprocess,
         tokenizer,
         report,
+        bags,
         origin,
         summary: String::new(),
     })

@@ -69,6 +69,7 @@ impl Session {
             model: self.model()?,
             preprocess: &self.folder.preprocess,
             tokenizer: &self.folder.tokenizer,
+            bags: self.folder.bags.evenly(),
             device: &self.device,
             batch_size,
             workers: 2,

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::folder::REPORT_FILE;
-use crate::data::{Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, tokenize};
+use super::folder::{BAGS_FILE, REPORT_FILE};
+use crate::data::{BagPolicy, Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, tokenize};
 use crate::fs::read_up_to;
 use crate::hub::{ModelFiles, Source};
 use crate::json;
@@ -18,6 +18,15 @@ use crate::json;
 pub(super) fn report_policy(files: &ModelFiles) -> Result<ReportPolicy> {
     let Some(path) = files.find(REPORT_FILE)? else { return Ok(ReportPolicy::default()) };
     ReportPolicy::from_json(&json::read(&path)?).with_context(|| path.display().to_string())
+}
+
+/// Which images of a bag a model reads.
+///
+/// # Errors
+/// What it says cannot be read.
+pub(super) fn bag_policy(files: &ModelFiles) -> Result<BagPolicy> {
+    let Some(path) = files.find(BAGS_FILE)? else { return Ok(BagPolicy::default()) };
+    BagPolicy::from_json(&json::read(&path)?).with_context(|| path.display().to_string())
 }
 
 /// The tokenizer of the model `name`, a folder or hub id, without its weights; `context_length` wins over what its

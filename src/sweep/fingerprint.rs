@@ -155,7 +155,8 @@ impl Digests {
             }
         }
         // Packed ones lie in the files above.
-        let on_their_own: Vec<&Row> = rows.iter().filter(|row| matches!(row.image(), ImageSource::File(_))).collect();
+        let on_their_own: Vec<&Row> =
+            rows.iter().filter(|row| matches!(row.image().images(), [ImageSource::File(_), ..])).collect();
         let images = ImageFiles::of(&on_their_own);
         let depth = Depth::within(bytes + images.bytes(), self.whole);
         images.contents(depth, &|| false).iter().flatten().for_each(|content| hash.field(content));

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
+use rayon::prelude::*;
 
 use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
-use crate::data::{Dataset, FeatureCache, Prefetch, Prepared, Row};
+use crate::data::{Dataset, FeatureCache, KeptFeatures, Members, Prefetch, Prepared, Row, Slots};
 use crate::digest::ContentHash;
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
@@ -51,39 +52,49 @@ impl Trainer<'_> {
         if self.products == DType::BF16 {
             layers.push_str(" in bf16");
         }
+        let slots = slots(&self.train);
+        if slots.count() != self.train.rows.len() {
+            layers.push_str(&format!(" {:?}", self.train.bags));
+        }
         let key = key(&layers, &self.state.params, &self.train, &self.train_images)?;
         let path = self.world.from_first(|| Ok(path(self.config, self.writer.run().map(RunFolder::path), &key)))?;
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
-        let rows = self.train.rows.len();
-        let open = || FeatureCache::open(&path, &key, rows, width).context("data.feature_cache");
+        let count = slots.count();
+        let open = || FeatureCache::open(&path, &key, count, width).context("data.feature_cache");
         // One rank a host writes; the others open the file when it is whole.
         let writer = if self.world.local().0 == 0 { Some(open()?) } else { None };
-        let missing: Vec<u32> = writer.iter().flat_map(FeatureCache::missing).map(|row| row as u32).collect();
+        let missing: Vec<u32> = writer.iter().flat_map(FeatureCache::missing).map(|slot| slot as u32).collect();
         let (mut missing, _) = self.world.gather_numbers(&missing)?;
         missing.sort_unstable();
         missing.dedup();
-        let size = (rows * width * 4) >> 20;
+        let size = (count * width * 4) >> 20;
         self.emit(&Event::Note(Note::choice(format!(
-            "image features are kept in {} ({size} MiB, {} of {} rows to work out): {reason}",
+            "image features are kept in {} ({size} MiB, {} of {} {} to work out): {reason}",
             path.display(),
             missing.len(),
-            rows
+            count,
+            if count == self.train.rows.len() { "rows" } else { "images" }
         ))))?;
-        if let Some(reason) = self.fill(writer.as_ref(), width, missing)? {
+        if let Some(reason) = self.fill(writer.as_ref(), width, (missing, slots.images()))? {
             return Ok(Some(reason));
         }
         let cache = match writer {
             Some(cache) => cache,
             None => open()?,
         };
-        let dataset = Dataset { features: Some(Arc::new(cache)), ..(*self.train).clone() };
+        let dataset = Dataset { features: Some(Arc::new(KeptFeatures { cache, slots })), ..(*self.train).clone() };
         self.train = Arc::new(dataset);
         Ok(None)
     }
 
     /// Each rank works out its share of each round; all that write get all. Rows whose image cannot be read stay
     /// missing: the step that needs one tells of it.
-    fn fill(&mut self, cache: Option<&FeatureCache>, width: usize, missing: Vec<u32>) -> Result<Option<Stopped>> {
+    fn fill(
+        &mut self,
+        cache: Option<&FeatureCache>,
+        width: usize,
+        (missing, images): (Vec<u32>, Vec<(usize, usize)>),
+    ) -> Result<Option<Stopped>> {
         let weights = Builder::eval(&self.state.params).products(self.products);
         let model = ClipModel::new(&self.folder.config, &weights)?;
         let size = self.folder.config.vision.image_size();
@@ -92,8 +103,9 @@ impl Trainer<'_> {
         let own: Vec<Vec<u32>> = missing.chunks(round).map(of_round).collect();
         let dataset = Arc::clone(&self.train);
         let decode = move |i: u64| -> Option<Vec<(u32, Prepared)>> {
-            let one = |&row: &u32| Some((row, read(&dataset, &dataset.rows[row as usize])?));
-            Some(own.get(i as usize)?.iter().filter_map(one).collect())
+            // Images of one row together: those of a volume are read at once.
+            let rows = own.get(i as usize)?.chunk_by(|&a, &b| images[a as usize].0 == images[b as usize].0);
+            Some(rows.flat_map(|slots| read(&dataset, slots, &images)).collect())
         };
         let data = &self.config.data;
         let mut done = 0;
@@ -128,8 +140,24 @@ impl Trainer<'_> {
     }
 }
 
-fn read(dataset: &Dataset, row: &Row) -> Option<Prepared> {
-    row.image().read().and_then(|picture| dataset.preprocess.prepare(&picture, None)).ok()
+/// The images of these slots, all of one row, as far as they can be read. `images`: row and number of each slot's.
+fn read(dataset: &Dataset, slots: &[u32], images: &[(usize, usize)]) -> Vec<(u32, Prepared)> {
+    let Some((row, _)) = slots.first().map(|&slot| images[slot as usize]) else { return Vec::new() };
+    let Ok(members) = Members::of(dataset.rows[row].image()) else { return Vec::new() };
+    let numbers: Vec<usize> = slots.iter().map(|&slot| images[slot as usize].1).collect();
+    let (mut read, mut next) = (Vec::new(), slots.iter());
+    members.each(&numbers, &mut |_, picture| {
+        let prepared = picture.and_then(|picture| dataset.preprocess.prepare(&picture, None));
+        read.extend(next.next().copied().zip(prepared.ok()));
+        true
+    });
+    read
+}
+
+/// A slot for each image that training may read. A row that does not say how many it has is told of by its step.
+fn slots(dataset: &Dataset) -> Slots {
+    let count = |row: &Row| Members::of(row.image()).map_or(1, |members| members.count());
+    Slots::new(dataset.rows.par_iter().map(count).collect(), &dataset.bags)
 }
 
 /// Beside the run folders, so that the members of a sweep share it, unless the config names a folder.

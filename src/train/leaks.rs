@@ -30,7 +30,7 @@ pub(super) fn check(
     }
     let all: Vec<Row> = train.iter().chain(others).cloned().collect();
     let across = |&(a, b): &(usize, usize)| (a < train.len()) != (b < train.len());
-    let images: HashSet<ImageSource> = all.iter().map(Row::image).collect();
+    let images: HashSet<ImageSource> = all.iter().flat_map(|row| row.image().images().to_vec()).collect();
     if images.len() > near_duplicates {
         if near_duplicates > 0 {
             notes.push(Note::choice(format!(

@@ -12,7 +12,7 @@ use super::supervision::Supervision;
 use super::thaw;
 use crate::config::{Config, TrainConfig};
 use crate::data::leaks::{Side, shared};
-use crate::data::{Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, image, sides};
+use crate::data::{BagPolicy, Columns, Dataset, Manifest, Prompts, ReportTokenizer, Row, RowProblem, image, sides};
 use crate::data::{Flip, LongReports, OnError};
 use crate::digest::ContentHash;
 use crate::dist::Collective;
@@ -106,6 +106,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         anyhow::bail!("data.train: {} holds no training pairs", config.data.train_name())
     };
     model.folder.report = config.report.clone();
+    model.folder.bags = BagPolicy::from(&config.data.bag);
     let whole_sentences = config.report.long != LongReports::Truncate;
     model.folder.tokenizer = model.folder.tokenizer.with_whole_sentences(whole_sentences);
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
@@ -150,6 +151,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
             preprocess: model.folder.preprocess.clone(),
             tokenizer: model.folder.tokenizer.clone(),
             policy: config.report.clone(),
+            bags: model.folder.bags.clone(),
             augment: config.augment,
             seed: config.seed,
             features: None,

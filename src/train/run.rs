@@ -195,6 +195,7 @@ impl Trainer<'_> {
             noise: Some(&noise),
             products: self.products,
             checkpoint_activations: config.train.checkpoint_activations,
+            images_at_once: config.train.batch_size,
             frozen: Some(&self.frozen),
             ..TrainStep::new(&*self.world, &self.folder.config, &self.state.params, &loss)
         };

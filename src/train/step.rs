@@ -9,12 +9,13 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::all_reduce::{AllReduce, OnGrad};
 use super::prompt_tokens::PromptTokens;
 use super::supervision::Supervision;
-use crate::data::{Batch, Images};
+use crate::data::{Bags, Batch, Images};
 use crate::dist::Collective;
 use crate::loss::{Inputs, Loss, LossOutput, PairTargets, PromptFeatures};
-use crate::model::{Builder, ClipConfig, ClipModel, Noise, Params};
+use crate::model::freeze::FreezeDepth;
+use crate::model::{self, Builder, ClipConfig, ClipModel, Noise, Param, Params};
 use crate::ops::profile::{self, Part};
-use crate::ops::{Tape, Value, squared_sum};
+use crate::ops::{self, Tape, Value, recomputed, squared_sum};
 use crate::optim::{AdamW, Gradients};
 use crate::session::Frozen;
 
@@ -40,6 +41,9 @@ pub struct TrainStep<'a> {
     pub products: DType,
     /// Whether blocks keep only their input for the backward pass.
     pub checkpoint_activations: bool,
+    /// Images of bags that pass through the tower at once: of a chunk with more, parts of so many keep only their input
+    /// for the backward pass, so that the memory of one part is all that it takes.
+    pub images_at_once: usize,
     /// What is frozen, with what was kept of it: where batches hold [`Images::Features`], and to encode prompts once.
     pub frozen: Option<&'a Frozen>,
 }
@@ -57,6 +61,7 @@ impl<'a> TrainStep<'a> {
             device: params.iter().next().map_or(&Device::Cpu, |p| p.var.device()),
             products: DType::F32,
             checkpoint_activations: false,
+            images_at_once: usize::MAX,
             frozen: None,
         }
     }
@@ -109,14 +114,15 @@ impl TrainStep<'_> {
         let builder = Builder::train(self.params, &tape).products(self.products).used_often(batches.len() > 1);
         let builder = builder.recompute(self.checkpoint_activations);
         let builder = self.noise.map_or(builder.clone(), |noise| builder.noise(noise));
-        let model = ClipModel::new(self.config, &builder)?;
+        let model = Rc::new(ClipModel::new(self.config, &builder)?);
+        let run = Run { tape: &tape, model: &model };
         let mut sums = AllReduce::new(self.world, self.params);
         let mut tell = |leaf: usize| tape.take_grad(leaf).map_or(Ok(()), |grad| sums.put(leaf, grad, on_grad));
         // A rank none of whose rows could be read has no batch, and takes part in the sums.
         let (last, earlier) = batches.split_last().map_or((None, batches), |(last, earlier)| (Some(last), earlier));
-        let (mut images, mut texts) = tape.paused(|| self.features(&model, earlier))?;
+        let (mut images, mut texts) = tape.paused(|| self.features(run, earlier))?;
         self.chunk(earlier.len());
-        let image = last.map(|last| self.images(&model, last)).transpose()?;
+        let image = last.map(|last| self.images(run, last)).transpose()?;
         let text = last.map(|last| self.texts(&model, last)).transpose()?.flatten();
         images.extend(image.iter().map(|i| i.tensor().clone()));
         texts.extend(text.iter().map(|t| t.tensor().clone()));
@@ -152,7 +158,7 @@ impl TrainStep<'_> {
             if let (Some(text), Some(grad)) = (self.texts(&model, batch)?, &grads.text) {
                 run_back(&[(&text, grad)], None, (rows.clone(), is_last))?;
             }
-            run_back(&[(&self.images(&model, batch)?, &grads.image)], None, (rows, is_last))?;
+            run_back(&[(&self.images(run, batch)?, &grads.image)], None, (rows, is_last))?;
             start += batch.pairs;
         }
         // Every rank has worked out the whole loss, so its gradient on these.
@@ -180,17 +186,62 @@ impl TrainStep<'_> {
         }
     }
 
-    /// image_features of a batch, (pairs, embed_dim).
-    fn images(&self, model: &ClipModel, batch: &Batch) -> Result<Value> {
-        if let Images::Features(numbers) = &batch.images {
+    /// image_features of a batch, (pairs, embed_dim): those of its images, or what stands for those of each bag.
+    fn images(&self, run: Run, batch: &Batch) -> Result<Value> {
+        let single = || Bags::of_single(batch.pairs);
+        // Attention is trained whether a batch has bags of several images or not.
+        let bags = batch.bags.clone().or_else(|| self.config.bag_pooling.has_weights().then(single));
+        let count = bags.as_ref().map_or(batch.pairs, |bags| bags.segments.rows());
+        let features = self.image_features(run, batch, count)?;
+        Ok(match bags {
+            None => features,
+            Some(bags) => run.model.pool_bags(&features, &bags.segments, &bags.places)?,
+        })
+    }
+
+    /// image_features of the `count` images of a batch, (images, embed_dim).
+    fn image_features(&self, run: Run, batch: &Batch, count: usize) -> Result<Value> {
+        let tower = |x: &Tensor, model: &ClipModel, frozen: Option<FreezeDepth>| match frozen {
+            Some(frozen) => model.image_features_above(x.clone(), frozen),
+            None => model.image_features(x),
+        };
+        let (x, frozen) = if let Images::Features(numbers) = &batch.images {
+            // Of layers that see rows of a tower, an image has several.
             let width = self.config.vision.width();
-            let x = batch.images.to_tensor((numbers.len() / width, width), self.device)?;
             let frozen = self.frozen.context("image features of frozen layers, and nothing is frozen")?;
-            return Ok(model.image_features_above(x, frozen.image())?);
+            (batch.images.to_tensor((numbers.len() / width, width), self.device)?, Some(frozen.image()))
+        } else {
+            let size = self.config.vision.image_size();
+            (batch.images.to_tensor((count, 3, size, size), self.device)?, None)
+        };
+        if batch.bags.is_none() || count <= self.images_at_once {
+            return Ok(tower(&x, run.model, frozen)?);
         }
-        let size = self.config.vision.image_size();
-        let pixel_values = batch.images.to_tensor((batch.pairs, 3, size, size), self.device)?;
-        Ok(model.image_features(&pixel_values)?)
+        let (weights, each) = (self.image_weights(run.tape), x.dim(0)? / count);
+        let weights: Vec<&Value> = weights.iter().collect();
+        let mut all: Option<Value> = None;
+        for (part, start) in (0..count).step_by(self.images_at_once).enumerate() {
+            let images = self.images_at_once.min(count - start);
+            let x = x.narrow(0, start * each, images * each)?.into();
+            let (model, noise) = (Rc::clone(run.model), self.noise.cloned());
+            let features = recomputed(&x, &weights, move |x| {
+                // Parts are dropped from as chunks are, each in its own way.
+                let chunk = noise.as_ref().map_or(0, |noise| noise.chunk.get());
+                noise.iter().for_each(|noise| noise.chunk.set(chunk + ((part as u64 + 1) << PART_SHIFT)));
+                let features = tower(x.tensor(), &model, frozen);
+                noise.iter().for_each(|noise| noise.chunk.set(chunk));
+                features
+            })?;
+            all = Some(all.map_or(Ok(features.clone()), |all| ops::concat_rows(&all, &features))?);
+        }
+        all.context("a batch without images")
+    }
+
+    /// The trained weights that lie between pixels and image_features.
+    fn image_weights(&self, tape: &Rc<Tape>) -> Vec<Value> {
+        let of_images = |p: &Param| p.spec.part == model::Part::Image || p.spec.name.starts_with("visual_projection.");
+        let trained = self.params.numbered().filter(|(_, p)| p.trainable && of_images(p));
+        trained.map(|(number, p)| tape.leaf(number, p.var.as_detached_tensor())).collect()
     }
 
     /// text_features of a batch, (pairs, embed_dim), where the loss looks at them.
@@ -203,12 +254,12 @@ impl TrainStep<'_> {
     }
 
     /// Features of each batch.
-    fn features(&self, model: &ClipModel, batches: &[Batch]) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    fn features(&self, run: Run, batches: &[Batch]) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         let (mut images, mut texts) = (Vec::new(), Vec::new());
         for (i, batch) in batches.iter().enumerate() {
             self.chunk(i);
-            images.push(self.images(model, batch)?.tensor().clone());
-            texts.extend(self.texts(model, batch)?.map(|t| t.tensor().clone()));
+            images.push(self.images(run, batch)?.tensor().clone());
+            texts.extend(self.texts(run.model, batch)?.map(|t| t.tensor().clone()));
         }
         Ok((images, texts))
     }
@@ -252,6 +303,16 @@ impl TrainStep<'_> {
         Ok((output, grads))
     }
 }
+
+/// A step's tape with the model on it.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    tape: &'a Rc<Tape>,
+    model: &'a Rc<ClipModel>,
+}
+
+/// Where the number of a part stands in a chunk's: above those of all chunks of a rank.
+const PART_SHIFT: u32 = 16;
 
 struct LossGradients {
     image: Tensor,

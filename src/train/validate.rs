@@ -97,6 +97,7 @@ impl Trainer<'_> {
             model: ClipModel::new(&self.folder.config, &weights)?,
             preprocess: &self.folder.preprocess,
             tokenizer: &self.folder.tokenizer,
+            bags: self.folder.bags.evenly(),
             device: &self.device,
             batch_size: self.config.eval.batch_size,
             workers: self.config.data.workers,

@@ -26,6 +26,7 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
     let flat = |name: &str| expected[name].flatten_all().unwrap();
     let batch = Batch {
         images: Images::Pixels(flat("pixel_values").to_vec1().unwrap()),
+        bags: None,
         input_ids: flat("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
         pairs,
         tokens,

@@ -98,6 +98,7 @@ impl Case {
         let take = |name: &str| self.expected[name].narrow(0, from, to - from).unwrap().flatten_all().unwrap();
         Batch {
             images: Images::Pixels(take("pixel_values").to_vec1().unwrap()),
+            bags: None,
             input_ids: take("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
             pairs: to - from,
             tokens: self.expected["input_ids"].dim(1).unwrap(),

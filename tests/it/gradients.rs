@@ -25,6 +25,7 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
     let ids = take("input_ids").to_dtype(candle_core::DType::U32).unwrap();
     Batch {
         images: Images::Pixels(take("pixel_values").to_vec1().unwrap()),
+        bags: None,
         tokens: expected["input_ids"].dim(1).unwrap(),
         input_ids: ids.to_vec1().unwrap(),
         pairs: to - from,

@@ -4,7 +4,7 @@
 use std::fs;
 
 use candle_core::{DType, Device, Tensor};
-use reportclip::data::{Picture, Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, bpe};
+use reportclip::data::{BagPolicy, Picture, Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, bpe};
 use reportclip::eval::explain;
 use reportclip::model::LOGIT_SCALE_INIT;
 use reportclip::model::checkpoint::{FreshClip, FreshTower, LoadOptions, Loaded, fresh_clip, load, random};
@@ -27,6 +27,7 @@ fn session(loaded: Loaded, tokenizer: ReportTokenizer) -> Session {
         layout: loaded.layout,
         tokenizer,
         report: ReportPolicy::default(),
+        bags: BagPolicy::default(),
         origin: String::new(),
         summary: String::new(),
     };

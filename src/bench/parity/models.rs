@@ -124,6 +124,7 @@ impl<'a> Case<'a> {
         let (pairs, tokens) = ids.dims2()?;
         Ok(Batch {
             images: Images::Pixels(pixels.flatten_all()?.to_vec1()?),
+            bags: None,
             input_ids: ids.flatten_all()?.to_dtype(DType::U32)?.to_vec1()?,
             pairs,
             tokens,

@@ -128,9 +128,15 @@ fn written(args: &Args, columns: &Columns, rows: &[Row], splits: &[&str]) -> Res
         Some(_) => PathBuf::new(),
         None => way(&folder(&args.out), &folder(&args.manifest))?,
     };
-    let moved = rows.iter().filter(|row| !start.as_os_str().is_empty() && Path::new(row.image_name()).is_relative());
-    let images: HashMap<u64, String> =
-        moved.map(|row| (row.line, start.join(row.image_name()).display().to_string())).collect();
+    let moved = rows
+        .iter()
+        .filter(|row| !start.as_os_str().is_empty() && row.image_names().any(|name| Path::new(name).is_relative()));
+    let moved_images = |row: &Row| {
+        // An absolute path stays as it is.
+        let moved = |name: &str| start.join(name).display().to_string();
+        row.image_names().map(moved).collect::<Vec<_>>().join(";")
+    };
+    let images: HashMap<u64, String> = moved.map(|row| (row.line, moved_images(row))).collect();
     if !images.is_empty() {
         tracing::info!("image paths lead from the new file's folder now, by {}", start.display());
     }

@@ -120,7 +120,7 @@ impl Pacs {
 }
 
 impl PackedImages for Pacs {
-    fn image(&self, line: u64) -> Result<Vec<u8>> {
+    fn image(&self, line: u64, _: u32) -> Result<Vec<u8>> {
         let place = usize::try_from(line).ok().and_then(|line| line.checked_sub(1));
         self.fetch(place.and_then(|place| self.instances.get(place)).context("an image of none")?)
     }

@@ -42,15 +42,19 @@ impl InspectedImages {
     /// Opens each distinct image once, or `most` of them.
     pub fn open(rows: &[Row], most: usize, progress: &(dyn Fn(usize, usize) + Sync)) -> Self {
         let mut seen = std::collections::HashSet::new();
-        let mut chosen: Vec<usize> = (0..rows.len()).filter(|&i| seen.insert(rows[i].image())).collect();
+        let images = rows.iter().enumerate().flat_map(|(i, row)| {
+            let images = row.image().images().to_vec();
+            images.into_iter().map(move |image| (i, image))
+        });
+        let mut chosen: Vec<(usize, ImageSource)> = images.filter(|(_, image)| seen.insert(image.clone())).collect();
         let all = chosen.len();
         if all > most {
-            chosen = (0..most).map(|i| chosen[i * all / most]).collect();
+            chosen = (0..most).map(|i| chosen[i * all / most].clone()).collect();
         }
         let done = AtomicUsize::new(0);
         let total = chosen.len();
-        let facts = chosen.into_par_iter().map(|row| {
-            let facts = inspect(&rows[row].image());
+        let facts = chosen.into_par_iter().map(|(row, image)| {
+            let facts = inspect(&image);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             (row, facts)
         });

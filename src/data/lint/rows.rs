@@ -106,7 +106,7 @@ pub(super) fn histograms(rows: &[Row], histograms: &mut Vec<Histogram>) {
     let mut images: HashMap<&str, HashSet<String>> = HashMap::new();
     for row in rows {
         if let Some(study) = row.study_id() {
-            images.entry(study).or_default().insert(row.image_name().to_string());
+            images.entry(study).or_default().extend(row.image_names().map(str::to_string));
         }
     }
     if !images.is_empty() {

@@ -1,7 +1,7 @@
 //! What the columns of a manifest are called.
 
 use crate::data::ReportPolicy;
-use crate::data::config::DataConfig;
+use crate::data::config::{BagBy, DataConfig, OnBadImage};
 use crate::error::{did_you_mean, shown};
 
 /// Which columns hold what, how a text file is cut into columns, and what of a report is read.
@@ -21,10 +21,29 @@ pub struct Columns {
     pub label: String,
     /// Columns beside these whose values are wanted: findings, subgroups. Empty where a manifest lacks one.
     pub extra: Vec<String>,
+    /// How a row names several images.
+    pub bag: BagColumns,
     /// `None` = read it off the header.
     pub separator: Option<u8>,
     /// What of each report is read.
     pub policy: ReportPolicy,
+}
+
+/// How rows name several images of one report.
+#[derive(Clone, Debug)]
+pub struct BagColumns {
+    /// Between them; empty for nothing.
+    pub separator: String,
+    /// What is one report with its images.
+    pub by: BagBy,
+    /// What becomes of a bag one of whose images is not there.
+    pub on_bad: OnBadImage,
+}
+
+impl Default for BagColumns {
+    fn default() -> Self {
+        Self { separator: ";".into(), by: BagBy::Row, on_bad: OnBadImage::Row }
+    }
 }
 
 impl Default for Columns {
@@ -37,6 +56,7 @@ impl Default for Columns {
             split: "split".into(),
             label: "label".into(),
             extra: Vec::new(),
+            bag: BagColumns::default(),
             separator: None,
             policy: ReportPolicy::default(),
         }
@@ -60,6 +80,7 @@ impl From<&DataConfig> for Columns {
             split: c.split_column.clone(),
             label: c.label_column.clone(),
             extra: Vec::new(),
+            bag: BagColumns { separator: c.bag.separator.clone(), by: c.bag.by, on_bad: c.bag.on_bad },
             separator: c.separator.byte(),
             policy: ReportPolicy::default(),
         }

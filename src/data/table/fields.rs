@@ -24,6 +24,17 @@ pub(super) const NAMED: usize = FIELDS - 1;
 /// Between the values of [`Field::Extra`]: ASCII's unit separator, which no text has.
 pub(super) const EXTRA_SEPARATOR: char = '\u{1f}';
 
+/// Between the images of a row that names several: ASCII's record separator, which no path has.
+pub(super) const IMAGE_SEPARATOR: char = '\u{1e}';
+
+/// Between the name of an image within the file that rows come from, its row and its number there.
+pub(super) const PLACE_SEPARATOR: char = '\u{1f}';
+
+/// An image within the file that rows come from, as the text of a row with several names it.
+pub(super) fn packed_name(name: &str, line: u64, part: u32) -> String {
+    format!("{name}{PLACE_SEPARATOR}{line}{PLACE_SEPARATOR}{part}")
+}
+
 /// Texts of a row as read; empty ones are `None`.
 pub(super) type Fields = [Option<String>; FIELDS];
 

@@ -71,11 +71,11 @@ pub(super) trait Table {
 
 /// Images inside a file, by the number of their row from 1. Threads read at once.
 pub(in crate::data) trait PackedImages: std::fmt::Debug + Send + Sync {
-    /// Bytes of an image.
-    fn image(&self, line: u64) -> Result<Vec<u8>>;
+    /// Bytes of an image, of a row with several by its number there.
+    fn image(&self, line: u64, part: u32) -> Result<Vec<u8>>;
 
     /// How many they are, where that is known without reading them.
-    fn image_len(&self, _line: u64) -> Option<u64> {
+    fn image_len(&self, _line: u64, _part: u32) -> Option<u64> {
         None
     }
 }

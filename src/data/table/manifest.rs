@@ -9,11 +9,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
+use super::bags::{Found, Studies, find};
 use super::columns::Columns;
 use super::fields::{Field, Fields, ProblemKind, Take, Unusable};
 use super::formats::format_of;
 use super::row::{Images, Origin, Row, RowPacker};
 use super::sources;
+use crate::data::config::BagBy;
 use crate::data::image;
 use crate::data::text::Unreadable;
 use crate::error::caught;
@@ -110,7 +112,7 @@ impl Manifest {
         let mut origins: Vec<&Arc<Origin>> = self.rows.iter().map(Row::origin).collect();
         origins.extend(self.problems.iter().map(|problem| &problem.file));
         origins.dedup_by_key(|origin| origin.number);
-        let is_image = |row: &Row| is_output(&image::frame_of(row.image().file()).0);
+        let is_image = |row: &Row| row.image().images().iter().any(|one| is_output(&image::frame_of(one.file()).0));
         let is_read = origins.iter().any(|origin| is_output(&origin.path)) || self.rows.par_iter().any(is_image);
         ensure!(!is_read, read_too(output));
         Ok(())
@@ -140,23 +142,43 @@ fn collect(origin: Arc<Origin>, columns: &Columns, read: impl FnOnce(&mut Take) 
     let problem = |line, Unusable { kind, reason }| RowProblem { file: Arc::clone(&origin), line, kind, reason };
     let mut problems = Vec::new();
     let mut packer = RowPacker::new(Arc::clone(&origin));
-    read(&mut |line, fields| match fields.and_then(|fields| checked(fields, columns)) {
+    let mut push = |line, fields: Result<Fields, Unusable>| match fields.and_then(|fields| checked(fields, columns)) {
         Ok(fields) => packer.push(line, &fields),
         Err(unusable) => problems.push(problem(line, unusable)),
-    })?;
+    };
+    match columns.bag.by {
+        BagBy::Row => read(&mut push)?,
+        BagBy::Study => {
+            let (mut studies, packed) = (Studies::default(), matches!(origin.images, Images::Packed(_)));
+            read(&mut |line, fields| match fields {
+                Ok(fields) => studies.add(line, fields, packed),
+                Err(unusable) => push(line, Err(unusable)),
+            })?;
+            studies.finish().into_iter().for_each(|(line, fields)| push(line, fields));
+        }
+    }
     let mut rows = packer.finish();
     if let Images::Files(root) = &origin.images {
-        let lost: Vec<Option<Unusable>> = rows.par_iter().map(|row| lost_image(root, row)).collect();
-        if lost.iter().any(Option::is_some) {
-            let mut lost = lost.into_iter();
-            rows.retain(|row| match lost.next().flatten() {
-                Some(unusable) => {
-                    problems.push(problem(row.line, unusable));
-                    false
+        let look = |row: &Row| find(root, row.image_name(), &columns.bag);
+        let found: Vec<Result<(Found, usize), Unusable>> = rows.par_iter().map(look).collect();
+        let mut left_out = 0;
+        if found.iter().any(|found| !matches!(found, Ok((Found::Here, _)))) {
+            let with_images = |(row, found): (Row, Result<(Found, usize), Unusable>)| match found {
+                Ok((Found::Here, _)) => Some(row),
+                Ok((Found::Several(names), missing)) => {
+                    left_out += missing;
+                    Some(row.with_images(&names))
                 }
-                None => true,
-            });
+                Err(unusable) => {
+                    problems.push(problem(row.line, unusable));
+                    None
+                }
+            };
+            rows = rows.into_iter().zip(found).filter_map(with_images).collect();
             problems.sort_by_key(|p| p.line);
+        }
+        if left_out > 0 {
+            tracing::warn!("{}: {left_out} images of bags are not there and are left out", origin.path.display());
         }
     }
     Ok(Manifest { rows, problems })
@@ -180,25 +202,6 @@ fn checked(mut fields: Fields, columns: &Columns) -> Result<Fields, Unusable> {
     });
     fields[Field::Report as usize] = Some(fixed?);
     Ok(fields)
-}
-
-/// Messages say where the image was looked for, and not what it is called: that may be a patient's name.
-fn lost_image(root: &Path, row: &Row) -> Option<Unusable> {
-    let path = root.join(row.image_name());
-    match std::fs::metadata(image::frame_of(&path).0) {
-        Ok(meta) if meta.is_file() => None,
-        Ok(_) => Some("image: is not a file".to_string().into()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
-            let reason = if Path::new(row.image_name()).is_absolute() {
-                "image: there is no such file; its path in the manifest is absolute".to_string()
-            } else {
-                format!("image: there is no such file below {}; check data.image_root (--image-root)", root.display())
-            };
-            Some(Unusable::new(ProblemKind::MissingImage, reason))
-        }
-        Err(e) => Some(format!("image: {e}").into()),
-    }
 }
 
 #[cfg(test)]

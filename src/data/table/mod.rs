@@ -2,6 +2,7 @@
 //!
 //! A format is a file or folder of [`formats`] that implements [`format::Format`], and a line of the table there.
 
+mod bags;
 mod columns;
 mod fields;
 mod format;
@@ -10,8 +11,8 @@ mod manifest;
 mod row;
 pub mod sources;
 
-pub use columns::Columns;
 pub(in crate::data) use columns::names_of;
+pub use columns::{BagColumns, Columns};
 pub use fields::ProblemKind;
 pub use format::NewColumn;
 pub(in crate::data) use format::PackedImages;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::fields::{EXTRA_SEPARATOR, FIELDS, Field, Fields};
+use super::fields::{EXTRA_SEPARATOR, FIELDS, Field, Fields, IMAGE_SEPARATOR, PLACE_SEPARATOR};
 use super::format::PackedImages;
 use crate::data::image::{self, Picture};
 use crate::error::caught;
@@ -59,9 +59,14 @@ impl Row {
         self.text(Field::Report).unwrap_or_default()
     }
 
-    /// The image as the manifest names it.
+    /// The image as the manifest names it; of several, all with a separator between that no path has.
     pub fn image_name(&self) -> &str {
         self.text(Field::Image).unwrap_or_default()
+    }
+
+    /// The name of each image.
+    pub fn image_names(&self) -> impl Iterator<Item = &str> {
+        self.image_name().split(IMAGE_SEPARATOR).filter_map(|text| text.split(PLACE_SEPARATOR).next())
     }
 
     /// Patient, where the manifest says.
@@ -104,15 +109,42 @@ impl Row {
         format!("{}:{}", self.origin.path.display(), self.line)
     }
 
-    /// Where the image is.
+    /// Where the image is, or all images where the row names several.
     pub fn image(&self) -> ImageSource {
-        match &self.origin.images {
-            Images::Files(root) => ImageSource::File(ImageFile {
-                path: root.join(self.image_name()),
-                row: Some((Arc::clone(&self.origin), self.line)),
-            }),
-            Images::Packed(_) => ImageSource::Packed(Packed { origin: Arc::clone(&self.origin), line: self.line }),
+        let names = self.image_name();
+        if !names.contains(IMAGE_SEPARATOR) {
+            return self.one_image(names);
         }
+        let images = names.split(IMAGE_SEPARATOR).map(|name| self.one_image(name)).collect();
+        ImageSource::Bag(Bag { images, row: (Arc::clone(&self.origin), self.line) })
+    }
+
+    fn one_image(&self, name: &str) -> ImageSource {
+        let origin = || Arc::clone(&self.origin);
+        match &self.origin.images {
+            Images::Files(root) => {
+                ImageSource::File(ImageFile { path: root.join(name), row: Some((origin(), self.line)) })
+            }
+            Images::Packed(_) => {
+                let mut place = name.split(PLACE_SEPARATOR).skip(1);
+                let line = place.next().and_then(|line| line.parse().ok()).unwrap_or(self.line);
+                let part = place.next().and_then(|part| part.parse().ok()).unwrap_or(0);
+                ImageSource::Packed(Packed { origin: origin(), line, part })
+            }
+        }
+    }
+
+    /// The same row with these images in place of its own.
+    pub(super) fn with_images(&self, names: &[String]) -> Self {
+        let mut fields: Fields = Default::default();
+        for (i, Span { start, len }) in self.spans.iter().enumerate() {
+            let text = &self.block[*start as usize..(start + len) as usize];
+            fields[i] = (*len > 0).then(|| text.to_string());
+        }
+        fields[Field::Image as usize] = Some(names.join(IMAGE_SEPARATOR.encode_utf8(&mut [0; 4])));
+        let mut packer = RowPacker::new(Arc::clone(&self.origin));
+        packer.push(self.line, &fields);
+        packer.finish().pop().unwrap_or_else(|| self.clone())
     }
 }
 
@@ -123,6 +155,30 @@ pub enum ImageSource {
     File(ImageFile),
     /// Inside a file with many.
     Packed(Packed),
+    /// Several that belong to one report.
+    Bag(Bag),
+}
+
+/// The images of one report, at least two.
+#[derive(Clone, Debug)]
+pub struct Bag {
+    images: Arc<[ImageSource]>,
+    /// Of the first row that names them.
+    row: (Arc<Origin>, u64),
+}
+
+impl PartialEq for Bag {
+    fn eq(&self, other: &Self) -> bool {
+        self.images == other.images
+    }
+}
+
+impl Eq for Bag {}
+
+impl std::hash::Hash for Bag {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.images.hash(state);
+    }
 }
 
 /// An image file, and the row that names it, where one does: messages name the row, for the file may be called after a
@@ -152,11 +208,13 @@ impl std::hash::Hash for ImageFile {
 pub struct Packed {
     origin: Arc<Origin>,
     line: u64,
+    /// Its number among the images of its row.
+    part: u32,
 }
 
 impl PartialEq for Packed {
     fn eq(&self, other: &Self) -> bool {
-        self.line == other.line && self.origin.path == other.origin.path
+        (self.line, self.part) == (other.line, other.part) && self.origin.path == other.origin.path
     }
 }
 
@@ -164,7 +222,7 @@ impl Eq for Packed {}
 
 impl std::hash::Hash for Packed {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.line.hash(state);
+        (self.line, self.part).hash(state);
         self.origin.path.hash(state);
     }
 }
@@ -183,25 +241,39 @@ impl ImageSource {
         lines: RangeInclusive<u64>,
     ) -> Vec<Self> {
         let origin = Arc::new(Origin { path: name, number: 0, images: Images::Packed(images) });
-        lines.map(|line| Self::Packed(Packed { origin: Arc::clone(&origin), line })).collect()
+        lines.map(|line| Self::Packed(Packed { origin: Arc::clone(&origin), line, part: 0 })).collect()
     }
 
-    /// The image file's bytes.
+    /// Its images: one, unless it is a bag.
+    pub fn images(&self) -> &[ImageSource] {
+        match self {
+            Self::Bag(bag) => &bag.images,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// The one that stands for all where only one can be shown: the first.
+    fn first(&self) -> &Self {
+        self.images().first().unwrap_or(self)
+    }
+
+    /// The image file's bytes; of a bag, the first's.
     ///
     /// # Errors
     /// They cannot be read; the message names the row or the file.
     pub fn bytes(&self) -> Result<Vec<u8>> {
         match self {
             Self::File(file) => image::file_bytes(&file.path),
-            Self::Packed(Packed { origin, line }) => match &origin.images {
-                Images::Packed(images) => caught(|| images.image(*line)),
+            Self::Packed(Packed { origin, line, part }) => match &origin.images {
+                Images::Packed(images) => caught(|| images.image(*line, *part)),
                 Images::Files(root) => image::file_bytes(root),
             },
+            Self::Bag(_) => return self.first().bytes(),
         }
         .with_context(|| self.to_string())
     }
 
-    /// The decoded image.
+    /// The decoded image; of a bag, the first.
     ///
     /// # Errors
     /// It cannot be read or decoded; the message names the row or the file.
@@ -217,6 +289,7 @@ impl ImageSource {
         let frame = match self {
             Self::File(file) => image::frame_of(&file.path).1,
             Self::Packed(_) => 0,
+            Self::Bag(_) => return self.first().read_from(bytes),
         };
         image::decode(bytes, frame).with_context(|| self.to_string())
     }
@@ -226,14 +299,16 @@ impl ImageSource {
         match self {
             Self::File(file) => file.path.display().to_string(),
             Self::Packed(_) => self.to_string(),
+            Self::Bag(bag) => bag.images.iter().map(Self::name).collect::<Vec<_>>().join(";"),
         }
     }
 
-    /// The file that holds it, alone or with others.
+    /// The file that holds it, alone or with others; of a bag, the first's.
     pub fn file(&self) -> &Path {
         match self {
             Self::File(file) => &file.path,
             Self::Packed(packed) => &packed.origin.path,
+            Self::Bag(_) => self.first().file(),
         }
     }
 
@@ -241,10 +316,11 @@ impl ImageSource {
     pub fn file_len(&self) -> Option<u64> {
         match self {
             Self::File(file) => std::fs::metadata(image::frame_of(&file.path).0).ok().map(|m| m.len()),
-            Self::Packed(Packed { origin, line }) => match &origin.images {
-                Images::Packed(images) => images.image_len(*line),
+            Self::Packed(Packed { origin, line, part }) => match &origin.images {
+                Images::Packed(images) => images.image_len(*line, *part),
                 Images::Files(_) => None,
             },
+            Self::Bag(bag) => bag.images.iter().map(Self::file_len).sum(),
         }
     }
 }
@@ -254,7 +330,9 @@ impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(ImageFile { path, row: None }) => write!(f, "{}", path.display()),
-            Self::File(ImageFile { row: Some((origin, line)), .. }) | Self::Packed(Packed { origin, line }) => {
+            Self::File(ImageFile { row: Some((origin, line)), .. })
+            | Self::Packed(Packed { origin, line, .. })
+            | Self::Bag(Bag { row: (origin, line), .. }) => {
                 write!(f, "{}:{line}", origin.path.display())
             }
         }

@@ -9,7 +9,7 @@ use super::card::{RecallLoss, onnx_card};
 use super::file;
 use super::quantize::quantized;
 use super::tower::GraphTower;
-use crate::export::folder::{processor, tokenizer_files, write_report_policy};
+use crate::export::folder::{processor, tokenizer_files, write_policies};
 use crate::model::checkpoint::{Family, write_checksums};
 use crate::model::graph::{Graph, Port};
 use crate::model::{ClipModel, lora};
@@ -97,7 +97,7 @@ impl<'a> OnnxModel<'a> {
         if !model.tokenizer.files().iter().any(|(name, _)| name == "tokenizer.json") {
             write("tokenizer.json", model.tokenizer.to_json()?.as_bytes())?;
         }
-        write_report_policy(folder, &model.report)?;
+        write_policies(folder, model)?;
         write("README.md", onnx_card(model, int8.then_some(losses)).as_bytes())?;
         write_checksums(folder)?;
         Ok(files)

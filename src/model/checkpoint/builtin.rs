@@ -8,6 +8,7 @@ use crate::error::{Problem, Problems};
 use crate::model::config::{ClipConfig, LOGIT_SCALE_INIT};
 use crate::model::format::Pooling;
 use crate::model::format::json::Section;
+use crate::model::layers::bag_pool::BagPooling;
 use crate::model::layers::projection::Projection;
 use crate::model::towers;
 
@@ -102,5 +103,6 @@ pub fn builtin(name: &str) -> Result<ClipConfig> {
         embed_dim: 512,
         logit_scale_init: LOGIT_SCALE_INIT,
         logit_bias_init: None,
+        bag_pooling: BagPooling::Mean,
     })
 }

@@ -40,6 +40,8 @@ pub(super) struct UnloadedModel<'a> {
     pub files: Vec<UnloadedFile<'a>>,
     /// Where no file holds the heads: the config that a file with them will have.
     pub fresh_heads: Option<Value>,
+    /// Where no file holds the bag pooling that is asked for: how it will be written.
+    pub fresh_bag_pooling: Option<SavedFile>,
     /// As in [`Layout`].
     pub beside: Vec<(String, Value)>,
 }

@@ -12,12 +12,12 @@ use super::files::{Checked, Ignored, Mapped, UnloadedModel};
 use super::layout::{Family, Layout, SavedFile};
 use super::pair::PairOptions;
 use super::source::Folder;
-use super::{open_clip, pair, transformers};
+use super::{bag_pooling, open_clip, pair, transformers};
 use crate::error::ProblemList;
 use crate::hub::{ModelFiles, Source};
 use crate::model::format::rename::to_ours;
 use crate::model::layers::interpolate;
-use crate::model::{ClipConfig, ClipModel, ParamSpec, Params};
+use crate::model::{BagPoolingRequest, ClipConfig, ClipModel, ParamSpec, Params};
 use crate::ops::{physical_memory_mib, squared_sum};
 
 /// What is asked for beside what the files say.
@@ -29,6 +29,8 @@ pub struct LoadOptions {
     pub native_size: Option<usize>,
     /// Another text length: CLIP's text positions are interpolated or cut.
     pub context_length: Option<usize>,
+    /// Another bag pooling than the model's own.
+    pub bag_pooling: BagPoolingRequest,
     /// For weights that no file holds: the projections of a fresh pair.
     pub seed: u64,
 }
@@ -83,7 +85,9 @@ fn model_type_is_dual(config: &Value) -> bool {
 /// # Errors
 /// All missing tensors, unknown tensors and wrong shapes at once; unreadable files.
 pub fn load(files: &ModelFiles, options: &LoadOptions, device: &Device) -> Result<Loaded> {
-    finish(read_configs(files)?, options, device)
+    let mut model = read_configs(files)?;
+    bag_pooling::attach(&mut model, Some(Folder::top(files)), &options.bag_pooling)?;
+    finish(model, options, device)
 }
 
 /// Loads two towers strictly and puts fresh projections on them.
@@ -97,7 +101,9 @@ pub fn load_pair(
     options: &LoadOptions,
     device: &Device,
 ) -> Result<Loaded> {
-    finish(pair::compose(Folder::top(image), Folder::top(text), pairing)?, options, device)
+    let mut model = pair::compose(Folder::top(image), Folder::top(text), pairing)?;
+    bag_pooling::attach(&mut model, None, &options.bag_pooling)?;
+    finish(model, options, device)
 }
 
 impl Loaded {
@@ -128,7 +134,8 @@ pub struct Inspection {
 /// # Errors
 /// A config that makes no model; unreadable files.
 pub fn inspect(files: &ModelFiles) -> Result<Inspection> {
-    let model = read_configs(files)?;
+    let mut model = read_configs(files)?;
+    bag_pooling::attach(&mut model, Some(Folder::top(files)), &BagPoolingRequest::default())?;
     model.config.check().with_context(|| model.place())?;
     let specs = ClipModel::specs(&model.config)?;
     let Checked { mapped, ignored, mut problems, .. } = model.check(&specs);
@@ -197,6 +204,7 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
         Some(config) => pair::written(model.family, config, files),
         None => files,
     };
+    let files = files.into_iter().chain(model.fresh_bag_pooling).collect();
     let layout = Layout { family: model.family, files, beside: model.beside };
     Ok(Loaded { config, layout, params: Params::new(list)?, ignored, fresh })
 }

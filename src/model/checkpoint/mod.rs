@@ -3,6 +3,7 @@
 //! `open_clip.rs`.
 
 mod archive;
+mod bag_pooling;
 mod builtin;
 mod checksums;
 mod files;
@@ -17,6 +18,7 @@ mod torch;
 mod transformers;
 
 pub use super::format::Pooling;
+pub use bag_pooling::with_bag_pooling;
 pub use builtin::builtin;
 pub use checksums::{
     BESIDE, Listing, Verification, check_checksums, check_listed, model_digest, verify_checksums, write_checksums,

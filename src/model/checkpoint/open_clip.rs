@@ -12,6 +12,7 @@ use crate::model::format::Unused;
 use crate::model::format::json::Section;
 use crate::model::format::open_clip::OpenClipReader;
 use crate::model::format::rename::{How, Renames};
+use crate::model::layers::bag_pool::BagPooling;
 use crate::model::layers::projection::Projection;
 use crate::model::text::tower::TextConfig;
 use crate::model::towers;
@@ -50,6 +51,7 @@ pub(super) fn read(folder: Folder, config: Value) -> Result<UnloadedModel> {
         embed_dim: reader.embed_dim,
         logit_scale_init: model.number("init_logit_scale", LOGIT_SCALE_INIT)?,
         logit_bias_init: if bias { Some(model.number("init_logit_bias", -10.0)?) } else { None },
+        bag_pooling: BagPooling::Mean,
     };
     let (renames, beside) = (reader.renames, reader.beside);
     let saved = SavedFile {
@@ -68,7 +70,14 @@ pub(super) fn read(folder: Folder, config: Value) -> Result<UnloadedModel> {
     ];
     let unused = unused.into_iter().map(|u| (String::new(), u)).collect();
     let file = UnloadedFile::new(folder, saved, weights, unused);
-    Ok(UnloadedModel { config: clip, family: Family::OpenClip, files: vec![file], fresh_heads: None, beside })
+    Ok(UnloadedModel {
+        config: clip,
+        family: Family::OpenClip,
+        files: vec![file],
+        fresh_heads: None,
+        fresh_bag_pooling: None,
+        beside,
+    })
 }
 
 fn read_vision(reader: &mut OpenClipReader, s: &Section) -> Result<(Box<dyn VisionConfig>, Projection)> {

@@ -13,6 +13,7 @@ use crate::model::config::{ClipConfig, LOGIT_SCALE_INIT};
 use crate::model::format::json::Section;
 use crate::model::format::rename::{How, Renames, Rule};
 use crate::model::format::{Pooling, TowerFormat, Unused};
+use crate::model::layers::bag_pool::BagPooling;
 use crate::model::layers::projection::Projection;
 use crate::model::text::tower::TextConfig;
 use crate::model::towers::{self, model_type};
@@ -66,6 +67,7 @@ impl PairOptions {
             embed_dim: self.embed_dim,
             logit_scale_init,
             logit_bias_init: None,
+            bag_pooling: BagPooling::Mean,
         }
     }
 
@@ -262,7 +264,7 @@ pub(super) fn compose<'a>(image: Folder<'a>, text: Folder<'a>, options: &PairOpt
         (Family::Pair, options.to_json(LOGIT_SCALE_INIT))
     };
     let files = vec![image.into_file("vision", NOT_TEXT), text.into_file("text", NOT_VISION)];
-    Ok(UnloadedModel { config, family, files, fresh_heads: Some(heads), beside: Vec::new() })
+    Ok(UnloadedModel { config, family, files, fresh_heads: Some(heads), fresh_bag_pooling: None, beside: Vec::new() })
 }
 
 fn saved(folder: &'static str, config_file: &'static str, config: Value, renames: Renames) -> SavedFile {
@@ -349,5 +351,12 @@ pub(super) fn read_dual_encoder(folder: Folder, config: Value) -> Result<Unloade
     leftovers.extend(unused(text_format.unused, "text_model."));
     let saved = saved("", "config.json", config, renames);
     let files = vec![UnloadedFile::new(folder, saved, weights, leftovers)];
-    Ok(UnloadedModel { config: model, family: Family::DualEncoder, files, fresh_heads: None, beside: Vec::new() })
+    Ok(UnloadedModel {
+        config: model,
+        family: Family::DualEncoder,
+        files,
+        fresh_heads: None,
+        fresh_bag_pooling: None,
+        beside: Vec::new(),
+    })
 }

@@ -88,6 +88,8 @@ pub(super) const OPEN_CLIP: WeightNames =
     WeightNames { safetensors: "open_clip_model", pickle: "open_clip_pytorch_model" };
 /// Ours, for the heads of a pair.
 pub(super) const PAIR_HEADS: WeightNames = WeightNames { safetensors: "heads", pickle: "heads" };
+/// Ours, for the weights of a bag pooling.
+pub(super) const BAG_POOLING: WeightNames = WeightNames { safetensors: "bag_pooling", pickle: "bag_pooling" };
 
 impl WeightFiles {
     /// The first of `<safetensors>.safetensors`, its sharded form, `<pickle>.bin`, its sharded form.

@@ -10,6 +10,7 @@ use crate::model::config::{ClipConfig, LOGIT_SCALE_INIT};
 use crate::model::format::json::Section;
 use crate::model::format::rename::{How, Renames, Rule};
 use crate::model::format::{Pooling, Unused};
+use crate::model::layers::bag_pool::BagPooling;
 use crate::model::layers::projection::Projection;
 use crate::model::towers;
 
@@ -116,6 +117,7 @@ impl WholeModel {
                 text_projection: Projection::Linear { bias: true },
                 logit_scale_init: 1f64.ln(),
                 logit_bias_init: Some(0.0),
+                bag_pooling: BagPooling::Mean,
             }
         } else {
             ClipConfig {
@@ -126,6 +128,7 @@ impl WholeModel {
                 embed_dim: top.size("projection_dim", 512)?,
                 logit_scale_init: top.number("logit_scale_init_value", 2.6592)?,
                 logit_bias_init: if has_bias { Some(top.number(BIAS_INIT, SIGMOID_BIAS_INIT)?) } else { None },
+                bag_pooling: BagPooling::Mean,
             }
         };
         Ok((config, renames))
@@ -150,7 +153,14 @@ pub(super) fn read<'a>(folder: Folder<'a>, config: Value, whole: &WholeModel) ->
     let unused = UNUSED.iter().map(|u| (String::new(), *u)).collect();
     let file = UnloadedFile::new(folder, saved(config, renames), weights, unused);
     let family = whole.family;
-    Ok(UnloadedModel { config: model, family, files: vec![file], fresh_heads: None, beside: Vec::new() })
+    Ok(UnloadedModel {
+        config: model,
+        family,
+        files: vec![file],
+        fresh_heads: None,
+        fresh_bag_pooling: None,
+        beside: Vec::new(),
+    })
 }
 
 /// The numbers of one tower of a CLIP that no file holds yet.

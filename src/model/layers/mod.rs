@@ -1,6 +1,7 @@
 //! What towers are made of.
 
 pub mod attention_pool;
+pub mod bag_pool;
 pub mod conv_norm;
 pub mod drawn;
 pub mod interpolate;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::data::table::columns::{Columns, missing_column};
-use crate::data::table::fields::{Field, Fields, extra_field, filled, names};
+use crate::data::table::fields::{Field, Fields, IMAGE_SEPARATOR, extra_field, filled, names};
 
 /// A JSON object.
 pub(super) type Object = serde_json::Map<String, Value>;
@@ -26,6 +26,14 @@ pub(super) fn row_fields(object: &Object, columns: &Columns) -> Result<Fields, S
     Ok(fields)
 }
 
+/// The images that a list names.
+fn images_of(list: &[Value]) -> Result<Option<String>, String> {
+    let names: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
+    let names = names.ok_or("the list of images has something that is no text")?;
+    let names: Vec<String> = names.into_iter().filter_map(filled).collect();
+    Ok(filled(&names.join(IMAGE_SEPARATOR.encode_utf8(&mut [0; 4]))))
+}
+
 /// What of the columns an object holds.
 pub(super) fn object_fields(object: &Object, columns: &Columns) -> Result<Fields, String> {
     let text = |name: &str| match object.get(name) {
@@ -37,7 +45,10 @@ pub(super) fn object_fields(object: &Object, columns: &Columns) -> Result<Fields
     };
     let mut fields = Fields::default();
     for (field, name) in fields.iter_mut().zip(names(columns)) {
-        *field = text(name)?;
+        *field = match object.get(name) {
+            Some(Value::Array(images)) if *name == columns.image => images_of(images)?,
+            _ => text(name)?,
+        };
     }
     let extra: Vec<Option<String>> = columns.extra.iter().map(|name| text(name)).collect::<Result<_, _>>()?;
     let mut extra = extra.into_iter();

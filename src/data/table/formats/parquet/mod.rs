@@ -121,6 +121,17 @@ impl ParquetFile {
 fn bytes_leaf(schema: &SchemaDescriptor, image: &str) -> Result<Option<usize>> {
     let leaf = |parts: &[&str]| schema.columns().iter().position(|leaf| leaf.path().parts() == parts);
     let field = schema.root_schema().get_fields().iter().find(|f| f.name() == image).context("has no image column")?;
+    if let SchemaType::GroupType { basic_info, .. } = field.as_ref()
+        && basic_info.converted_type() == ConvertedType::LIST
+    {
+        let mut leaves = schema.columns().iter().filter(|leaf| leaf.path().parts().first().is_some_and(|f| f == image));
+        let of_paths = leaves.next().is_some_and(|leaf| leaf.converted_type() == ConvertedType::UTF8);
+        ensure!(
+            of_paths && leaves.next().is_none(),
+            "column {image:?} is a list of something else than paths; allowed are lists of paths (text)"
+        );
+        return Ok(None);
+    }
     let SchemaType::PrimitiveType { basic_info, physical_type, .. } = field.as_ref() else {
         let bytes = leaf(&[image, "bytes"]).with_context(|| {
             format!("column {image:?} is a struct without bytes; allowed is the image of Hugging Face datasets")
@@ -205,7 +216,7 @@ impl Table for ParquetTable {
 }
 
 impl PackedImages for ParquetFile {
-    fn image(&self, line: u64) -> Result<Vec<u8>> {
+    fn image(&self, line: u64, _: u32) -> Result<Vec<u8>> {
         let leaf = self.bytes_leaf.context("holds no images")?;
         let row = line.checked_sub(1).context("rows count from 1")?;
         let group = self.starts.partition_point(|&start| start <= row) - 1;

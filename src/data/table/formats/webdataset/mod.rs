@@ -20,7 +20,7 @@ use super::json::{object, object_fields};
 use super::text::MOST_LINE;
 use crate::data::image::most_bytes;
 use crate::data::table::columns::Columns;
-use crate::data::table::fields::{Field, Fields, Take, Unusable, filled};
+use crate::data::table::fields::{Field, Fields, IMAGE_SEPARATOR, Take, Unusable, filled, packed_name};
 use crate::data::table::format::{Format, InFolder, PackedImages, Table};
 use crate::error::shown;
 
@@ -73,8 +73,8 @@ impl Table for TarTable {
 #[derive(Debug)]
 struct TarImages {
     path: PathBuf,
-    /// Sample by sample; empty ones for none.
-    places: Vec<Place>,
+    /// Sample by sample, image by image.
+    places: Vec<Vec<Place>>,
 }
 
 /// Bytes of the file.
@@ -85,14 +85,14 @@ struct Place {
 }
 
 impl TarImages {
-    fn place(&self, line: u64) -> Option<Place> {
-        self.places.get(usize::try_from(line.checked_sub(1)?).ok()?).copied()
+    fn place(&self, line: u64, part: u32) -> Option<Place> {
+        self.places.get(usize::try_from(line.checked_sub(1)?).ok()?)?.get(part as usize).copied()
     }
 }
 
 impl PackedImages for TarImages {
-    fn image(&self, line: u64) -> Result<Vec<u8>> {
-        let Place { offset, len } = self.place(line).context("there is no such sample")?;
+    fn image(&self, line: u64, part: u32) -> Result<Vec<u8>> {
+        let Place { offset, len } = self.place(line, part).context("there is no such sample")?;
         let most = most_bytes();
         ensure!(len <= most, "the image has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");
         let mut bytes = vec![0; len as usize];
@@ -103,8 +103,8 @@ impl PackedImages for TarImages {
         Ok(bytes)
     }
 
-    fn image_len(&self, line: u64) -> Option<u64> {
-        self.place(line).map(|place| place.len)
+    fn image_len(&self, line: u64, part: u32) -> Option<u64> {
+        self.place(line, part).map(|place| place.len)
     }
 }
 
@@ -115,6 +115,8 @@ type Sample = (u64, Result<Fields, Unusable>);
 struct Open {
     key: String,
     image: Place,
+    /// Those that have a number, with number and name, where the sample has several.
+    numbered: Vec<(u32, String, Place)>,
     fields: Fields,
     problem: Option<String>,
 }
@@ -131,7 +133,7 @@ fn open(path: &Path, columns: &Columns) -> Result<TarTable> {
         bail!("is compressed, so samples cannot be found in it; unpack it with `gunzip`");
     }
     file.seek(SeekFrom::Start(0))?;
-    let (mut places, mut samples) = (Vec::new(), Vec::new());
+    let (mut places, mut samples) = (Vec::<Vec<Place>>::new(), Vec::new());
     let mut open = Open::default();
     let allowed = Allowance::default();
     let mut archive = allowed.archive(file.try_clone()?);
@@ -159,6 +161,8 @@ fn open(path: &Path, columns: &Columns) -> Result<TarTable> {
         } else if IMAGES.contains(&ending) {
             open.image = Place { offset, len: size };
             open.fields[Field::Image as usize] = Some(name.clone());
+        } else if let Some(number) = numbered_image(ending) {
+            open.numbered.push((number, name.clone(), Place { offset, len: size }));
         } else if ending == "json" || ending == "cls" || TEXTS.contains(&ending) || ending == columns.report {
             let most = if ending == "json" { MOST_LINE } else { MAX_TEXT };
             if size > most {
@@ -186,12 +190,27 @@ fn key_and_ending(name: &str) -> Option<(&str, &str)> {
     (dot > start).then(|| (&name[..dot], &name[dot + 1..]))
 }
 
-fn close(open: &mut Open, places: &mut Vec<Place>, samples: &mut Vec<Sample>) {
-    let open = std::mem::take(open);
+/// The number of an image among several of a sample: 3 of `3.png`.
+fn numbered_image(ending: &str) -> Option<u32> {
+    let (number, ending) = ending.split_once('.')?;
+    number.parse().ok().filter(|_| IMAGES.contains(&ending))
+}
+
+fn close(open: &mut Open, places: &mut Vec<Vec<Place>>, samples: &mut Vec<Sample>) {
+    let mut open = std::mem::take(open);
     if open.key.is_empty() {
         return;
     }
-    places.push(open.image);
+    let image = &mut open.fields[Field::Image as usize];
+    if image.is_none() && !open.numbered.is_empty() {
+        open.numbered.sort_by_key(|(number, ..)| *number);
+        let line = places.len() as u64 + 1;
+        let names = open.numbered.iter().zip(0..).map(|((_, name, _), part)| packed_name(name, line, part));
+        *image = Some(names.collect::<Vec<_>>().join(IMAGE_SEPARATOR.encode_utf8(&mut [0; 4])));
+        places.push(open.numbered.into_iter().map(|(.., place)| place).collect());
+    } else {
+        places.push(vec![open.image]);
+    }
     let missing = open.fields[Field::Image as usize].is_none().then(|| "has no image (.jpg, .png or .dcm)".to_string());
     let fields = match open.problem.or(missing) {
         Some(problem) => Err(problem.into()),

@@ -1,0 +1,148 @@
+//! Which images of a bag are read. Kept in the model, so that inference reads the same.
+
+use anyhow::{Context, Result, ensure};
+use rand::seq::index;
+use serde_json::{Value, json};
+
+use crate::data::config::{BagConfig, OnBadImage, Pick};
+use crate::seed::{Purpose, stream};
+
+/// Which images of a bag are read, and what becomes of one that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BagPolicy {
+    /// At most so many.
+    pub max: usize,
+    /// Which of more.
+    pub pick: Pick,
+    /// One that cannot be read.
+    pub on_bad: OnBadImage,
+}
+
+impl Default for BagPolicy {
+    /// 32 evenly spaced ones, all of which can be read.
+    fn default() -> Self {
+        Self { max: 32, pick: Pick::Uniform, on_bad: OnBadImage::Row }
+    }
+}
+
+impl From<&BagConfig> for BagPolicy {
+    fn from(config: &BagConfig) -> Self {
+        Self { max: config.max, pick: config.pick, on_bad: config.on_bad }
+    }
+}
+
+/// Where images are drawn at random: the seed, and the sample's number since the start of training.
+pub type Draw = (u64, u64);
+
+impl BagPolicy {
+    /// Which of `count` images are read, in order.
+    pub fn picked(&self, count: usize, (seed, sample): Draw) -> Vec<usize> {
+        if count <= self.max {
+            return (0..count).collect();
+        }
+        match self.pick {
+            Pick::Random => {
+                let mut rng = stream(seed, Purpose::Bag, sample);
+                let mut drawn = index::sample(&mut rng, count, self.max).into_vec();
+                drawn.sort_unstable();
+                drawn
+            }
+            _ => self.fixed(count),
+        }
+    }
+
+    /// Which of `count` images evaluation reads, in order: the same each time.
+    pub fn fixed(&self, count: usize) -> Vec<usize> {
+        if count <= self.max {
+            return (0..count).collect();
+        }
+        match self.pick {
+            // The middle of each of `max` equal parts.
+            Pick::Uniform | Pick::Random => (0..self.max).map(|k| (2 * k + 1) * count / (2 * self.max)).collect(),
+            Pick::First => (0..self.max).collect(),
+            Pick::Stride => (0..count).step_by(count.div_ceil(self.max)).collect(),
+        }
+    }
+
+    /// The same for evaluation, which takes evenly spaced images whatever training takes.
+    #[must_use]
+    pub fn evenly(&self) -> Self {
+        Self { pick: Pick::Uniform, ..self.clone() }
+    }
+
+    /// As a model's folder keeps it.
+    pub fn to_json(&self) -> Value {
+        json!({"max": self.max, "pick": self.pick.word(), "on_bad": self.on_bad.word()})
+    }
+
+    /// From a model's folder.
+    ///
+    /// # Errors
+    /// A word that is not known, a number that cannot be.
+    pub fn from_json(json: &Value) -> Result<Self> {
+        let word = |key: &str| json[key].as_str().with_context(|| format!("{key} is missing, or is no text"));
+        let unknown = |key: &str, word: &str, known: &[&str]| {
+            format!("{key} is {word:?}; this version knows {}", known.join(", "))
+        };
+        let max = json["max"].as_u64().context("max is missing, or is no whole number")? as usize;
+        ensure!(max > 0, "max is 0; allowed is 1 or more");
+        let (pick, on_bad) = (word("pick")?, word("on_bad")?);
+        Ok(Self {
+            max,
+            pick: Pick::find(pick).with_context(|| unknown("pick", pick, Pick::WORDS))?,
+            on_bad: OnBadImage::find(on_bad).with_context(|| unknown("on_bad", on_bad, OnBadImage::WORDS))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picked(pick: Pick, max: usize, count: usize, sample: u64) -> Vec<usize> {
+        BagPolicy { max, pick, ..BagPolicy::default() }.picked(count, (7, sample))
+    }
+
+    #[test]
+    fn picks_are_in_order_within_the_bag_and_no_more_than_asked() {
+        for pick in [Pick::Uniform, Pick::Random, Pick::First, Pick::Stride] {
+            for (max, count) in (1..9).flat_map(|max| (1..40).map(move |count| (max, count))) {
+                let found = picked(pick, max, count, 3);
+                let ordered = found.windows(2).all(|pair| pair[0] < pair[1]);
+                assert!(ordered && !found.is_empty() && found.len() <= max, "{pick:?} {max} of {count}: {found:?}");
+                assert!(found.iter().all(|&i| i < count), "{pick:?} {max} of {count}: {found:?}");
+                if count <= max {
+                    assert_eq!(found.len(), count, "{pick:?}: all of a small bag");
+                } else if pick != Pick::Stride {
+                    assert_eq!(found.len(), max, "{pick:?} {max} of {count}");
+                }
+            }
+        }
+        assert_eq!(picked(Pick::Uniform, 4, 8, 0), [1, 3, 5, 7]);
+        assert_eq!(picked(Pick::Uniform, 3, 9, 0), [1, 4, 7]);
+        assert_eq!(picked(Pick::Stride, 4, 9, 0), [0, 3, 6]);
+        assert_eq!(picked(Pick::First, 3, 9, 0), [0, 1, 2]);
+    }
+
+    #[test]
+    fn only_random_picks_change_from_sample_to_sample() {
+        let of_samples = |pick| (0..20).map(|sample| picked(pick, 3, 30, sample)).collect::<Vec<_>>();
+        let distinct = |pick| of_samples(pick).into_iter().collect::<std::collections::BTreeSet<_>>().len();
+        assert!(distinct(Pick::Random) > 15);
+        assert_eq!(of_samples(Pick::Random), of_samples(Pick::Random), "the same again for the same sample");
+        assert_eq!((distinct(Pick::Uniform), distinct(Pick::First), distinct(Pick::Stride)), (1, 1, 1));
+        let random = BagPolicy { max: 3, pick: Pick::Random, ..BagPolicy::default() };
+        assert_eq!(random.evenly().picked(30, (7, 1)), picked(Pick::Uniform, 3, 30, 2));
+    }
+
+    #[test]
+    fn json_keeps_all() {
+        let all = BagPolicy { max: 5, pick: Pick::Stride, on_bad: OnBadImage::Drop };
+        assert_eq!(BagPolicy::from_json(&all.to_json()).unwrap(), all);
+        for broken in
+            [json!({}), json!({"max": 0, "pick": "first", "on_bad": "row"}), json!({"max": 3, "pick": "best"})]
+        {
+            assert!(BagPolicy::from_json(&broken).is_err(), "{broken}");
+        }
+    }
+}
