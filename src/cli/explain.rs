@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::manifest_args::PrecisionArg;
 use super::{output, usage};
-use crate::data::{Columns, Manifest, image};
-use crate::eval::{Explanation, Place, explain, place, relevance_map};
+use crate::data::{Columns, ImageSource, Manifest, image};
+use crate::eval::{BagExplanation, BagImage, Explanation, Place, explain, explain_bag, place, relevance_map};
 use crate::fs::{may_write_beside, replace_private};
 use crate::session::Session;
 
@@ -23,9 +23,10 @@ pub(super) struct Args {
     /// Model folder or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]
     model: String,
-    /// Image: PNG, JPEG or DICOM (scan.dcm#3 for a frame)
-    #[arg(long)]
-    image: PathBuf,
+    /// Image: PNG, JPEG or DICOM (scan.dcm#3 for a frame); several are the images of one report, and the one that
+    /// counts most is explained
+    #[arg(long, required = true, num_args = 1..)]
+    image: Vec<PathBuf>,
     /// Text
     #[arg(long)]
     text: String,
@@ -47,13 +48,15 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     usage::ensure(!args.text.trim().is_empty(), || "--text is empty".into())?;
-    let image = image::frame_of(&args.image).0;
-    let read = [image.as_path(), Path::new(&args.model)];
-    let read = read.into_iter().chain(args.data.as_deref());
+    let images: Vec<PathBuf> = args.image.iter().map(|path| image::frame_of(path).0).collect();
+    let read = images.iter().map(PathBuf::as_path).chain([Path::new(&args.model)]).chain(args.data.as_deref());
     args.out.as_ref().map_or(Ok(()), |path| may_write_beside(path, args.force, read)).context("--out")?;
     // Gradients of attention are kept by the CPU's kernels alone.
     let session = Session::open(&args.model, "cpu")?.in_precision(args.precision.precision);
-    let picture = image::read(&args.image)?;
+    let source = ImageSource::of_files(&args.image);
+    let bag = (args.image.len() > 1).then(|| explain_bag(&session, &source, &args.text)).transpose()?;
+    let most = bag.as_ref().and_then(BagExplanation::first).map_or(0, |image| image.number);
+    let picture = image::read(&args.image[most])?;
     let found = explain(&session, &picture, &args.text)?;
     let place = match &args.data {
         Some(data) => {
@@ -62,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             args.out.as_ref().map_or(Ok(()), |path| manifest.spare(path)).context("--out")?;
             let rows = manifest.rows;
             ensure!(!rows.is_empty(), "{}: has no usable rows", data.display());
-            Some(place(&session, &args.image.clone().into(), &args.text, &rows)?)
+            Some(place(&session, &source, &args.text, &rows)?)
         }
         None => None,
     };
@@ -71,12 +74,33 @@ pub(super) fn run(args: &Args) -> Result<()> {
         replace_private(out, &relevance_map(&seen, &found).context("--out")?)?;
     }
     if args.json {
+        let images = bag.as_ref().map(|bag| bag.images.iter().map(as_json).collect::<Vec<_>>());
         return output::print_json(&json!({
+            "bag_cosine": bag.as_ref().map(|bag| bag.cosine), "images": images, "explained_image": most,
             "cosine": found.cosine, "logit": found.logit, "grid": found.grid, "patches": found.patches,
             "tokens": found.tokens, "place": place.map(|p| p.place), "gallery": place.map(|p| p.gallery),
         }));
     }
-    output::print(&lines(args, &found, place).join("\n"))
+    let of_bag = bag.as_ref().map(lines_of_bag).unwrap_or_default();
+    output::print(&of_bag.into_iter().chain(lines(args, &found, place)).collect::<Vec<_>>().join("\n"))
+}
+
+fn as_json(image: &BagImage) -> Value {
+    json!({"image": image.number, "share": image.share, "part": image.part, "cosine": image.alone})
+}
+
+/// Which images count, the first most.
+fn lines_of_bag(bag: &BagExplanation) -> Vec<String> {
+    let mut images = bag.images.clone();
+    images.sort_by(|a, b| b.part.total_cmp(&a.part));
+    let mut lines = vec![format!("cosine {:.4} of {} images, {} of them read", bag.cosine, bag.count, images.len())];
+    let share = |image: &BagImage| image.share.map_or(String::new(), |share| format!("share {share:.3}, "));
+    lines.extend(images.iter().map(|image| {
+        let (number, share) = (image.number + 1, share(image));
+        format!("  image {number}: {share}{:+.4} of the cosine, alone {:.4}", image.part, image.alone)
+    }));
+    lines.extend(images.first().map(|image| format!("image {} alone:", image.number + 1)));
+    lines
 }
 
 fn lines(args: &Args, found: &Explanation, place: Option<Place>) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! The README.md of an exported model.
 
+use super::bag_card;
 use crate::model::Projection;
 use crate::model::checkpoint::Family;
 use crate::session::ModelFolder;
@@ -11,7 +12,7 @@ pub(super) fn card(model: &ModelFolder) -> String {
         Family::Pair => "reportclip",
         _ => "transformers",
     };
-    text(model, library, &loading(model))
+    text(model, library, &(loading(model) + &bag_card::section(model.config.bag_pooling)))
 }
 
 /// The card with this library and this section on loading.

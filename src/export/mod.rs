@@ -1,6 +1,7 @@
 //! Models for other programs.
 
 mod adapter;
+mod bag_card;
 mod card;
 mod folder;
 pub mod onnx;

@@ -1,6 +1,7 @@
 //! The integration tests, one module a topic, in one binary: linking it once is most of what building tests costs.
 
 mod adapt;
+mod bags;
 mod bf16;
 mod bounds;
 mod checkpoint_formats;

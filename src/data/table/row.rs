@@ -116,7 +116,7 @@ impl Row {
             return self.one_image(names);
         }
         let images = names.split(IMAGE_SEPARATOR).map(|name| self.one_image(name)).collect();
-        ImageSource::Bag(Bag { images, row: (Arc::clone(&self.origin), self.line) })
+        ImageSource::Bag(Bag { images, row: Some((Arc::clone(&self.origin), self.line)) })
     }
 
     fn one_image(&self, name: &str) -> ImageSource {
@@ -163,8 +163,8 @@ pub enum ImageSource {
 #[derive(Clone, Debug)]
 pub struct Bag {
     images: Arc<[ImageSource]>,
-    /// Of the first row that names them.
-    row: (Arc<Origin>, u64),
+    /// The row that names them, the first of a study; `None` where no manifest does.
+    row: Option<(Arc<Origin>, u64)>,
 }
 
 impl PartialEq for Bag {
@@ -242,6 +242,14 @@ impl ImageSource {
     ) -> Vec<Self> {
         let origin = Arc::new(Origin { path: name, number: 0, images: Images::Packed(images) });
         lines.map(|line| Self::Packed(Packed { origin: Arc::clone(&origin), line, part: 0 })).collect()
+    }
+
+    /// These files as one bag, where there are several.
+    pub fn of_files(files: &[PathBuf]) -> Self {
+        match files {
+            [file] => file.clone().into(),
+            files => Self::Bag(Bag { images: files.iter().cloned().map(Self::from).collect(), row: None }),
+        }
     }
 
     /// Its images: one, unless it is a bag.
@@ -330,9 +338,10 @@ impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(ImageFile { path, row: None }) => write!(f, "{}", path.display()),
+            Self::Bag(Bag { images, row: None }) => write!(f, "{} images", images.len()),
             Self::File(ImageFile { row: Some((origin, line)), .. })
             | Self::Packed(Packed { origin, line, .. })
-            | Self::Bag(Bag { row: (origin, line), .. }) => {
+            | Self::Bag(Bag { row: Some((origin, line)), .. }) => {
                 write!(f, "{}:{line}", origin.path.display())
             }
         }

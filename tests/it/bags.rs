@@ -1,0 +1,394 @@
+//! Several images with one report: how rows name them, what stands for them against PyTorch, and the whole way through
+//! training, resuming, evaluating and embedding.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use reportclip::data::{
+    BagBy, BagColumns, BagPolicy, Bags, Batch, Columns, ImageSource, Images, Manifest, OnBadImage, image,
+};
+use reportclip::dist::Single;
+use reportclip::loss::{ClipLoss, Direction, Loss};
+use reportclip::model::checkpoint::{FreshClip, FreshTower, LoadOptions, Loaded, fresh_clip, load};
+use reportclip::model::{
+    BagPooling, BagPoolingKind, BagPoolingRequest, BagPosition, Builder, ClipConfig, ClipModel, Params,
+};
+use reportclip::ops::{Gradient, Segments, Tape, Value, reference};
+use reportclip::train::TrainStep;
+
+use crate::common::{assert_close, golden, gray, numbers, open, tensors};
+use crate::runs::{Place, json, text};
+use crate::session::tiny;
+
+/// Values and gradients of every pooling, and of every weight of attention.
+#[test]
+fn poolings_are_those_of_pytorch() {
+    let expected = tensors(&golden("bag_pooling.safetensors"));
+    let lengths: Vec<usize> = numbers(&expected["lengths"]).into_iter().map(|n| n as usize).collect();
+    let places: Vec<f32> = expected["places"].to_vec1().unwrap();
+    let attention = |position| BagPooling::Attention { hidden: 6, position };
+    let cases = [
+        ("mean", BagPooling::Mean),
+        ("max", BagPooling::Max),
+        ("none", attention(BagPosition::None)),
+        ("learned", attention(BagPosition::Learned)),
+        ("sinusoidal", attention(BagPosition::Sinusoidal)),
+    ];
+    for (name, bag_pooling) in cases {
+        let tower = FreshTower { width: 16, layers: 1, heads: 2 };
+        let numbers = FreshClip {
+            vision: tower,
+            image_size: 32,
+            patch_size: 16,
+            text: tower,
+            vocab_size: 600,
+            context_length: 16,
+            end_id: 599,
+            embed_dim: 16,
+            logit_bias: false,
+        };
+        let config = ClipConfig { bag_pooling, ..fresh_clip(&numbers, &serde_json::json!({})).unwrap().0 };
+        let weight = |name: &str| match name.strip_prefix("bag_pooling.") {
+            Some("position") => Some(expected["position"].clone()),
+            Some(name) => Some(expected[&format!("weights.{name}")].clone()),
+            None => None,
+        };
+        let specs = ClipModel::specs(&config).unwrap();
+        let ours = specs.iter().filter(|spec| spec.name.starts_with("bag_pooling.")).count();
+        assert_eq!(
+            ours,
+            if name == "learned" {
+                6
+            } else if bag_pooling.has_weights() {
+                5
+            } else {
+                0
+            },
+            "{name}"
+        );
+        let with_numbers = |spec: reportclip::model::ParamSpec| {
+            let tensor = weight(&spec.name).unwrap_or_else(|| spec.random(1, &Device::Cpu).unwrap());
+            (spec, tensor)
+        };
+        let params = Params::new(specs.into_iter().map(with_numbers).collect()).unwrap();
+        let tape = Tape::new(params.len() + 1);
+        let model = ClipModel::new(&config, &Builder::train(&params, &tape)).unwrap();
+        let x = tape.leaf(params.len(), expected["x"].clone());
+        let y = model.pool_bags(&x, &Segments::of_lengths(lengths.iter().copied()), &places).unwrap();
+        assert_close(name, y.tensor(), &expected[&format!("{name}.y")], 1e-6, 1e-7);
+        tape.backward([(&y, expected["upstream"].clone())], &mut |_| Ok(())).unwrap();
+        let grad = |leaf| tape.take_grad(leaf).unwrap().into_dense().unwrap();
+        assert_close(name, &grad(params.len()), &expected[&format!("{name}.x")], 1e-5, 1e-7);
+        for (number, param) in params.numbered().filter(|(_, p)| p.spec.name.starts_with("bag_pooling.")) {
+            let short = param.spec.name.strip_prefix("bag_pooling.").unwrap();
+            assert_close(&param.spec.name, &grad(number), &expected[&format!("{name}.{short}")], 1e-5, 1e-7);
+        }
+    }
+}
+
+const CASE: &str = "clip/quick_gelu_legacy_eos";
+
+/// A golden model with attention over bags, and its weights.
+fn with_attention() -> Loaded {
+    let bag_pooling = BagPoolingRequest {
+        kind: Some(BagPoolingKind::Attention),
+        hidden: Some(5),
+        position: Some(BagPosition::Learned),
+    };
+    load(&open(&golden(CASE)), &LoadOptions { bag_pooling, ..LoadOptions::default() }, &Device::Cpu).unwrap()
+}
+
+/// Pairs `from..to` of four, with bags of 1, 3, 2 and 1 images, which are the golden ones again and again.
+fn batch(from: usize, to: usize) -> Batch {
+    const SIZES: [usize; 4] = [1, 3, 2, 1];
+    let expected = tensors(&golden(&format!("{CASE}/expected.safetensors")));
+    let first: usize = SIZES[..from].iter().sum();
+    let count: usize = SIZES[from..to].iter().sum();
+    let picture = |i: usize| {
+        let picture = expected["pixel_values"].get((first + i) % 4).unwrap();
+        let darker = (picture * (1.0 - 0.1 * (first + i) as f64)).unwrap();
+        darker.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let ids = expected["input_ids"].narrow(0, from, to - from).unwrap().to_dtype(DType::U32).unwrap();
+    let places = |&size: &usize| (0..size).map(|i| (i as f32 + 0.5) / size as f32).collect::<Vec<f32>>();
+    Batch {
+        images: Images::Pixels((0..count).flat_map(picture).collect()),
+        bags: Bags::of(&SIZES[from..to].iter().map(places).collect::<Vec<_>>()),
+        tokens: ids.dim(1).unwrap(),
+        input_ids: ids.flatten_all().unwrap().to_vec1().unwrap(),
+        pairs: to - from,
+        rows: (from..to).collect(),
+        errors: Vec::new(),
+    }
+}
+
+#[test]
+fn parts_of_a_bag_and_chunks_of_bags_give_the_gradient_of_all_at_once() {
+    let loaded = with_attention();
+    let loss = Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+    let gradients = |images_at_once: usize, batches: &[Batch]| {
+        let step = TrainStep::new(&Single, &loaded.config, &loaded.params, &loss);
+        TrainStep { images_at_once, ..step }.gradients(batches).unwrap()
+    };
+    let (whole, whole_loss) = gradients(usize::MAX, &[batch(0, 4)]);
+    for param in loaded.params.trainable() {
+        let sum = whole.get(&param.spec.name).map(|grad| grad.squared_sum().unwrap());
+        assert!(sum.is_some_and(|sum| sum.is_finite() && sum > 0.0), "{}: {sum:?}", param.spec.name);
+    }
+    for (at_once, batches) in [
+        (1, vec![batch(0, 4)]),
+        (3, vec![batch(0, 4)]),
+        (usize::MAX, vec![batch(0, 2), batch(2, 4)]),
+        (2, vec![batch(0, 1), batch(1, 3), batch(3, 4)]),
+    ] {
+        let (grads, loss) = gradients(at_once, &batches);
+        assert_close("loss", &loss.loss, &whole_loss.loss, 1e-6, 0.0);
+        assert_eq!(grads.len(), whole.len());
+        for (name, grad) in &whole {
+            let dense = |grad: &Gradient| grad.clone().into_dense().unwrap();
+            let absolute = if name.ends_with("k_proj.bias") { 2e-6 } else { 1e-7 };
+            assert_close(&format!("{at_once} at once: {name}"), &dense(&grads[name]), &dense(grad), 2e-5, absolute);
+        }
+    }
+}
+
+/// Pictures with something to tell apart in each.
+fn pictures(folder: &Path, names: &[&str]) {
+    fs::create_dir_all(folder).unwrap();
+    for (i, name) in names.iter().enumerate() {
+        let i = i as u32;
+        let picture = gray(40, 36, |x, y| (x * (i + 2) + y * (7 - i % 5)) as u8);
+        fs::write(folder.join(name), image::png(&picture).unwrap()).unwrap();
+    }
+}
+
+fn sizes(manifest: &Manifest) -> Vec<usize> {
+    manifest.rows.iter().map(|row| row.image().images().len()).collect()
+}
+
+#[test]
+fn rows_name_several_images_in_many_ways() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(dir.path(), &["a.png", "b.png", "c.png", "a;b.png"]);
+    pictures(&dir.path().join("series"), &["2.png", "1.png", "3.png"]);
+    fs::write(dir.path().join("series/notes.txt"), "no image").unwrap();
+    let open = |name: &str, text: &str, bag: BagColumns| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        Manifest::open(&path, &Columns { bag, ..Columns::default() }, None).unwrap()
+    };
+    let names = |m: &Manifest, row: usize| m.rows[row].image_names().map(str::to_string).collect::<Vec<_>>();
+    let csv = "image,report\na.png,one\na.png; b.png;c.png,three\n\"[\"\"b.png\"\", \"\"c.png\"\"]\",two\n\
+               series,folder\na;b.png,one that has the separator in its name\n";
+    let manifest = open("m.csv", csv, BagColumns::default());
+    assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
+    assert_eq!(sizes(&manifest), [1, 3, 2, 3, 1]);
+    assert_eq!(names(&manifest, 1), ["a.png", "b.png", "c.png"]);
+    assert_eq!(names(&manifest, 3), ["series/1.png", "series/2.png", "series/3.png"]);
+    assert!(matches!(manifest.rows[0].image(), ImageSource::File(_)));
+    let jsonl = "{\"image\": [\"a.png\", \"c.png\"], \"report\": \"x\"}\n{\"image\": \"b.png\", \"report\": \"y\"}\n";
+    assert_eq!(sizes(&open("m.jsonl", jsonl, BagColumns::default())), [2, 1]);
+    let pipes = BagColumns { separator: "|".into(), ..BagColumns::default() };
+    let manifest = open("p.csv", "image,report\na.png|b.png,x\na.png;b.png,y\n", pipes);
+    assert_eq!((sizes(&manifest), manifest.problems.len()), (vec![2], 1));
+    // A study's rows, the report of the first that has one.
+    let studies = BagColumns { by: BagBy::Study, ..BagColumns::default() };
+    let rows = "image,report,study_id\na.png,,7\nc.png,other,8\nb.png,words,7\nc.png,words,7\na.png,alone,\n";
+    let manifest = open("s.csv", rows, studies.clone());
+    assert_eq!(sizes(&manifest), [3, 1, 1]);
+    let told: Vec<_> = manifest.rows.iter().map(|row| (row.line, row.report())).collect();
+    assert_eq!(told, [(2, "words"), (3, "other"), (6, "alone")]);
+    let rows = "image,report,study_id,split\na.png,x,7,train\nb.png,y,7,train\na.png,x,8,train\nb.png,x,8,val\n";
+    let reasons: Vec<String> = open("d.csv", rows, studies).problems.iter().map(ToString::to_string).collect();
+    assert!(
+        reasons[0].ends_with("d.csv:2: its study has another report on line 3; data.bag.by = \"study_id\" takes one")
+    );
+    assert!(reasons[1].ends_with("d.csv:4: its study is in another split on line 5 than on line 4"), "{reasons:?}");
+    // What is missing is told without its name, or left out.
+    let rows = "image,report\na.png;gone.png,x\ngone.png;lost.png,y\n;,z\n";
+    let manifest = open("g.csv", rows, BagColumns::default());
+    assert_eq!((sizes(&manifest), manifest.problems.len()), (vec![], 3));
+    let told = manifest.problems[0].to_string();
+    assert!(told.contains("image: there is no such file below") && !told.contains("gone"), "{told}");
+    let dropping = BagColumns { on_bad: OnBadImage::Drop, ..BagColumns::default() };
+    let manifest = open("g.csv", rows, dropping);
+    assert_eq!((sizes(&manifest), manifest.problems.len()), (vec![1], 2));
+}
+
+/// One embedding a row: of the mean, what averaging the embeddings of the images gives; of one image, the very same.
+#[test]
+fn a_bags_mean_is_the_mean_of_its_images_embeddings() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(dir.path(), &["a.png", "b.png", "c.png", "d.png", "e.png"]);
+    let path = dir.path().join("m.csv");
+    fs::write(&path, "image,report\na.png;b.png;c.png,x\nd.png,y\ne.png;a.png,z\nb.png,w\n").unwrap();
+    let rows = Manifest::open(&path, &Columns::default(), None).unwrap().rows;
+    let bags: Vec<ImageSource> = rows.iter().map(|row| row.image()).collect();
+    let single: Vec<ImageSource> =
+        ["a", "b", "c", "d", "e"].iter().map(|n| dir.path().join(format!("{n}.png")).into()).collect();
+    let session = tiny(None);
+    let encode = |images: &[ImageSource], at_once| session.encoder(at_once).unwrap().images(images).unwrap();
+    let each = encode(&single, 64);
+    let mean = |rows: &[u32]| {
+        let rows = each.index_select(&Tensor::new(rows, &Device::Cpu).unwrap(), 0).unwrap();
+        reference::l2_normalize(&rows.mean_keepdim(0).unwrap()).unwrap()
+    };
+    for at_once in [1, 2, 64] {
+        let found = encode(&bags, at_once);
+        assert_eq!(found.dims(), [4, 16]);
+        assert_close("three", &found.narrow(0, 0, 1).unwrap(), &mean(&[0, 1, 2]), 1e-6, 1e-7);
+        assert_close("two", &found.narrow(0, 2, 1).unwrap(), &mean(&[4, 0]), 1e-6, 1e-7);
+    }
+    let (all, alone) = (encode(&bags, 64), encode(&[single[3].clone(), single[1].clone()], 64));
+    for (bag, image) in [(1, 0), (3, 1)] {
+        let row = |rows: &Tensor, i| rows.get(i).unwrap().to_vec1::<f32>().unwrap();
+        assert_close("one", &all.get(bag).unwrap(), &alone.get(image).unwrap(), 1e-6, 0.0);
+        assert_eq!(row(&all, bag).len(), 16);
+    }
+}
+
+/// Each row has its phantom and two pictures that a seed makes of it.
+fn bags_of_phantoms(place: &Place) {
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let mut lines = manifest.lines();
+    let mut written = format!("{}\n", lines.next().unwrap());
+    for (i, line) in lines.enumerate() {
+        let (image, rest) = line.split_once(',').unwrap();
+        let extra = (0..i % 4).map(|k| {
+            let name = format!("images/extra-{i}-{k}.png");
+            let (a, b) = (i as u32 % 13 + 2, k as u32 * 5 + 3);
+            let picture = gray(32, 32, |x, y| (x * a + y * b + i as u32) as u8);
+            fs::write(place.path("phantom").join(&name), image::png(&picture).unwrap()).unwrap();
+            name
+        });
+        let names: Vec<String> = std::iter::once(image.to_string()).chain(extra).collect();
+        written += &format!("{},{rest}\n", names.join(";"));
+    }
+    fs::write(place.path("phantom/bags.csv"), written).unwrap();
+}
+
+#[test]
+fn bags_train_resume_evaluate_and_embed() {
+    let place = Place::new();
+    bags_of_phantoms(&place);
+    let data = ["data.train=\"phantom/bags.csv\"", "data.bag.max=3", "data.bag.pick=\"random\"", "train.batch_size=4"];
+    let cases: [(&str, &[&str]); 3] = [
+        ("mean", &["train.accum_freq=2"]),
+        ("attention", &["model.bag_pooling=\"attention\"", "model.bag_position=\"learned\"", "train.accum_freq=2"]),
+        ("max", &["model.bag_pooling=\"max\"", "train.dropout=0.1", "train.patch_dropout=0.25", "lora.rank=2"]),
+    ];
+    for (name, more) in cases {
+        let sets: Vec<&str> = data.iter().chain(more).flat_map(|s| ["--set", *s]).collect();
+        let (whole, parts) = (format!("{name}-ten"), format!("{name}-five"));
+        place.train_ok(&whole, &sets);
+        place.train_ok(&parts, &[&sets[..], &["--set", "train.stop_after=5"]].concat());
+        place.train_ok(&parts, &[&sets[..], &["--resume", "latest"]].concat());
+        place.assert_same_run(&whole, &parts);
+        let model = format!("{whole}/model");
+        let kept = |file: &str| fs::read(place.path(&model).join(file)).ok();
+        assert_eq!(kept("bag_pooling.json").is_some(), name != "mean");
+        assert_eq!(kept("bag_pooling.safetensors").is_some(), name == "attention");
+        assert_eq!(
+            kept("bag_pooling.safetensors"),
+            fs::read(place.path(&parts).join("model/bag_pooling.safetensors")).ok()
+        );
+        assert_eq!(json(&kept("reportclip_bags.json").unwrap())["max"], 3);
+        // One embedding a row, figures as training had them.
+        let args = ["--model", &model, "--data", "phantom/bags.csv", "--split", "val"];
+        let out = place.run(&[&["eval"], &args[..], &["--json", "--bootstrap", "0"]].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        let judged = json(&out.stdout);
+        let metrics = fs::read_to_string(place.path(&whole).join("metrics.jsonl")).unwrap();
+        let best = metrics.lines().map(|line| json(line.as_bytes())).filter(|line| line["kind"] == "eval").skip(1);
+        let best = best.map(|line| line["val"]["mean_recall"].as_f64().unwrap()).fold(0.0, f64::max);
+        let found = judged["mean_recall"].as_f64().unwrap_or_else(|| panic!("{judged}"));
+        assert!((best - found).abs() < 1e-9, "{name}: {found}, while training {best}");
+        let out = place.run(&[&["embed"], &args[..], &["--out", &format!("{name}.safetensors")]].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        let embedded = tensors(&place.path(&format!("{name}.safetensors")));
+        assert_eq!(embedded["image_embeds"].dims(), embedded["text_embeds"].dims());
+    }
+    // A model's own pooling is what is trained on from it.
+    let from = "model.path=\"attention-ten/model\"";
+    let config = fs::read_to_string(place.path("tiny.toml")).unwrap();
+    let (before, after) = (config.find("[model]").unwrap(), config.find("[data]").unwrap());
+    fs::write(place.path("on.toml"), config[..before].to_string() + &config[after..]).unwrap();
+    let sets: Vec<&str> = data.iter().chain(&[from]).flat_map(|s| ["--set", *s]).collect();
+    let out = place.run(&[&["train", "on.toml", "--out", "on"], &sets[..]].concat());
+    assert!(out.status.success() && !text(&out.stderr).contains("fresh weights"), "{}", text(&out.stderr));
+    assert!(place.path("on/model/bag_pooling.safetensors").is_file());
+}
+
+/// What frozen towers make of images is kept image by image, whichever are drawn.
+#[test]
+fn features_of_bags_are_kept_and_change_nothing() {
+    let place = Place::new();
+    bags_of_phantoms(&place);
+    for (pick, more) in [("random", "model.bag_pooling=\"attention\""), ("uniform", "seed=3")] {
+        let pick = format!("data.bag.pick={pick:?}");
+        let still = [
+            "data.train=\"phantom/bags.csv\"",
+            "data.bag.max=2",
+            "augment.rotation=0",
+            "augment.brightness=0",
+            "freeze.image=\"all\"",
+            "train.max_steps=12",
+            &pick,
+            more,
+        ];
+        let sets = |more: &[&'static str]| -> Vec<String> {
+            still.iter().chain(more).flat_map(|set| ["--set".to_string(), set.to_string()]).collect()
+        };
+        let train = |out: &str, sets: Vec<String>| {
+            text(&place.train_ok(out, &sets.iter().map(String::as_str).collect::<Vec<_>>()).stderr)
+        };
+        let (with, without) = (format!("runs/with-{more}"), format!("runs/without-{more}"));
+        let told = train(&with, sets(&[]));
+        assert!(told.contains(" images to work out"), "{told}");
+        train(&without, sets(&["data.cache_features=false"]));
+        let losses = |run: &str| -> Vec<f64> {
+            let lines = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
+            lines.lines().filter_map(|line| json(line.as_bytes())["loss"].as_f64()).collect()
+        };
+        let (a, b) = (losses(&with), losses(&without));
+        assert!(a.len() == 12 && b.len() == 12);
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} with kept features, {b:?} without");
+    }
+}
+
+#[test]
+fn an_unreadable_image_of_a_bag_is_told_or_left_out() {
+    let place = Place::new();
+    bags_of_phantoms(&place);
+    let manifest = fs::read_to_string(place.path("phantom/bags.csv")).unwrap();
+    let of_three = |line: &&str| line.contains(",train,") && line.split(',').next().unwrap().split(';').count() == 3;
+    let (line, row) = manifest.lines().zip(1..).find_map(|(l, i)| of_three(&l).then_some((i, l))).unwrap();
+    let broken = place.path("phantom").join(row.split([',', ';']).nth(2).unwrap());
+    let whole = fs::read(&broken).unwrap();
+    fs::write(&broken, &whole[..whole.len() / 2]).unwrap();
+    let sets = ["--set", "data.train=\"phantom/bags.csv\"", "--set", "train.max_steps=20"];
+    let out = place.train("stops", &sets);
+    assert_eq!(out.status.code(), Some(1));
+    let told = text(&out.stderr);
+    assert!(told.contains(&format!("bags.csv:{line}: image 3 of 3: ")) && !told.contains("extra"), "{told}");
+    place.train_ok("drops", &[&sets[..], &["--set", "data.bag.on_bad=\"drop\""]].concat());
+    let skipped = place.train_ok("skips", &[&sets[..], &["--set", "data.on_error=\"skip\""]].concat());
+    assert!(!text(&skipped.stderr).contains("extra"));
+    let policy = BagPolicy { on_bad: OnBadImage::Drop, ..BagPolicy::default() };
+    let kept = json(&fs::read(place.path("drops/model/reportclip_bags.json")).unwrap());
+    assert_eq!(BagPolicy::from_json(&kept).unwrap(), policy);
+}
+
+/// A value that nothing is trained on.
+#[test]
+fn bags_of_one_image_are_that_image() {
+    let session = tiny(None);
+    let model = session.model().unwrap();
+    let x = Value::from(Tensor::from_vec((0..48).map(|i| (i as f32).sin()).collect(), (3, 16), &Device::Cpu).unwrap());
+    let bags = Bags::of_single(3);
+    let pooled = model.pool_bags(&x, &bags.segments, &bags.places).unwrap();
+    assert_close("bags of one", pooled.tensor(), &reference::l2_normalize(x.tensor()).unwrap(), 0.0, 0.0);
+    assert!(Bags::of(&[vec![0.5], vec![0.5]]).is_none());
+}
