@@ -2,7 +2,7 @@
 //! process works in for long is held by it. Knows no run.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -71,13 +71,25 @@ pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// As there; one of the system is a [`std::io::Error`].
 pub fn unnamed_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
-    // Before it is opened: opening a pipe waits for who writes into it.
     let meta = fs::metadata(path)?;
-    ensure!(meta.is_file(), "is no regular file");
+    ensure!(meta.is_file(), NO_PLAIN_FILE);
     ensure!(meta.len() <= most, "has {} bytes; allowed are {most}", meta.len());
     // It may grow meanwhile.
     Ok(bytes_of(File::open(path)?, most)?)
 }
+
+/// Opens a file that a user names. Opening a pipe waits for who writes into it, and a device may have no end: neither is
+/// opened, nor waited for.
+///
+/// # Errors
+/// It is no regular file, or cannot be opened; none says what it is called.
+pub fn open_plain(path: &Path) -> std::io::Result<File> {
+    let is_plain = fs::metadata(path)?.is_file();
+    if is_plain { File::open(path) } else { Err(std::io::Error::other(NO_PLAIN_FILE)) }
+}
+
+/// What is said of pipes, devices and folders where a file was wanted.
+const NO_PLAIN_FILE: &str = "is no regular file";
 
 /// The text of a file of up to `most` bytes, or of a pipe: what has no end is not read to it.
 ///
@@ -129,15 +141,52 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As there.
 pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace_with(path, |temporary| {
-        // One that a kill left may be open to all.
-        drop(fs::remove_file(temporary));
-        let mut options = File::options();
-        options.write(true).create_new(true);
+    Access::Owner.replace_with(path, |temporary| Ok(fs::write(temporary, bytes)?))
+}
+
+/// Who may read what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Whom the system lets by its defaults.
+    Usual,
+    /// On Unix its owner alone, from the first byte: for what shows patients, or helps to find out who they are.
+    Owner,
+}
+
+impl Access {
+    /// [`replace_with`] for these readers; `fill` may empty the file that it is handed, but not make another one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn replace_with(self, path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        if self == Self::Usual {
+            return replace_with(path, fill);
+        }
+        replace_with(path, |temporary| {
+            // One that a kill left may be open to all.
+            drop(fs::remove_file(temporary));
+            let mut options = File::options();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.open(temporary)?;
+            fill(temporary)
+        })
+    }
+
+    /// Makes sure that a folder is there, and that only these readers may look into it.
+    ///
+    /// # Errors
+    /// It cannot be made, or is somebody else's.
+    pub fn make_folder(self, path: &Path) -> std::io::Result<()> {
+        fs::create_dir_all(path)?;
         #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Ok(options.open(temporary)?.write_all(bytes)?)
-    })
+        if self == Self::Owner {
+            let owner = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            fs::set_permissions(path, owner)?;
+        }
+        Ok(())
+    }
 }
 
 /// Makes sure that a file that a user names may be written: its folder is there, and in its place nothing, or with
@@ -255,6 +304,24 @@ pub fn replace_with(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
         Ok(sync_parent(path)?)
     };
     write().with_context(|| format!("writing {}", path.display())).inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+/// Writes several files into a folder, which others may share, each as [`replace_file`] does; all of them lie beside
+/// their places before the first one is renamed, so that a full disk leaves the old ones.
+///
+/// # Errors
+/// One cannot be written.
+pub fn replace_files(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    let temporary = |name: &String| beside(&folder.join(name), "tmp");
+    let write = |(name, bytes): &(String, Vec<u8>)| -> std::io::Result<()> {
+        fs::write(temporary(name), bytes)?;
+        File::open(temporary(name))?.sync_all()
+    };
+    let put = |(name, _): &(String, Vec<u8>)| fs::rename(temporary(name), folder.join(name));
+    let done = files.iter().try_for_each(write).and_then(|()| files.iter().try_for_each(put));
+    let done = done.and_then(|()| File::open(folder)?.sync_all());
+    done.with_context(|| format!("writing into {}", folder.display()))
+        .inspect_err(|_| files.iter().for_each(|(name, _)| drop(fs::remove_file(temporary(name)))))
 }
 
 /// Lets `fill` write a folder beside its place, syncs it and renames it there. An old folder at that place is moved
@@ -439,6 +506,11 @@ mod tests {
             let error = read_up_to(path, 3).unwrap_err().to_string();
             assert!(error.ends_with("is no regular file"), "{error}");
         }
+        assert!(std::process::Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap().success());
+        for path in [&dir.path().join("pipe"), dir.path(), Path::new("/dev/zero")] {
+            assert_eq!(open_plain(path).unwrap_err().to_string(), "is no regular file");
+        }
+        open_plain(&path).unwrap();
         let unnamed = |path: &Path| format!("{:#}", unnamed_up_to(path, 3).unwrap_err());
         assert_eq!(unnamed(&path), "has 4 bytes; allowed are 3");
         assert!(!unnamed(&dir.path().join("Miller")).contains("Miller"));
@@ -475,6 +547,22 @@ mod tests {
             drop(held);
             waits.join().unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn of_several_files_all_are_replaced_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = |text: &str| ["a", "b"].map(|name| (name.to_string(), text.as_bytes().to_vec()));
+        replace_files(dir.path(), &files("1")).unwrap();
+        // As where the disk is full once the first is written.
+        fs::create_dir(dir.path().join(".b.tmp")).unwrap();
+        replace_files(dir.path(), &files("2")).unwrap_err();
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"1");
+        assert!(!dir.path().join(".a.tmp").exists());
+        fs::remove_dir(dir.path().join(".b.tmp")).unwrap();
+        replace_files(dir.path(), &files("2")).unwrap();
+        assert_eq!(fs::read(dir.path().join("b")).unwrap(), b"2");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -154,9 +154,7 @@ fn source(args: &Args) -> Result<(RowSource, Option<KeptImages>)> {
     };
     let index = Index::open(path)?;
     let place = || format!("index {}", path.display());
-    check_model(&index.source, &args.model, false)
-        .map_err(|e| of_another(e, &index, &args.model))
-        .with_context(place)?;
+    check_model(&index.source, &args.model).map_err(|e| of_another(e, &index, &args.model)).with_context(place)?;
     let (rows, embeds) = embedded_rows(&index).with_context(place)?;
     let source = index.source.row_source().with_context(place)?;
     let kept = KeptImages::new(&rows, embeds).with_context(place)?;

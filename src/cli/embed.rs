@@ -11,6 +11,7 @@ use crate::data::dicomweb::PacsStudies;
 use crate::data::image;
 use crate::dist::Collective;
 use crate::fs::may_write_beside;
+use crate::model::checkpoint::spare_models;
 use crate::search::{
     Filled, FolderOptions, IndexContents, IndexModel, MOST_SHARD_ROWS, ShardFormat, build, fill, is_folder,
 };
@@ -117,9 +118,12 @@ impl Args {
         })
     }
 
+    fn is_named_as_folder(&self) -> bool {
+        self.out.as_os_str().to_string_lossy().ends_with(std::path::is_separator)
+    }
+
     fn is_of_shards(&self) -> bool {
-        let is_named_so = self.out.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
-        is_named_so || self.format.is_some() || self.shard_rows.is_some() || is_folder(&self.out)
+        self.is_named_as_folder() || self.format.is_some() || self.shard_rows.is_some() || is_folder(&self.out)
     }
 }
 
@@ -134,6 +138,17 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         precision: args.precision.precision,
         batch_size: args.batch_size as usize,
     };
+    let is_called_a_file =
+        args.out.extension().is_some_and(|ending| ShardFormat::find(&ending.to_string_lossy()).is_some());
+    let is_folder = args.is_named_as_folder() || args.out.is_dir();
+    usage::ensure(is_folder || !args.is_of_shards() || !is_called_a_file, || {
+        format!(
+            "--out {}: is called as a file, and --format and --shard-rows are of folders; end its name in \"/\", or leave \
+             them out",
+            args.out.display()
+        )
+    })?;
+    spare_models(&args.out).context("--out")?;
     if args.is_of_shards() { run_folder(args, model, world) } else { run_file(args, model, world) }
 }
 

@@ -10,6 +10,7 @@ use super::{output, usage};
 use crate::data::{Columns, ImageSource, Manifest, image};
 use crate::eval::{BagExplanation, BagImage, Explanation, Place, explain, explain_bag, place, relevance_map};
 use crate::fs::{may_write_beside, replace_private};
+use crate::model::checkpoint::spare_models;
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
@@ -50,7 +51,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     usage::ensure(!args.text.trim().is_empty(), || "--text is empty".into())?;
     let images: Vec<PathBuf> = args.image.iter().map(|path| image::frame_of(path).0).collect();
     let read = images.iter().map(PathBuf::as_path).chain([Path::new(&args.model)]).chain(args.data.as_deref());
-    args.out.as_ref().map_or(Ok(()), |path| may_write_beside(path, args.force, read)).context("--out")?;
+    if let Some(path) = &args.out {
+        may_write_beside(path, args.force, read).and_then(|()| spare_models(path)).context("--out")?;
+    }
     // Gradients of attention are kept by the CPU's kernels alone.
     let session = Session::open(&args.model, "cpu")?.in_precision(args.precision.precision);
     let source = ImageSource::of_files(&args.image);

@@ -7,7 +7,7 @@ use clap::Command;
 use clap_mangen::Man;
 
 use super::output;
-use crate::fs::replace_file;
+use crate::fs::replace_files;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -25,9 +25,7 @@ pub(super) fn run(args: &Args, program: Command) -> Result<()> {
     program.build();
     let pages = pages(&program)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("--out {}", args.out.display()))?;
-    for (name, page) in &pages {
-        replace_file(&args.out.join(name), page)?;
-    }
+    replace_files(&args.out, &pages)?;
     output::print(&format!("{}: {} pages, the first is reportclip.1", args.out.display(), pages.len()))
 }
 

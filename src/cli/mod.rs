@@ -55,13 +55,16 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Say more on stderr (twice: everything)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = LAST)]
     verbose: u8,
     /// MiB that decoding one image may take, where no config says it [default: 512]
     #[arg(long, global = true, hide = true, value_name = "MIB")]
     #[arg(value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
     max_image_mib: Option<u64>,
 }
+
+/// Behind all of a command's own options and before clap's, however many commands there are.
+const LAST: usize = 998;
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::usage;
 use crate::eval::Said;
 use crate::fs::{may_write_beside, replace_file};
+use crate::model::checkpoint::spare_models;
 
 /// Makes sure that predictions can be written to `path`, before they are made.
 ///
 /// # Errors
-/// It ends otherwise, is there already, or is one of the `inputs`.
+/// It ends otherwise, is there already, is one of the `inputs`, or lies in a model's folder.
 pub(super) fn check(path: &Path, force: bool, inputs: &[&Path]) -> Result<()> {
     usage::ensure(is_csv(path) || ending(path) == "jsonl", || {
         format!("--predictions {}: allowed are files that end in .csv and .jsonl", path.display())
     })?;
-    may_write_beside(path, force, inputs.iter().copied())
+    may_write_beside(path, force, inputs.iter().copied())?;
+    spare_models(path).context("--predictions")
 }
 
 fn ending(path: &Path) -> String {

@@ -29,15 +29,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE|FOLDER")]
     index: PathBuf,
     /// Text to look for among the images (among the texts where the index has no images)
-    #[arg(long, required_unless_present_any = ["image", "queries"])]
+    #[arg(long)]
     text: Option<String>,
     /// Image to look for: alone among the texts (among the images where the index has no texts), with --text where that
     /// looks
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// How much text and image count where both are given
-    #[arg(long, value_name = "TEXT,IMAGE", default_value = "0.5,0.5", value_parser = weights)]
-    weights: (f32, f32),
+    /// How much text and image count where both are given [default: 0.5,0.5]
+    #[arg(long, value_name = "TEXT,IMAGE", allow_hyphen_values = true, value_parser = weights)]
+    weights: Option<(f32, f32)>,
     /// Many queries: a text a line; a CSV with the columns text, image or both; or vectors, a float32 matrix as .npy. A
     /// line of JSON each
     #[arg(long, value_name = "FILE.txt|csv|npy", conflicts_with_all = ["text", "image"])]
@@ -51,7 +51,7 @@ pub(super) struct Args {
     /// Look at every row, however many there are: the default, without a word above a million rows
     #[arg(long)]
     exact: bool,
-    /// Model folder or hub id; default the one that made the index
+    /// Model folder or hub id, where the one that made the index lies today; default where the index says
     #[arg(long, value_name = "DIR|HUB_ID")]
     model: Option<String>,
     /// "auto", "cpu", "cuda" or "cuda:N"
@@ -71,6 +71,7 @@ const AT_ONCE: usize = 1024;
 const HELD: usize = 1 << 30;
 
 fn weights(text: &str) -> Result<(f32, f32), String> {
+    let text = usage::value(text)?;
     let not_so = || "allowed are two numbers from 0 on, not both 0, such as 0.7,0.3".to_string();
     let parts: Vec<f32> = text.split(',').map(|w| w.trim().parse().map_err(|_| not_so())).collect::<Result<_, _>>()?;
     match parts[..] {
@@ -80,16 +81,7 @@ fn weights(text: &str) -> Result<(f32, f32), String> {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let says_nothing = args.text.as_ref().is_some_and(|text| text.trim().is_empty());
-    usage::ensure(!says_nothing, || "--text is empty; name what to look for".into())?;
-    let queries = match &args.queries {
-        Some(path) => read_queries(path, args.weights).with_context(|| format!("--queries {}", path.display()))?,
-        None => Queries::Asked(vec![Query {
-            text: args.text.clone(),
-            image: args.image.clone().map(Into::into),
-            weights: args.weights,
-        }]),
-    };
+    let queries = queries(args)?;
     let mut index = Index::open(&args.index)?;
     let place = || args.index.display().to_string();
     let (names, sides) = (Names::read(&index), queries.sides(&index));
@@ -105,17 +97,48 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     for start in (0..queries.len()).step_by(AT_ONCE) {
         let part = start..queries.len().min(start + AT_ONCE);
+        // What is wrong with a query is no fault of the index.
         let vectors = match (&queries, &session) {
-            (Queries::Asked(asked), Some(session)) => query_vectors(session, &asked[part.clone()]),
-            (queries, _) => queries.vectors(part.clone()),
+            (Queries::Asked(asked), Some(session)) => {
+                query_vectors(session, &asked[part.clone()]).context(asked_by(args))?
+            }
+            (queries, _) => queries.vectors(part.clone()).context(asked_by(args))?,
         };
-        let asked: Vec<(Side, Vec<f32>)> = sides[part].iter().copied().zip(vectors.with_context(place)?).collect();
+        let asked: Vec<(Side, Vec<f32>)> = sides[part].iter().copied().zip(vectors).collect();
         let found = find((&index, &names), &asked, args.k).with_context(place)?;
         for (number, found) in (start..).zip(&found) {
             show(args, number, found)?;
         }
     }
     Ok(())
+}
+
+/// What is asked for, on the command line or in a file.
+fn queries(args: &Args) -> Result<Queries> {
+    let says_nothing = args.text.as_ref().is_some_and(|text| text.trim().is_empty());
+    usage::ensure(!says_nothing, || "--text is empty; name what to look for".into())?;
+    let asks = args.text.is_some() || args.image.is_some() || args.queries.is_some();
+    usage::ensure(asks, || {
+        "nothing to look for; name --text TEXT, --image FILE, both of them, or --queries FILE; see `reportclip search \
+         --help`"
+            .into()
+    })?;
+    let weights = args.weights.unwrap_or((0.5, 0.5));
+    let queries = match &args.queries {
+        Some(path) => read_queries(path, weights).with_context(|| asked_by(args))?,
+        None => {
+            Queries::Asked(vec![Query { text: args.text.clone(), image: args.image.clone().map(Into::into), weights }])
+        }
+    };
+    usage::ensure(args.weights.is_none() || queries.has_both(), || {
+        "--weights: no query has a text and an image to be weighed; name both, or leave it out".into()
+    })?;
+    Ok(queries)
+}
+
+/// Where what is asked for stands.
+fn asked_by(args: &Args) -> String {
+    args.queries.as_ref().map_or("what is looked for".into(), |path| format!("--queries {}", path.display()))
 }
 
 fn open_model(args: &Args, index: &Index) -> Result<Session> {
@@ -133,7 +156,7 @@ fn open_model(args: &Args, index: &Index) -> Result<Session> {
         })?,
     };
     let session = session.in_precision(precision);
-    check_model(&index.source, model, args.model.is_some()).with_context(|| args.index.display().to_string())?;
+    check_model(&index.source, model).with_context(|| args.index.display().to_string())?;
     Ok(session)
 }
 

@@ -121,7 +121,7 @@ fn classifier(args: &Args, session: &Session) -> Result<Option<Classifier>> {
 }
 
 fn searched(args: &Args, index: Index, session: &Session) -> Result<Searched> {
-    check_model(&index.source, &args.model, false)?;
+    check_model(&index.source, &args.model)?;
     let width = session.folder.config.embed_dim;
     for gallery in [Side::Images, Side::Texts].into_iter().filter_map(|side| index.gallery(side)) {
         ensure!(gallery.width() == width, "has embeddings of width {}, the model {width}", gallery.width());

@@ -18,7 +18,7 @@ use crate::error::{Problem, Problems};
 use crate::fs::{may_write, read_up_to, replace_file, replace_with};
 use crate::json;
 use crate::metrics::few_shot::{LinearHead, Method};
-use crate::model::checkpoint::{BESIDE, Listing, read_safetensors, save_safetensors_noting};
+use crate::model::checkpoint::{BESIDE, Listing, read_safetensors, save_safetensors_noting, spare_models};
 use crate::session::{Encoder, model_content};
 
 /// The JSON file.
@@ -114,6 +114,8 @@ impl Head {
     /// # Errors
     /// As [`Self::keep`].
     pub fn may_keep(folder: &Path, force: bool) -> Result<()> {
+        // A model keeps it in its own folder, and in no folder inside that.
+        spare_models(folder)?;
         if !folder.exists() {
             return Ok(());
         }

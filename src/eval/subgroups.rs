@@ -15,7 +15,44 @@ const MOST: usize = 32;
 const LONGEST: usize = 48;
 
 /// So few different values are groups, however few patients there are.
-const FEW: usize = 4;
+const FEW: usize = 2;
+
+/// Patients a value on average: brothers and namesakes are fewer.
+const PATIENTS: usize = 5;
+
+/// What columns of people are called, behind a word for whose they are; letters and digits alone.
+const PERSONAL: [&str; 28] = [
+    "name",
+    "names",
+    "fullname",
+    "firstname",
+    "givenname",
+    "forename",
+    "middlename",
+    "lastname",
+    "surname",
+    "familyname",
+    "initials",
+    "mrn",
+    "ssn",
+    "dob",
+    "birthdate",
+    "dateofbirth",
+    "birthday",
+    "birthname",
+    "address",
+    "phone",
+    "telephone",
+    "email",
+    "accession",
+    "accessionnumber",
+    "姓名",
+    "病历号",
+    "身份证",
+    "出生日期",
+];
+/// Whose.
+const WHOSE: [&str; 9] = ["", "patient", "patients", "pat", "subject", "person", "患者", "病人", "case"];
 
 /// Refuses by their names the columns of images, reports, patients and studies: those that are called so by default,
 /// and those that take these parts here.
@@ -36,7 +73,13 @@ pub(super) fn check_names(asked: &[String], columns: &Columns) -> Result<()> {
     Ok(problems.finish()?)
 }
 
-/// Refuses columns of `asked` whose values are no groups: too many, too long, or nearly one a patient. They are those
+/// Whether a column is called as one of people: few values of many patients would be names still.
+fn is_personal(column: &str) -> bool {
+    let called: String = column.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    WHOSE.iter().filter_map(|whose| called.strip_prefix(whose)).any(|what| PERSONAL.contains(&what))
+}
+
+/// Refuses columns of `asked` whose values are no groups: too many, too long, of few patients each, or called as people's. They are those
 /// of the rows behind the first `skipped` extra ones. No value is shown.
 ///
 /// # Errors
@@ -56,13 +99,18 @@ pub(super) fn check_values(asked: &[String], columns: &Columns, rows: &[Row], sk
         }
         ensure!(!values.is_empty(), "no row has a value in column {column:?}; name a column of the manifest");
         let known = [&columns.label, &columns.split].contains(&column);
-        let one_each = !known && values.len() > FEW && 2 * values.len() > patients.len();
+        let one_each = !known && values.len() > FEW && PATIENTS * values.len() > patients.len();
         ensure!(
             values.len() <= MOST && !one_each,
             "--subgroup {column}: has {} different values for {} patients, and they would be printed; allowed are \
-             {MOST}, and two patients a value on average; cut it into fewer groups first",
+             {MOST}, and {PATIENTS} patients a value on average; cut it into fewer groups first",
             values.len(),
             patients.len()
+        );
+        ensure!(
+            known || !is_personal(column),
+            "--subgroup {column}: is called as what names people, and its values would be printed; allowed are columns \
+             of groups, such as sex or view"
         );
     }
     Ok(())

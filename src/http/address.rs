@@ -47,6 +47,14 @@ pub fn check_base(url: &str) -> Result<(), String> {
         // Not repeated: it holds a password.
         return Err("has a name or a password in it; they belong into the environment".into());
     }
+    let named = origin(rest);
+    let host = named.rfind(']').map_or(0, |end| end + 1);
+    if let Some((_, port)) = named[host..].split_once(':') {
+        let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0);
+        if !is_port {
+            return Err("has no port behind the colon; allowed are 1 to 65535".into());
+        }
+    }
     if rest.contains(['?', '#']) || !rest.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("has a query, a blank or another character that no server's address has".into());
     }
@@ -66,6 +74,12 @@ mod tests {
             ["", "pacs", "ftp://pacs", "http://", "https:///x", "http://:80", "http://a b", "http://h/?q", "file:/x"]
         {
             assert!(check_base(bad).is_err(), "{bad}");
+        }
+        for port in ["99999", "0", "", "x", "+80", "80:80"] {
+            for host in ["pacs", "[::1]"] {
+                let told = check_base(&format!("http://{host}:{port}/dicom-web")).unwrap_err();
+                assert_eq!(told, "has no port behind the colon; allowed are 1 to 65535", "{port}");
+            }
         }
         let told = check_base("https://me:hunter2@pacs.example").unwrap_err();
         assert!(told.contains("environment") && !told.contains("hunter2"), "{told}");

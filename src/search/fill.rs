@@ -9,11 +9,12 @@ use candle_core::Tensor;
 
 use super::approximate;
 use super::build::IndexModel;
+use super::content::ShardContent;
 use super::folder::{List, MOST_SHARD_ROWS, Record};
 use super::items::{IndexContents, Items, source};
 use super::shard::{self, Shard, ShardFormat};
 use super::source::IndexSource;
-use crate::digest::ContentHash;
+use crate::digest::{ContentHash, Depth};
 use crate::dist::Collective;
 use crate::error::Interrupted;
 use crate::fs::{FolderLock, LOCK, holds_others};
@@ -74,6 +75,8 @@ pub fn fill(
         images: items.image_count(),
         texts: items.text_count(),
         records: Vec::new(),
+        contents: Vec::new(),
+        keeps_names: options.keep_names,
         source,
     };
     agree(world, &items, &list)?;
@@ -109,7 +112,8 @@ pub fn fill(
     world.from_first(|| {
         shard::remove_from(out, list.shards())?;
         approximate::remove_beyond(out, list.shard_rows, [list.images, list.texts])?;
-        list.records = (0..list.shards()).map(|number| Record::digest(out, number)).collect::<Result<_>>()?;
+        let told = (0..list.shards()).map(|number| Record::told(out, number)).collect::<Result<Vec<_>>>()?;
+        (list.records, list.contents) = told.into_iter().unzip();
         list.complete = true;
         list.write(out)
     })?;
@@ -165,10 +169,11 @@ const BEGUN: &str = ".index.json.tmp";
 
 /// Takes the folder, and says in it that it is being filled.
 fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
+    let place = || format!("--out {}", out.display());
     if !out.exists() {
-        fs::create_dir(out).with_context(|| format!("--out {}", out.display()))?;
+        fs::create_dir(out).with_context(place)?;
     }
-    let before = List::read(out).with_context(|| format!("--out {}", out.display()))?;
+    let before = List::read(out).with_context(place)?;
     let is_ours = before.is_some() || !holds_others(out, &[LOCK, BEGUN]);
     ensure!(is_ours, "--out {}: holds other files, and no index; name a new folder", out.display());
     let held = FolderLock::take(out)?;
@@ -185,9 +190,10 @@ fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
         }
         None => {}
     }
+    list.access().make_folder(out).with_context(place)?;
     // First, so that a kill leaves a folder that is known as an index.
     list.write(out)?;
-    shard::make_folders(out, list.format)?;
+    shard::make_folders(out, list.format, list.access())?;
     Ok(held)
 }
 
@@ -205,13 +211,20 @@ impl Filling<'_> {
     fn shard(&mut self, number: usize) -> Result<bool> {
         let (range, counts) = (self.list.range(number), self.list.counts(number));
         let (at, lines) = ((self.list.format, number), self.items.manifest_lines(range.clone()));
-        let record = Record {
+        let mut record = Record {
             fingerprint: self.list.fingerprint.clone(),
             origins: self.items.origins(range.clone()),
             lines: digest_of(at.0, &lines),
+            content: None,
         };
-        let told = record.bytes()?;
-        let is_same = Record::read(self.folder, number).is_ok_and(|before| before == record);
+        // Too long a one is told of before the work is done.
+        record.bytes()?;
+        let files = self.list.files(self.folder, number);
+        let before = Record::read(self.folder, number).ok();
+        let is_same = before.is_some_and(|mut before| {
+            let holds = before.content.take().is_some_and(|content| content.check(&files, Depth::Whole).is_ok());
+            holds && before == record
+        });
         if is_same && shard::is_whole(self.folder, at, counts) {
             self.progress.add(counts.0 + counts.1);
             return Ok(true);
@@ -224,8 +237,10 @@ impl Filling<'_> {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let texts = self.encode(&texts, |encoder, texts| encoder.texts(texts))?;
         let shard = Shard { first: range.start, images, texts, origins: &record.origins, lines };
-        shard::write(self.folder, at, &shard)?;
-        Record::write(&told, self.folder, number)?;
+        let access = self.list.access();
+        shard::write(self.folder, at, &shard, access)?;
+        record.content = Some(ShardContent::of(&files)?);
+        Record::write(&record.bytes()?, self.folder, number, access)?;
         Ok(false)
     }
 

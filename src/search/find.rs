@@ -71,13 +71,12 @@ pub struct Found {
     pub hits: Vec<Hit>,
 }
 
-/// Makes sure that `model` is still what made `index`; `named` models are only warned of. A repository of the hub is
-/// known once it is opened.
+/// Makes sure that `model` holds what made `index`, wherever it lies: similarities across models say nothing. A
+/// repository of the hub is known once it is opened.
 ///
 /// # Errors
-/// The index's own model holds something else by now, so that its embeddings say nothing of the index's; or it is
-/// another model.
-pub fn check_model(index: &IndexSource, model: &str, named: bool) -> Result<()> {
+/// The index's own model holds something else by now, or it is another model.
+pub fn check_model(index: &IndexSource, model: &str) -> Result<()> {
     let same = match (&index.model_content, model_content(model)?) {
         (Some(before), Some(now)) => *before == now,
         _ => true,
@@ -86,11 +85,6 @@ pub fn check_model(index: &IndexSource, model: &str, named: bool) -> Result<()> 
         return Ok(());
     }
     let is_its_own = std::path::absolute(model).is_ok_and(|path| path == Path::new(&index.model));
-    if named {
-        let what = if is_its_own { "has changed since it made the index" } else { "did not make the index" };
-        tracing::warn!("model {model} {what}; similarities across models say nothing");
-        return Ok(());
-    }
     ensure!(
         !is_its_own && model != index.model,
         "model {model} has changed since the index was made; make a new index with `reportclip embed`"
@@ -148,7 +142,7 @@ pub fn find((index, names): (&Index, &Names), queries: &[(Side, Vec<f32>)], k: u
         let (width, searched, gallery) = (gallery.width(), side.word(), gallery.rows());
         for &i in &asked {
             let expected = queries[i].1.len();
-            ensure!(width == expected, "has embeddings of width {width}, the model {expected}");
+            ensure!(width == expected, "has embeddings of width {width}, the query one of {expected}");
         }
         let vectors: Vec<f32> = asked.iter().flat_map(|&i| &queries[i].1).copied().collect();
         let (count, begun) = (asked.len(), Instant::now());
@@ -172,14 +166,14 @@ mod tests {
         let contents = IndexContents::Files { images: Vec::new(), texts: None };
         let mut index = source(&contents, "no-such/model");
         index.model_content = Some("0".repeat(40));
-        check_model(&index, "no-such/model", false).unwrap();
+        check_model(&index, "no-such/model").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().to_str().unwrap();
         std::fs::write(dir.path().join("config.json"), "{}").unwrap();
-        let told = check_model(&index, model, false).unwrap_err().to_string();
+        let told = check_model(&index, model).unwrap_err().to_string();
         assert!(told.contains("was made by another model, no-such/model"), "{told}");
         index.model = model.into();
-        let told = check_model(&index, model, false).unwrap_err().to_string();
+        let told = check_model(&index, model).unwrap_err().to_string();
         assert!(told.contains("has changed since the index was made"), "{told}");
     }
 }

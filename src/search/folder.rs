@@ -12,22 +12,27 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::approximate::{Graphs, Place};
+use super::content::ShardContent;
 use super::gallery::{Gallery, Side};
 use super::identity::Origins;
 use super::shard::{self, ShardFormat};
 use super::source::IndexSource;
 use super::stamp::CHANGED;
-use crate::digest::{of_bytes, sha256_of};
-use crate::fs::{read_up_to, replace_file};
+use crate::digest::{Depth, of_bytes};
+use crate::fs::{Access, read_up_to};
 use crate::json::MAX_BYTES;
 
 /// The list's file.
 const LIST: &str = "index.json";
 /// Most rows of a shard: what they were made from is read at once.
 pub const MOST_SHARD_ROWS: usize = 131_072;
+
+/// Indexes of up to so many bytes are read whole when they are opened, to tell whether they hold what was written: 1 GiB.
+const MOST_CHECKED: u64 = 1 << 30;
 
 /// Whether there is such a folder, whole or not.
 pub fn is_folder(path: &Path) -> bool {
@@ -50,6 +55,12 @@ pub(super) struct List {
     /// Of each shard, a digest of what its rows were made from, once all are there.
     #[serde(default)]
     pub records: Vec<String>,
+    /// What each shard holds, once all are there; older indexes do not say.
+    #[serde(default)]
+    pub contents: Vec<ShardContent>,
+    /// Whether names of images are kept.
+    #[serde(default)]
+    pub keeps_names: bool,
     /// What it is of, but for the rows.
     pub source: IndexSource,
 }
@@ -87,7 +98,18 @@ impl List {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        replace_file(&folder.join(LIST), &serde_json::to_vec_pretty(self)?)
+        let bytes = serde_json::to_vec_pretty(self)?;
+        self.access().replace_with(&folder.join(LIST), |path| Ok(fs::write(path, bytes)?))
+    }
+
+    /// Who may read what is in the folder: names of images may be names of patients.
+    pub fn access(&self) -> Access {
+        if self.keeps_names { Access::Owner } else { Access::Usual }
+    }
+
+    /// The files of a shard.
+    pub fn files(&self, folder: &Path, number: usize) -> Vec<PathBuf> {
+        shard::files(folder, (self.format, number), self.counts(number))
     }
 }
 
@@ -101,6 +123,9 @@ pub(super) struct Record {
     /// Digest of the manifest's lines, where the format keeps them beside the embeddings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<String>,
+    /// What the shard's files hold, once they are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ShardContent>,
 }
 
 impl Record {
@@ -120,10 +145,19 @@ impl Record {
         serde_json::from_slice(&bytes).with_context(named)
     }
 
-    /// A digest of a shard's record.
-    pub fn digest(folder: &Path, number: usize) -> Result<String> {
+    /// A digest of a shard's record, and what it says of the shard's files.
+    ///
+    /// # Errors
+    /// It cannot be read, or does not say.
+    pub fn told(folder: &Path, number: usize) -> Result<(String, ShardContent)> {
         let path = record_path(folder, number);
-        sha256_of(&path).with_context(|| path.display().to_string())
+        let named = || path.display().to_string();
+        let bytes = read_up_to(&path, MAX_BYTES)?;
+        let record: Self = serde_json::from_slice(&bytes).with_context(named)?;
+        Ok((
+            of_bytes(&bytes),
+            record.content.with_context(|| format!("{}: does not say what the shard holds", named()))?,
+        ))
     }
 
     /// Makes sure that there is none.
@@ -151,8 +185,8 @@ impl Record {
     }
 
     /// Writes [`Self::bytes`].
-    pub fn write(bytes: &[u8], folder: &Path, number: usize) -> Result<()> {
-        replace_file(&record_path(folder, number), bytes)
+    pub fn write(bytes: &[u8], folder: &Path, number: usize, access: Access) -> Result<()> {
+        access.replace_with(&record_path(folder, number), |path| Ok(fs::write(path, bytes)?))
     }
 }
 
@@ -184,6 +218,23 @@ impl Folder {
         ensure!(list.shards() <= MOST_SHARDS, "{} shards; allowed are {MOST_SHARDS}", list.shards());
         let records = (0..list.shards()).map(|_| OnceLock::new()).collect();
         Ok(Self { path: path.to_path_buf(), list, records })
+    }
+
+    /// Makes sure that the shards hold what was written: every byte where there are few, else lengths and parts.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn check(&self) -> Result<()> {
+        let contents = &self.list.contents;
+        if contents.is_empty() {
+            tracing::debug!("the index does not say what its shards hold; `reportclip embed` makes one that does");
+            return Ok(());
+        }
+        ensure!(contents.len() == self.list.shards(), "{LIST}: tells of {} shards' content", contents.len());
+        let depth = Depth::within(contents.iter().map(|content| content.bytes).sum(), MOST_CHECKED);
+        let check =
+            |(number, content): (usize, &ShardContent)| content.check(&self.list.files(&self.path, number), depth);
+        contents.par_iter().enumerate().try_for_each(check)
     }
 
     pub fn source(&self) -> &IndexSource {

@@ -11,6 +11,7 @@ use super::identity::Origins;
 use super::scan::{Scored, scan};
 use super::source::IndexSource;
 use super::tensors::{self, Header};
+use crate::fs::open_plain;
 
 /// Above so many rows, `search` says that graphs would be faster.
 pub const APPROXIMATE_ABOVE: usize = 1_000_000;
@@ -44,7 +45,7 @@ impl Index {
     /// Opens what `reportclip embed` wrote.
     ///
     /// # Errors
-    /// It cannot be read, something else wrote it, or it is not whole yet.
+    /// It cannot be read, something else wrote it, it is not whole yet, or a shard does not hold what was written.
     pub fn open(path: &Path) -> Result<Self> {
         let opened = if path.is_dir() { Self::of_folder(path) } else { Self::of_file(path) };
         opened.with_context(|| format!("index {}", path.display()))
@@ -52,7 +53,7 @@ impl Index {
 
     fn of_file(path: &Path) -> Result<Self> {
         let not_ours = "not written by `reportclip embed`";
-        std::fs::File::open(path)?;
+        open_plain(path)?;
         let header = Header::read(path).context(not_ours)?;
         let source = serde_json::from_str(header.about().context(not_ours)?).context(not_ours)?;
         let gallery = |name| Gallery::of(header.rows(path, name).context(not_ours)?);
@@ -65,6 +66,8 @@ impl Index {
         let folder = Folder::open(path)?;
         let (images, texts) = (folder.gallery(Side::Images)?, folder.gallery(Side::Texts)?);
         anyhow::ensure!(images.is_some() || texts.is_some(), "holds no embeddings");
+        // After the files were looked at: what changes from now on is told by what is known of them since then.
+        folder.check()?;
         Ok(Self { source: folder.source().clone(), images, texts, folder: Some(folder), graphs: [None, None] })
     }
 

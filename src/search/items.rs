@@ -7,13 +7,12 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
 use super::identity::{Origins, RowIdentity};
-use super::source::{ColumnNames, IndexSource, MOST_TEXT, lines_of};
+use super::source::{ColumnNames, IndexSource, lines_of};
 use crate::config::Precision;
 use crate::data::dicomweb::PacsImages;
 use crate::data::image::frame_of;
 use crate::data::{Columns, ImageFiles, ImageSource, ReportPolicy, Row};
 use crate::digest::{ContentHash, Depth, hex, of_file, sha256};
-use crate::fs::text_up_to;
 use crate::session::{RowSource, policy_of};
 
 /// What an index is to be made of.
@@ -59,10 +58,9 @@ impl Items {
             IndexContents::Files { .. } | IndexContents::Pacs(_) => Vec::new(),
         };
         let (files, lines) = match contents {
-            IndexContents::Files { images, texts } => (
-                images.iter().map(absolute).collect(),
-                texts.as_ref().map_or(Ok(Vec::new()), |path| piped_lines(path))?,
-            ),
+            IndexContents::Files { images, texts } => {
+                (images.iter().map(absolute).collect(), texts.as_ref().map_or(Ok(Vec::new()), |path| lines_of(path))?)
+            }
             IndexContents::Manifest(_) | IndexContents::Pacs(_) => (Vec::new(), Vec::new()),
         };
         let instances = match contents {
@@ -196,11 +194,6 @@ pub(super) fn source(contents: &IndexContents, model: &str) -> IndexSource {
         IndexContents::Pacs(_) => nothing,
         IndexContents::Files { texts, .. } => IndexSource { texts: texts.as_ref().map(absolute), ..nothing },
     }
-}
-
-/// The lines of a text file that a user names, which may be a pipe.
-fn piped_lines(path: &Path) -> Result<Vec<String>> {
-    Ok(lines_of(&text_up_to(path, MOST_TEXT)?))
 }
 
 /// Whether the file of an image is a plain one: others may keep who opens them waiting for ever.

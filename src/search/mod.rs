@@ -2,6 +2,7 @@
 
 mod approximate;
 mod build;
+mod content;
 mod fill;
 mod find;
 mod folder;

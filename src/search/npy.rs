@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use super::gallery::Vectors;
 use super::stamp::Stamp;
-use crate::fs::replace_with;
+use crate::fs::{Access, open_plain};
 
 /// How such a file begins; two bytes of version follow, and the length of its header.
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -20,7 +20,7 @@ const MOST_HEADER: usize = 64 << 10;
 ///
 /// # Errors
 /// It cannot be written; an old file is untouched then.
-pub(super) fn write(path: &Path, matrix: &Tensor) -> Result<()> {
+pub(super) fn write(path: &Path, matrix: &Tensor, access: Access) -> Result<()> {
     let (rows, width) = matrix.dims2()?;
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
     // The numbers begin at a multiple of 64 bytes, after a line's end.
@@ -28,7 +28,7 @@ pub(super) fn write(path: &Path, matrix: &Tensor) -> Result<()> {
     header.push_str(&" ".repeat(filled - header.len() - 1));
     header.push('\n');
     let numbers: Vec<f32> = matrix.flatten_all()?.to_vec1()?;
-    replace_with(path, |path| {
+    access.replace_with(path, |path| {
         let mut file = BufWriter::new(File::create(path)?);
         file.write_all(MAGIC)?;
         file.write_all(&[1, 0])?;
@@ -47,7 +47,7 @@ pub(super) fn write(path: &Path, matrix: &Tensor) -> Result<()> {
 /// It is no `.npy` of a matrix of little-endian f32, row after row, or is cut off.
 pub(super) fn rows(path: &Path) -> Result<(usize, usize, Vectors)> {
     let no_npy = "no .npy file";
-    let mut file = File::open(path)?;
+    let mut file = open_plain(path)?;
     let (length, stamp) = (file.metadata()?.len(), Stamp::of(&file)?);
     let mut start = [0; 8];
     file.read_exact(&mut start).context(no_npy)?;
@@ -88,7 +88,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.npy");
         let numbers: Vec<f32> = (0..30).map(|i| i as f32 / 7.0).collect();
-        write(&path, &Tensor::from_vec(numbers.clone(), (10, 3), &Device::Cpu).unwrap()).unwrap();
+        let matrix = Tensor::from_vec(numbers.clone(), (10, 3), &Device::Cpu).unwrap();
+        write(&path, &matrix, Access::Usual).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!((bytes.len() - 4 * 30) % 64, 0);
         let gallery = Gallery::of([rows(&path).unwrap()]).unwrap().unwrap();

@@ -18,7 +18,7 @@ use parquet::schema::parser::parse_message_type;
 use super::identity::RowIdentity;
 use super::stamp::Stamp;
 use crate::error::caught;
-use crate::fs::replace_with;
+use crate::fs::{Access, open_plain};
 
 /// Rows of a group: a block of a search is one.
 const GROUP: usize = 1024;
@@ -39,7 +39,7 @@ pub(super) struct Rows<'a> {
 ///
 /// # Errors
 /// They cannot be written; an old file is untouched then.
-pub(super) fn write(path: &Path, rows: &Rows) -> Result<()> {
+pub(super) fn write(path: &Path, rows: &Rows, access: Access) -> Result<()> {
     let mut matrices = Vec::new();
     for (_, tensor) in &rows.vectors {
         matrices.push((tensor.dim(1)?, tensor.flatten_all()?.to_vec1::<f32>()?));
@@ -57,7 +57,7 @@ pub(super) fn write(path: &Path, rows: &Rows) -> Result<()> {
     let schema = Arc::new(parse_message_type(&schema)?);
     // Vectors do not repeat, and their least and largest numbers say nothing.
     let properties = Arc::new(WriterProperties::builder().set_dictionary_enabled(false).build());
-    replace_with(path, |path| {
+    access.replace_with(path, |path| {
         let mut writer = SerializedFileWriter::new(File::create(path)?, schema, properties)?;
         for start in (0..count).step_by(GROUP) {
             let mut group = writer.next_row_group()?;
@@ -129,7 +129,7 @@ fn write_lists<W: Write + Send>(
 /// It is no Parquet file, or broken.
 pub(super) fn rows(path: &Path) -> Result<usize> {
     caught(|| {
-        let reader = SerializedFileReader::new(File::open(path)?)?;
+        let reader = SerializedFileReader::new(open_plain(path)?)?;
         Ok(usize::try_from(reader.metadata().file_metadata().num_rows())?)
     })
 }
@@ -149,7 +149,7 @@ impl VectorColumn {
     /// Something else wrote the file, or it is broken.
     pub fn open(path: &Path, name: &str, count: usize) -> Result<(Self, usize)> {
         let (column, values, stamp) = caught(|| {
-            let file = File::open(path)?;
+            let file = open_plain(path)?;
             let stamp = Stamp::of(&file)?;
             let reader = SerializedFileReader::new(file)?;
             let columns = reader.metadata().file_metadata().schema_descr().columns().to_vec();
@@ -219,7 +219,7 @@ mod tests {
         let ((images, of_images), (texts, of_texts)) = (matrix(2500), matrix(1100));
         let vectors = vec![("image_embedding", &of_images), ("text_embedding", &of_texts)];
         let identities = vec![RowIdentity { image: None, pixels: Some("ab".into()), sha256: "cd".into() }; 2000];
-        write(&path, &Rows { first: 10, identities, lines: vec![2; 2500], vectors }).unwrap();
+        write(&path, &Rows { first: 10, identities, lines: vec![2; 2500], vectors }, Access::Usual).unwrap();
         for (name, count, all) in [("image_embedding", 2500, &images), ("text_embedding", 1100, &texts)] {
             let (column, width) = VectorColumn::open(&path, name, count).unwrap();
             assert_eq!(width, 3);

@@ -3,15 +3,14 @@
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 
 use super::find::Query;
 use super::gallery::{Gallery, Side};
 use super::index::Index;
 use super::npy;
-use super::source::MOST_TEXT;
-use crate::data::prepare::sheet;
-use crate::fs::read_up_to;
+use super::source::text_of_file;
+use crate::data::ImageSource;
 
 /// What is asked for, in order.
 pub enum Queries {
@@ -28,6 +27,14 @@ impl Queries {
         match self {
             Self::Asked(asked) => asked.len(),
             Self::Vectors(vectors) => vectors.rows(),
+        }
+    }
+
+    /// Whether any has a text and an image together.
+    pub fn has_both(&self) -> bool {
+        match self {
+            Self::Asked(asked) => asked.iter().any(|query| query.text.is_some() && query.image.is_some()),
+            Self::Vectors(_) => false,
         }
     }
 
@@ -93,8 +100,7 @@ pub fn read_queries(path: &Path, weights: (f32, f32)) -> Result<Queries> {
         }
         "csv" => of_table(path, weights)?,
         _ => {
-            let text = String::from_utf8(read_up_to(path, MOST_TEXT)?)
-                .map_err(|e| anyhow!("is not UTF-8 at byte {}", e.utf8_error().valid_up_to()))?;
+            let text = text_of_file(path)?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             lines.map(|line| Query { weights, ..Query::of_text(line) }).collect()
         }
@@ -103,19 +109,44 @@ pub fn read_queries(path: &Path, weights: (f32, f32)) -> Result<Queries> {
     Ok(Queries::Asked(queries))
 }
 
+/// What is broken is refused: queries that nobody asked would be answered all the same.
 fn of_table(path: &Path, weights: (f32, f32)) -> Result<Vec<Query>> {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let text = text_of_file(path)?;
+    ensure!(text.matches('"').count().is_multiple_of(2), "a quote is opened and never closed");
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let header = reader.headers()?.clone();
+    let mut columns = [None; 2];
+    for (column, name) in columns.iter_mut().zip(["text", "image"]) {
+        let mut called_so = (0..header.len()).filter(|&i| header[i].trim() == name);
+        *column = called_so.next();
+        ensure!(called_so.next().is_none(), "line 1: there are two columns {name:?}; rename one");
+    }
+    let image_of = ImageSource::of_list(path);
     let mut queries = Vec::new();
-    sheet::each(path, ["text?", "image?"], |[text, image]| {
-        let said = |field: &str| (!field.is_empty()).then(|| field.to_string());
-        let image = said(image).map(|name| folder.join(name).into());
-        let query = Query { text: said(text), image, weights };
+    for record in reader.records() {
+        let record = record.map_err(|e| broken(&e))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let cell = |column: Option<usize>| record.get(column?).map(str::trim).filter(|cell| !cell.is_empty());
+        let [text, image] = columns.map(cell);
         let number = queries.len() + 1;
-        ensure!(query.text.is_some() || query.image.is_some(), "query {number} has neither text nor image");
-        queries.push(query);
-        Ok(())
-    })?;
+        ensure!(
+            text.is_some() || image.is_some(),
+            "query {number} has neither text nor image, the columns that are read"
+        );
+        queries.push(Query { text: text.map(str::to_string), image: image.map(|name| image_of(line, name)), weights });
+    }
     Ok(queries)
+}
+
+/// No cell is shown: it may be a report, or named after a patient.
+fn broken(error: &csv::Error) -> Error {
+    let line = error.position().map_or(0, csv::Position::line);
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            anyhow!("line {line}: {len} columns where the header has {expected_len}; is a quote missing?")
+        }
+        _ => anyhow!("line {line}: cannot be read as CSV"),
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +154,7 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
+    use crate::fs::Access;
 
     fn read(name: &str, text: &str) -> Result<Vec<Query>> {
         let dir = tempfile::tempdir().unwrap();
@@ -140,7 +172,8 @@ mod tests {
         let path = dir.path().join("q.npy");
         let read = |numbers: Vec<f32>| {
             let rows = numbers.len() / 2;
-            npy::write(&path, &Tensor::from_vec(numbers, (rows, 2), &Device::Cpu).unwrap()).unwrap();
+            let matrix = Tensor::from_vec(numbers, (rows, 2), &Device::Cpu).unwrap();
+            npy::write(&path, &matrix, Access::Usual).unwrap();
             read_queries(&path, (0.5, 0.5))
         };
         let units = read(vec![3.0, 4.0, 0.0, -1e-30, 1.0, 0.0]).unwrap().vectors(0..3).unwrap();
@@ -170,10 +203,17 @@ mod tests {
             ("a.csv", "image,text\n", "holds no queries"),
             ("a.csv", "image,text\n,\n", "query 1 has neither text nor image"),
             ("a.csv", "file,report\na.png,x\n", "query 1 has neither"),
+            ("a.csv", "text,text\na,b\n", "line 1: there are two columns \"text\"; rename one"),
+            ("a.csv", "text\n\"abc\n", "a quote is opened and never closed"),
+            ("a.csv", "text,image\nzxqv\n", "line 2: 1 columns where the header has 2; is a quote missing?"),
+            ("a.csv", "text,image\nzxqv,a.png,b\n", "line 2: 3 columns where the header has 2"),
             ("a.npy", "x", "no .npy file"),
         ] {
             let told = format!("{:#}", read(name, text).unwrap_err());
-            assert!(told.contains(why), "{told}");
+            assert!(told.contains(why) && !told.contains("zxqv"), "{told}");
         }
+        // An image is called by its line.
+        let told = rows[2].image.as_ref().unwrap().bytes().unwrap_err().to_string();
+        assert!(told.ends_with("a.csv:4"), "{told}");
     }
 }

@@ -11,6 +11,7 @@ use super::identity::{Origins, RowIdentity};
 use super::npy;
 use super::parquet::{self, VectorColumn};
 use super::tensors::{self, Header};
+use crate::fs::Access;
 use crate::words::words;
 
 words! {
@@ -57,6 +58,17 @@ fn metadata(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("metadata/metadata_{number:05}.parquet"))
 }
 
+/// The files of a shard with so many rows of images and of texts.
+pub(super) fn files(folder: &Path, at: (ShardFormat, usize), (images, texts): (usize, usize)) -> Vec<PathBuf> {
+    let sides = [(Side::Images, images), (Side::Texts, texts)].into_iter().filter(|(_, count)| *count > 0);
+    let mut files: Vec<PathBuf> = sides.map(|(side, _)| path(folder, at, side)).collect();
+    files.dedup();
+    if at.0 == ShardFormat::Npy {
+        files.push(metadata(folder, at.1));
+    }
+    files
+}
+
 /// Whether all files of a shard are there, with so many rows of images and of texts.
 pub(super) fn is_whole(folder: &Path, at: (ShardFormat, usize), (images, texts): (usize, usize)) -> bool {
     let is_there = |(side, count)| count == 0 || open(folder, at, side, count).is_ok();
@@ -68,11 +80,11 @@ pub(super) fn is_whole(folder: &Path, at: (ShardFormat, usize), (images, texts):
 ///
 /// # Errors
 /// One cannot be made.
-pub(super) fn make_folders(folder: &Path, format: ShardFormat) -> Result<()> {
+pub(super) fn make_folders(folder: &Path, format: ShardFormat, access: Access) -> Result<()> {
     let names = if format == ShardFormat::Npy { &FOLDERS[..] } else { &FOLDERS[..1] };
     names.iter().try_for_each(|name| {
         let path = folder.join(name);
-        fs::create_dir_all(&path).with_context(|| path.display().to_string())
+        access.make_folder(&path).with_context(|| path.display().to_string())
     })
 }
 
@@ -118,7 +130,12 @@ fn number_of(path: &Path) -> Option<usize> {
 ///
 /// # Errors
 /// One cannot be written.
-pub(super) fn write(folder: &Path, (format, number): (ShardFormat, usize), shard: &Shard) -> Result<()> {
+pub(super) fn write(
+    folder: &Path,
+    (format, number): (ShardFormat, usize),
+    shard: &Shard,
+    access: Access,
+) -> Result<()> {
     let both = [(Side::Images, &shard.images), (Side::Texts, &shard.texts)];
     let both = both.into_iter().filter_map(|(side, tensor)| Some((side, tensor.as_ref()?)));
     let rows = |vectors| parquet::Rows {
@@ -134,13 +151,13 @@ pub(super) fn write(folder: &Path, (format, number): (ShardFormat, usize), shard
         }
         ShardFormat::Npy => {
             for (side, tensor) in both {
-                npy::write(&path(folder, (format, number), side), tensor)?;
+                npy::write(&path(folder, (format, number), side), tensor, access)?;
             }
-            parquet::write(&metadata(folder, number), &rows(Vec::new()))
+            parquet::write(&metadata(folder, number), &rows(Vec::new()), access)
         }
         ShardFormat::Parquet => {
             let vectors = both.map(|(side, tensor)| (column(side), tensor)).collect();
-            parquet::write(&path(folder, (format, number), Side::Images), &rows(vectors))
+            parquet::write(&path(folder, (format, number), Side::Images), &rows(vectors), access)
         }
     }
 }

@@ -1,18 +1,18 @@
 //! What an index is of.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::identity::Origins;
 use crate::config::Precision;
 use crate::data::{BagBy, BagColumns, Columns, Manifest, ReportPolicy, Row};
-use crate::fs::read_up_to;
+use crate::fs::unnamed_up_to;
 use crate::session::RowSource;
 
 /// Longest file of texts: 1 GiB.
-pub(super) const MOST_TEXT: u64 = 1 << 30;
+const MOST_TEXT: u64 = 1 << 30;
 
 /// What an index is of, kept in it so that `search` can name its rows: where manifest and model are, and hashes. No
 /// reports, and names of images only if asked for.
@@ -145,14 +145,24 @@ impl IndexSource {
     /// # Errors
     /// It cannot be read, is no regular file or too long.
     pub(super) fn lines(&self) -> Result<Vec<String>> {
-        let Some(path) = &self.texts else { return Ok(Vec::new()) };
-        // An index may come from somewhere else, and name a device or a pipe.
-        let text = String::from_utf8(read_up_to(path, MOST_TEXT)?);
-        Ok(lines_of(&text.with_context(|| format!("{}: is not UTF-8", path.display()))?))
+        self.texts.as_ref().map_or(Ok(Vec::new()), |path| lines_of(path))
     }
 }
 
 /// The texts of a file, one a line.
-pub(super) fn lines_of(text: &str) -> Vec<String> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect()
+///
+/// # Errors
+/// It cannot be read, is no regular file, too long or not UTF-8.
+pub(super) fn lines_of(path: &Path) -> Result<Vec<String>> {
+    let text = text_of_file(path).with_context(|| path.display().to_string())?;
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect())
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// As [`lines_of`]; none names the file.
+pub(super) fn text_of_file(path: &Path) -> Result<String> {
+    let bytes = unnamed_up_to(path, MOST_TEXT)?;
+    String::from_utf8(bytes).map_err(|e| anyhow!("is not UTF-8 at byte {}", e.utf8_error().valid_up_to()))
 }

@@ -1,7 +1,6 @@
 //! Embeddings as safetensors: written whole, read a block of rows at a time.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -11,7 +10,7 @@ use serde::Deserialize;
 
 use super::gallery::Vectors;
 use super::stamp::Stamp;
-use crate::fs::replace_with;
+use crate::fs::{open_plain, replace_with};
 
 /// Names of the tensors.
 pub(super) const IMAGES: &str = "image_embeds";
@@ -21,7 +20,7 @@ const KEY: &str = "reportclip";
 /// Longest header, as safetensors has it.
 const MOST_HEADER: u64 = 100_000_000;
 
-/// Writes tensors, with what they are of.
+/// Writes tensors, with what they are of. The library makes files that only their owner can read.
 ///
 /// # Errors
 /// They cannot be written; an old file is untouched then.
@@ -55,7 +54,7 @@ impl Header {
     /// # Errors
     /// It is no safetensors file.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut file = File::open(path)?;
+        let mut file = open_plain(path)?;
         let (length, stamp) = (file.metadata()?.len(), Stamp::of(&file)?);
         let mut size = [0; 8];
         file.read_exact(&mut size).context("no safetensors file")?;

@@ -310,6 +310,119 @@ fn lines_beside_embeddings_are_those_of_today() {
 }
 
 #[test]
+fn shards_that_do_not_hold_what_was_written_are_refused_and_made_anew() {
+    let place = trained();
+    for (format, folder, ending) in
+        [("safetensors", "", ".safetensors"), ("npy", "img_emb", ".npy"), ("parquet", "", ".parquet")]
+    {
+        let out = format!("{format}/");
+        let args = ["--out", &out, "--format", format, "--shard-rows", "8"];
+        embed(&place, &args);
+        let before = hits(&place, format, &["--text", "left effusion"]);
+        let shards = files(&place.path(format).join(folder), ending);
+        let bytes: Vec<Vec<u8>> = shards.iter().map(|path| fs::read(path).unwrap()).collect();
+        let mended = |what: &str, changed: usize| {
+            let errors = place.errors(&["search", "--index", format, "--text", "x"], 1);
+            let named = shards[..2].iter().any(|path| errors[0].contains(path.file_name().unwrap().to_str().unwrap()));
+            assert!(errors.len() == 1 && named, "{format}, {what}: {errors:?}");
+            let told = embed(&place, &args);
+            assert!(told.contains(&format!("{} of them kept", shards.len() - changed)), "{format}, {what}: {told}");
+            assert_same(what, &hits(&place, format, &["--text", "left effusion"]), &before);
+        };
+        fs::write(&shards[0], &bytes[1]).unwrap();
+        fs::write(&shards[1], &bytes[0]).unwrap();
+        mended("swapped", 2);
+        let mut other = bytes[1].clone();
+        // In the middle of a vector.
+        let at = if format == "parquet" { other.len() / 3 } else { other.len() - 21 };
+        other[at] ^= 1;
+        fs::write(&shards[1], &other).unwrap();
+        mended("changed", 1);
+        fs::write(&shards[1], &bytes[1][..bytes[1].len() - 8]).unwrap();
+        mended("cut off", 1);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_keeps_names_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = trained();
+    // One that was there, open to all.
+    fs::create_dir(place.path("npy")).unwrap();
+    for format in ["safetensors", "npy", "parquet"] {
+        let out = format!("{format}/");
+        embed(&place, &["--out", &out, "--format", format, "--shard-rows", "16", "--keep-names"]);
+        let (mut folders, mut seen) = (vec![place.path(format)], 0);
+        while let Some(folder) = folders.pop() {
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+            for path in files(&folder, "") {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.ends_with(".lock") {
+                    assert_eq!(mode(&path), 0o600, "{}", path.display());
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 4, "{format}: {seen}");
+    }
+}
+
+#[test]
+fn another_model_than_the_indexs_is_refused_and_a_copy_is_not() {
+    let place = trained();
+    place.train_ok("other", &["--set", "train.max_steps=3"]);
+    embed(&place, &["--out", "index/"]);
+    let search = ["search", "--index", "index", "--text", "x", "--model"];
+    let errors = place.errors(&[&search[..], &["other/model"]].concat(), 1);
+    assert!(errors.len() == 1 && errors[0].contains("the index was made by another model"), "{errors:?}");
+    fs::rename(place.path("run"), place.path("moved")).unwrap();
+    ok(&place, &[&search[..], &["moved/model"]].concat());
+}
+
+#[test]
+fn what_is_wrong_with_a_query_is_not_the_indexs_fault_and_names_nobody() {
+    let place = trained();
+    embed(&place, &["--out", "index/"]);
+    fs::write(place.path("q.csv"), "text,image\nnodule,\n,zxqv_miller.png\n").unwrap();
+    let errors = place.errors(&["search", "--index", "index", "--queries", "q.csv"], 1);
+    assert!(errors.len() == 1 && errors[0].contains("q.csv:3: "), "{errors:?}");
+    assert!(!errors[0].contains("zxqv") && !errors[0].contains("index"), "{errors:?}");
+    let errors = place.errors(&["search", "--index", "index", "--image", "gone.png"], 1);
+    assert!(errors[0].contains("gone.png: No such file") && !errors[0].contains("index"), "{errors:?}");
+    // Vectors of another width are told of by the index's.
+    Tensor::ones((1, 3), candle_core::DType::F32, &Device::Cpu).unwrap().write_npy(place.path("q.npy")).unwrap();
+    let errors = place.errors(&["search", "--index", "index", "--queries", "q.npy"], 1);
+    assert!(errors[0].contains("index: has embeddings of width 16, the query one of 3"), "{errors:?}");
+}
+
+#[test]
+fn nothing_is_written_into_a_models_folder() {
+    let place = trained();
+    fs::write(place.path("lines.txt"), "x\n").unwrap();
+    fs::write(place.path("p.toml"), crate::runs::PROMPTS).unwrap();
+    let image = image(&place);
+    let before = files(&place.path("run/model"), "");
+    let on = ["--model", "run/model", "--data", "phantom/manifest.csv", "--prompts", "p.toml"];
+    for args in [
+        &["embed", "--model", "run/model", "--texts", "lines.txt", "--out", "run/model/new.safetensors"][..],
+        &["embed", "--model", "run/model", "--texts", "lines.txt", "--out", "run/model/new/"],
+        &["embed", "--model", "run/model", "--texts", "lines.txt", "--out", "run/model/more/new.safetensors"],
+        &["explain", "--model", "run/model", "--image", &image, "--text", "x", "--out", "run/model/why.png"],
+        &[&["zero-shot", "--predictions", "run/model/p.csv"], &on[..]].concat(),
+        &[&["adapt", "--save", "run/model/head"], &on[..]].concat(),
+    ] {
+        let errors = place.errors(args, 1);
+        let told = errors[0].contains("run/model, a model's folder, whose SHA256SUMS does not name it")
+            || errors[0].contains("there is no folder run/model/more");
+        assert!(errors.len() == 1 && told, "{args:?}: {errors:?}");
+    }
+    assert_eq!(files(&place.path("run/model"), ""), before);
+}
+
+#[test]
 fn a_model_that_only_the_index_names_is_not_fetched() {
     let place = trained();
     embed(&place, &["--out", "index/"]);

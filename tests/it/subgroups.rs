@@ -21,9 +21,12 @@ fn values_of_a_subgroup_are_never_patients_or_reports() {
     let place = Place::new();
     fs::write(place.path("classes.toml"), PROMPTS).unwrap();
     place.train_ok("run", &["--set", "train.max_steps=2"]);
-    widened(&place, "sex,name,many,note", |number, patient| {
-        let sex = ["F", "M"][number % 2];
-        format!("{sex},Zxqv {patient},Zxqv {},Zxqv {} {}", number % 33, number % 2, "w".repeat(48))
+    widened(&place, "sex,name,many,note,pairs,Patient_Name", |number, patient| {
+        let (sex, two) = (["F", "M"][number % 2], number % 2);
+        // Of the 40 patients, two or three a value.
+        let of_two = patient.trim_start_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().unwrap() / 2;
+        let note = format!("Zxqv {two} {}", "w".repeat(48));
+        format!("{sex},Zxqv {patient},Zxqv {},{note},Zxqv {of_two},Zxqv {two}", number % 33)
     });
     let on = ["--model", "run/model", "--data", "phantom/wide.csv", "--bootstrap", "0"];
     let zero = [&["zero-shot", "--prompts", "classes.toml"], &on[..]].concat();
@@ -43,6 +46,8 @@ fn values_of_a_subgroup_are_never_patients_or_reports() {
             ("name", " different values for 40 patients, and they would be printed; allowed are 32"),
             ("many", "has 33 different values for 40 patients"),
             ("note", "has values of more than 48 characters"),
+            ("pairs", " different values for 40 patients, and they would be printed; allowed are 32, and 5 patients"),
+            ("Patient_Name", "is called as what names people"),
         ] {
             let output = place.run(&[&command[..], &["--subgroup", column, "-vv"]].concat());
             let stderr = text(&output.stderr);

@@ -46,6 +46,12 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         ("data prepare opeeni phantom --out x", "\"opeeni\" is no preset; allowed are openi, "),
         ("search --index x -k 0 --text a", count),
         ("search --index x --text ''", "--text is empty"),
+        ("search --index x", "nothing to look for; name --text TEXT, --image FILE, both of them, or --queries FILE"),
+        ("search --index x --text a --weights 0.7,0.3", "--weights: no query has a text and an image"),
+        ("search --index x --text a --weights -1,1", "allowed are two numbers from 0 on, not both 0, such as 0.7,0.3"),
+        ("embed --model m --texts t --out x.safetensors --format npy", "--out x.safetensors: is called as a file"),
+        ("embed --model m --texts t --out x.npy --shard-rows 5", "--out x.npy: is called as a file"),
+        ("embed --model m --dicomweb http://127.0.0.1:99999/x --study 1.2 --out x.safetensors", "has no port behind"),
         ("data lint phantom/manifest.csv --context-length 9", "not provided: --model <DIR|HUB_ID>"),
         ("data split phantom/manifest.csv --out x.csv --by nobody", "[possible values: patient, study, image]"),
         ("data synth --out x --noise -0.1", "allowed are shares from 0 to 1"),
@@ -104,14 +110,44 @@ fn what_never_ends_is_not_read_for_ever() {
     for (command, code, most) in [
         ("train /dev/zero", 2, 1 << 20),
         ("config validate /dev/zero", 2, 1 << 20),
-        ("zero-shot --model m --data d --prompts /dev/zero", 2, 16 << 20),
-        ("sweep tiny.toml --grid optim.lr=1e-3 --out s --prompts /dev/zero", 2, 16 << 20),
         ("loss explain --input /dev/zero", 1, 64 << 20),
     ] {
         let line = told(&place, command, code);
         assert!(line.contains(&format!("/dev/zero: has more than {most} bytes; that many are allowed")), "{line}");
     }
+    // Nor waited for: nobody writes into the pipe.
+    assert!(std::process::Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
+    fs::write(place.path("m.csv"), "image,report\npipe,Clear.\n").unwrap();
+    fs::write(place.path("q.csv"), "image\npipe\n").unwrap();
+    place.train_ok("run", &["--set", "train.max_steps=2"]);
+    let embed = |more: &str| told(&place, &format!("embed --model run/model --out all.safetensors {more}"), 1);
+    embed_ok(&place);
+    let search = |more: &str| told(&place, &format!("search --index index.safetensors {more}"), 1);
+    for file in ["pipe", "/dev/zero"] {
+        for (what, line) in [
+            ("--data", embed(&format!("--data {file}"))),
+            ("--images", embed(&format!("--images {file}"))),
+            ("--texts", embed(&format!("--texts {file}"))),
+            ("--queries", search(&format!("--queries {file}"))),
+            ("--image", search(&format!("--image {file}"))),
+            ("--index", told(&place, &format!("search --index {file} --text x"), 1)),
+            ("--prompts", told(&place, &format!("zero-shot --model m --data d --prompts {file}"), 2)),
+            ("sweep", told(&place, &format!("sweep tiny.toml --grid optim.lr=1e-3 --out s --prompts {file}"), 2)),
+        ] {
+            assert!(line.contains("is no regular file"), "{what} {file}: {line}");
+        }
+    }
+    let line = search("--queries q.csv");
+    assert!(line.contains("q.csv:2: is no regular file"), "{line}");
+    let line = embed("--data m.csv");
+    assert!(line.contains("m.csv:2: image: is not a file"), "{line}");
     assert!(!place.path("s").exists());
+}
+
+fn embed_ok(place: &Place) {
+    fs::write(place.path("lines.txt"), "left effusion\n").unwrap();
+    let output = place.run(&["embed", "--model", "run/model", "--texts", "lines.txt", "--out", "index.safetensors"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
 /// Whoever adds a command with a device gets its check by the parser of all.

@@ -8,6 +8,7 @@ use super::budget::{afford, most};
 use super::picture::Picture;
 use super::{dicom, exif, jpeg, png};
 use crate::error::caught;
+use crate::fs::open_plain;
 
 /// Reads DICOM as [`dicom::decode`] does, the first frame unless `#N` behind the name says which, and PNG or JPEG:
 /// gray, palette, RGB, with or without alpha, 8 or 16 bits. Alpha is laid over white and 16 bits are scaled to 8, both
@@ -34,11 +35,11 @@ pub(crate) fn frame_of(path: &Path) -> (PathBuf, usize) {
 /// Content of an image file, which may be as long as what decoding one image may take. No error says its name, and one
 /// of the system is a [`std::io::Error`].
 pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
-    let file = std::fs::File::open(frame_of(path).0)?;
+    let file = open_plain(&frame_of(path).0)?;
     let (len, most) = (file.metadata()?.len(), most());
     ensure!(len <= most, "has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");
     let mut bytes = Vec::with_capacity(len as usize);
-    // What is no plain file may say 0 and go on for ever.
+    // It may grow meanwhile.
     std::io::Read::read_to_end(&mut std::io::Read::take(file, most + 1), &mut bytes)?;
     ensure!(bytes.len() as u64 <= most, "has more than {most} bytes (data.max_image_mib, --max-image-mib)");
     Ok(bytes)

@@ -14,7 +14,7 @@ mod padchest;
 mod record;
 mod roco;
 mod row;
-pub(crate) mod sheet;
+mod sheet;
 mod write;
 
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! The CSV files of data sets, compressed or not.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -9,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::data::bounded::{Bounded, OfRows};
 use crate::data::table::names_of;
+use crate::fs::open_plain;
 
 /// Most that a compressed file may unpack to.
 const MOST_UNPACKED: u64 = 4 << 30;
@@ -27,13 +27,13 @@ pub(super) fn required(root: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// Hands the named columns of each row to `take`; a column that is missing is an error unless its name ends in `?`.
-pub(crate) fn each<const N: usize>(
+pub(super) fn each<const N: usize>(
     path: &Path,
     columns: [&str; N],
     mut take: impl FnMut([&str; N]) -> Result<()>,
 ) -> Result<()> {
     let place = || path.display().to_string();
-    let file = File::open(path).with_context(place)?;
+    let file = open_plain(path).with_context(place)?;
     let reader: Box<dyn Read> = if path.extension().is_some_and(|e| e == "gz") {
         Box::new(Bounded::new(flate2::read::MultiGzDecoder::new(file), MOST_UNPACKED))
     } else {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::data::Row;
 use crate::data::config::{Blank, Uncertain};
-use crate::fs::text_of;
+use crate::fs::{open_plain, text_of};
 
 /// Longest prompt file: eighty sentences for each of a thousand classes are a third of it.
 const MOST_BYTES: u64 = 16 << 20;
@@ -69,7 +69,7 @@ impl Prompts {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let text = text_of(std::fs::File::open(path)?, MOST_BYTES)?;
+        let text = text_of(open_plain(path)?, MOST_BYTES)?;
         let entries: serde_json::Map<String, Value> = if path.extension().is_some_and(|e| e == "json") {
             serde_json::from_str(&text)?
         } else {

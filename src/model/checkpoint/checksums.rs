@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
+use super::open_clip;
 use crate::digest::{ContentHash, is_sha256, sha256_of};
 use crate::fs::{left_beside, read_up_to, replace_file, whole_tree};
 
@@ -15,6 +16,9 @@ use crate::fs::{left_beside, read_up_to, replace_file, whole_tree};
 const FILE: &str = "SHA256SUMS";
 /// Longest list that is read.
 const MAX_BYTES: u64 = 16 << 20;
+
+/// By these a list of checksums is one of a model; others have such lists too.
+const CONFIGS: [&str; 2] = ["config.json", open_clip::CONFIG];
 
 /// Names of files that may stand beside a model and are none that it is opened from begin so.
 pub const BESIDE: &str = "reportclip_head";
@@ -66,6 +70,32 @@ impl Listing {
     pub fn write(&self, folder: &Path) -> Result<()> {
         let lines: String = self.0.iter().map(|(name, digits)| format!("{digits}  {name}\n")).collect();
         replace_file(&folder.join(FILE), lines.as_bytes())
+    }
+}
+
+/// Makes sure that what a command writes to `path` lies in no model's folder, at whatever depth: the folder's list would
+/// not name it, and the model be refused as one that is damaged.
+///
+/// # Errors
+/// It does.
+pub fn spare_models(path: &Path) -> Result<()> {
+    let whole = std::path::absolute(path)?;
+    // What is there already may be a model's folder itself, to which its own files are added.
+    let above = match fs::canonicalize(&whole) {
+        Ok(real) => real.parent().map(Path::to_path_buf),
+        Err(_) => whole.ancestors().find_map(|above| fs::canonicalize(above).ok()),
+    };
+    let is_model = |folder: &&Path| {
+        let named = |name: &str| name.rsplit('/').next().is_some_and(|file| CONFIGS.contains(&file));
+        listed(folder).ok().flatten().is_some_and(|list| list.keys().any(|name| named(name)))
+    };
+    match above.as_deref().and_then(|above| above.ancestors().find(is_model)) {
+        None => Ok(()),
+        Some(folder) => bail!(
+            "{}: lies in {}, a model's folder, whose {FILE} does not name it; name a place elsewhere",
+            path.display(),
+            folder.display()
+        ),
     }
 }
 

@@ -21,7 +21,8 @@ pub use super::format::Pooling;
 pub use bag_pooling::with_bag_pooling;
 pub use builtin::builtin;
 pub use checksums::{
-    BESIDE, Listing, Verification, check_checksums, check_listed, model_digest, verify_checksums, write_checksums,
+    BESIDE, Listing, Verification, check_checksums, check_listed, model_digest, spare_models, verify_checksums,
+    write_checksums,
 };
 pub use files::{Ignored, Mapped};
 pub use layout::{Family, Layout};

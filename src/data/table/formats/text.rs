@@ -1,12 +1,12 @@
 //! Manifests as text: what is not UTF-8 is named for what it seems to be.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::data::file_kind;
+use crate::fs::open_plain;
 
 /// Read ahead; the dialect of a CSV is told from this much.
 const SAMPLE: usize = 64 << 10;
@@ -19,7 +19,7 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 /// It cannot be read.
 pub(super) fn head(path: &Path) -> Result<Vec<u8>> {
     let mut head = Vec::new();
-    File::open(path)?.take(SAMPLE as u64).read_to_end(&mut head)?;
+    open_plain(path)?.take(SAMPLE as u64).read_to_end(&mut head)?;
     Ok(head)
 }
 
@@ -33,7 +33,7 @@ pub(super) fn starts_with(head: &[u8], wanted: &[u8]) -> bool {
 /// # Errors
 /// It cannot be read, or is plainly something else than text.
 pub(super) fn open(path: &Path) -> Result<impl BufRead + use<>> {
-    let mut file = File::open(path)?;
+    let mut file = open_plain(path)?;
     let mut head = Vec::new();
     file.by_ref().take(SAMPLE as u64).read_to_end(&mut head)?;
     if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
