@@ -143,8 +143,8 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
     let is_folder = args.is_named_as_folder() || args.out.is_dir();
     usage::ensure(is_folder || !args.is_of_shards() || !is_called_a_file, || {
         format!(
-            "--out {}: is called as a file, and --format and --shard-rows are of folders; end its name in \"/\", or leave \
-             them out",
+            "--out {}: is called as a file, and --format and --shard-rows are of folders; end its name in \"/\", or \
+             leave them out",
             args.out.display()
         )
     })?;

@@ -79,8 +79,8 @@ fn is_personal(column: &str) -> bool {
     WHOSE.iter().filter_map(|whose| called.strip_prefix(whose)).any(|what| PERSONAL.contains(&what))
 }
 
-/// Refuses columns of `asked` whose values are no groups: too many, too long, of few patients each, or called as people's. They are those
-/// of the rows behind the first `skipped` extra ones. No value is shown.
+/// Refuses columns of `asked` whose values are no groups: too many, too long, of few patients each, or of a column that
+/// is called as people's. They are those of the rows behind the first `skipped` extra ones. No value is shown.
 ///
 /// # Errors
 /// The first of them; one without a value.

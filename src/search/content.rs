@@ -36,8 +36,8 @@ impl ShardContent {
         let is_same = bytes(files)? == self.bytes && digest(files, depth)? == *told;
         ensure!(
             is_same,
-            "{}: not as `reportclip embed` wrote it: changed, cut off or taken from another index; the same `reportclip \
-             embed` makes it anew",
+            "{}: not as `reportclip embed` wrote it: changed, cut off or taken from another index; the same \
+             `reportclip embed` makes it anew",
             named(files)
         );
         Ok(())

@@ -31,7 +31,8 @@ const LIST: &str = "index.json";
 /// Most rows of a shard: what they were made from is read at once.
 pub const MOST_SHARD_ROWS: usize = 131_072;
 
-/// Indexes of up to so many bytes are read whole when they are opened, to tell whether they hold what was written: 1 GiB.
+/// Indexes of up to so many bytes are read whole when they are opened, to tell whether they hold what was written:
+/// 1 GiB.
 const MOST_CHECKED: u64 = 1 << 30;
 
 /// Whether there is such a folder, whole or not.
