@@ -4,8 +4,8 @@ use super::key::{Key, key};
 use super::kind::Kind;
 use super::sections::{ModelInit, Precision, ProjectionKind};
 use crate::data::{
-    BagBy, Blank, Blanks, Flip, LongReports, OnBadImage, OnError, Pick, ReportSection, RowOdds, Separator, Uncertain,
-    Views,
+    Axis, BagBy, Blank, Blanks, Flip, LongReports, OnBadImage, OnError, Orientation, Pick, ReportSection, RowOdds, Separator,
+    Uncertain, Views,
 };
 use crate::loss::{Direction, OBJECTIVE_NAMES, OBJECTIVES_HELP, Positives};
 use crate::optim::ScheduleKind;
@@ -191,6 +191,33 @@ pub const KEYS: &[Key] = &[
         "MiB that decoding one image may take, and that its file may have; worked out from its header beforehand",
     )
     .per_machine(),
+    key(
+        "data.volume.axis",
+        Kind::OneOf(Axis::WORDS),
+        "\"axial\"",
+        "Volumes (docs/studies-and-volumes.md): which slices",
+    ),
+    key(
+        "data.volume.spacing",
+        Kind::Spacing,
+        "",
+        "Volumes: millimetres between voxels after resampling: right to left, front to back, feet to head; default the \
+         file's",
+    ),
+    key("data.volume.slices", Kind::Int(1, 30_000), "", "Volumes: most slices, evenly spaced; default all"),
+    key(
+        "data.volume.orientation",
+        Kind::OneOf(Orientation::WORDS),
+        "\"lps\"",
+        "Volumes: lps hangs slices as radiologists do, ras has nibabel's canonical axes, stored the file's own",
+    ),
+    key(
+        "data.window",
+        Kind::Window,
+        "\"percentile\"",
+        "Volumes: values that become black and white after rescaling, Hounsfield units in CT; percentile: 0.5 to 99.5 of \
+         all voxels, for MR; three of them become three channels. All of this is kept in the model",
+    ),
     key("data.workers", Kind::Int(1, 256), "2", "Threads that decode images and tokenize").per_machine(),
     key("data.prefetch", Kind::Int(1, 1024), "8", "Batches prepared ahead of the model").per_machine(),
     key(

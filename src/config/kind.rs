@@ -1,5 +1,7 @@
 //! What the value of a key may be, and how that is said.
 
+use crate::data::Window;
+
 /// What a value may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -29,6 +31,10 @@ pub enum Kind {
     Smoothing,
     /// "none", "balanced", or a list of numbers.
     ClassWeights,
+    /// Three lengths in millimetres.
+    Spacing,
+    /// Which values of a volume become black and white.
+    Window,
 }
 
 impl Kind {
@@ -51,6 +57,8 @@ impl Kind {
             Self::Span => "a number of steps, or \"N samples\", \"N epochs\", \"N%\"".into(),
             Self::Smoothing => "a number from 0 to 1, or { from, to, over } with over a length of training".into(),
             Self::ClassWeights => "\"none\", \"balanced\" or a list of numbers above 0".into(),
+            Self::Spacing => "a list of three numbers above 0 and up to 100".into(),
+            Self::Window => Window::ALLOWED.into(),
             Self::Freeze => "\"none\", \"all\" or a number of blocks".into(),
         }
     }

@@ -57,6 +57,8 @@ mod tests {
             Kind::Freeze => "\"all\"".into(),
             Kind::Smoothing => "{ from = 0.2, to = 0.1, over = \"1 epochs\" }".into(),
             Kind::ClassWeights => "[1.0, 2]".into(),
+            Kind::Spacing => "[1.5, 1.5, 3]".into(),
+            Kind::Window => "[\"lung\", [0, 80], \"bone\"]".into(),
         }
     }
 

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::key::Key;
 use super::keys::KEYS;
 use super::kind::Kind;
+use crate::data::Window;
 use crate::error::did_you_mean;
 use crate::span::Span;
 
@@ -235,6 +237,11 @@ pub(super) fn check(key: &Key, value: &Value) -> Result<Value, String> {
             let number = |v: &Value| v.as_float().or(v.as_integer().map(|n| n as f64));
             items.len() > 1 && items.iter().all(|v| number(v).is_some_and(|x| x > 0.0 && x.is_finite()))
         }
+        (Kind::Spacing, Value::Array(items)) => {
+            let number = |v: &Value| v.as_float().or(v.as_integer().map(|n| n as f64));
+            items.len() == 3 && items.iter().all(|v| number(v).is_some_and(|x| x > 0.0 && x <= 100.0))
+        }
+        (Kind::Window, window) => Window::deserialize(window.clone()).is_ok(),
         (Kind::Sources, Value::String(s)) => !s.is_empty(),
         (Kind::Text, Value::String(_)) => true,
         (Kind::Path, Value::String(s)) => !s.is_empty(),

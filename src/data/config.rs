@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::volume::{VolumePolicy, Window};
 use crate::words::words;
 
 words!(
@@ -195,6 +196,9 @@ pub struct DataConfig {
     pub on_error: OnError,
     pub max_skipped: usize,
     pub max_image_mib: u64,
+    /// But its window, which is `window`.
+    pub volume: VolumePolicy,
+    pub window: Window,
     pub workers: usize,
     pub prefetch: usize,
     /// Work out once what frozen image layers make of each image.
@@ -219,6 +223,11 @@ impl DataConfig {
     /// All of `train`, for messages.
     pub fn train_name(&self) -> String {
         self.train.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// How volumes become pictures.
+    pub fn volume_policy(&self) -> VolumePolicy {
+        VolumePolicy { window: self.window.clone(), ..self.volume.clone() }
     }
 }
 

@@ -217,6 +217,44 @@ fn chexpert_plus_and_padchest() {
     assert_eq!(b.iter().map(|r| r["label"].as_str()).collect::<Vec<_>>(), ["normal", "pleural effusion"]);
 }
 
+/// Volumes stay where they are: the manifest names them.
+#[test]
+fn ct_rate_and_merlin() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("CT-RATE/dataset");
+    let header = "VolumeName,ClinicalInformation_EN,Technique_EN,Findings_EN,Impressions_EN\n";
+    let rows_of = |rows: &str| format!("{header}{rows}");
+    let train = "train_1_a_1.nii.gz,Cough,Not given.,\"Clear, dry.\",Normal.\n../x_1_a_1.nii.gz,,,x,\n\
+                 train_2_a_1.nii.gz,,,Nodule.,\n";
+    write(root.join("radiology_text_reports/train_reports.csv"), rows_of(train));
+    write(root.join("radiology_text_reports/validation_reports.csv"), rows_of("valid_7_b_2.nii.gz,,,Fluid.,Fluid.\n"));
+    let ct = |path: PathBuf| write(path, "a volume");
+    ct(root.join("train/train_1/train_1_a/train_1_a_1.nii.gz"));
+    ct(root.join("train_fixed/train_1/train_1_a/train_1_a_1.nii.gz"));
+    ct(root.join("valid/valid_7/valid_7_b/valid_7_b_2.nii.gz"));
+    let said = ok(dir.path(), &["data", "prepare", "ct-rate", "CT-RATE", "--out", "ct"]);
+    assert!(said.contains("2 rows") && said.contains("1 row whose VolumeName is none"), "{said}");
+    let ct_rows = rows(&dir.path().join("ct/manifest.csv"));
+    assert_eq!(ct_rows[0]["report"], "HISTORY: Cough\nFINDINGS: Clear, dry.\nIMPRESSION: Normal.");
+    assert!(ct_rows[0]["image"].ends_with("train_fixed/train_1/train_1_a/train_1_a_1.nii.gz"), "{:?}", ct_rows[0]);
+    assert!(ct_rows[1]["image"].ends_with("valid/valid_7/valid_7_b/valid_7_b_2.nii.gz"));
+    assert_eq!(ct_rows.iter().map(|r| r["split"].as_str()).collect::<Vec<_>>(), ["train", "val"]);
+
+    let root = dir.path().join("merlinabdominalctdataset");
+    write(root.join("reports_final.xlsx"), "PK");
+    let args = ["data", "prepare", "merlin", ".", "--out", "me", "--keep-paths"];
+    let error = String::from_utf8(run(dir.path(), &args).stderr).unwrap();
+    assert!(error.contains("save its sheet as reports_final.csv"), "{error}");
+    write(root.join("reports_final.csv"), "study id,Findings,Split\nAC1,Liver clear.,train\nAC2,Stones.,validation\n");
+    ct(root.join("merlin_data/AC1.nii.gz"));
+    ct(root.join("merlin_data/AC2.nii"));
+    ok(dir.path(), &args);
+    let merlin = rows(&dir.path().join("me/manifest.csv"));
+    assert_eq!(merlin.iter().map(|r| r["split"].as_str()).collect::<Vec<_>>(), ["train", "val"]);
+    assert_eq!(merlin[0]["report"], "FINDINGS: Liver clear.");
+    assert!(merlin[1]["image"].ends_with("merlin_data/AC2.nii") && !merlin[1]["study_id"].contains("AC2"));
+}
+
 /// Folders name patients, so their names go nowhere; DICOM headers neither.
 #[test]
 fn a_folder_becomes_shards_that_train_reads() {

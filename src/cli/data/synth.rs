@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::cli::output;
-use crate::data::synth::{self, Ceiling, Language, SynthOptions};
+use crate::data::synth::{self, Ceiling, Language, SynthOptions, VolumeOptions};
 use crate::train::stop;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   reportclip data synth --out data/phantom
   reportclip data synth --out phantom-noisy --noise 0.2
+  reportclip data synth --out phantom-ct --volumes --patients 200
   reportclip data synth --out phantom-zh --language chinese --patients 100 --size 128")]
 pub(in crate::cli) struct Args {
     /// Folder to write images/ and manifest.csv into
@@ -34,6 +35,10 @@ pub(in crate::cli) struct Args {
     /// normal one, which it fits
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     noise: f64,
+    /// Draw CTs of the chest instead, one a patient, as .nii.gz of size × size × size / 2 voxels; column finding_slices
+    /// tells which slices show what the report says
+    #[arg(long, conflicts_with_all = ["noise", "language"])]
+    volumes: bool,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -43,6 +48,14 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+fn volumes(args: &Args) -> Result<()> {
+    let options = VolumeOptions { patients: args.patients as usize, seed: args.seed, size: args.size as usize };
+    stop::listen()?;
+    let drawn = synth::write_volumes(&args.out, &options, &stop::asked);
+    let count = drawn.with_context(|| args.out.display().to_string())?;
+    output::print(&format!("{}: {count} phantom CTs", args.out.join("manifest.csv").display()))
+}
+
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum LanguageArg {
     English,
@@ -50,6 +63,9 @@ enum LanguageArg {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
+    if args.volumes {
+        return volumes(args);
+    }
     let options = SynthOptions {
         patients: args.patients as usize,
         seed: args.seed,

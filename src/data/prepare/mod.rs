@@ -5,8 +5,10 @@
 
 mod chexpert_plus;
 mod covid_chestxray;
+mod ct_rate;
 mod entry;
 mod folder;
+mod merlin;
 mod mimic_cxr;
 mod openi;
 mod options;
@@ -39,13 +41,15 @@ pub enum FileNames {
 }
 
 /// Name of a preset, what its files are called, and how it is read.
-const PRESETS: [(&str, FileNames, Read); 7] = [
+const PRESETS: [(&str, FileNames, Read); 9] = [
     ("openi", FileNames::Public, openi::read),
     ("mimic-cxr", FileNames::Numbered, mimic_cxr::read),
     ("roco", FileNames::Public, roco::read),
     ("chexpert-plus", FileNames::Numbered, chexpert_plus::read),
     ("padchest", FileNames::Public, padchest::read),
     ("covid-chestxray", FileNames::Public, covid_chestxray::read),
+    ("ct-rate", FileNames::Public, ct_rate::read),
+    ("merlin", FileNames::Numbered, merlin::read),
     ("folder", FileNames::Private, folder::read),
 ];
 

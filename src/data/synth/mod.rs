@@ -15,13 +15,15 @@ mod report;
 mod scene;
 mod shape;
 mod study;
+mod volume;
 mod words;
 mod write;
 
 pub use ceiling::{Ceiling, ceiling};
 pub use noise::Noise;
 pub use study::{GrayImage, Language, Study, SynthOptions};
-pub use write::{write, write_once, write_until};
+pub use volume::VolumeOptions;
+pub use write::{write, write_once, write_until, write_volumes};
 
 use anatomy::Body;
 use rand::{RngExt, SeedableRng};

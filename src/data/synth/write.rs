@@ -8,12 +8,15 @@ use anyhow::{Context, Result, ensure};
 use super::generate;
 use super::noise::Noise;
 use super::study::SynthOptions;
+use super::volume::{VolumeOptions, scans};
 use crate::data::image::{self, Picture};
 use crate::error::Interrupted;
 use crate::fs::{FolderLock, replace_file};
 
 const IMAGES: &str = "images";
 const MANIFEST: &str = "manifest.csv";
+
+const STOPPED: &str = "stopped, as asked; nothing was drawn, and the same command begins anew";
 
 /// How long a process waits for another one that draws into the same folder.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -35,7 +38,19 @@ pub fn write_until(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> boo
     is_free(folder)?;
     std::fs::create_dir_all(folder)?;
     let _held = FolderLock::take(folder)?;
-    draw_all(folder, options, stop)
+    draw_all(folder, &|aside| draw(aside, options, stop))
+}
+
+/// [`write_until`] for CTs: images/*.nii.gz and manifest.csv, whose column finding_slices names the slices that show what
+/// the report says, counted from 0 at the feet.
+///
+/// # Errors
+/// As there.
+pub fn write_volumes(folder: &Path, options: &VolumeOptions, stop: &dyn Fn() -> bool) -> Result<usize> {
+    is_free(folder)?;
+    std::fs::create_dir_all(folder)?;
+    let _held = FolderLock::take(folder)?;
+    draw_all(folder, &|aside| draw_volumes(aside, options, stop))
 }
 
 /// [`write`] for processes that need the same set: one draws it, and the others wait and find it there (`None`).
@@ -49,7 +64,7 @@ pub fn write_once(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool
     if folder.join(MANIFEST).exists() {
         return Ok(None);
     }
-    draw_all(folder, options, stop).map(Some)
+    draw_all(folder, &|aside| draw(aside, options, stop)).map(Some)
 }
 
 fn is_free(folder: &Path) -> Result<()> {
@@ -59,13 +74,13 @@ fn is_free(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// For whoever holds the folder.
-fn draw_all(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Result<usize> {
+/// For whoever holds the folder; `draw` fills one and gives the manifest and how many rows it has.
+fn draw_all(folder: &Path, draw: &dyn Fn(&Path) -> Result<(Vec<u8>, usize)>) -> Result<usize> {
     is_free(folder)?;
     let (images, drawing) = (folder.join(IMAGES), folder.join(".images.tmp"));
     // What a stopped drawing left.
     drop(std::fs::remove_dir_all(&drawing));
-    let drawn = draw(&drawing, options, stop).and_then(|drawn| {
+    let drawn = draw(&drawing).and_then(|drawn| {
         std::fs::rename(&drawing, &images)?;
         Ok(drawn)
     });
@@ -85,7 +100,7 @@ fn draw(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Resul
     csv.write_record(columns.iter().chain(truth))?;
     let mut studies = 0;
     for study in generate(options) {
-        ensure!(!stop(), Interrupted("stopped, as asked; nothing was drawn, and the same command begins anew".into()));
+        ensure!(!stop(), Interrupted(STOPPED.into()));
         let name = format!("{}.png", study.study_id);
         let (path, drawn) = (folder.join(&name), study.image);
         let picture = Picture { width: drawn.width, height: drawn.height, channels: 1, bytes: drawn.pixels };
@@ -99,6 +114,26 @@ fn draw(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Resul
         studies += 1;
     }
     Ok((csv.into_inner().context("a writer into memory does not fail")?, studies))
+}
+
+/// [`draw`] for CTs.
+fn draw_volumes(folder: &Path, options: &VolumeOptions, stop: &dyn Fn() -> bool) -> Result<(Vec<u8>, usize)> {
+    std::fs::create_dir_all(folder)?;
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.write_record(["image", "report", "patient_id", "study_id", "split", "label", "finding_slices"])?;
+    let mut count = 0;
+    for scan in scans(options) {
+        ensure!(!stop(), Interrupted(STOPPED.into()));
+        let scan = scan?;
+        let name = format!("{}.nii.gz", scan.patient_id);
+        let path = folder.join(&name);
+        std::fs::write(&path, &scan.file).with_context(|| path.display().to_string())?;
+        let slices: Vec<String> = scan.finding_slices.iter().map(usize::to_string).collect();
+        let (name, study, slices) = (format!("images/{name}"), format!("{}-S1", scan.patient_id), slices.join(";"));
+        csv.write_record([&name, &scan.report, &scan.patient_id, &study, scan.split, scan.label, &slices])?;
+        count += 1;
+    }
+    Ok((csv.into_inner().context("a writer into memory does not fail")?, count))
 }
 
 #[cfg(test)]

@@ -114,45 +114,54 @@ impl Cut {
     /// # Errors
     /// As [`super::slices`].
     pub fn pictures(&self, volume: &mut Volume, ranges: &[Range], which: &[usize]) -> Result<Vec<Picture>> {
-        let places: Vec<Between> = which.iter().map(|&slice| self.place(slice)).collect();
-        let shape = volume.geometry.shape;
-        let area = |axes: [usize; 2]| axes.iter().map(|&axis| shape[axis] as u64).product::<u64>();
         let picture = self.across.to as u64 * self.down.to as u64;
-        let stored = area([self.across.axis, self.down.axis]);
-        // A plane as bytes and as values; slices of which a part is read; one that is resampled; pictures.
-        let waiting = if self.along.axis == 2 { 2 } else { which.len() as u64 };
-        let kept = picture * (ranges.len() * which.len()) as u64;
-        afford(area([0, 1]) * 12 + waiting * 4 * stored + 8 * picture + 4 * stored + kept)?;
-        let mut seen = Seen::default();
+        afford(self.need(volume, which.len()) + picture * (ranges.len() * which.len()) as u64)?;
         let mut pictures: Vec<Option<Picture>> = vec![None; which.len()];
-        let mut done = |index: usize, slice: &[f32]| pictures[index] = Some(self.picture(slice, ranges));
-        if self.along.axis == 2 {
-            whole_planes(volume, &places, &mut seen, &mut done)?;
-        } else {
-            lines_of_planes(volume, self.along.axis, &places, &mut seen, &mut done)?;
-        }
+        let seen =
+            self.values(volume, which, &mut |index, values| pictures[index] = Some(self.picture(values, ranges)))?;
         if let Some(doubt) = seen.doubt().filter(|_| ranges.iter().any(Range::is_of_hounsfield)) {
             told_once(doubt, || warn!("a volume {doubt}; `data lint` names each"));
         }
         Ok(pictures.into_iter().flatten().collect())
     }
 
-    /// A slice with the file's sampling, the earlier axis fastest, as a picture.
-    fn picture(&self, slice: &[f32], ranges: &[Range]) -> Picture {
-        let values = self.resampled(slice);
+    /// Bytes that so many slices take until they are pictures.
+    fn need(&self, volume: &Volume, slices: usize) -> u64 {
+        let area = |axes: [usize; 2]| axes.iter().map(|&axis| volume.geometry.shape[axis] as u64).product::<u64>();
+        // Slices that wait for the rest of their lines, or two planes and what lies between them.
+        let waiting = if self.along.axis == 2 { 3 } else { slices as u64 };
+        // A plane as the file has it and as values; a slice, turned; its values after resampling.
+        area([0, 1]) * 12
+            + (waiting + 1) * 4 * area([self.across.axis, self.down.axis])
+            + 4 * self.across.to as u64 * self.down.to as u64
+    }
+
+    /// Values of slices after resampling, row after row, each given to `done` with its place in `which`; not in order.
+    ///
+    /// # Errors
+    /// As [`super::slices`].
+    pub fn values(&self, volume: &mut Volume, which: &[usize], done: &mut impl FnMut(usize, &[f32])) -> Result<Seen> {
+        let places: Vec<Between> = which.iter().map(|&slice| self.place(slice)).collect();
+        let mut seen = Seen::default();
+        let mut done = |index: usize, slice: &[f32]| done(index, &self.resampled(slice));
+        if self.along.axis == 2 {
+            whole_planes(volume, &places, &mut seen, &mut done)?;
+        } else {
+            lines_of_planes(volume, self.along.axis, &places, &mut seen, &mut done)?;
+        }
+        Ok(seen)
+    }
+
+    fn picture(&self, values: &[f32], ranges: &[Range]) -> Picture {
         let channels = ranges.len();
         let mut bytes = vec![0; values.len() * channels];
         for (channel, range) in ranges.iter().enumerate() {
-            bytes
-                .iter_mut()
-                .skip(channel)
-                .step_by(channels)
-                .zip(range.bytes(&values))
-                .for_each(|(to, byte)| *to = byte);
+            bytes.iter_mut().skip(channel).step_by(channels).zip(range.bytes(values)).for_each(|(to, byte)| *to = byte);
         }
         Picture { width: self.across.to as u32, height: self.down.to as u32, channels, bytes }
     }
 
+    /// A slice with the file's sampling, the earlier axis fastest, resampled.
     fn resampled(&self, slice: &[f32]) -> Vec<f32> {
         let turned;
         let rows = if self.across.axis < self.down.axis {

@@ -4,13 +4,18 @@
 //! caller's choice. A volume is never in memory as a whole: planes are read one after another, and of a file that is
 //! not compressed only those that the slices asked for are made of.
 
+mod bytes;
 mod cut;
 mod doubt;
 mod geometry;
 mod nifti;
+mod npy;
 mod numbers;
 mod planes;
 mod policy;
+mod series;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::path::Path;
@@ -27,10 +32,16 @@ pub use window::{Range, Window};
 /// Most slices of a volume; a header that claims more is broken or hostile.
 const MOST_SLICES: usize = 30_000;
 
-/// Whether the name is one of a volume: `.nii`, `.nii.gz`.
+/// Whether it is a volume: NIfTI (`.nii`, `.nii.gz`) or NumPy (`.npy`, `.npz`) by its name, or a folder whose first DICOM
+/// file is a slice of a series. Other folders hold images.
 pub fn is_volume(path: &Path) -> bool {
-    let name = frame_of(path).0.to_string_lossy().to_ascii_lowercase();
-    [".nii", ".nii.gz"].iter().any(|end| name.ends_with(end))
+    let file = frame_of(path).0;
+    is_named(&file, &[".nii", ".nii.gz", ".npy", ".npz"]) || (file.is_dir() && series::is_one(&file))
+}
+
+fn is_named(file: &Path, ends: &[&str]) -> bool {
+    let name = file.to_string_lossy().to_ascii_lowercase();
+    ends.iter().any(|end| name.ends_with(end))
 }
 
 /// Slices that the volume is cut into, from its header alone.
@@ -72,7 +83,13 @@ fn read(path: &Path, policy: &VolumePolicy, which: &[usize]) -> Result<Vec<Pictu
 
 fn open(path: &Path) -> Result<Volume> {
     let (file, time) = frame_of(path);
-    let volume = nifti::open(&file, time)?;
+    let volume = if file.is_dir() {
+        series::open(&file)?
+    } else if is_named(&file, &[".npy", ".npz"]) {
+        npy::open(&file)?
+    } else {
+        nifti::open(&file, time)?
+    };
     let slices = volume.geometry.shape.iter().max().copied().unwrap_or(0);
     ensure!(slices <= MOST_SLICES, "claims {slices} voxels along one axis; allowed are {MOST_SLICES}");
     Ok(volume)

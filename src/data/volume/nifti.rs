@@ -5,16 +5,17 @@
 //! asked for.
 
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
 use super::MOST_SLICES;
+use super::bytes::{Bytes, Stored};
 use super::geometry::Geometry;
 use super::numbers::{Coding, Number};
-use super::planes::{Planes, Volume};
+use super::planes::Volume;
 use crate::data::image::afford;
 
 /// A byte of gzip unpacks to at most so many.
@@ -29,20 +30,6 @@ pub(super) struct Header {
     pub coding: Coding,
     /// Where voxels begin, in bytes.
     pub offset: u64,
-}
-
-/// A file, or what it unpacks to.
-enum Bytes {
-    Plain(File),
-    /// With the place that was reached.
-    Packed(Box<MultiGzDecoder<BufReader<File>>>, u64),
-}
-
-struct Reader {
-    bytes: Bytes,
-    header: Header,
-    time: usize,
-    raw: Vec<u8>,
 }
 
 /// Opens a volume; `time` counts from 0.
@@ -76,50 +63,13 @@ pub(super) fn open(path: &Path, time: usize) -> Result<Volume> {
     ensure!(time < header.times, "has {} points in time, so there is no #{}", header.times, time + 1);
     afford(header.plane_bytes())?;
     let geometry = header.geometry.clone();
-    let raw = Vec::new();
-    Ok(Volume { geometry, planes: Box::new(Reader { bytes, header, time, raw }) })
+    let offset = header.offset + time as u64 * header.volume_bytes();
+    let stored = Stored::new(bytes, offset, header.coding, geometry.shape);
+    Ok(Volume { geometry, planes: Box::new(stored) })
 }
 
 fn is_second(head: &[u8]) -> bool {
     [540i32.to_le_bytes(), 540i32.to_be_bytes()].iter().any(|size| head.starts_with(size))
-}
-
-impl Bytes {
-    fn read_at(&mut self, place: u64, into: &mut [u8]) -> std::io::Result<()> {
-        match self {
-            Self::Plain(file) => {
-                file.seek(SeekFrom::Start(place))?;
-                file.read_exact(into)
-            }
-            Self::Packed(decoder, at) => {
-                let skip = place.checked_sub(*at).ok_or(ErrorKind::InvalidInput)?;
-                let skipped = std::io::copy(&mut decoder.by_ref().take(skip), &mut std::io::sink())?;
-                *at += skipped;
-                if skipped < skip {
-                    return Err(ErrorKind::UnexpectedEof.into());
-                }
-                decoder.read_exact(into)?;
-                *at += into.len() as u64;
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Planes for Reader {
-    fn read(&mut self, k: usize, plane: &mut Vec<f32>) -> Result<()> {
-        let header = &self.header;
-        self.raw.resize(header.plane_bytes() as usize, 0);
-        let place = self.time as u64 * header.volume_bytes() + k as u64 * header.plane_bytes();
-        self.bytes.read_at(header.offset + place, &mut self.raw).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => {
-                anyhow::anyhow!("is truncated: it ends in plane {} of {}", k + 1, header.geometry.shape[2])
-            }
-            ErrorKind::InvalidInput | ErrorKind::InvalidData => anyhow::anyhow!("is broken gzip data"),
-            _ => error.into(),
-        })?;
-        header.coding.values(&self.raw, plane)
-    }
 }
 
 /// Fields of a header, by their place.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
-use super::archive;
 use super::pickle::{self, MAX_BYTES, Unpickled};
 use super::state_dict::TensorPlace;
+use crate::archive;
 
 /// How the old form begins: the pickles of a magic number and of protocol 1001.
 const OLD_FORM: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";

@@ -3,8 +3,9 @@
 use anyhow::{Result, bail, ensure};
 
 use super::super::picture::Picture;
-use super::elements::{Object, Tag, tags};
+use super::elements::Object;
 use super::lut::Lut;
+use super::tags::{self, Tag};
 use super::values::Frame;
 use crate::error::shown;
 
@@ -112,7 +113,7 @@ fn padding(object: &Object, frame: &Frame) -> Option<(i32, i32)> {
 
 /// What `find` finds in the nearest place where a frame's rescaling or window may stand: in an enhanced multi-frame
 /// image's group of the frame or of all frames (PS3.3 C.7.6.16), else in the object itself.
-fn nearest<T>(
+pub(super) fn nearest<T>(
     object: &Object,
     group: Tag,
     index: usize,
@@ -129,7 +130,7 @@ fn nearest<T>(
 }
 
 /// Stored values to the modality's, Hounsfield units for instance.
-fn modality(object: &Object, frame: &Frame, index: usize) -> Result<Box<dyn Fn(i32) -> f64>> {
+pub(super) fn modality(object: &Object, frame: &Frame, index: usize) -> Result<Box<dyn Fn(i32) -> f64>> {
     if let Some(table) = object.item(tags::MODALITY_LUTS, 0)? {
         let lut = Lut::read(&table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
         return Ok(Box::new(move |v| f64::from(lut.get(v))));

@@ -4,50 +4,10 @@
 
 use anyhow::{Context, Result, ensure};
 
-/// Group and element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tag(pub u16, pub u16);
-
-/// The elements that are read.
-pub(super) mod tags {
-    use super::Tag;
-
-    pub const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
-    pub const BURNED_IN_ANNOTATION: Tag = Tag(0x0028, 0x0301);
-    pub const SAMPLES: Tag = Tag(0x0028, 0x0002);
-    pub const PHOTOMETRIC: Tag = Tag(0x0028, 0x0004);
-    pub const PLANAR: Tag = Tag(0x0028, 0x0006);
-    pub const FRAMES: Tag = Tag(0x0028, 0x0008);
-    pub const ROWS: Tag = Tag(0x0028, 0x0010);
-    pub const COLUMNS: Tag = Tag(0x0028, 0x0011);
-    pub const BITS_ALLOCATED: Tag = Tag(0x0028, 0x0100);
-    pub const BITS_STORED: Tag = Tag(0x0028, 0x0101);
-    pub const REPRESENTATION: Tag = Tag(0x0028, 0x0103);
-    pub const PADDING: Tag = Tag(0x0028, 0x0120);
-    pub const PADDING_LIMIT: Tag = Tag(0x0028, 0x0121);
-    pub const WINDOW_CENTER: Tag = Tag(0x0028, 0x1050);
-    pub const WINDOW_WIDTH: Tag = Tag(0x0028, 0x1051);
-    pub const INTERCEPT: Tag = Tag(0x0028, 0x1052);
-    pub const SLOPE: Tag = Tag(0x0028, 0x1053);
-    pub const VOI_FUNCTION: Tag = Tag(0x0028, 0x1056);
-    pub const PALETTES: [(Tag, Tag); 3] = [
-        (Tag(0x0028, 0x1101), Tag(0x0028, 0x1201)),
-        (Tag(0x0028, 0x1102), Tag(0x0028, 0x1202)),
-        (Tag(0x0028, 0x1103), Tag(0x0028, 0x1203)),
-    ];
-    pub const MODALITY_LUTS: Tag = Tag(0x0028, 0x3000);
-    pub const LUT_DESCRIPTOR: Tag = Tag(0x0028, 0x3002);
-    pub const LUT_DATA: Tag = Tag(0x0028, 0x3006);
-    pub const VOI_LUTS: Tag = Tag(0x0028, 0x3010);
-    pub const SHARED_GROUPS: Tag = Tag(0x5200, 0x9229);
-    pub const FRAME_GROUPS: Tag = Tag(0x5200, 0x9230);
-    pub const PIXEL_TRANSFORM: Tag = Tag(0x0028, 0x9145);
-    pub const FRAME_VOI: Tag = Tag(0x0028, 0x9132);
-    pub const PIXELS: Tag = Tag(0x7fe0, 0x0010);
-}
+use super::tags::{self, Tag, is_sequence, usual_kind};
 
 /// Groups whose elements are kept: all tags above lie in them, and few others.
-const KEPT: [u16; 4] = [0x0002, 0x0028, 0x5200, 0x7fe0];
+const KEPT: [u16; 5] = [0x0002, 0x0020, 0x0028, 0x5200, 0x7fe0];
 /// Most kept elements of one data set; group 0028 has fewer than 200 in the dictionary.
 const MOST_KEPT: usize = 1 << 12;
 /// Bytes of text or numbers.
@@ -111,6 +71,20 @@ impl<'a> Object<'a> {
             if tag == tags::PIXELS {
                 break;
             }
+        }
+        Ok(object)
+    }
+
+    /// [`Self::read`] of what stands before the pixels, which may be cut off.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_before_pixels(bytes: &'a [u8], encoding: Encoding) -> Result<Self> {
+        let mut walk = Walk { bytes, at: 0, encoding, left: MOST_ELEMENTS };
+        let mut object = Self::default();
+        while walk.at < bytes.len() && !walk.is_at(tags::PIXELS) {
+            let element = walk.element(0)?;
+            object.keep(element)?;
         }
         Ok(object)
     }
@@ -238,21 +212,6 @@ impl Element<'_> {
                 text.split('\\').map(|n| n.trim_matches([' ', '\0']).parse().ok()).collect()
             }
         }
-    }
-}
-
-/// What kind of value a tag has where the file does not say.
-fn usual_kind(tag: Tag) -> &'static [u8; 2] {
-    match tag {
-        tags::FRAMES
-        | tags::WINDOW_CENTER
-        | tags::WINDOW_WIDTH
-        | tags::INTERCEPT
-        | tags::SLOPE
-        | tags::PHOTOMETRIC
-        | tags::VOI_FUNCTION
-        | tags::BURNED_IN_ANNOTATION => b"DS",
-        _ => b"US",
     }
 }
 
@@ -384,17 +343,4 @@ fn has_long_length(kind: &[u8; 2]) -> bool {
         kind,
         b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV"
     )
-}
-
-/// Sequences of the elements that are read.
-fn is_sequence(tag: Tag) -> bool {
-    let known = [
-        tags::MODALITY_LUTS,
-        tags::VOI_LUTS,
-        tags::SHARED_GROUPS,
-        tags::FRAME_GROUPS,
-        tags::PIXEL_TRANSFORM,
-        tags::FRAME_VOI,
-    ];
-    known.contains(&tag)
 }

@@ -6,7 +6,8 @@ use std::io::Read;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::super::budget::most;
-use super::elements::{Encoding, Object, Tag, tags};
+use super::elements::{Encoding, Object};
+use super::tags::{self, Tag};
 use crate::error::shown;
 
 /// Bytes before the elements: 128 of anything and DICM.
@@ -56,6 +57,14 @@ impl<'a> DicomFile<'a> {
     /// They are broken.
     pub fn object(&self) -> Result<Object<'_>> {
         Object::read(&self.data, self.encoding)
+    }
+
+    /// The elements before the pixels, which may be cut off.
+    ///
+    /// # Errors
+    /// They are broken.
+    pub fn object_without_pixels(&self) -> Result<Object<'_>> {
+        Object::read_before_pixels(&self.data, self.encoding)
     }
 
     /// Bytes that were taken to inflate the data set.

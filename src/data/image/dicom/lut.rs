@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail, ensure};
 
-use super::elements::{Object, Tag, Value};
+use super::elements::{Object, Value};
+use super::tags::Tag;
 
 /// Values from `first` on to entries; what is below or above takes the first or last.
 pub(super) struct Lut {

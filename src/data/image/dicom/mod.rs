@@ -10,16 +10,19 @@ mod frame;
 mod jpeg_2000;
 mod jpeg_ls;
 mod lut;
+mod place;
 mod rle;
+mod tags;
 mod values;
 
 use anyhow::Result;
 
 pub use file::is_dicom;
+pub use place::Place;
+pub(in crate::data) use place::{place, rescaled};
 pub use values::Frame;
 
 use super::picture::Picture;
-use elements::tags;
 use file::DicomFile;
 
 /// A frame as a viewer shows it, frames counted from 0: gray with its first window (else its VOI lookup table, else

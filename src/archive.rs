@@ -1,4 +1,5 @@
-//! Zip archives as PyTorch writes them: entries are stored, not compressed, so that each is a range of the file.
+//! Zip archives as PyTorch and NumPy write them, by their directory. An entry that is stored, not compressed, is a range
+//! of the file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -27,10 +28,15 @@ const LOCAL_LENGTH: usize = 30;
 
 /// An entry of the directory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Of its local header.
     header: u64,
+    /// Unpacked.
     pub length: u64,
+    /// In the file.
+    stored: u64,
+    /// By deflate.
+    pub is_packed: bool,
     crc: u32,
 }
 
@@ -40,7 +46,7 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Result<u64> {
 }
 
 /// `length` bytes from `at` on.
-pub(super) fn read_at(file: &mut File, at: u64, length: usize) -> Result<Vec<u8>> {
+pub(crate) fn read_at(file: &mut File, at: u64, length: usize) -> Result<Vec<u8>> {
     let all = file.metadata()?.len();
     let inside = at.checked_add(length as u64).is_some_and(|end| end <= all);
     ensure!(inside, "it is cut off: bytes {at} to {} of {all} are wanted", at.saturating_add(length as u64));
@@ -53,8 +59,8 @@ pub(super) fn read_at(file: &mut File, at: u64, length: usize) -> Result<Vec<u8>
 /// All entries by name.
 ///
 /// # Errors
-/// No archive, an entry that is compressed or encrypted.
-pub(super) fn entries(file: &mut File) -> Result<HashMap<String, Entry>> {
+/// No archive, an entry that is encrypted, or compressed by something else than deflate.
+pub(crate) fn entries(file: &mut File) -> Result<HashMap<String, Entry>> {
     let (at, length) = directory(file)?;
     ensure!(length <= MAX_DIRECTORY, "the archive's directory has {length} bytes; allowed are {MAX_DIRECTORY}");
     let bytes = read_at(file, at, length as usize)?;
@@ -68,14 +74,15 @@ pub(super) fn entries(file: &mut File) -> Result<HashMap<String, Entry>> {
         let extra = rest.get(ENTRY_LENGTH + name..end).context("it ends early")?;
         let name = String::from_utf8_lossy(&rest[ENTRY_LENGTH..ENTRY_LENGTH + name]).into_owned();
         ensure!(
-            method == 0 && flags & 1 == 0,
-            "{} in it is compressed or encrypted, which PyTorch never does",
+            matches!(method, 0 | 8) && flags & 1 == 0,
+            "{} in it is encrypted, or compressed by another method than deflate",
             shown(&name)
         );
+        let is_packed = method == 8;
         let narrow = [number::<4>(rest, 24)?, number::<4>(rest, 20)?, number::<4>(rest, 42)?];
         let [length, stored, header] = wide(narrow, extra)?;
-        ensure!(length == stored, "an entry has two lengths, {length} and {stored}");
-        found.insert(name, Entry { header, length, crc: number::<4>(rest, 16)? as u32 });
+        ensure!(is_packed || length == stored, "an entry has two lengths, {length} and {stored}");
+        found.insert(name, Entry { header, length, stored, is_packed, crc: number::<4>(rest, 16)? as u32 });
         rest = rest.get(end + comment..).context("it ends early")?;
     }
     Ok(found)
@@ -116,16 +123,25 @@ fn directory(file: &mut File) -> Result<(u64, u64)> {
 }
 
 impl Entry {
-    /// The range of the file that holds it.
+    /// The range of the file that is its content.
+    ///
+    /// # Errors
+    /// It leaves the file, or is compressed.
+    pub fn range(&self, file: &mut File) -> Result<Range<u64>> {
+        ensure!(!self.is_packed, "an entry is compressed, which PyTorch never does");
+        self.place(file)
+    }
+
+    /// The range of the file that holds it, as it is stored.
     ///
     /// # Errors
     /// It leaves the file.
-    pub fn range(&self, file: &mut File) -> Result<Range<u64>> {
+    pub fn place(&self, file: &mut File) -> Result<Range<u64>> {
         let local = read_at(file, self.header, LOCAL_LENGTH)?;
         ensure!(local.starts_with(LOCAL), "an entry is not where the directory says");
         let before = LOCAL_LENGTH as u64 + number::<2>(&local, 26)? + number::<2>(&local, 28)?;
         let start = self.header.saturating_add(before);
-        let end = start.saturating_add(self.length);
+        let end = start.saturating_add(self.stored);
         let all = file.metadata()?.len();
         ensure!(end <= all, "it is cut off: an entry ends at byte {end} of {all}");
         Ok(start..end)

@@ -1,0 +1,66 @@
+//! Where a frame lies in the patient, and its values after rescaling: what a volume is made of (PS3.3 C.7.6.2,
+//! C.7.6.16.2).
+
+use anyhow::{Result, ensure};
+
+use super::display::{modality, nearest};
+use super::elements::Object;
+use super::file::DicomFile;
+use super::frame;
+use super::tags::{self, Tag};
+
+/// Where a frame lies. Directions and positions are DICOM's: x to the left, y to the back, z to the head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// Frames of the file.
+    pub frames: usize,
+    /// Rows and columns of pixels.
+    pub size: [usize; 2],
+    /// Which series the file is of; an identifier, to be compared and not shown.
+    pub series: Option<String>,
+    /// Centre of the first pixel, millimetres.
+    pub position: Option<[f64; 3]>,
+    /// Unit steps from column to column, and from row to row.
+    pub directions: Option<[[f64; 3]; 2]>,
+    /// Millimetres from row to row, and from column to column.
+    pub spacing: Option<[f64; 2]>,
+}
+
+/// Where a frame lies, by the elements before the pixels; `bytes` may end among the pixels.
+///
+/// # Errors
+/// Broken.
+pub(in crate::data) fn place(bytes: &[u8], index: usize) -> Result<Place> {
+    let file = DicomFile::open(bytes)?;
+    let object = file.object_without_pixels()?;
+    let numbers = |group: Tag, tag: Tag| {
+        nearest(&object, group, index, |place: &Object| Ok(Some(place.numbers(tag)).filter(|all| !all.is_empty())))
+    };
+    let position = numbers(tags::PLANE_POSITION, tags::POSITION)?.and_then(|all| all.try_into().ok());
+    let directions = numbers(tags::PLANE_ORIENTATION, tags::DIRECTIONS)?;
+    let directions = directions.and_then(|all| <[f64; 6]>::try_from(all).ok());
+    let spacing = numbers(tags::PIXEL_MEASURES, tags::SPACING)?.and_then(|all| all.try_into().ok());
+    Ok(Place {
+        frames: object.number(tags::FRAMES).map_or(1, |n| (n as usize).max(1)),
+        size: [object.count(tags::ROWS, "Rows")?, object.count(tags::COLUMNS, "Columns")?],
+        series: object.text(tags::SERIES),
+        position,
+        directions: directions.map(|[a, b, c, d, e, f]| [[a, b, c], [d, e, f]]),
+        spacing,
+    })
+}
+
+/// A frame's values after its own rescaling, row after row.
+///
+/// # Errors
+/// As [`super::decode`], or it is in colour.
+pub(in crate::data) fn rescaled(bytes: &[u8], index: usize, values: &mut Vec<f32>) -> Result<()> {
+    let file = DicomFile::open(bytes)?;
+    let object = file.object()?;
+    let frame = frame::read(&object, &file, index)?;
+    ensure!(frame.samples == 1 && frame.photometric.starts_with("MONOCHROME"), "is in colour, which no window fits");
+    let modality = modality(&object, &frame, index)?;
+    values.clear();
+    values.extend(frame.values.iter().map(|&v| modality(v) as f32));
+    Ok(())
+}

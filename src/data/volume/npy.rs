@@ -1,0 +1,120 @@
+//! NumPy's arrays, `.npy`, and the first of an `.npz`: as CT-RATE's derivatives are kept. Pickles are not read.
+//!
+//! Arrays say nothing of millimetres: slices come first, from the feet to the head, then rows to the back, then columns
+//! to the patient's left, as a DICOM series has them; voxels count as 1 mm.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::read::DeflateDecoder;
+
+use super::MOST_SLICES;
+use super::bytes::{Bytes, Stored};
+use super::geometry::Geometry;
+use super::numbers::{Coding, Number};
+use super::planes::Volume;
+use crate::archive;
+use crate::data::image::afford;
+use crate::error::shown;
+
+const MAGIC: &[u8] = b"\x93NUMPY";
+/// Longest header; those of arrays have some 120 bytes.
+const MOST_HEADER: usize = 16 << 10;
+
+/// # Errors
+/// No array of three axes of plain numbers, or it is longer than its file.
+pub(super) fn open(path: &Path) -> Result<Volume> {
+    let mut file = File::open(path)?;
+    let mut start = [0; 2];
+    file.read_exact(&mut start).context("is no .npy file")?;
+    if start != *b"PK" {
+        let length = file.metadata()?.len();
+        return array(Bytes::Plain(file), 0, length);
+    }
+    let entries = archive::entries(&mut file)?;
+    // np.savez names them arr_0, arr_1, …
+    let name = entries.keys().filter(|name| name.ends_with(".npy")).min().context("holds no .npy array")?;
+    let entry = entries[name];
+    let range = entry.place(&mut file)?;
+    if !entry.is_packed {
+        let end = range.end;
+        return array(Bytes::Plain(file), range.start, end);
+    }
+    file.seek(SeekFrom::Start(range.start))?;
+    let packed = BufReader::new(file).take(range.end - range.start);
+    array(Bytes::Packed(Box::new(DeflateDecoder::new(packed)), 0), 0, entry.length)
+}
+
+/// The array that begins at byte `start`; no byte at or behind `end` is its own.
+fn array(mut bytes: Bytes, start: u64, end: u64) -> Result<Volume> {
+    let mut head = [0; 12];
+    bytes.read_at(start, &mut head[..10]).context("is no .npy file")?;
+    ensure!(head.starts_with(MAGIC), "is no .npy file");
+    let is_first = head[6] == 1;
+    if !is_first {
+        bytes.read_at(start + 10, &mut head[10..]).context("is no .npy file")?;
+    }
+    let before = if is_first { 10 } else { 12 };
+    let wide = [head[8], head[9], head[10], head[11]];
+    let size =
+        if is_first { u32::from(u16::from_le_bytes([head[8], head[9]])) } else { u32::from_le_bytes(wide) } as usize;
+    ensure!(size <= MOST_HEADER, "has a header of {size} bytes; allowed are {MOST_HEADER}");
+    let mut header = vec![0; size];
+    bytes.read_at(start + before, &mut header).context("is no .npy file: its header is cut")?;
+    let header = String::from_utf8(header).context("is no .npy file: its header is no text")?;
+    let (coding, shape, is_fortran) = described(&header)?;
+    // Which axis is which: slices, rows, columns.
+    let order = if is_fortran { [0, 1, 2] } else { [2, 1, 0] };
+    let steps = [[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]];
+    let affine = [0, 1, 2].map(|x| [steps[order[0]][x], steps[order[1]][x], steps[order[2]][x], 0.0]);
+    let stored = order.map(|axis| shape[axis]);
+    let plane = (stored[0] * stored[1] * coding.number.size()) as u64;
+    let offset = start + before + size as u64;
+    let needed = plane.saturating_mul(stored[2] as u64);
+    let there = end.saturating_sub(offset);
+    ensure!(needed <= there, "claims {needed} bytes of numbers, and has {there}; is it truncated?");
+    afford(plane)?;
+    let geometry = Geometry { shape: stored, affine, is_known: false };
+    Ok(Volume { geometry, planes: Box::new(Stored::new(bytes, offset, coding, stored)) })
+}
+
+/// Type, the last three sides and whether the first axis lies closest together.
+fn described(header: &str) -> Result<(Coding, [usize; 3], bool)> {
+    let after = |key: &str| header.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
+    let kind = after("descr").and_then(|rest| rest.strip_prefix('\'')?.split_once('\'')).map(|(kind, _)| kind);
+    let kind = kind.context("holds no plain numbers")?;
+    let (order, name) = kind.split_at_checked(1).unwrap_or_default();
+    let number = match name {
+        "u1" | "b1" => Number::U8,
+        "i1" => Number::I8,
+        "u2" => Number::U16,
+        "i2" => Number::I16,
+        "u4" => Number::U32,
+        "i4" => Number::I32,
+        "u8" => Number::U64,
+        "i8" => Number::I64,
+        "f2" => Number::F16,
+        "f4" => Number::F32,
+        "f8" => Number::F64,
+        _ => bail!("holds numbers of type {}; known are whole numbers and floats of up to 64 bits", shown(kind)),
+    };
+    let is_fortran = after("fortran_order").is_some_and(|rest| rest.starts_with("True"));
+    let sides = after("shape").and_then(|rest| rest.strip_prefix('(')?.split_once(')')).map(|(sides, _)| sides);
+    let sides: Option<Vec<usize>> = sides.and_then(|all| {
+        all.split(',').map(str::trim).filter(|side| !side.is_empty()).map(|s| s.parse().ok()).collect()
+    });
+    let sides = sides.context("is no .npy file: it has no shape")?;
+    let three = sides.len().checked_sub(3).filter(|more| sides[..*more].iter().all(|side| *side == 1));
+    let more = three.with_context(|| format!("has {} axes; a volume has three: slices, rows, columns", sides.len()))?;
+    let shape = [sides[more], sides[more + 1], sides[more + 2]];
+    ensure!(
+        shape.iter().all(|side| (1..=MOST_SLICES).contains(side)),
+        "claims {} × {} × {} voxels; allowed are 1 to {MOST_SLICES} a side",
+        shape[0],
+        shape[1],
+        shape[2]
+    );
+    Ok((Coding { number, is_big_endian: order == ">", slope: 1.0, intercept: 0.0 }, shape, is_fortran))
+}

@@ -1,0 +1,206 @@
+//! A folder of one DICOM series: files put in order along their normal, or one file of many frames.
+//!
+//! Slices lie where ImagePositionPatient and ImageOrientationPatient say (PS3.3 C.7.6.2); names and numbers of files say
+//! nothing. Each frame has its own rescaling. No identifier reaches a message.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::MOST_SLICES;
+use super::geometry::Geometry;
+use super::planes::{Planes, Volume};
+use crate::data::image::dicom::{self, Place};
+use crate::data::image::file_bytes;
+
+/// Bytes at a file's beginning that nearly always hold all elements before the pixels.
+const HEAD: u64 = 64 << 10;
+/// Millimetres between positions that are one, and between directions, whose length is 1.
+const SAME: f64 = 1e-3;
+
+/// A frame of a file, and where it lies.
+struct Slice {
+    file: PathBuf,
+    frame: usize,
+    place: Place,
+}
+
+struct Frames {
+    slices: Vec<(PathBuf, usize)>,
+    /// The file that was read last: many frames may lie in it.
+    held: Option<(PathBuf, Vec<u8>)>,
+    pixels: usize,
+}
+
+/// # Errors
+/// No DICOM file, several series, slices that are missing, doubled, or lie in different ways.
+pub(super) fn open(folder: &Path) -> Result<Volume> {
+    let mut slices = found(folder)?;
+    let first = slices.first().context("holds no DICOM files")?.place.clone();
+    let count = slices.len();
+    ensure!(count <= MOST_SLICES, "holds {count} slices; allowed are {MOST_SLICES}");
+    let differing = |differs: &dyn Fn(&Place) -> bool| slices.iter().filter(|slice| differs(&slice.place)).count();
+    let others = differing(&|place| place.series != first.series);
+    ensure!(others == 0, "holds several DICOM series: {others} of {count} slices are not of the first one's");
+    let others = differing(&|place| place.size != first.size);
+    ensure!(others == 0, "has slices of different sizes: {others} of {count} are not {:?}", first.size);
+    let turned = |place: &Place| match (place.directions, first.directions) {
+        (Some(a), Some(b)) => a.iter().flatten().zip(b.iter().flatten()).any(|(a, b)| (a - b).abs() > SAME),
+        (a, b) => a.is_some() != b.is_some(),
+    };
+    let others = differing(&turned);
+    ensure!(
+        others == 0,
+        "has slices that lie in different ways: {others} of {count} are turned; is a localizer there?"
+    );
+    let geometry = geometry(&mut slices, &first)?;
+    let pixels = first.size[0] * first.size[1];
+    let slices = slices.into_iter().map(|slice| (slice.file, slice.frame)).collect();
+    Ok(Volume { geometry, planes: Box::new(Frames { slices, held: None, pixels }) })
+}
+
+/// Whether the first DICOM file says where in the patient it lies, or holds many frames; radiographs do neither.
+pub(super) fn is_one(folder: &Path) -> bool {
+    let first = files(folder).ok().and_then(|files| files.iter().find_map(|file| place_of(file, 0).ok().flatten()));
+    first.is_some_and(|place| place.frames > 1 || (place.directions.is_some() && place.position.is_some()))
+}
+
+/// The folder's files that are not hidden, by name.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_string();
+        if path.is_file() && !name.starts_with('.') && name != "DICOMDIR" {
+            files.push(path);
+        }
+    }
+    ensure!(files.len() <= 2 * MOST_SLICES, "holds {} files; allowed are {}", files.len(), 2 * MOST_SLICES);
+    files.sort();
+    Ok(files)
+}
+
+/// Every frame of every DICOM file in the folder, by the files' names.
+fn found(folder: &Path) -> Result<Vec<Slice>> {
+    let mut slices = Vec::new();
+    for file in files(folder)? {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().to_string();
+        let Some(first) = place_of(&file, 0).with_context(|| name.clone())? else {
+            let is_named = Path::new(&name).extension().is_none_or(|end| end.eq_ignore_ascii_case("dcm"));
+            ensure!(!is_named, "{name}: is no DICOM file");
+            continue;
+        };
+        let frames = first.frames;
+        ensure!(frames <= MOST_SLICES, "{name}: claims {frames} frames; allowed are {MOST_SLICES}");
+        if frames == 1 {
+            slices.push(Slice { file, frame: 0, place: first });
+            continue;
+        }
+        let bytes = file_bytes(&file)?;
+        for frame in 0..frames {
+            let place = dicom::place(&bytes, frame).with_context(|| name.clone())?;
+            slices.push(Slice { file: file.clone(), frame, place });
+        }
+    }
+    Ok(slices)
+}
+
+/// `None` where it is no DICOM file.
+fn place_of(file: &Path, frame: usize) -> Result<Option<Place>> {
+    let mut head = Vec::new();
+    File::open(file)?.take(HEAD).read_to_end(&mut head)?;
+    if !dicom::is_dicom(&head) {
+        return Ok(None);
+    }
+    // A long head, or one that is deflated, is cut.
+    let place = dicom::place(&head, frame);
+    let is_cut = head.len() as u64 == HEAD && place.as_ref().map_or(true, |place| place.position.is_none());
+    if is_cut { dicom::place(&file_bytes(file)?, frame) } else { place }.map(Some)
+}
+
+/// Puts slices in order; where they lie.
+fn geometry(slices: &mut [Slice], first: &Place) -> Result<Geometry> {
+    let count = slices.len();
+    let shape = [first.size[1], first.size[0], count];
+    let spacing = first.spacing.unwrap_or([1.0; 2]);
+    let Some([column, row]) = first.directions else {
+        let is_one_file = slices.iter().all(|slice| slice.file == slices[0].file);
+        ensure!(is_one_file, "has slices that do not say where they lie (ImageOrientationPatient), so have no order");
+        // Frames as they come, from the feet to the head, hung as radiologists do.
+        let steps = [[-spacing[1], 0.0, 0.0], [0.0, -spacing[0], 0.0], [0.0, 0.0, 1.0]];
+        let affine = [0, 1, 2].map(|x| [steps[0][x], steps[1][x], steps[2][x], 0.0]);
+        return Ok(Geometry { shape, affine, is_known: false });
+    };
+    let normal = [
+        column[1] * row[2] - column[2] * row[1],
+        column[2] * row[0] - column[0] * row[2],
+        column[0] * row[1] - column[1] * row[0],
+    ];
+    let along = |position: [f64; 3]| (0..3).map(|x| position[x] * normal[x]).sum::<f64>();
+    let mut heights = Vec::with_capacity(count);
+    for slice in slices.iter() {
+        let position =
+            slice.place.position.context("has a slice that does not say where it lies (ImagePositionPatient)")?;
+        heights.push(along(position));
+    }
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|&a, &b| heights[a].total_cmp(&heights[b]));
+    let sorted: Vec<f64> = order.iter().map(|&i| heights[i]).collect();
+    check_gaps(&sorted)?;
+    let positions: Vec<[f64; 3]> = order.iter().filter_map(|&i| slices[i].place.position).collect();
+    let (start, end) = (positions[0], positions[count - 1]);
+    // One slice has the thickness of nothing that is told here.
+    let step = if count > 1 { [0, 1, 2].map(|x| (end[x] - start[x]) / (count - 1) as f64) } else { normal };
+    let rank: std::collections::HashMap<(PathBuf, usize), usize> =
+        order.iter().enumerate().map(|(rank, &i)| ((slices[i].file.clone(), slices[i].frame), rank)).collect();
+    slices.sort_by_key(|slice| rank[&(slice.file.clone(), slice.frame)]);
+    // DICOM's x and y run the other way.
+    let affine = [(0, -1.0), (1, -1.0), (2, 1.0)]
+        .map(|(x, sign)| [column[x] * spacing[1], row[x] * spacing[0], step[x], start[x]].map(|v| sign * v));
+    Ok(Geometry { shape, affine, is_known: true })
+}
+
+/// Steps between slices in order, against the usual one.
+fn check_gaps(heights: &[f64]) -> Result<()> {
+    let steps: Vec<f64> = heights.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let Some(usual) = middle(&steps) else { return Ok(()) };
+    let doubled = steps.iter().filter(|step| **step < SAME).count();
+    ensure!(doubled == 0, "has {doubled} slices at the place of another; are there several series or points in time?");
+    if let Some(at) = steps.iter().position(|step| *step > 1.5 * usual) {
+        let missing: f64 = steps.iter().map(|step| (step / usual).round() - 1.0).filter(|n| *n > 0.0).sum();
+        anyhow::bail!(
+            "lacks slices: {:.2} mm lie between the {}th and the next, where {usual:.2} are usual; {missing:.0} of {:.0} \
+             seem to be missing",
+            steps[at],
+            at + 1,
+            heights.len() as f64 + missing
+        );
+    }
+    Ok(())
+}
+
+/// The median step; `None` of none.
+fn middle(steps: &[f64]) -> Option<f64> {
+    let mut sorted = steps.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+impl Planes for Frames {
+    fn read(&mut self, k: usize, plane: &mut Vec<f32>) -> Result<()> {
+        let (file, frame) = &self.slices[k];
+        let name = || file.file_name().unwrap_or_default().to_string_lossy().to_string();
+        if self.held.as_ref().is_none_or(|(held, _)| held != file) {
+            self.held = None;
+            self.held = Some((file.clone(), file_bytes(file).with_context(name)?));
+        }
+        let bytes = self.held.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+        dicom::rescaled(bytes, *frame, plane).with_context(name)?;
+        ensure!(plane.len() == self.pixels, "{}: has {} pixels, not {}", name(), plane.len(), self.pixels);
+        let bad = plane.iter().filter(|v| !v.is_finite()).count();
+        ensure!(bad == 0, "{}: holds {bad} voxels that are not finite after rescaling", name());
+        Ok(())
+    }
+}
