@@ -4,8 +4,8 @@ use super::key::{Key, key};
 use super::kind::Kind;
 use super::sections::{ModelInit, Precision, ProjectionKind};
 use crate::data::{
-    Axis, BagBy, Blank, Blanks, Flip, LongReports, OnBadImage, OnError, Orientation, Pick, ReportSection, RowOdds, Separator,
-    Uncertain, Views,
+    Axis, BagBy, Blank, Blanks, Flip, LongReports, OnBadImage, OnError, Orientation, Pick, ReportSection, RowOdds,
+    Separator, Uncertain, Views,
 };
 use crate::loss::{Direction, OBJECTIVE_NAMES, OBJECTIVES_HELP, Positives};
 use crate::optim::ScheduleKind;

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::finding::{Finding, Histogram, Level};
 use super::kind::FindingKind;
+use super::volumes;
 use crate::data::fingerprint::{FileDigest, PerceptualHash, digest, near_duplicates};
 use crate::data::{ImageSource, Row, dicom, image};
 
@@ -46,7 +47,8 @@ impl InspectedImages {
             let images = row.image().images().to_vec();
             images.into_iter().map(move |image| (i, image))
         });
-        let mut chosen: Vec<(usize, ImageSource)> = images.filter(|(_, image)| seen.insert(image.clone())).collect();
+        let mut chosen: Vec<(usize, ImageSource)> =
+            images.filter(|(_, image)| !volumes::is_one(image) && seen.insert(image.clone())).collect();
         let all = chosen.len();
         if all > most {
             chosen = (0..most).map(|i| chosen[i * all / most].clone()).collect();

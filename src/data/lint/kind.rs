@@ -30,6 +30,14 @@ pub enum FindingKind {
     TinyImage,
     /// DICOM files with text in their pixels.
     BurnedInAnnotation,
+    /// Volumes that cannot be read.
+    UnreadableVolume,
+    /// Volumes of one slice.
+    SingleSlice,
+    /// Volumes that do not say which way they lie.
+    UnknownOrientation,
+    /// Volumes whose values are no Hounsfield units.
+    OddHounsfield,
     /// One image, two reports.
     SameImageOtherReport,
     /// One image, two patients.
@@ -78,6 +86,10 @@ impl FindingKind {
             Self::BlankImage => "blank_image",
             Self::TinyImage => "tiny_image",
             Self::BurnedInAnnotation => "burned_in_annotation",
+            Self::UnreadableVolume => "unreadable_volume",
+            Self::SingleSlice => "single_slice",
+            Self::UnknownOrientation => "unknown_orientation",
+            Self::OddHounsfield => "odd_hounsfield",
             Self::SameImageOtherReport => "same_image_other_report",
             Self::SameImageOtherPatient => "same_image_other_patient",
             Self::LeakingPatient => "leaking_patient",

@@ -9,6 +9,7 @@ mod kind;
 mod page;
 mod reports;
 mod rows;
+mod volumes;
 
 use anyhow::Result;
 
@@ -19,6 +20,7 @@ pub use page::page;
 
 use super::{Manifest, Row};
 use images::InspectedImages;
+use volumes::InspectedVolumes;
 
 /// Looks at everything. `progress` hears of images done and in all.
 ///
@@ -32,9 +34,11 @@ pub fn lint(
 ) -> Result<LintReport> {
     let rows = &manifest.rows;
     let images = InspectedImages::open(rows, options.max_images, progress);
+    let volumes = InspectedVolumes::open(rows, options.max_images);
     let mut findings = Vec::new();
     findings.extend(rows::unusable(&manifest.problems));
     images.findings(rows, &mut findings);
+    volumes.findings(rows, &mut findings);
     rows::leaks(rows, &images, &mut findings);
     rows::classes(rows, &mut findings);
     reports::findings(rows, options, &mut findings)?;
@@ -43,6 +47,7 @@ pub fn lint(
     rows::histograms(rows, &mut histograms);
     reports::histograms(rows, options.tokenizer, &mut histograms)?;
     images.histograms(&mut histograms);
+    volumes.histograms(&mut histograms);
     let distinct =
         |key: fn(&Row) -> Option<&str>| rows.iter().filter_map(key).collect::<std::collections::HashSet<_>>();
     Ok(LintReport {

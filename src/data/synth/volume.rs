@@ -120,15 +120,15 @@ fn scan(options: &VolumeOptions, patient: u64) -> Result<Scan> {
     let chest = Chest::new(&mut rng);
     let side = pick(&mut rng, &[-1.0f32, 1.0]);
     let upper = rng.random_bool(0.5);
+    let shape = [options.size, options.size, (options.size / 2).max(1)];
+    let step = [0, 1, 2].map(|i| BODY[i] / shape[i] as f32);
     let finding = match rng.random_range(0..3u32) {
         0 => Finding::None,
-        1 => nodule(&chest, side, upper, &mut rng),
-        _ => Finding::Effusion { side, top: uniform(&mut rng, -95.0, -70.0) },
+        1 => nodule(&chest, side, upper, step, &mut rng),
+        _ => Finding::Effusion { side, top: uniform(&mut rng, -85.0, -60.0) },
     };
     let (side_word, zone) = (if side < 0.0 { "right" } else { "left" }, if upper { "upper" } else { "lower" });
     let (label, report) = worded(finding, side_word, zone, &mut rng);
-    let shape = [options.size, options.size, (options.size / 2).max(1)];
-    let step = [0, 1, 2].map(|i| BODY[i] / shape[i] as f32);
     let mut values = Vec::with_capacity(shape.iter().product());
     let mut finding_slices = Vec::new();
     let mut noise = stream(options.seed, patient, 1);
@@ -153,15 +153,18 @@ fn scan(options: &VolumeOptions, patient: u64) -> Result<Scan> {
 }
 
 /// In the lung of that side, and not behind the heart's surface.
-fn nodule(chest: &Chest, side: f32, upper: bool, rng: &mut ChaCha8Rng) -> Finding {
+fn nodule(chest: &Chest, side: f32, upper: bool, step: [f32; 3], rng: &mut ChaCha8Rng) -> Finding {
     let lung = &chest.lungs[usize::from(side > 0.0)];
     let radius = uniform(rng, 6.0, 11.0);
-    let height = if upper { uniform(rng, 30.0, 70.0) } else { uniform(rng, -70.0, -30.0) };
+    let height = if upper { uniform(rng, 25.0, 55.0) } else { uniform(rng, -55.0, -25.0) };
     let (turn, share) = (uniform(rng, 0.0, std::f32::consts::TAU), uniform(rng, 0.0, 0.35));
     // Outwards and back: the heart lies inwards and in front.
     let across = side * 12.0 + share * lung.1[0] * turn.cos();
     let back = 15.0 + share * lung.1[1] * turn.sin().abs();
-    Finding::Nodule { centre: [lung.0[0] + across, lung.0[1] + back, height], radius }
+    let centre = [lung.0[0] + across, lung.0[1] + back, height];
+    // On a voxel: between two thick slices a small one would not show.
+    let centre = [0, 1, 2].map(|i| (((centre[i] + BODY[i] / 2.0) / step[i]).floor() + 0.5) * step[i] - BODY[i] / 2.0);
+    Finding::Nodule { centre, radius }
 }
 
 fn worded(finding: Finding, side: &str, zone: &str, rng: &mut ChaCha8Rng) -> (&'static str, String) {

@@ -8,6 +8,7 @@ mod bytes;
 mod cut;
 mod doubt;
 mod geometry;
+mod inspect;
 mod nifti;
 mod npy;
 mod numbers;
@@ -25,6 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::image::{Picture, frame_of};
 use cut::Cut;
+pub use inspect::{Inspected, inspect};
 use planes::Volume;
 pub use policy::{Axis, Orientation, VolumePolicy};
 pub use window::{Range, Window};

@@ -2,11 +2,7 @@
 //! is published of each tower stands in the towers' folders. A new layout of a whole model is a file beside
 //! `open_clip.rs`.
 
-<<<<<<< HEAD
-mod archive;
 mod bag_pooling;
-=======
->>>>>>> 512e404 (Read DICOM series, enhanced DICOM and NumPy arrays as volumes, held against nibabel, scipy and pydicom; configure how they are cut; draw phantom CTs; prepare CT-RATE and Merlin)
 mod builtin;
 mod checksums;
 mod files;

@@ -1,0 +1,81 @@
+//! Volumes: unreadable, of one slice, of unknown orientation, of values that are no Hounsfield units.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
+use super::finding::{Finding, Histogram, Level};
+use super::kind::FindingKind;
+use crate::data::volume::{Inspected, inspect, is_volume};
+use crate::data::{ImageSource, Row};
+
+/// The volumes of some rows: row, and what is known of its volume; `None` where it cannot be read.
+pub(super) struct InspectedVolumes(Vec<(usize, Option<Inspected>)>);
+
+/// Whether an image of a row is a volume, and so none for the checks of images.
+pub(super) fn is_one(image: &ImageSource) -> bool {
+    matches!(image, ImageSource::File(_)) && is_volume(image.file())
+}
+
+impl InspectedVolumes {
+    /// Opens each distinct volume once, or `most` of them.
+    pub fn open(rows: &[Row], most: usize) -> Self {
+        let mut seen = HashSet::new();
+        let all =
+            rows.iter().enumerate().flat_map(|(row, r)| r.image().images().to_vec().into_iter().map(move |i| (row, i)));
+        let volumes = all.filter(|(_, image)| is_one(image) && seen.insert(image.clone()));
+        let chosen: Vec<(usize, ImageSource)> = volumes.take(most).collect();
+        Self(chosen.into_par_iter().map(|(row, image)| (row, inspect(image.file()).ok())).collect())
+    }
+
+    pub fn findings(&self, rows: &[Row], findings: &mut Vec<Finding>) {
+        let with = |wanted: &dyn Fn(&Inspected) -> bool| -> Vec<usize> {
+            self.0.iter().filter(|(_, known)| known.as_ref().is_some_and(wanted)).map(|(row, _)| *row).collect()
+        };
+        let unreadable = self.0.iter().filter(|(_, known)| known.is_none()).map(|(row, _)| *row).collect();
+        let cases = [
+            (
+                Level::Error,
+                FindingKind::UnreadableVolume,
+                unreadable,
+                "volumes that cannot be read: broken, slices missing or doubled, two series in one folder; \
+                 `reportclip embed --images FILE` says what is wrong with one",
+            ),
+            (
+                Level::Warning,
+                FindingKind::SingleSlice,
+                with(&|known| known.slices == 1),
+                "volumes of one slice: localizers, or failed exports?",
+            ),
+            (
+                Level::Warning,
+                FindingKind::UnknownOrientation,
+                with(&|known| !known.is_oriented),
+                "volumes that do not say which way they lie: left and right may be exchanged",
+            ),
+            (
+                Level::Warning,
+                FindingKind::OddHounsfield,
+                with(&|known| known.doubt.is_some()),
+                "volumes whose values are no Hounsfield units: rescaled twice, or not at all; no matter for MR",
+            ),
+        ];
+        for (level, kind, found, message) in cases {
+            findings.extend(Finding::new(level, kind, rows, found, message.into()));
+        }
+    }
+
+    /// None where there are no volumes.
+    pub fn histograms(&self, histograms: &mut Vec<Histogram>) {
+        if self.0.is_empty() {
+            return;
+        }
+        let edges = [2, 16, 32, 64, 128, 256, 512, 1024];
+        let mut bars: Vec<(String, usize)> = edges.iter().map(|e| (format!("< {e}"), 0)).collect();
+        bars.push(("≥ 1024".into(), 0));
+        for known in self.0.iter().filter_map(|(_, known)| known.as_ref()) {
+            bars[edges.partition_point(|&e| e <= known.slices)].1 += 1;
+        }
+        histograms.push(Histogram { name: "slices of volumes", bars });
+    }
+}

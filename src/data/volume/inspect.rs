@@ -1,0 +1,41 @@
+//! What a look at a volume tells, for checks of whole data sets.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::cut::Cut;
+use super::doubt::Seen;
+use super::open;
+use super::policy::VolumePolicy;
+
+/// Planes of a volume that are looked at.
+const LOOKED_AT: usize = 8;
+
+/// What is known of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// Axial slices.
+    pub slices: usize,
+    /// Whether the file says which way its axes run.
+    pub is_oriented: bool,
+    /// Why its values seem to be no Hounsfield units.
+    pub doubt: Option<&'static str>,
+}
+
+/// Opens a volume and reads a few of its planes, evenly spaced.
+///
+/// # Errors
+/// It cannot be read.
+pub fn inspect(path: &Path) -> Result<Inspected> {
+    let mut volume = open(path)?;
+    let slices = Cut::of(&volume.geometry, &VolumePolicy::default())?.count();
+    let planes = volume.geometry.shape[2];
+    let looked_at = planes.min(LOOKED_AT);
+    let (mut seen, mut plane) = (Seen::default(), Vec::new());
+    for i in 0..looked_at {
+        volume.planes.read((2 * i + 1) * planes / (2 * looked_at), &mut plane)?;
+        seen.add(&plane);
+    }
+    Ok(Inspected { slices, is_oriented: volume.geometry.is_known, doubt: seen.doubt() })
+}
