@@ -2,7 +2,7 @@
 
     python scripts/golden/volumes.py tests/golden/volumes.json        # needs nibabel scipy pydicom
 
-`real`: nibabel's own test files (in its package), as digests: sums of |v| and of v times a ramp, and values at a few
+`real`: nibabel's own test files (in its package) but those that hold NaN, as digests: sums of |v| and of v times a ramp, and values at a few
 places, after as_closest_canonical. The test that reads them is told of their folder by REPORTCLIP_NIBABEL.
 `drawn`: files of a few voxels, in base64, of every type of voxels, both byte orders, orientations of all kinds, with and
 without scaling, as sform, as qform, and without either: nibabel's values after as_closest_canonical.
@@ -36,8 +36,7 @@ def canonical(image):
 
 def real():
     folder = pathlib.Path(nib.__file__).parent / "tests" / "data"
-    names = ["example4d.nii.gz", "anatomical.nii", "example_nifti2.nii.gz", "functional.nii", "standard.nii.gz",
-             "reoriented_anat_moved.nii", "resampled_anat_moved.nii"]
+    names = ["example4d.nii.gz", "anatomical.nii", "example_nifti2.nii.gz", "functional.nii", "standard.nii.gz"]
     found = []
     for name in names:
         image = canonical(nib.load(folder / name))
@@ -217,7 +216,7 @@ def main():
                 "pydicom": pydicom.__version__}
     golden = {"seed": SEED, "versions": versions, "real": real(), "drawn": drawn(rng), "resampled": resampled(),
               "series": series(rng), "arrays": arrays(rng)}
-    pathlib.Path(sys.argv[1]).write_text(json.dumps(golden, separators=(",", ":")))
+    pathlib.Path(sys.argv[1]).write_text(json.dumps(golden, separators=(",", ":"), allow_nan=False))
 
 
 main()
