@@ -129,7 +129,7 @@ impl Dataset {
 
     /// The images of a row that are read as sample number `sample`. All are changed alike.
     fn members(&self, row: &Row, sample: u64) -> anyhow::Result<Vec<Member>> {
-        let members = Members::of(row.image())?;
+        let members = Members::of(row.image(), &self.bags)?;
         let chosen = self.bags.picked(members.count(), (self.seed, sample));
         members.read(&chosen, &self.bags, |picture| {
             let mut rng = stream(self.seed, Purpose::Augment, sample);

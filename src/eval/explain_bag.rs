@@ -44,7 +44,7 @@ impl BagExplanation {
 /// An image that cannot be read; whatever tokenizer or model report.
 pub fn explain_bag(session: &Session, source: &ImageSource, text: &str) -> Result<BagExplanation> {
     let (folder, encoder) = (&session.folder, session.encoder(8)?);
-    let members = Members::of(source.clone())?;
+    let members = Members::of(source.clone(), &encoder.bags)?;
     let chosen = encoder.bags.picked(members.count(), (0, 0));
     let read = members.read(&chosen, &encoder.bags, |picture| folder.preprocess.prepare(picture, None))?;
     let mut values = vec![0.0; read.iter().map(|member| member.prepared.len()).sum()];

@@ -85,7 +85,10 @@ pub(super) fn tokenizer_files(model: &ModelFolder) -> Result<Vec<(String, Vec<u8
 /// A file cannot be written.
 pub(super) fn write_policies(folder: &Path, model: &ModelFolder) -> Result<()> {
     let report = (model.report != ReportPolicy::default()).then(|| (REPORT_FILE, model.report.to_json()));
-    let bags = (model.bags != BagPolicy::default()).then(|| (BAGS_FILE, model.bags.to_json()));
+    let bags = match &model.bags {
+        bags if *bags == BagPolicy::default() => None,
+        bags => Some((BAGS_FILE, bags.to_json()?)),
+    };
     for (name, policy) in report.into_iter().chain(bags) {
         let path = folder.join(name);
         std::fs::write(&path, serde_json::to_vec_pretty(&policy)?)

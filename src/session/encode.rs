@@ -62,7 +62,7 @@ impl Encoder<'_> {
     fn own_images(&self, images: &[ImageSource]) -> Result<Vec<Tensor>> {
         let size = self.preprocess.output_size();
         let (height, width) = size.context("the preprocessing gives images of various sizes")?;
-        let batches = self.own(batches(images, self.batch_size, self.bags.max));
+        let batches = self.own(batches(images, self.batch_size, &self.bags));
         let batches: Vec<Vec<ImageSource>> = batches.map(<[_]>::to_vec).collect();
         let (preprocess, policy) = (self.preprocess.clone(), self.bags.clone());
         let make = move |i: u64| batches.get(i as usize).map(|images| decoded(&preprocess, &policy, images));
@@ -131,11 +131,11 @@ impl Encoder<'_> {
     }
 }
 
-/// Neighbours of which together no more than `most` images are read, or one alone; a bag is read to `max` images.
-fn batches(sources: &[ImageSource], most: usize, max: usize) -> Vec<&[ImageSource]> {
+/// Neighbours of which together no more than `most` images are read, or one alone.
+fn batches<'a>(sources: &'a [ImageSource], most: usize, policy: &BagPolicy) -> Vec<&'a [ImageSource]> {
     let (mut batches, mut start, mut images) = (Vec::new(), 0, 0);
     for (i, source) in sources.iter().enumerate() {
-        let more = source.images().len().min(max);
+        let more = Members::most(source, policy);
         if i > start && images + more > most {
             batches.push(&sources[start..i]);
             (start, images) = (i, 0);
@@ -159,7 +159,7 @@ struct Decoded {
 fn decoded(preprocess: &Preprocess, policy: &BagPolicy, sources: &[ImageSource]) -> Result<Decoded> {
     let (mut values, mut places) = (Vec::new(), Vec::new());
     for source in sources {
-        let read = Members::of(source.clone()).and_then(|members| {
+        let read = Members::of(source.clone(), policy).and_then(|members| {
             let chosen = policy.fixed(members.count());
             members.read(&chosen, policy, |picture| preprocess.prepare(picture, None))
         });

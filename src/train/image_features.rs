@@ -143,12 +143,14 @@ impl Trainer<'_> {
 /// The images of these slots, all of one row, as far as they can be read. `images`: row and number of each slot's.
 fn read(dataset: &Dataset, slots: &[u32], images: &[(usize, usize)]) -> Vec<(u32, Prepared)> {
     let Some((row, _)) = slots.first().map(|&slot| images[slot as usize]) else { return Vec::new() };
-    let Ok(members) = Members::of(dataset.rows[row].image()) else { return Vec::new() };
+    let Ok(members) = Members::of(dataset.rows[row].image(), &dataset.bags) else { return Vec::new() };
     let numbers: Vec<usize> = slots.iter().map(|&slot| images[slot as usize].1).collect();
     let (mut read, mut next) = (Vec::new(), slots.iter());
-    members.each(&numbers, &mut |_, picture| {
+    members.each(&numbers, &dataset.bags, &mut |number, picture| {
         let prepared = picture.and_then(|picture| dataset.preprocess.prepare(&picture, None));
-        read.extend(next.next().copied().zip(prepared.ok()));
+        // Of a volume that cannot be read, the first slice alone is told of.
+        let slot = next.find(|&&slot| images[slot as usize].1 == number).copied();
+        read.extend(slot.zip(prepared.ok()));
         true
     });
     read
@@ -156,7 +158,7 @@ fn read(dataset: &Dataset, slots: &[u32], images: &[(usize, usize)]) -> Vec<(u32
 
 /// A slot for each image that training may read. A row that does not say how many it has is told of by its step.
 fn slots(dataset: &Dataset) -> Slots {
-    let count = |row: &Row| Members::of(row.image()).map_or(1, |members| members.count());
+    let count = |row: &Row| Members::of(row.image(), &dataset.bags).map_or(1, |members| members.count());
     Slots::new(dataset.rows.par_iter().map(count).collect(), &dataset.bags)
 }
 

@@ -106,7 +106,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         anyhow::bail!("data.train: {} holds no training pairs", config.data.train_name())
     };
     model.folder.report = config.report.clone();
-    model.folder.bags = BagPolicy::from(&config.data.bag);
+    model.folder.bags = BagPolicy::from(&config.data);
     let whole_sentences = config.report.long != LongReports::Truncate;
     model.folder.tokenizer = model.folder.tokenizer.with_whole_sentences(whole_sentences);
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use reportclip::data::{
-    BagBy, BagColumns, BagPolicy, Bags, Batch, Columns, ImageSource, Images, Manifest, OnBadImage, image,
+    BagBy, BagColumns, BagPolicy, Bags, Batch, Columns, ImageSource, Images, Manifest, OnBadImage, image, volume,
 };
 use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss};
@@ -310,6 +310,29 @@ fn bags_train_resume_evaluate_and_embed() {
         let embedded = tensors(&place.path(&format!("{name}.safetensors")));
         assert_eq!(embedded["image_embeds"].dims(), embedded["text_embeds"].dims());
     }
+    // Which images count: their parts make up the cosine.
+    let manifest = fs::read_to_string(place.path("phantom/bags.csv")).unwrap();
+    let row = manifest.lines().nth(4).unwrap().split(',').next().unwrap();
+    let images: Vec<String> = row.split(';').map(|name| format!("phantom/{name}")).collect();
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    for (name, has_shares) in [("mean", true), ("attention", true), ("max", false)] {
+        let model = format!("{name}-ten/model");
+        let args = [&["explain", "--model", &model, "--image"], &images[..], &["--text", "Clear lungs."]].concat();
+        let out = place.run(&[&args[..], &["--json"]].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        let told = json(&out.stdout);
+        let of = |key: &str| -> Vec<f64> {
+            told["images"].as_array().unwrap().iter().filter_map(|image| image[key].as_f64()).collect()
+        };
+        // Three of four are read.
+        assert_eq!((of("part").len(), of("image")), (3, vec![0.0, 2.0, 3.0]), "{name}: {told}");
+        let sum: f64 = of("part").iter().sum();
+        assert!((sum - told["bag_cosine"].as_f64().unwrap()).abs() < 1e-5, "{name}: {told}");
+        assert!(!has_shares || (of("share").iter().sum::<f64>() - 1.0).abs() < 1e-5, "{name}: {told}");
+        assert_eq!(of("share").len(), if has_shares { 3 } else { 0 }, "{name}: {told}");
+        let shown = text(&place.run(&args).stdout);
+        assert!(shown.contains("of 4 images, 3 of them read") && shown.contains("image 3: "), "{shown}");
+    }
     // A model's own pooling is what is trained on from it.
     let from = "model.path=\"attention-ten/model\"";
     let config = fs::read_to_string(place.path("tiny.toml")).unwrap();
@@ -379,6 +402,66 @@ fn an_unreadable_image_of_a_bag_is_told_or_left_out() {
     let policy = BagPolicy { on_bad: OnBadImage::Drop, ..BagPolicy::default() };
     let kept = json(&fs::read(place.path("drops/model/reportclip_bags.json")).unwrap());
     assert_eq!(BagPolicy::from_json(&kept).unwrap(), policy);
+}
+
+/// A NIfTI file of 16-bit numbers, 24 × 20 voxels a slice.
+fn nifti(path: &Path, slices: u16) {
+    let mut file = vec![0u8; 352];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &348i32.to_le_bytes());
+    for (i, size) in [3i16, 24, 20, slices as i16, 1, 1, 1, 1].into_iter().enumerate() {
+        put(40 + 2 * i, &size.to_le_bytes());
+        put(76 + 4 * i, &1f32.to_le_bytes());
+    }
+    put(70, &4i16.to_le_bytes());
+    put(72, &16i16.to_le_bytes());
+    put(108, &352f32.to_le_bytes());
+    put(112, &1f32.to_le_bytes());
+    put(254, &1i16.to_le_bytes());
+    for axis in 0..3 {
+        put(280 + 16 * axis + 4 * axis, &1f32.to_le_bytes());
+    }
+    put(344, b"n+1\0");
+    let voxel = |i: usize| ((i % 24) * (i / 480 + 2) * 9 + i / 24 % 20 * 17 + i / 480 * 40) as i16;
+    file.extend((0..480 * usize::from(slices)).flat_map(|i| voxel(i).to_le_bytes()));
+    fs::write(path, file).unwrap();
+}
+
+/// Slices of a volume are a bag as images of their own are.
+#[test]
+fn a_volume_is_the_bag_of_its_slices() {
+    let dir = tempfile::tempdir().unwrap();
+    nifti(&dir.path().join("ct.nii"), 7);
+    pictures(dir.path(), &["a.png"]);
+    let path = dir.path().join("m.csv");
+    fs::write(&path, "image,report\nct.nii,x\na.png;ct.nii,y\na.png,z\n").unwrap();
+    let rows = Manifest::open(&path, &Columns::default(), None).unwrap().rows;
+    let mut session = tiny(None);
+    session.folder.bags.max = 3;
+    let file = dir.path().join("ct.nii");
+    let slices = volume::slices(&file, &session.folder.bags.volume, &[1, 3, 5]).unwrap();
+    let single: Vec<ImageSource> = slices
+        .iter()
+        .enumerate()
+        .map(|(i, slice)| {
+            let path = dir.path().join(format!("slice{i}.png"));
+            fs::write(&path, image::png(slice).unwrap()).unwrap();
+            path.into()
+        })
+        .collect();
+    let encode = |images: &[ImageSource]| session.encoder(2).unwrap().images(images).unwrap();
+    let found = encode(&rows.iter().map(|row| row.image()).collect::<Vec<_>>());
+    assert_eq!(found.dims(), [3, 16]);
+    let mean = reference::l2_normalize(&encode(&single).mean_keepdim(0).unwrap()).unwrap();
+    assert_close("a volume", &found.narrow(0, 0, 1).unwrap(), &mean, 1e-6, 1e-7);
+    // One image and seven slices are eight images, of which the second, fifth and seventh are read.
+    let slices = volume::slices(&file, &session.folder.bags.volume, &[0, 3, 5]).unwrap();
+    slices.iter().zip(["u", "v", "w"]).for_each(|(slice, name)| {
+        fs::write(dir.path().join(name), image::png(slice).unwrap()).unwrap();
+    });
+    let both: Vec<ImageSource> = ["u", "v", "w"].iter().map(|name| dir.path().join(name).into()).collect();
+    let mean = reference::l2_normalize(&encode(&both).mean_keepdim(0).unwrap()).unwrap();
+    assert_close("an image and a volume", &found.narrow(0, 1, 1).unwrap(), &mean, 1e-6, 1e-7);
 }
 
 /// A value that nothing is trained on.

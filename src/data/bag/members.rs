@@ -1,10 +1,13 @@
 //! What a bag holds, image by image, and reading those that are picked.
 
-use anyhow::{Context, Result, anyhow};
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
 
 use super::{BagPolicy, place};
 use crate::data::config::OnBadImage;
 use crate::data::table::ImageSource;
+use crate::data::volume::{is_volume, slice_count, slices};
 use crate::data::{Picture, Prepared};
 use crate::error::one_line;
 
@@ -28,13 +31,25 @@ pub struct Member {
 }
 
 impl Members {
-    /// Of `source`.
+    /// Of `source`, whose volumes are cut as `policy` says.
     ///
     /// # Errors
-    /// A volume says not how many slices it has.
-    pub fn of(source: ImageSource) -> Result<Self> {
-        let counts = vec![1; source.images().len()];
+    /// A volume that does not say how many slices it has.
+    pub fn of(source: ImageSource, policy: &BagPolicy) -> Result<Self> {
+        let count = |image: &ImageSource| match volume(image) {
+            None => Ok(1),
+            Some(file) => {
+                slice_count(file, &policy.volume).map_err(|e| anyhow!("{source}: {}", without_path(file, &e)))
+            }
+        };
+        let counts = source.images().iter().map(count).collect::<Result<_>>()?;
         Ok(Self { source, counts })
+    }
+
+    /// How many images of `source` are read at most, without a look into its files.
+    pub fn most(source: &ImageSource, policy: &BagPolicy) -> usize {
+        let images = source.images();
+        if images.iter().any(|image| volume(image).is_some()) { policy.max } else { images.len().min(policy.max) }
     }
 
     /// How many there are.
@@ -54,12 +69,12 @@ impl Members {
         prepare: impl Fn(&Picture) -> Result<Prepared>,
     ) -> Result<Vec<Member>> {
         let count = self.count();
-        if count == 1 {
+        if count == 1 && volume(&self.source).is_none() {
             let prepared = self.source.read().and_then(|picture| prepare(&picture))?;
             return Ok(vec![Member { number: 0, place: place(0, 1), prepared }]);
         }
         let (mut read, mut first_bad) = (Vec::with_capacity(chosen.len()), None);
-        self.each(chosen, &mut |number, picture| {
+        self.each(chosen, policy, &mut |number, picture| {
             match picture.and_then(|picture| prepare(&picture)) {
                 Ok(prepared) => read.push(Member { number, place: place(number, count), prepared }),
                 Err(e) => {
@@ -77,12 +92,27 @@ impl Members {
     }
 
     /// Hands the images of these numbers, ascending, to `take` one after the other, until that says to stop.
-    pub fn each(&self, numbers: &[usize], take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
-        for &number in numbers {
-            let image = self.source.images().get(number).context("there is no such image");
-            if !take(number, image.and_then(ImageSource::read)) {
-                return;
+    /// A volume is opened once for all of its slices.
+    pub fn each(&self, numbers: &[usize], policy: &BagPolicy, take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
+        let mut start = 0;
+        for (image, count) in self.source.images().iter().zip(&self.counts) {
+            let own = start..start + count;
+            let which: Vec<usize> = numbers.iter().filter(|n| own.contains(n)).map(|n| n - start).collect();
+            let pictures: Vec<Result<Picture>> = match volume(image) {
+                _ if which.is_empty() => Vec::new(),
+                None => vec![image.read()],
+                Some(file) => match slices(file, &policy.volume, &which) {
+                    Ok(pictures) => pictures.into_iter().map(Ok).collect(),
+                    // One line, whichever of them it is.
+                    Err(e) => vec![Err(anyhow!("{}", without_path(file, &e)))],
+                },
+            };
+            for (picture, slice) in pictures.into_iter().zip(&which) {
+                if !take(start + slice, picture) {
+                    return;
+                }
             }
+            start = own.end;
         }
     }
 
@@ -92,4 +122,18 @@ impl Members {
         let reason = line.strip_prefix(&format!("{place}: ")).unwrap_or(&line);
         anyhow!("{place}: {} of {}: {reason}", number + 1, self.count())
     }
+}
+
+/// The file of a volume.
+fn volume(image: &ImageSource) -> Option<&Path> {
+    match image {
+        ImageSource::File(_) => Some(image.file()).filter(|file| is_volume(file)),
+        ImageSource::Packed(_) | ImageSource::Bag(_) => None,
+    }
+}
+
+/// What went wrong, without the file's name: it may be called after a patient, and rows are told by their line.
+fn without_path(file: &Path, error: &anyhow::Error) -> String {
+    let line = one_line(error);
+    line.strip_prefix(&format!("{}: ", file.display())).unwrap_or(&line).to_string()
 }

@@ -4,11 +4,12 @@ use anyhow::{Context, Result, ensure};
 use rand::seq::index;
 use serde_json::{Value, json};
 
-use crate::data::config::{BagConfig, OnBadImage, Pick};
+use crate::data::config::{BagConfig, DataConfig, OnBadImage, Pick};
+use crate::data::volume::VolumePolicy;
 use crate::seed::{Purpose, stream};
 
 /// Which images of a bag are read, and what becomes of one that cannot be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BagPolicy {
     /// At most so many.
     pub max: usize,
@@ -16,18 +17,21 @@ pub struct BagPolicy {
     pub pick: Pick,
     /// One that cannot be read.
     pub on_bad: OnBadImage,
+    /// How volumes become images.
+    pub volume: VolumePolicy,
 }
 
 impl Default for BagPolicy {
     /// 32 evenly spaced ones, all of which can be read.
     fn default() -> Self {
-        Self { max: 32, pick: Pick::Uniform, on_bad: OnBadImage::Row }
+        Self { max: 32, pick: Pick::Uniform, on_bad: OnBadImage::Row, volume: VolumePolicy::default() }
     }
 }
 
-impl From<&BagConfig> for BagPolicy {
-    fn from(config: &BagConfig) -> Self {
-        Self { max: config.max, pick: config.pick, on_bad: config.on_bad }
+impl From<&DataConfig> for BagPolicy {
+    fn from(config: &DataConfig) -> Self {
+        let BagConfig { max, pick, on_bad, .. } = config.bag;
+        Self { max, pick, on_bad, volume: VolumePolicy::default() }
     }
 }
 
@@ -71,8 +75,12 @@ impl BagPolicy {
     }
 
     /// As a model's folder keeps it.
-    pub fn to_json(&self) -> Value {
-        json!({"max": self.max, "pick": self.pick.word(), "on_bad": self.on_bad.word()})
+    ///
+    /// # Errors
+    /// A number is none that JSON has.
+    pub fn to_json(&self) -> Result<Value> {
+        let (pick, on_bad) = (self.pick.word(), self.on_bad.word());
+        Ok(json!({"max": self.max, "pick": pick, "on_bad": on_bad, "volume": self.volume.to_json()?}))
     }
 
     /// From a model's folder.
@@ -87,8 +95,11 @@ impl BagPolicy {
         let max = json["max"].as_u64().context("max is missing, or is no whole number")? as usize;
         ensure!(max > 0, "max is 0; allowed is 1 or more");
         let (pick, on_bad) = (word("pick")?, word("on_bad")?);
+        // Models of before volumes were read do not say.
+        let volume = json.get("volume").map(VolumePolicy::from_json).transpose()?.unwrap_or_default();
         Ok(Self {
             max,
+            volume,
             pick: Pick::find(pick).with_context(|| unknown("pick", pick, Pick::WORDS))?,
             on_bad: OnBadImage::find(on_bad).with_context(|| unknown("on_bad", on_bad, OnBadImage::WORDS))?,
         })
@@ -137,8 +148,9 @@ mod tests {
 
     #[test]
     fn json_keeps_all() {
-        let all = BagPolicy { max: 5, pick: Pick::Stride, on_bad: OnBadImage::Drop };
-        assert_eq!(BagPolicy::from_json(&all.to_json()).unwrap(), all);
+        let volume = VolumePolicy { slices: Some(9), ..VolumePolicy::default() };
+        let all = BagPolicy { max: 5, pick: Pick::Stride, on_bad: OnBadImage::Drop, volume };
+        assert_eq!(BagPolicy::from_json(&all.to_json().unwrap()).unwrap(), all);
         for broken in
             [json!({}), json!({"max": 0, "pick": "first", "on_bad": "row"}), json!({"max": 3, "pick": "best"})]
         {

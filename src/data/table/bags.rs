@@ -7,6 +7,7 @@ use super::columns::BagColumns;
 use super::fields::{Field, Fields, IMAGE_SEPARATOR, ProblemKind, Unusable, packed_name};
 use crate::data::config::OnBadImage;
 use crate::data::image;
+use crate::data::volume::is_volume;
 
 /// Endings of image files in a folder; files of a series often have none.
 const IMAGES: [&str; 5] = ["png", "jpg", "jpeg", "dcm", "dicom"];
@@ -102,6 +103,8 @@ pub(super) fn find(root: &Path, text: &str, bag: &BagColumns) -> Result<(Found, 
         for name in inner.as_deref().unwrap_or(std::slice::from_ref(name)) {
             match one(name) {
                 Ok(Kind::File) => found.push(name.clone()),
+                // A series is one volume.
+                Ok(Kind::Folder) if is_volume(&root.join(name)) => found.push(name.clone()),
                 Ok(Kind::Folder) => found.extend(files_of(root, name)?),
                 Err(lost) if bag.on_bad == OnBadImage::Row => return Err(lost),
                 Err(lost) => {
