@@ -61,6 +61,21 @@ pub(super) const fn key(name: &'static str, kind: Kind, default: &'static str, h
     Key { name, kind, default, help, may_differ: MayDiffer::Never }
 }
 
+/// The rows of several parts of the table, `N` in all.
+pub(super) const fn joined<const N: usize>(parts: &[&[Key]]) -> [Key; N] {
+    let mut all = [parts[0][0]; N];
+    let (mut part, mut at) = (0, 0);
+    while part < parts.len() {
+        let mut row = 0;
+        while row < parts[part].len() {
+            all[at] = parts[part][row];
+            (at, row) = (at + 1, row + 1);
+        }
+        part += 1;
+    }
+    all
+}
+
 impl Key {
     const fn may_differ(self, may_differ: MayDiffer) -> Self {
         Self { may_differ, ..self }

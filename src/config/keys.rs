@@ -1,20 +1,26 @@
 //! Every config key: one row each with its kind, default and meaning. The table of docs/config.md is made from it.
 
-use super::key::{Key, key};
+use super::key::{Key, joined, key};
 use super::kind::Kind;
-use super::sections::{ModelInit, Precision, ProjectionKind};
+use super::model_keys::MODEL;
+use super::optim_keys::OPTIM;
+use super::sections::Precision;
 use crate::data::{
     Axis, BagBy, Blank, Blanks, Flip, LongReports, OnBadImage, OnError, Orientation, Pick, ReportSection, RowOdds,
     Separator, Uncertain, Views,
 };
 use crate::loss::{Direction, OBJECTIVE_NAMES, OBJECTIVES_HELP, Positives};
-use crate::optim::ScheduleKind;
 
 const MAX: i64 = i64::MAX;
 const INF: f64 = f64::INFINITY;
 
 /// All keys, in the order in which they are shown.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[Key] = &joined::<COUNT>(&[RUN, MODEL, DATA, OPTIM, AFTER]);
+
+const COUNT: usize = RUN.len() + MODEL.len() + DATA.len() + OPTIM.len() + AFTER.len();
+
+/// Of the run as a whole.
+const RUN: &[Key] = &[
     key("seed", Kind::Int(0, MAX), "0", "Seed of order, augmentation, fresh weights and bootstrap"),
     key("device", Kind::Text, "\"auto\"", "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\"").per_machine(),
     key(
@@ -24,65 +30,10 @@ pub const KEYS: &[Key] = &[
         "Run folder; default runs/<config name>, with -2, -3, … where that is there (--out wins)",
     )
     .on_resume(),
-    key("model.init", Kind::OneOf(ModelInit::WORDS), "\"pretrained\"", "Where the weights come from"),
-    key(
-        "model.path",
-        Kind::Text,
-        "",
-        "Folder or hub id org/name[@revision] of a dual encoder, of transformers or open_clip",
-    ),
-    key("model.image", Kind::Text, "", "Folder or hub id of an image tower, to be paired with model.text"),
-    key("model.text", Kind::Text, "", "Folder or hub id of a text tower, to be paired with model.image"),
-    key(
-        "model.image_pooling",
-        Kind::OneOf(&["auto", "cls", "mean", "pooler"]),
-        "\"auto\"",
-        "Pair: what stands for the image; auto = the tower's own pooler, or cls where the file holds none",
-    ),
-    key(
-        "model.text_pooling",
-        Kind::OneOf(&["auto", "cls", "mean", "eos", "pooler"]),
-        "\"auto\"",
-        "Pair: what stands for the text; auto also follows the 1_Pooling folder of sentence-transformers",
-    ),
-    key("model.projection", Kind::OneOf(ProjectionKind::WORDS), "\"linear\"", "Pair: the fresh projections"),
-    key("model.embed_dim", Kind::Int(1, 1 << 16), "512", "Pair: width of the shared space"),
-    key(
-        "model.bag_pooling",
-        Kind::OneOf(&["auto", "mean", "max", "attention"]),
-        "\"auto\"",
-        "What stands for several images of one report: the mean of their embeddings, the largest of each number, or a \
-         sum by gated attention; auto = the model's own, or mean",
-    ),
-    key(
-        "model.bag_hidden",
-        Kind::Int(1, 1 << 16),
-        "",
-        "Attention over bags: width of the gate; default the model's, or 128",
-    ),
-    key(
-        "model.bag_position",
-        Kind::OneOf(&["auto", "none", "learned", "sinusoidal"]),
-        "\"auto\"",
-        "Attention over bags: what it knows of an image's place in its bag; auto = the model's own, or none",
-    ),
-    key("model.image_size", Kind::Int(1, 4096), "", "Pixels a side; default the model's (random: 224)"),
-    key("model.context_length", Kind::Int(4, 4096), "", "Tokens a text; default the model's (random: 77)"),
-    key(
-        "model.tokenizer",
-        Kind::Path,
-        "",
-        "Folder with a tokenizer; default the model's own (random: one trained on the reports)",
-    ),
-    key("model.random.vocab_size", Kind::Int(516, 1 << 20), "1024", "Random model: tokens of the tokenizer to train"),
-    key("model.random.embed_dim", Kind::Int(1, 1 << 16), "128", "Random model: width of the shared space"),
-    key("model.random.patch_size", Kind::Int(1, 1024), "16", "Random model: pixels a side of a patch"),
-    key("model.random.vision_width", Kind::Int(1, 1 << 16), "192", "Random model: width of the image tower"),
-    key("model.random.vision_layers", Kind::Int(1, 1024), "4", "Random model: blocks of the image tower"),
-    key("model.random.vision_heads", Kind::Int(1, 1024), "3", "Random model: attention heads of the image tower"),
-    key("model.random.text_width", Kind::Int(1, 1 << 16), "192", "Random model: width of the text tower"),
-    key("model.random.text_layers", Kind::Int(1, 1024), "4", "Random model: blocks of the text tower"),
-    key("model.random.text_heads", Kind::Int(1, 1024), "3", "Random model: attention heads of the text tower"),
+];
+
+/// Of data, objectives and steps.
+const DATA: &[Key] = &[
     key(
         "data.train",
         Kind::Sources,
@@ -400,43 +351,10 @@ pub const KEYS: &[Key] = &[
     )
     .on_resume(),
     key("train.log_every", Kind::Int(1, MAX), "10", "Steps between lines where there is no terminal").per_machine(),
-    key("optim.lr", Kind::Float(0.0, 10.0), "1e-5", "Learning rate"),
-    key("optim.lr_image", Kind::Float(0.0, 10.0), "", "Learning rate of the image tower; default lr"),
-    key("optim.lr_text", Kind::Float(0.0, 10.0), "", "Learning rate of the text tower; default lr"),
-    key("optim.lr_heads", Kind::Float(0.0, 10.0), "", "Learning rate of projections and logit_scale; default lr"),
-    key(
-        "optim.layer_decay",
-        Kind::Float(0.01, 1.0),
-        "1.0",
-        "Rate of each block of a tower as a share of the rate of the block above it; 1 = all alike",
-    ),
-    key("optim.beta1", Kind::Float(0.0, 0.999_999), "0.9", "AdamW's first decay"),
-    key("optim.beta2", Kind::Float(0.0, 0.999_999), "0.98", "AdamW's second decay"),
-    key("optim.eps", Kind::Float(1e-12, 1.0), "1e-6", "AdamW's epsilon"),
-    key(
-        "optim.weight_decay",
-        Kind::Float(0.0, 10.0),
-        "0.1",
-        "Decay of matrices; biases, norms, positions, scale have none",
-    ),
-    key("optim.schedule", Kind::OneOf(ScheduleKind::WORDS), "\"cosine\"", "Shape of the learning rate"),
-    key("optim.warmup", Kind::Span, "\"10%\"", "Length of the rise from 0"),
-    key("optim.min_lr_ratio", Kind::Float(0.0, 1.0), "0.0", "Where cosine and linear end, as a share of lr"),
-    key("freeze.image", Kind::Freeze, "\"none\"", "What of the image tower stays as it is, from the input up"),
-    key("freeze.text", Kind::Freeze, "\"none\"", "What of the text tower stays as it is, from the input up"),
-    key("freeze.image_until", Kind::Span, "", "How long the image tower stays frozen; default: to the end"),
-    key("freeze.text_until", Kind::Span, "", "How long the text tower stays frozen; default: to the end"),
-    key("freeze.projections", Kind::Bool, "false", "Both projections stay as they are"),
-    key("freeze.logit_scale", Kind::Bool, "false", "logit_scale stays as it is"),
-    key("lora.rank", Kind::Int(0, 4096), "0", "Width of low-rank adapters, trained in place of the towers; 0 = none"),
-    key("lora.alpha", Kind::Float(0.0, 1e6), "16.0", "What adapters' products are multiplied by, times rank"),
-    key("lora.dropout", Kind::Float(0.0, 0.99), "0.0", "Share of an adapter's input that is dropped"),
-    key(
-        "lora.targets",
-        Kind::ListOf(&["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]),
-        "[\"q_proj\", \"v_proj\"]",
-        "Layers of transformer blocks that get an adapter, in towers that freeze does not freeze whole",
-    ),
+];
+
+/// Of what comes after training, and beside it.
+const AFTER: &[Key] = &[
     key("eval.batch_size", Kind::Int(1, 1 << 20), "64", "Pairs at once when encoding to evaluate").on_resume(),
     key(
         "eval.gallery",

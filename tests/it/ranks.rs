@@ -209,6 +209,39 @@ fn ranks_train_as_one_process_does() {
     }
 }
 
+/// Bags of several sizes, of which some images are drawn at random: a sample is drawn by its number, whichever rank
+/// has it.
+#[test]
+fn ranks_train_bags_as_one_process_does() {
+    let Some(place) = Place::new() else { return };
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let (head, rows) = manifest.split_once('\n').unwrap();
+    let rows: Vec<&str> = rows.lines().collect();
+    let mut bags = format!("{head}\n");
+    for split in [",train,", ",val,"] {
+        let own: Vec<&str> = rows.iter().copied().filter(|row| row.contains(split)).collect();
+        for (i, row) in own.iter().enumerate() {
+            let more = (1..=i % 4).map(|k| own[(i + k) % own.len()].split(',').next().unwrap());
+            let (image, rest) = row.split_once(',').unwrap();
+            let names: Vec<&str> = std::iter::once(image).chain(more).collect();
+            bags += &format!("{},{rest}\n", names.join(";"));
+        }
+    }
+    fs::write(place.path("phantom/bags.csv"), bags).unwrap();
+    let data = ["data.train=phantom/bags.csv", "data.bag.max=3", "data.bag.pick=random"];
+    let attention = ["model.bag_pooling=attention", "train.batch_size=3", "train.accum_freq=4"];
+    for (name, keys) in [("mean", &[][..]), ("attention", &attention[..])] {
+        let more = sets(&[&data[..], keys].concat());
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        place.train_ok(1, &format!("{name}-1"), &more);
+        for ranks in [2, 3] {
+            let several = format!("{name}-{ranks}");
+            place.train_ok(ranks, &several, &more);
+            place.assert_same_training(&format!("{name}-1"), &several);
+        }
+    }
+}
+
 /// The sigmoid loss has a bias that is trained.
 #[test]
 fn ranks_train_a_siglip_as_one_process_does() {
