@@ -111,7 +111,8 @@ fn images_of_studies_are_embedded_as_their_files_are() {
     let by_files =
         [&["embed", "--model", "run/model", "--batch-size", "2", "--out", "files.safetensors", "--images"], &files[..]];
     assert!(place.run(&by_files.concat()).status.success());
-    let studies = format!("{STUDY},{OTHER}");
+    // One is named twice, and is a row once.
+    let studies = format!("{STUDY},{OTHER},{STUDY}");
     for (out, more) in
         [("a.safetensors", ["--study", studies.as_str()]), ("b.safetensors", ["--query", "PatientID=P 77"])]
     {
@@ -175,6 +176,15 @@ fn servers_that_do_not_what_they_should_cost_a_line() {
         (wrong("/instances", list(json!([object(SERIES, 1, REPORT)]))), "have no image"),
         // The same page for ever: it ends, and the second is not there.
         (wrong("/instances", list(json!([object(SERIES, 0, CR), object(SERIES, 7, CR)]))), "status 404"),
+        // A full one, or one that says that there is more: what comes behind it is not known.
+        (wrong("/instances", list((0..500).map(|n| object(SERIES, n, CR)).collect())), "does not count pages (offset)"),
+        (
+            wrong("/instances", || Answer {
+                headers: vec![("Warning", "299 pacs: there are more".into())],
+                ..Answer::new(200, "x", json!([object(SERIES, 0, CR)]).to_string())
+            }),
+            "does not count pages (offset)",
+        ),
         (wrong("*", || Answer::new(200, "text/html", "<p>")), "is no application/dicom and no multipart/related"),
         (wrong("*", || Answer::new(200, "multipart/related", "x")), "names no boundary"),
         (wrong("*", || Answer::new(406, "x", "")), "status 406"),
