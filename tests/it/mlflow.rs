@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::common::commands_of;
 use crate::loopback::{Answer, Loopback, Request, nobody};
 use crate::runs::{Place, text};
 
@@ -303,4 +304,26 @@ fn addresses_and_credentials_that_are_none_are_told_before_the_work() {
     assert!(refused("http://localhost:5000/?a=b", None).contains("query"));
     assert!(refused("http://localhost:5000", Some("me")).contains("MLFLOW_TRACKING_PASSWORD"));
     assert!(!place.path("refused").exists());
+}
+
+/// What docs/tracking.md shows, as it stands there but for the server's address.
+#[test]
+fn the_page_about_tracking_can_be_copied() {
+    let (place, mlflow) = (Place::new(), Mlflow::start());
+    let tiny = fs::read_to_string(place.path("tiny.toml")).unwrap();
+    fs::write(place.path("my.toml"), &tiny).unwrap();
+    let commands = commands_of("tracking.md");
+    let train = commands.iter().find(|command| command[..2] == ["train", "my.toml"]).unwrap();
+    let here = |argument: &String| argument.replace("http://localhost:5000", &mlflow.server.url());
+    let args: Vec<String> = train.iter().map(here).chain(["--out".into(), "one".into()]).collect();
+    let output = place.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let page = fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tracking.md")).unwrap();
+    let section = page.split("```\n").find(|block| block.starts_with("[track]")).unwrap();
+    let section = section.replace("https://mlflow.example/team", &mlflow.server.url());
+    fs::write(place.path("my.toml"), format!("{tiny}\n{section}")).unwrap();
+    let output = place.run(&["train", "my.toml", "--out", "two"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let names: Vec<String> = mlflow.runs().into_iter().map(|run| run.name).collect();
+    assert_eq!(names, ["one", "two"]);
 }
