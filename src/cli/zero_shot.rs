@@ -69,7 +69,8 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["conformal", "keep_conformal"])]
     sets: bool,
     /// Write what the model says of each image, with or without a label: answer, its probability (by the temperature
-    /// that the model's folder keeps, where it keeps one), set, by the line of the manifest. With this, --abstain, --sets or --conformal no row needs a label; figures are of those that have
+    /// that the model's folder keeps, where it keeps one), set, by the line of the manifest. With this, --abstain,
+    /// --sets or --conformal no row needs a label; figures are of those that have
     #[arg(long, value_name = "FILE.csv|FILE.jsonl")]
     predictions: Option<PathBuf>,
     /// Write over predictions that are there

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::not_sent;
+use super::points::{Figures, Sent, not_sent};
 use super::rest::{About, Failure, MOST_FIGURES, Point, RESUMED_WITH, Server, now};
 use crate::fs::replace_file;
 
@@ -18,26 +18,6 @@ const LONGEST_BEAT: Duration = Duration::from_secs(60);
 /// Figures that wait for a server; what comes on top is read from the run folder once these are sent.
 const MOST_WAITING: usize = 200_000;
 
-/// Up to where figures were sent: those of steps, of validations, and of speed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Sent {
-    pub step: Option<u64>,
-    pub eval: Option<u64>,
-    pub timing: Option<u64>,
-}
-
-impl Sent {
-    /// With all of `other` too.
-    fn and(self, other: Self) -> Self {
-        Self { step: self.step.max(other.step), eval: self.eval.max(other.eval), timing: self.timing.max(other.timing) }
-    }
-
-    /// Whether all of `other` is among these; of what the run folder does not hold nothing is.
-    pub fn holds(self, other: Self) -> bool {
-        other != Self::default() && self.and(other) == self
-    }
-}
-
 /// mlflow.json of a run folder: which run of which server this is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Note {
@@ -45,12 +25,6 @@ pub(super) struct Note {
     pub run_id: Option<String>,
     #[serde(flatten)]
     pub sent: Sent,
-}
-
-/// Figures that belong together, and up to where they go.
-pub(super) struct Figures {
-    pub points: Vec<Point>,
-    pub upto: Sent,
 }
 
 pub(super) enum Parcel {
@@ -247,20 +221,5 @@ impl Note {
         let found: Option<Self> = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let here = found.filter(|note| note.server == server && note.run_id.is_some());
         here.unwrap_or_else(|| Self { server: server.to_string(), ..Self::default() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_sent_holds_what_is_not_beyond_it() {
-        let sent = Sent { step: Some(5), eval: None, timing: Some(4) };
-        let step = |step| Sent { step: Some(step), ..Sent::default() };
-        assert!(sent.holds(step(5)) && !sent.holds(step(6)));
-        assert!(!sent.holds(Sent { eval: Some(0), ..Sent::default() }));
-        assert!(sent.holds(Sent { timing: Some(4), ..Sent::default() }));
-        assert!(!sent.holds(Sent::default()), "the run folder does not hold it");
     }
 }

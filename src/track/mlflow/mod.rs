@@ -5,24 +5,23 @@
 //! a thread of its own, over a queue of bounded length, and is told of once.
 
 mod courier;
+mod points;
 mod rest;
 
 use std::collections::VecDeque;
-use std::fs;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde_json::Value;
 
 use super::event::{Ending, Event, Sink};
-use super::figures::figures;
 use crate::http::{Credentials, check_base};
-use courier::{Courier, Figures, Note, Parcel, Sent};
+use courier::{Courier, Note, Parcel};
+use points::{Figures, Sent, at, of_eval, of_step, of_timing};
 pub use rest::About;
-use rest::{Point, Server, now};
+use rest::Server;
 
 /// Which run of which server a run folder's is.
 const FILE: &str = "mlflow.json";
@@ -174,48 +173,4 @@ impl Sink for MlflowSink {
         }
         Ok(())
     }
-}
-
-fn of_step(step: u64, record: &Value) -> Figures {
-    at(step, "train", record, Sent { step: Some(step), ..Sent::default() })
-}
-
-fn of_eval(step: u64, figures: &Value) -> Figures {
-    at(step, "val", figures, Sent { eval: Some(step), ..Sent::default() })
-}
-
-fn of_timing(step: u64, samples_per_s: f64) -> Figures {
-    let speed = serde_json::json!({"samples_per_s": samples_per_s});
-    at(step, "train", &speed, Sent { timing: Some(step), ..Sent::default() })
-}
-
-/// Names as MLflow takes them; what is no number there is left out.
-fn at(step: u64, prefix: &str, value: &Value, upto: Sent) -> Figures {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-. /".contains(c);
-    // recall@1 is no name there.
-    let name = |name: &str| name.replace('@', "_at_");
-    let key = |text: &str| name(text).chars().map(|c| if plain(c) { c } else { '_' }).take(250).collect();
-    let timestamp = now();
-    let points = figures(prefix, value).into_iter().filter(|(_, value)| value.is_finite());
-    let points = points.map(|(name, value)| Point { key: key(&name), value, timestamp, step }).collect();
-    Figures { points, upto }
-}
-
-/// What metrics.jsonl and timing.jsonl of a run's folder hold beyond `before`.
-fn not_sent(folder: &Path, before: Sent) -> impl Iterator<Item = Figures> {
-    let lines = |file: &str| -> Vec<Value> {
-        let bytes = fs::read(folder.join(file)).unwrap_or_default();
-        bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
-    };
-    let figures = |line: Value| {
-        let step = line["step"].as_u64()?;
-        match line["kind"].as_str() {
-            Some("step") => Some(of_step(step, &line)),
-            Some("eval") => Some(of_eval(step, &line["val"])),
-            Some(_) => None,
-            None => Some(of_timing(step, line["samples_per_s"].as_f64()?)),
-        }
-    };
-    let all = lines("metrics.jsonl").into_iter().chain(lines("timing.jsonl"));
-    all.filter_map(figures).filter(move |figures| !before.holds(figures.upto))
 }
