@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::image::frame_of;
 use super::{ImageSource, Row};
-use crate::digest::{Depth, of_file, sha256};
+use crate::digest::{Depth, of_file, of_tree, sha256};
 
 /// The distinct files, or members of archives, that the images of rows lie in. Frames share their file.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ impl ImageFiles {
     }
 
     /// Of each row what its image holds: SHA-256 of the file, or of the member of an archive; of the archive by parts
-    /// where the depth is that. Of a bag SHA-256 over those of its images. Images that cannot be read are all the same: whoever needs one tells of it. `None` when
-    /// `stop` says so before the end.
+    /// where the depth is that. Of a bag SHA-256 over those of its images. Images that cannot be read are all the same:
+    /// whoever needs one tells of it. `None` when `stop` says so before the end.
     pub fn contents(&self, depth: Depth, stop: &(dyn Fn() -> bool + Sync)) -> Option<Vec<[u8; 32]>> {
         let archives: HashMap<_, _> = match depth {
             Depth::Whole => HashMap::new(),
@@ -61,6 +61,8 @@ impl ImageFiles {
         let content = |place: &ImageSource| match (place, archives.get(place.file())) {
             (ImageSource::Packed(_), Some(archive)) => *archive,
             (ImageSource::Packed(_), None) => place.bytes().map_or([0; 32], |bytes| sha256(&bytes)),
+            // A series is a folder.
+            (ImageSource::File(_), _) if place.file().is_dir() => of_tree(place.file()).unwrap_or_default(),
             (ImageSource::File(_), _) => of_file(place.file(), depth).unwrap_or_default(),
             // A bag's images are no bags.
             (ImageSource::Bag(_), _) => [0; 32],

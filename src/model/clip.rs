@@ -96,8 +96,8 @@ impl ClipModel {
         self.visual_projection.forward(&self.vision.above(x.into(), frozen)?)
     }
 
-    /// One vector a bag, (bags, embed_dim), not normalised, of the image_features of its images, (images, embed_dim) one
-    /// bag after the other; `places`: of each image in its bag, 0 to 1.
+    /// One vector a bag, (bags, embed_dim), not normalised, of the image_features of its images, (images, embed_dim),
+    /// which lie one bag after the other; `places`: of each image in its bag, 0 to 1.
     ///
     /// # Errors
     /// Other counts than `bags` says.

@@ -34,8 +34,8 @@ pub struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    /// Embeddings of images, or of bags of them, (sources, embed_dim), rows in the given order. Each rank encodes its share of the
-    /// batches; all get all.
+    /// Embeddings of images, or of bags of them, (sources, embed_dim), rows in the given order. Each rank encodes its
+    /// share of the batches; all get all.
     ///
     /// # Errors
     /// [`UnreadableImage`], of whichever rank met one; features that are not finite.

@@ -68,8 +68,8 @@ pub struct KeptFeatures {
 }
 
 impl KeptFeatures {
-    /// Appends the numbers of the images of `row` that are read as this sample to `numbers`, and gives the place of each
-    /// in its bag; `None` where they are not there.
+    /// Appends the numbers of the images of `row` that are read as this sample to `numbers`, and gives the place of
+    /// each in its bag; `None` where they are not there.
     ///
     /// # Errors
     /// The file cannot be read.

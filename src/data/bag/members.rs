@@ -15,8 +15,8 @@ use crate::error::one_line;
 #[derive(Clone, Debug)]
 pub struct Members {
     source: ImageSource,
-    /// How many each of the source's images holds.
-    counts: Vec<usize>,
+    /// How many slices each of the source's volumes has; `None` for an image.
+    slices: Vec<Option<usize>>,
 }
 
 /// An image that was read, with its number and place in the bag.
@@ -36,14 +36,13 @@ impl Members {
     /// # Errors
     /// A volume that does not say how many slices it has.
     pub fn of(source: ImageSource, policy: &BagPolicy) -> Result<Self> {
-        let count = |image: &ImageSource| match volume(image) {
-            None => Ok(1),
-            Some(file) => {
-                slice_count(file, &policy.volume).map_err(|e| anyhow!("{source}: {}", without_path(file, &e)))
-            }
+        let count = |image: &ImageSource| {
+            let count = |file| slice_count(file, &policy.volume).map_err(|e| (file, e));
+            let count = volume(image).map(count).transpose();
+            count.map_err(|(file, e)| anyhow!("{source}: {}", without_path(file, &e)))
         };
-        let counts = source.images().iter().map(count).collect::<Result<_>>()?;
-        Ok(Self { source, counts })
+        let slices = source.images().iter().map(count).collect::<Result<_>>()?;
+        Ok(Self { source, slices })
     }
 
     /// How many images of `source` are read at most, without a look into its files.
@@ -54,7 +53,7 @@ impl Members {
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.counts.iter().sum()
+        self.slices.iter().map(|slices| slices.unwrap_or(1)).sum()
     }
 
     /// Reads those of these numbers, in order, and makes of each what the model takes. Of a bag of several, one that
@@ -69,7 +68,7 @@ impl Members {
         prepare: impl Fn(&Picture) -> Result<Prepared>,
     ) -> Result<Vec<Member>> {
         let count = self.count();
-        if count == 1 && volume(&self.source).is_none() {
+        if self.slices == [None] {
             let prepared = self.source.read().and_then(|picture| prepare(&picture))?;
             return Ok(vec![Member { number: 0, place: place(0, 1), prepared }]);
         }
@@ -95,16 +94,16 @@ impl Members {
     /// A volume is opened once for all of its slices.
     pub fn each(&self, numbers: &[usize], policy: &BagPolicy, take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
         let mut start = 0;
-        for (image, count) in self.source.images().iter().zip(&self.counts) {
-            let own = start..start + count;
+        for (image, count) in self.source.images().iter().zip(&self.slices) {
+            let own = start..start + count.unwrap_or(1);
             let which: Vec<usize> = numbers.iter().filter(|n| own.contains(n)).map(|n| n - start).collect();
-            let pictures: Vec<Result<Picture>> = match volume(image) {
+            let pictures: Vec<Result<Picture>> = match count {
                 _ if which.is_empty() => Vec::new(),
                 None => vec![image.read()],
-                Some(file) => match slices(file, &policy.volume, &which) {
+                Some(_) => match slices(image.file(), &policy.volume, &which) {
                     Ok(pictures) => pictures.into_iter().map(Ok).collect(),
                     // One line, whichever of them it is.
-                    Err(e) => vec![Err(anyhow!("{}", without_path(file, &e)))],
+                    Err(e) => vec![Err(anyhow!("{}", without_path(image.file(), &e)))],
                 },
             };
             for (picture, slice) in pictures.into_iter().zip(&which) {

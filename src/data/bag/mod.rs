@@ -1,5 +1,5 @@
-//! Bags: the images of one report. Which of them are read, how they are read, and where they stand among the images of a
-//! batch. Where every bag has one image, nothing of this is kept.
+//! Bags: the images of one report. Which of them are read, how they are read, and where they stand among the images of
+//! a batch. Where every bag has one image, nothing of this is kept.
 
 mod kept;
 mod members;

@@ -31,7 +31,7 @@ impl Default for BagPolicy {
 impl From<&DataConfig> for BagPolicy {
     fn from(config: &DataConfig) -> Self {
         let BagConfig { max, pick, on_bad, .. } = config.bag;
-        Self { max, pick, on_bad, volume: VolumePolicy::default() }
+        Self { max, pick, on_bad, volume: config.volume_policy() }
     }
 }
 

@@ -23,7 +23,8 @@ const RULES: &[Rule] = &[
     ("position", "bag_pooling.position", How::Same),
 ];
 
-/// Gives `model` the pooling that its folder keeps, or the one that is asked for, with fresh weights where it is another.
+/// Gives `model` the pooling that its folder keeps, or the one that is asked for, with fresh weights where that is
+/// another.
 ///
 /// # Errors
 /// A config that says nothing known; its weights are missing.
