@@ -13,8 +13,6 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use sha2::{Digest, Sha256};
 
-use crate::fs::open_plain;
-
 /// Up to so many bytes in all, files are read whole: 16 GiB.
 pub const WHOLE: u64 = 16 << 30;
 
@@ -92,9 +90,9 @@ pub fn of_bytes(bytes: &[u8]) -> String {
 /// Of a file, 32 bytes.
 ///
 /// # Errors
-/// It cannot be read, or is no regular file.
+/// It cannot be read.
 pub fn of_file(path: &Path, depth: Depth) -> io::Result<[u8; 32]> {
-    let mut file = open_plain(path)?;
+    let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     if depth == Depth::Whole {
         read_all(&mut file, &mut hash)?;

@@ -72,7 +72,7 @@ pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
 /// As there; one of the system is a [`std::io::Error`].
 pub fn unnamed_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
     let meta = fs::metadata(path)?;
-    ensure!(meta.is_file(), NO_PLAIN_FILE);
+    ensure!(meta.is_file(), "is no regular file");
     ensure!(meta.len() <= most, "has {} bytes; allowed are {most}", meta.len());
     // It may grow meanwhile.
     Ok(bytes_of(File::open(path)?, most)?)
@@ -85,11 +85,8 @@ pub fn unnamed_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
 /// It is no regular file, or cannot be opened; none says what it is called.
 pub fn open_plain(path: &Path) -> std::io::Result<File> {
     let is_plain = fs::metadata(path)?.is_file();
-    if is_plain { File::open(path) } else { Err(std::io::Error::other(NO_PLAIN_FILE)) }
+    if is_plain { File::open(path) } else { Err(std::io::Error::other("is no regular file")) }
 }
-
-/// What is said of pipes, devices and folders where a file was wanted.
-const NO_PLAIN_FILE: &str = "is no regular file";
 
 /// The text of a file of up to `most` bytes, or of a pipe: what has no end is not read to it.
 ///
@@ -182,8 +179,7 @@ impl Access {
         fs::create_dir_all(path)?;
         #[cfg(unix)]
         if self == Self::Owner {
-            let owner = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            fs::set_permissions(path, owner)?;
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         }
         Ok(())
     }
@@ -318,8 +314,8 @@ pub fn replace_files(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
         File::open(temporary(name))?.sync_all()
     };
     let put = |(name, _): &(String, Vec<u8>)| fs::rename(temporary(name), folder.join(name));
-    let done = files.iter().try_for_each(write).and_then(|()| files.iter().try_for_each(put));
-    let done = done.and_then(|()| File::open(folder)?.sync_all());
+    let mut done = files.iter().try_for_each(write).and_then(|()| files.iter().try_for_each(put));
+    done = done.and_then(|()| File::open(folder)?.sync_all());
     done.with_context(|| format!("writing into {}", folder.display()))
         .inspect_err(|_| files.iter().for_each(|(name, _)| drop(fs::remove_file(temporary(name)))))
 }

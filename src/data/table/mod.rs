@@ -7,6 +7,7 @@ mod columns;
 mod fields;
 mod format;
 mod formats;
+mod list;
 mod manifest;
 mod row;
 pub mod sources;

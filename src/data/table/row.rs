@@ -185,8 +185,8 @@ impl std::hash::Hash for Bag {
 /// patient.
 #[derive(Clone, Debug)]
 pub struct ImageFile {
-    path: PathBuf,
-    row: Option<(Arc<Origin>, u64)>,
+    pub(super) path: PathBuf,
+    pub(super) row: Option<(Arc<Origin>, u64)>,
 }
 
 impl PartialEq for ImageFile {
@@ -263,14 +263,6 @@ impl ImageSource {
     /// The one that stands for all where only one can be shown: the first.
     fn first(&self) -> &Self {
         self.images().first().unwrap_or(self)
-    }
-
-    /// The image files that lines of `list`, which is no manifest, name: messages name the line. Relative names start
-    /// at its folder.
-    pub fn of_list(list: &Path) -> impl Fn(u64, &str) -> Self {
-        let folder = list.parent().unwrap_or(Path::new("")).to_path_buf();
-        let origin = Arc::new(Origin { path: list.to_path_buf(), number: 0, images: Images::Files(folder.clone()) });
-        move |line, name| Self::File(ImageFile { path: folder.join(name), row: Some((Arc::clone(&origin), line)) })
     }
 
     /// The image file's bytes; of a bag, the first's.
