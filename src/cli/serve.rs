@@ -106,8 +106,11 @@ fn classifier(args: &Args, session: &Session) -> Result<Option<Classifier>> {
     if let Some(head) = &head {
         head.check(&args.model, &prompts)?;
     }
-    let source = Source::parse(&args.model)?;
-    let classifier = Classifier::new(&session.encoder(32)?, &prompts, head, source.folder())?;
+    let folder = match Source::parse(&args.model)? {
+        Source::Folder(folder) => Some(folder),
+        Source::Hub { .. } => None,
+    };
+    let classifier = Classifier::new(&session.encoder(32)?, &prompts, head, folder.as_deref())?;
     if !classifier.is_calibrated() {
         tracing::info!("probabilities are the model's own; `zero-shot --keep-temperature` makes it keep a temperature");
     }
