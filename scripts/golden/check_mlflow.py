@@ -64,19 +64,22 @@ def main(binary, place):
 
 
 def train(binary, place, *more):
+    """What is told of the server."""
     command = [binary, "train", "tiny.toml", "--out", "run", *more]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "track.mlflow" not in done.stderr, done.stderr
+    return [line for line in done.stderr.splitlines() if "track.mlflow" in line]
 
 
 def check(binary, place, url):
-    train(binary, place, "--set", f"track.mlflow={url}", "--set", "train.stop_after=5")
+    assert not train(binary, place, "--set", f"track.mlflow={url}", "--set", "train.stop_after=5")
     client = mlflow.MlflowClient(url)
     experiment = client.get_experiment_by_name("reportclip").experiment_id
     (run,) = client.search_runs([experiment])
     assert (run.info.run_name, run.info.status) == ("run", "KILLED"), run.info
-    train(binary, place, "--resume", "latest", "--set", f"track.mlflow={url}", "--set", "train.checkpoint_every=3")
+    changed = ["--set", "train.checkpoint_every=3"]
+    told = train(binary, place, "--resume", "latest", "--set", f"track.mlflow={url}", *changed)
+    assert len(told) == 1 and "train.checkpoint_every" in told[0], told
     (run,) = client.search_runs([experiment])
     assert run.info.status == "FINISHED", run.info
     kept = of_run_folder(place / "run")
@@ -89,6 +92,7 @@ def check(binary, place, url):
     assert len(kept) > 100 and not missing, missing[:5]
     assert run.data.params["optim.lr"] == "0.00001" and "data.train" not in run.data.params, run.data.params
     assert run.data.tags["reportclip.version"]
+    assert "train.checkpoint_every=3" in run.data.tags["reportclip.resumed_with"], run.data.tags
     print("mlflow", importlib.metadata.version("mlflow"), len(kept), "figures of", len(run.data.metrics), "names,",
           len(run.data.params), "parameters: as in the run folder, over a stop and a resume")
 

@@ -106,11 +106,8 @@ fn classifier(args: &Args, session: &Session) -> Result<Option<Classifier>> {
     if let Some(head) = &head {
         head.check(&args.model, &prompts)?;
     }
-    let folder = match Source::parse(&args.model)? {
-        Source::Folder(folder) => Some(folder),
-        Source::Hub { .. } => None,
-    };
-    let classifier = Classifier::new(&session.encoder(32)?, &prompts, head, folder.as_deref())?;
+    let source = Source::parse(&args.model)?;
+    let classifier = Classifier::new(&session.encoder(32)?, &prompts, head, source.folder())?;
     if !classifier.is_calibrated() {
         tracing::info!("probabilities are the model's own; `zero-shot --keep-temperature` makes it keep a temperature");
     }

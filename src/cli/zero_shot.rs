@@ -1,8 +1,8 @@
 //! `reportclip zero-shot`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::manifest_args::JudgeArgs;
@@ -10,7 +10,7 @@ use super::{output, predictions, sets_table, table, usage};
 use crate::data::{Blank, LabelPolicy, Prompts, Uncertain};
 use crate::eval::{
     Abstention, Classification, Classified, Figure, Head, Kept, KeptSets, KeptTemperature, ZeroShotOptions,
-    ZeroShotRequest,
+    ZeroShotReport, ZeroShotRequest,
 };
 use crate::hub::Source;
 use crate::session::policy_of;
@@ -54,8 +54,8 @@ pub(super) struct Args {
     /// fitted on (without one, on the rows that are judged), and keep it in the model's folder
     #[arg(long, value_name = "ACCURACY", value_parser = sets_table::alpha)]
     keep_abstention: Option<f64>,
-    /// Keep the temperature that makes probabilities true in the model's folder, for `serve`: fitted on the split that
-    /// is fitted on (without one, on the rows that are judged)
+    /// Keep the temperature that makes probabilities true in the model's folder, for `serve` and --predictions: fitted
+    /// on the split that is fitted on (without one, on the rows that are judged)
     #[arg(long)]
     keep_temperature: bool,
     /// Answer "unsure" below the sureness that the model's folder keeps
@@ -68,8 +68,9 @@ pub(super) struct Args {
     /// Also sets of classes by what the model's folder keeps
     #[arg(long, conflicts_with_all = ["conformal", "keep_conformal"])]
     sets: bool,
-    /// Write what the model says of each image, with or without a label: answer, its probability, set, by the line of
-    /// the manifest. With this, --abstain, --sets or --conformal no row needs a label; figures are of those that have
+    /// Write what the model says of each image, with or without a label: answer, its probability (by the temperature
+    /// that the model's folder keeps, where it keeps one), set, by the line of the manifest. With this, --abstain,
+    /// --sets or --conformal no row needs a label; figures are of those that have
     #[arg(long, value_name = "FILE.csv|FILE.jsonl")]
     predictions: Option<PathBuf>,
     /// Write over predictions that are there
@@ -130,6 +131,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(head) = &head {
         head.check(&judge.model, on.prompts())?;
     }
+    // Where predictions are told: what is damaged is told before the work.
+    let source = Source::parse(&judge.model)?;
+    let kept_in = source.folder().filter(|_| request.may_be_unlabelled && !args.keep_temperature);
+    let mut temperature = kept_in.map(|folder| on.kept_temperature(folder, head.as_ref())).transpose()?.flatten();
     let mut model = on.judge(&judge.open(&judge.model)?, head.as_ref())?;
     if let Some(rule) = kept {
         on.abstain(&mut model, &rule)?;
@@ -144,7 +149,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         keep_sets(&on, &mut model, &judge.model, alpha)?;
     }
     if args.keep_temperature {
-        keep_temperature(&on, &model, &judge.model).context("--keep-temperature")?;
+        temperature = Some(keep_temperature(&on, &model, &judge.model).context("--keep-temperature")?);
+    }
+    if let Some(kept) = &temperature {
+        on.calibrate(&mut model, kept);
     }
     let difference = match &judge.compare {
         Some(other) => Some(on.difference(&model, &on.judge(&judge.open(other)?, None)?)?),
@@ -152,20 +160,41 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     if let Some(path) = &args.predictions {
         predictions::write(path, &on.said(&model)?)?;
-        tracing::info!("predictions: {}", path.display());
+        tracing::info!("predictions: {}; {}", path.display(), by(temperature.as_ref()));
     }
-    print(args, &on, &model, difference.as_deref())
+    match &model.report {
+        Some(report) => print(args, &on, (&model, report), difference.as_deref()),
+        None => print_unlabelled(args, &on, &model, temperature.as_ref()),
+    }
 }
 
-fn print(args: &Args, on: &Classification, model: &Classified, difference: Option<&[Figure]>) -> Result<()> {
-    let Some(report) = &model.report else {
-        let said = on.said(model)?;
-        if !args.judge.json {
-            return output::print(&predictions::counted(&said));
-        }
-        let classes = on.prompts().names();
-        return output::print_json(&json!({"classes": classes, "images": 0, "predictions": said}));
-    };
+/// By what probabilities are, in words.
+fn by(temperature: Option<&KeptTemperature>) -> String {
+    temperature.map_or("probabilities are the model's own".into(), |kept| {
+        format!("probabilities by the kept temperature {:.3}, fitted on {}", kept.temperature, kept.fitted_on)
+    })
+}
+
+fn print_unlabelled(
+    args: &Args,
+    on: &Classification,
+    model: &Classified,
+    temperature: Option<&KeptTemperature>,
+) -> Result<()> {
+    let said = on.said(model)?;
+    if !args.judge.json {
+        return output::print(&format!("{}\n{}", predictions::counted(&said), by(temperature)));
+    }
+    let (classes, temperature) = (on.prompts().names(), temperature.map(|kept| kept.temperature));
+    output::print_json(&json!({"classes": classes, "images": 0, "temperature": temperature, "predictions": said}))
+}
+
+fn print(
+    args: &Args,
+    on: &Classification,
+    (model, report): (&Classified, &ZeroShotReport),
+    difference: Option<&[Figure]>,
+) -> Result<()> {
     if args.judge.json {
         let mut value = serde_json::to_value(report)?;
         if let Some(difference) = difference {
@@ -188,10 +217,9 @@ fn print(args: &Args, on: &Classification, model: &Classified, difference: Optio
 
 /// Where a model can keep something: a folder of one's own.
 fn model_folder(model: &str) -> Result<PathBuf> {
-    match Source::parse(model)? {
-        Source::Folder(path) => Ok(path),
-        Source::Hub { .. } => bail!("--model {model}: rules are kept in a model's folder, and this is none"),
-    }
+    let source = Source::parse(model)?;
+    let folder = source.folder().map(Path::to_path_buf);
+    folder.with_context(|| format!("--model {model}: rules are kept in a model's folder, and this is none"))
 }
 
 fn keep_abstention(on: &Classification, model: &mut Classified, name: &str, accuracy: f64) -> Result<()> {
@@ -215,7 +243,7 @@ fn keep_abstention(on: &Classification, model: &mut Classified, name: &str, accu
     }
 }
 
-fn keep_temperature(on: &Classification, model: &Classified, name: &str) -> Result<()> {
+fn keep_temperature(on: &Classification, model: &Classified, name: &str) -> Result<KeptTemperature> {
     let (kept, fitted_on) = on.temperature(model)?;
     kept.keep(&model_folder(name)?)?;
     let what = format!("temperature {:.3} fitted on {} predictions", kept.temperature, kept.predictions);
@@ -226,7 +254,7 @@ fn keep_temperature(on: &Classification, model: &Classified, name: &str) -> Resu
              --fit-split names others"
         ),
     }
-    Ok(())
+    Ok(kept)
 }
 
 fn keep_sets(on: &Classification, model: &mut Classified, name: &str, alpha: f64) -> Result<()> {

@@ -141,7 +141,14 @@ impl Adaptation {
                     manifest.rows.iter().zip(&half).filter(|(_, half)| **half == side).map(|(r, _)| r.clone()).collect()
                 };
                 let [from, on] = ["one half of the patients", "the other half"].map(str::to_string);
-                (of(0), of(1), from, on)
+                let (first, second) = (of(0), of(1));
+                ensure!(
+                    !first.is_empty() && !second.is_empty(),
+                    "{}: all rows are of one patient, or share their images, so there are no halves to draw from and \
+                     to judge; name rows of more patients, or a --split that another gives the shots for",
+                    source.name()
+                );
+                (first, second, from, on)
             }
         };
         let labelled = |rows: Vec<Row>, what: &str| {

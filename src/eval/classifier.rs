@@ -10,7 +10,7 @@ use super::abstention::{Abstention, digest_of, word};
 use super::classify::digest_with;
 use super::directions::class_directions;
 use super::head::Head;
-use super::kept::Kept;
+use super::kept::{Kept, OF_OTHERS};
 use super::kept_temperature::KeptTemperature;
 use crate::data::Prompts;
 use crate::metrics::calibration::{argmax, softmax};
@@ -81,16 +81,12 @@ impl Classifier {
                 By::Prompts(class_directions(encoder, prompts)?.to_vec2()?, scale)
             }
         };
-        let kept = folder.map(KeptTemperature::find).transpose()?.flatten();
+        let temperature = folder.map(|folder| KeptTemperature::of(folder, &digest)).transpose()?.flatten();
+        let temperature = temperature.map(|kept| kept.temperature);
         let rule = folder.map(Abstention::find).transpose()?.flatten();
-        let others = "was chosen with other prompts, or another head, and is not used";
-        if kept.as_ref().is_some_and(|kept| kept.prompts != digest) {
-            tracing::warn!("the temperature that the model keeps {others}");
-        }
         if rule.as_ref().is_some_and(|rule| rule.prompts != digest) {
-            tracing::warn!("the abstention that the model keeps {others}");
+            tracing::warn!("the abstention that the model keeps {OF_OTHERS}");
         }
-        let temperature = kept.filter(|kept| kept.prompts == digest).map(|kept| kept.temperature);
         let rule = rule.filter(|rule| rule.prompts == digest).map(|rule| {
             let score = Sureness::find(&rule.score);
             let unknown = || format!("the kept abstention goes by {:?}, which is unknown", rule.score);

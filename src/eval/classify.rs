@@ -1,6 +1,7 @@
 //! Zero-shot classification of a manifest: which rows are judged, which are fitted on, and by which labels.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 
@@ -224,6 +225,21 @@ impl Classification {
         let kept =
             KeptTemperature { temperature, fitted_on, predictions: predictions.len(), prompts: self.digest(model) };
         Ok((kept, name))
+    }
+
+    /// The temperature that the model in `folder` keeps for these prompts and `head`, where it keeps one; says where
+    /// it is for others.
+    ///
+    /// # Errors
+    /// As [`Kept::find`].
+    pub fn kept_temperature(&self, folder: &Path, head: Option<&Head>) -> Result<Option<KeptTemperature>> {
+        KeptTemperature::of(folder, &digest_with(&digest_of(&self.prompts), head))
+    }
+
+    /// Lets `model` tell probabilities by the temperature that was kept, as a server does. Figures of how calibrated
+    /// it is stay as they are: by the temperature that is fitted here.
+    pub fn calibrate(&self, model: &mut Classified, kept: &KeptTemperature) {
+        model.rules.temperature = Some(kept.temperature);
     }
 
     /// Lets `model` answer by `rule`, and adds to its report what that comes to.

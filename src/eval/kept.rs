@@ -1,6 +1,7 @@
 //! Small files that a model's folder keeps beside the model: what was chosen on some patients to be used on others.
 //! They are none of the files that a model is opened from, so that indexes of embeddings stay good.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -13,6 +14,9 @@ use crate::model::checkpoint::{Listing, check_listed};
 
 /// Longest such file that is read.
 const MOST_BYTES: u64 = 1 << 20;
+
+/// Said of what was kept for other predictions.
+pub(super) const OF_OTHERS: &str = "was chosen with other prompts, or another head, and is not used";
 
 /// What can be kept so.
 pub trait Kept: Serialize + DeserializeOwned {
@@ -40,13 +44,17 @@ pub trait Kept: Serialize + DeserializeOwned {
     /// The same; `None` where it keeps none.
     ///
     /// # Errors
-    /// As [`Self::read`], where it keeps one.
+    /// As [`Self::read`], where there is something of that name.
     fn find(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(Self::FILE);
-        if !path.is_file() {
-            return Ok(None);
-        }
         let place = || path.display().to_string();
+        match path.symlink_metadata() {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            found => found.with_context(place)?,
+        };
+        // What is there and no file is not taken for nothing: answers would be other ones without a word. A link may
+        // lead to a file, as in the hub's cache.
+        ensure!(path.is_file(), "{}: is no file, and no link to one; remove it, or put the file there", place());
         check_listed(&path)?;
         let text = String::from_utf8(read_up_to(&path, MOST_BYTES)?).with_context(place)?;
         let kept: Self = toml::from_str(&text).map_err(|e| anyhow!("{}: {}", place(), e.message()))?;

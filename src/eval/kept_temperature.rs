@@ -1,10 +1,12 @@
 //! The temperature that makes a model's probabilities true: fitted on patients, kept in the model's folder, used on
 //! others.
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::kept::Kept;
+use super::kept::{Kept, OF_OTHERS};
 
 /// What logits of classes are divided by, as a model's folder keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +20,20 @@ pub struct KeptTemperature {
     pub predictions: usize,
     /// SHA-256 of classes and sentences, and of the head where there is one: others are other predictions.
     pub prompts: String,
+}
+
+impl KeptTemperature {
+    /// What the model in `folder` keeps for predictions by `prompts`; says so where it is for others.
+    ///
+    /// # Errors
+    /// As [`Kept::find`].
+    pub(super) fn of(folder: &Path, prompts: &str) -> Result<Option<Self>> {
+        let kept = Self::find(folder)?;
+        if kept.as_ref().is_some_and(|kept| kept.prompts != prompts) {
+            tracing::warn!("the temperature that the model keeps {OF_OTHERS}");
+        }
+        Ok(kept.filter(|kept| kept.prompts == prompts))
+    }
 }
 
 impl Kept for KeptTemperature {

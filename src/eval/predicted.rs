@@ -20,7 +20,7 @@ pub struct Said {
     pub finding: Option<String>,
     /// A class, or "yes" or "no" to a finding, or "unsure".
     pub answer: String,
-    /// Of the most probable class; of "yes" to a finding.
+    /// Of the most probable class; of "yes" to a finding. By the kept temperature where there is one.
     pub probability: f64,
     /// The conformal set of the image's classes, or of its findings, where sets were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,6 +34,9 @@ pub(super) struct Rules {
     pub abstention: Option<Abstention>,
     /// What is in a set by [`Way::first`]; none without it.
     pub thresholds: Option<Thresholds>,
+    /// What logits are divided by for the probabilities that are told; 1 without it. Sureness and sets go by the
+    /// model's own.
+    pub temperature: Option<f64>,
 }
 
 impl Scores {
@@ -46,12 +49,13 @@ impl Scores {
         ensure!(score != Some(None), "the kept abstention goes by an unknown score");
         let threshold = rules.abstention.as_ref().map_or(f64::NEG_INFINITY, |rule| rule.threshold);
         let is_sure = |logits: &[f64]| score.flatten().is_none_or(|score| score.of(logits) >= threshold);
+        let temperature = rules.temperature.unwrap_or(1.0);
         let (halves, mut said) = (self.halves(), Vec::new());
         for image in 0..self.groups.len() {
             let set = rules.thresholds.as_ref().map(|t| self.set_of(image, t, halves.half(self.groups[image])));
             for task in 0..self.tasks.len() {
                 let logits = self.task_logits(task, image);
-                let (best, probabilities) = (argmax(&logits), softmax(&logits, 1.0));
+                let (best, probabilities) = (argmax(&logits), softmax(&logits, temperature));
                 let word = word(&self.names, self.multi_label, (best, is_sure(&logits)));
                 said.push(Said {
                     line: self.lines[image],
@@ -120,7 +124,8 @@ mod tests {
     fn images_without_labels_get_their_answer_and_their_set() {
         // Probabilities of 0.5 each, and of 0.1 and 0.9.
         let of = scores(false, vec![vec![0.0, 0.0], vec![0.0, 9f64.ln()]]);
-        let said = of.said(&Rules { abstention: rule(0.8), thresholds: Some(vec![[0.6; 2]]) }).unwrap();
+        let rules = Rules { abstention: rule(0.8), thresholds: Some(vec![[0.6; 2]]), temperature: None };
+        let said = of.said(&rules).unwrap();
         let lines: Vec<(u64, &str)> = said.iter().map(|s| (s.line, s.answer.as_str())).collect();
         assert_eq!(lines, [(2, "unsure"), (3, "c1")]);
         assert!((said[1].probability - 0.9).abs() < 1e-12);
@@ -129,13 +134,18 @@ mod tests {
         assert_eq!(said[1].set.as_deref().unwrap(), ["c1"]);
         let said = of.said(&Rules::default()).unwrap();
         assert_eq!((said[0].answer.as_str(), &said[0].set), ("c0", &None));
+        // A temperature changes what is told of it, and neither answers nor sets: 9 to 1 becomes 3 to 1.
+        let cooled = of.said(&Rules { temperature: Some(2.0), ..rules }).unwrap();
+        assert_eq!((cooled[1].answer.as_str(), cooled[1].set.as_deref().unwrap()), ("c1", &["c1".to_string()][..]));
+        assert!((cooled[1].probability - 0.75).abs() < 1e-12);
     }
 
     #[test]
     fn findings_without_labels_are_asked_for_one_by_one() {
         // Yes and no of the first finding, then of the second: 0.9 and 0.3.
         let of = scores(true, vec![vec![9f64.ln(), 0.0, 3f64.ln(), 7f64.ln()]]);
-        let said = of.said(&Rules { abstention: rule(0.8), thresholds: Some(vec![[0.25; 2]]) }).unwrap();
+        let rules = Rules { abstention: rule(0.8), thresholds: Some(vec![[0.25; 2]]), temperature: None };
+        let said = of.said(&rules).unwrap();
         let found: Vec<(&str, &str)> =
             said.iter().map(|s| (s.finding.as_deref().unwrap(), s.answer.as_str())).collect();
         assert_eq!(found, [("c0", "yes"), ("c1", "unsure")]);

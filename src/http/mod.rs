@@ -188,3 +188,19 @@ impl Client {
 fn short(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_in_the_clear_are_known_for_what_they_are() {
+        let second = Duration::from_secs(1);
+        let patience = Patience { connect: second, answer: second, read: second, whole: None };
+        let is_open =
+            |base: &str, has: bool| Client::new(base, has.then(|| Credentials("Bearer x".into())), patience).is_open();
+        assert!(is_open("http://pacs.example", true) && is_open("http://127.example.org", true));
+        assert!(!is_open("http://pacs.example", false) && !is_open("https://pacs.example", true));
+        assert!(!is_open("http://127.0.0.1:8042/dicom-web", true) && !is_open("http://localhost", true));
+    }
+}

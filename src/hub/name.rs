@@ -1,7 +1,7 @@
 //! Where a model comes from, in its errors too.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,16 @@ pub enum Source {
         /// A branch, tag or commit; `main` when none was given.
         revision: String,
     },
+}
+
+impl Source {
+    /// The folder, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            Self::Hub { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Source {

@@ -105,7 +105,12 @@ fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusa
         return Err(Refusal::bad(format!("\"input\" has {} entries; allowed are 1 to {MOST_INPUTS}", inputs.len())));
     }
     state.queue.check(inputs.len())?;
-    let inputs = inputs.into_iter().map(input).collect::<Result<_, _>>()?;
+    let inputs = inputs.into_iter().map(input).collect::<Result<Vec<_>, _>>()?;
+    for input in &inputs {
+        if let Input::Text(text) = input {
+            inputs::check_length(state, text)?;
+        }
+    }
     let base64 = match fields.text("encoding_format")?.as_deref() {
         None | Some("float") => false,
         Some("base64") => true,

@@ -37,6 +37,7 @@ pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Requ
     let (Some(image), Some(text)) = (image, text) else {
         return Err(Refusal::bad("\"image\" and \"text\" are both needed"));
     };
+    inputs::check_length(&state, &text)?;
     let place = state.queue.places(1).await?;
     // What is wrong with the text is told before the model is asked.
     inputs::ids(&state, text.clone()).await?;

@@ -57,6 +57,14 @@ pub(super) async fn item(state: &Arc<Served>, sent: SentImage) -> Result<Item, R
     tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::failed())?
 }
 
+/// Refuses a text that is too long to be tokenized, before it takes a place and others are tokenized beside it.
+///
+/// # Errors
+/// It is.
+pub(super) fn check_length(state: &Served, text: &str) -> Result<(), Refusal> {
+    state.tokenizer.check_length(text).map_err(|e| Refusal::bad(one_line(&e)))
+}
+
 /// Tokenizes `text`, as `embed` does it.
 ///
 /// # Errors

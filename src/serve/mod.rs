@@ -2,6 +2,7 @@
 //! ask, and how requests share the model; what is worked out is `eval`'s, `search`'s and `session`'s.
 
 mod body;
+mod counted;
 mod embeddings;
 mod engine;
 mod explain;

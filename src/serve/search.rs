@@ -66,6 +66,7 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     if !has_text && !has_image {
         return Err(Refusal::bad("\"text\", \"image\" or both are needed"));
     }
+    text.as_ref().map_or(Ok(()), |text| inputs::check_length(&state, text))?;
     let count = usize::from(has_text) + usize::from(has_image);
     let places = state.queue.places(count).await?;
     let mut items = Vec::with_capacity(count);

@@ -11,9 +11,9 @@ use anyhow::{Context, Result, anyhow};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Notify, Semaphore};
 
+use super::counted::Counted;
 use super::routes::router;
 use super::state::Served;
 use super::wire::Wire;
@@ -111,7 +111,7 @@ async fn accept(listener: TcpListener, state: Arc<Served>, stop: Stop) -> Result
         };
         // Answers are short: they go at once.
         drop(socket.set_nodelay(true));
-        let connection = open.watch(connection(Wire::new(socket, timeout), router.clone()));
+        let connection = open.watch(connection(Wire::new(socket, timeout), Counted::new(router.clone())));
         tokio::spawn(async move {
             // A client that went away, or sent no HTTP, was told what it could be told.
             drop(connection.await);
@@ -126,12 +126,10 @@ async fn accept(listener: TcpListener, state: Arc<Served>, stop: Stop) -> Result
     Ok(())
 }
 
-type Connection = http1::Connection<Wire, TowerToHyperService<axum::Router>>;
-
-fn connection(socket: Wire, router: axum::Router) -> Connection {
+fn connection(socket: Wire, requests: Counted) -> http1::Connection<Wire, Counted> {
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(MOST_HEAD)
-        .serve_connection(socket, TowerToHyperService::new(router))
+        .serve_connection(socket, requests)
 }

@@ -62,13 +62,15 @@ impl RunWriter {
 
     pub(super) fn emit(&mut self, event: &Event) -> Result<()> {
         let Some(files) = &mut self.0 else { return Ok(()) };
+        // First what is kept here: what the server has no time for is read from there.
+        files.keep(event)?;
         if let Some(mlflow) = &mut files.mlflow {
             mlflow.on(event)?;
             if let Some(trouble) = mlflow.trouble() {
                 files.keep(&Event::Note(Note::warning(trouble)))?;
             }
         }
-        files.keep(event)
+        Ok(())
     }
 }
 

@@ -176,6 +176,25 @@ fn heads_and_shots_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn one_patient_has_no_halves() {
+    let place = trained();
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let (head, rows) = manifest.split_once('\n').unwrap();
+    let patient = head.split(',').position(|name| name == "patient_id").unwrap();
+    let one = rows.lines().take(6).map(|row| {
+        let mut cells: Vec<&str> = row.split(',').collect();
+        let at = cells.len() + patient - head.split(',').count();
+        cells[at] = "P1";
+        cells.join(",")
+    });
+    let all: Vec<String> = std::iter::once(head.to_string()).chain(one).collect();
+    fs::write(place.path("phantom/one.csv"), all.join("\n")).unwrap();
+    let args = ["adapt", "--model", "run/model", "--data", "phantom/one.csv", "--prompts", "classes.toml"];
+    let errors = place.errors(&args, 1);
+    assert!(errors.len() == 1 && errors[0].contains("one.csv: all rows are of one patient"), "{errors:?}");
+}
+
+#[test]
 fn embeddings_that_are_none_are_refused_by_their_row() {
     let place = trained();
     let embed = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--out", "all.safetensors"];

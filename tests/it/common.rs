@@ -42,6 +42,31 @@ pub fn named_by(variable: &str, what: &str) -> Option<String> {
     value
 }
 
+/// The lines of docs/`page` that call the program, each as its arguments; what a shell would do with the rest of a line
+/// (`>`, `&&`, `#`) is left out.
+pub fn commands_of(page: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page)).unwrap();
+    let text = text.replace("\\\n", " ");
+    text.lines().filter_map(|line| line.strip_prefix("reportclip ")).map(arguments).collect()
+}
+
+fn arguments(line: &str) -> Vec<String> {
+    let (mut all, mut quote) = (vec![String::new()], None);
+    for c in line.chars() {
+        let last = all.last_mut().unwrap();
+        match (c, quote) {
+            (c, Some(open)) if c == open => quote = None,
+            ('"' | '\'', None) => quote = Some(c),
+            (' ', None) if last.is_empty() => {}
+            (' ', None) => all.push(String::new()),
+            ('>' | '&' | '#', None) if last.is_empty() => break,
+            _ => last.push(c),
+        }
+    }
+    all.retain(|argument| !argument.is_empty());
+    all
+}
+
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }

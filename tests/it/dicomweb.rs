@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::common::{golden, tensors};
+use crate::common::{commands_of, golden, tensors};
 use crate::loopback::{Answer, Loopback, Request, nobody};
 use crate::runs::{Place, text};
 
@@ -111,7 +111,8 @@ fn images_of_studies_are_embedded_as_their_files_are() {
     let by_files =
         [&["embed", "--model", "run/model", "--batch-size", "2", "--out", "files.safetensors", "--images"], &files[..]];
     assert!(place.run(&by_files.concat()).status.success());
-    let studies = format!("{STUDY},{OTHER}");
+    // One is named twice, and is a row once.
+    let studies = format!("{STUDY},{OTHER},{STUDY}");
     for (out, more) in
         [("a.safetensors", ["--study", studies.as_str()]), ("b.safetensors", ["--query", "PatientID=P 77"])]
     {
@@ -175,6 +176,15 @@ fn servers_that_do_not_what_they_should_cost_a_line() {
         (wrong("/instances", list(json!([object(SERIES, 1, REPORT)]))), "have no image"),
         // The same page for ever: it ends, and the second is not there.
         (wrong("/instances", list(json!([object(SERIES, 0, CR), object(SERIES, 7, CR)]))), "status 404"),
+        // A full one, or one that says that there is more: what comes behind it is not known.
+        (wrong("/instances", list((0..500).map(|n| object(SERIES, n, CR)).collect())), "does not count pages (offset)"),
+        (
+            wrong("/instances", || Answer {
+                headers: vec![("Warning", "299 pacs: there are more".into())],
+                ..Answer::new(200, "x", json!([object(SERIES, 0, CR)]).to_string())
+            }),
+            "does not count pages (offset)",
+        ),
         (wrong("*", || Answer::new(200, "text/html", "<p>")), "is no application/dicom and no multipart/related"),
         (wrong("*", || Answer::new(200, "multipart/related", "x")), "names no boundary"),
         (wrong("*", || Answer::new(406, "x", "")), "status 406"),
@@ -226,4 +236,27 @@ fn arguments_that_cannot_be_meant_are_told_without_a_request() {
     assert!(server.seen().is_empty());
     let errors = place.errors(&embed(&nobody(), &["--study", STUDY], "failed.safetensors"), 1);
     assert!(errors.len() == 1 && errors[0].contains("http://127.0.0.1:"), "{errors:?}");
+}
+
+/// Every command of docs/pacs.md, as it stands there but for the server's address.
+#[test]
+fn the_page_about_pacs_can_be_copied() {
+    let place = place();
+    fs::create_dir(place.path("runs")).unwrap();
+    fs::rename(place.path("run"), place.path("runs/demo")).unwrap();
+    // The page's studies and its query are those that the server has.
+    let server = Loopback::start(|request| {
+        let path = request.path.replace("1.2.840.113619.2.1", STUDY).replace("1.2.840.113619.2.2", OTHER);
+        let path = path.replace("ModalitiesInStudy=CR&StudyDate=20250101-20250131", "PatientID=P%2077");
+        right(&Request { path, ..request.clone() })
+    });
+    let commands = commands_of("pacs.md");
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    for command in commands {
+        let here = |argument: &String| argument.replace("https://pacs.example", &server.url());
+        let args: Vec<String> = command.iter().map(here).collect();
+        let output = place.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    }
+    assert!(place.path("studies.safetensors").is_file() && place.path("january/index.json").is_file());
 }

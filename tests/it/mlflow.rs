@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::common::commands_of;
 use crate::loopback::{Answer, Loopback, Request, nobody};
 use crate::runs::{Place, text};
 
@@ -73,7 +74,12 @@ fn answer(request: &Request, state: &mut State) -> Answer {
             Answer::json(200, &json!({"run": {"info": {"run_id": id, "lifecycle_stage": "active"}}}))
         }
         ("GET", "runs/get") => match of(query).filter(|&run| run < state.runs.len()) {
-            Some(_) => Answer::json(200, &json!({"run": {"info": {"run_id": query, "lifecycle_stage": "active"}}})),
+            Some(run) => {
+                let params = state.runs[run].params.iter();
+                let params: Vec<Value> = params.map(|(key, value)| json!({"key": key, "value": value})).collect();
+                let info = json!({"run_id": query, "lifecycle_stage": "active"});
+                Answer::json(200, &json!({"run": {"info": info, "data": {"params": params}}}))
+            }
             None => missing(),
         },
         ("POST", "runs/update") => {
@@ -186,12 +192,54 @@ fn a_run_that_goes_on_goes_on_there_and_sends_nothing_twice() {
     train_ok(&place, "run", &url, &["--set", "train.stop_after=5"]);
     assert_eq!(mlflow.runs()[0].statuses, ["KILLED"]);
     // A key that may change on resuming, and cannot be changed there.
-    train_ok(&place, "run", &url, &["--resume", "latest", "--set", "train.checkpoint_every=3"]);
+    let output = train_ok(&place, "run", &url, &["--resume", "latest", "--set", "train.checkpoint_every=3"]);
+    let stderr = text(&output.stderr);
+    let told: Vec<&str> = stderr.lines().filter(|line| line.contains("track.mlflow")).collect();
+    assert!(told.len() == 1 && told[0].contains("cannot be changed there"), "{stderr}");
+    assert!(told[0].contains("train.checkpoint_every"), "{stderr}");
     let runs = mlflow.runs();
     assert_eq!(runs.len(), 1);
     assert_eq!(runs[0].statuses, ["KILLED", "RUNNING", "FINISHED"]);
     assert_same_figures(&runs[0], &kept(&place, "run"));
     assert_eq!(runs[0].params["train.checkpoint_every"], "2");
+    assert!(runs[0].tags["reportclip.resumed_with"].contains("train.checkpoint_every=3"), "{:?}", runs[0].tags);
+}
+
+#[test]
+fn what_finds_no_room_is_sent_when_there_is_some() {
+    let place = Place::new();
+    let (state, first) = (Arc::<Mutex<State>>::default(), std::sync::atomic::AtomicBool::new(true));
+    let shared = Arc::clone(&state);
+    // The first answer comes when more has happened than the queue holds.
+    let server = Loopback::start(move |request| {
+        if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_secs(5));
+        }
+        answer(request, &mut shared.lock().unwrap())
+    });
+    let more = ["--set", "train.max_steps=400", "--set", "train.checkpoint_every=100"];
+    let output = train_ok(&place, "run", &server.url(), &more);
+    assert!(!text(&output.stderr).contains("track.mlflow"), "{}", text(&output.stderr));
+    let runs = state.lock().unwrap().runs.clone();
+    assert_same_figures(&runs[0], &kept(&place, "run"));
+    assert_eq!(runs[0].figures.keys().filter(|(key, _)| key == "train/samples_per_s").count(), 400);
+    assert_eq!(runs[0].statuses, ["FINISHED"]);
+}
+
+#[test]
+fn a_run_whose_description_is_refused_is_ended_there() {
+    let place = Place::new();
+    let state = Arc::<Mutex<State>>::default();
+    let shared = Arc::clone(&state);
+    let server = Loopback::start(move |request| {
+        if request.path.ends_with("/runs/log-batch") {
+            return Answer::json(400, &json!({"error_code": "INVALID_PARAMETER_VALUE", "message": "x"}));
+        }
+        answer(request, &mut shared.lock().unwrap())
+    });
+    let output = train_ok(&place, "run", &server.url(), &["--set", "train.max_steps=4"]);
+    assert_eq!(text(&output.stderr).lines().filter(|line| line.contains("track.mlflow")).count(), 1);
+    assert_eq!(state.lock().unwrap().runs[0].statuses, ["FAILED"]);
 }
 
 #[test]
@@ -256,4 +304,26 @@ fn addresses_and_credentials_that_are_none_are_told_before_the_work() {
     assert!(refused("http://localhost:5000/?a=b", None).contains("query"));
     assert!(refused("http://localhost:5000", Some("me")).contains("MLFLOW_TRACKING_PASSWORD"));
     assert!(!place.path("refused").exists());
+}
+
+/// What docs/tracking.md shows, as it stands there but for the server's address.
+#[test]
+fn the_page_about_tracking_can_be_copied() {
+    let (place, mlflow) = (Place::new(), Mlflow::start());
+    let tiny = fs::read_to_string(place.path("tiny.toml")).unwrap();
+    fs::write(place.path("my.toml"), &tiny).unwrap();
+    let commands = commands_of("tracking.md");
+    let train = commands.iter().find(|command| command[..2] == ["train", "my.toml"]).unwrap();
+    let here = |argument: &String| argument.replace("http://localhost:5000", &mlflow.server.url());
+    let args: Vec<String> = train.iter().map(here).chain(["--out".into(), "one".into()]).collect();
+    let output = place.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let page = fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tracking.md")).unwrap();
+    let section = page.split("```\n").find(|block| block.starts_with("[track]")).unwrap();
+    let section = section.replace("https://mlflow.example/team", &mlflow.server.url());
+    fs::write(place.path("my.toml"), format!("{tiny}\n{section}")).unwrap();
+    let output = place.run(&["train", "my.toml", "--out", "two"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let names: Vec<String> = mlflow.runs().into_iter().map(|run| run.name).collect();
+    assert_eq!(names, ["one", "two"]);
 }

@@ -15,7 +15,7 @@ use reportclip::model::graph::{Graph, Node};
 use reportclip::model::{Builder, ClipModel};
 use reportclip::session::Session;
 
-use crate::common::{assert_close, golden, load_golden, numbers};
+use crate::common::{assert_close, commands_of, golden, load_golden, numbers};
 use crate::encoders::{CASES, case};
 
 /// What the golden texts are padded with where the tower takes a mask: all of them with one number, found here as the
@@ -349,4 +349,23 @@ fn adapters_are_multiplied_out() {
     assert_close("adapted", made, adapted.image_features(pixels).unwrap().tensor(), 1e-5, 1e-7);
     let moved = (made - plain.image_features(pixels).unwrap().tensor()).unwrap();
     assert!(numbers(&moved).iter().any(|d| d.abs() > 1e-3), "the adapters change something");
+}
+
+/// Every command of docs/onnx.md, as it stands there; `scripts/golden/check_onnx.py` and `check_onnx.mjs` run what the
+/// page has for Python and JavaScript.
+#[test]
+fn the_page_about_onnx_can_be_copied() {
+    let place = crate::runs::Place::new();
+    place.train_ok("runs/demo", &["--set", "train.max_steps=2"]);
+    std::fs::create_dir(place.path("data")).unwrap();
+    std::fs::rename(place.path("phantom"), place.path("data/phantom")).unwrap();
+    let commands = commands_of("onnx.md");
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    for command in commands {
+        let output = place.run(&command.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(output.status.success(), "{command:?}: {}", crate::runs::text(&output.stderr));
+        assert!(place.path("demo-onnx/onnx/model.onnx").is_file());
+        // Both name the same folder, which must not be there.
+        std::fs::remove_dir_all(place.path("demo-onnx")).unwrap();
+    }
 }

@@ -283,16 +283,17 @@ fn requests_share_batches_and_are_counted() {
     }
 }
 
+const ZERO: [&str; 7] =
+    ["zero-shot", "--model", "run/model", "--data", "phantom/manifest.csv", "--prompts", "classes.toml"];
+
 #[test]
 fn zero_shot_is_calibrated_by_what_the_model_keeps() {
     // A model of its own: what it keeps is nothing to others.
     let place = Place::new();
     fs::write(place.path("classes.toml"), PROMPTS).unwrap();
     place.train_ok("run", &["--set", "train.max_steps=8"]);
-    let judge = |more: &[&str]| {
-        let args = ["zero-shot", "--model", "run/model", "--data", "phantom/manifest.csv", "--prompts", "classes.toml"];
-        place.run(&[&args[..], &["--split", "test", "--bootstrap", "0", "--json"], more].concat())
-    };
+    let judge =
+        |more: &[&str]| place.run(&[&ZERO[..], &["--split", "test", "--bootstrap", "0", "--json"], more].concat());
     let serve = || Server::start(&place, &["--model", "run/model", "--prompts", "classes.toml"]);
     let plain = serve();
     let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
@@ -318,6 +319,11 @@ fn zero_shot_is_calibrated_by_what_the_model_keeps() {
 
     let answers = parsed(&judge(&["--abstain"]).stdout)["abstained"]["answers"].as_array().unwrap().clone();
     assert!(answers.len() > 3);
+    let told = judge(&["--predictions", "said.jsonl"]);
+    let word = format!("probabilities by the kept temperature {temperature:.3}, fitted on split val");
+    assert!(text(&told.stderr).contains(&word), "{word}: {}", text(&told.stderr));
+    let said = fs::read_to_string(place.path("said.jsonl")).unwrap();
+    let said: Vec<Value> = said.lines().map(|line| parsed(line.as_bytes())).collect();
     let session = Session::open(place.path("run/model").to_str().unwrap(), "cpu").unwrap();
     let encoder = session.encoder(8).unwrap();
     let prompts = Prompts::open(&place.path("classes.toml")).unwrap();
@@ -338,6 +344,9 @@ fn zero_shot_is_calibrated_by_what_the_model_keeps() {
             assert!((class["probability"].as_f64().unwrap() - power / sum).abs() < 1e-5, "{served}");
         }
         assert_eq!(served["classes"][0]["name"], "normal");
+        let row = said.iter().find(|row| row["line"] == answer["line"]).unwrap();
+        let highest = powers.iter().fold(0.0f64, |most, power| most.max(power / sum));
+        assert!((row["probability"].as_f64().unwrap() - highest).abs() < 1e-5, "as `serve` tells it: {row} {served}");
     }
     assert_eq!(server.stop(), 0);
     // One patient says nothing of how sure to be.
@@ -351,6 +360,24 @@ fn zero_shot_is_calibrated_by_what_the_model_keeps() {
     let answer = others.post("/zero-shot", &json!({"image": base64(&first)})).ok();
     assert_eq!((&answer["calibrated"], &answer["may_abstain"]), (&json!(false), &json!(false)));
     assert!(others.log().contains("was chosen with other prompts"), "{}", others.log());
+    let own = judge(&["--predictions", "own.jsonl"]);
+    assert!(text(&own.stderr).contains("probabilities are the model's own"), "{}", text(&own.stderr));
+    // What is there and no file is not taken for nothing.
+    let kept = place.path("run/model/reportclip_calibration.toml");
+    fs::remove_file(&kept).unwrap();
+    assert!(Command::new("mkfifo").arg(&kept).status().unwrap().success());
+    let refused = |args: &[&str]| {
+        let errors = place.errors(args, 1);
+        assert!(errors.len() == 1 && errors[0].contains("reportclip_calibration.toml: is no file"), "{errors:?}");
+    };
+    refused(&["serve", "--model", "run/model", "--prompts", "classes.toml"]);
+    fs::remove_file(&kept).unwrap();
+    std::os::unix::fs::symlink("nowhere", &kept).unwrap();
+    refused(&["serve", "--model", "run/model", "--prompts", "classes.toml"]);
+    refused(&[&ZERO[..], &["--split", "test", "--predictions", "none.jsonl"]].concat());
+    fs::remove_file(&kept).unwrap();
+    // The list of checksums still names it.
+    fs::remove_file(place.path("run/model/SHA256SUMS")).unwrap();
     // Findings have an answer each.
     let findings = "A = { positive = \"Effusion.\", negative = \"No effusion.\" }\n\
                     B = { positive = \"Nodule.\", negative = \"No nodule.\" }\n";
@@ -660,6 +687,38 @@ fn clients_that_never_read_are_cut_off() {
         assert!(begun.elapsed() < Duration::from_secs(30), "it keeps its place");
     }
     assert!(waited, "the server waited for it");
+}
+
+#[test]
+fn a_connection_ends_after_a_thousand_requests() {
+    let server = Server::of_run(&[]);
+    let mut stream = server.connect();
+    let ask = format!("GET /health HTTP/1.1\r\n{}\r\n", server.host()).repeat(1000);
+    stream.write_all(ask.as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 1000);
+    let last = answers.rfind("HTTP/1.1 200").unwrap();
+    let closes = |text: &str| text.to_ascii_lowercase().contains("connection: close");
+    assert!(closes(&answers[last..]) && !closes(&answers[..last]), "the last says that it is");
+    assert_eq!(server.get("/health").status, 200, "others go on");
+}
+
+#[test]
+fn texts_that_are_too_long_are_refused_before_they_wait() {
+    let server = Server::of_run(&["--queue", "2", "--batch-window", "4000"]);
+    let mut waiting = server.connect();
+    server.send(&mut waiting, "POST /v1/embeddings", JSON, br#"{"input": ["a", "b"]}"#);
+    let begun = Instant::now();
+    while server.count("queue_items") < 2.0 {
+        assert!(begun.elapsed() < Duration::from_secs(3), "it does not wait");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // No place is free, and none is asked for.
+    let long = "word ".repeat(1 << 18);
+    assert!(server.post("/v1/embeddings", &json!({"input": ["a", &long]})).refusal(400).contains("a text of 1310720"));
+    server.post("/v1/embeddings", &json!({"input": "a"})).refusal(503);
+    assert_eq!(Answer::read(waiting).ok()["data"].as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -113,3 +113,32 @@ fn every_command_has_its_page() {
     }
     assert!(set(&["train".into()]).contains("reportclip train configs/demo.toml"));
 }
+
+/// What docs/install.md says about shells and pages, as it stands there, in a home of its own.
+#[cfg(unix)]
+#[test]
+fn the_page_about_installing_can_be_copied() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/install.md");
+    let page = fs::read_to_string(page).unwrap();
+    let section = page.split("## Shells").nth(1).unwrap().split("```\n").nth(1).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_reportclip"));
+    let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    // Folders that a shell has made where it is used; `man` shows on a terminal.
+    for folder in [".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"] {
+        fs::create_dir_all(home.path().join(folder)).unwrap();
+    }
+    let script: Vec<&str> = section.lines().map(|line| line.split(" && man ").next().unwrap()).collect();
+    assert_eq!(script.len(), 4, "{script:?}");
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-ec", &script.join("\n")]).env("HOME", home.path()).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for file in [
+        ".local/share/bash-completion/completions/reportclip",
+        ".zfunc/_reportclip",
+        ".config/fish/completions/reportclip.fish",
+        ".local/share/man/man1/reportclip-train.1",
+    ] {
+        assert!(fs::metadata(home.path().join(file)).unwrap().len() > 200, "{file}");
+    }
+}

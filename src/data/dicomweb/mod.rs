@@ -6,6 +6,7 @@ mod multipart;
 mod query;
 mod server;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use server::Server;
 
 /// As the server has them, whatever the transfer syntax: what is shown goes by what is stored.
 const STORED: &str = "multipart/related; type=\"application/dicom\"; transfer-syntax=*";
+/// Images of all studies together.
+const MOST_IMAGES: usize = 1 << 20;
 /// Bytes of an answer beside the instance in it.
 const AROUND: u64 = 64 << 10;
 
@@ -68,6 +71,9 @@ impl PacsStudies {
             studies.extend(studies_of(&server, &query)?);
         }
         ensure!(!studies.is_empty(), "{}: no study is what --query asks for", server.shown);
+        // Named twice, or named and found: an image is a row once.
+        let mut seen = HashSet::new();
+        studies.retain(|study| seen.insert(study.clone()));
         let (mut instances, mut without) = (Vec::new(), 0);
         for (number, study) in studies.iter().enumerate() {
             let place = || format!("study {} of {}", number + 1, studies.len());
@@ -76,6 +82,7 @@ impl PacsStudies {
             ensure!(!images.is_empty() || !others.is_empty(), "{}: {}: is not there", server.shown, place());
             without += others.len();
             instances.extend(images);
+            check_count(instances.len()).with_context(|| server.shown.clone())?;
         }
         if without > 0 {
             tracing::info!("left out of these studies, for they have no picture: {without}");
@@ -83,6 +90,15 @@ impl PacsStudies {
         ensure!(!instances.is_empty(), "{}: these studies have no image", server.shown);
         Ok(PacsImages { pacs: Arc::new(Pacs { server, instances }) })
     }
+}
+
+/// Refuses more than are held in memory: some 300 bytes each.
+fn check_count(images: usize) -> Result<()> {
+    ensure!(
+        images <= MOST_IMAGES,
+        "these studies have more than {MOST_IMAGES} images; take fewer at a time by --study or a narrower --query"
+    );
+    Ok(())
 }
 
 impl PacsImages {
@@ -154,6 +170,13 @@ fn value_at(file: &[u8], at: usize) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_are_bounded_in_all() {
+        assert!(check_count(MOST_IMAGES).is_ok());
+        let told = check_count(MOST_IMAGES + 1).unwrap_err().to_string();
+        assert!(told.contains("more than 1048576 images") && told.contains("--query"), "{told}");
+    }
 
     #[test]
     fn a_value_is_whole_and_without_its_padding() {

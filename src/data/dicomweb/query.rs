@@ -116,14 +116,16 @@ pub(super) fn instances_of(server: &Server, study: &str) -> Result<Vec<Instance>
     Ok(found)
 }
 
-/// All that a query finds, page by page, each once: a server may count pages as it likes.
+/// All that a query finds, page by page, each once: a server may count pages as it likes, or give everything at once.
 fn all<T: std::fmt::Debug>(server: &Server, path: &str, read: impl Fn(&Value) -> Result<T>) -> Result<Vec<T>> {
-    let (mut found, mut seen, mut offset) = (Vec::new(), HashSet::new(), 0);
+    let (mut found, mut seen, mut offset, mut is_cut) = (Vec::new(), HashSet::new(), 0, false);
     loop {
         let reply = server.get(&format!("{path}&limit={PAGE}&offset={offset}"), JSON)?;
         if reply.status == 204 {
             return Ok(found);
         }
+        // PS3.18 has it so where there is more than the server gives at a time.
+        is_cut |= reply.header("warning").is_some_and(|warning| warning.trim_start().starts_with("299"));
         let body = reply.bytes(MOST_BYTES).map_err(|why| anyhow::anyhow!("{}: {why}", server.shown))?;
         let page: Option<Vec<Value>> = serde_json::from_slice(&body).ok();
         let page = page.with_context(|| format!("{}: its answer is no list in DICOM's JSON", server.shown))?;
@@ -134,8 +136,24 @@ fn all<T: std::fmt::Debug>(server: &Server, path: &str, read: impl Fn(&Value) ->
                 found.push(item);
             }
         }
-        // A server that does not count, or has no more.
+        if page.is_empty() {
+            return Ok(found);
+        }
+        // A server that does not count gives its first page for ever.
         if found.len() == before {
+            ensure!(
+                !is_cut && page.len() != PAGE,
+                "{}: it gives {} objects and then the same again: it does not count pages (offset), and what comes \
+                 behind these is not known; ask for less by --query, or name studies of fewer instances",
+                server.shown,
+                found.len()
+            );
+            tracing::warn!(
+                "{}: it gives {} objects and then the same again: it does not count pages (offset), and these are \
+                 taken for all",
+                server.shown,
+                found.len()
+            );
             return Ok(found);
         }
         ensure!(found.len() <= MOST_FOUND, "{}: finds more than {MOST_FOUND} objects", server.shown);

@@ -33,7 +33,7 @@ impl Server {
         let credentials = Credentials::of_environment(CREDENTIALS).map_err(anyhow::Error::msg)?;
         let client = Client::new(address, credentials, PATIENCE);
         if client.is_open() {
-            tracing::warn!("--dicomweb: the address is http://, so name and password cross the network in the clear");
+            tracing::warn!("--dicomweb: the address is http://, so token or password cross it in the clear");
         }
         Ok(Self { client, shown: shown(address) })
     }

@@ -150,14 +150,23 @@ impl ReportTokenizer {
         Ok(ids)
     }
 
-    /// Ids with both marks, however many.
-    fn all_ids(&self, text: &str) -> Result<Vec<u32>> {
+    /// Refuses a text by its bytes, before any work.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn check_length(&self, text: &str) -> Result<()> {
         let longest = MAX_GROWN / self.growth.max(MAX_GROWN / MAX_TEXT as u64);
         ensure!(
             text.len() as u64 <= longest,
             "tokenizing: a text of {} bytes; this tokenizer may be given {longest}",
             text.len()
         );
+        Ok(())
+    }
+
+    /// Ids with both marks, however many.
+    fn all_ids(&self, text: &str) -> Result<Vec<u32>> {
+        self.check_length(text)?;
         let encode = || self.inner.encode(text, true).map_err(|e| anyhow!("{e}"));
         Ok(caught(encode).context("tokenizing")?.get_ids().to_vec())
     }

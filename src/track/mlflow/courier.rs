@@ -8,28 +8,15 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::rest::{About, Failure, MOST_FIGURES, Point, Server, now};
+use super::points::{Figures, Sent, not_sent};
+use super::rest::{About, Failure, MOST_FIGURES, Point, RESUMED_WITH, Server, now};
 use crate::fs::replace_file;
 
 /// Between two deliveries; the longest where the server does not answer.
 const BEAT: Duration = Duration::from_secs(2);
 const LONGEST_BEAT: Duration = Duration::from_secs(60);
-/// Figures that wait for a server; of more, the oldest are left out.
+/// Figures that wait for a server; what comes on top is read from the run folder once these are sent.
 const MOST_WAITING: usize = 200_000;
-
-/// Up to where figures were sent: those of steps and those of validations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Sent {
-    pub step: Option<u64>,
-    pub eval: Option<u64>,
-}
-
-impl Sent {
-    /// With all of `other` too.
-    fn and(self, other: Self) -> Self {
-        Self { step: self.step.max(other.step), eval: self.eval.max(other.eval) }
-    }
-}
 
 /// mlflow.json of a run folder: which run of which server this is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,14 +27,10 @@ pub(super) struct Note {
     pub sent: Sent,
 }
 
-/// Figures that belong together, and up to where they go.
-pub(super) struct Figures {
-    pub points: Vec<Point>,
-    pub upto: Sent,
-}
-
 pub(super) enum Parcel {
     Figures(Figures),
+    /// Some found no room in the queue; the run folder holds them by now.
+    Missed,
     /// The run ended, with this status.
     End(&'static str),
 }
@@ -59,6 +42,10 @@ pub(super) struct Courier {
     /// mlflow.json
     pub path: PathBuf,
     pub waiting: VecDeque<(Point, Sent)>,
+    /// Up to where figures wait or were sent.
+    pub kept: Sent,
+    /// Whether the run folder holds more than that, which is read once nothing waits.
+    pub is_behind: bool,
     /// Takes the first trouble there is.
     pub trouble: Option<Sender<String>>,
     /// Told of each thing that the server takes.
@@ -77,6 +64,7 @@ impl Courier {
             let left = next.saturating_duration_since(Instant::now());
             match parcels.recv_timeout(left) {
                 Ok(Parcel::Figures(figures)) => self.keep(figures),
+                Ok(Parcel::Missed) => self.is_behind = true,
                 Ok(Parcel::End(status)) => return self.close(status),
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -89,18 +77,36 @@ impl Courier {
     }
 
     pub fn keep(&mut self, figures: Figures) {
-        if self.is_refused {
+        let is_in_folder = figures.upto != Sent::default();
+        if self.is_refused || self.kept.holds(figures.upto) || (is_in_folder && self.is_behind) {
             return;
         }
+        if is_in_folder && self.waiting.len() >= MOST_WAITING {
+            // One after the other: what follows is read with it.
+            self.is_behind = true;
+            return;
+        }
+        self.kept = self.kept.and(figures.upto);
         let last = figures.points.len().saturating_sub(1);
         let upto = |i: usize| if i == last { figures.upto } else { Sent::default() };
         self.waiting.extend(figures.points.into_iter().enumerate().map(|(i, point)| (point, upto(i))));
-        self.waiting.drain(..self.waiting.len().saturating_sub(MOST_WAITING));
+    }
+
+    /// Takes what the run folder holds beyond what waits or was sent, as much as there is room for.
+    pub fn catch_up(&mut self) {
+        self.is_behind = false;
+        let folder = self.path.parent().unwrap_or(Path::new("")).to_path_buf();
+        not_sent(&folder, self.kept).for_each(|figures| self.keep(figures));
     }
 
     fn close(&mut self, status: &str) {
-        if self.try_to_deliver()
-            && let Some(run) = self.note.run_id.clone().filter(|_| !self.is_refused)
+        if self.try_to_deliver() && !self.is_refused {
+            self.end(status);
+        }
+    }
+
+    fn end(&mut self, status: &str) {
+        if let Some(run) = self.note.run_id.clone()
             && let Err(failure) = self.server.update(&run, status, Some(now()))
         {
             self.tell(failure);
@@ -113,10 +119,12 @@ impl Courier {
             Ok(()) => true,
             Err(failure) => {
                 self.is_refused |= matches!(failure, Failure::Ever(_));
+                self.tell(failure);
                 if self.is_refused {
                     self.waiting.clear();
+                    // Nothing more comes of it there.
+                    self.end("FAILED");
                 }
-                self.tell(failure);
                 self.is_refused
             }
         }
@@ -128,7 +136,13 @@ impl Courier {
         }
         let run = self.open()?;
         self.sign();
-        while !self.waiting.is_empty() {
+        loop {
+            if self.waiting.is_empty() && self.is_behind {
+                self.catch_up();
+            }
+            if self.waiting.is_empty() {
+                return Ok(());
+            }
             let count = self.waiting.len().min(MOST_FIGURES);
             let points: Vec<&Point> = self.waiting.iter().take(count).map(|(point, _)| point).collect();
             self.server.log_figures(&run, &points)?;
@@ -136,7 +150,6 @@ impl Courier {
             self.note.sent = self.waiting.drain(..count).fold(self.note.sent, |sent, (_, upto)| sent.and(upto));
             self.write_note();
         }
-        Ok(())
     }
 
     /// The server's number of this run: that of the run folder, or a new one.
@@ -145,12 +158,17 @@ impl Courier {
             if self.is_open {
                 return Ok(run);
             }
-            if self.server.has_run(&run)? {
+            if let Some(before) = self.server.params_of(&run)? {
                 self.server.update(&run, "RUNNING", None)?;
-                // A parameter cannot be changed there; what a resumed run may change keeps its first value.
-                match self.server.describe(&run, &self.about) {
-                    Err(Failure::Now(why)) => return Err(Failure::Now(why)),
-                    Ok(()) | Err(Failure::Ever(_)) => self.is_open = true,
+                let (about, changed) = self.about.resumed(&before);
+                self.server.describe(&run, &about)?;
+                self.is_open = true;
+                if !changed.is_empty() {
+                    tracing::warn!(
+                        "track.mlflow: parameters cannot be changed there, and keep their first values: {}; the tag \
+                         {RESUMED_WITH} has the new ones",
+                        changed.join(", ")
+                    );
                 }
                 return Ok(run);
             }

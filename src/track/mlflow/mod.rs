@@ -5,29 +5,29 @@
 //! a thread of its own, over a queue of bounded length, and is told of once.
 
 mod courier;
+mod points;
 mod rest;
 
 use std::collections::VecDeque;
-use std::fs;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde_json::Value;
 
 use super::event::{Ending, Event, Sink};
-use super::figures::figures;
 use crate::http::{Credentials, check_base};
-use courier::{Courier, Figures, Note, Parcel, Sent};
+use courier::{Courier, Note, Parcel};
+use points::{Figures, Sent, at, of_eval, of_step, of_timing};
 pub use rest::About;
-use rest::{Point, Server, now};
+use rest::Server;
 
 /// Which run of which server a run folder's is.
 const FILE: &str = "mlflow.json";
-/// Parcels that wait for the thread, while it waits for the server: 4,096 steps or so.
-const QUEUE: usize = 4096;
+/// Parcels that wait for the thread, while it waits for the server: some hundred steps, each with its speed. What
+/// finds no room is read from the run folder later.
+const QUEUE: usize = 256;
 /// How long the end of a run waits for the server to take something more of what is left, and for all of it.
 const LAST: Duration = Duration::from_secs(5);
 const LAST_OF_ALL: Duration = Duration::from_secs(60);
@@ -44,6 +44,8 @@ pub struct MlflowSink {
     is_told: bool,
     /// What a run that goes on has sent before.
     before: Sent,
+    /// Whether some found no room and the thread does not know it.
+    is_behind: bool,
 }
 
 /// What is wrong with the value of `track.mlflow`, or with the credentials that the environment has for it.
@@ -70,7 +72,7 @@ impl MlflowSink {
         // One sign says as much as many.
         let (takes, taken) = sync_channel(1);
         let (tell, trouble) = channel();
-        let warning = "track.mlflow: the address is http://, so name and password cross the network in the clear";
+        let warning = "track.mlflow: the address is http://, so token or password cross it in the clear";
         server.is_open().then(|| tracing::warn!("{warning}"));
         let mut courier = Courier {
             server,
@@ -78,14 +80,16 @@ impl MlflowSink {
             note,
             path,
             waiting: VecDeque::new(),
+            kept: before,
+            is_behind: false,
             trouble: Some(tell.clone()),
             takes,
             is_open: false,
             is_refused: false,
         };
-        not_sent(folder, before).for_each(|figures| courier.keep(figures));
+        courier.catch_up();
         thread::Builder::new().name("mlflow".into()).spawn(move || courier.work(&queue))?;
-        Ok(Self { parcels, taken, trouble, tell, is_told: false, before })
+        Ok(Self { parcels, taken, trouble, tell, is_told: false, before, is_behind: false })
     }
 
     /// What went wrong, the first time that something does.
@@ -100,18 +104,39 @@ impl MlflowSink {
         let _ = self.tell.send(format!("track.mlflow: {text}; metrics.jsonl has all figures"));
     }
 
+    /// Never waits: what finds no room is read from the run folder later, which has each figure before this side.
     fn send(&mut self, figures: Figures) {
-        let is_new = figures.upto.step.is_none_or(|step| self.before.step < Some(step))
-            && figures.upto.eval.is_none_or(|eval| self.before.eval < Some(eval));
-        // A full queue costs these figures, not time.
-        if is_new && self.parcels.try_send(Parcel::Figures(figures)).is_err() {
-            self.tell("figures come faster than the server takes them, and some are left out");
+        if self.before.holds(figures.upto) {
+            return;
         }
+        self.is_behind = self.is_behind && self.parcels.try_send(Parcel::Missed).is_err();
+        // One after the other: what follows a gap is read with it.
+        self.is_behind = self.is_behind || self.parcels.try_send(Parcel::Figures(figures)).is_err();
+    }
+
+    /// Waits for room as long as the server takes something.
+    fn send_in_time(&self, mut parcel: Parcel) -> bool {
+        let begun = Instant::now();
+        let mut taken = begun;
+        while let Err(TrySendError::Full(back)) = match self.parcels.try_send(parcel) {
+            Ok(()) => return true,
+            full => full,
+        } {
+            if self.taken.try_recv().is_ok() {
+                taken = Instant::now();
+            }
+            if taken.elapsed() > LAST || begun.elapsed() > LAST_OF_ALL {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(20));
+            parcel = back;
+        }
+        false
     }
 
     fn end(&mut self, status: &'static str) {
         let begun = Instant::now();
-        let is_sent = self.parcels.try_send(Parcel::End(status)).is_ok();
+        let is_sent = (!self.is_behind || self.send_in_time(Parcel::Missed)) && self.send_in_time(Parcel::End(status));
         // A slow server is waited for as long as it takes something; the thread lets go of its side when it is done.
         let is_done = is_sent
             && loop {
@@ -132,11 +157,13 @@ impl Sink for MlflowSink {
         match event {
             Event::Step(record) => self.send(of_step(record.step, &serde_json::to_value(record)?)),
             Event::Eval { step, figures, .. } => self.send(of_eval(*step, figures)),
-            Event::Test { step, figures } => self.send(at(*step, "test", figures, Sent::default())),
-            Event::Timing { step, samples_per_s, .. } => {
-                let speed = serde_json::json!({"samples_per_s": samples_per_s});
-                self.send(at(*step, "train", &speed, Sent::default()));
+            Event::Test { step, figures } => {
+                // The one thing that neither file holds.
+                if !self.send_in_time(Parcel::Figures(at(*step, "test", figures, Sent::default()))) {
+                    self.tell("the server did not take the figures of the split test in time");
+                }
             }
+            Event::Timing { step, samples_per_s, .. } => self.send(of_timing(*step, *samples_per_s)),
             Event::End(ending) => self.end(match ending {
                 Ending::Done => "FINISHED",
                 Ending::Stopped => "KILLED",
@@ -146,38 +173,4 @@ impl Sink for MlflowSink {
         }
         Ok(())
     }
-}
-
-fn of_step(step: u64, record: &Value) -> Figures {
-    at(step, "train", record, Sent { step: Some(step), eval: None })
-}
-
-fn of_eval(step: u64, figures: &Value) -> Figures {
-    at(step, "val", figures, Sent { step: None, eval: Some(step) })
-}
-
-/// Names as MLflow takes them; what is no number there is left out.
-fn at(step: u64, prefix: &str, value: &Value, upto: Sent) -> Figures {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-. /".contains(c);
-    // recall@1 is no name there.
-    let name = |name: &str| name.replace('@', "_at_");
-    let key = |text: &str| name(text).chars().map(|c| if plain(c) { c } else { '_' }).take(250).collect();
-    let timestamp = now();
-    let points = figures(prefix, value).into_iter().filter(|(_, value)| value.is_finite());
-    let points = points.map(|(name, value)| Point { key: key(&name), value, timestamp, step }).collect();
-    Figures { points, upto }
-}
-
-/// What metrics.jsonl holds and a run's earlier parts did not send.
-fn not_sent(folder: &Path, before: Sent) -> impl Iterator<Item = Figures> {
-    let metrics = fs::read(folder.join("metrics.jsonl")).unwrap_or_default();
-    let lines: Vec<Value> = metrics.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice(l).ok()).collect();
-    lines.into_iter().filter_map(move |line| {
-        let step = line["step"].as_u64()?;
-        match line["kind"].as_str()? {
-            "step" if before.step < Some(step) => Some(of_step(step, &line)),
-            "eval" if before.eval < Some(step) => Some(of_eval(step, &line["val"])),
-            _ => None,
-        }
-    })
 }

@@ -1,5 +1,6 @@
 //! The calls of MLflow's REST API (2.0) that a run needs.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -35,6 +36,34 @@ pub struct About {
     pub params: Vec<(String, String)>,
     /// What else there is to say.
     pub tags: Vec<(String, String)>,
+}
+
+/// The tag for what a resumed run changed: parameters cannot be.
+pub(super) const RESUMED_WITH: &str = "reportclip.resumed_with";
+
+impl About {
+    /// Of a run that goes on and was made with `before`: only parameters that are new, with a tag for those that are
+    /// not what they were; and the names of these.
+    pub(super) fn resumed(&self, before: &HashMap<String, String>) -> (Self, Vec<String>) {
+        let (mut about, mut changed) = (Self { params: Vec::new(), ..self.clone() }, Vec::new());
+        for (name, value) in &self.params {
+            match before.get(name) {
+                None => about.params.push((name.clone(), value.clone())),
+                Some(first) if *first == cut(value) => {}
+                Some(_) => changed.push((name.clone(), value)),
+            }
+        }
+        if !changed.is_empty() {
+            let all: Vec<String> = changed.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            about.tags.push((RESUMED_WITH.to_string(), all.join(", ")));
+        }
+        (about, changed.into_iter().map(|(name, _)| name).collect())
+    }
+}
+
+/// As much of a value as every server takes.
+fn cut(value: &str) -> String {
+    value.chars().take(MOST_CHARS).collect()
 }
 
 /// A figure at a step.
@@ -98,10 +127,14 @@ impl Server {
         text(&self.post("runs/create", &body)?, &["run", "info", "run_id"])
     }
 
-    /// Whether a run is there, and was not deleted.
-    pub fn has_run(&self, run: &str) -> Result<bool, Failure> {
+    /// What a run was made with, as the server has it; `None` where it is not there, or was deleted.
+    pub fn params_of(&self, run: &str) -> Result<Option<HashMap<String, String>>, Failure> {
         let found = self.get(&format!("runs/get?run_id={}", encode(run, false)))?;
-        Ok(found.is_some_and(|found| found["run"]["info"]["lifecycle_stage"] != "deleted"))
+        let found = found.filter(|found| found["run"]["info"]["lifecycle_stage"] != "deleted");
+        let pair = |param: &Value| Some((param["key"].as_str()?.to_string(), param["value"].as_str()?.to_string()));
+        let pairs =
+            |found: Value| found["run"]["data"]["params"].as_array().into_iter().flatten().filter_map(pair).collect();
+        Ok(found.map(pairs))
     }
 
     /// `status`: "RUNNING", "FINISHED", "KILLED" or "FAILED".
@@ -121,7 +154,6 @@ impl Server {
     /// What a run was made with.
     pub fn describe(&self, run: &str, About { params, tags, .. }: &About) -> Result<(), Failure> {
         let pairs = |pairs: &[(String, String)]| -> Vec<Value> {
-            let cut = |value: &String| value.chars().take(MOST_CHARS).collect::<String>();
             pairs.iter().map(|(key, value)| json!({"key": key, "value": cut(value)})).collect()
         };
         self.post("runs/log-batch", &json!({"run_id": run, "tags": pairs(tags)}))?;
@@ -187,4 +219,25 @@ fn text(value: &Value, path: &[&str]) -> Result<String, Failure> {
 /// Milliseconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_goes_on_sends_what_is_new_and_tags_what_changed() {
+        let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let long = "x".repeat(2 * MOST_CHARS);
+        let about = About {
+            params: pairs(&[("same", "1"), ("new", "2"), ("changed", "3"), ("long", &long)]),
+            tags: pairs(&[("device", "cpu")]),
+            ..About::default()
+        };
+        let before = [("same", "1"), ("changed", "2"), ("long", &long[..MOST_CHARS])];
+        let (told, changed) = about.resumed(&before.map(|(k, v): (&str, &str)| (k.to_string(), v.to_string())).into());
+        assert_eq!(told.params, pairs(&[("new", "2")]));
+        assert_eq!(told.tags, pairs(&[("device", "cpu"), (RESUMED_WITH, "changed=3")]));
+        assert_eq!(changed, ["changed"]);
+    }
 }
