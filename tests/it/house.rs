@@ -107,6 +107,7 @@ const DECODERS: [(&str, &str, &[&str]); 16] = [
             "data/prepare/openi.rs",
             "data/prepare/sheet.rs",
             "data/table/formats/parquet/unpack.rs",
+            "data/volume/",
         ],
     ),
     ("zip", r"\bzip::", &[]),

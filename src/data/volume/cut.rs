@@ -8,12 +8,11 @@
 use anyhow::{Result, ensure};
 use tracing::warn;
 
-use super::doubt::Seen;
-use super::geometry::{Along, Geometry};
+use super::doubt::{Seen, told_once};
+use super::geometry::{Along, Geometry, MOST_SLICES};
 use super::planes::Volume;
 use super::policy::{Axis, Orientation, VolumePolicy};
 use super::window::Range;
-use super::{MOST_SLICES, told_once};
 use crate::data::image::{Picture, afford};
 
 /// One side of what is cut, along one of the file's axes.

@@ -1,5 +1,18 @@
 //! Whether values are Hounsfield units at all: CT holds air near −1000 and soft tissue near 0.
 
+use std::sync::{Mutex, PoisonError};
+
+/// Says something about volumes once in a process: thousands of files may have the same fault.
+pub(super) fn told_once(doubt: &'static str, tell: impl FnOnce()) {
+    static TOLD: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if !told.contains(&doubt) {
+        told.push(doubt);
+        drop(told);
+        tell();
+    }
+}
+
 /// Counts over a sample of voxels.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Seen {

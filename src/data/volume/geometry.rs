@@ -3,6 +3,9 @@
 
 use anyhow::{Result, ensure};
 
+/// Most voxels along an axis; a header that claims more is broken or hostile.
+pub(super) const MOST_SLICES: usize = 30_000;
+
 /// Shape of a volume and its place.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Geometry {

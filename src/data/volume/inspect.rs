@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::cut::Cut;
 use super::doubt::Seen;
-use super::open;
+use super::open::open;
 use super::policy::VolumePolicy;
 
 /// Planes of a volume that are looked at.

@@ -1,8 +1,8 @@
 //! Volumes: CT and MR as files of many slices, each read as a picture.
 //!
 //! Owns the readers of volumes, their orientation, resampling and windows. Which slices of a volume are read is the
-//! caller's choice. A volume is never in memory as a whole: planes are read one after another, and of a file that is
-//! not compressed only those that the slices asked for are made of.
+//! caller's choice. But for percentiles, no volume is in memory as a whole: planes are read one after another, of a file
+//! that is not compressed only those that the slices asked for are made of.
 
 mod bytes;
 mod cut;
@@ -12,6 +12,7 @@ mod inspect;
 mod nifti;
 mod npy;
 mod numbers;
+mod open;
 mod planes;
 mod policy;
 mod series;
@@ -20,31 +21,16 @@ mod tests;
 mod window;
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-use super::image::{Picture, frame_of};
+use super::image::Picture;
 use cut::Cut;
 pub use inspect::{Inspected, inspect};
-use planes::Volume;
+pub use open::is_volume;
+use open::open;
 pub use policy::{Axis, Orientation, VolumePolicy};
 pub use window::{Range, Window};
-
-/// Most slices of a volume; a header that claims more is broken or hostile.
-const MOST_SLICES: usize = 30_000;
-
-/// Whether it is a volume: NIfTI (`.nii`, `.nii.gz`) or NumPy (`.npy`, `.npz`) by its name, or a folder whose first DICOM
-/// file is a slice of a series. Other folders hold images.
-pub fn is_volume(path: &Path) -> bool {
-    let file = frame_of(path).0;
-    is_named(&file, &[".nii", ".nii.gz", ".npy", ".npz"]) || (file.is_dir() && series::is_one(&file))
-}
-
-fn is_named(file: &Path, ends: &[&str]) -> bool {
-    let name = file.to_string_lossy().to_ascii_lowercase();
-    ends.iter().any(|end| name.ends_with(end))
-}
 
 /// Slices that the volume is cut into, from its header alone.
 ///
@@ -81,29 +67,4 @@ fn read(path: &Path, policy: &VolumePolicy, which: &[usize]) -> Result<Vec<Pictu
         volume = open(path)?;
     }
     cut.pictures(&mut volume, &ranges, which)
-}
-
-fn open(path: &Path) -> Result<Volume> {
-    let (file, time) = frame_of(path);
-    let volume = if file.is_dir() {
-        series::open(&file)?
-    } else if is_named(&file, &[".npy", ".npz"]) {
-        npy::open(&file)?
-    } else {
-        nifti::open(&file, time)?
-    };
-    let slices = volume.geometry.shape.iter().max().copied().unwrap_or(0);
-    ensure!(slices <= MOST_SLICES, "claims {slices} voxels along one axis; allowed are {MOST_SLICES}");
-    Ok(volume)
-}
-
-/// Says something about volumes once in a process: thousands of files may have the same fault.
-fn told_once(doubt: &'static str, tell: impl FnOnce()) {
-    static TOLD: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if !told.contains(&doubt) {
-        told.push(doubt);
-        drop(told);
-        tell();
-    }
 }

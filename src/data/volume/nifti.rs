@@ -11,9 +11,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
-use super::MOST_SLICES;
 use super::bytes::{Bytes, Stored};
-use super::geometry::Geometry;
+use super::geometry::{Geometry, MOST_SLICES};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
 use crate::data::image::afford;

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::MOST_SLICES;
-use super::geometry::Geometry;
+use super::geometry::{Geometry, MOST_SLICES};
 use super::planes::{Planes, Volume};
 use crate::data::image::dicom::{self, Place};
 use crate::data::image::file_bytes;
