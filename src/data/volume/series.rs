@@ -120,7 +120,7 @@ fn place_of(file: &Path, frame: usize) -> Result<Option<Place>> {
 }
 
 /// Puts slices in order; where they lie.
-fn geometry(slices: &mut [Slice], first: &Place) -> Result<Geometry> {
+fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<Geometry> {
     let count = slices.len();
     let shape = [first.size[1], first.size[0], count];
     let spacing = first.spacing.unwrap_or([1.0; 2]);
@@ -144,17 +144,14 @@ fn geometry(slices: &mut [Slice], first: &Place) -> Result<Geometry> {
             slice.place.position.context("has a slice that does not say where it lies (ImagePositionPatient)")?;
         heights.push(along(position));
     }
-    let mut order: Vec<usize> = (0..count).collect();
-    order.sort_by(|&a, &b| heights[a].total_cmp(&heights[b]));
-    let sorted: Vec<f64> = order.iter().map(|&i| heights[i]).collect();
-    check_gaps(&sorted)?;
-    let positions: Vec<[f64; 3]> = order.iter().filter_map(|&i| slices[i].place.position).collect();
+    let mut placed: Vec<(f64, Slice)> = heights.into_iter().zip(slices.drain(..)).collect();
+    placed.sort_by(|a, b| a.0.total_cmp(&b.0));
+    check_gaps(&placed.iter().map(|(height, _)| *height).collect::<Vec<_>>())?;
+    slices.extend(placed.into_iter().map(|(_, slice)| slice));
+    let positions: Vec<[f64; 3]> = slices.iter().filter_map(|slice| slice.place.position).collect();
     let (start, end) = (positions[0], positions[count - 1]);
     // One slice has the thickness of nothing that is told here.
     let step = if count > 1 { [0, 1, 2].map(|x| (end[x] - start[x]) / (count - 1) as f64) } else { normal };
-    let rank: std::collections::HashMap<(PathBuf, usize), usize> =
-        order.iter().enumerate().map(|(rank, &i)| ((slices[i].file.clone(), slices[i].frame), rank)).collect();
-    slices.sort_by_key(|slice| rank[&(slice.file.clone(), slice.frame)]);
     // DICOM's x and y run the other way.
     let affine = [(0, -1.0), (1, -1.0), (2, 1.0)]
         .map(|(x, sign)| [column[x] * spacing[1], row[x] * spacing[0], step[x], start[x]].map(|v| sign * v));
