@@ -31,7 +31,16 @@ FIGURES = [
     ("class AURC", True),
     ("class AURC, logits normalised", False),
 ]
-LEVELS = ["classes in a 90 % set", "classes alike across seeds %", "reports alike across seeds %"]
+LEVELS = [
+    "matching ECE",
+    "matching temperature",
+    "accuracy %",
+    "class ECE",
+    "answered at 90 % right, %",
+    "classes in a 90 % set",
+    "classes alike across seeds %",
+    "reports alike across seeds %",
+]
 
 
 def cells(line):
@@ -74,8 +83,9 @@ def main():
         table(["part", "ε = 0", "chance", *SETTINGS.values()], [[part, *row(*found[part])] for part in parts])
     for figure in LEVELS:
         print(f"{figure}\n")
-        row = lambda levels: [levels.get((setting, figure), "") for setting in [PLAIN, *SETTINGS]]
-        table(["part", "ε = 0", *SETTINGS.values()], [[part, *row(found[part][0])] for part in parts])
+        rows = ["(chance)", "(calibrated, by luck)", PLAIN, *SETTINGS]
+        row = lambda levels: [levels.get((setting, figure), "").replace("–", "") for setting in rows]
+        table(["part", "chance", "by luck", "ε = 0", *SETTINGS.values()], [[part, *row(found[part][0])] for part in parts])
 
 
 main()
