@@ -78,8 +78,7 @@ pub fn unnamed_up_to(path: &Path, most: u64) -> Result<Vec<u8>> {
     Ok(bytes_of(File::open(path)?, most)?)
 }
 
-/// Opens a file that a user names. Opening a pipe waits for who writes into it, and a device may have no end: neither
-/// is opened, nor waited for.
+/// Opens a file that a user names: no pipe, which waits for who writes into it, no device, which may have no end.
 ///
 /// # Errors
 /// It is no regular file, or cannot be opened; none says what it is called.

@@ -34,8 +34,8 @@ const LAYERS: [&[&str]; 11] = [
     &["lib"],
 ];
 /// The optimizer goes by the parts of the model; JSON is read from files; threads are started when the tile registers
-/// that kernels need have been asked for.
-const SIDEWAYS: [(&str, &str); 3] = [("optim", "model"), ("json", "fs"), ("device", "ops")];
+/// that kernels need have been asked for; names of an archive's entries are shown as errors show what was given.
+const SIDEWAYS: [(&str, &str); 4] = [("optim", "model"), ("json", "fs"), ("device", "ops"), ("archive", "error")];
 
 fn layer(module: &str) -> usize {
     LAYERS.iter().position(|l| l.contains(&module)).unwrap_or_else(|| panic!("{module} has no layer"))

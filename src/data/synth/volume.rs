@@ -6,7 +6,8 @@
 use std::io::Write;
 
 use anyhow::Result;
-use flate2::{Compression, GzBuilder};
+use flate2::Compression;
+use flate2::GzBuilder;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
