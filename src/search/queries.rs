@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::find::Query;
 use super::gallery::{Gallery, Side};
@@ -11,6 +11,7 @@ use super::index::Index;
 use super::npy;
 use super::source::text_of_file;
 use crate::data::ImageSource;
+use crate::data::table::comma_records;
 
 /// What is asked for, in order.
 pub enum Queries {
@@ -112,9 +113,7 @@ pub fn read_queries(path: &Path, weights: (f32, f32)) -> Result<Queries> {
 /// What is broken is refused: queries that nobody asked would be answered all the same.
 fn of_table(path: &Path, weights: (f32, f32)) -> Result<Vec<Query>> {
     let text = text_of_file(path)?;
-    ensure!(text.matches('"').count().is_multiple_of(2), "a quote is opened and never closed");
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let header = reader.headers()?.clone();
+    let (header, records) = comma_records(&text)?;
     let mut columns = [None; 2];
     for (column, name) in columns.iter_mut().zip(["text", "image"]) {
         let mut called_so = (0..header.len()).filter(|&i| header[i].trim() == name);
@@ -123,9 +122,7 @@ fn of_table(path: &Path, weights: (f32, f32)) -> Result<Vec<Query>> {
     }
     let image_of = ImageSource::of_list(path);
     let mut queries = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| broken(&e))?;
-        let line = record.position().map_or(0, csv::Position::line);
+    for (line, record) in records {
         let cell = |column: Option<usize>| record.get(column?).map(str::trim).filter(|cell| !cell.is_empty());
         let [text, image] = columns.map(cell);
         let number = queries.len() + 1;
@@ -136,17 +133,6 @@ fn of_table(path: &Path, weights: (f32, f32)) -> Result<Vec<Query>> {
         queries.push(Query { text: text.map(str::to_string), image: image.map(|name| image_of(line, name)), weights });
     }
     Ok(queries)
-}
-
-/// No cell is shown: it may be a report, or named after a patient.
-fn broken(error: &csv::Error) -> Error {
-    let line = error.position().map_or(0, csv::Position::line);
-    match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            anyhow!("line {line}: {len} columns where the header has {expected_len}; is a quote missing?")
-        }
-        _ => anyhow!("line {line}: cannot be read as CSV"),
-    }
 }
 
 #[cfg(test)]
@@ -204,7 +190,9 @@ mod tests {
             ("a.csv", "image,text\n,\n", "query 1 has neither text nor image"),
             ("a.csv", "file,report\na.png,x\n", "query 1 has neither"),
             ("a.csv", "text,text\na,b\n", "line 1: there are two columns \"text\"; rename one"),
-            ("a.csv", "text\n\"abc\n", "a quote is opened and never closed"),
+            ("a.csv", "text\n\"abc\n", "line 2: a quote opens here and is never closed"),
+            ("a.csv", "text\n\"zxqv\n\"def\n", "line 2: a quote opens here and is followed by text on line 3"),
+            ("a.csv", "text,image\r\n\r\na,\r\nzxqv\r\n", "line 4: 1 columns where the header has 2"),
             ("a.csv", "text,image\nzxqv\n", "line 2: 1 columns where the header has 2; is a quote missing?"),
             ("a.csv", "text,image\nzxqv,a.png,b\n", "line 2: 3 columns where the header has 2"),
             ("a.npy", "x", "no .npy file"),
@@ -212,8 +200,13 @@ mod tests {
             let told = format!("{:#}", read(name, text).unwrap_err());
             assert!(told.contains(why) && !told.contains("zxqv"), "{told}");
         }
-        // An image is called by its line.
-        let told = rows[2].image.as_ref().unwrap().bytes().unwrap_err().to_string();
-        assert!(told.ends_with("a.csv:4"), "{told}");
+        // An image is called by its line, whatever lines end in and however many are blank or within quotes.
+        let crlf = read("a.csv", "image,text\r\n\r\na.png,\"1\r\n2\"\r\nb.png,\r\n").unwrap();
+        for (row, line) in [(&rows[2], 4), (&crlf[0], 3), (&crlf[1], 5)] {
+            let told = row.image.as_ref().unwrap().bytes().unwrap_err().to_string();
+            assert!(told.ends_with(&format!("a.csv:{line}")), "{told}");
+        }
+        // A quote within a field is a character of it.
+        assert_eq!(read("a.csv", "text\n5\" tube\n").unwrap()[0].text.as_deref(), Some("5\" tube"));
     }
 }

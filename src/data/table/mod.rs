@@ -17,6 +17,6 @@ pub use columns::{BagColumns, Columns};
 pub use fields::ProblemKind;
 pub use format::NewColumn;
 pub(in crate::data) use format::PackedImages;
-pub use formats::{ShardSample, ShardWriter, format_names, set_columns, shard_keys};
+pub use formats::{ShardSample, ShardWriter, comma_records, format_names, set_columns, shard_keys};
 pub use manifest::{Manifest, RowProblem};
 pub use row::{ImageSource, Origin, Row};

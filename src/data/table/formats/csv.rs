@@ -104,6 +104,32 @@ fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<
     Ok(())
 }
 
+/// The header and the records of a CSV that is cut at commas, each record with the line that it begins on.
+///
+/// # Errors
+/// The line of a quote that is not closed where its field ends, or of a record that is longer or shorter than the
+/// header; no cell is shown.
+pub fn comma_records(text: &str) -> Result<(csv::StringRecord, Vec<(u64, csv::StringRecord)>)> {
+    let dialect = Dialect { separator: b',', quote: b'"', escape: None };
+    let starts = Rc::new(RefCell::new(VecDeque::new()));
+    let mut reader = dialect.reader(Checked::new(text.as_bytes(), dialect, Rc::clone(&starts)));
+    let header = reader.headers().map_err(readable)?.clone();
+    let line_of_next = || starts.borrow_mut().pop_front().unwrap_or_default();
+    line_of_next();
+    let mut records = Vec::new();
+    for record in reader.into_records() {
+        let line = line_of_next();
+        let record = record.map_err(|e| match e.kind() {
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                anyhow!("line {line}: {len} columns where the header has {expected_len}; is a quote missing?")
+            }
+            _ => readable(e),
+        })?;
+        records.push((line, record));
+    }
+    Ok((header, records))
+}
+
 /// The whole CSV with `new` columns set, added where they are not there; its separator stays.
 fn with_columns(mut source: impl BufRead, columns: &Columns, new: &[NewColumn]) -> Result<String> {
     let dialect = Dialect::sniff(source.fill_buf()?, columns);
