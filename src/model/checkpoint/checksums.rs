@@ -20,6 +20,9 @@ const MAX_BYTES: u64 = 16 << 20;
 /// By these a list of checksums is one of a model; others have such lists too.
 const CONFIGS: [&str; 2] = ["config.json", open_clip::CONFIG];
 
+/// Names of weights begin so, in all layouts.
+const WEIGHTS: [&str; 4] = ["model", "pytorch_model", "open_clip_", "heads"];
+
 /// Names of files that may stand beside a model and are none that it is opened from begin so.
 pub const BESIDE: &str = "reportclip_head";
 
@@ -73,8 +76,8 @@ impl Listing {
     }
 }
 
-/// Makes sure that what a command writes to `path` lies in no model's folder, at whatever depth: the folder's list would
-/// not name it, and the model be refused as one that is damaged.
+/// Makes sure that what a command writes to `path` lies in no model's folder, at whatever depth: its list would not name
+/// it, and the model be refused as one that is damaged. Without a list, the model would be another one than before.
 ///
 /// # Errors
 /// It does.
@@ -85,18 +88,30 @@ pub fn spare_models(path: &Path) -> Result<()> {
         Ok(real) => real.parent().map(Path::to_path_buf),
         Err(_) => whole.ancestors().find_map(|above| fs::canonicalize(above).ok()),
     };
-    let is_model = |folder: &&Path| {
+    let has_list = |folder: &Path| {
         let named = |name: &str| name.rsplit('/').next().is_some_and(|file| CONFIGS.contains(&file));
         listed(folder).ok().flatten().is_some_and(|list| list.keys().any(|name| named(name)))
     };
+    let is_model = |folder: &&Path| has_list(folder) || holds_model(folder);
     match above.as_deref().and_then(|above| above.ancestors().find(is_model)) {
         None => Ok(()),
-        Some(folder) => bail!(
-            "{}: lies in {}, a model's folder, whose {FILE} does not name it; name a place elsewhere",
-            path.display(),
-            folder.display()
-        ),
+        Some(folder) => {
+            let why = if has_list(folder) { format!(", whose {FILE} does not name it") } else { String::new() };
+            bail!("{}: lies in {}, a model's folder{why}; name a place elsewhere", path.display(), folder.display())
+        }
     }
+}
+
+/// Whether a config and weights that it is opened with lie in a folder: one of a model whose list is damaged, or that
+/// never had one.
+fn holds_model(folder: &Path) -> bool {
+    let is_weights = |name: &str| {
+        let is_named = WEIGHTS.iter().any(|weights| name.starts_with(weights));
+        is_named && (name.ends_with(".safetensors") || name.ends_with(".bin"))
+    };
+    CONFIGS.iter().any(|config| folder.join(config).is_file())
+        && fs::read_dir(folder)
+            .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_weights)))
 }
 
 /// Whether a name ends here in a line of [`Verification`].
@@ -256,6 +271,34 @@ fn hash(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_written_beside_a_models_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let spared = |name: &str| spare_models(&dir.path().join(name));
+        fs::write(dir.path().join("config.json"), "{}").unwrap();
+        fs::write(dir.path().join("all.safetensors"), "").unwrap();
+        spared("new.safetensors").unwrap();
+        for weights in ["model-00001-of-00002.safetensors", "pytorch_model.bin"] {
+            fs::write(dir.path().join(weights), "").unwrap();
+            // Without a list of checksums, and with one that is damaged.
+            for list in [None, Some("x")] {
+                list.map(|text| fs::write(dir.path().join(FILE), text).unwrap());
+                for name in ["new.safetensors", "more/new.safetensors"] {
+                    let told = spared(name).unwrap_err().to_string();
+                    assert!(told.contains("a model's folder; name a place elsewhere"), "{told}");
+                }
+            }
+            // Its own files may be added to it.
+            spare_models(dir.path()).unwrap();
+            fs::remove_file(dir.path().join(weights)).unwrap();
+            fs::remove_file(dir.path().join(FILE)).unwrap();
+        }
+        spared("new.safetensors").unwrap();
+        fs::write(dir.path().join("model.safetensors"), "").unwrap();
+        write_checksums(dir.path()).unwrap();
+        assert!(spared("new").unwrap_err().to_string().contains("whose SHA256SUMS does not name it"));
+    }
 
     #[test]
     fn a_model_is_what_it_is_opened_from() {
