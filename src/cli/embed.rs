@@ -138,16 +138,24 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         precision: args.precision.precision,
         batch_size: args.batch_size as usize,
     };
-    let is_called_a_file =
-        args.out.extension().is_some_and(|ending| ShardFormat::find(&ending.to_string_lossy()).is_some());
+    let called = args.out.extension().and_then(|ending| ShardFormat::find(&ending.to_string_lossy().to_lowercase()));
     let is_folder = args.is_named_as_folder() || args.out.is_dir();
-    usage::ensure(is_folder || !args.is_of_shards() || !is_called_a_file, || {
-        format!(
-            "--out {}: is called as a file, and --format and --shard-rows are of folders; end its name in \"/\", or \
-             leave them out",
-            args.out.display()
-        )
-    })?;
+    let place = args.out.display();
+    if let Some(format) = called.filter(|_| !is_folder) {
+        let (is_file, word) = (format == ShardFormat::Safetensors, format.word());
+        usage::ensure(is_file, || {
+            format!(
+                "--out {place}: is called as a file, and a file is safetensors; name it so, or a folder, whose name ends \
+                 in \"/\", with --format {word}"
+            )
+        })?;
+        usage::ensure(!args.is_of_shards(), || {
+            format!(
+                "--out {place}: is called as a file, and --format and --shard-rows are of folders; end its name in \"/\", \
+                 or leave them out"
+            )
+        })?;
+    }
     spare_models(&args.out).context("--out")?;
     if args.is_of_shards() { run_folder(args, model, world) } else { run_file(args, model, world) }
 }
