@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::points::{Figures, Sent, not_sent};
+use super::points::{Figures, Sent, Unread};
 use super::rest::{About, Failure, MOST_FIGURES, Point, RESUMED_WITH, Server, now};
 use crate::fs::replace_file;
 
@@ -46,6 +46,8 @@ pub(super) struct Courier {
     pub kept: Sent,
     /// Whether the run folder holds more than that, which is read once nothing waits.
     pub is_behind: bool,
+    /// The run folder's figures.
+    pub unread: Unread,
     /// Takes the first trouble there is.
     pub trouble: Option<Sender<String>>,
     /// Told of each thing that the server takes.
@@ -63,7 +65,9 @@ impl Courier {
         loop {
             let left = next.saturating_duration_since(Instant::now());
             match parcels.recv_timeout(left) {
-                Ok(Parcel::Figures(figures)) => self.keep(figures),
+                Ok(Parcel::Figures(figures)) => {
+                    self.keep(figures);
+                }
                 Ok(Parcel::Missed) => self.is_behind = true,
                 Ok(Parcel::End(status)) => return self.close(status),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -76,27 +80,30 @@ impl Courier {
         }
     }
 
-    pub fn keep(&mut self, figures: Figures) {
+    /// Whether there was room for them, if they are wanted.
+    fn keep(&mut self, figures: Figures) -> bool {
         let is_in_folder = figures.upto != Sent::default();
-        if self.is_refused || self.kept.holds(figures.upto) || (is_in_folder && self.is_behind) {
-            return;
+        if self.is_refused || self.kept.holds(figures.upto) {
+            return true;
         }
-        if is_in_folder && self.waiting.len() >= MOST_WAITING {
+        if is_in_folder && (self.is_behind || self.waiting.len() >= MOST_WAITING) {
             // One after the other: what follows is read with it.
             self.is_behind = true;
-            return;
+            return false;
         }
         self.kept = self.kept.and(figures.upto);
         let last = figures.points.len().saturating_sub(1);
         let upto = |i: usize| if i == last { figures.upto } else { Sent::default() };
         self.waiting.extend(figures.points.into_iter().enumerate().map(|(i, point)| (point, upto(i))));
+        true
     }
 
     /// Takes what the run folder holds beyond what waits or was sent, as much as there is room for.
     pub fn catch_up(&mut self) {
         self.is_behind = false;
-        let folder = self.path.parent().unwrap_or(Path::new("")).to_path_buf();
-        not_sent(&folder, self.kept).for_each(|figures| self.keep(figures));
+        let mut unread = std::mem::replace(&mut self.unread, Unread::of(Path::new("")));
+        unread.read(self.kept, |figures| self.keep(figures));
+        self.unread = unread;
     }
 
     fn close(&mut self, status: &str) {

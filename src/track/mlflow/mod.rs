@@ -19,7 +19,7 @@ use anyhow::Result;
 use super::event::{Ending, Event, Sink};
 use crate::http::{Credentials, check_base};
 use courier::{Courier, Note, Parcel};
-use points::{Figures, Sent, at, of_eval, of_step, of_timing};
+use points::{Figures, Sent, Unread, at, of_eval, of_step, of_timing};
 pub use rest::About;
 use rest::Server;
 
@@ -82,6 +82,7 @@ impl MlflowSink {
             waiting: VecDeque::new(),
             kept: before,
             is_behind: false,
+            unread: Unread::of(folder),
             trouble: Some(tell.clone()),
             takes,
             is_open: false,

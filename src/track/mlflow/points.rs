@@ -1,7 +1,8 @@
 //! Figures as MLflow takes them, and up to where a run folder's were sent.
 
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -60,23 +61,49 @@ pub(super) fn at(step: u64, prefix: &str, value: &Value, upto: Sent) -> Figures 
     Figures { points, upto }
 }
 
-/// What metrics.jsonl and timing.jsonl of a run's folder hold beyond `before`.
-pub(super) fn not_sent(folder: &Path, before: Sent) -> impl Iterator<Item = Figures> {
-    let lines = |file: &str| -> Vec<Value> {
-        let bytes = fs::read(folder.join(file)).unwrap_or_default();
-        bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
-    };
-    let figures = |line: Value| {
-        let step = line["step"].as_u64()?;
-        match line["kind"].as_str() {
-            Some("step") => Some(of_step(step, &line)),
-            Some("eval") => Some(of_eval(step, &line["val"])),
-            Some(_) => None,
-            None => Some(of_timing(step, line["samples_per_s"].as_f64()?)),
+/// metrics.jsonl and timing.jsonl of a run's folder, each with the byte up to where it was read.
+pub(super) struct Unread([(PathBuf, u64); 2]);
+
+impl Unread {
+    /// All that a folder has.
+    pub fn of(folder: &Path) -> Self {
+        Self(["metrics.jsonl", "timing.jsonl"].map(|name| (folder.join(name), 0)))
+    }
+
+    /// Hands what is not among `before` to `take`, until that has no room; there it goes on the next time.
+    pub fn read(&mut self, before: Sent, mut take: impl FnMut(Figures) -> bool) {
+        for (path, read) in &mut self.0 {
+            let Ok(mut file) = File::open(path) else { continue };
+            if file.seek(SeekFrom::Start(*read)).is_err() {
+                continue;
+            }
+            let (mut lines, mut line) = (BufReader::new(file), Vec::new());
+            // The rest of a line that is being written comes later.
+            while lines.read_until(b'\n', &mut line).is_ok() && line.ends_with(b"\n") {
+                let figures = serde_json::from_slice(&line).ok().and_then(|line| of_line(&line, before));
+                if figures.is_some_and(|figures| !take(figures)) {
+                    return;
+                }
+                *read += line.len() as u64;
+                line.clear();
+            }
         }
-    };
-    let all = lines("metrics.jsonl").into_iter().chain(lines("timing.jsonl"));
-    all.filter_map(figures).filter(move |figures| !before.holds(figures.upto))
+    }
+}
+
+/// Of a line of either file, if it is not among `before`.
+fn of_line(line: &Value, before: Sent) -> Option<Figures> {
+    let step = line["step"].as_u64()?;
+    let is_new = |upto: Sent| !before.holds(upto);
+    match line["kind"].as_str() {
+        Some("step") => is_new(Sent { step: Some(step), ..Sent::default() }).then(|| of_step(step, line)),
+        Some("eval") => is_new(Sent { eval: Some(step), ..Sent::default() }).then(|| of_eval(step, &line["val"])),
+        Some(_) => None,
+        None => {
+            let speed = line["samples_per_s"].as_f64()?;
+            is_new(Sent { timing: Some(step), ..Sent::default() }).then(|| of_timing(step, speed))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -91,5 +118,29 @@ mod tests {
         assert!(!sent.holds(Sent { eval: Some(0), ..Sent::default() }));
         assert!(sent.holds(Sent { timing: Some(4), ..Sent::default() }));
         assert!(!sent.holds(Sent::default()), "the run folder does not hold it");
+    }
+
+    #[test]
+    fn a_run_folder_is_read_on_from_where_there_was_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |step: u64| format!("{{\"kind\":\"step\",\"step\":{step},\"loss\":1.5}}\n");
+        let all: String = (1..=5).map(line).collect();
+        // The last line is being written.
+        std::fs::write(dir.path().join("metrics.jsonl"), &all[..all.len() - 3]).unwrap();
+        std::fs::write(dir.path().join("timing.jsonl"), "{\"note\":1}\n{\"step\":1,\"samples_per_s\":2.0}\n").unwrap();
+        let mut unread = Unread::of(dir.path());
+        let mut read = |most: usize| {
+            let mut steps = Vec::new();
+            unread.read(Sent { step: Some(1), ..Sent::default() }, |figures| {
+                let has_room = steps.len() < most;
+                steps.extend(has_room.then_some((figures.upto.step, figures.upto.timing)));
+                has_room
+            });
+            steps
+        };
+        assert_eq!(read(2), [(Some(2), None), (Some(3), None)]);
+        assert_eq!(read(9), [(Some(4), None), (None, Some(1))]);
+        std::fs::write(dir.path().join("metrics.jsonl"), &all).unwrap();
+        assert_eq!(read(9), [(Some(5), None)]);
     }
 }
