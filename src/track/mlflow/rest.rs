@@ -43,7 +43,7 @@ pub(super) const RESUMED_WITH: &str = "reportclip.resumed_with";
 
 impl About {
     /// Of a run that goes on and was made with `before`: only parameters that are new, with a tag for those that are
-    /// not what they were; and the names of these.
+    /// not what they were, or that says that there are none; and the names of these.
     pub(super) fn resumed(&self, before: &HashMap<String, String>) -> (Self, Vec<String>) {
         let (mut about, mut changed) = (Self { params: Vec::new(), ..self.clone() }, Vec::new());
         for (name, value) in &self.params {
@@ -53,10 +53,10 @@ impl About {
                 Some(_) => changed.push((name.clone(), value)),
             }
         }
-        if !changed.is_empty() {
-            let all: Vec<String> = changed.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            about.tags.push((RESUMED_WITH.to_string(), all.join(", ")));
-        }
+        // Always, for what an earlier resumption changed may hold no longer.
+        let all: Vec<String> = changed.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let all = if all.is_empty() { "the first values".to_string() } else { all.join(", ") };
+        about.tags.push((RESUMED_WITH.to_string(), all));
         (about, changed.into_iter().map(|(name, _)| name).collect())
     }
 }
@@ -239,5 +239,9 @@ mod tests {
         assert_eq!(told.params, pairs(&[("new", "2")]));
         assert_eq!(told.tags, pairs(&[("device", "cpu"), (RESUMED_WITH, "changed=3")]));
         assert_eq!(changed, ["changed"]);
+        let first = before.map(|(k, v): (&str, &str)| if k == "changed" { (k, "3") } else { (k, v) });
+        let (told, changed) = about.resumed(&first.map(|(k, v)| (k.to_string(), v.to_string())).into());
+        assert_eq!(told.tags[1], (RESUMED_WITH.to_string(), "the first values".to_string()));
+        assert!(changed.is_empty());
     }
 }
