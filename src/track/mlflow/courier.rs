@@ -150,13 +150,33 @@ impl Courier {
             if self.waiting.is_empty() {
                 return Ok(());
             }
-            let count = self.waiting.len().min(MOST_FIGURES);
+            let count = self.next_batch();
             let points: Vec<&Point> = self.waiting.iter().take(count).map(|(point, _)| point).collect();
             self.server.log_figures(&run, &points)?;
             self.sign();
             self.note.sent = self.waiting.drain(..count).fold(self.note.sent, |sent, (_, upto)| sent.and(upto));
             self.write_note();
         }
+    }
+
+    /// How many figures go next: up to the end of those that belong together, where that is within reach, so that a
+    /// kill sends no part of them again.
+    fn next_batch(&self) -> usize {
+        if self.waiting.len() <= MOST_FIGURES {
+            return self.waiting.len();
+        }
+        let last = self.waiting.range(..MOST_FIGURES).rposition(|(_, upto)| *upto != Sent::default());
+        last.map_or(MOST_FIGURES, |last| last + 1)
+    }
+
+    /// Begins with the first figure again: a new run of the server has none.
+    fn start_over(&mut self) {
+        self.note.sent = Sent::default();
+        self.kept = Sent::default();
+        // All but the figures of the test stand in the run folder.
+        self.waiting.retain(|(point, _)| point.key.starts_with("test/"));
+        self.unread = Unread::of(self.path.parent().unwrap_or(Path::new("")));
+        self.is_behind = true;
     }
 
     /// The server's number of this run: that of the run folder, or a new one.
@@ -183,7 +203,9 @@ impl Courier {
         let experiment = self.server.experiment(&self.about.experiment)?;
         self.sign();
         let run = self.server.create_run(&experiment, &self.about.name, now())?;
-        self.note = Note { run_id: Some(run.clone()), ..self.note.clone() };
+        if self.note.run_id.replace(run.clone()).is_some() {
+            self.start_over();
+        }
         self.write_note();
         self.sign();
         self.server.describe(&run, &self.about)?;

@@ -42,8 +42,6 @@ pub struct MlflowSink {
     tell: Sender<String>,
     /// One line is enough.
     is_told: bool,
-    /// What a run that goes on has sent before.
-    before: Sent,
     /// Whether some found no room and the thread does not know it.
     is_behind: bool,
 }
@@ -67,7 +65,7 @@ impl MlflowSink {
         let server = Server::new(address).map_err(anyhow::Error::msg)?;
         let path = folder.join(FILE);
         let note = Note::read(&path, address);
-        let before = note.sent;
+        let kept = note.sent;
         let (parcels, queue) = sync_channel(QUEUE);
         // One sign says as much as many.
         let (takes, taken) = sync_channel(1);
@@ -80,7 +78,7 @@ impl MlflowSink {
             note,
             path,
             waiting: VecDeque::new(),
-            kept: before,
+            kept,
             is_behind: false,
             unread: Unread::of(folder),
             trouble: Some(tell.clone()),
@@ -90,7 +88,7 @@ impl MlflowSink {
         };
         courier.catch_up();
         thread::Builder::new().name("mlflow".into()).spawn(move || courier.work(&queue))?;
-        Ok(Self { parcels, taken, trouble, tell, is_told: false, before, is_behind: false })
+        Ok(Self { parcels, taken, trouble, tell, is_told: false, is_behind: false })
     }
 
     /// What went wrong, the first time that something does.
@@ -107,9 +105,6 @@ impl MlflowSink {
 
     /// Never waits: what finds no room is read from the run folder later, which has each figure before this side.
     fn send(&mut self, figures: Figures) {
-        if self.before.holds(figures.upto) {
-            return;
-        }
         self.is_behind = self.is_behind && self.parcels.try_send(Parcel::Missed).is_err();
         // One after the other: what follows a gap is read with it.
         self.is_behind = self.is_behind || self.parcels.try_send(Parcel::Figures(figures)).is_err();
