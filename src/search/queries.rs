@@ -206,6 +206,10 @@ mod tests {
             let told = row.image.as_ref().unwrap().bytes().unwrap_err().to_string();
             assert!(told.ends_with(&format!("a.csv:{line}")), "{told}");
         }
+        // The byte-order mark is no part of the first one.
+        for (name, text) in [("a.txt", "\u{feff}nodule\n"), ("a.csv", "\u{feff}\"text\"\nnodule\n")] {
+            assert_eq!(read(name, text).unwrap()[0].text.as_deref(), Some("nodule"), "{name}");
+        }
         // A quote within a field is a character of it.
         assert_eq!(read("a.csv", "text\n5\" tube\n").unwrap()[0].text.as_deref(), Some("5\" tube"));
     }

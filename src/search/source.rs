@@ -158,11 +158,14 @@ pub(super) fn lines_of(path: &Path) -> Result<Vec<String>> {
     Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect())
 }
 
-/// The text of a file.
+/// The text of a file, past its byte-order mark.
 ///
 /// # Errors
 /// As [`lines_of`]; none names the file.
 pub(super) fn text_of_file(path: &Path) -> Result<String> {
-    let bytes = unnamed_up_to(path, MOST_TEXT)?;
+    let mut bytes = unnamed_up_to(path, MOST_TEXT)?;
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        bytes.drain(.."\u{feff}".len());
+    }
     String::from_utf8(bytes).map_err(|e| anyhow!("is not UTF-8 at byte {}", e.utf8_error().valid_up_to()))
 }
