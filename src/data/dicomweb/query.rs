@@ -124,8 +124,7 @@ fn all<T: std::fmt::Debug>(server: &Server, path: &str, read: impl Fn(&Value) ->
         if reply.status == 204 {
             return Ok(found);
         }
-        // PS3.18 has it so where there is more than the server gives at a time.
-        is_cut |= reply.header("warning").is_some_and(|warning| warning.trim_start().starts_with("299"));
+        is_cut |= says_cut(&reply.headers);
         let body = reply.bytes(MOST_BYTES).map_err(|why| anyhow::anyhow!("{}: {why}", server.shown))?;
         let page: Option<Vec<Value>> = serde_json::from_slice(&body).ok();
         let page = page.with_context(|| format!("{}: its answer is no list in DICOM's JSON", server.shown))?;
@@ -161,6 +160,13 @@ fn all<T: std::fmt::Debug>(server: &Server, path: &str, read: impl Fn(&Value) ->
     }
 }
 
+/// Whether a server says that there is more than it gives at a time: PS3.18 has a warning 299 for that, which may be one
+/// of several, in headers of their own or with commas between.
+fn says_cut(headers: &[(String, String)]) -> bool {
+    let warnings = headers.iter().filter(|(name, _)| name == "warning");
+    warnings.flat_map(|(_, value)| value.split(',')).any(|warning| warning.trim_start().starts_with("299"))
+}
+
 /// A UID that may go into an address.
 fn uid(object: &Value, tag: &str) -> Result<String> {
     text(object, tag).filter(|uid| is_uid(uid)).with_context(|| format!("has no right UID ({tag})"))
@@ -180,6 +186,14 @@ fn number(object: &Value, tag: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_warning_may_say_that_there_is_more() {
+        let says =
+            |values: &[&str]| says_cut(&values.iter().map(|v| ("warning".into(), v.to_string())).collect::<Vec<_>>());
+        assert!(says(&["299 pacs: more"]) && says(&["199 x \"y\"", "299 pacs: more"]) && says(&["199 x \"y\", 299 z"]));
+        assert!(!says(&[]) && !says(&["199 x \"299\""]));
+    }
 
     #[test]
     fn queries_name_attributes_and_nothing_else() {
