@@ -32,9 +32,9 @@ pub struct BagImage {
 }
 
 impl BagExplanation {
-    /// The image whose part is the largest.
+    /// The image whose part is the largest, of equal ones the first in the bag.
     pub fn first(&self) -> Option<&BagImage> {
-        self.images.iter().max_by(|a, b| a.part.total_cmp(&b.part))
+        self.images.iter().rev().max_by(|a, b| a.part.total_cmp(&b.part))
     }
 }
 
