@@ -222,8 +222,9 @@ impl Filling<'_> {
         let files = self.list.files(self.folder, number);
         let before = Record::read(self.folder, number).ok();
         let is_same = before.is_some_and(|mut before| {
-            let holds = before.content.take().is_some_and(|content| content.check(&files, Depth::Whole).is_ok());
-            holds && before == record
+            let content = before.content.take();
+            // The shard is read only where it is of these rows.
+            before == record && content.is_some_and(|content| content.check(&files, Depth::Whole).is_ok())
         });
         if is_same && shard::is_whole(self.folder, at, counts) {
             self.progress.add(counts.0 + counts.1);
