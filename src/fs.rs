@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_files_all_are_replaced_or_none() {
+    fn of_several_files_none_is_replaced_before_all_are_written() {
         let dir = tempfile::tempdir().unwrap();
         let files = |text: &str| ["a", "b"].map(|name| (name.to_string(), text.as_bytes().to_vec()));
         replace_files(dir.path(), &files("1")).unwrap();
