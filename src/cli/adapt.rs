@@ -1,9 +1,9 @@
 //! `reportclip adapt`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::manifest_args::{ColumnArgs, PrecisionArg};
@@ -11,7 +11,6 @@ use super::sets_table::pad;
 use super::{output, usage};
 use crate::data::Prompts;
 use crate::eval::{AdaptReport, AdaptRequest, Adaptation, Draw, Head, KeptImages, Setting};
-use crate::fs::is_same_file;
 use crate::metrics::few_shot::Method;
 use crate::metrics::seeds::Spread;
 use crate::search::{Index, check_model, embedded_rows};
@@ -154,20 +153,11 @@ fn source(args: &Args) -> Result<(RowSource, Option<KeptImages>)> {
     };
     let index = Index::open(path)?;
     let place = || format!("index {}", path.display());
-    check_model(&index.source, &args.model).map_err(|e| of_another(e, &index, &args.model)).with_context(place)?;
+    check_model(&index.source, &args.model).with_context(place)?;
     let (rows, embeds) = embedded_rows(&index).with_context(place)?;
     let source = index.source.row_source().with_context(place)?;
     let kept = KeptImages::new(&rows, embeds).with_context(place)?;
     Ok((RowSource { split: args.split.clone(), ..source }, Some(kept)))
-}
-
-/// Where an index is of a model of another name, the one that was named did not change.
-fn of_another(error: anyhow::Error, index: &Index, model: &str) -> anyhow::Error {
-    let made_by = &index.source.model;
-    if made_by == model || is_same_file(Path::new(made_by), Path::new(model)) {
-        return error;
-    }
-    anyhow!("was made by model {made_by}, not by {model}; name that one, or make an index of this one with `embed`")
 }
 
 /// Figures that people are shown, with their headings.

@@ -12,6 +12,7 @@ use super::index::Index;
 use super::names::{Hit, Names, Seen};
 use super::source::IndexSource;
 use crate::data::ImageSource;
+use crate::fs::is_same_file;
 use crate::session::{Session, model_content};
 
 /// What is looked for: a text, an image, or both.
@@ -84,14 +85,14 @@ pub fn check_model(index: &IndexSource, model: &str) -> Result<()> {
     if same {
         return Ok(());
     }
-    let is_its_own = std::path::absolute(model).is_ok_and(|path| path == Path::new(&index.model));
+    let is_its_own = model == index.model || is_same_file(Path::new(model), Path::new(&index.model));
     ensure!(
-        !is_its_own && model != index.model,
+        !is_its_own,
         "model {model} has changed since the index was made; make a new index with `reportclip embed`"
     );
     anyhow::bail!(
-        "the index was made by another model, {}, and its embeddings say nothing to {model}; make one with `reportclip \
-         embed --model {model}`",
+        "the index was made by another model, {}, not by {model}; name that one, or make an index of this one with \
+         `reportclip embed --model {model}`",
         index.model
     )
 }
