@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         format!("--host {} is open to other machines; name a --token-file for that", args.host)
     })?;
     let token = args.token_file.as_ref().map(|path| Token::read(path)).transpose().context("--token-file")?;
-    let index = args.index.as_ref().map(|path| Index::open(path)).transpose()?;
+    let index = args.index.as_ref().map(|path| Index::open_for_long(path)).transpose()?;
     let of_index = index.as_ref().map_or(Precision::F32, |index| index.source.precision);
     let session = Session::open(&args.model, &args.device)?.in_precision(args.precision.unwrap_or(of_index));
     // A path may name a patient or a project; its last part is what people call a model.

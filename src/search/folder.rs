@@ -31,10 +31,6 @@ const LIST: &str = "index.json";
 /// Most rows of a shard: what they were made from is read at once.
 pub const MOST_SHARD_ROWS: usize = 131_072;
 
-/// Indexes of up to so many bytes are read whole when they are opened, to tell whether they hold what was written:
-/// 1 GiB.
-const MOST_CHECKED: u64 = 1 << 30;
-
 /// Whether there is such a folder, whole or not.
 pub fn is_folder(path: &Path) -> bool {
     path.join(LIST).is_file()
@@ -221,18 +217,19 @@ impl Folder {
         Ok(Self { path: path.to_path_buf(), list, records })
     }
 
-    /// Makes sure that the shards hold what was written: every byte where there are few, else lengths and parts.
+    /// Makes sure that the shards hold what was written: every byte where they have up to `whole` in all,
+    /// else lengths and parts.
     ///
     /// # Errors
     /// One does not.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, whole: u64) -> Result<()> {
         let contents = &self.list.contents;
         if contents.is_empty() {
             tracing::debug!("the index does not say what its shards hold; `reportclip embed` makes one that does");
             return Ok(());
         }
         ensure!(contents.len() == self.list.shards(), "{LIST}: tells of {} shards' content", contents.len());
-        let depth = Depth::within(contents.iter().map(|content| content.bytes).sum(), MOST_CHECKED);
+        let depth = Depth::within(contents.iter().map(|content| content.bytes).sum(), whole);
         let check =
             |(number, content): (usize, &ShardContent)| content.check(&self.list.files(&self.path, number), depth);
         contents.par_iter().enumerate().try_for_each(check)

@@ -16,6 +16,12 @@ use crate::fs::open_plain;
 /// Above so many rows, `search` says that graphs would be faster.
 pub const APPROXIMATE_ABOVE: usize = 1_000_000;
 
+/// Of a folder, so many bytes are read whole when it is opened for one search, to tell whether they hold what was
+/// written: 64 MiB.
+const CHECKED_FOR_ONE: u64 = 64 << 20;
+/// For many searches: 1 GiB.
+const CHECKED_FOR_MANY: u64 = 1 << 30;
+
 /// An index that is open, a file or a folder. Vectors stay in their files until they are looked at, unless
 /// [`Self::hold`] reads them.
 ///
@@ -42,12 +48,25 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens what `reportclip embed` wrote.
+    /// Opens what `reportclip embed` wrote. Shards of up to 64 MiB together are read whole for that, to tell whether they
+    /// hold what was written; of larger ones lengths and parts are looked at.
     ///
     /// # Errors
     /// It cannot be read, something else wrote it, it is not whole yet, or a shard does not hold what was written.
     pub fn open(path: &Path) -> Result<Self> {
-        let opened = if path.is_dir() { Self::of_folder(path) } else { Self::of_file(path) };
+        Self::open_checking(path, CHECKED_FOR_ONE)
+    }
+
+    /// [`Self::open`] for many searches: shards of up to 1 GiB are read whole.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_for_long(path: &Path) -> Result<Self> {
+        Self::open_checking(path, CHECKED_FOR_MANY)
+    }
+
+    fn open_checking(path: &Path, whole: u64) -> Result<Self> {
+        let opened = if path.is_dir() { Self::of_folder(path, whole) } else { Self::of_file(path) };
         opened.with_context(|| format!("index {}", path.display()))
     }
 
@@ -62,12 +81,12 @@ impl Index {
         Ok(Self { source, images, texts, folder: None, graphs: [None, None] })
     }
 
-    fn of_folder(path: &Path) -> Result<Self> {
+    fn of_folder(path: &Path, whole: u64) -> Result<Self> {
         let folder = Folder::open(path)?;
         let (images, texts) = (folder.gallery(Side::Images)?, folder.gallery(Side::Texts)?);
         anyhow::ensure!(images.is_some() || texts.is_some(), "holds no embeddings");
         // After the files were looked at: what changes from now on is told by what is known of them since then.
-        folder.check()?;
+        folder.check(whole)?;
         Ok(Self { source: folder.source().clone(), images, texts, folder: Some(folder), graphs: [None, None] })
     }
 
