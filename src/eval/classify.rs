@@ -15,7 +15,7 @@ use super::kept::Kept;
 use super::kept_sets::KeptSets;
 use super::kept_temperature::KeptTemperature;
 use super::predicted::{Rules, Said};
-use super::subgroups::{check_names, check_values};
+use super::subgroups::{RareValues, check_names, check_values};
 use super::zero_shot::{FittedOn, LabelledPrompts, Scores, score};
 
 use crate::data::leaks::{Side, refuse_shared};
@@ -51,6 +51,8 @@ pub struct Classification {
     judged: LabelledRows,
     /// Rows of another split with its name.
     fit: Option<(LabelledRows, String)>,
+    /// Of the subgroup columns.
+    rare: RareValues,
     batch_size: usize,
     options: ZeroShotOptions,
 }
@@ -91,7 +93,7 @@ impl Classification {
             Some(split) => source.of_split(&manifest, split)?,
             None => manifest.rows.clone(),
         };
-        check_values(subgroups, &source.columns, &judged, skipped)?;
+        let rare = check_values(subgroups, &source.columns, &judged, skipped)?;
         let labelled = |rows: Vec<Row>| LabelledRows::new(rows, &prompts, request.labels);
         let fit = match fit_split(&manifest, source.split.as_deref(), request.fit_split.as_deref())? {
             Some(name) => {
@@ -114,7 +116,7 @@ impl Classification {
             "--conformal: no row that is judged has a label to calibrate sets on; calibrate them on a split of \
              labelled rows (--split with --fit-split), or use those that --keep-conformal kept with the model (--sets)"
         );
-        Ok(Self { prompts, judged, fit, batch_size: request.batch_size, options: request.options.clone() })
+        Ok(Self { prompts, judged, fit, rare, batch_size: request.batch_size, options: request.options.clone() })
     }
 
     /// The prompts.
@@ -137,6 +139,7 @@ impl Classification {
             }
         };
         let mut scores = scored(&self.judged)?;
+        self.rare.fold(&mut scores.subgroups);
         let fit = self.fit.as_ref().map(|(rows, name)| anyhow::Ok((scored(rows)?, name.clone()))).transpose()?;
         let on = fit.as_ref().map(|(scores, name)| FittedOn { scores, name });
         let is_labelled = !scores.labelled().is_empty();

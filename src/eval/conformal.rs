@@ -12,6 +12,7 @@ use super::pairs::Pairs;
 use super::retrieval::each_query;
 use super::selective::Resamples;
 use super::sets::{ConformalFigures, ConformalReport, GivenSet, Held, SetsOfPart, by_subgroup, figures};
+use super::subgroups::RareValues;
 use super::zero_shot::{FittedOn, Scores};
 use crate::metrics::calibration::softmax;
 use crate::metrics::conformal::{Calibrator, Findings, Score, quantile, risk_threshold};
@@ -252,19 +253,20 @@ impl Scores {
 
 /// The smallest sets of reports that hold one that is right of an image, and of images that hold one of a report, by
 /// the softmax over the whole gallery, each half of the patients calibrated on the other half; also by the values of
-/// `columns`, the further ones of the rows, in a query's first row.
+/// `columns`, the further ones of the rows, in a query's first row, those of few patients together.
 ///
 /// # Errors
 /// Whatever the device reports.
 pub(super) fn retrieval_sets(
     split: &EncodedSplit,
     alpha: f64,
-    columns: &[String],
+    (columns, rare): (&[String], &RareValues),
     resamples: Resamples,
 ) -> Result<ConformalReport> {
     let EncodedSplit { pairs, images, texts, scale } = split;
-    let of_images = subgroups(pairs, &pairs.images.first_rows, columns);
-    let of_texts = subgroups(pairs, &pairs.first_rows_of_texts, columns);
+    let mut of_images = subgroups(pairs, &pairs.images.first_rows, columns);
+    let mut of_texts = subgroups(pairs, &pairs.first_rows_of_texts, columns);
+    [&mut of_images, &mut of_texts].into_iter().for_each(|values| rare.fold(values));
     let halves = pairs.halves();
     let direction = |name: &str, sides: [&Tensor; 2], relevant: &[Vec<usize>], groups: &[usize]| {
         // Of each query the score of its best right item.

@@ -10,7 +10,7 @@ use super::paired::retrieval_difference;
 use super::probe::{ProbeReport, linear_probe};
 use super::retrieval::{RetrievalOptions, RetrievalReport, figures_with, matched, retrieval_figures};
 use super::sets::ConformalReport;
-use super::subgroups::{check_names, check_values};
+use super::subgroups::{RareValues, check_names, check_values};
 use super::top_k::{TopKFigures, top_k};
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{ReportPolicy, Row};
@@ -34,7 +34,7 @@ pub struct Evaluation {
     batch_size: usize,
     options: RetrievalOptions,
     /// Also conformal sets that may leave out this share, by the values of these columns too.
-    conformal: Option<(f64, Vec<String>)>,
+    conformal: Option<(f64, Vec<String>, RareValues)>,
     /// Also sums by patient.
     by_patient: bool,
 }
@@ -71,8 +71,8 @@ impl Evaluation {
     /// A column without a value, or one whose values name patients or tell what is theirs.
     pub fn with_conformal(self, alpha: f64, subgroups: Vec<String>, source: &RowSource) -> Result<Self> {
         check_names(&subgroups, &source.columns)?;
-        check_values(&subgroups, &source.columns, &self.rows, 0)?;
-        Ok(Self { conformal: Some((alpha, subgroups)), ..self })
+        let rare = check_values(&subgroups, &source.columns, &self.rows, 0)?;
+        Ok(Self { conformal: Some((alpha, subgroups, rare)), ..self })
     }
 
     /// Also gives figures as sums by patient.
@@ -107,7 +107,9 @@ impl Evaluation {
             retrieval_difference(&split, &theirs, &self.options)
         };
         let resamples = (self.options.bootstrap, self.options.seed);
-        let sets = |(alpha, columns): &(f64, Vec<String>)| retrieval_sets(&split, *alpha, columns, resamples);
+        let sets = |(alpha, columns, rare): &(f64, Vec<String>, RareValues)| {
+            retrieval_sets(&split, *alpha, (columns, rare), resamples)
+        };
         let conformal = self.conformal.as_ref().map(sets).transpose()?;
         let top_k = top_k(&split, &matched.predictions, &self.options)?;
         let by_patient = self.by_patient.then(|| of_retrieval(&split, &matched)).transpose()?;

@@ -1,7 +1,7 @@
 //! Columns by whose values figures are told of: their values are printed, so none may name patients or tell of their
 //! reports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 
@@ -14,11 +14,11 @@ const MOST: usize = 32;
 /// Characters of a value: longer ones are texts.
 const LONGEST: usize = 48;
 
-/// So few different values are groups, however few patients there are.
-const FEW: usize = 2;
-
-/// Patients a value on average: brothers and namesakes are fewer.
+/// Patients that a value is told of for: brothers and namesakes are fewer.
 const PATIENTS: usize = 5;
+
+/// What stands for the values of fewer.
+const OF_FEW: &str = "(fewer than 5 patients)";
 
 /// What columns of people are called, behind a word for whose they are; letters and digits alone.
 const PERSONAL: [&str; 28] = [
@@ -79,14 +79,33 @@ fn is_personal(column: &str) -> bool {
     WHOSE.iter().filter_map(|whose| called.strip_prefix(whose)).any(|what| PERSONAL.contains(&what))
 }
 
-/// Refuses columns of `asked` whose values are no groups: too many, too long, of few patients each, or of a column that
-/// is called as people's. They are those of the rows behind the first `skipped` extra ones. No value is shown.
+/// Of each column the values that fewer than [`PATIENTS`] patients have: none of them is printed.
+#[derive(Clone, Debug)]
+pub(super) struct RareValues(Vec<BTreeSet<String>>);
+
+impl RareValues {
+    /// Puts one group in place of them, in rows that have a value a column.
+    pub fn fold(&self, rows: &mut [Vec<Option<String>>]) {
+        for row in rows {
+            for (value, rare) in row.iter_mut().zip(&self.0) {
+                if value.as_ref().is_some_and(|value| rare.contains(value)) {
+                    *value = Some(OF_FEW.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// Refuses columns of `asked` whose values are no groups: too many, too long, of few patients all of them, or of a column
+/// that is called as people's; tells which values of others are of few patients. Labels and splits may be. They are those
+/// of the rows behind the first `skipped` extra ones. No value is shown.
 ///
 /// # Errors
 /// The first of them; one without a value.
-pub(super) fn check_values(asked: &[String], columns: &Columns, rows: &[Row], skipped: usize) -> Result<()> {
+pub(super) fn check_values(asked: &[String], columns: &Columns, rows: &[Row], skipped: usize) -> Result<RareValues> {
+    let mut all = Vec::new();
     for (i, column) in asked.iter().enumerate() {
-        let (mut values, mut patients) = (BTreeSet::new(), BTreeSet::new());
+        let mut patients: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for row in rows {
             let Some(value) = row.extra(skipped + i) else { continue };
             ensure!(
@@ -94,24 +113,25 @@ pub(super) fn check_values(asked: &[String], columns: &Columns, rows: &[Row], sk
                 "--subgroup {column}: has values of more than {LONGEST} characters, which look like texts and would \
                  be printed; allowed are columns of groups, such as sex or view"
             );
-            values.insert(value);
-            patients.insert(row.patient_id().unwrap_or_else(|| row.image_name()));
+            patients.entry(value).or_default().insert(row.patient_id().unwrap_or_else(|| row.image_name()));
         }
-        ensure!(!values.is_empty(), "no row has a value in column {column:?}; name a column of the manifest");
+        ensure!(!patients.is_empty(), "no row has a value in column {column:?}; name a column of the manifest");
         let known = [&columns.label, &columns.split].contains(&column);
-        let one_each = !known && values.len() > FEW && PATIENTS * values.len() > patients.len();
+        let rare = patients.iter().filter(|(_, who)| !known && who.len() < PATIENTS);
+        let rare: BTreeSet<String> = rare.map(|(value, _)| value.to_string()).collect();
         ensure!(
-            values.len() <= MOST && !one_each,
+            patients.len() <= MOST && rare.len() < patients.len(),
             "--subgroup {column}: has {} different values for {} patients, and they would be printed; allowed are \
-             {MOST}, and {PATIENTS} patients a value on average; cut it into fewer groups first",
-            values.len(),
-            patients.len()
+             {MOST}, and {PATIENTS} patients of one value at least; cut it into fewer groups first",
+            patients.len(),
+            patients.values().flatten().collect::<BTreeSet<_>>().len()
         );
         ensure!(
             known || !is_personal(column),
             "--subgroup {column}: is called as what names people, and its values would be printed; allowed are columns \
              of groups, such as sex or view"
         );
+        all.push(rare);
     }
-    Ok(())
+    Ok(RareValues(all))
 }

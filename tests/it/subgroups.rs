@@ -21,12 +21,16 @@ fn values_of_a_subgroup_are_never_patients_or_reports() {
     let place = Place::new();
     fs::write(place.path("classes.toml"), PROMPTS).unwrap();
     place.train_ok("run", &["--set", "train.max_steps=2"]);
-    widened(&place, "sex,name,many,note,pairs,Patient_Name", |number, patient| {
+    widened(&place, "sex,name,many,note,pairs,Patient_Name,who,rare", |number, patient| {
         let (sex, two) = (["F", "M"][number % 2], number % 2);
         // Of the 40 patients, two or three a value.
-        let of_two = patient.trim_start_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().unwrap() / 2;
+        let patient_number = patient.trim_start_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().unwrap();
+        let of_two = patient_number / 2;
+        // Two values of one patient each; one of four or three patients beside one of all others.
+        let who = if patient_number < 3 { format!("Zxqv {patient_number}") } else { String::new() };
+        let rare = if patient_number < 5 { "Zxqv rare" } else { "common" };
         let note = format!("Zxqv {two} {}", "w".repeat(48));
-        format!("{sex},Zxqv {patient},Zxqv {},{note},Zxqv {of_two},Zxqv {two}", number % 33)
+        format!("{sex},Zxqv {patient},Zxqv {},{note},Zxqv {of_two},Zxqv {two},{who},{rare}", number % 33)
     });
     let on = ["--model", "run/model", "--data", "phantom/wide.csv", "--bootstrap", "0"];
     let zero = [&["zero-shot", "--prompts", "classes.toml"], &on[..]].concat();
@@ -48,6 +52,7 @@ fn values_of_a_subgroup_are_never_patients_or_reports() {
             ("note", "has values of more than 48 characters"),
             ("pairs", " different values for 40 patients, and they would be printed; allowed are 32, and 5 patients"),
             ("Patient_Name", "is called as what names people"),
+            ("who", " different values for "),
         ] {
             let output = place.run(&[&command[..], &["--subgroup", column, "-vv"]].concat());
             let stderr = text(&output.stderr);
@@ -55,9 +60,10 @@ fn values_of_a_subgroup_are_never_patients_or_reports() {
             assert!(stderr.contains(&format!("--subgroup {column}: ")) && stderr.contains(told), "{stderr}");
             assert!(!stderr.contains("Zxqv") && !text(&output.stdout).contains("Zxqv"), "{stderr}");
         }
-        let output = place.run(&[&command[..], &["--subgroup", "sex,split", "--json"]].concat());
+        let output = place.run(&[&command[..], &["--subgroup", "sex,split,rare", "--json"]].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
         let said = json(&output.stdout).to_string();
         assert!(!said.contains("Zxqv") && said.contains("val"), "{said}");
+        assert!(said.contains("(fewer than 5 patients)") && said.contains("common"), "{said}");
     }
 }
