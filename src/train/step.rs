@@ -226,11 +226,9 @@ impl TrainStep<'_> {
             let (model, noise) = (Rc::clone(run.model), self.noise.cloned());
             let features = recomputed(&x, &weights, move |x| {
                 // Parts are dropped from as chunks are, each in its own way.
-                let chunk = noise.as_ref().map_or(0, |noise| noise.chunk.get());
-                noise.iter().for_each(|noise| noise.chunk.set(chunk + ((part as u64 + 1) << PART_SHIFT)));
-                let features = tower(x.tensor(), &model, frozen);
-                noise.iter().for_each(|noise| noise.chunk.set(chunk));
-                features
+                let features = || tower(x.tensor(), &model, frozen);
+                let Some(noise) = &noise else { return features() };
+                noise.during(noise.chunk.get() + ((part as u64 + 1) << PART_SHIFT), features)
             })?;
             all = Some(all.map_or(Ok(features.clone()), |all| ops::concat_rows(&all, &features))?);
         }

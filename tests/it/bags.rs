@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
 use reportclip::data::{
@@ -13,7 +14,7 @@ use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss};
 use reportclip::model::checkpoint::{FreshClip, FreshTower, LoadOptions, Loaded, fresh_clip, load};
 use reportclip::model::{
-    BagPooling, BagPoolingKind, BagPoolingRequest, BagPosition, Builder, ClipConfig, ClipModel, Params,
+    BagPooling, BagPoolingKind, BagPoolingRequest, BagPosition, Builder, ClipConfig, ClipModel, Noise, Params,
 };
 use reportclip::ops::{Gradient, Segments, Tape, Value, reference};
 use reportclip::train::TrainStep;
@@ -151,6 +152,33 @@ fn parts_of_a_bag_and_chunks_of_bags_give_the_gradient_of_all_at_once() {
             let absolute = if name.ends_with("k_proj.bias") { 2e-6 } else { 1e-7 };
             assert_close(&format!("{at_once} at once: {name}"), &dense(&grads[name]), &dense(grad), 2e-5, absolute);
         }
+    }
+}
+
+/// What parts drop is the same whether their blocks keep their activations or are run again after the part.
+#[test]
+fn parts_that_drop_have_the_gradient_of_their_own_forward_pass() {
+    let loaded = with_attention();
+    let loss = Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+    let noise = |dropout| Rc::new(Noise { dropout, seed: 7, ..Noise::default() });
+    let gradients = |checkpoint_activations, noise: &Rc<Noise>, batches: &[Batch]| {
+        let step = TrainStep::new(&Single, &loaded.config, &loaded.params, &loss);
+        let step = TrainStep { images_at_once: 2, checkpoint_activations, noise: Some(noise), ..step };
+        step.gradients(batches).unwrap()
+    };
+    for batches in [vec![batch(0, 4)], vec![batch(0, 2), batch(2, 4)]] {
+        let [(kept, kept_loss), (again, again_loss), (whole, _)] = [(false, 0.3), (true, 0.3), (false, 0.0)]
+            .map(|(checkpoint, rate)| gradients(checkpoint, &noise(rate), &batches));
+        assert_close("loss", &again_loss.loss, &kept_loss.loss, 1e-6, 0.0);
+        let dense = |grad: &Gradient| grad.clone().into_dense().unwrap();
+        let mut dropped = false;
+        for (name, grad) in &kept {
+            let absolute = if name.ends_with("k_proj.bias") { 2e-6 } else { 1e-7 };
+            assert_close(name, &dense(&again[name]), &dense(grad), 2e-5, absolute);
+            let apart = (dense(&whole[name]) - dense(grad)).unwrap().abs().unwrap().max_all().unwrap();
+            dropped |= apart.to_scalar::<f32>().unwrap() > 1e-3;
+        }
+        assert!(dropped, "nothing was dropped");
     }
 }
 

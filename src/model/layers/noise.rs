@@ -3,6 +3,7 @@
 //! because its activations were not kept, meets the same one.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use candle_core::{DType, Result, Tensor};
 use rand::RngExt;
@@ -10,6 +11,22 @@ use rand::seq::SliceRandom;
 
 use crate::ops::{self, Value};
 use crate::seed::{Purpose, name_index, stream};
+
+/// [`ops::recomputed`] for an `f` that drops by `noise`: when it runs again, another chunk may be running, or the part
+/// of a chunk that it belongs to may be over.
+///
+/// # Errors
+/// Those of `f`.
+pub(in crate::model) fn recomputed(
+    noise: Option<&Rc<Noise>>,
+    x: &Value,
+    weights: &[&Value],
+    f: impl Fn(&Value) -> Result<Value> + 'static,
+) -> Result<Value> {
+    let Some(noise) = noise else { return ops::recomputed(x, weights, f) };
+    let (number, noise) = (noise.chunk.get(), Rc::clone(noise));
+    ops::recomputed(x, weights, move |x| noise.during(number, || f(x)))
+}
 
 /// Rates, and where training stands.
 #[derive(Debug, Default)]
@@ -32,6 +49,14 @@ impl Noise {
     /// Whether nothing is dropped.
     pub fn is_off(&self) -> bool {
         self.dropout == 0.0 && self.patch_dropout == 0.0 && self.adapter_dropout == 0.0
+    }
+
+    /// What `f` gives where chunk `number` is the one that is running.
+    pub fn during<T>(&self, number: u64, f: impl FnOnce() -> T) -> T {
+        let before = self.chunk.replace(number);
+        let result = f();
+        self.chunk.set(before);
+        result
     }
 
     fn rng(&self, name: &str) -> rand_chacha::ChaCha8Rng {

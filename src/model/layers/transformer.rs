@@ -9,6 +9,7 @@ use anyhow::ensure;
 use candle_core::Result;
 
 use super::linear::Linear;
+use super::noise::{self, Noise};
 use super::norm::LayerNorm;
 use crate::model::params::{Builder, Depth, Init};
 use crate::ops::{self, Activation, Attention, PositionBias, Segments, Value};
@@ -179,6 +180,7 @@ impl TransformerBlock {
 pub struct Stack {
     blocks: Vec<Rc<TransformerBlock>>,
     recompute: bool,
+    noise: Option<Rc<Noise>>,
 }
 
 impl Stack {
@@ -186,7 +188,8 @@ impl Stack {
         let layers = b.enter("encoder.layers");
         let block =
             |i: usize| TransformerBlock::new(&layers.enter(&i.to_string()).depth(Depth::Block(i)), c).map(Rc::new);
-        Ok(Self { blocks: (0..c.layers).map(block).collect::<Result<_>>()?, recompute: b.recomputes() })
+        let blocks = (0..c.layers).map(block).collect::<Result<_>>()?;
+        Ok(Self { blocks, recompute: b.recomputes(), noise: b.noise_here().map(|(noise, _)| noise) })
     }
 
     /// x: (rows, width), having passed the first `from` blocks → row `pooled[i]` of each item, (items, width). With
@@ -204,7 +207,7 @@ impl Stack {
                 return block.forward(&x, segments);
             }
             let (again, segments) = (Rc::clone(block), segments.clone());
-            ops::recomputed(&x, &block.weights(), move |x| again.forward(x, &segments))
+            noise::recomputed(self.noise.as_ref(), &x, &block.weights(), move |x| again.forward(x, &segments))
         })
     }
 

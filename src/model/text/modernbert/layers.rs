@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor};
 
 use super::config::{ModernBertConfig, Reach};
 use crate::model::layers::linear::Linear;
+use crate::model::layers::noise::{self, Noise};
 use crate::model::layers::norm::LayerNorm;
 use crate::model::params::{Builder, Depth, Init};
 use crate::model::text::tower::{PackedTexts, TextTower};
@@ -21,6 +22,7 @@ pub struct ModernBert {
     blocks: Vec<Rc<ModernBertBlock>>,
     final_norm: LayerNorm,
     recompute: bool,
+    noise: Option<Rc<Noise>>,
     config: ModernBertConfig,
 }
 
@@ -39,6 +41,7 @@ impl ModernBert {
             blocks: c.blocks.iter().enumerate().map(block).collect::<Result<_>>()?,
             final_norm: LayerNorm::without_bias(&last, "final_layer_norm", c.width, c.layer_norm_eps)?,
             recompute: b.recomputes(),
+            noise: b.noise_here().map(|(noise, _)| noise),
             config: c.clone(),
         })
     }
@@ -54,7 +57,8 @@ impl TextTower for ModernBert {
         for block in &self.blocks {
             x = if self.recompute {
                 let (again, places) = (Rc::clone(block), Rc::clone(&places));
-                ops::recomputed(&x, &block.weights(), move |x| again.forward(x, &places.0, &places.1))?
+                let forward = move |x: &Value| again.forward(x, &places.0, &places.1);
+                noise::recomputed(self.noise.as_ref(), &x, &block.weights(), forward)?
             } else {
                 block.forward(&x, &places.0, &places.1)?
             };
