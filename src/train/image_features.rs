@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
+use crate::data::image::frame_of;
 use crate::data::{Dataset, FeatureCache, KeptFeatures, Members, Prefetch, Prepared, Row, Slots};
 use crate::digest::ContentHash;
 use crate::model::freeze::FreezeDepth;
@@ -52,8 +53,8 @@ impl Trainer<'_> {
         if self.products == DType::BF16 {
             layers.push_str(" in bf16");
         }
-        let slots = slots(&self.train);
-        if slots.count() != self.train.rows.len() {
+        let (slots, by_policy) = slots(&self.train);
+        if by_policy {
             layers.push_str(&format!(" {:?}", self.train.bags));
         }
         let key = key(&layers, &self.state.params, &self.train, &self.train_images)?;
@@ -156,10 +157,15 @@ fn read(dataset: &Dataset, slots: &[u32], images: &[(usize, usize)]) -> Vec<(u32
     read
 }
 
-/// A slot for each image that training may read. A row that does not say how many it has is told of by its step.
-fn slots(dataset: &Dataset) -> Slots {
-    let count = |row: &Row| Members::of(row.image(), &dataset.bags).map_or(1, |members| members.count());
-    Slots::new(dataset.rows.par_iter().map(count).collect(), &dataset.bags)
+/// A slot for each image that training may read, and whether a row is a bag or a volume, so that the policy decides
+/// what lies in its slots. A row that does not say how many it has is told of by its step.
+fn slots(dataset: &Dataset) -> (Slots, bool) {
+    let count = |row: &Row| {
+        let members = Members::of(row.image(), &dataset.bags);
+        members.map_or((1, true), |members| (members.count(), !members.is_one_image()))
+    };
+    let (counts, by_policy): (Vec<usize>, Vec<bool>) = dataset.rows.par_iter().map(count).unzip();
+    (Slots::new(counts, &dataset.bags), by_policy.contains(&true))
 }
 
 /// Beside the run folders, so that the members of a sweep share it, unless the config names a folder.
@@ -184,5 +190,11 @@ fn key(layers: &str, params: &Params, dataset: &Dataset, images: &str) -> Result
         print.numbers(&param.var)?;
     }
     print.field(images);
+    // That is of whole files: which of the frames or time points of one is read, names tell.
+    for (number, row) in dataset.rows.iter().enumerate().filter(|(_, row)| row.image_name().contains('#')) {
+        for image in row.image().images() {
+            print.field(format!("{number} {}", frame_of(image.file()).1));
+        }
+    }
     Ok(print.hex())
 }

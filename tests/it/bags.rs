@@ -409,6 +409,60 @@ fn features_of_bags_are_kept_and_change_nothing() {
     }
 }
 
+/// Features that were kept of one policy are none of another's, also where each row has one of them.
+#[test]
+fn kept_features_are_those_of_the_policy_and_the_time_point() {
+    let place = Place::new();
+    bags_of_phantoms(&place);
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let ct = place.path("phantom/ct.nii");
+    nifti(&ct, 7);
+    // A second point in time.
+    let mut file = fs::read(&ct).unwrap();
+    file[40..42].copy_from_slice(&4i16.to_le_bytes());
+    file[48..50].copy_from_slice(&2i16.to_le_bytes());
+    let voxels: Vec<i16> = file[352..].as_chunks().0.iter().map(|&voxel| i16::from_le_bytes(voxel)).collect();
+    file.extend(voxels.iter().rev().flat_map(|voxel| voxel.to_le_bytes()));
+    fs::write(&ct, file).unwrap();
+    let mut lines: Vec<String> = manifest.lines().map(str::to_string).collect();
+    let (at, rest) = lines
+        .iter()
+        .enumerate()
+        .find_map(|(i, line)| line.contains(",train,").then(|| (i, line.split_once(',').unwrap().1.to_string())))
+        .unwrap();
+    for (name, image) in [("volume", "ct.nii"), ("later", "ct.nii#2")] {
+        lines[at] = format!("{image},{rest}");
+        fs::write(place.path("phantom").join(format!("{name}.csv")), lines.join("\n")).unwrap();
+    }
+    let missing = |data: &str, more: &[&str]| {
+        let data = format!("data.train=\"phantom/{data}.csv\"");
+        let still = [
+            &data,
+            "data.bag.max=1",
+            "augment.rotation=0",
+            "augment.brightness=0",
+            "freeze.image=\"all\"",
+            "train.max_steps=12",
+            "data.feature_cache=\"kept\"",
+        ];
+        let sets: Vec<&str> = still.iter().chain(more).flat_map(|set| ["--set", *set]).collect();
+        let number = fs::read_dir(place.path("runs")).map_or(0, Iterator::count);
+        let told = text(&place.train_ok(&format!("runs/{number}"), &sets).stderr);
+        let (before, _) = told.split_once(" to work out").unwrap();
+        before.rsplit_once(" MiB, ").unwrap().1.split(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    for (data, first, second) in [
+        ("bags", "data.bag.pick=\"first\"", "data.bag.pick=\"uniform\""),
+        ("volume", "data.window=\"lung\"", "data.window=\"bone\""),
+    ] {
+        let all = missing(data, &[first]);
+        assert!(all > 0, "{data}");
+        assert_eq!((missing(data, &[first]), missing(data, &[second])), (0, all), "{data}");
+    }
+    let lung = ["data.window=\"lung\""];
+    assert!(missing("volume", &lung) == 0 && missing("later", &lung) > 0);
+}
+
 #[test]
 fn an_unreadable_image_of_a_bag_is_told_or_left_out() {
     let place = Place::new();

@@ -56,6 +56,11 @@ impl Members {
         self.slices.iter().map(|slices| slices.unwrap_or(1)).sum()
     }
 
+    /// Whether it is a plain image, which is read whatever the policy.
+    pub fn is_one_image(&self) -> bool {
+        self.slices == [None]
+    }
+
     /// Reads those of these numbers, in order, and makes of each what the model takes. Of a bag of several, one that
     /// cannot be read is left out where `policy` says so.
     ///
@@ -68,7 +73,7 @@ impl Members {
         prepare: impl Fn(&Picture) -> Result<Prepared>,
     ) -> Result<Vec<Member>> {
         let count = self.count();
-        if self.slices == [None] {
+        if self.is_one_image() {
             let prepared = self.source.read().and_then(|picture| prepare(&picture))?;
             return Ok(vec![Member { number: 0, place: place(0, 1), prepared }]);
         }
