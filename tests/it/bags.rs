@@ -277,6 +277,23 @@ fn a_bags_mean_is_the_mean_of_its_images_embeddings() {
     }
 }
 
+/// Names and copies of single images of bags are found on both sides of a split.
+#[test]
+fn lint_finds_images_that_bags_of_two_splits_share() {
+    let place = Place::new();
+    pictures(&place.path("bags"), &["a.png", "b.png", "c.png", "d.png"]);
+    fs::copy(place.path("bags/d.png"), place.path("bags/e.png")).unwrap();
+    let rows = "a.png;b.png,x,train\nc.png;a.png,y,val\nd.png,z,train\nc.png;e.png,w,val\nb.png,v,train\n";
+    fs::write(place.path("bags/m.csv"), format!("image,report,split\n{rows}")).unwrap();
+    let report = json(&place.run(&["data", "lint", "bags/m.csv", "--json"]).stdout);
+    let found = |kind: &str| {
+        let all = report["findings"].as_array().unwrap();
+        all.iter().find(|finding| finding["kind"] == kind).map(|finding| finding["rows"].clone())
+    };
+    assert_eq!(found("leaking_image"), Some(serde_json::json!(["bags/m.csv:3"])), "{report}");
+    assert_eq!(found("leaking_copy"), Some(serde_json::json!(["bags/m.csv:5"])), "{report}");
+}
+
 /// Each row has its phantom and two pictures that a seed makes of it.
 fn bags_of_phantoms(place: &Place) {
     let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::finding::{Finding, Histogram, Level, SHOWN};
 use super::images::InspectedImages;
 use super::kind::FindingKind;
-use crate::data::{ProblemKind, Row, RowProblem};
+use crate::data::{ImageSource, ProblemKind, Row, RowProblem};
 
 /// Rows that cannot be used, one finding a kind of problem.
 pub(super) fn unusable(problems: &[RowProblem]) -> Vec<Finding> {
@@ -28,28 +28,33 @@ pub(super) fn unusable(problems: &[RowProblem]) -> Vec<Finding> {
 
 /// Who or what stands on both sides of a split.
 pub(super) fn leaks(rows: &[Row], images: &InspectedImages, findings: &mut Vec<Finding>) {
-    type Key = fn(&Row) -> Option<String>;
-    let keys: [(Key, FindingKind, &str); 3] = [
+    type Keys = fn(&Row) -> Vec<String>;
+    let keys: [(Keys, FindingKind, &str); 3] = [
         (
-            |r| r.patient_id().map(str::to_string),
+            |r| r.patient_id().map(str::to_string).into_iter().collect(),
             FindingKind::LeakingPatient,
             "rows of patients that another split holds too",
         ),
         (
-            |r| r.study_id().map(str::to_string),
+            |r| r.study_id().map(str::to_string).into_iter().collect(),
             FindingKind::LeakingStudy,
             "rows of studies that another split holds too",
         ),
-        (|r| Some(r.image().name()), FindingKind::LeakingImage, "rows whose image another split holds too"),
+        // Bags may share one image of several.
+        (
+            |r| r.image().images().iter().map(ImageSource::name).collect(),
+            FindingKind::LeakingImage,
+            "rows whose image another split holds too",
+        ),
     ];
     const HINT: &str = "figures would be too good; `reportclip data split` keeps patients together";
     for (key, kind, what) in keys {
         let mut first: HashMap<String, Option<&str>> = HashMap::new();
         let mut found = Vec::new();
         for (i, row) in rows.iter().enumerate() {
-            if let Some(name) = key(row)
-                && *first.entry(name).or_insert(row.split()) != row.split()
-            {
+            // All of them: later rows may share any.
+            let others = key(row).into_iter().map(|name| *first.entry(name).or_insert(row.split()) != row.split());
+            if others.filter(|&other| other).count() > 0 {
                 found.push(i);
             }
         }
