@@ -229,11 +229,20 @@ fn rows_name_several_images_in_many_ways() {
     let told: Vec<_> = manifest.rows.iter().map(|row| (row.line, row.report())).collect();
     assert_eq!(told, [(2, "words"), (3, "other"), (6, "alone")]);
     let rows = "image,report,study_id,split\na.png,x,7,train\nb.png,y,7,train\na.png,x,8,train\nb.png,x,8,val\n";
-    let reasons: Vec<String> = open("d.csv", rows, studies).problems.iter().map(ToString::to_string).collect();
+    let reasons: Vec<String> = open("d.csv", rows, studies.clone()).problems.iter().map(ToString::to_string).collect();
     assert!(
         reasons[0].ends_with("d.csv:2: its study has another report on line 3; data.bag.by = \"study_id\" takes one")
     );
     assert!(reasons[1].ends_with("d.csv:4: its study is in another split on line 5 than on line 4"), "{reasons:?}");
+    // Each patient has a first study of their own; a study has one label.
+    let rows = "image,report,patient_id,study_id,label\na.png,x,p1,study1,l\nb.png,y,p2,study1,m\nc.png,x,p1,study1,l\n\
+                a.png,z,p2,study2,l\nb.png,z,p2,study2,m\nc.png,w,p3,study1,\na.png,w,p3,study1,m\n";
+    let manifest = open("p.csv", rows, studies.clone());
+    let told: Vec<_> = manifest.rows.iter().map(|row| (row.line, row.report(), row.label())).collect();
+    assert_eq!(told, [(2, "x", Some("l")), (3, "y", Some("m")), (7, "w", Some("m"))]);
+    assert_eq!(sizes(&manifest), [2, 1, 2]);
+    let reasons: Vec<String> = manifest.problems.iter().map(ToString::to_string).collect();
+    assert!(reasons[0].ends_with("p.csv:5: its study has another label on line 6 than on line 5"), "{reasons:?}");
     // What is missing is told without its name, or left out.
     let rows = "image,report\na.png;gone.png,x\ngone.png;lost.png,y\n;,z\n";
     let manifest = open("g.csv", rows, BagColumns::default());

@@ -17,7 +17,8 @@ const IMAGES: [&str; 5] = ["png", "jpg", "jpeg", "dcm", "dicom"];
 pub(super) struct Studies {
     /// Line of the first row of each, and its fields or what is wrong with it.
     studies: Vec<(u64, Result<Fields, Unusable>)>,
-    numbers: HashMap<String, usize>,
+    /// Of each patient and study. Numbers of studies may be a patient's own: first, second.
+    numbers: HashMap<(Option<String>, String), usize>,
 }
 
 impl Studies {
@@ -28,7 +29,8 @@ impl Studies {
             *name = packed_name(name, line, 0);
         }
         let next = self.studies.len();
-        let study = fields[Field::Study as usize].clone();
+        let patient = fields[Field::Patient as usize].clone();
+        let study = fields[Field::Study as usize].clone().map(|study| (patient, study));
         let number = study.map_or(next, |study| *self.numbers.entry(study).or_insert(next));
         match self.studies.get_mut(number) {
             None => self.studies.push((line, Ok(fields))),
@@ -66,6 +68,9 @@ fn join(all: &mut Fields, row: Fields, (first, line): (u64, u64)) -> Result<(), 
             }
             Some(known) if *known != row && i == Field::Split as usize => {
                 return Err(format!("its study is in another split on line {line} than on line {first}"));
+            }
+            Some(known) if *known != row && i == Field::Label as usize => {
+                return Err(format!("its study has another label on line {line} than on line {first}"));
             }
             Some(_) => {}
         }
