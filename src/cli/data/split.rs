@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::manifest_args::ColumnArgs;
 use crate::cli::{output, usage};
 use crate::data::split::{Unit, assign};
-use crate::data::table::{NewColumn, set_columns};
+use crate::data::table::{Line, NewColumn, names_text, set_columns};
 use crate::data::{Columns, Manifest, Row};
 use crate::fs::{may_write_beside, replace_file, way};
 
@@ -118,9 +118,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     output::print(&shown(&args.out, rows.len(), &table))
 }
 
-/// The manifest with the split of each row; relative image paths lead from the new file to where they led before.
+/// The manifest with the split of each row on all of its lines; relative image paths lead from the new file to where
+/// they led before.
 fn written(args: &Args, columns: &Columns, rows: &[Row], splits: &[&str]) -> Result<String> {
-    let by_line: HashMap<u64, &str> = rows.iter().zip(splits).map(|(row, split)| (row.line, *split)).collect();
+    let by_row: HashMap<u64, &str> = rows.iter().zip(splits).map(|(row, split)| (row.line, *split)).collect();
+    let lines = Manifest::lines(&args.manifest, columns, args.image_root.as_deref())?;
+    let of_line = |line: &Line| Some((line.number, *by_row.get(&line.row)?));
+    let by_line: HashMap<u64, &str> = lines.iter().filter_map(of_line).collect();
     let split = NewColumn { name: &columns.split, value: &|line| by_line.get(&line).copied() };
     let folder = |file: &Path| file.parent().unwrap_or(Path::new("")).to_path_buf();
     // Whoever names a root names it again with the new file.
@@ -128,15 +132,15 @@ fn written(args: &Args, columns: &Columns, rows: &[Row], splits: &[&str]) -> Res
         Some(_) => PathBuf::new(),
         None => way(&folder(&args.out), &folder(&args.manifest))?,
     };
-    let moved = rows
+    let moved = lines
         .iter()
-        .filter(|row| !start.as_os_str().is_empty() && row.image_names().any(|name| Path::new(name).is_relative()));
-    let moved_images = |row: &Row| {
+        .filter(|line| !start.as_os_str().is_empty() && line.images.iter().any(|name| Path::new(name).is_relative()));
+    let moved_images = |line: &Line| {
         // An absolute path stays as it is.
-        let moved = |name: &str| start.join(name).display().to_string();
-        row.image_names().map(moved).collect::<Vec<_>>().join(";")
+        let moved: Vec<String> = line.images.iter().map(|name| start.join(name).display().to_string()).collect();
+        names_text(&moved, &columns.bag.separator)
     };
-    let images: HashMap<u64, String> = moved.map(|row| (row.line, moved_images(row))).collect();
+    let images: HashMap<u64, String> = moved.map(|line| (line.number, moved_images(line))).collect();
     if !images.is_empty() {
         tracing::info!("image paths lead from the new file's folder now, by {}", start.display());
     }

@@ -22,8 +22,8 @@ pub(super) struct Studies {
 }
 
 impl Studies {
-    /// Adds a row; `packed` if its image is within the file that it comes from.
-    pub fn add(&mut self, line: u64, mut fields: Fields, packed: bool) {
+    /// Adds a row; `packed` if its image is within the file that it comes from. Returns the line of its study's first.
+    pub fn add(&mut self, line: u64, mut fields: Fields, packed: bool) -> u64 {
         let image = &mut fields[Field::Image as usize];
         if let Some(name) = image.as_mut().filter(|name| packed && !name.contains(IMAGE_SEPARATOR)) {
             *name = packed_name(name, line, 0);
@@ -33,7 +33,10 @@ impl Studies {
         let study = fields[Field::Study as usize].clone().map(|study| (patient, study));
         let number = study.map_or(next, |study| *self.numbers.entry(study).or_insert(next));
         match self.studies.get_mut(number) {
-            None => self.studies.push((line, Ok(fields))),
+            None => {
+                self.studies.push((line, Ok(fields)));
+                line
+            }
             Some((first, whole)) => {
                 let first = *first;
                 if let Ok(all) = whole
@@ -41,6 +44,7 @@ impl Studies {
                 {
                     *whole = Err(reason.into());
                 }
+                first
             }
         }
     }
@@ -123,6 +127,17 @@ pub(super) fn find(root: &Path, text: &str, bag: &BagColumns) -> Result<(Found, 
         Some(lost) if found.is_empty() => Err(lost),
         _ if found.is_empty() => Err(Unusable::new(ProblemKind::NoImage, "names no image")),
         _ => Ok((Found::Several(found), left_out)),
+    }
+}
+
+/// What names these images in a row, as [`find`] reads it.
+pub fn names_text(names: &[String], separator: &str) -> String {
+    match names {
+        [one] => one.clone(),
+        several if separator.is_empty() || several.iter().any(|name| name.contains(separator)) => {
+            serde_json::Value::from(several).to_string()
+        }
+        several => several.join(separator),
     }
 }
 

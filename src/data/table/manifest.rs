@@ -40,6 +40,17 @@ impl std::fmt::Display for RowProblem {
     }
 }
 
+/// A line of a manifest, where rows may be of several.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Its number.
+    pub number: u64,
+    /// That of the row which it belongs to: of the first line of its study.
+    pub row: u64,
+    /// The images that it names itself.
+    pub images: Vec<String>,
+}
+
 /// All usable rows of one or several manifests.
 #[derive(Clone, Debug, Default)]
 pub struct Manifest {
@@ -102,6 +113,31 @@ impl Manifest {
         collect(origin, columns, |take| caught(|| table.read(columns, take)))
     }
 
+    /// The lines of the rows that [`Self::open`] gives of `source`, all of which can be used.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lines(source: &Path, columns: &Columns, image_root: Option<&Path>) -> Result<Vec<Line>> {
+        let mut lines = Vec::new();
+        for path in sources::expand(source)? {
+            let table = caught(|| format_of(&path)?.open(&path, columns))?;
+            let root = image_root.or(path.parent()).unwrap_or(Path::new(""));
+            let mut studies = Studies::default();
+            let mut add = |number: u64, fields: Result<Fields, Unusable>| {
+                let Ok(fields) = fields else { return };
+                let Some(name) = fields[Field::Image as usize].clone() else { return };
+                let row = if columns.bag.by == BagBy::Study { studies.add(number, fields, false) } else { number };
+                let images = match find(root, &name, &columns.bag) {
+                    Ok((Found::Several(names), _)) => names,
+                    _ => vec![name],
+                };
+                lines.push(Line { number, row, images });
+            };
+            caught(|| table.read(columns, &mut add)).with_context(|| format!("manifest {}", path.display()))?;
+        }
+        Ok(lines)
+    }
+
     /// Refuses to have `output` written over where it is a file that rows came from, or the image of one.
     ///
     /// # Errors
@@ -151,7 +187,9 @@ fn collect(origin: Arc<Origin>, columns: &Columns, read: impl FnOnce(&mut Take) 
         BagBy::Study => {
             let (mut studies, packed) = (Studies::default(), matches!(origin.images, Images::Packed(_)));
             read(&mut |line, fields| match fields {
-                Ok(fields) => studies.add(line, fields, packed),
+                Ok(fields) => {
+                    studies.add(line, fields, packed);
+                }
                 Err(unusable) => push(line, Err(unusable)),
             })?;
             studies.finish().into_iter().for_each(|(line, fields)| push(line, fields));

@@ -12,11 +12,12 @@ mod manifest;
 mod row;
 pub mod sources;
 
+pub use bags::names_text;
 pub(in crate::data) use columns::names_of;
 pub use columns::{BagColumns, Columns};
 pub use fields::ProblemKind;
 pub use format::NewColumn;
 pub(in crate::data) use format::PackedImages;
 pub use formats::{ShardSample, ShardWriter, comma_records, format_names, set_columns, shard_keys};
-pub use manifest::{Manifest, RowProblem};
+pub use manifest::{Line, Manifest, RowProblem};
 pub use row::{ImageSource, Origin, Row};
