@@ -117,10 +117,7 @@ impl DataFingerprint {
         let (contents, of_held_out) = contents.split_at(rows.len());
         let text = |text: Option<&str>| text.map_or_else(|| vec![0], |text| [&[1], text.as_bytes()].concat());
         let of = |name: &str, pick: &dyn Fn(&Row) -> Vec<u8>| Kind::of_rows(name, rows.iter().map(|row| pick(row)));
-        let name = |row: &Row| {
-            let name = row.image_name();
-            name.rsplit(['/', '\\']).next().unwrap_or(name).as_bytes().to_vec()
-        };
+        let name = |row: &Row| row.file_names().collect::<Vec<_>>().join("\n").into_bytes();
         let extra: usize = prepared.prompts.as_ref().map_or(0, |p| p.classes.len());
         let others = |row: &Row| (0..extra).flat_map(|i| text(row.extra(i)).into_iter().chain([b'\n'])).collect();
         let mut train_images = ContentHash::default();

@@ -375,9 +375,7 @@ fn check_freeze(config: &Config, model: &ClipConfig, problems: &mut ProblemList)
 fn fingerprint<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     let mut print = ContentHash::default();
     for row in rows {
-        let image = row.image_name();
-        let image = image.rsplit(['/', '\\']).next().unwrap_or(image);
-        [image, row.report(), row.split().unwrap_or("")].iter().for_each(|field| print.field(field));
+        row.file_names().chain([row.report(), row.split().unwrap_or("")]).for_each(|field| print.field(field));
     }
     print.hex()
 }

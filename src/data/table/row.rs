@@ -69,6 +69,11 @@ impl Row {
         self.image_name().split(IMAGE_SEPARATOR).filter_map(|text| text.split(PLACE_SEPARATOR).next())
     }
 
+    /// The name of each image without its folder.
+    pub fn file_names(&self) -> impl Iterator<Item = &str> {
+        self.image_names().map(|name| name.rsplit(['/', '\\']).next().unwrap_or(name))
+    }
+
     /// Patient, where the manifest says.
     pub fn patient_id(&self) -> Option<&str> {
         self.text(Field::Patient)
