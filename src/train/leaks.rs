@@ -30,7 +30,11 @@ pub(super) fn check(
     }
     let all: Vec<Row> = train.iter().chain(others).cloned().collect();
     let across = |&(a, b): &(usize, usize)| (a < train.len()) != (b < train.len());
-    let images: HashSet<ImageSource> = all.iter().flat_map(|row| row.image().images().to_vec()).collect();
+    let mut seen = HashSet::new();
+    let of_rows =
+        all.iter().enumerate().flat_map(|(i, row)| row.image().images().to_vec().into_iter().map(move |m| (i, m)));
+    // Each image once, with the row that names it first: one that both sides name was told above.
+    let images: Vec<(usize, ImageSource)> = of_rows.filter(|(_, image)| seen.insert(image.clone())).collect();
     if images.len() > near_duplicates {
         if near_duplicates > 0 {
             notes.push(Note::choice(format!(
@@ -41,9 +45,12 @@ pub(super) fn check(
         }
         return;
     }
-    let hash = |row: &Row| row.image().read().ok().and_then(|picture| PerceptualHash::of(&picture).ok().flatten());
-    let hashes: Vec<Option<PerceptualHash>> = all.par_iter().map(hash).collect();
-    let near: Vec<(usize, usize)> = self::near_duplicates(&hashes).into_iter().filter(across).collect();
+    let hash = |(_, image): &(usize, ImageSource)| {
+        image.read().ok().and_then(|picture| PerceptualHash::of(&picture).ok().flatten())
+    };
+    let hashes: Vec<Option<PerceptualHash>> = images.par_iter().map(hash).collect();
+    let near = self::near_duplicates(&hashes).into_iter().map(|(a, b)| (images[a].0, images[b].0));
+    let near: Vec<(usize, usize)> = near.filter(across).collect();
     if let Some(&(a, b)) = near.first() {
         notes.push(Note::warning(format!(
             "{} images in training look nearly the same as one in another split, the first {} as {}; figures may \

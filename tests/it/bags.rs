@@ -303,6 +303,30 @@ fn lint_finds_images_that_bags_of_two_splits_share() {
     assert_eq!(found("leaking_copy"), Some(serde_json::json!(["bags/m.csv:5"])), "{report}");
 }
 
+#[test]
+fn a_split_of_studies_is_written_on_each_of_their_lines() {
+    let place = Place::new();
+    pictures(&place.path("bags"), &["a.png", "b.png", "c.png", "d.png", "e.png"]);
+    fs::create_dir(place.path("else")).unwrap();
+    let rows = "a.png|b.png,x,p,1,train\nc.png,y,q,1,val\nd.png,,p,1,train\ne.png,y,q,1,val\na.png,z,r,,test\n";
+    fs::write(place.path("bags/m.csv"), format!("image,report,patient_id,study_id,split\n{rows}")).unwrap();
+    let bag = BagColumns { by: BagBy::Study, separator: "|".into(), ..BagColumns::default() };
+    let columns = Columns { bag, ..Columns::default() };
+    for seed in ["0", "1", "2", "3"] {
+        let args = ["data", "split", "bags/m.csv", "--out", "else/split.csv", "--force", "--seed", seed];
+        let shares = ["--shares", "train=0.5,val=0.5", "--bag-by", "study_id", "--bag-separator", "|"];
+        let out = place.run(&[&args[..], &shares].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        let manifest = Manifest::open(&place.path("else/split.csv"), &columns, None).unwrap();
+        assert!(manifest.problems.is_empty(), "{}", manifest.problems[0]);
+        assert_eq!(sizes(&manifest), [3, 2, 1], "each line has its own images");
+        let names: Vec<&str> = manifest.rows[0].image_names().collect();
+        assert_eq!(names, ["../bags/a.png", "../bags/b.png", "../bags/d.png"]);
+        assert!(manifest.rows.iter().all(|row| matches!(row.split(), Some("train" | "val"))));
+        assert_eq!(manifest.rows[0].split(), manifest.rows[2].split(), "they share an image");
+    }
+}
+
 /// Each row has its phantom and two pictures that a seed makes of it.
 fn bags_of_phantoms(place: &Place) {
     let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
@@ -433,6 +457,41 @@ fn features_of_bags_are_kept_and_change_nothing() {
         assert!(a.len() == 12 && b.len() == 12);
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} with kept features, {b:?} without");
     }
+}
+
+/// The names of all images are told from others, and so are look-alikes among all of them.
+#[test]
+fn names_and_look_alikes_of_all_images_of_a_bag_are_seen() {
+    let place = Place::new();
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    for (name, darker) in [("first.png", 0), ("second.png", 1)] {
+        let picture = gray(64, 64, |x, y| (((x * 5) ^ (y * 3)) as u8 | 1) - darker);
+        fs::write(place.path("phantom").join(name), image::png(&picture).unwrap()).unwrap();
+    }
+    let write = |[of_train, of_val]: [&str; 2]| {
+        let mut lines: Vec<String> = manifest.lines().map(str::to_string).collect();
+        for (split, more) in [(",train,", of_train), (",val,", of_val)] {
+            let line = lines.iter_mut().find(|line| line.contains(split)).unwrap();
+            *line = line.replacen(',', &format!("{more},"), 1);
+        }
+        fs::write(place.path("phantom/bags.csv"), lines.join("\n")).unwrap();
+    };
+    let sets = ["--set", "data.train=\"phantom/bags.csv\""];
+    let told = |out: &str, more: &[&str]| text(&place.train(out, &[&sets[..], more].concat()).stderr);
+    const NEAR: &str = "1 images in training look nearly the same as one in another split";
+    write([";first.png", ""]);
+    let alone = told("alone", &[]);
+    assert!(!alone.contains("look nearly the same"), "{alone}");
+    write([";first.png", ";second.png"]);
+    let near = told("near", &["--set", "train.stop_after=5"]);
+    assert!(near.contains(NEAR), "{near}");
+    // The same content under another name, before the last of the row.
+    fs::copy(place.path("phantom/first.png"), place.path("phantom/third.png")).unwrap();
+    write([";first.png;first.png", ""]);
+    told("run", &["--set", "train.stop_after=5"]);
+    write([";third.png;first.png", ""]);
+    let resumed = told("run", &["--resume", "latest"]);
+    assert!(resumed.contains("file names of images changed in at least 1 of "), "{resumed}");
 }
 
 /// Features that were kept of one policy are none of another's, also where each row has one of them.
