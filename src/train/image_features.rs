@@ -101,7 +101,9 @@ impl Trainer<'_> {
         let size = self.folder.config.vision.image_size();
         let round = self.config.eval.batch_size * self.world.size();
         let of_round = |rows: &[u32]| rows[self.world.share(rows.len())].to_vec();
-        let own: Vec<Vec<u32>> = missing.chunks(round).map(of_round).collect();
+        let rounds = rounds(&missing, &images, round);
+        let lengths: Vec<usize> = rounds.iter().map(|slots| slots.len()).collect();
+        let own: Vec<Vec<u32>> = rounds.into_iter().map(of_round).collect();
         let dataset = Arc::clone(&self.train);
         let decode = move |i: u64| -> Option<Vec<(u32, Prepared)>> {
             // Images of one row together: those of a volume are read at once.
@@ -110,12 +112,12 @@ impl Trainer<'_> {
         };
         let data = &self.config.data;
         let mut done = 0;
-        for images in Prefetch::start(0, data.workers, data.prefetch, decode)? {
+        for (images, length) in Prefetch::start(0, data.workers, data.prefetch, decode)?.zip(lengths) {
             if self.world.any(stop::asked())? {
                 let text = "stopped while image features were worked out; go on with --resume latest".into();
                 return Ok(Some(Stopped { cause: Cause::Signal, text }));
             }
-            done += round;
+            done += length;
             let rows: Vec<u32> = images.iter().map(|(row, _)| *row).collect();
             let features = match images.as_slice() {
                 [] => Tensor::zeros((0, width), DType::F32, &self.device)?,
@@ -133,12 +135,31 @@ impl Trainer<'_> {
             if let Some(cache) = cache.filter(|_| !rows.is_empty()) {
                 cache.write(rows.iter().map(|&row| row as usize).zip(features.chunks_exact(width)))?;
             }
-            self.emit(&Event::Preparing { done: done.min(missing.len()), total: missing.len() })?;
+            self.emit(&Event::Preparing { done, total: missing.len() })?;
         }
         // Whoever does not write waits until all is written.
         self.world.gather_bytes(&[])?;
         Ok(None)
     }
+}
+
+/// `slots`, in order, in rounds of at most `most`: those of a row in one, where that has room for them, so that its
+/// volumes are opened once. `images`: row and number of each slot's.
+fn rounds<'a>(slots: &'a [u32], images: &[(usize, usize)], most: usize) -> Vec<&'a [u32]> {
+    let (mut rounds, mut start, mut end) = (Vec::new(), 0, 0);
+    for row in slots.chunk_by(|&a, &b| images[a as usize].0 == images[b as usize].0) {
+        if end > start && end + row.len() - start > most {
+            rounds.push(&slots[start..end]);
+            start = end;
+        }
+        end += row.len();
+        while end - start > most {
+            rounds.push(&slots[start..start + most]);
+            start += most;
+        }
+    }
+    rounds.extend((end > start).then(|| &slots[start..end]));
+    rounds
 }
 
 /// The images of these slots, all of one row, as far as they can be read. `images`: row and number of each slot's.
@@ -197,4 +218,29 @@ fn key(layers: &str, params: &Params, dataset: &Dataset, images: &str) -> Result
         }
     }
     Ok(print.hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_cut_between_rows_where_these_are_not_too_long() {
+        let lengths = [1usize, 3, 2, 2, 9, 1, 1, 4];
+        let images: Vec<(usize, usize)> = lengths
+            .iter()
+            .enumerate()
+            .flat_map(|(row, &length)| (0..length).map(move |number| (row, number)))
+            .collect();
+        let slots: Vec<u32> = (0..images.len() as u32).collect();
+        let of = |slots: &[u32], most| rounds(slots, &images, most).iter().map(|round| round.len()).collect::<Vec<_>>();
+        assert_eq!(of(&slots, 4), [4, 4, 4, 4, 3, 4]);
+        assert_eq!(of(&slots, 5), [4, 4, 5, 5, 5]);
+        assert_eq!(rounds(&slots, &images, 4).concat(), slots);
+        // Of single images, as many as fit.
+        let single: Vec<(usize, usize)> = (0..10).map(|row| (row, 0)).collect();
+        let cut: Vec<usize> = rounds(&slots[..10], &single, 4).iter().map(|round| round.len()).collect();
+        assert_eq!(cut, [4, 4, 2]);
+        assert!(rounds(&[], &single, 4).is_empty());
+    }
 }
