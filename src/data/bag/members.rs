@@ -98,10 +98,11 @@ impl Members {
     /// Hands the images of these numbers, ascending, to `take` one after the other, until that says to stop.
     /// A volume is opened once for all of its slices.
     pub fn each(&self, numbers: &[usize], policy: &BagPolicy, take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
-        let mut start = 0;
+        let (mut start, mut rest) = (0, numbers);
         for (image, count) in self.source.images().iter().zip(&self.slices) {
-            let own = start..start + count.unwrap_or(1);
-            let which: Vec<usize> = numbers.iter().filter(|n| own.contains(n)).map(|n| n - start).collect();
+            let end = start + count.unwrap_or(1);
+            let (own, later) = rest.split_at(rest.iter().take_while(|&&number| number < end).count());
+            let which: Vec<usize> = own.iter().map(|number| number - start).collect();
             let pictures: Vec<Result<Picture>> = match count {
                 _ if which.is_empty() => Vec::new(),
                 None => vec![image.read()],
@@ -116,7 +117,7 @@ impl Members {
                     return;
                 }
             }
-            start = own.end;
+            (start, rest) = (end, later);
         }
     }
 
