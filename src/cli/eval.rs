@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         loss_batch_size: args.loss_batch_size as usize,
         seed: judge.seed,
     };
-    let (mut source, policy) = (judge.data.source(), policy_of(&judge.model)?);
+    let (mut source, policy) = (judge.source()?, policy_of(&judge.model)?);
     source.columns.extra.clone_from(&args.subgroup);
     source.columns.extra.extend(args.only_blank.clone());
     source.only_blank.clone_from(&args.only_blank);

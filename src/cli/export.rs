@@ -74,12 +74,14 @@ pub(super) fn run(command: &Command) -> Result<()> {
 
 /// The recalls of both directions, in f32 and in 8 bits.
 fn losses(args: &OnnxArgs, manifest: &Path, session: &Session, model: &OnnxModel) -> Result<Vec<RecallLoss>> {
+    let mut columns = args.columns.columns();
+    columns.bag.on_bad = session.folder.bags.on_bad;
     let source = RowSource {
         manifest: manifest.to_path_buf(),
         split: args.split.clone(),
         only_blank: None,
         image_root: args.image_root.clone(),
-        columns: args.columns.columns(),
+        columns,
     };
     let rows = source.rows(&session.folder.report)?;
     let options = RetrievalOptions { bootstrap: 0, loss_batch_size: 32, seed: 0 };

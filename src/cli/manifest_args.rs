@@ -6,7 +6,7 @@ use super::usage;
 use crate::config::Precision;
 use crate::data::table::format_names;
 use crate::data::{BagBy, BagColumns, Columns};
-use crate::session::{RowSource, Session};
+use crate::session::{RowSource, Session, bag_policy_of};
 
 /// What may be given as a manifest.
 pub(super) fn manifest_help() -> String {
@@ -105,6 +105,13 @@ pub(super) struct JudgeArgs {
 }
 
 impl JudgeArgs {
+    /// The rows, whose bags lack what the model's may lack.
+    pub fn source(&self) -> anyhow::Result<RowSource> {
+        let mut source = self.data.source();
+        source.columns.bag.on_bad = bag_policy_of(&self.model)?.on_bad;
+        Ok(source)
+    }
+
     /// A model, opened as these arguments say.
     pub fn open(&self, model: &str) -> anyhow::Result<Session> {
         Ok(Session::open(model, &self.device)?.in_precision(self.precision.precision))
@@ -127,7 +134,7 @@ impl ColumnArgs {
 }
 
 impl DataArgs {
-    pub fn source(&self) -> RowSource {
+    fn source(&self) -> RowSource {
         RowSource {
             manifest: self.data.clone(),
             split: self.split.clone(),

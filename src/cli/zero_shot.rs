@@ -115,7 +115,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let prompts = Prompts::open(&args.prompts).map_err(|e| usage::wrong(&e))?;
     // Better told now than after rows were read.
     let head = args.head.as_ref().map(|path| Head::read(path)).transpose()?;
-    let on = Classification::on(&judge.data.source(), &policy_of(&judge.model)?, prompts, &request)?;
+    let on = Classification::on(&judge.source()?, &policy_of(&judge.model)?, prompts, &request)?;
     let folder = || model_folder(&judge.model);
     let kept = args.abstain.then(|| Abstention::read(&folder()?)).transpose()?;
     let kept_sets = args.sets.then(|| KeptSets::read(&folder()?)).transpose()?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::Origins;
 use crate::config::Precision;
-use crate::data::{BagBy, BagColumns, Columns, Manifest, ReportPolicy, Row};
+use crate::data::{BagBy, BagColumns, Columns, Manifest, OnBadImage, ReportPolicy, Row};
 use crate::fs::unnamed_up_to;
 use crate::session::RowSource;
 
@@ -59,6 +59,8 @@ pub struct ColumnNames {
     pub bag_separator: String,
     #[serde(default = "bag_by")]
     pub bag_by: BagBy,
+    #[serde(default = "bag_on_bad")]
+    pub bag_on_bad: OnBadImage,
 }
 
 fn f32() -> Precision {
@@ -77,6 +79,10 @@ fn bag_by() -> BagBy {
     BagColumns::default().by
 }
 
+fn bag_on_bad() -> OnBadImage {
+    BagColumns::default().on_bad
+}
+
 fn label() -> String {
     Columns::default().label
 }
@@ -92,6 +98,7 @@ impl From<&Columns> for ColumnNames {
             label_column: c.label.clone(),
             bag_separator: c.bag.separator.clone(),
             bag_by: c.bag.by,
+            bag_on_bad: c.bag.on_bad,
         }
     }
 }
@@ -105,7 +112,7 @@ impl From<&ColumnNames> for Columns {
             study_id: c.study_id_column.clone(),
             split: c.split_column.clone(),
             label: c.label_column.clone(),
-            bag: BagColumns { separator: c.bag_separator.clone(), by: c.bag_by, ..BagColumns::default() },
+            bag: BagColumns { separator: c.bag_separator.clone(), by: c.bag_by, on_bad: c.bag_on_bad },
             ..Self::default()
         }
     }

@@ -18,7 +18,7 @@ pub use encode::{Embeddings, Encoder, UnreadableImage};
 pub use folder::{BAGS_FILE, ModelFolder, REPORT_FILE};
 pub use frozen::{Frozen, image_features_change};
 pub use inspect::{Fetched, Inspected, TokenizerSummary, fetch, inspect, verify};
-pub use open::{open_model, policy_of};
+pub use open::{bag_policy_of, open_model, policy_of};
 pub use opened::Session;
 pub use precision::{PrecisionRequest, Products};
 pub use processor::open_tokenizer;

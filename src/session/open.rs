@@ -74,6 +74,14 @@ pub fn policy_of(name: &str) -> Result<ReportPolicy> {
     report_policy(&ModelFiles::open(&Source::parse(name)?)?)
 }
 
+/// Which images of a bag the model `name` reads, a folder or hub id; its weights are not touched.
+///
+/// # Errors
+/// There is no such model, or what it says of bags cannot be read.
+pub fn bag_policy_of(name: &str) -> Result<BagPolicy> {
+    bag_policy(&ModelFiles::open(&Source::parse(name)?)?)
+}
+
 /// Opens or makes the model that `config` names, and checks that its parts fit; `reports` are the training pairs.
 ///
 /// # Errors

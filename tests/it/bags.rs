@@ -569,6 +569,20 @@ fn an_unreadable_image_of_a_bag_is_told_or_left_out() {
     let policy = BagPolicy { on_bad: OnBadImage::Drop, ..BagPolicy::default() };
     let kept = json(&fs::read(place.path("drops/model/reportclip_bags.json")).unwrap());
     assert_eq!(BagPolicy::from_json(&kept).unwrap(), policy);
+    // So is one that is not there, by what the model says, also where an index is read again.
+    fs::remove_file(&broken).unwrap();
+    let data = ["--data", "phantom/bags.csv", "--split", "val"];
+    let embed = ["embed", "--model", "drops/model", "--data", "phantom/bags.csv", "--out", "kept.safetensors"];
+    for args in [[&["eval", "--model", "drops/model"], &data[..]].concat(), embed.to_vec()] {
+        let out = place.run(&args);
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    }
+    let found = place.run(&["search", "--index", "kept.safetensors", "--text", "x", "--json", "-k", "1000"]);
+    let found = json(&found.stdout);
+    let mut hits = found["hits"].as_array().unwrap().iter();
+    assert!(hits.any(|hit| hit["line"] == line), "its row was embedded and is read again: {found}");
+    let errors = place.errors(&[&["eval", "--model", "skips/model"], &data[..]].concat(), 1);
+    assert!(errors[0].contains("image: there is no such file below "), "{errors:?}");
 }
 
 /// A NIfTI file of 16-bit numbers, 24 × 20 voxels a slice.
