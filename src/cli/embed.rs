@@ -149,14 +149,14 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         let (is_file, word) = (format == ShardFormat::Safetensors, format.word());
         usage::ensure(is_file, || {
             format!(
-                "--out {place}: is called as a file, and a file is safetensors; name it so, or a folder, whose name ends \
-                 in \"/\", with --format {word}"
+                "--out {place}: is called as a file, and a file is safetensors; name it so, or a folder, whose name \
+                 ends in \"/\", with --format {word}"
             )
         })?;
         usage::ensure(!args.is_of_shards(), || {
             format!(
-                "--out {place}: is called as a file, and --format and --shard-rows are of folders; end its name in \"/\", \
-                 or leave them out"
+                "--out {place}: is called as a file, and --format and --shard-rows are of folders; end its name in \
+                 \"/\", or leave them out"
             )
         })?;
     }

@@ -54,7 +54,7 @@ pub fn explain_bag(session: &Session, source: &ImageSource, text: &str) -> Resul
     let pixel_values = Tensor::from_vec(values, (read.len(), 3, size, size), &session.device)?;
     let features = encoder.features_of_all(&pixel_values)?;
     let places: Vec<f32> = read.iter().map(|member| member.place).collect();
-    let bags = Bags::of(&[places.clone()]).unwrap_or_else(|| Bags::of_single(1));
+    let bags = Bags::of(std::slice::from_ref(&places)).unwrap_or_else(|| Bags::of_single(1));
     let shares = encoder.model.bag_shares(&features.clone().into(), &bags.segments, &places)?;
     let pooled = encoder.model.pool_bags(&features.clone().into(), &bags.segments, &places)?;
     let pooled: Vec<f32> = pooled.tensor().to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;

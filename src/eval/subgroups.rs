@@ -96,9 +96,9 @@ impl RareValues {
     }
 }
 
-/// Refuses columns of `asked` whose values are no groups: too many, too long, of few patients all of them, or of a column
-/// that is called as people's; tells which values of others are of few patients. Labels and splits may be. They are those
-/// of the rows behind the first `skipped` extra ones. No value is shown.
+/// Refuses columns of `asked` whose values are no groups: too many, too long, of few patients all of them, or of a
+/// column that is called as people's; tells which values of others are of few patients. Labels and splits may be. They
+/// are those of the rows behind the first `skipped` extra ones. No value is shown.
 ///
 /// # Errors
 /// The first of them; one without a value.

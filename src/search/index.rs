@@ -48,8 +48,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens what `reportclip embed` wrote. Shards of up to 64 MiB together are read whole for that, to tell whether they
-    /// hold what was written; of larger ones lengths and parts are looked at.
+    /// Opens what `reportclip embed` wrote. Shards of up to 64 MiB together are read whole for that, to tell whether
+    /// they hold what was written; of larger ones lengths and parts are looked at.
     ///
     /// # Errors
     /// It cannot be read, something else wrote it, it is not whole yet, or a shard does not hold what was written.

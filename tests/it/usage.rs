@@ -52,7 +52,7 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         ("embed --model m --texts t --out x.safetensors --format npy", "--out x.safetensors: is called as a file"),
         ("embed --model m --texts t --out x.npy --shard-rows 5", "--out x.npy: is called as a file"),
         ("embed --model m --texts t --out x.npy", "--out x.npy: is called as a file, and a file is safetensors"),
-        ("embed --model m --texts t --out X.Parquet", "in \"/\", with --format parquet"),
+        ("embed --model m --texts t --out X.Parquet", "ends in \"/\", with --format parquet"),
         ("embed --model m --dicomweb http://127.0.0.1:99999/x --study 1.2 --out x.safetensors", "has no port behind"),
         ("data lint phantom/manifest.csv --context-length 9", "not provided: --model <DIR|HUB_ID>"),
         ("data split phantom/manifest.csv --out x.csv --by nobody", "[possible values: patient, study, image]"),

@@ -160,8 +160,8 @@ fn all<T: std::fmt::Debug>(server: &Server, path: &str, read: impl Fn(&Value) ->
     }
 }
 
-/// Whether a server says that there is more than it gives at a time: PS3.18 has a warning 299 for that, which may be one
-/// of several, in headers of their own or with commas between.
+/// Whether a server says that there is more than it gives at a time: PS3.18 has a warning 299 for that, which may be
+/// one of several, in headers of their own or with commas between.
 fn says_cut(headers: &[(String, String)]) -> bool {
     let warnings = headers.iter().filter(|(name, _)| name == "warning");
     warnings.flat_map(|(_, value)| value.split(',')).any(|warning| warning.trim_start().starts_with("299"))

@@ -76,8 +76,9 @@ impl Listing {
     }
 }
 
-/// Makes sure that what a command writes to `path` lies in no model's folder, at whatever depth: its list would not name
-/// it, and the model be refused as one that is damaged. Without a list, the model would be another one than before.
+/// Makes sure that what a command writes to `path` lies in no model's folder, at whatever depth: its list would not
+/// name it, and the model be refused as one that is damaged. Without a list, the model would be another one than
+/// before.
 ///
 /// # Errors
 /// It does.
@@ -283,7 +284,7 @@ mod tests {
             fs::write(dir.path().join(weights), "").unwrap();
             // Without a list of checksums, and with one that is damaged.
             for list in [None, Some("x")] {
-                list.map(|text| fs::write(dir.path().join(FILE), text).unwrap());
+                list.into_iter().for_each(|text| fs::write(dir.path().join(FILE), text).unwrap());
                 for name in ["new.safetensors", "more/new.safetensors"] {
                     let told = spared(name).unwrap_err().to_string();
                     assert!(told.contains("a model's folder; name a place elsewhere"), "{told}");
