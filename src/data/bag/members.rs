@@ -91,6 +91,7 @@ impl Members {
         match first_bad {
             Some(bad) if policy.on_bad == OnBadImage::Row => Err(bad),
             Some(bad) if read.is_empty() => Err(anyhow!("{bad}; no other image of it can be read either")),
+            _ if read.is_empty() => Err(anyhow!("{}: has no images", self.source)),
             _ => Ok(read),
         }
     }

@@ -32,7 +32,9 @@ pub(super) fn open(path: &Path) -> Result<Volume> {
     } else {
         nifti::open(&file, time)?
     };
-    let slices = volume.geometry.shape.iter().max().copied().unwrap_or(0);
-    ensure!(slices <= MOST_SLICES, "claims {slices} voxels along one axis; allowed are {MOST_SLICES}");
+    for voxels in volume.geometry.shape {
+        let is_allowed = (1..=MOST_SLICES).contains(&voxels);
+        ensure!(is_allowed, "claims {voxels} voxels along one axis; allowed are 1 to {MOST_SLICES}");
+    }
     Ok(volume)
 }

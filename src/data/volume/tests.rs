@@ -121,6 +121,8 @@ fn a_series_that_is_none_is_one_line() {
         let error = slice_count(&series, &VolumePolicy::default()).map(|_| ()).unwrap_err();
         let line = crate::error::one_line(&error);
         assert!(line.contains(wanted) && line.lines().count() == 1, "{wanted}: {line}");
+        let coronal = VolumePolicy { axis: Axis::Coronal, slices: Some(3), ..VolumePolicy::default() };
+        assert!(slice_count(&series, &coronal).is_err(), "{wanted}");
         assert!(!line.contains("1.2.826") && !line.contains("PHANTOM"), "{line}");
         fs::remove_dir_all(&series).unwrap();
     };
@@ -144,6 +146,17 @@ fn a_series_that_is_none_is_one_line() {
     told("lie in different ways", &write("other.dcm", file(coronal, "IM0.dcm")));
     told("IM9.dcm: is no DICOM file", &write("IM9.dcm", b"nothing".repeat(40)));
     told("IM2.dcm: is broken", &write("IM2.dcm", file(axial, "IM2.dcm")[..400].to_vec()));
+    // Rows, Columns: every slice claims none.
+    for tag in [*b"\x28\0\x10\0US\x02\0", *b"\x28\0\x11\0US\x02\0"] {
+        told("claims 0 voxels along one axis", &|series| {
+            for i in 0..5 {
+                let mut bytes = file(axial, &format!("IM{i}.dcm"));
+                let at = bytes.windows(8).position(|window| window == tag).unwrap();
+                bytes[at + 8..at + 10].fill(0);
+                fs::write(series.join(format!("IM{i}.dcm")), bytes).unwrap();
+            }
+        });
+    }
     told("no DICOM files", &|series| {
         (0..5).for_each(|i| fs::remove_file(series.join(format!("IM{i}.dcm"))).unwrap());
     });
