@@ -1,7 +1,8 @@
 //! A folder of one DICOM series: files put in order along their normal, or one file of many frames.
 //!
 //! Slices lie where ImagePositionPatient and ImageOrientationPatient say (PS3.3 C.7.6.2); names and numbers of files say
-//! nothing. Each frame has its own rescaling. No identifier reaches a message.
+//! nothing. Each frame has its own rescaling. No identifier reaches a message, and no file's name, which may hold one:
+//! files are told by their place among the folder's, in the order of their names.
 
 use std::fs::File;
 use std::io::Read;
@@ -21,22 +22,26 @@ const SAME: f64 = 1e-3;
 
 /// A frame of a file, and where it lies.
 struct Slice {
-    file: PathBuf,
+    /// Number of the file in the folder.
+    file: usize,
     frame: usize,
     place: Place,
 }
 
 struct Frames {
-    slices: Vec<(PathBuf, usize)>,
+    files: Vec<PathBuf>,
+    /// Number of the file, and of the frame in it.
+    slices: Vec<(usize, usize)>,
     /// The file that was read last: many frames may lie in it.
-    held: Option<(PathBuf, Vec<u8>)>,
+    held: Option<(usize, Vec<u8>)>,
     pixels: usize,
 }
 
 /// # Errors
 /// No DICOM file, several series, slices that are missing, doubled, or lie in different ways.
 pub(super) fn open(folder: &Path) -> Result<Volume> {
-    let mut slices = found(folder)?;
+    let files = files(folder)?;
+    let mut slices = found(&files)?;
     let first = slices.first().context("holds no DICOM files")?.place.clone();
     let count = slices.len();
     ensure!(count <= MOST_SLICES, "holds {count} slices; allowed are {MOST_SLICES}");
@@ -57,7 +62,7 @@ pub(super) fn open(folder: &Path) -> Result<Volume> {
     let geometry = geometry(&mut slices, &first)?;
     let pixels = first.size[0] * first.size[1];
     let slices = slices.into_iter().map(|slice| (slice.file, slice.frame)).collect();
-    Ok(Volume { geometry, planes: Box::new(Frames { slices, held: None, pixels }) })
+    Ok(Volume { geometry, planes: Box::new(Frames { files, slices, held: None, pixels }) })
 }
 
 /// Whether the first DICOM file says where in the patient it lies, or holds many frames; radiographs do neither.
@@ -81,26 +86,30 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Every frame of every DICOM file in the folder, by the files' names.
-fn found(folder: &Path) -> Result<Vec<Slice>> {
+/// What messages call a file.
+fn name_of(file: usize, files: &[PathBuf]) -> String {
+    format!("file {} of {}", file + 1, files.len())
+}
+
+/// Every frame of every DICOM file, by the files' names.
+fn found(files: &[PathBuf]) -> Result<Vec<Slice>> {
     let mut slices = Vec::new();
-    for file in files(folder)? {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().to_string();
-        let Some(first) = place_of(&file, 0).with_context(|| name.clone())? else {
-            let is_named = Path::new(&name).extension().is_none_or(|end| end.eq_ignore_ascii_case("dcm"));
-            ensure!(!is_named, "{name}: is no DICOM file");
+    for (file, path) in files.iter().enumerate() {
+        let name = || name_of(file, files);
+        let Some(first) = place_of(path, 0).with_context(name)? else {
+            let is_named = path.extension().is_none_or(|end| end.eq_ignore_ascii_case("dcm"));
+            ensure!(!is_named, "{}: is no DICOM file", name());
             continue;
         };
         let frames = first.frames;
-        ensure!(frames <= MOST_SLICES, "{name}: claims {frames} frames; allowed are {MOST_SLICES}");
+        ensure!(frames <= MOST_SLICES, "{}: claims {frames} frames; allowed are {MOST_SLICES}", name());
         if frames == 1 {
             slices.push(Slice { file, frame: 0, place: first });
             continue;
         }
-        let bytes = file_bytes(&file)?;
+        let bytes = file_bytes(path).with_context(name)?;
         for frame in 0..frames {
-            let place = dicom::place(&bytes, frame).with_context(|| name.clone())?;
-            slices.push(Slice { file: file.clone(), frame, place });
+            slices.push(Slice { file, frame, place: dicom::place(&bytes, frame).with_context(name)? });
         }
     }
     Ok(slices)
@@ -186,14 +195,14 @@ fn middle(steps: &[f64]) -> Option<f64> {
 
 impl Planes for Frames {
     fn read(&mut self, k: usize, plane: &mut Vec<f32>) -> Result<()> {
-        let (file, frame) = &self.slices[k];
-        let name = || file.file_name().unwrap_or_default().to_string_lossy().to_string();
-        if self.held.as_ref().is_none_or(|(held, _)| held != file) {
+        let (file, frame) = self.slices[k];
+        let name = || name_of(file, &self.files);
+        if self.held.as_ref().is_none_or(|(held, _)| *held != file) {
             self.held = None;
-            self.held = Some((file.clone(), file_bytes(file).with_context(name)?));
+            self.held = Some((file, file_bytes(&self.files[file]).with_context(name)?));
         }
         let bytes = self.held.as_ref().map_or(&[][..], |(_, bytes)| bytes);
-        dicom::rescaled(bytes, *frame, plane).with_context(name)?;
+        dicom::rescaled(bytes, frame, plane).with_context(name)?;
         ensure!(plane.len() == self.pixels, "{}: has {} pixels, not {}", name(), plane.len(), self.pixels);
         let bad = plane.iter().filter(|v| !v.is_finite()).count();
         ensure!(bad == 0, "{}: holds {bad} voxels that are not finite after rescaling", name());

@@ -123,7 +123,11 @@ fn a_series_that_is_none_is_one_line() {
         assert!(line.contains(wanted) && line.lines().count() == 1, "{wanted}: {line}");
         let coronal = VolumePolicy { axis: Axis::Coronal, slices: Some(3), ..VolumePolicy::default() };
         assert!(slice_count(&series, &coronal).is_err(), "{wanted}");
-        assert!(!line.contains("1.2.826") && !line.contains("PHANTOM"), "{line}");
+        let hidden = ["1.2.826", "PHANTOM", ".dcm"];
+        assert!(hidden.iter().all(|name| !line.contains(name)), "{line}");
+        // Nor does reading say more than opening.
+        let error = slices(&series, &VolumePolicy::default(), &[0, 1, 2, 3]).map(|_| ()).unwrap_err();
+        assert_eq!(crate::error::one_line(&error), line);
         fs::remove_dir_all(&series).unwrap();
     };
     let file = |case: &Value, name: &str| unpacked(&decoded(&case["files"][name]));
@@ -144,8 +148,9 @@ fn a_series_that_is_none_is_one_line() {
     told("at the place of another", &write("again.dcm", file(axial, "IM2.dcm")));
     told("several DICOM series", &write("IM2.dcm", with(b"498.77", b"498.79")));
     told("lie in different ways", &write("other.dcm", file(coronal, "IM0.dcm")));
-    told("IM9.dcm: is no DICOM file", &write("IM9.dcm", b"nothing".repeat(40)));
-    told("IM2.dcm: is broken", &write("IM2.dcm", file(axial, "IM2.dcm")[..400].to_vec()));
+    // Names of files may be those of patients.
+    told("file 6 of 6: is no DICOM file", &write("IM9.dcm", b"nothing".repeat(40)));
+    told("file 3 of 5: is broken", &write("IM2.dcm", file(axial, "IM2.dcm")[..400].to_vec()));
     // Rows, Columns: every slice claims none.
     for tag in [*b"\x28\0\x10\0US\x02\0", *b"\x28\0\x11\0US\x02\0"] {
         told("claims 0 voxels along one axis", &|series| {
@@ -160,6 +165,14 @@ fn a_series_that_is_none_is_one_line() {
     told("no DICOM files", &|series| {
         (0..5).for_each(|i| fs::remove_file(series.join(format!("IM{i}.dcm"))).unwrap());
     });
+    // What is cut among its pixels is met when they are read.
+    let series = series_of(folder.path(), axial);
+    let whole = file(axial, "IM2.dcm");
+    fs::write(series.join("IM2.dcm"), &whole[..whole.len() - 10]).unwrap();
+    assert_eq!(slice_count(&series, &VolumePolicy::default()).unwrap(), 5);
+    let error = slices(&series, &VolumePolicy::default(), &[0, 1, 2, 3, 4]).map(|_| ()).unwrap_err();
+    let line = crate::error::one_line(&error);
+    assert!(line.contains("file 3 of 5: ") && !line.contains(".dcm"), "{line}");
 }
 
 #[test]
