@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::manifest_args::PrecisionArg;
 use super::{output, usage};
-use crate::data::{Columns, ImageSource, Manifest, image};
+use crate::data::{Columns, ImageSource, Manifest, Members, image};
 use crate::eval::{BagExplanation, BagImage, Explanation, Place, explain, explain_bag, place, relevance_map};
 use crate::fs::{may_write_beside, replace_private};
 use crate::model::checkpoint::spare_models;
@@ -24,8 +24,8 @@ pub(super) struct Args {
     /// Model folder or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]
     model: String,
-    /// Image: PNG, JPEG or DICOM (scan.dcm#3 for a frame); several are the images of one report, and the one that
-    /// counts most is explained
+    /// Image: PNG, JPEG or DICOM (scan.dcm#3 for a frame); several, and the slices of volumes, are the images of one
+    /// report, and the one that counts most is explained
     #[arg(long, required = true, num_args = 1..)]
     image: Vec<PathBuf>,
     /// Text
@@ -57,9 +57,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     // Gradients of attention are kept by the CPU's kernels alone.
     let session = Session::open(&args.model, "cpu")?.in_precision(args.precision.precision);
     let source = ImageSource::of_files(&args.image);
-    let bag = (args.image.len() > 1).then(|| explain_bag(&session, &source, &args.text)).transpose()?;
+    let members = Members::of(source.clone(), &session.folder.bags)?;
+    let bag = (!members.is_one_image()).then(|| explain_bag(&session, &source, &args.text)).transpose()?;
     let most = bag.as_ref().and_then(BagExplanation::first).map_or(0, |image| image.number);
-    let picture = image::read(&args.image[most])?;
+    let picture = match bag {
+        Some(_) => members.picture(most, &session.folder.bags)?,
+        None => source.read()?,
+    };
     let found = explain(&session, &picture, &args.text)?;
     let place = match &args.data {
         Some(data) => {

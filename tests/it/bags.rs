@@ -410,6 +410,19 @@ fn bags_train_resume_evaluate_and_embed() {
         assert_eq!(of("share").len(), if has_shares { 3 } else { 0 }, "{name}: {told}");
         let shown = text(&place.run(&args).stdout);
         assert!(shown.contains("of 4 images, 3 of them read") && shown.contains("image 3: "), "{shown}");
+        // Slices are images too: the one that counts most is drawn, whichever file it lies in.
+        nifti(&place.path("ct.nii"), 7);
+        for (files, count) in [(vec!["ct.nii"], 7), (vec!["ct.nii", images[0]], 8)] {
+            let args = [&["explain", "--model", &model, "--image"], &files[..], &["--text", "Clear lungs."]].concat();
+            let out = place.run(&[&args[..], &["--json", "--out", "slice.png", "--force"]].concat());
+            assert!(out.status.success(), "{files:?}: {}", text(&out.stderr));
+            let (told, part) = (json(&out.stdout), |image: &serde_json::Value| image["part"].as_f64().unwrap());
+            let images = told["images"].as_array().unwrap();
+            let most = images.iter().find(|image| image["image"] == told["explained_image"]).unwrap();
+            assert!(images.len() == 3 && images.iter().all(|image| part(image) <= part(most)), "{files:?}: {told}");
+            let shown = text(&place.run(&args).stdout);
+            assert!(shown.contains(&format!("of {count} images, 3 of them read")), "{shown}");
+        }
     }
     // A model's own pooling is what is trained on from it.
     let from = "model.path=\"attention-ten/model\"";

@@ -96,6 +96,19 @@ impl Members {
         }
     }
 
+    /// The image of this number, as it is.
+    ///
+    /// # Errors
+    /// It cannot be read, or there is none; the message names the row or the file.
+    pub fn picture(&self, number: usize, policy: &BagPolicy) -> Result<Picture> {
+        let mut found = None;
+        self.each(&[number], policy, &mut |_, picture| {
+            found = Some(picture);
+            false
+        });
+        found.unwrap_or_else(|| Err(anyhow!("is not there"))).map_err(|e| self.named(number, &e))
+    }
+
     /// Hands the images of these numbers, ascending, to `take` one after the other, until that says to stop.
     /// A volume is opened once for all of its slices.
     pub fn each(&self, numbers: &[usize], policy: &BagPolicy, take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
