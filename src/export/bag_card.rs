@@ -1,9 +1,10 @@
 //! What the card says of several images with one report.
 
+use crate::data::BagPolicy;
 use crate::model::{BagPooling, BagPosition};
 
 /// How one vector is made of the images of a report in Python.
-pub(super) fn section(pooling: BagPooling) -> String {
+pub(super) fn section(pooling: BagPooling, policy: &BagPolicy) -> String {
     let what = match pooling {
         BagPooling::Mean => return String::new(),
         BagPooling::Max => "the largest of each number".to_string(),
@@ -17,13 +18,18 @@ pub(super) fn section(pooling: BagPooling) -> String {
     };
     format!(
         "\n## Several images with one report\n\nOf the images of one report one vector is made: {what}. \
-         `h` are their L2-normalised features, (images, embed_dim), in the order of the images:\n\n\
-         ```python\nimport torch\n{code}\nembedding = torch.nn.functional.normalize(pooled, dim=0)\n```\n"
+         `h` are the L2-normalised features, (images, embed_dim), of those of them that are read, in order; at most {} \
+         are (`reportclip_bags.json`):\n\n\
+         ```python\nimport torch\n{code}\nembedding = torch.nn.functional.normalize(pooled, dim=0)\n```\n",
+        policy.max
     )
 }
 
 fn attention(position: BagPosition) -> String {
-    let place = "place = torch.linspace(0, 1, len(h)) if len(h) > 1 else torch.tensor([0.5])\n";
+    // An image's place is that among all images of its report, also those that are not read.
+    let place = "number = torch.arange(len(h))  # of each image in h among all of its report, from 0\n\
+                 count = len(h)  # of all of its report, also those that are not in h\n\
+                 place = number / (count - 1) if count > 1 else torch.tensor([0.5])\n";
     let (before, weighed) = match position {
         BagPosition::None => (String::new(), "h"),
         BagPosition::Learned => (format!("{place}x = h + a[\"position\"][(63 * place + 0.5).floor().long()]\n"), "x"),

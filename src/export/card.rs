@@ -12,7 +12,7 @@ pub(super) fn card(model: &ModelFolder) -> String {
         Family::Pair => "reportclip",
         _ => "transformers",
     };
-    text(model, library, &(loading(model) + &bag_card::section(model.config.bag_pooling)))
+    text(model, library, &(loading(model) + &bag_card::section(model.config.bag_pooling, &model.bags)))
 }
 
 /// The card with this library and this section on loading.
