@@ -12,7 +12,7 @@ use crate::config::Precision;
 use crate::data::dicomweb::PacsImages;
 use crate::data::image::frame_of;
 use crate::data::{Columns, ImageFiles, ImageSource, ReportPolicy, Row};
-use crate::digest::{ContentHash, Depth, hex, of_file, sha256};
+use crate::digest::{ContentHash, Depth, hex, of_file, of_tree, sha256};
 use crate::session::{RowSource, policy_of};
 
 /// What an index is to be made of.
@@ -201,6 +201,10 @@ pub fn is_plain(path: &Path) -> bool {
     frame_of(path).0.is_file()
 }
 
+fn is_folder(path: &Path) -> bool {
+    frame_of(path).0.is_dir()
+}
+
 /// What the images of rows hold, whole however many there are: `search` looks at one of them alone. That one is read
 /// on the thread that asks, for the threads of rayon are the model's too, and disks may keep one waiting.
 pub(super) fn row_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
@@ -213,6 +217,8 @@ pub(super) fn row_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
 fn row_content(row: &Row) -> [u8; 32] {
     let content = match row.image() {
         file @ ImageSource::File(_) if is_plain(file.file()) => of_file(&frame_of(file.file()).0, Depth::Whole).ok(),
+        // A series is a folder; as ImageFiles has it.
+        series @ ImageSource::File(_) if is_folder(series.file()) => of_tree(&frame_of(series.file()).0).ok(),
         ImageSource::File(_) => None,
         packed @ ImageSource::Packed(_) => packed.bytes().ok().map(|bytes| sha256(&bytes)),
         ImageSource::Bag(_) => {
@@ -229,6 +235,9 @@ pub(super) fn short(content: &[u8; 32]) -> String {
 
 /// What stands in an index for an image file that no manifest names; empty where it cannot be read.
 pub(super) fn file_content(path: &Path) -> String {
+    if is_folder(path) {
+        return of_tree(&frame_of(path).0).map_or(String::new(), |content| short(&content));
+    }
     if !is_plain(path) {
         return String::new();
     }
@@ -238,6 +247,34 @@ pub(super) fn file_content(path: &Path) -> String {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    /// A series is a folder: unchanged it is what it was, and changed it is something else.
+    #[test]
+    fn a_row_of_a_folder_is_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let series = dir.path().join("series");
+        std::fs::create_dir(&series).unwrap();
+        let manifest = dir.path().join("m.csv");
+        std::fs::write(dir.path().join("a.png"), "a").unwrap();
+        std::fs::write(&manifest, "image,report\na.png,x\nseries,y\n").unwrap();
+        let write = |bytes: &str| {
+            // Two frames of 1 × 1 pixels.
+            let rest = [
+                &b"DICM\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"[..],
+                b"\x28\0\x08\0IS\x02\x002 \x28\0\x10\0US\x02\0\x01\0\x28\0\x11\0US\x02\0\x01\0",
+                bytes.as_bytes(),
+            ];
+            std::fs::write(series.join("1.dcm"), [vec![0; 128], rest.concat()].concat()).unwrap();
+        };
+        write("");
+        let rows = crate::data::Manifest::open(&manifest, &Columns::default(), None).unwrap().rows;
+        let both: Vec<&Row> = rows.iter().collect();
+        let (embedded, named) = (row_contents(&both), file_content(&series));
+        assert!(matches!(rows[1].image(), ImageSource::File(_)) && embedded[1] != [0; 32] && !named.is_empty());
+        assert_eq!((row_contents(&both[1..]), file_content(&series)), (embedded[1..].to_vec(), named.clone()));
+        write("\x30\0\x10\0LO\x02\0xx");
+        assert!(row_contents(&both[1..]) != embedded[1..] && file_content(&series) != named);
+    }
 
     #[test]
     fn only_files_that_end_are_read_where_an_index_names_them() {
