@@ -33,7 +33,7 @@ struct Frames {
     /// Number of the file, and of the frame in it.
     slices: Vec<(usize, usize)>,
     /// The file that was read last: many frames may lie in it.
-    held: Option<(usize, Vec<u8>)>,
+    held: Option<(usize, dicom::Frames)>,
     pixels: usize,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn open(folder: &Path) -> Result<Volume> {
 
 /// Whether the first DICOM file says where in the patient it lies, or holds many frames; radiographs do neither.
 pub(super) fn is_one(folder: &Path) -> bool {
-    let first = files(folder).ok().and_then(|files| files.iter().find_map(|file| place_of(file, 0).ok().flatten()));
+    let first = files(folder).ok().and_then(|files| files.iter().find_map(|file| place_of(file).ok().flatten()));
     first.is_some_and(|place| place.frames > 1 || (place.directions.is_some() && place.position.is_some()))
 }
 
@@ -96,7 +96,7 @@ fn found(files: &[PathBuf]) -> Result<Vec<Slice>> {
     let mut slices = Vec::new();
     for (file, path) in files.iter().enumerate() {
         let name = || name_of(file, files);
-        let Some(first) = place_of(path, 0).with_context(name)? else {
+        let Some(first) = place_of(path).with_context(name)? else {
             let is_named = path.extension().is_none_or(|end| end.eq_ignore_ascii_case("dcm"));
             ensure!(!is_named, "{}: is no DICOM file", name());
             continue;
@@ -107,25 +107,23 @@ fn found(files: &[PathBuf]) -> Result<Vec<Slice>> {
             slices.push(Slice { file, frame: 0, place: first });
             continue;
         }
-        let bytes = file_bytes(path).with_context(name)?;
-        for frame in 0..frames {
-            slices.push(Slice { file, frame, place: dicom::place(&bytes, frame).with_context(name)? });
-        }
+        let places = file_bytes(path).and_then(|bytes| dicom::places(&bytes, frames)).with_context(name)?;
+        slices.extend(places.into_iter().enumerate().map(|(frame, place)| Slice { file, frame, place }));
     }
     Ok(slices)
 }
 
 /// `None` where it is no DICOM file.
-fn place_of(file: &Path, frame: usize) -> Result<Option<Place>> {
+fn place_of(file: &Path) -> Result<Option<Place>> {
     let mut head = Vec::new();
     File::open(file)?.take(HEAD).read_to_end(&mut head)?;
     if !dicom::is_dicom(&head) {
         return Ok(None);
     }
     // A long head, or one that is deflated, is cut.
-    let place = dicom::place(&head, frame);
+    let place = dicom::place(&head);
     let is_cut = head.len() as u64 == HEAD && place.as_ref().map_or(true, |place| place.position.is_none());
-    if is_cut { dicom::place(&file_bytes(file)?, frame) } else { place }.map(Some)
+    if is_cut { dicom::place(&file_bytes(file)?) } else { place }.map(Some)
 }
 
 /// Puts slices in order; where they lie.
@@ -198,11 +196,17 @@ impl Planes for Frames {
         let (file, frame) = self.slices[k];
         let name = || name_of(file, &self.files);
         if self.held.as_ref().is_none_or(|(held, _)| *held != file) {
+            // Two at once would take twice as much.
             self.held = None;
-            self.held = Some((file, file_bytes(&self.files[file]).with_context(name)?));
         }
-        let bytes = self.held.as_ref().map_or(&[][..], |(_, bytes)| bytes);
-        dicom::rescaled(bytes, frame, plane).with_context(name)?;
+        let frames = match &mut self.held {
+            Some((_, frames)) => frames,
+            none => {
+                let frames = file_bytes(&self.files[file]).and_then(dicom::Frames::open).with_context(name)?;
+                &mut none.insert((file, frames)).1
+            }
+        };
+        frames.rescaled(frame, plane).with_context(name)?;
         ensure!(plane.len() == self.pixels, "{}: has {} pixels, not {}", name(), plane.len(), self.pixels);
         let bad = plane.iter().filter(|v| !v.is_finite()).count();
         ensure!(bad == 0, "{}: holds {bad} voxels that are not finite after rescaling", name());

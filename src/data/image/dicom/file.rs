@@ -33,6 +33,26 @@ pub(super) struct DicomFile<'a> {
     pub syntax: String,
     encoding: Encoding,
     data: Cow<'a, [u8]>,
+    taken: u64,
+}
+
+impl DicomFile<'static> {
+    /// [`Self::open`] of a file that is kept.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_kept(mut bytes: Vec<u8>) -> Result<Self> {
+        let DicomFile { syntax, encoding, data, taken } = DicomFile::open(&bytes)?;
+        let data = match data {
+            Cow::Owned(inflated) => inflated,
+            Cow::Borrowed(rest) => {
+                let start = bytes.len() - rest.len();
+                bytes.drain(..start);
+                bytes
+            }
+        };
+        Ok(Self { syntax, encoding, data: Cow::Owned(data), taken })
+    }
 }
 
 impl<'a> DicomFile<'a> {
@@ -48,7 +68,8 @@ impl<'a> DicomFile<'a> {
             "1.2.840.10008.1.2.1.99" => Cow::Owned(inflated(rest)?),
             _ => Cow::Borrowed(rest),
         };
-        Ok(Self { syntax, encoding: Encoding { explicit, big_endian }, data })
+        let taken = if matches!(data, Cow::Owned(_)) { data.len() as u64 } else { 0 };
+        Ok(Self { syntax, encoding: Encoding { explicit, big_endian }, data, taken })
     }
 
     /// The elements.
@@ -69,7 +90,7 @@ impl<'a> DicomFile<'a> {
 
     /// Bytes that were taken to inflate the data set.
     pub fn taken(&self) -> u64 {
-        if matches!(self.data, Cow::Owned(_)) { self.data.len() as u64 } else { 0 }
+        self.taken
     }
 
     /// The UID for messages.

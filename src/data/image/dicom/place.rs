@@ -26,15 +26,27 @@ pub struct Place {
     pub spacing: Option<[f64; 2]>,
 }
 
-/// Where a frame lies, by the elements before the pixels; `bytes` may end among the pixels.
+/// Where the first frame lies, by the elements before the pixels; `bytes` may end among the pixels.
 ///
 /// # Errors
 /// Broken.
-pub(in crate::data) fn place(bytes: &[u8], index: usize) -> Result<Place> {
+pub(in crate::data) fn place(bytes: &[u8]) -> Result<Place> {
+    place_in(&DicomFile::open(bytes)?.object_without_pixels()?, 0)
+}
+
+/// Where each of so many frames lies.
+///
+/// # Errors
+/// Broken.
+pub(in crate::data) fn places(bytes: &[u8], frames: usize) -> Result<Vec<Place>> {
     let file = DicomFile::open(bytes)?;
     let object = file.object_without_pixels()?;
+    (0..frames).map(|index| place_in(&object, index)).collect()
+}
+
+fn place_in(object: &Object, index: usize) -> Result<Place> {
     let numbers = |group: Tag, tag: Tag| {
-        nearest(&object, group, index, |place: &Object| Ok(Some(place.numbers(tag)).filter(|all| !all.is_empty())))
+        nearest(object, group, index, |place: &Object| Ok(Some(place.numbers(tag)).filter(|all| !all.is_empty())))
     };
     let position = numbers(tags::PLANE_POSITION, tags::POSITION)?.and_then(|all| all.try_into().ok());
     let directions = numbers(tags::PLANE_ORIENTATION, tags::DIRECTIONS)?;
@@ -50,17 +62,28 @@ pub(in crate::data) fn place(bytes: &[u8], index: usize) -> Result<Place> {
     })
 }
 
-/// A frame's values after its own rescaling, row after row.
-///
-/// # Errors
-/// As [`super::decode`], or it is in colour.
-pub(in crate::data) fn rescaled(bytes: &[u8], index: usize, values: &mut Vec<f32>) -> Result<()> {
-    let file = DicomFile::open(bytes)?;
-    let object = file.object()?;
-    let frame = frame::read(&object, &file, index)?;
-    ensure!(frame.samples == 1 && frame.photometric.starts_with("MONOCHROME"), "is in colour, which no window fits");
-    let modality = modality(&object, &frame, index)?;
-    values.clear();
-    values.extend(frame.values.iter().map(|&v| modality(v) as f32));
-    Ok(())
+/// A file whose frames are read one after another; inflated once, where it is deflated.
+pub(in crate::data) struct Frames(DicomFile<'static>);
+
+impl Frames {
+    /// # Errors
+    /// No DICOM file, broken, or one that inflates to more than an image may take.
+    pub fn open(bytes: Vec<u8>) -> Result<Self> {
+        DicomFile::open_kept(bytes).map(Self)
+    }
+
+    /// A frame's values after its own rescaling, row after row.
+    ///
+    /// # Errors
+    /// As [`super::decode`], or it is in colour.
+    pub fn rescaled(&self, index: usize, values: &mut Vec<f32>) -> Result<()> {
+        let object = self.0.object()?;
+        let frame = frame::read(&object, &self.0, index)?;
+        let is_gray = frame.samples == 1 && frame.photometric.starts_with("MONOCHROME");
+        ensure!(is_gray, "is in colour, which no window fits");
+        let modality = modality(&object, &frame, index)?;
+        values.clear();
+        values.extend(frame.values.iter().map(|&v| modality(v) as f32));
+        Ok(())
+    }
 }
