@@ -15,6 +15,8 @@ use super::planes::{Planes, Volume};
 use crate::data::image::dicom::{self, Place};
 use crate::data::image::file_bytes;
 
+/// Bytes at a file's beginning that say whether it is DICOM.
+const MARK: u64 = 132;
 /// Bytes at a file's beginning that nearly always hold all elements before the pixels.
 const HEAD: u64 = 64 << 10;
 /// Millimetres between positions that are one, and between directions, whose length is 1.
@@ -67,7 +69,11 @@ pub(super) fn open(folder: &Path) -> Result<Volume> {
 
 /// Whether the first DICOM file says where in the patient it lies, or holds many frames; radiographs do neither.
 pub(super) fn is_one(folder: &Path) -> bool {
-    let first = files(folder).ok().and_then(|files| files.iter().find_map(|file| place_of(file).ok().flatten()));
+    let place = |file: &PathBuf| match place_of(file) {
+        Ok(Start::Dicom(place)) => Some(place),
+        Ok(Start::Other { .. }) | Err(_) => None,
+    };
+    let first = files(folder).ok().and_then(|files| files.iter().find_map(place));
     first.is_some_and(|place| place.frames > 1 || (place.directions.is_some() && place.position.is_some()))
 }
 
@@ -96,10 +102,14 @@ fn found(files: &[PathBuf]) -> Result<Vec<Slice>> {
     let mut slices = Vec::new();
     for (file, path) in files.iter().enumerate() {
         let name = || name_of(file, files);
-        let Some(first) = place_of(path).with_context(name)? else {
-            let is_named = path.extension().is_none_or(|end| end.eq_ignore_ascii_case("dcm"));
-            ensure!(!is_named, "{}: is no DICOM file", name());
-            continue;
+        let first = match place_of(path).with_context(name)? {
+            Start::Dicom(first) => first,
+            Start::Other { is_text } => {
+                // Notes and licences lie beside slices without an ending, as some slices do.
+                let is_named = path.extension().map_or(!is_text, |end| end.eq_ignore_ascii_case("dcm"));
+                ensure!(!is_named, "{}: is no DICOM file", name());
+                continue;
+            }
         };
         let frames = first.frames;
         ensure!(frames <= MOST_SLICES, "{}: claims {frames} frames; allowed are {MOST_SLICES}", name());
@@ -113,17 +123,24 @@ fn found(files: &[PathBuf]) -> Result<Vec<Slice>> {
     Ok(slices)
 }
 
-/// `None` where it is no DICOM file.
-fn place_of(file: &Path) -> Result<Option<Place>> {
-    let mut head = Vec::new();
-    File::open(file)?.take(HEAD).read_to_end(&mut head)?;
+/// What a file begins as.
+enum Start {
+    Dicom(Place),
+    Other { is_text: bool },
+}
+
+fn place_of(path: &Path) -> Result<Start> {
+    let (mut file, mut head) = (File::open(path)?, Vec::new());
+    file.by_ref().take(MARK).read_to_end(&mut head)?;
     if !dicom::is_dicom(&head) {
-        return Ok(None);
+        let is_text = head.iter().all(|byte| *byte >= b' ' || byte.is_ascii_whitespace());
+        return Ok(Start::Other { is_text: is_text && !head.is_empty() });
     }
+    file.take(HEAD - MARK).read_to_end(&mut head)?;
     // A long head, or one that is deflated, is cut.
     let place = dicom::place(&head);
     let is_cut = head.len() as u64 == HEAD && place.as_ref().map_or(true, |place| place.position.is_none());
-    if is_cut { dicom::place(&file_bytes(file)?) } else { place }.map(Some)
+    if is_cut { dicom::place(&file_bytes(path)?) } else { place }.map(Start::Dicom)
 }
 
 /// Puts slices in order; where they lie.

@@ -101,6 +101,7 @@ fn dicom_series_are_put_in_order() {
     for case in golden()["series"].as_array().unwrap() {
         let series = series_of(folder.path(), case);
         fs::write(series.join("notes.txt"), "not a slice").unwrap();
+        fs::write(series.join("LICENSE"), "Räume, in which slices are kept.\n".repeat(9)).unwrap();
         assert!(is_volume(&series) && !is_volume(folder.path()));
         assert_is(&series, case);
         let enhanced = folder.path().join("enhanced");
