@@ -9,7 +9,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use tracing::warn;
 
+use super::doubt::told_once;
 use super::geometry::{Geometry, MOST_SLICES};
 use super::planes::{Planes, Volume};
 use crate::data::image::dicom::{self, Place};
@@ -21,6 +23,8 @@ const MARK: u64 = 132;
 const HEAD: u64 = 64 << 10;
 /// Millimetres between positions that are one, and between directions, whose length is 1.
 const SAME: f64 = 1e-3;
+/// Part of the usual step by which others may differ without a word.
+const UNEVEN: f64 = 0.05;
 
 /// A frame of a file, and where it lies.
 struct Slice {
@@ -197,6 +201,15 @@ fn check_gaps(heights: &[f64]) -> Result<()> {
             at + 1,
             heights.len() as f64 + missing
         );
+    }
+    if steps.iter().any(|step| (step / usual - 1.0).abs() > UNEVEN) {
+        let allowed = 100.0 * UNEVEN;
+        told_once("uneven", || {
+            warn!(
+                "a series has slices more than {allowed}% nearer or farther than usual; they are \
+                                      read as if they were evenly spaced"
+            )
+        });
     }
     Ok(())
 }
