@@ -136,21 +136,90 @@ impl Range {
 pub(super) fn of_percentiles(volume: &mut Volume, percents: [f64; 2]) -> Result<Range> {
     let shape = volume.geometry.shape;
     let count: usize = shape.iter().product();
-    afford(4 * count as u64)?;
-    let mut all = Vec::with_capacity(count);
+    let mut voxels = Voxels::Counted(vec![0; 1 << 16]);
     let mut plane = Vec::new();
     for k in 0..shape[2] {
         volume.planes.read(k, &mut plane)?;
-        all.extend_from_slice(&plane);
+        voxels.add(&plane, count)?;
     }
-    ensure!(!all.is_empty(), "has no voxels");
-    let last = all.len() - 1;
-    let mut ranked = |rank: usize| f64::from(*all.select_nth_unstable_by(rank, f32::total_cmp).1);
+    ensure!(count > 0, "has no voxels");
+    let last = count - 1;
     let [low, high] = percents.map(|percent| {
         let place = percent / 100.0 * last as f64;
         let below = place.floor() as usize;
-        let (value, next) = (ranked(below), ranked((below + 1).min(last)));
+        let (value, next) = (voxels.ranked(below), voxels.ranked((below + 1).min(last)));
         value + place.fract() * (next - value)
     });
     Some(Range { low, high }).filter(|range| range.high >= range.low).context("its values cannot be put in order")
+}
+
+/// The voxels of a volume, to be ranked.
+enum Voxels {
+    /// How many have each of the whole numbers of 16 bits: all that CT and most MR hold.
+    Counted(Vec<u64>),
+    /// Other numbers.
+    Listed(Vec<f32>),
+}
+
+impl Voxels {
+    /// Adds some of `count`.
+    fn add(&mut self, values: &[f32], count: usize) -> Result<()> {
+        if let Self::Counted(counts) = self {
+            if values.iter().all(|v| f32::from(*v as i16) == *v) {
+                values.iter().for_each(|v| counts[Self::place(*v as i16)] += 1);
+                return Ok(());
+            }
+            afford(4 * count as u64)?;
+            let mut all = Vec::with_capacity(count);
+            for (value, &times) in (i16::MIN..=i16::MAX).zip(counts.iter()) {
+                all.resize(all.len() + times as usize, f32::from(value));
+            }
+            *self = Self::Listed(all);
+        }
+        if let Self::Listed(all) = self {
+            all.extend_from_slice(values);
+        }
+        Ok(())
+    }
+
+    fn place(value: i16) -> usize {
+        (i32::from(value) - i32::from(i16::MIN)) as usize
+    }
+
+    /// The voxel that stands at a place when all are in order, from 0.
+    fn ranked(&mut self, rank: usize) -> f64 {
+        match self {
+            Self::Counted(counts) => {
+                let mut seen = 0;
+                let value = (i16::MIN..=i16::MAX).zip(counts.iter()).find(|(_, times)| {
+                    seen += **times;
+                    seen > rank as u64
+                });
+                value.map_or(0.0, |(value, _)| f64::from(value))
+            }
+            Self::Listed(all) => f64::from(*all.select_nth_unstable_by(rank, f32::total_cmp).1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn voxels_that_are_counted_rank_as_those_that_are_listed() {
+        let whole: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 4001 - 1024) as f32).collect();
+        let ends = [-32768.0, 32767.0, -32768.0];
+        let odd = [0.5, -40_000.0, 7.25, 40_000.0];
+        for planes in [vec![&whole[..], &ends[..]], vec![&whole[..], &odd[..], &ends[..]], vec![&odd[..], &whole[..]]] {
+            let mut sorted = planes.concat();
+            sorted.sort_by(f32::total_cmp);
+            let mut voxels = Voxels::Counted(vec![0; 1 << 16]);
+            planes.iter().for_each(|plane| voxels.add(plane, sorted.len()).unwrap());
+            for rank in [0, 1, 25, 2500, sorted.len() - 2, sorted.len() - 1] {
+                assert_eq!(voxels.ranked(rank), f64::from(sorted[rank]), "{rank} of {planes:?}");
+            }
+            assert_eq!(matches!(voxels, Voxels::Counted(_)), !planes.contains(&&odd[..]));
+        }
+    }
 }
