@@ -152,8 +152,10 @@ fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<Geometry> {
     let count = slices.len();
     let shape = [first.size[1], first.size[0], count];
     let spacing = first.spacing.unwrap_or([1.0; 2]);
-    let Some([column, row]) = first.directions else {
-        let is_one_file = slices.iter().all(|slice| slice.file == slices[0].file);
+    let is_one_file = slices.iter().all(|slice| slice.file == slices[0].file);
+    // Frames that differ in time alone, or do not say where each lies.
+    let is_loop = is_one_file && count > 1 && slices.iter().all(|slice| slice.place.position == first.position);
+    let Some([column, row]) = first.directions.filter(|_| !is_loop) else {
         ensure!(is_one_file, "has slices that do not say where they lie (ImageOrientationPatient), so have no order");
         // Frames as they come, from the feet to the head, hung as radiologists do.
         let steps = [[-spacing[1], 0.0, 0.0], [0.0, -spacing[0], 0.0], [0.0, 0.0, 1.0]];
