@@ -74,8 +74,11 @@ fn is_free(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// For whoever holds the folder; `draw` fills one and gives the manifest and how many rows it has.
-fn draw_all(folder: &Path, draw: &dyn Fn(&Path) -> Result<(Vec<u8>, usize)>) -> Result<usize> {
+/// Fills a folder; gives the manifest and how many rows it has.
+type Drawing<'a> = &'a dyn Fn(&Path) -> Result<(Vec<u8>, usize)>;
+
+/// For whoever holds the folder.
+fn draw_all(folder: &Path, draw: Drawing) -> Result<usize> {
     is_free(folder)?;
     let (images, drawing) = (folder.join(IMAGES), folder.join(".images.tmp"));
     // What a stopped drawing left.
