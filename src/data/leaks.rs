@@ -62,6 +62,13 @@ mod tests {
         for (name, bytes) in [("a", "one"), ("b", "two"), ("c", "sun"), ("d", "one")] {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
+        // Two series of one file with two frames each, which hold the same.
+        let slices = b"DICM\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0\x28\0\x08\0IS\x02\x002 \
+                       \x28\0\x10\0US\x02\0\x01\0\x28\0\x11\0US\x02\0\x01\0";
+        for series in ["e", "f"] {
+            std::fs::create_dir(dir.path().join(series)).unwrap();
+            std::fs::write(dir.path().join(series).join("1.dcm"), [&[0; 128], &slices[..]].concat()).unwrap();
+        }
         let check = |rows: &str| {
             let path = dir.path().join("m.csv");
             std::fs::write(&path, format!("image,report,patient_id,study_id,split\n{rows}")).unwrap();
@@ -75,6 +82,7 @@ mod tests {
         assert!(said("a,x,1,7,val\nb,y,2,7,test\n").starts_with("1 studies stand in"));
         assert!(said("a,x,1,7,val\na,y,2,8,test\n").starts_with("1 images stand in"), "by name");
         assert!(said("a,x,1,7,val\nd,y,2,8,test\n").starts_with("1 images stand in"), "by content");
+        assert!(said("e,x,1,7,val\nf,y,2,8,test\n").starts_with("1 images stand in"), "a series by content");
         assert_eq!(check("a,x,1,7,val\nb,y,2,8,test\nc,z,3,9,test\n"), None);
         assert_eq!(check("a,x,1,7,val\nb,y,1,7,val\n"), None, "one side is empty");
     }

@@ -1,12 +1,15 @@
 //! Splits by patient: whoever stands in one split stands in no other, and labels are spread alike.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 use rand::RngExt;
 use rayon::prelude::*;
 
-use super::fingerprint::digest;
+use super::fingerprint::{FileDigest, digest};
+use super::image::frame_of;
 use super::{ImageSource, Row};
+use crate::digest::of_tree;
 use crate::seed::{Purpose, stream};
 
 /// Name and share of each split; shares add up to 1.
@@ -98,20 +101,42 @@ pub fn same_images(rows: &[Row]) -> Vec<(usize, usize)> {
     let mut by_length: HashMap<u64, Vec<(usize, ImageSource)>> = HashMap::new();
     let mut files: Vec<(ImageSource, usize)> = first.into_iter().collect();
     files.sort_by_key(|(_, row)| *row);
-    let lengths: Vec<Option<u64>> = files.par_iter().map(|(image, _)| image.file_len()).collect();
+    let lengths: Vec<Option<u64>> = files.par_iter().map(|(image, _)| length(image)).collect();
     for ((image, row), length) in files.into_iter().zip(lengths) {
         if let Some(length) = length {
             by_length.entry(length).or_default().push((row, image));
         }
     }
     let suspects: Vec<(usize, ImageSource)> = by_length.into_values().filter(|f| f.len() > 1).flatten().collect();
-    let read = |(row, image): (usize, ImageSource)| image.bytes().ok().map(|bytes| (digest(&image, &bytes), row));
+    let read = |(row, image): (usize, ImageSource)| content(&image).map(|content| (content, row));
     let mut digests: Vec<_> = suspects.into_par_iter().filter_map(read).collect();
     digests.sort_unstable();
     pairs.extend(
         digests.chunk_by(|a, b| a.0 == b.0).flat_map(|same| same[1..].iter().map(|other| (same[0].1, other.1))),
     );
     pairs
+}
+
+/// The file of an image, or the folder of a series; `None` where others lie in it too.
+fn own_file(image: &ImageSource) -> Option<PathBuf> {
+    matches!(image, ImageSource::File(_)).then(|| frame_of(image.file()).0)
+}
+
+/// Bytes of an image, or of all files of a series.
+fn length(image: &ImageSource) -> Option<u64> {
+    match own_file(image).filter(|file| file.is_dir()) {
+        Some(series) => std::fs::read_dir(series).ok()?.map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum(),
+        None => image.file_len(),
+    }
+}
+
+/// What an image holds; volumes may be larger than an image may.
+fn content(image: &ImageSource) -> Option<FileDigest> {
+    match own_file(image) {
+        Some(file) if file.is_file() || file.is_dir() => of_tree(&file).ok().map(|content| digest(image, &content)),
+        Some(_) => None,
+        None => image.bytes().ok().map(|bytes| digest(image, &bytes)),
+    }
 }
 
 /// Union by smallest member.
