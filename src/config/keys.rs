@@ -152,8 +152,8 @@ const DATA: &[Key] = &[
         "data.volume.spacing",
         Kind::Spacing,
         "",
-        "Volumes: millimetres between voxels after resampling: right to left, front to back, feet to head; default the \
-         file's",
+        "Volumes: millimetres between voxels after resampling: right to left, front to back, feet to head (with \
+         orientation = \"stored\" along the file's three axes); default the file's",
     ),
     key("data.volume.slices", Kind::Int(1, 30_000), "", "Volumes: most slices, evenly spaced; default all"),
     key(

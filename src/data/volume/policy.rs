@@ -35,7 +35,8 @@ words!(
 pub struct VolumePolicy {
     /// Which way slices lie.
     pub axis: Axis,
-    /// Millimetres from voxel to voxel after resampling: right to left, front to back, feet to head. `None`: the file's.
+    /// Millimetres from voxel to voxel after resampling: right to left, front to back, feet to head; of stored axes
+    /// along the file's three. `None`: the file's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spacing: Option<[f64; 3]>,
     /// Most slices, evenly spaced ones of those that there are. `None`: all.
