@@ -106,7 +106,12 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         anyhow::bail!("data.train: {} holds no training pairs", config.data.train_name())
     };
     model.folder.report = config.report.clone();
-    model.folder.bags = BagPolicy::from(&config.data);
+    let kept = std::mem::replace(&mut model.folder.bags, BagPolicy::from(&config.data));
+    if kept != BagPolicy::default() && kept != model.folder.bags {
+        let (before, now) = (kept.to_json()?, model.folder.bags.to_json()?);
+        let keys = "data.bag, data.volume, data.window";
+        notes.push(Note::warning(format!("{keys}: the model read bags as {before}; from now on it reads {now}")));
+    }
     let whole_sentences = config.report.long != LongReports::Truncate;
     model.folder.tokenizer = model.folder.tokenizer.with_whole_sentences(whole_sentences);
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
