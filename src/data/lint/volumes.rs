@@ -18,13 +18,15 @@ pub(super) fn is_one(image: &ImageSource) -> bool {
 }
 
 impl InspectedVolumes {
-    /// Opens each distinct volume once, or `most` of them.
+    /// Opens each distinct volume once, or `most` of them, evenly spaced.
     pub fn open(rows: &[Row], most: usize) -> Self {
         let mut seen = HashSet::new();
         let all =
             rows.iter().enumerate().flat_map(|(row, r)| r.image().images().to_vec().into_iter().map(move |i| (row, i)));
         let volumes = all.filter(|(_, image)| is_one(image) && seen.insert(image.clone()));
-        let chosen: Vec<(usize, ImageSource)> = volumes.take(most).collect();
+        let all: Vec<(usize, ImageSource)> = volumes.collect();
+        let count = all.len().min(most);
+        let chosen: Vec<_> = (0..count).map(|i| all[(2 * i + 1) * all.len() / (2 * count)].clone()).collect();
         Self(chosen.into_par_iter().map(|(row, image)| (row, inspect(image.file()).ok())).collect())
     }
 
