@@ -175,8 +175,9 @@ fn parts_that_drop_have_the_gradient_of_their_own_forward_pass() {
         for (name, grad) in &kept {
             let absolute = if name.ends_with("k_proj.bias") { 2e-6 } else { 1e-7 };
             assert_close(name, &dense(&again[name]), &dense(grad), 2e-5, absolute);
-            let apart = (dense(&whole[name]) - dense(grad)).unwrap().abs().unwrap().max_all().unwrap();
-            dropped |= apart.to_scalar::<f32>().unwrap() > 1e-3;
+            let largest = |x: Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let apart = largest((dense(&whole[name]) - dense(grad)).unwrap());
+            dropped |= apart > 0.05 * largest(dense(&whole[name]));
         }
         assert!(dropped, "nothing was dropped");
     }
