@@ -1,5 +1,5 @@
-//! Zip archives as PyTorch and NumPy write them, by their directory. An entry that is stored, not compressed, is a range
-//! of the file.
+//! Zip archives as PyTorch and NumPy write them, by their directory. An entry that is stored, not compressed, is a
+//! range of the file.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -154,8 +154,8 @@ impl Dataset {
 }
 
 impl Images {
-    /// What the model takes, (images, …), on `device`, in this shape. A GPU gets bytes and works the numbers out itself,
-    /// the same.
+    /// What the model takes, (images, …), on `device`, in this shape. A GPU gets bytes and works the numbers out
+    /// itself, the same.
     ///
     /// # Errors
     /// Another count of numbers; whatever the device reports.

@@ -1,5 +1,5 @@
-//! Phantom CTs of the chest with reports: lungs, heart, spine, and at a known place a nodule or an effusion, which few of
-//! the slices show.
+//! Phantom CTs of the chest with reports: lungs, heart, spine, and at a known place a nodule or an effusion, which few
+//! of the slices show.
 //!
 //! A nodule lies in one to three slices, so whoever takes the mean of all slices hardly sees it.
 

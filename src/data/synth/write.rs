@@ -41,8 +41,8 @@ pub fn write_until(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> boo
     draw_all(folder, &|aside| draw(aside, options, stop))
 }
 
-/// [`write_until`] for CTs: images/*.nii.gz and manifest.csv, whose column finding_slices names the slices that show what
-/// the report says, counted from 0 at the feet.
+/// [`write_until`] for CTs: images/*.nii.gz and manifest.csv, whose column finding_slices names the slices that show
+/// what the report says, counted from 0 at the feet.
 ///
 /// # Errors
 /// As there.

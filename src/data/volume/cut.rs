@@ -1,7 +1,7 @@
 //! From stored planes to pictures: which planes a slice is made of, and resampling to a spacing.
 //!
-//! A side of n voxels of size s becomes m = max(1, round(n · s / spacing)) of size n · s / m, edges kept in place: place
-//! o is read at (o + 0.5) · n / m − 0.5, linear between the two voxels around it, as `scipy.ndimage.zoom` with
+//! A side of n voxels of size s becomes m = max(1, round(n · s / spacing)) of size n · s / m, edges kept in place:
+//! place o is read at (o + 0.5) · n / m − 0.5, linear between the two voxels around it, as `scipy.ndimage.zoom` with
 //! `order=1, mode="nearest", grid_mode=True` and as PyTorch's `interpolate` with `align_corners=False`. Nothing is
 //! smoothed before it is made coarser, as there.
 

@@ -44,8 +44,8 @@ impl Geometry {
         [0, 1, 2].map(|axis| self.affine.iter().map(|row| row[axis] * row[axis]).sum::<f64>().sqrt())
     }
 
-    /// Which of the file's axes is nearest to x, y and z: as nibabel's `io_orientation`, by the rotation that is nearest
-    /// to the affine.
+    /// Which of the file's axes is nearest to x, y and z: as nibabel's `io_orientation`, by the rotation that is
+    /// nearest to the affine.
     ///
     /// # Errors
     /// Two axes run the same way.
@@ -73,7 +73,8 @@ impl Geometry {
     }
 }
 
-/// The orthogonal factor of the polar decomposition, by Newton's iteration (Higham 1986); not finite where there is none.
+/// The orthogonal factor of the polar decomposition, by Newton's iteration (Higham 1986); not finite where there is
+/// none.
 fn nearest_rotation(mut m: Matrix) -> Matrix {
     for _ in 0..32 {
         let t = inverse_transposed(m);

@@ -1,8 +1,8 @@
 //! Volumes: CT and MR as files of many slices, each read as a picture.
 //!
 //! Owns the readers of volumes, their orientation, resampling and windows. Which slices of a volume are read is the
-//! caller's choice. But for percentiles, no volume is in memory as a whole: planes are read one after another, of a file
-//! that is not compressed only those that the slices asked for are made of.
+//! caller's choice. But for percentiles, no volume is in memory as a whole: planes are read one after another, of a
+//! file that is not compressed only those that the slices asked for are made of.
 
 mod bytes;
 mod cut;

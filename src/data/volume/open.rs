@@ -9,8 +9,8 @@ use super::planes::Volume;
 use super::{nifti, npy, series};
 use crate::data::image::frame_of;
 
-/// Whether it is a volume: NIfTI (`.nii`, `.nii.gz`) or NumPy (`.npy`, `.npz`) by its name, or a folder whose first DICOM
-/// file is a slice of a series. Other folders hold images.
+/// Whether it is a volume: NIfTI (`.nii`, `.nii.gz`) or NumPy (`.npy`, `.npz`) by its name, or a folder whose first
+/// DICOM file is a slice of a series. Other folders hold images.
 pub fn is_volume(path: &Path) -> bool {
     let file = frame_of(path).0;
     is_named(&file, &[".nii", ".nii.gz", ".npy", ".npz"]) || (file.is_dir() && series::is_one(&file))

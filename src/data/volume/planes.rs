@@ -6,8 +6,8 @@ use super::geometry::Geometry;
 
 /// Voxels as a file holds them.
 pub(super) trait Planes {
-    /// Plane `k` of the third axis, the first axis fastest, as values after rescaling, all finite. A stream gives planes
-    /// in rising order only.
+    /// Plane `k` of the third axis, the first axis fastest, as values after rescaling, all finite. A stream gives
+    /// planes in rising order only.
     ///
     /// # Errors
     /// It is truncated or broken, or a voxel is no finite number.

@@ -81,9 +81,8 @@ mod tests {
     #[test]
     fn what_is_kept_comes_back() {
         for window in ["\"lung\"", "\"percentile\"", "[\"lung\", [0, 80], \"bone\"]", "[-10.5, 30]"] {
-            let text = format!(
-                r#"{{"axis": "coronal", "spacing": [1, 2, 3.5], "slices": 7, "orientation": "ras", "window": {window}}}"#
-            );
+            let numbers = r#""spacing": [1, 2, 3.5], "slices": 7"#;
+            let text = format!(r#"{{"axis": "coronal", {numbers}, "orientation": "ras", "window": {window}}}"#);
             let policy = VolumePolicy::from_json(&serde_json::from_str(&text).unwrap()).unwrap();
             assert_eq!(policy.spacing, Some([1.0, 2.0, 3.5]));
             assert_eq!(VolumePolicy::from_json(&policy.to_json().unwrap()).unwrap(), policy);

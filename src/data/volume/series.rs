@@ -1,8 +1,8 @@
 //! A folder of one DICOM series: files put in order along their normal, or one file of many frames.
 //!
-//! Slices lie where ImagePositionPatient and ImageOrientationPatient say (PS3.3 C.7.6.2); names and numbers of files say
-//! nothing. Each frame has its own rescaling. No identifier reaches a message, and no file's name, which may hold one:
-//! files are told by their place among the folder's, in the order of their names.
+//! Slices lie where ImagePositionPatient and ImageOrientationPatient say (PS3.3 C.7.6.2); names and numbers of files
+//! say nothing. Each frame has its own rescaling. No identifier reaches a message, and no file's name, which may hold
+//! one: files are told by their place among the folder's, in the order of their names.
 
 use std::fs::File;
 use std::io::Read;
@@ -197,8 +197,8 @@ fn check_gaps(heights: &[f64]) -> Result<()> {
     if let Some(at) = steps.iter().position(|step| *step > 1.5 * usual) {
         let missing: f64 = steps.iter().map(|step| (step / usual).round() - 1.0).filter(|n| *n > 0.0).sum();
         anyhow::bail!(
-            "lacks slices: {:.2} mm lie between the {}th and the next, where {usual:.2} are usual; {missing:.0} of {:.0} \
-             seem to be missing",
+            "lacks slices: {:.2} mm lie between the {}th and the next, where {usual:.2} are usual; {missing:.0} of \
+             {:.0} seem to be missing",
             steps[at],
             at + 1,
             heights.len() as f64 + missing
