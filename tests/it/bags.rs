@@ -298,7 +298,7 @@ fn lint_finds_images_that_bags_of_two_splits_share() {
     let report = json(&place.run(&["data", "lint", "bags/m.csv", "--json"]).stdout);
     let found = |kind: &str| {
         let all = report["findings"].as_array().unwrap();
-        all.iter().find(|finding| finding["kind"] == kind).map(|finding| finding["rows"].clone())
+        all.iter().find(|finding| finding["code"] == kind).map(|finding| finding["rows"].clone())
     };
     assert_eq!(found("leaking_image"), Some(serde_json::json!(["bags/m.csv:3"])), "{report}");
     assert_eq!(found("leaking_copy"), Some(serde_json::json!(["bags/m.csv:5"])), "{report}");
@@ -480,7 +480,7 @@ fn names_and_look_alikes_of_all_images_of_a_bag_are_seen() {
     let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
     for (name, darker) in [("first.png", 0), ("second.png", 1)] {
         let picture = gray(64, 64, |x, y| (((x * 5) ^ (y * 3)) as u8 | 1) - darker);
-        fs::write(place.path("phantom").join(name), image::png(&picture).unwrap()).unwrap();
+        fs::write(place.path("phantom/images").join(name), image::png(&picture).unwrap()).unwrap();
     }
     let write = |[of_train, of_val]: [&str; 2]| {
         let mut lines: Vec<String> = manifest.lines().map(str::to_string).collect();
@@ -493,17 +493,17 @@ fn names_and_look_alikes_of_all_images_of_a_bag_are_seen() {
     let sets = ["--set", "data.train=\"phantom/bags.csv\""];
     let told = |out: &str, more: &[&str]| text(&place.train(out, &[&sets[..], more].concat()).stderr);
     const NEAR: &str = "1 images in training look nearly the same as one in another split";
-    write([";first.png", ""]);
+    write([";images/first.png", ""]);
     let alone = told("alone", &[]);
     assert!(!alone.contains("look nearly the same"), "{alone}");
-    write([";first.png", ";second.png"]);
+    write([";images/first.png", ";images/second.png"]);
     let near = told("near", &["--set", "train.stop_after=5"]);
     assert!(near.contains(NEAR), "{near}");
     // The same content under another name, before the last of the row.
-    fs::copy(place.path("phantom/first.png"), place.path("phantom/third.png")).unwrap();
-    write([";first.png;first.png", ""]);
+    fs::copy(place.path("phantom/images/first.png"), place.path("phantom/images/third.png")).unwrap();
+    write([";images/first.png;images/first.png", ""]);
     told("run", &["--set", "train.stop_after=5"]);
-    write([";third.png;first.png", ""]);
+    write([";images/third.png;images/first.png", ""]);
     let resumed = told("run", &["--resume", "latest"]);
     assert!(resumed.contains("file names of images changed in at least 1 of "), "{resumed}");
 }

@@ -445,7 +445,7 @@ fn a_split_in_another_folder_finds_its_images() {
         let lint = place.run(&["data", "lint", to, "--json"]);
         let report = json(&lint.stdout);
         assert!(report["rows"].as_u64().unwrap() > 0, "{report}");
-        let missing = report["findings"].as_array().unwrap().iter().find(|f| f["kind"] == "missing_image");
+        let missing = report["findings"].as_array().unwrap().iter().find(|f| f["code"] == "missing_image");
         assert!(missing.is_none(), "{report}");
     }
     // With a root of its own, names stay as they are.
