@@ -245,3 +245,36 @@ impl Planes for Frames {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::data::volume::{Range, VolumePolicy, Window, inspect, is_volume, slice_count, slices};
+
+    /// Two frames of two pixels whose file says one position for both.
+    #[test]
+    fn frames_at_one_place_come_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = [&[0; 128], &b"DICM\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"[..]].concat();
+        let mut put = |group: u16, element: u16, kind: &str, value: &[u8]| {
+            file.extend([group.to_le_bytes(), element.to_le_bytes()].concat());
+            file.extend(kind.as_bytes());
+            file.extend((value.len() as u16).to_le_bytes());
+            file.extend(value);
+        };
+        put(0x20, 0x32, "DS", b"0\\0\\0 ");
+        put(0x20, 0x37, "DS", b"1\\0\\0\\0\\1\\0 ");
+        put(0x28, 0x04, "CS", b"MONOCHROME2 ");
+        put(0x28, 0x08, "IS", b"2 ");
+        for (element, number) in [(0x10, 1u16), (0x11, 2), (0x100, 8), (0x101, 8), (0x103, 0)] {
+            put(0x28, element, "US", &number.to_le_bytes());
+        }
+        file.extend(b"\xe0\x7f\x10\0OB\0\0\x04\0\0\0\x0a\x14\x1e\x28");
+        std::fs::write(folder.path().join("loop.dcm"), file).unwrap();
+        let window = Window::Values(vec![Range { low: 0.0, high: 255.0 }]);
+        let policy = VolumePolicy { window, ..VolumePolicy::default() };
+        assert!(is_volume(folder.path()) && slice_count(folder.path(), &policy).unwrap() == 2);
+        let shown = slices(folder.path(), &policy, &[0, 1]).unwrap();
+        assert_eq!(shown.iter().map(|picture| &picture.bytes[..]).collect::<Vec<_>>(), [[10, 20], [30, 40]]);
+        assert!(!inspect(folder.path()).unwrap().is_oriented);
+    }
+}
