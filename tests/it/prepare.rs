@@ -232,7 +232,24 @@ fn ct_rate_and_merlin() {
     ct(root.join("train/train_1/train_1_a/train_1_a_1.nii.gz"));
     ct(root.join("train_fixed/train_1/train_1_a/train_1_a_1.nii.gz"));
     ct(root.join("valid/valid_7/valid_7_b/valid_7_b_2.nii.gz"));
-    let said = ok(dir.path(), &["data", "prepare", "ct-rate", "CT-RATE", "--out", "ct"]);
+    let args = ["data", "prepare", "ct-rate", "CT-RATE", "--out", "ct"];
+    // Paths name patients and scans; volumes are not written anew.
+    for (more, wanted) in [
+        (&[][..], "volumes are not written under other names, --keep-paths leaves them"),
+        (&["--size", "64"], "volumes stay as they are; leave out --size and --webdataset"),
+        (&["--webdataset", "5"], "volumes stay as they are; leave out --size and --webdataset"),
+    ] {
+        for preset in ["ct-rate", "merlin"] {
+            let mut args = args.to_vec();
+            args[2] = preset;
+            let output = run(dir.path(), &[&args, more].concat());
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{error}");
+            assert!(error.contains(wanted) && !error.contains("--size PIXELS"), "{preset} {more:?}: {error}");
+            assert!(!dir.path().join("ct").exists(), "{preset} {more:?}");
+        }
+    }
+    let said = ok(dir.path(), &[&args[..], &["--keep-paths"]].concat());
     assert!(said.contains("2 rows") && said.contains("1 row whose VolumeName is none"), "{said}");
     let ct_rows = rows(&dir.path().join("ct/manifest.csv"));
     assert_eq!(ct_rows[0]["report"], "HISTORY: Cough\nFINDINGS: Clear, dry.\nIMPRESSION: Normal.");

@@ -36,6 +36,8 @@ pub enum FileNames {
     Public,
     /// The number of a patient, which the data set calls by it too.
     Numbered,
+    /// As that; the files are volumes, which are written under no other name.
+    NumberedVolumes,
     /// Anything: whoever made them wrote what he liked.
     Private,
 }
@@ -48,8 +50,8 @@ const PRESETS: [(&str, FileNames, Read); 9] = [
     ("chexpert-plus", FileNames::Numbered, chexpert_plus::read),
     ("padchest", FileNames::Public, padchest::read),
     ("covid-chestxray", FileNames::Public, covid_chestxray::read),
-    ("ct-rate", FileNames::Public, ct_rate::read),
-    ("merlin", FileNames::Numbered, merlin::read),
+    ("ct-rate", FileNames::NumberedVolumes, ct_rate::read),
+    ("merlin", FileNames::NumberedVolumes, merlin::read),
     ("folder", FileNames::Private, folder::read),
 ];
 

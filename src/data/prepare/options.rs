@@ -21,12 +21,24 @@ impl Options {
     /// Whether images of `preset` are written, each under a name that says nothing.
     ///
     /// # Errors
-    /// Their paths would name patients, and nobody asked for that.
+    /// Their paths would name patients, and nobody asked for that; or they are volumes, which are not written.
     pub fn writes_images(&self, preset: &Preset) -> Result<bool> {
+        let is_written = self.size.is_some() || self.shard.is_some();
+        let is_volumes = preset.file_names == FileNames::NumberedVolumes;
         ensure!(
-            self.size.is_some() || self.shard.is_some() || self.keep_paths || preset.file_names != FileNames::Numbered,
-            "the paths of {} hold the numbers of patients and studies, which would stand beside their hashes; --size \
-             PIXELS or --webdataset ROWS writes images under other names, --keep-paths leaves them where they are",
+            !(is_volumes && is_written),
+            "{}: volumes stay as they are; leave out --size and --webdataset, and give --keep-paths",
+            preset.name
+        );
+        let is_numbered = is_volumes || preset.file_names == FileNames::Numbered;
+        let elsewhere = match is_volumes {
+            true => "volumes are not written under other names",
+            false => "--size PIXELS or --webdataset ROWS writes images under other names",
+        };
+        ensure!(
+            is_written || self.keep_paths || !is_numbered,
+            "the paths of {} hold the numbers of patients and studies, which would stand beside their hashes; \
+             {elsewhere}, --keep-paths leaves them where they are",
             preset.name
         );
         Ok(!self.keep_paths && (self.size.is_some() || preset.file_names == FileNames::Private))
