@@ -255,6 +255,25 @@ fn rows_name_several_images_in_many_ways() {
     assert_eq!((sizes(&manifest), manifest.problems.len()), (vec![1], 2));
 }
 
+#[test]
+fn rows_are_joined_by_a_column_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(dir.path(), &["a.png"]);
+    let studies = BagColumns { by: BagBy::Study, ..BagColumns::default() };
+    let columns = Columns { bag: studies, ..Columns::default() };
+    for (name, rows, wanted) in [
+        ("n.csv", "image,report,visit\na.png,x,7\n", "there is no column \"study_id\", only image, report, visit;"),
+        ("b.csv", "image,report,study_id\na.png,x,\n", "no row has anything in column \"study_id\""),
+        ("n.jsonl", "{\"image\": \"a.png\", \"report\": \"x\"}\n", "no row has anything in column \"study_id\""),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, rows).unwrap();
+        let error = format!("{:#}", Manifest::open(&path, &columns, None).unwrap_err());
+        assert!(error.contains(wanted) && error.contains("name it with data.study_id_column"), "{error}");
+        Manifest::open(&path, &Columns::default(), None).unwrap();
+    }
+}
+
 /// One embedding a row: of the mean, what averaging the embeddings of the images gives; of one image, the very same.
 #[test]
 fn a_bags_mean_is_the_mean_of_its_images_embeddings() {

@@ -68,6 +68,12 @@ impl Columns {
     pub(super) fn named(&self) -> [&str; 6] {
         [&self.image, &self.report, &self.patient_id, &self.study_id, &self.split, &self.label]
     }
+
+    /// The names of those that a manifest must have.
+    pub(super) fn required(&self) -> impl Iterator<Item = &str> {
+        let study = (self.bag.by == BagBy::Study).then_some(&self.study_id);
+        [&self.image, &self.report].into_iter().chain(study).map(String::as_str)
+    }
 }
 
 impl From<&DataConfig> for Columns {
@@ -98,6 +104,9 @@ pub(super) fn missing_column(name: &str, known: &[&str], columns: &Columns) -> S
     let is_header = known.iter().any(|cell| wanted.iter().any(|name| name.eq_ignore_ascii_case(cell)));
     let hint = match close {
         Some(close) => format!("did you mean {close:?}?"),
+        None if columns.bag.by == BagBy::Study && name == columns.study_id => {
+            "data.bag.by = \"study_id\" (--bag-by) needs it; name it with data.study_id_column".to_string()
+        }
         None => "name it with data.image_column or data.report_column, or pick the separator with data.separator"
             .to_string(),
     };

@@ -88,6 +88,7 @@ impl Manifest {
     }
 
     fn add(&mut self, source: &Path, columns: &Columns, image_root: Option<&Path>, files: &mut usize) -> Result<()> {
+        let before = self.rows.len();
         for path in sources::expand(source)? {
             let part = Self::open_file(&path, *files, columns, image_root);
             let part = part.with_context(|| format!("manifest {}", path.display()))?;
@@ -99,6 +100,16 @@ impl Manifest {
                 self.rows.extend(part.rows);
             }
         }
+        // Formats without a header have a column where a row has it.
+        let new = &self.rows[before..];
+        let is_grouped = columns.bag.by == BagBy::Row || new.is_empty() || new.iter().any(|r| r.study_id().is_some());
+        ensure!(
+            is_grouped,
+            "manifest {}: no row has anything in column {:?}, and data.bag.by = \"study_id\" (--bag-by) joins rows by \
+             it; name it with data.study_id_column",
+            source.display(),
+            columns.study_id
+        );
         Ok(())
     }
 

@@ -62,7 +62,7 @@ fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<
     let header: Vec<String> = header.iter().map(|h| h.trim().to_string()).collect();
     let known: Vec<&str> = header.iter().map(String::as_str).collect();
     let find = |name: &str| header.iter().position(|h| h == name);
-    for required in [&columns.image, &columns.report] {
+    for required in columns.required() {
         if find(required).is_none() {
             bail!("line 1, cut at {separator_name}: {}", missing_column(required, &known, columns));
         }

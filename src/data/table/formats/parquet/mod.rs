@@ -77,8 +77,8 @@ impl ParquetFile {
         let metadata = footer::read(&mut file)?;
         let schema = metadata.file_metadata().schema_descr();
         let known: Vec<&str> = schema.root_schema().get_fields().iter().map(|f| f.name()).collect();
-        for required in [&columns.image, &columns.report] {
-            ensure!(known.contains(&required.as_str()), "{}", missing_column(required, &known, columns));
+        for required in columns.required() {
+            ensure!(known.contains(&required), "{}", missing_column(required, &known, columns));
         }
         let bytes_leaf = bytes_leaf(schema, &columns.image)?;
         let mut starts = vec![0u64];
