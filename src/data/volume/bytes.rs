@@ -36,6 +36,17 @@ impl Bytes {
             }
         }
     }
+
+    /// Unpacks what is left of what is packed, so that its length and checksum are held against what was read.
+    fn finish(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Packed(unpacked, at) => {
+                *at += std::io::copy(unpacked, &mut std::io::sink())?;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Planes one after another.
@@ -64,5 +75,15 @@ impl Planes for Stored {
             _ => error.into(),
         })?;
         self.coding.values(&self.raw, plane)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.bytes.finish().map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => anyhow!("is truncated: it ends before its checksum"),
+            ErrorKind::InvalidInput | ErrorKind::InvalidData => {
+                anyhow!("is broken: it cannot be unpacked to its end, or its checksum is not that of what it holds")
+            }
+            _ => error.into(),
+        })
     }
 }

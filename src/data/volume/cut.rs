@@ -148,6 +148,9 @@ impl Cut {
         } else {
             lines_of_planes(volume, self.along.axis, &places, &mut seen, &mut done)?;
         }
+        if !which.is_empty() {
+            volume.planes.finish()?;
+        }
         Ok(seen)
     }
 

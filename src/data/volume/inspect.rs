@@ -23,7 +23,7 @@ pub struct Inspected {
     pub doubt: Option<&'static str>,
 }
 
-/// Opens a volume and reads a few of its planes, evenly spaced.
+/// Opens a volume and reads a few of its planes, evenly spaced; what is packed is unpacked to its end.
 ///
 /// # Errors
 /// It cannot be read.
@@ -37,5 +37,6 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
         volume.planes.read((2 * i + 1) * planes / (2 * looked_at), &mut plane)?;
         seen.add(&plane);
     }
+    volume.planes.finish()?;
     Ok(Inspected { slices, is_oriented: volume.geometry.is_known, doubt: seen.doubt() })
 }

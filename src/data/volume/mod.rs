@@ -2,7 +2,7 @@
 //!
 //! Owns the readers of volumes, their orientation, resampling and windows. Which slices of a volume are read is the
 //! caller's choice. But for percentiles, no volume is in memory as a whole: planes are read one after another, of a
-//! file that is not compressed only those that the slices asked for are made of.
+//! file that is not compressed only those that the slices asked for are made of; of one that is, all, for its checksum.
 
 mod bytes;
 mod cut;

@@ -12,6 +12,14 @@ pub(super) trait Planes {
     /// # Errors
     /// It is truncated or broken, or a voxel is no finite number.
     fn read(&mut self, k: usize, plane: &mut Vec<f32>) -> Result<()>;
+
+    /// Reads what is left of a stream, at whose end its checksum stands.
+    ///
+    /// # Errors
+    /// It is truncated or broken.
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// An opened volume.
