@@ -8,9 +8,10 @@ use super::finding::{Finding, Histogram, Level};
 use super::kind::FindingKind;
 use crate::data::volume::{Inspected, inspect, is_volume};
 use crate::data::{ImageSource, Row};
+use crate::error::one_line;
 
-/// The volumes of some rows: row, and what is known of its volume; `None` where it cannot be read.
-pub(super) struct InspectedVolumes(Vec<(usize, Option<Inspected>)>);
+/// The volumes of some rows: row, and what is known of its volume, or why it cannot be read, without its name.
+pub(super) struct InspectedVolumes(Vec<(usize, Result<Inspected, String>)>);
 
 /// Whether an image of a row is a volume, and so none for the checks of images.
 pub(super) fn is_one(image: &ImageSource) -> bool {
@@ -27,22 +28,24 @@ impl InspectedVolumes {
         let all: Vec<(usize, ImageSource)> = volumes.collect();
         let count = all.len().min(most);
         let chosen: Vec<_> = (0..count).map(|i| all[(2 * i + 1) * all.len() / (2 * count)].clone()).collect();
-        Self(chosen.into_par_iter().map(|(row, image)| (row, inspect(image.file()).ok())).collect())
+        Self(
+            chosen.into_par_iter().map(|(row, image)| (row, inspect(image.file()).map_err(|e| one_line(&e)))).collect(),
+        )
     }
 
     pub fn findings(&self, rows: &[Row], findings: &mut Vec<Finding>) {
         let with = |wanted: &dyn Fn(&Inspected) -> bool| -> Vec<usize> {
-            self.0.iter().filter(|(_, known)| known.as_ref().is_some_and(wanted)).map(|(row, _)| *row).collect()
+            self.0.iter().filter(|(_, known)| known.as_ref().is_ok_and(wanted)).map(|(row, _)| *row).collect()
         };
-        let unreadable = self.0.iter().filter(|(_, known)| known.is_none()).map(|(row, _)| *row).collect();
+        let bad = || self.0.iter().filter_map(|(row, known)| Some((*row, known.as_ref().err()?)));
+        let unreadable = bad().map(|(row, _)| row).collect();
+        let reason = bad().next().map_or("", |(_, reason)| reason);
+        let why = format!(
+            "volumes that cannot be read; the first {reason}; `reportclip embed --images FILE` says what is wrong with \
+             another"
+        );
         let cases = [
-            (
-                Level::Error,
-                FindingKind::UnreadableVolume,
-                unreadable,
-                "volumes that cannot be read: broken, slices missing or doubled, two series in one folder; \
-                 `reportclip embed --images FILE` says what is wrong with one",
-            ),
+            (Level::Error, FindingKind::UnreadableVolume, unreadable, why.as_str()),
             (
                 Level::Warning,
                 FindingKind::SingleSlice,
@@ -75,9 +78,32 @@ impl InspectedVolumes {
         let edges = [2, 16, 32, 64, 128, 256, 512, 1024];
         let mut bars: Vec<(String, usize)> = edges.iter().map(|e| (format!("< {e}"), 0)).collect();
         bars.push(("≥ 1024".into(), 0));
-        for known in self.0.iter().filter_map(|(_, known)| known.as_ref()) {
+        for known in self.0.iter().filter_map(|(_, known)| known.as_ref().ok()) {
             bars[edges.partition_point(|&e| e <= known.slices)].1 += 1;
         }
         histograms.push(Histogram { name: "slices of volumes", bars });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Columns, Manifest};
+
+    #[test]
+    fn a_volume_that_cannot_be_read_is_told_with_the_reason_and_without_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("Jane-Doe.nii"), b"image,report\n".repeat(100)).unwrap();
+        let path = dir.path().join("m.csv");
+        std::fs::write(&path, "image,report\nJane-Doe.nii,clear\n").unwrap();
+        let rows = Manifest::open(&path, &Columns::default(), None).unwrap().rows;
+        let mut findings = Vec::new();
+        InspectedVolumes::open(&rows, 8).findings(&rows, &mut findings);
+        assert_eq!(findings.len(), 1);
+        let message = &findings[0].message;
+        assert!(
+            message.contains("cannot be read; the first is no NIfTI file;") && !message.contains("Doe"),
+            "{message}"
+        );
     }
 }
