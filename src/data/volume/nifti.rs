@@ -5,10 +5,10 @@
 //! asked for.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
 use super::bytes::{Bytes, Stored};
@@ -46,14 +46,19 @@ pub(super) fn open(path: &Path, time: usize) -> Result<Volume> {
         false => Bytes::Plain(file),
     };
     let mut head = vec![0; 348];
-    bytes.read_at(0, &mut head).context("has no NIfTI header")?;
+    bytes.read_at(0, &mut head).map_err(|error| no_header(error, 348, length, is_packed))?;
     if is_second(&head) {
         head.resize(540, 0);
-        bytes.read_at(348, &mut head[348..]).context("has no NIfTI header")?;
+        bytes.read_at(348, &mut head[348..]).map_err(|error| no_header(error, 540, length, is_packed))?;
     }
     let header = Header::read(&head)?;
     let needed = header.offset.saturating_add(header.volume_bytes().saturating_mul(header.times as u64));
     let can_hold = if is_packed { length.saturating_mul(MOST_UNPACKED) } else { length };
+    ensure!(
+        header.offset <= can_hold,
+        "has vox_offset {}, where voxels begin, and is a file of {length} bytes; is it truncated?",
+        header.offset
+    );
     ensure!(
         needed <= can_hold,
         "claims {} bytes of voxels, which a file of {length} bytes cannot hold; is it truncated?",
@@ -65,6 +70,17 @@ pub(super) fn open(path: &Path, time: usize) -> Result<Volume> {
     let offset = header.offset + time as u64 * header.volume_bytes();
     let stored = Stored::new(bytes, offset, header.coding, geometry.shape);
     Ok(Volume { geometry, planes: Box::new(stored) })
+}
+
+/// Why there are no `least` bytes to begin with.
+fn no_header(error: std::io::Error, least: usize, length: u64, is_packed: bool) -> anyhow::Error {
+    let packed = if is_packed { ", unpacked" } else { "" };
+    match error.kind() {
+        ErrorKind::UnexpectedEof => {
+            anyhow!("has no NIfTI header, which takes {least} bytes{packed}; the file has {length} bytes")
+        }
+        _ => anyhow::Error::new(error).context("has no NIfTI header"),
+    }
 }
 
 fn is_second(head: &[u8]) -> bool {
@@ -172,7 +188,7 @@ impl Header {
         let offset = if places.is_second { fields.int(places.offset, 8) } else { float(places.offset) as i64 };
         // Files without an offset have their voxels behind the header.
         let offset = if offset == 0 { i64::from(size) + 4 } else { offset };
-        ensure!(offset >= i64::from(size), "has voxels that begin at byte {offset}, inside its header");
+        ensure!(offset >= i64::from(size), "has vox_offset {offset}, inside its header of {size} bytes");
         let (affine, is_known) = affine(&fields, places, shape)?;
         let geometry = Geometry { shape, affine, is_known };
         let coding = Coding { number, is_big_endian, slope, intercept };

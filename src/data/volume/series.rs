@@ -197,7 +197,7 @@ fn check_gaps(heights: &[f64]) -> Result<()> {
     if let Some(at) = steps.iter().position(|step| *step > 1.5 * usual) {
         let missing: f64 = steps.iter().map(|step| (step / usual).round() - 1.0).filter(|n| *n > 0.0).sum();
         anyhow::bail!(
-            "lacks slices: {:.2} mm lie between the {}th and the next, where {usual:.2} are usual; {missing:.0} of \
+            "lacks slices: {:.2} mm lie between slice {} and the next, where {usual:.2} are usual; {missing:.0} of \
              {:.0} seem to be missing",
             steps[at],
             at + 1,

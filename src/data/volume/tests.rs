@@ -353,8 +353,11 @@ fn hostile_files_are_one_line_each() {
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("cut.nii", good[..500].to_vec(), "cannot hold"),
         ("cut.nii.gz", packed[..packed.len() - 20].to_vec(), "truncated"),
-        ("short.nii", good[..100].to_vec(), "no NIfTI header"),
-        ("empty.nii", Vec::new(), "no NIfTI header"),
+        ("short.nii", good[..100].to_vec(), "no NIfTI header, which takes 348 bytes; the file has 100 bytes"),
+        ("short.nii.gz", gzip(&good[..100]), "no NIfTI header, which takes 348 bytes, unpacked; the file has"),
+        ("empty.nii", Vec::new(), "no NIfTI header, which takes 348 bytes; the file has 0 bytes"),
+        ("far.nii", with(108, &1e6f32.to_le_bytes()), "vox_offset 1000000, where voxels begin"),
+        ("near.nii", with(108, &8f32.to_le_bytes()), "vox_offset 8, inside its header of 348 bytes"),
         ("many.nii", many.clone(), "claims 32000 voxels"),
         ("many.nii.gz", gzip(&many), "claims 32000 voxels"),
         ("huge.nii.gz", gzip(&[with(42, &[255, 63, 255, 63, 255, 63]), vec![0; 1 << 16]].concat()), "cannot hold"),
