@@ -35,7 +35,9 @@ pub(crate) fn frame_of(path: &Path) -> (PathBuf, usize) {
 /// Content of an image file, which may be as long as what decoding one image may take. No error says its name, and one
 /// of the system is a [`std::io::Error`].
 pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
-    let file = open_plain(&frame_of(path).0)?;
+    let file = frame_of(path).0;
+    ensure!(!file.is_dir(), "is a folder and no series of DICOM slices; name the PNG, JPEG or DICOM files in it");
+    let file = open_plain(&file)?;
     let (len, most) = (file.metadata()?.len(), most());
     ensure!(len <= most, "has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");
     let mut bytes = Vec::with_capacity(len as usize);
@@ -81,4 +83,16 @@ fn whole(picture: Picture) -> Result<Picture> {
 /// Whether a file holds no image, but says where Git LFS has it.
 pub(in crate::data) fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"version https://git-lfs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_told_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = read(folder.path()).unwrap_err().root_cause().to_string();
+        assert_eq!(told, "is a folder and no series of DICOM slices; name the PNG, JPEG or DICOM files in it");
+    }
 }
