@@ -28,10 +28,13 @@ impl FolderLock {
     /// [`FolderLock::take`] that waits up to `most` for another process to end.
     ///
     /// # Errors
-    /// As there.
+    /// As there; what is called as the lock's file is none.
     pub fn wait(folder: &Path, most: Duration) -> Result<Self> {
         // A file of its own: those that tell something are replaced, and the lock would go with the old one.
         let path = folder.join(LOCK);
+        // The opening of a pipe would wait for its reader.
+        let is_other = fs::metadata(&path).is_ok_and(|meta| !meta.is_file());
+        ensure!(!is_other, "{}: is no regular file", path.display());
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.with_context(|| path.display().to_string())?;
         let begun = Instant::now();
@@ -542,6 +545,19 @@ mod tests {
             drop(held);
             waits.join().unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_the_lock_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join(LOCK);
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        // Without the check the opening waits for a reader: not for ever here.
+        let (told, tells) = std::sync::mpsc::channel();
+        let folder = dir.path().to_path_buf();
+        std::thread::spawn(move || told.send(FolderLock::take(&folder).unwrap_err().to_string()));
+        let error = tells.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(error, format!("{}: is no regular file", pipe.display()));
     }
 
     #[test]
