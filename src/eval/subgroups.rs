@@ -54,6 +54,39 @@ const PERSONAL: [&str; 28] = [
 /// Whose.
 const WHOSE: [&str; 9] = ["", "patient", "patients", "pat", "subject", "person", "患者", "病人", "case"];
 
+/// Words of a column's name that say people, dates or files, wherever they stand in it.
+const PERSONAL_WORDS: [&str; 27] = [
+    "physician",
+    "doctor",
+    "radiologist",
+    "reader",
+    "operator",
+    "author",
+    "technologist",
+    "nurse",
+    "person",
+    "subject",
+    "pid",
+    "signed",
+    "vorname",
+    "nom",
+    "apellido",
+    "apellidos",
+    "postcode",
+    "zip",
+    "insurance",
+    "file",
+    "filename",
+    "path",
+    "uid",
+    "birth",
+    "date",
+    "mrn",
+    "ssn",
+];
+/// The same in Chinese, where no space parts words.
+const PERSONAL_PARTS: [&str; 3] = ["医生", "医师", "姓名"];
+
 /// Refuses by their names the columns of images, reports, patients and studies: those that are called so by default,
 /// and those that take these parts here.
 ///
@@ -75,8 +108,32 @@ pub(super) fn check_names(asked: &[String], columns: &Columns) -> Result<()> {
 
 /// Whether a column is called as one of people: few values of many patients would be names still.
 fn is_personal(column: &str) -> bool {
-    let called: String = column.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    let words = words(column);
+    let has = |word: &str| words.iter().any(|w| w == word);
+    let called = words.concat();
     WHOSE.iter().filter_map(|whose| called.strip_prefix(whose)).any(|what| PERSONAL.contains(&what))
+        || PERSONAL_WORDS.iter().any(|word| has(word))
+        || PERSONAL_PARTS.iter().any(|part| called.contains(part))
+        || words.last().is_some_and(|last| ["name", "names"].contains(&last.as_str()))
+        || (has("reported") && has("by"))
+}
+
+/// The words of a column's name in lower case: `StudyInstanceUID` and `study_instance_uid` have the same.
+fn words(column: &str) -> Vec<String> {
+    let chars: Vec<char> = column.chars().collect();
+    let mut spaced = String::new();
+    for (i, &c) in chars.iter().enumerate() {
+        let before = i.checked_sub(1).map(|at| chars[at]);
+        let ends_capitals = || chars.get(i + 1).is_some_and(|next| next.is_lowercase());
+        let begins = before.is_some_and(|b| b.is_lowercase() || (b.is_uppercase() && ends_capitals()));
+        if !c.is_alphanumeric() || (c.is_uppercase() && begins) {
+            spaced.push(' ');
+        }
+        if c.is_alphanumeric() {
+            spaced.extend(c.to_lowercase());
+        }
+    }
+    spaced.split_whitespace().map(str::to_string).collect()
 }
 
 /// Of each column the values that fewer than [`PATIENTS`] patients have: none of them is printed.
@@ -129,9 +186,60 @@ pub(super) fn check_values(asked: &[String], columns: &Columns, rows: &[Row], sk
         ensure!(
             known || !is_personal(column),
             "--subgroup {column}: is called as what names people, and its values would be printed; allowed are columns \
-             of groups, such as sex or view"
+             of groups, such as sex or view: rename it if it is one"
         );
         all.push(rare);
     }
     Ok(RareValues(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_personal;
+
+    #[test]
+    fn columns_of_people_dates_and_files_are_known_by_the_words_of_their_names() {
+        for column in [
+            "PerformingPhysicianName",
+            "referring_physician",
+            "Radiologist",
+            "reader 2",
+            "operator",
+            "reported-by",
+            "signed_by",
+            "nom",
+            "主治医生",
+            "审核医师",
+            "birth_year",
+            "StudyDate",
+            "SOPInstanceUID",
+            "image_path",
+            "zip_code",
+            "Subject",
+            "patient_pid",
+            "hospital names",
+            "PATIENT_NAME",
+            "MRN",
+        ] {
+            assert!(is_personal(column), "{column}");
+        }
+        for column in [
+            "sex",
+            "age_group",
+            "view",
+            "ViewPosition",
+            "machine",
+            "hospital",
+            "site",
+            "pathology",
+            "modality",
+            "reported_finding",
+            "name_of_device",
+            "updated",
+            "profile",
+            "category",
+        ] {
+            assert!(!is_personal(column), "{column}");
+        }
+    }
 }
