@@ -123,12 +123,7 @@ const DECODERS: [(&str, &str, &[&str]); 16] = [
     ("ruzstd", r"\bruzstd::", &["data/table/formats/parquet/unpack.rs"]),
     ("tar", r"\btar::", &["data/prepare/openi.rs", "data/table/formats/webdataset/"]),
     ("roxmltree", r"\broxmltree::", &["data/prepare/openi.rs"]),
-    (
-        "csv, reading",
-        r"\bcsv::(Reader|ReaderBuilder)\b",
-        // The third reads a text of bounded length, which it holds.
-        &["data/prepare/sheet.rs", "data/table/formats/csv.rs", "search/queries.rs"],
-    ),
+    ("csv, reading", r"\bcsv::(Reader|ReaderBuilder)\b", &["data/prepare/sheet.rs", "data/table/formats/csv.rs"]),
     ("tokenizers", r"\btokenizers::", &["data/text/bpe.rs", "data/text/tokenize.rs"]),
     (
         "safetensors and pickles",

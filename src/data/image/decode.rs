@@ -36,7 +36,10 @@ pub(crate) fn frame_of(path: &Path) -> (PathBuf, usize) {
 /// of the system is a [`std::io::Error`].
 pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
     let file = frame_of(path).0;
-    ensure!(!file.is_dir(), "is a folder and no series of DICOM slices; name the PNG, JPEG or DICOM files in it");
+    if file.is_dir() {
+        let text = "is a folder and no series of DICOM slices; name the PNG, JPEG or DICOM files in it";
+        return Err(std::io::Error::other(text).into());
+    }
     let file = open_plain(&file)?;
     let (len, most) = (file.metadata()?.len(), most());
     ensure!(len <= most, "has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");

@@ -239,13 +239,9 @@ impl From<PathBuf> for ImageSource {
 }
 
 impl ImageSource {
-    /// Images of `images` by their numbers; messages call them by `name` and number.
-    pub(in crate::data) fn packed(
-        name: PathBuf,
-        images: Arc<dyn PackedImages>,
-        lines: RangeInclusive<u64>,
-    ) -> Vec<Self> {
-        let origin = Arc::new(Origin { path: name, number: 0, images: Images::Packed(images) });
+    /// Images of `pack` by their numbers; messages call them by `name` and number.
+    pub(in crate::data) fn packed(name: PathBuf, pack: Arc<dyn PackedImages>, lines: RangeInclusive<u64>) -> Vec<Self> {
+        let origin = Arc::new(Origin { path: name, number: 0, images: Images::Packed(pack) });
         lines.map(|line| Self::Packed(Packed { origin: Arc::clone(&origin), line, part: 0 })).collect()
     }
 
