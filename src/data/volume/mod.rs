@@ -6,6 +6,8 @@
 
 mod bytes;
 mod cut;
+#[cfg(test)]
+mod damage_tests;
 mod doubt;
 mod geometry;
 mod inspect;
