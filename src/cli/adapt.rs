@@ -14,7 +14,7 @@ use crate::eval::{AdaptReport, AdaptRequest, Adaptation, Draw, Head, KeptImages,
 use crate::metrics::few_shot::Method;
 use crate::metrics::seeds::Spread;
 use crate::search::{Index, check_model, embedded_rows};
-use crate::session::{RowSource, Session, bag_policy_of, policy_of};
+use crate::session::{RowSource, Session, policy_of};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -142,14 +142,12 @@ fn source(args: &Args) -> Result<(RowSource, Option<KeptImages>)> {
     let Some(path) = &args.index else {
         let manifest = args.data.clone();
         usage::ensure(manifest.is_some(), || "name --data MANIFEST or --index FILE".into())?;
-        let mut columns = args.columns.columns();
-        columns.bag.on_bad = bag_policy_of(&args.model)?.on_bad;
         let source = RowSource {
             manifest: manifest.unwrap_or_default(),
             split: args.split.clone(),
             only_blank: None,
             image_root: args.image_root.clone(),
-            columns,
+            columns: args.columns.of_model(&args.model)?,
         };
         return Ok((source, None));
     };

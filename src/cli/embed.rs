@@ -15,7 +15,7 @@ use crate::model::checkpoint::spare_models;
 use crate::search::{
     Filled, FolderOptions, IndexContents, IndexModel, MOST_SHARD_ROWS, ShardFormat, build, fill, is_folder,
 };
-use crate::session::{RowSource, bag_policy_of};
+use crate::session::RowSource;
 use crate::train::stop;
 use crate::{device, ops};
 
@@ -107,17 +107,13 @@ impl Args {
             return Ok(IndexContents::Pacs(studies.map_err(|e| usage::wrong(&e))?.find()?));
         }
         Ok(match &self.data {
-            Some(manifest) => {
-                let mut columns = self.columns.columns();
-                columns.bag.on_bad = bag_policy_of(&self.model)?.on_bad;
-                IndexContents::Manifest(Box::new(RowSource {
-                    manifest: manifest.clone(),
-                    split: self.split.clone(),
-                    only_blank: None,
-                    image_root: self.image_root.clone(),
-                    columns,
-                }))
-            }
+            Some(manifest) => IndexContents::Manifest(Box::new(RowSource {
+                manifest: manifest.clone(),
+                split: self.split.clone(),
+                only_blank: None,
+                image_root: self.image_root.clone(),
+                columns: self.columns.of_model(&self.model)?,
+            })),
             None => IndexContents::Files { images: self.images.clone(), texts: self.texts.clone() },
         })
     }

@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let session = Session::open(&args.model, "cpu")?.in_precision(args.precision.precision);
     let source = ImageSource::of_files(&args.image);
     let members = Members::of(source.clone(), &session.folder.bags)?;
-    let bag = (!members.is_one_image()).then(|| explain_bag(&session, &source, &args.text)).transpose()?;
+    let bag = (!members.is_one_image()).then(|| explain_bag(&session, &members, &args.text)).transpose()?;
     let most = bag.as_ref().and_then(BagExplanation::first).map_or(0, |image| image.number);
     let picture = match bag {
         Some(_) => members.picture(most, &session.folder.bags)?,

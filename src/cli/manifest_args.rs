@@ -107,9 +107,7 @@ pub(super) struct JudgeArgs {
 impl JudgeArgs {
     /// The rows, whose bags lack what the model's may lack.
     pub fn source(&self) -> anyhow::Result<RowSource> {
-        let mut source = self.data.source();
-        source.columns.bag.on_bad = bag_policy_of(&self.model)?.on_bad;
-        Ok(source)
+        self.data.source(&self.model)
     }
 
     /// A model, opened as these arguments say.
@@ -131,16 +129,23 @@ impl ColumnArgs {
             ..Columns::default()
         }
     }
+
+    /// [`Self::columns`] for a model, whose bags may lack images where it was trained so.
+    pub fn of_model(&self, model: &str) -> anyhow::Result<Columns> {
+        let mut columns = self.columns();
+        columns.bag.on_bad = bag_policy_of(model)?.on_bad;
+        Ok(columns)
+    }
 }
 
 impl DataArgs {
-    fn source(&self) -> RowSource {
-        RowSource {
+    fn source(&self, model: &str) -> anyhow::Result<RowSource> {
+        Ok(RowSource {
             manifest: self.data.clone(),
             split: self.split.clone(),
             only_blank: None,
             image_root: self.image_root.clone(),
-            columns: self.columns.columns(),
-        }
+            columns: self.columns.of_model(model)?,
+        })
     }
 }

@@ -188,6 +188,11 @@ fn plain(value: &DeValue) -> Option<Value> {
     })
 }
 
+/// A number, whole or not.
+fn number(value: &Value) -> Option<f64> {
+    value.as_float().or(value.as_integer().map(|n| n as f64))
+}
+
 /// The value in the type of its key, or what it is instead.
 pub(super) fn check(key: &Key, value: &Value) -> Result<Value, String> {
     let seen = || match value {
@@ -215,7 +220,7 @@ pub(super) fn check(key: &Key, value: &Value) -> Result<Value, String> {
             items.iter().all(|v| v.as_str().is_some_and(|word| words.contains(&word)))
         }
         (Kind::Floats(min, max), Value::Array(items)) => items.iter().all(|v| {
-            let x = v.as_float().or(v.as_integer().map(|n| n as f64));
+            let x = number(v);
             x.is_some_and(|x| x > min && x <= max)
         }),
         (Kind::Smoothing, Value::Float(x)) => (0.0..=1.0).contains(x),
@@ -223,22 +228,20 @@ pub(super) fn check(key: &Key, value: &Value) -> Result<Value, String> {
             return if (0..=1).contains(n) { Ok(Value::Float(*n as f64)) } else { Err(seen()) };
         }
         (Kind::Smoothing, Value::Table(table)) => {
-            let number = |name: &str| table.get(name).and_then(|v| v.as_float().or(v.as_integer().map(|n| n as f64)));
             let span = match table.get("over") {
                 Some(Value::Integer(n)) => *n >= 0,
                 Some(Value::String(s)) => Span::parse(s).is_some(),
                 _ => false,
             };
-            let ends = ["from", "to"].iter().all(|n| number(n).is_some_and(|x| (0.0..=1.0).contains(&x)));
+            let ends =
+                ["from", "to"].iter().all(|n| table.get(*n).and_then(number).is_some_and(|x| (0.0..=1.0).contains(&x)));
             return if ends && span && table.len() == 3 { Ok(value.clone()) } else { Err(format!("{value}")) };
         }
         (Kind::ClassWeights, Value::String(s)) => s == "none" || s == "balanced",
         (Kind::ClassWeights, Value::Array(items)) => {
-            let number = |v: &Value| v.as_float().or(v.as_integer().map(|n| n as f64));
             items.len() > 1 && items.iter().all(|v| number(v).is_some_and(|x| x > 0.0 && x.is_finite()))
         }
         (Kind::Spacing, Value::Array(items)) => {
-            let number = |v: &Value| v.as_float().or(v.as_integer().map(|n| n as f64));
             items.len() == 3 && items.iter().all(|v| number(v).is_some_and(|x| x > 0.0 && x <= 100.0))
         }
         (Kind::Window, window) => Window::deserialize(window.clone()).is_ok(),

@@ -1,6 +1,6 @@
 //! What the images of rows hold, by the content of their files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -14,6 +14,18 @@ pub struct ImageFiles {
     distinct: Vec<ImageSource>,
     /// Of each row, which of these; several of a bag.
     numbers: Vec<Vec<usize>>,
+}
+
+/// Each image of `rows` once, with the number of the row that names it first.
+pub fn distinct_images<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<(usize, ImageSource)> {
+    let mut seen = HashSet::new();
+    let mut found = Vec::new();
+    for (number, row) in rows.into_iter().enumerate() {
+        let image = row.image();
+        let new = image.images().iter().filter(|image| seen.insert((*image).clone()));
+        found.extend(new.map(|image| (number, image.clone())));
+    }
+    found
 }
 
 impl ImageFiles {

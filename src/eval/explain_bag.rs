@@ -1,9 +1,9 @@
 //! Which images of a bag make it alike to a text.
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 
-use crate::data::{Bags, ImageSource, Member, Members};
+use crate::data::{Bags, Images, Members};
 use crate::ops::reference::l2_normalize;
 use crate::session::Session;
 
@@ -38,22 +38,20 @@ impl BagExplanation {
     }
 }
 
-/// Explains the cosine of the images of `source` together with `text`.
+/// Explains the cosine of the images of a bag together with `text`.
 ///
 /// # Errors
 /// An image that cannot be read; whatever tokenizer or model report.
-pub fn explain_bag(session: &Session, source: &ImageSource, text: &str) -> Result<BagExplanation> {
+pub fn explain_bag(session: &Session, members: &Members, text: &str) -> Result<BagExplanation> {
     let (folder, encoder) = (&session.folder, session.encoder(8)?);
-    let members = Members::of(source.clone(), &encoder.bags)?;
-    let chosen = encoder.bags.picked(members.count(), (0, 0));
+    let chosen = encoder.bags.fixed(members.count());
     let read = members.read(&chosen, &encoder.bags, |picture| folder.preprocess.prepare(picture, None))?;
-    let mut values = vec![0.0; read.iter().map(|member| member.prepared.len()).sum()];
-    let each = values.len() / read.len().max(1);
-    values.chunks_exact_mut(each.max(1)).zip(&read).for_each(|(values, member)| member.prepared.write(values));
-    let size = folder.config.vision.image_size();
-    let pixel_values = Tensor::from_vec(values, (read.len(), 3, size, size), &session.device)?;
-    let features = encoder.features_of_all(&pixel_values)?;
+    let numbers: Vec<usize> = read.iter().map(|member| member.number).collect();
     let places: Vec<f32> = read.iter().map(|member| member.place).collect();
+    let size = folder.config.vision.image_size();
+    let images = Images::Prepared(read.into_iter().map(|member| member.prepared).collect());
+    let pixel_values = images.to_tensor((numbers.len(), 3, size, size), &session.device)?;
+    let features = encoder.features_of_all(&pixel_values)?;
     let bags = Bags::of(std::slice::from_ref(&places)).unwrap_or_else(|| Bags::of_single(1));
     let shares = encoder.model.bag_shares(&features.clone().into(), &bags.segments, &places)?;
     let pooled = encoder.model.pool_bags(&features.clone().into(), &bags.segments, &places)?;
@@ -62,18 +60,19 @@ pub fn explain_bag(session: &Session, source: &ImageSource, text: &str) -> Resul
     let words: Vec<f32> = encoder.texts(&[text])?.flatten_all()?.to_vec1()?;
     let norm = dot(&pooled, &pooled).sqrt().max(1e-12);
     // How many images have the largest number of a column.
-    let holders = |column: usize| units.iter().filter(|unit| unit[column] == pooled[column]).count().max(1) as f64;
+    let holding = |(i, y): (usize, &f32)| units.iter().filter(|unit| unit[i] == *y).count().max(1) as f64;
+    let holders: Vec<f64> = pooled.iter().enumerate().map(holding).collect();
     let of_largest = |unit: &[f32]| -> f64 {
         let columns = unit.iter().zip(&pooled).zip(&words).enumerate();
-        columns.filter(|(_, ((x, y), _))| x == y).map(|(i, ((x, _), w))| f64::from(x * w) / holders(i)).sum()
+        columns.filter(|(_, ((x, y), _))| x == y).map(|(i, ((x, _), w))| f64::from(x * w) / holders[i]).sum()
     };
-    let image = |(i, (member, unit)): (usize, (&Member, &Vec<f32>))| {
+    let image = |(i, (&number, unit)): (usize, (&usize, &Vec<f32>))| {
         let share = shares.as_ref().map(|shares| shares[i]);
         let alone = dot(unit, &words);
         let part = share.map_or_else(|| of_largest(unit), |share| f64::from(share) * alone) / norm;
-        BagImage { number: member.number, share, part, alone }
+        BagImage { number, share, part, alone }
     };
-    let images: Vec<BagImage> = read.iter().zip(&units).enumerate().map(image).collect();
+    let images: Vec<BagImage> = numbers.iter().zip(&units).enumerate().map(image).collect();
     images.first().context("a bag without images")?;
     Ok(BagExplanation { cosine: dot(&pooled, &words) / norm, count: members.count(), images })
 }

@@ -1,12 +1,10 @@
 //! Whoever stands on both sides of a split makes figures too good. Messages say how many, not who.
 
-use std::collections::HashSet;
-
 use rayon::prelude::*;
 
 use crate::data::fingerprint::{PerceptualHash, near_duplicates};
 use crate::data::leaks::{Side, shared};
-use crate::data::{ImageSource, Row};
+use crate::data::{ImageSource, Row, distinct_images};
 use crate::error::ProblemList;
 use crate::track::Note;
 
@@ -30,11 +28,8 @@ pub(super) fn check(
     }
     let all: Vec<Row> = train.iter().chain(others).cloned().collect();
     let across = |&(a, b): &(usize, usize)| (a < train.len()) != (b < train.len());
-    let mut seen = HashSet::new();
-    let of_rows =
-        all.iter().enumerate().flat_map(|(i, row)| row.image().images().to_vec().into_iter().map(move |m| (i, m)));
-    // Each image once, with the row that names it first: one that both sides name was told above.
-    let images: Vec<(usize, ImageSource)> = of_rows.filter(|(_, image)| seen.insert(image.clone())).collect();
+    // One that both sides name was told above.
+    let images = distinct_images(&all);
     if images.len() > near_duplicates {
         if near_duplicates > 0 {
             notes.push(Note::choice(format!(

@@ -38,7 +38,7 @@ impl Members {
     pub fn of(source: ImageSource, policy: &BagPolicy) -> Result<Self> {
         let count = |image: &ImageSource| {
             let count = |file| slice_count(file, &policy.volume).map_err(|e| (file, e));
-            let count = volume(image).map(count).transpose();
+            let count = volume_of(image).map(count).transpose();
             count.map_err(|(file, e)| anyhow!("{source}: {}", without_path(file, &e)))
         };
         let slices = source.images().iter().map(count).collect::<Result<_>>()?;
@@ -48,7 +48,7 @@ impl Members {
     /// How many images of `source` are read at most, without a look into its files.
     pub fn most(source: &ImageSource, policy: &BagPolicy) -> usize {
         let images = source.images();
-        if images.iter().any(|image| volume(image).is_some()) { policy.max } else { images.len().min(policy.max) }
+        if images.iter().any(|image| volume_of(image).is_some()) { policy.max } else { images.len().min(policy.max) }
     }
 
     /// How many there are.
@@ -143,8 +143,8 @@ impl Members {
     }
 }
 
-/// The file of a volume.
-fn volume(image: &ImageSource) -> Option<&Path> {
+/// The file of a volume; `None` of other images.
+pub(in crate::data) fn volume_of(image: &ImageSource) -> Option<&Path> {
     match image {
         ImageSource::File(_) => Some(image.file()).filter(|file| is_volume(file)),
         ImageSource::Packed(_) | ImageSource::Bag(_) => None,

@@ -6,6 +6,7 @@ mod members;
 mod policy;
 
 pub use kept::{KeptFeatures, Slots};
+pub(in crate::data) use members::volume_of;
 pub use members::{Member, Members};
 pub use policy::BagPolicy;
 

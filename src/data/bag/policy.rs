@@ -5,7 +5,7 @@ use rand::seq::index;
 use serde_json::{Value, json};
 
 use crate::data::config::{BagConfig, DataConfig, OnBadImage, Pick};
-use crate::data::volume::VolumePolicy;
+use crate::data::volume::{VolumePolicy, evenly_spaced};
 use crate::seed::{Purpose, stream};
 
 /// Which images of a bag are read, and what becomes of one that cannot be.
@@ -41,18 +41,13 @@ pub type Draw = (u64, u64);
 impl BagPolicy {
     /// Which of `count` images are read, in order.
     pub fn picked(&self, count: usize, (seed, sample): Draw) -> Vec<usize> {
-        if count <= self.max {
-            return (0..count).collect();
+        if count <= self.max || self.pick != Pick::Random {
+            return self.fixed(count);
         }
-        match self.pick {
-            Pick::Random => {
-                let mut rng = stream(seed, Purpose::Bag, sample);
-                let mut drawn = index::sample(&mut rng, count, self.max).into_vec();
-                drawn.sort_unstable();
-                drawn
-            }
-            _ => self.fixed(count),
-        }
+        let mut rng = stream(seed, Purpose::Bag, sample);
+        let mut drawn = index::sample(&mut rng, count, self.max).into_vec();
+        drawn.sort_unstable();
+        drawn
     }
 
     /// Which of `count` images evaluation reads, in order: the same each time.
@@ -61,8 +56,7 @@ impl BagPolicy {
             return (0..count).collect();
         }
         match self.pick {
-            // The middle of each of `max` equal parts.
-            Pick::Uniform | Pick::Random => (0..self.max).map(|k| (2 * k + 1) * count / (2 * self.max)).collect(),
+            Pick::Uniform | Pick::Random => (0..self.max).map(|k| evenly_spaced(k, self.max, count)).collect(),
             Pick::First => (0..self.max).collect(),
             Pick::Stride => (0..count).step_by(count.div_ceil(self.max)).collect(),
         }

@@ -7,7 +7,6 @@ use rayon::prelude::*;
 
 use super::finding::{Finding, Histogram, Level};
 use super::kind::FindingKind;
-use super::volumes;
 use crate::data::fingerprint::{FileDigest, PerceptualHash, digest, near_duplicates};
 use crate::data::{ImageSource, Row, dicom, image};
 
@@ -40,15 +39,8 @@ pub(super) struct InspectedImages {
 }
 
 impl InspectedImages {
-    /// Opens each distinct image once, or `most` of them.
-    pub fn open(rows: &[Row], most: usize, progress: &(dyn Fn(usize, usize) + Sync)) -> Self {
-        let mut seen = std::collections::HashSet::new();
-        let images = rows.iter().enumerate().flat_map(|(i, row)| {
-            let images = row.image().images().to_vec();
-            images.into_iter().map(move |image| (i, image))
-        });
-        let mut chosen: Vec<(usize, ImageSource)> =
-            images.filter(|(_, image)| !volumes::is_one(image) && seen.insert(image.clone())).collect();
+    /// Opens these images, each with the row that names it, or `most` of them.
+    pub fn open(mut chosen: Vec<(usize, ImageSource)>, most: usize, progress: &(dyn Fn(usize, usize) + Sync)) -> Self {
         let all = chosen.len();
         if all > most {
             chosen = (0..most).map(|i| chosen[i * all / most].clone()).collect();

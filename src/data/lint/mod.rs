@@ -18,7 +18,8 @@ pub use identifiers::{Identifier, identifiers};
 pub use kind::FindingKind;
 pub use page::page;
 
-use super::{Manifest, Row};
+use super::bag::volume_of;
+use super::{Manifest, Row, distinct_images};
 use images::InspectedImages;
 use volumes::InspectedVolumes;
 
@@ -33,8 +34,11 @@ pub fn lint(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<LintReport> {
     let rows = &manifest.rows;
-    let images = InspectedImages::open(rows, options.max_images, progress);
-    let volumes = InspectedVolumes::open(rows, options.max_images);
+    // Volumes are no images for the checks of these.
+    let (volumes, images) =
+        distinct_images(rows).into_iter().partition::<Vec<_>, _>(|(_, one)| volume_of(one).is_some());
+    let images = InspectedImages::open(images, options.max_images, progress);
+    let volumes = InspectedVolumes::open(&volumes, options.max_images);
     let mut findings = Vec::new();
     findings.extend(rows::unusable(&manifest.problems));
     images.findings(rows, &mut findings);

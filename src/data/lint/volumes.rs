@@ -1,36 +1,25 @@
 //! Volumes: unreadable, of one slice, of unknown orientation, of values that are no Hounsfield units.
 
-use std::collections::HashSet;
-
 use rayon::prelude::*;
 
 use super::finding::{Finding, Histogram, Level};
 use super::kind::FindingKind;
-use crate::data::volume::{Inspected, inspect, is_volume};
+use crate::data::volume::{Inspected, evenly_spaced, inspect};
 use crate::data::{ImageSource, Row};
 use crate::error::one_line;
 
 /// The volumes of some rows: row, and what is known of its volume, or why it cannot be read, without its name.
 pub(super) struct InspectedVolumes(Vec<(usize, Result<Inspected, String>)>);
 
-/// Whether an image of a row is a volume, and so none for the checks of images.
-pub(super) fn is_one(image: &ImageSource) -> bool {
-    matches!(image, ImageSource::File(_)) && is_volume(image.file())
-}
-
 impl InspectedVolumes {
-    /// Opens each distinct volume once, or `most` of them, evenly spaced.
-    pub fn open(rows: &[Row], most: usize) -> Self {
-        let mut seen = HashSet::new();
-        let all =
-            rows.iter().enumerate().flat_map(|(row, r)| r.image().images().to_vec().into_iter().map(move |i| (row, i)));
-        let volumes = all.filter(|(_, image)| is_one(image) && seen.insert(image.clone()));
-        let all: Vec<(usize, ImageSource)> = volumes.collect();
+    /// Opens these volumes, each with the row that names it, or `most` of them, evenly spaced.
+    pub fn open(all: &[(usize, ImageSource)], most: usize) -> Self {
         let count = all.len().min(most);
-        let chosen: Vec<_> = (0..count).map(|i| all[(2 * i + 1) * all.len() / (2 * count)].clone()).collect();
-        Self(
-            chosen.into_par_iter().map(|(row, image)| (row, inspect(image.file()).map_err(|e| one_line(&e)))).collect(),
-        )
+        let look = |i: usize| {
+            let (row, image) = &all[evenly_spaced(i, count, all.len())];
+            (*row, inspect(image.file()).map_err(|e| one_line(&e)))
+        };
+        Self((0..count).into_par_iter().map(look).collect())
     }
 
     pub fn findings(&self, rows: &[Row], findings: &mut Vec<Finding>) {
@@ -88,7 +77,7 @@ impl InspectedVolumes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Columns, Manifest};
+    use crate::data::{Columns, Manifest, distinct_images};
 
     #[test]
     fn a_volume_that_cannot_be_read_is_told_with_the_reason_and_without_its_name() {
@@ -98,7 +87,7 @@ mod tests {
         std::fs::write(&path, "image,report\nJane-Doe.nii,clear\n").unwrap();
         let rows = Manifest::open(&path, &Columns::default(), None).unwrap().rows;
         let mut findings = Vec::new();
-        InspectedVolumes::open(&rows, 8).findings(&rows, &mut findings);
+        InspectedVolumes::open(&distinct_images(&rows), 8).findings(&rows, &mut findings);
         assert_eq!(findings.len(), 1);
         let message = &findings[0].message;
         assert!(

@@ -35,10 +35,7 @@ pub fn write(folder: &Path, options: &SynthOptions) -> Result<usize> {
 /// # Errors
 /// As there; [`Interrupted`] where it was stopped.
 pub fn write_until(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Result<usize> {
-    is_free(folder)?;
-    std::fs::create_dir_all(folder)?;
-    let _held = FolderLock::take(folder)?;
-    draw_all(folder, &|aside| draw(aside, options, stop))
+    hold_and_draw(folder, &|aside| draw(aside, options, stop))
 }
 
 /// [`write_until`] for CTs: images/*.nii.gz and manifest.csv, whose column finding_slices names the slices that show
@@ -47,10 +44,7 @@ pub fn write_until(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> boo
 /// # Errors
 /// As there.
 pub fn write_volumes(folder: &Path, options: &VolumeOptions, stop: &dyn Fn() -> bool) -> Result<usize> {
-    is_free(folder)?;
-    std::fs::create_dir_all(folder)?;
-    let _held = FolderLock::take(folder)?;
-    draw_all(folder, &|aside| draw_volumes(aside, options, stop))
+    hold_and_draw(folder, &|aside| draw_volumes(aside, options, stop))
 }
 
 /// [`write`] for processes that need the same set: one draws it, and the others wait and find it there (`None`).
@@ -76,6 +70,13 @@ fn is_free(folder: &Path) -> Result<()> {
 
 /// Fills a folder; gives the manifest and how many rows it has.
 type Drawing<'a> = &'a dyn Fn(&Path) -> Result<(Vec<u8>, usize)>;
+
+fn hold_and_draw(folder: &Path, draw: Drawing) -> Result<usize> {
+    is_free(folder)?;
+    std::fs::create_dir_all(folder)?;
+    let _held = FolderLock::take(folder)?;
+    draw_all(folder, draw)
+}
 
 /// For whoever holds the folder.
 fn draw_all(folder: &Path, draw: Drawing) -> Result<usize> {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::bags::{Found, Studies, find};
 use super::columns::Columns;
-use super::fields::{Field, Fields, ProblemKind, Take, Unusable};
+use super::fields::{Field, Fields, IMAGE_SEPARATOR, ProblemKind, Take, Unusable};
 use super::formats::format_of;
 use super::row::{Images, Origin, Row, RowPacker};
 use super::sources;
@@ -212,18 +212,21 @@ fn collect(origin: Arc<Origin>, columns: &Columns, read: impl FnOnce(&mut Take) 
         let found: Vec<Result<(Found, usize), Unusable>> = rows.par_iter().map(look).collect();
         let mut left_out = 0;
         if found.iter().any(|found| !matches!(found, Ok((Found::Here, _)))) {
-            let with_images = |(row, found): (Row, Result<(Found, usize), Unusable>)| match found {
-                Ok((Found::Here, _)) => Some(row),
-                Ok((Found::Several(names), missing)) => {
-                    left_out += missing;
-                    Some(row.with_images(&names))
+            // Packed once more, with the names that were found.
+            let mut packer = RowPacker::new(Arc::clone(&origin));
+            for (row, found) in rows.iter().zip(found) {
+                match found {
+                    Ok((Found::Here, _)) => packer.push(row.line, &row.fields()),
+                    Ok((Found::Several(names), missing)) => {
+                        left_out += missing;
+                        let mut fields = row.fields();
+                        fields[Field::Image as usize] = Some(names.join(IMAGE_SEPARATOR.encode_utf8(&mut [0; 4])));
+                        packer.push(row.line, &fields);
+                    }
+                    Err(unusable) => problems.push(problem(row.line, unusable)),
                 }
-                Err(unusable) => {
-                    problems.push(problem(row.line, unusable));
-                    None
-                }
-            };
-            rows = rows.into_iter().zip(found).filter_map(with_images).collect();
+            }
+            rows = packer.finish();
             problems.sort_by_key(|p| p.line);
         }
         if left_out > 0 {

@@ -139,17 +139,11 @@ impl Row {
         }
     }
 
-    /// The same row with these images in place of its own.
-    pub(super) fn with_images(&self, names: &[String]) -> Self {
-        let mut fields: Fields = Default::default();
-        for (i, Span { start, len }) in self.spans.iter().enumerate() {
-            let text = &self.block[*start as usize..(start + len) as usize];
-            fields[i] = (*len > 0).then(|| text.to_string());
-        }
-        fields[Field::Image as usize] = Some(names.join(IMAGE_SEPARATOR.encode_utf8(&mut [0; 4])));
-        let mut packer = RowPacker::new(Arc::clone(&self.origin));
-        packer.push(self.line, &fields);
-        packer.finish().pop().unwrap_or_else(|| self.clone())
+    /// Its texts, as a format hands them over.
+    pub(super) fn fields(&self) -> Fields {
+        self.spans.map(|Span { start, len }| {
+            (len > 0).then(|| self.block[start as usize..(start + len) as usize].to_string())
+        })
     }
 }
 

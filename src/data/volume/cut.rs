@@ -11,7 +11,7 @@ use tracing::warn;
 use super::doubt::{Seen, told_once};
 use super::geometry::{Along, Geometry, MOST_SLICES};
 use super::planes::Volume;
-use super::policy::{Axis, Orientation, VolumePolicy};
+use super::policy::{Axis, Orientation, VolumePolicy, evenly_spaced};
 use super::window::Range;
 use crate::data::image::{Picture, afford};
 
@@ -105,7 +105,7 @@ impl Cut {
 
     /// Where a kept slice lies: in the middle of its share of the volume.
     fn place(&self, slice: usize) -> Between {
-        self.along.between((2 * slice + 1) * self.along.to / (2 * self.kept))
+        self.along.between(evenly_spaced(slice, self.kept, self.along.to))
     }
 
     /// Slices as pictures, in the order asked for.

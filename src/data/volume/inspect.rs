@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::cut::Cut;
 use super::doubt::Seen;
 use super::open::open;
-use super::policy::VolumePolicy;
+use super::policy::{VolumePolicy, evenly_spaced};
 
 /// Planes of a volume that are looked at.
 const LOOKED_AT: usize = 8;
@@ -34,7 +34,7 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
     let looked_at = planes.min(LOOKED_AT);
     let (mut seen, mut plane) = (Seen::default(), Vec::new());
     for i in 0..looked_at {
-        volume.planes.read((2 * i + 1) * planes / (2 * looked_at), &mut plane)?;
+        volume.planes.read(evenly_spaced(i, looked_at, planes), &mut plane)?;
         seen.add(&plane);
     }
     volume.planes.finish()?;

@@ -31,7 +31,7 @@ use cut::Cut;
 pub use inspect::{Inspected, inspect};
 pub use open::is_volume;
 use open::open;
-pub use policy::{Axis, Orientation, VolumePolicy};
+pub use policy::{Axis, Orientation, VolumePolicy, evenly_spaced};
 pub use window::{Range, Window};
 
 /// Slices that the volume is cut into, from its header alone.

@@ -29,6 +29,11 @@ words!(
     }
 );
 
+/// Number `k` of `wanted` of `count` things, evenly spaced: the middle of each of `wanted` equal parts.
+pub fn evenly_spaced(k: usize, wanted: usize, count: usize) -> usize {
+    (2 * k + 1) * count / (2 * wanted)
+}
+
 /// How volumes become pictures.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]

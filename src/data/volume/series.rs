@@ -208,8 +208,8 @@ fn check_gaps(heights: &[f64]) -> Result<()> {
         let allowed = 100.0 * UNEVEN;
         told_once("uneven", || {
             warn!(
-                "a series has slices more than {allowed}% nearer or farther than usual; they are \
-                                      read as if they were evenly spaced"
+                "a series has slices more than {allowed}% nearer or farther than usual; they are read as if they were \
+                 evenly spaced"
             )
         });
     }
