@@ -1,7 +1,7 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error fs archive digest json words span seed device ops metrics` ← `track hub dist` ← `data model loss optim
+//! `error fs archive npy digest json words span seed device ops metrics` ← `track hub dist` ← `data model loss optim
 //! run_report` ←
 //! `config` ← `session` ← `export eval search` ← `train serve` ← `sweep` ← `bench` ← `cli`.
 
@@ -23,6 +23,7 @@ pub mod json;
 pub mod loss;
 pub mod metrics;
 pub mod model;
+mod npy;
 pub mod ops;
 pub mod optim;
 pub mod run_report;

@@ -4,15 +4,14 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
 use super::gallery::Vectors;
 use super::stamp::Stamp;
 use crate::fs::{Access, open_plain};
+use crate::npy::{Header, MAGIC};
 
-/// How such a file begins; two bytes of version follow, and the length of its header.
-const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Longest header that is read; those of matrices have some 120 bytes.
 const MOST_HEADER: usize = 64 << 10;
 
@@ -46,30 +45,15 @@ pub(super) fn write(path: &Path, matrix: &Tensor, access: Access) -> Result<()> 
 /// # Errors
 /// It is no `.npy` of a matrix of little-endian f32, row after row, or is cut off.
 pub(super) fn rows(path: &Path) -> Result<(usize, usize, Vectors)> {
-    let no_npy = "no .npy file";
     let mut file = open_plain(path)?;
     let (length, stamp) = (file.metadata()?.len(), Stamp::of(&file)?);
-    let mut start = [0; 8];
-    file.read_exact(&mut start).context(no_npy)?;
-    ensure!(start.starts_with(MAGIC), no_npy);
-    let mut size = [0; 4];
-    let bytes_of_size = if start[6] == 1 { 2 } else { 4 };
-    file.read_exact(&mut size[..bytes_of_size]).context(no_npy)?;
-    let size = u32::from_le_bytes(size) as usize;
-    ensure!(size <= MOST_HEADER, no_npy);
-    let mut header = vec![0; size];
-    file.read_exact(&mut header).context(no_npy)?;
-    let header = String::from_utf8(header).context(no_npy)?;
-    let after = |key: &str| header.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
-    let is_plain = after("descr").is_some_and(|rest| rest.starts_with("'<f4'"))
-        && after("fortran_order").is_some_and(|rest| rest.starts_with("False"));
-    ensure!(is_plain, "holds no f32 row after row; save it as `numpy.ascontiguousarray(x, \"float32\")`");
-    let shape = after("shape").and_then(|rest| rest.strip_prefix('(')?.split_once(')'));
-    let shape: Option<Vec<usize>> = shape.and_then(|(sides, _)| {
-        sides.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| s.parse().ok()).collect()
-    });
-    let Some(&[rows, width]) = shape.as_deref() else { anyhow::bail!("holds no matrix") };
-    let offset = (start.len() + bytes_of_size + size) as u64;
+    let header = Header::read(&mut |into| file.read_exact(into), MOST_HEADER)?;
+    ensure!(
+        header.kind.as_deref() == Some("<f4") && header.is_fortran == Some(false),
+        "holds no f32 row after row; save it as `numpy.ascontiguousarray(x, \"float32\")`"
+    );
+    let Some(&[rows, width]) = header.shape.as_deref() else { anyhow::bail!("holds no matrix") };
+    let offset = header.length;
     let bytes = rows.checked_mul(width).and_then(|n| n.checked_mul(4)).map(|n| n as u64);
     let fits = width > 0 && bytes.is_some_and(|bytes| length.checked_sub(offset).is_some_and(|rest| rest >= bytes));
     ensure!(fits, "is cut off: it holds fewer than {rows} × {width} numbers");

@@ -17,8 +17,8 @@ use super::planes::Volume;
 use crate::archive;
 use crate::data::image::afford;
 use crate::error::shown;
+use crate::npy::Header;
 
-const MAGIC: &[u8] = b"\x93NUMPY";
 /// Longest header; those of arrays have some 120 bytes.
 const MOST_HEADER: usize = 16 << 10;
 
@@ -48,29 +48,23 @@ pub(super) fn open(path: &Path) -> Result<Volume> {
 
 /// The array that begins at byte `start`; no byte at or behind `end` is its own.
 fn array(mut bytes: Bytes, start: u64, end: u64) -> Result<Volume> {
-    let mut head = [0; 12];
-    bytes.read_at(start, &mut head[..10]).context("is no .npy file")?;
-    ensure!(head.starts_with(MAGIC), "is no .npy file");
-    let is_first = head[6] == 1;
-    if !is_first {
-        bytes.read_at(start + 10, &mut head[10..]).context("is no .npy file")?;
-    }
-    let before = if is_first { 10 } else { 12 };
-    let wide = [head[8], head[9], head[10], head[11]];
-    let size =
-        if is_first { u32::from(u16::from_le_bytes([head[8], head[9]])) } else { u32::from_le_bytes(wide) } as usize;
-    ensure!(size <= MOST_HEADER, "has a header of {size} bytes; allowed are {MOST_HEADER}");
-    let mut header = vec![0; size];
-    bytes.read_at(start + before, &mut header).context("is no .npy file: its header is cut")?;
-    let header = String::from_utf8(header).context("is no .npy file: its header is no text")?;
-    let (coding, shape, is_fortran) = described(&header)?;
+    let mut at = start;
+    let header = Header::read(
+        &mut |into| {
+            bytes.read_at(at, into)?;
+            at += into.len() as u64;
+            Ok(())
+        },
+        MOST_HEADER,
+    )?;
+    let (coding, shape) = described(&header)?;
     // Which axis is which: slices, rows, columns.
-    let order = if is_fortran { [0, 1, 2] } else { [2, 1, 0] };
+    let order = if header.is_fortran == Some(true) { [0, 1, 2] } else { [2, 1, 0] };
     let steps = [[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]];
     let affine = [0, 1, 2].map(|x| [steps[order[0]][x], steps[order[1]][x], steps[order[2]][x], 0.0]);
     let stored = order.map(|axis| shape[axis]);
     let plane = (stored[0] * stored[1] * coding.number.size()) as u64;
-    let offset = start + before + size as u64;
+    let offset = start + header.length;
     let needed = plane.saturating_mul(stored[2] as u64);
     let there = end.saturating_sub(offset);
     ensure!(needed <= there, "claims {needed} bytes of numbers, and has {there}; is it truncated?");
@@ -79,11 +73,9 @@ fn array(mut bytes: Bytes, start: u64, end: u64) -> Result<Volume> {
     Ok(Volume { geometry, planes: Box::new(Stored::new(bytes, offset, coding, stored)) })
 }
 
-/// Type, the last three sides and whether the first axis lies closest together.
-fn described(header: &str) -> Result<(Coding, [usize; 3], bool)> {
-    let after = |key: &str| header.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
-    let kind = after("descr").and_then(|rest| rest.strip_prefix('\'')?.split_once('\'')).map(|(kind, _)| kind);
-    let kind = kind.context("holds no plain numbers")?;
+/// Type, and the last three sides.
+fn described(header: &Header) -> Result<(Coding, [usize; 3])> {
+    let kind = header.kind.as_deref().context("holds no plain numbers")?;
     let (order, name) = kind.split_at_checked(1).unwrap_or_default();
     let number = match name {
         "u1" | "b1" => Number::U8,
@@ -99,12 +91,7 @@ fn described(header: &str) -> Result<(Coding, [usize; 3], bool)> {
         "f8" => Number::F64,
         _ => bail!("holds numbers of type {}; known are whole numbers and floats of up to 64 bits", shown(kind)),
     };
-    let is_fortran = after("fortran_order").is_some_and(|rest| rest.starts_with("True"));
-    let sides = after("shape").and_then(|rest| rest.strip_prefix('(')?.split_once(')')).map(|(sides, _)| sides);
-    let sides: Option<Vec<usize>> = sides.and_then(|all| {
-        all.split(',').map(str::trim).filter(|side| !side.is_empty()).map(|s| s.parse().ok()).collect()
-    });
-    let sides = sides.context("is no .npy file: it has no shape")?;
+    let sides = header.shape.as_deref().context("is no .npy file: it has no shape")?;
     let three = sides.len().checked_sub(3).filter(|more| sides[..*more].iter().all(|side| *side == 1));
     let more = three.with_context(|| format!("has {} axes; a volume has three: slices, rows, columns", sides.len()))?;
     let shape = [sides[more], sides[more + 1], sides[more + 2]];
@@ -115,5 +102,5 @@ fn described(header: &str) -> Result<(Coding, [usize; 3], bool)> {
         shape[1],
         shape[2]
     );
-    Ok((Coding { number, is_big_endian: order == ">", slope: 1.0, intercept: 0.0 }, shape, is_fortran))
+    Ok((Coding { number, is_big_endian: order == ">", slope: 1.0, intercept: 0.0 }, shape))
 }

@@ -1,0 +1,59 @@
+//! The header of NumPy's `.npy` arrays (numpy.lib.format).
+
+use std::io;
+
+use anyhow::{Context, Result, ensure};
+
+/// How such a file begins; two bytes of version follow, and the length of its header.
+pub const MAGIC: &[u8; 6] = b"\x93NUMPY";
+/// What a file is told that has no such header.
+const NO_NPY: &str = "is no .npy file";
+
+/// What is said of an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Type of its numbers, as `<f4`; `None` where they are no plain numbers.
+    pub kind: Option<String>,
+    /// Whether its first axis lies closest together; `None` where it does not say.
+    pub is_fortran: Option<bool>,
+    /// Its sides; `None` where it has none.
+    pub shape: Option<Vec<usize>>,
+    /// Bytes before its numbers.
+    pub length: u64,
+}
+
+impl Header {
+    /// Reads it by `read`, which fills what it gets with the bytes that come next; `most`: of the longest text.
+    ///
+    /// # Errors
+    /// It is none, cut off, or longer.
+    pub fn read(read: &mut dyn FnMut(&mut [u8]) -> io::Result<()>, most: usize) -> Result<Self> {
+        let mut start = [0; 8];
+        read(&mut start).context(NO_NPY)?;
+        ensure!(start.starts_with(MAGIC), NO_NPY);
+        let mut size = [0; 4];
+        let bytes_of_size = if start[6] == 1 { 2 } else { 4 };
+        read(&mut size[..bytes_of_size]).context(NO_NPY)?;
+        let size = u32::from_le_bytes(size) as usize;
+        ensure!(size <= most, "has a header of {size} bytes; allowed are {most}");
+        let mut text = vec![0; size];
+        read(&mut text).context("is no .npy file: its header is cut")?;
+        let text = String::from_utf8(text).context("is no .npy file: its header is no text")?;
+        let after = |key: &str| text.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
+        let kind = after("descr").and_then(|rest| rest.strip_prefix('\'')?.split_once('\''));
+        let order = |rest: &str| match (rest.starts_with("True"), rest.starts_with("False")) {
+            (false, false) => None,
+            (is_fortran, _) => Some(is_fortran),
+        };
+        let shape = after("shape").and_then(|rest| rest.strip_prefix('(')?.split_once(')'));
+        let sides = |sides: &str| {
+            sides.split(',').map(str::trim).filter(|side| !side.is_empty()).map(|side| side.parse().ok()).collect()
+        };
+        Ok(Self {
+            kind: kind.map(|(kind, _)| kind.to_string()),
+            is_fortran: after("fortran_order").and_then(order),
+            shape: shape.and_then(|(all, _)| sides(all)),
+            length: (start.len() + bytes_of_size + size) as u64,
+        })
+    }
+}
