@@ -218,7 +218,7 @@ impl Folder {
     }
 
     /// Makes sure that the shards hold what was written: every byte where they have up to `whole` in all,
-    /// else lengths and parts.
+    /// else lengths and parts; their lists of rows, too.
     ///
     /// # Errors
     /// One does not.
@@ -229,10 +229,32 @@ impl Folder {
             return Ok(());
         }
         ensure!(contents.len() == self.list.shards(), "{LIST}: tells of {} shards' content", contents.len());
+        self.check_records(whole)?;
         let depth = Depth::within(contents.iter().map(|content| content.bytes).sum(), whole);
         let check =
             |(number, content): (usize, &ShardContent)| content.check(&self.list.files(&self.path, number), depth);
         contents.par_iter().enumerate().try_for_each(check)
+    }
+
+    /// Makes sure that the lists of rows are there, and where they have up to `whole` bytes in all, that they are those
+    /// that were written; of others that is told when they are read.
+    fn check_records(&self, whole: u64) -> Result<()> {
+        let (told, shards) = (&self.list.records, self.list.shards());
+        ensure!(told.len() == shards, "{LIST}: tells of {} lists of rows; there are {shards} shards", told.len());
+        let mut bytes = 0;
+        for number in 0..shards {
+            let path = record_path(&self.path, number);
+            let meta = fs::metadata(&path).with_context(|| path.display().to_string())?;
+            ensure!(meta.is_file(), "{}: is no regular file", path.display());
+            bytes += meta.len();
+        }
+        let check = |(number, told): (usize, &String)| -> Result<()> {
+            let path = record_path(&self.path, number);
+            let is_same = of_bytes(&read_up_to(&path, MAX_BYTES)?) == *told;
+            ensure!(is_same, "{}: is not the list of rows that was written; make the index anew", path.display());
+            Ok(())
+        };
+        if bytes > whole { Ok(()) } else { told.par_iter().enumerate().try_for_each(check) }
     }
 
     pub fn source(&self) -> &IndexSource {

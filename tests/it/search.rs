@@ -226,6 +226,26 @@ fn what_was_made_from_something_else_is_made_anew_or_refused() {
     refused(&["--out", "index/", "--format", "npy", "--shard-rows", "8"], "whose model or options were others");
     let errors = place.errors(&["search", "--index", "index", "--text", "x"], 1);
     assert!(errors[0].contains("has changed since the index was made"), "{errors:?}");
+    // Lists of rows that are gone, others or not told of are, too, before anything is looked for.
+    let (list, told) = (place.path("index/index.json"), place.path("index/rows/rows-00001.json"));
+    let (kept_list, kept) = (fs::read_to_string(&list).unwrap(), fs::read(&told).unwrap());
+    let search_told = |what: &str| {
+        let errors = place.errors(&["search", "--index", "index", "--text", "x"], 1);
+        assert!(errors.len() == 1 && errors[0].contains(what), "{what}: {errors:?}");
+    };
+    fs::write(&told, "{}").unwrap();
+    search_told("rows-00001.json: is not the list of rows that was written");
+    fs::remove_file(&told).unwrap();
+    search_told("rows-00001.json: No such file");
+    assert!(std::process::Command::new("mkfifo").arg(&told).status().unwrap().success());
+    search_told("rows-00001.json: is no regular file");
+    fs::remove_file(&told).unwrap();
+    fs::write(&told, kept).unwrap();
+    let mut emptied: serde_json::Value = serde_json::from_str(&kept_list).unwrap();
+    emptied["records"] = serde_json::json!([]);
+    fs::write(&list, emptied.to_string()).unwrap();
+    search_told("index.json: tells of 0 lists of rows");
+    fs::write(&list, kept_list).unwrap();
     // A shard that is gone is told of.
     fs::remove_file(files(&place.path("index/img_emb"), ".npy").pop().unwrap()).unwrap();
     let errors = place.errors(&["search", "--index", "index", "--text", "x"], 1);
