@@ -120,6 +120,7 @@ fn of_table(path: &Path, weights: (f32, f32)) -> Result<Vec<Query>> {
         *column = called_so.next();
         ensure!(called_so.next().is_none(), "line 1: there are two columns {name:?}; rename one");
     }
+    ensure!(columns.iter().any(Option::is_some), "line 1: has no column text or image; name one of them so");
     let image_of = ImageSource::of_list(path);
     let mut queries = Vec::new();
     for (line, record) in records {
@@ -188,7 +189,7 @@ mod tests {
             ("a.txt", "\n \n", "holds no queries"),
             ("a.csv", "image,text\n", "holds no queries"),
             ("a.csv", "image,text\n,\n", "query 1 has neither text nor image"),
-            ("a.csv", "file,report\na.png,x\n", "query 1 has neither"),
+            ("a.csv", "file,report\na.png,x\n", "line 1: has no column text or image"),
             ("a.csv", "text,text\na,b\n", "line 1: there are two columns \"text\"; rename one"),
             ("a.csv", "text\n\"abc\n", "line 2: a quote opens here and is never closed"),
             ("a.csv", "text\n\"zxqv\n\"def\n", "line 2: a quote opens here and is followed by text on line 3"),
