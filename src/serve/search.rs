@@ -49,7 +49,7 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     let mut asked = state.bodies.read(request).await?;
     let fields = &mut asked.fields;
     let (image, text) = (fields.picture()?, fields.text("text")?);
-    let weight = fields.number("weight", (0.0, 1.0))?.unwrap_or(0.5) as f32;
+    let weight = fields.number("weight", (0.0, 1.0))?;
     let k = fields.count("k", MOST_HITS)?.unwrap_or(10);
     let among = match fields.text("among")?.as_deref() {
         None => side(&searched.index, text.is_some()),
@@ -66,6 +66,10 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     if !has_text && !has_image {
         return Err(Refusal::bad("\"text\", \"image\" or both are needed"));
     }
+    if weight.is_some() && !(has_text && has_image) {
+        return Err(Refusal::bad("\"weight\" is of a text and an image together; leave it out or send both"));
+    }
+    let weight = weight.unwrap_or(0.5) as f32;
     text.as_ref().map_or(Ok(()), |text| inputs::check_length(&state, text))?;
     let count = usize::from(has_text) + usize::from(has_image);
     let places = state.queue.places(count).await?;

@@ -480,6 +480,7 @@ fn searches_are_those_of_search() {
         json!({"text": said,
         "among": "rows"}),
         json!({"text": said, "weight": 2}),
+        json!({"text": said, "weight": 0.5}),
         json!({"text": said, "path": "/etc/passwd"}),
     ] {
         server.post("/search", &body).refusal(400);
