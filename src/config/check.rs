@@ -128,6 +128,17 @@ impl Config {
                 problems.push(format!("{}: is set, but only pairs of model.image and model.text have it", place(key)));
             }
         }
+        if let Some(pooling @ ("mean" | "max")) = m.bag_pooling.as_deref() {
+            let has_position = m.bag_position.as_deref().is_some_and(|position| position != "none");
+            for (key, is_set) in [("model.bag_hidden", m.bag_hidden.is_some()), ("model.bag_position", has_position)] {
+                if is_set {
+                    problems.push(format!(
+                        "{}: is set, but model.bag_pooling is \"{pooling}\"; only \"attention\" has it",
+                        place(key)
+                    ));
+                }
+            }
+        }
     }
 
     fn check_lengths(&self, written: &Written, problems: &mut ProblemList) {

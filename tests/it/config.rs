@@ -29,3 +29,25 @@ fn a_key_that_is_wrong_is_not_missing_too() {
     let told = problems("[model]\ninit = \"random\"\n[data]\ntrian = \"a.csv\"\n");
     assert_eq!(told, ["/c.toml:4: data.trian: unknown key; did you mean `data.train`?"]);
 }
+
+#[test]
+fn what_attention_alone_has_is_not_passed_over_for_other_bag_poolings() {
+    let of = |pooling: &str, position: &str| {
+        let model = format!("[model]\ninit = \"random\"\nbag_pooling = \"{pooling}\"\n");
+        problems(&format!("{model}bag_hidden = 32\nbag_position = \"{position}\"\n"))
+    };
+    for pooling in ["mean", "max"] {
+        let told =
+            |key: &str| format!("{key}: is set, but model.bag_pooling is \"{pooling}\"; only \"attention\" has it");
+        let hidden = format!("/c.toml:4: {}", told("model.bag_hidden"));
+        assert_eq!(of(pooling, "learned")[..2], [hidden.clone(), format!("/c.toml:5: {}", told("model.bag_position"))]);
+        // Data are missing as well.
+        for position in ["none", "auto"] {
+            let lines = of(pooling, position);
+            assert!(lines.len() == 2 && lines[0] == hidden && lines[1].contains("data.train"), "{lines:?}");
+        }
+    }
+    for pooling in ["attention", "auto"] {
+        assert_eq!(of(pooling, "learned").len(), 1, "{pooling}");
+    }
+}
