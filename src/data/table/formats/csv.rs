@@ -119,13 +119,7 @@ pub fn comma_records(text: &str) -> Result<(csv::StringRecord, Vec<(u64, csv::St
     let mut records = Vec::new();
     for record in reader.into_records() {
         let line = line_of_next();
-        let record = record.map_err(|e| match e.kind() {
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                anyhow!("line {line}: {len} columns where the header has {expected_len}; is a quote missing?")
-            }
-            _ => readable(e),
-        })?;
-        records.push((line, record));
+        records.push((line, record.map_err(|e| readable_on(line, e))?));
     }
     Ok((header, records))
 }
@@ -144,8 +138,8 @@ fn with_columns(mut source: impl BufRead, columns: &Columns, new: &[NewColumn]) 
     writer.write_record(&header)?;
     starts.borrow_mut().pop_front();
     for record in reader.records() {
-        let record = record.map_err(readable)?;
         let line = starts.borrow_mut().pop_front().unwrap_or_default();
+        let record = record.map_err(|e| readable_on(line, e))?;
         let mut fields: Vec<&str> = record.iter().collect();
         for (column, at) in new.iter().zip(&places) {
             match (*at, (column.value)(line)) {
@@ -163,11 +157,17 @@ fn with_columns(mut source: impl BufRead, columns: &Columns, new: &[NewColumn]) 
 fn readable(error: csv::Error) -> anyhow::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(e) => anyhow!("{e}"),
-        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
-            let line = pos.map_or(0, |p| p.line());
+        _ => anyhow!("cannot be read as CSV"),
+    }
+}
+
+/// [`readable`] of the record that begins on `line`: the reader's own count is another one where lines end in CRLF.
+fn readable_on(line: u64, error: csv::Error) -> anyhow::Error {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             anyhow!("line {line}: {len} columns where the header has {expected_len}; is a quote missing?")
         }
-        _ => anyhow!("cannot be read as CSV"),
+        _ => readable(error),
     }
 }
 
@@ -345,5 +345,20 @@ impl<R: BufRead> Read for Checked<R> {
         let line = self.line;
         self.check_utf8(bytes, line).and_then(|()| self.watch(bytes)).map_err(io::Error::other)?;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_row_is_told_by_its_line_whatever_lines_end_in() {
+        for end in ["\n", "\r\n", "\r\n\r\n"] {
+            let text = ["image,report", "a.png,x", "\"b.png\",\"two\r\nlines\"", "zxqv", "c.png,y", ""].join(end);
+            let line = text[..text.find("zxqv").unwrap()].matches('\n').count() + 1;
+            let told = with_columns(text.as_bytes(), &Columns::default(), &[]).unwrap_err().to_string();
+            assert_eq!(told, format!("line {line}: 1 columns where the header has 2; is a quote missing?"));
+        }
     }
 }
