@@ -13,6 +13,8 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use sha2::{Digest, Sha256};
 
+use crate::fs::open_plain;
+
 /// Up to so many bytes in all, files are read whole: 16 GiB.
 pub const WHOLE: u64 = 16 << 30;
 
@@ -90,9 +92,9 @@ pub fn of_bytes(bytes: &[u8]) -> String {
 /// Of a file, 32 bytes.
 ///
 /// # Errors
-/// It cannot be read.
+/// It cannot be read, or is no regular file.
 pub fn of_file(path: &Path, depth: Depth) -> io::Result<[u8; 32]> {
-    let mut file = File::open(path)?;
+    let mut file = open_plain(path)?;
     let mut hash = Sha256::new();
     if depth == Depth::Whole {
         read_all(&mut file, &mut hash)?;
@@ -197,6 +199,17 @@ mod tests {
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
         assert_eq!(of(Depth::Parts), parts, "a copy has another time");
         assert_eq!((Depth::of(WHOLE), Depth::of(WHOLE + 1)), (Depth::Whole, Depth::Parts));
+    }
+
+    #[test]
+    fn who_waits_for_a_pipe_reads_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for (path, depth) in [(pipe.as_path(), Depth::Whole), (Path::new("/dev/zero"), Depth::Parts)] {
+            assert_eq!(of_file(path, depth).unwrap_err().to_string(), "is no regular file");
+        }
+        assert!(format!("{:#}", of_tree(&pipe).unwrap_err()).ends_with("pipe: is no regular file"));
     }
 
     #[test]
