@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 use crate::fs::read_up_to;
 
@@ -25,10 +26,87 @@ pub fn parse(bytes: &[u8]) -> Result<Value> {
 /// # Errors
 /// As there.
 pub fn parse_up_to(bytes: &[u8], most: usize) -> Result<Value> {
+    check_bounds(bytes, most)?;
+    serde_json::from_slice(bytes).context("not JSON")
+}
+
+/// [`parse`] of what asks for something: an object that has a name twice is refused, for one of both would be passed
+/// over.
+///
+/// # Errors
+/// As there; a name that stands twice.
+pub fn parse_distinct(bytes: &[u8]) -> Result<Value> {
+    check_bounds(bytes, MAX_VALUES)?;
+    serde_json::from_slice::<Distinct>(bytes).map(|value| value.0).context("not JSON, or a name stands twice")
+}
+
+fn check_bounds(bytes: &[u8], most: usize) -> Result<()> {
     ensure!(bytes.len() as u64 <= MAX_BYTES, "has {} bytes; allowed are {MAX_BYTES}", bytes.len());
     let values = bytes.iter().filter(|b| matches!(b, b',' | b'[' | b'{')).count();
     ensure!(values <= most, "has {values} values; allowed are {most}");
-    serde_json::from_slice(bytes).context("not JSON")
+    Ok(())
+}
+
+/// A value whose objects have each name once.
+struct Distinct(Value);
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        source.deserialize_any(Once).map(Self)
+    }
+}
+
+/// Reads a [`Distinct`].
+struct Once;
+
+impl<'de> Visitor<'de> for Once {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Distinct(item)) = items.next_element()? {
+            all.push(item);
+        }
+        Ok(Value::Array(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut all = Map::new();
+        while let Some((name, Distinct(value))) = fields.next_entry::<String, _>()? {
+            if all.insert(name, value).is_some() {
+                return Err(A::Error::custom("a name stands twice"));
+            }
+        }
+        Ok(Value::Object(all))
+    }
 }
 
 /// The object of a text: configs are nothing else, and fields are put into them.
@@ -59,5 +137,15 @@ mod tests {
         assert!(parse(&many).unwrap_err().to_string().contains("values; allowed are"));
         assert!(parse(&b"[".repeat(100_000)).is_err());
         assert_eq!(parse(b"{\"a\": [1]}").unwrap()["a"][0], 1);
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused_at_any_depth_and_all_else_is_read_alike() {
+        let text = r#"{"a": [1, -2, 0.5, 1e300, true, null, "x\u00e9"], "b": {"a": {}}, "c": 18446744073709551615}"#;
+        assert_eq!(parse_distinct(text.as_bytes()).unwrap(), parse(text.as_bytes()).unwrap());
+        for twice in [r#"{"a": 1, "a": 1}"#, r#"{"b": [{"a": 1, "c": 2, "a": null}]}"#, r#"{"a": 1, "\u0061": 2}"#] {
+            assert!(parse(twice.as_bytes()).is_ok() && parse_distinct(twice.as_bytes()).is_err(), "{twice}");
+        }
+        assert!(parse_distinct(&b"[".repeat(100_000)).is_err() && parse_distinct(b"{} x").is_err());
     }
 }

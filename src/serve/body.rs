@@ -147,9 +147,9 @@ fn kind(headers: &HeaderMap) -> Result<Kind, Refusal> {
 
 fn object(bytes: &[u8]) -> Result<Fields, Refusal> {
     // What the parser says of a mistake may repeat what it found there.
-    match json::parse(bytes) {
+    match json::parse_distinct(bytes) {
         Ok(Value::Object(object)) => Ok(Fields::json(object)),
         Ok(_) => Err(Refusal::bad("the body is no JSON object")),
-        Err(_) => Err(Refusal::bad("the body is no JSON, or has too many values")),
+        Err(_) => Err(Refusal::bad("the body is no JSON, has a name twice, or too many values")),
     }
 }

@@ -30,6 +30,13 @@ impl Token {
     pub fn read(path: &Path) -> Result<Self> {
         let place = || path.display().to_string();
         let bytes = read_up_to(path, MOST_BYTES)?;
+        #[cfg(unix)]
+        if std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(path)?) & 0o004 != 0 {
+            tracing::warn!(
+                "{}: everybody on this machine can read the token; `chmod 600` keeps it its owner's",
+                place()
+            );
+        }
         let text =
             std::str::from_utf8(&bytes).ok().map(str::trim).with_context(|| format!("{}: is no text", place()))?;
         let printable = text.bytes().all(|byte| byte.is_ascii_graphic());

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -566,6 +567,9 @@ fn bad_requests_get_one_line_and_never_end_the_server() {
         assert!(!message.contains("Zxqv") && !message.contains(&cut[..20]), "{path}: {message}");
     }
     let raw = |headers: &str, body: &[u8]| server.ask("POST /v1/embeddings", headers, body);
+    for twice in [r#"{"input": "a", "input": "a"}"#, r#"{"input": {"image": "Zxqv", "text": "a", "text": "b"}}"#] {
+        assert!(raw(JSON, twice.as_bytes()).refusal(400).contains("has a name twice"), "{twice}");
+    }
     for body in [&b""[..], b"{", b"{\"input\": \"\xff\"}", &b"[".repeat(100_000), &b"{\"a\":".repeat(10_000)] {
         raw(JSON, body).refusal(400);
     }
@@ -808,8 +812,11 @@ fn others_need_the_token() {
     assert!(errors[0].contains("holds no token") && !errors[0].contains("abc"), "{errors:?}");
     let secret = "Zxqv-0123456789-secret";
     fs::write(place.path("token"), format!("{secret}\n")).unwrap();
-    for host in ["0.0.0.0", "127.0.0.1"] {
+    for (host, mode) in [("0.0.0.0", 0o644), ("127.0.0.1", 0o640)] {
+        fs::set_permissions(place.path("token"), fs::Permissions::from_mode(mode)).unwrap();
         let mut server = Server::of_run(&["--host", host, "--token-file", "token", "--prompts", "classes.toml"]);
+        let warned = server.log().contains("everybody on this machine can read the token; `chmod 600`");
+        assert_eq!(warned, mode == 0o644, "{}", server.log());
         server.address = server.address.replace("0.0.0.0", "127.0.0.1");
         let with = |token: &str| {
             let headers = format!("{JSON}Authorization: {token}\r\n");
