@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::Tensor;
 
-use super::identity::Origins;
+use super::content::VectorContent;
+use super::gallery::{Gallery, Vectors};
+use super::identity::{Origins, access};
 use super::items::{IndexContents, Items, source};
 use super::source::IndexSource;
 use super::tensors;
@@ -38,6 +40,8 @@ pub struct Embedded {
     pub image_embeds: Option<Tensor>,
     /// (texts, embed_dim), rows L2-normalised.
     pub text_embeds: Option<Tensor>,
+    /// Whether names of images are kept.
+    pub keeps_names: bool,
     /// (images, texts): the model's own logits; only where both are there, and few enough.
     pub logits_per_image: Option<Tensor>,
 }
@@ -76,7 +80,7 @@ pub fn build(contents: &IndexContents, model: IndexModel, out: &Path, keep_names
         (Some(images), Some(texts)) => Some(session.logits_per_image(images, texts)?),
         _ => None,
     };
-    Ok(Embedded { source, image_embeds, text_embeds, logits_per_image })
+    Ok(Embedded { source, image_embeds, text_embeds, keeps_names: keep_names, logits_per_image })
 }
 
 impl Embedded {
@@ -89,11 +93,19 @@ impl Embedded {
             .filter_map(|(n, t)| Some((n, t.as_ref()?)))
     }
 
-    /// Writes it as a safetensors file.
+    /// Writes it as a safetensors file; where names are kept, its owner alone may read it.
     ///
     /// # Errors
     /// It cannot be written; an old file is untouched then.
     pub fn write(&self, path: &Path) -> Result<()> {
-        tensors::write(path, self.tensors(), Some(serde_json::to_string(&self.source)?))
+        let held = |tensor: &Tensor| -> Result<Gallery> {
+            let ((rows, width), numbers) = (tensor.dims2()?, tensor.flatten_all()?.to_vec1()?);
+            Gallery::of([(rows, width, Vectors::Held(numbers))])?.context("holds no embeddings")
+        };
+        let galleries = self.image_embeds.iter().chain(&self.text_embeds).map(held).collect::<Result<Vec<_>>>()?;
+        let content = VectorContent::of(&galleries.iter().collect::<Vec<_>>())?;
+        let (about, content) = (serde_json::to_string(&self.source)?, serde_json::to_string(&content)?);
+        let notes = [(tensors::ABOUT, about.as_str()), (tensors::CONTENT, content.as_str())];
+        tensors::write(path, self.tensors(), &notes, access(self.keeps_names))
     }
 }

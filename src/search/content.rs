@@ -1,10 +1,11 @@
-//! Whether a shard's files still hold what was written into them.
+//! Whether the files of an index still hold what was written into them.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::gallery::Gallery;
 use crate::digest::{ContentHash, Depth, of_file};
 
 /// What the files of a shard hold: by this one that was changed, cut off or taken from another index is known.
@@ -42,6 +43,41 @@ impl ShardContent {
         );
         Ok(())
     }
+}
+
+/// What the vectors of an index in one file are: the file itself says so, beside them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct VectorContent {
+    /// Of every number.
+    whole: String,
+    /// Of blocks all over them, for indexes that are too large to be read for this alone.
+    parts: String,
+}
+
+impl VectorContent {
+    /// # Errors
+    /// They cannot be read.
+    pub fn of(galleries: &[&Gallery]) -> Result<Self> {
+        Ok(Self { whole: of_vectors(galleries, Depth::Whole)?, parts: of_vectors(galleries, Depth::Parts)? })
+    }
+
+    /// Makes sure that these are they: every number where they have up to `whole` bytes in all, else blocks.
+    ///
+    /// # Errors
+    /// They are not, or cannot be read.
+    pub fn check(&self, galleries: &[&Gallery], whole: u64) -> Result<()> {
+        let depth = Depth::within(galleries.iter().map(|gallery| gallery.bytes() as u64).sum(), whole);
+        let told = if depth == Depth::Whole { &self.whole } else { &self.parts };
+        let is_same = of_vectors(galleries, depth)? == *told;
+        ensure!(is_same, "its vectors are not those that `reportclip embed` wrote; the same command makes it anew");
+        Ok(())
+    }
+}
+
+fn of_vectors(galleries: &[&Gallery], depth: Depth) -> Result<String> {
+    let mut hash = ContentHash::default();
+    galleries.iter().try_for_each(|gallery| gallery.add_to(&mut hash, depth))?;
+    Ok(hash.hex())
 }
 
 fn named(files: &[PathBuf]) -> String {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::approximate::{Graphs, Place};
 use super::content::ShardContent;
 use super::gallery::{Gallery, Side};
-use super::identity::Origins;
+use super::identity::{Origins, access};
 use super::shard::{self, ShardFormat};
 use super::source::IndexSource;
 use super::stamp::CHANGED;
@@ -99,9 +99,9 @@ impl List {
         self.access().replace_with(&folder.join(LIST), |path| Ok(fs::write(path, bytes)?))
     }
 
-    /// Who may read what is in the folder: names of images may be names of patients.
+    /// Who may read what is in the folder.
     pub fn access(&self) -> Access {
-        if self.keeps_names { Access::Owner } else { Access::Usual }
+        access(self.keeps_names)
     }
 
     /// The files of a shard.

@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor};
 
 use super::parquet::VectorColumn;
 use super::stamp::Stamp;
+use crate::digest::{ContentHash, Depth};
 use crate::words::words;
 
 words! {
@@ -135,6 +136,24 @@ impl Gallery {
             Vectors::Held(numbers) => use_them(&numbers[rows.start * self.width..rows.end * self.width]),
             vectors => use_them(&vectors.numbers(rows, self.width)?),
         }
+    }
+
+    /// Adds the vectors to a digest: all of them, or blocks all over them.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn add_to(&self, hash: &mut ContentHash, depth: Depth) -> Result<()> {
+        /// Blocks, at most, that stand for all.
+        const PARTS: usize = 64;
+        let blocks = self.blocks();
+        let step = if depth == Depth::Whole { 1 } else { blocks.len().div_ceil(PARTS).max(1) };
+        [self.rows, self.width].iter().for_each(|side| hash.field((*side as u64).to_le_bytes()));
+        blocks.iter().step_by(step).try_for_each(|block| {
+            self.with_block(*block, |numbers| {
+                hash.field(numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+                Ok(())
+            })
+        })
     }
 
     /// The vectors of some rows.

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::Row;
 use crate::digest::hex;
+use crate::fs::Access;
 
 /// Which row of a manifest, or which line of a text file, a row of an index was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,11 @@ pub struct Origins {
     /// Rows of a manifest, or lines of a text file; indexes of older versions do not say.
     #[serde(default)]
     pub rows: Option<Vec<RowIdentity>>,
+}
+
+/// Who may read an index: names of images may be names of patients.
+pub(super) fn access(keeps_names: bool) -> Access {
+    if keeps_names { Access::Owner } else { Access::Usual }
 }
 
 impl RowIdentity {

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::approximate::{GraphRecall, Graphs};
+use super::content::VectorContent;
 use super::folder::Folder;
 use super::gallery::{Gallery, Side};
 use super::identity::Origins;
@@ -16,8 +17,8 @@ use crate::fs::open_plain;
 /// Above so many rows, `search` says that graphs would be faster.
 pub const APPROXIMATE_ABOVE: usize = 1_000_000;
 
-/// Of a folder, so many bytes are read whole when it is opened for one search, to tell whether they hold what was
-/// written: 64 MiB.
+/// So many bytes are read whole when an index is opened for one search, to tell whether they hold what was written:
+/// 64 MiB.
 const CHECKED_FOR_ONE: u64 = 64 << 20;
 /// For many searches: 1 GiB.
 const CHECKED_FOR_MANY: u64 = 1 << 30;
@@ -48,16 +49,16 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens what `reportclip embed` wrote. Shards of up to 64 MiB together are read whole for that, to tell whether
-    /// they hold what was written; of larger ones lengths and parts are looked at.
+    /// Opens what `reportclip embed` wrote. Up to 64 MiB are read whole for that, to tell whether they hold what was
+    /// written; of more, lengths and parts are looked at.
     ///
     /// # Errors
-    /// It cannot be read, something else wrote it, it is not whole yet, or a shard does not hold what was written.
+    /// It cannot be read, something else wrote it, it is not whole yet, or does not hold what was written.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_checking(path, CHECKED_FOR_ONE)
     }
 
-    /// [`Self::open`] for many searches: shards of up to 1 GiB are read whole.
+    /// [`Self::open`] for many searches: up to 1 GiB are read whole.
     ///
     /// # Errors
     /// As there.
@@ -66,18 +67,27 @@ impl Index {
     }
 
     fn open_checking(path: &Path, whole: u64) -> Result<Self> {
-        let opened = if path.is_dir() { Self::of_folder(path, whole) } else { Self::of_file(path) };
+        let opened = if path.is_dir() { Self::of_folder(path, whole) } else { Self::of_file(path, whole) };
         opened.with_context(|| format!("index {}", path.display()))
     }
 
-    fn of_file(path: &Path) -> Result<Self> {
+    fn of_file(path: &Path, whole: u64) -> Result<Self> {
         let not_ours = "not written by `reportclip embed`";
         open_plain(path)?;
         let header = Header::read(path).context(not_ours)?;
-        let source = serde_json::from_str(header.about().context(not_ours)?).context(not_ours)?;
+        let source = serde_json::from_str(header.note(tensors::ABOUT).context(not_ours)?).context(not_ours)?;
         let gallery = |name| Gallery::of(header.rows(path, name).context(not_ours)?);
         let (images, texts) = (gallery(tensors::IMAGES)?, gallery(tensors::TEXTS)?);
         anyhow::ensure!(images.is_some() || texts.is_some(), "{not_ours}");
+        match header.note(tensors::CONTENT) {
+            Some(told) => {
+                let galleries: Vec<&Gallery> = images.iter().chain(&texts).collect();
+                serde_json::from_str::<VectorContent>(told).context(not_ours)?.check(&galleries, whole)?;
+            }
+            None => {
+                tracing::debug!("the index does not say what its vectors are; `reportclip embed` makes one that does")
+            }
+        }
         Ok(Self { source, images, texts, folder: None, graphs: [None, None] })
     }
 

@@ -388,6 +388,36 @@ fn what_keeps_names_is_its_owners_alone() {
         }
         assert!(seen > 4, "{format}: {seen}");
     }
+    // What keeps none is as any new file is, all of it alike.
+    let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
+    fs::write(place.path("new"), "").unwrap();
+    embed(&place, &["--out", "usual/"]);
+    embed(&place, &["--out", "usual.safetensors"]);
+    embed(&place, &["--out", "owner.safetensors", "--keep-names"]);
+    for name in ["index.json", "rows/rows-00000.json", "shard-00000.safetensors"] {
+        assert_eq!(mode(&format!("usual/{name}")), mode("new"), "{name}");
+    }
+    assert_eq!((mode("usual.safetensors"), mode("owner.safetensors")), (mode("new"), 0o600));
+}
+
+#[test]
+fn vectors_of_one_file_that_are_not_those_that_were_written_are_refused() {
+    let place = trained();
+    embed(&place, &["--out", "all.safetensors"]);
+    let path = place.path("all.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    // The first tensor, and the last.
+    for at in [header + 6, bytes.len() - 3] {
+        let mut other = bytes.clone();
+        other[at] ^= 1;
+        fs::write(&path, &other).unwrap();
+        let errors = place.errors(&["search", "--index", "all.safetensors", "--text", "x"], 1);
+        let told = "index all.safetensors: its vectors are not those that `reportclip embed` wrote";
+        assert!(errors.len() == 1 && errors[0].contains(told), "{errors:?}");
+    }
+    fs::write(&path, &bytes).unwrap();
+    ok(&place, &["search", "--index", "all.safetensors", "--text", "x"]);
 }
 
 #[test]
