@@ -9,8 +9,8 @@ use super::{output, usage};
 use crate::config::Precision;
 use crate::hub::HubError;
 use crate::search::{
-    APPROXIMATE_ABOVE, Found, HAS_GRAPHS, Hit, Index, Names, Queries, Query, Side, check_model, find, query_vectors,
-    read_queries,
+    APPROXIMATE_ABOVE, Found, Gallery, HAS_GRAPHS, Hit, Index, Names, Queries, Query, Side, check_model, find,
+    query_vectors, read_queries,
 };
 use crate::session::Session;
 
@@ -88,7 +88,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     for side in [Side::Images, Side::Texts].into_iter().filter(|side| sides.contains(side)) {
         use_graphs(args, &mut index, side).with_context(place)?;
     }
-    if args.queries.is_some() {
+    if args.queries.is_some() && looks_at_all(args, &index, &sides) {
         index.hold(HELD).with_context(place)?;
     }
     let session = match &queries {
@@ -111,6 +111,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether about as many rows are looked at as there are: graphs name a few for each query, and the vectors of the
+/// others stay unread.
+fn looks_at_all(args: &Args, index: &Index, sides: &[Side]) -> bool {
+    let rows = |side: &Side| index.gallery(*side).map_or(0, Gallery::rows);
+    !args.approximate || sides.len().saturating_mul(args.k) >= sides.iter().map(rows).max().unwrap_or(0)
 }
 
 /// What is asked for, on the command line or in a file.
