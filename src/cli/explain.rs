@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::manifest_args::PrecisionArg;
 use super::{output, usage};
-use crate::data::{Columns, ImageSource, Manifest, Members, image};
+use crate::data::{BagColumns, Columns, ImageSource, Manifest, Members, image};
 use crate::eval::{BagExplanation, BagImage, Explanation, Place, explain, explain_bag, place, relevance_map};
 use crate::fs::{may_write_beside, replace_private};
 use crate::model::checkpoint::spare_models;
@@ -49,6 +49,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     usage::ensure(!args.text.trim().is_empty(), || "--text is empty".into())?;
+    for path in args.image.iter().filter(|path| !image::frame_of(path).0.exists()) {
+        let (text, separator) = (path.to_string_lossy(), BagColumns::default().separator);
+        usage::ensure(!text.starts_with('[') && !text.contains(&separator), || {
+            format!("--image {text}: there is no such file; name several images apart, as in --image a.png b.png")
+        })?;
+    }
     let images: Vec<PathBuf> = args.image.iter().map(|path| image::frame_of(path).0).collect();
     let read = images.iter().map(PathBuf::as_path).chain([Path::new(&args.model)]).chain(args.data.as_deref());
     if let Some(path) = &args.out {

@@ -253,6 +253,15 @@ fn rows_name_several_images_in_many_ways() {
     let dropping = BagColumns { on_bad: OnBadImage::Drop, ..BagColumns::default() };
     let manifest = open("g.csv", rows, dropping);
     assert_eq!((sizes(&manifest), manifest.problems.len()), (vec![1], 2));
+    // A list that is none is told as such, a name that begins as one is still a name.
+    pictures(dir.path(), &["[1].png", "[2].png"]);
+    let rows = "image,report\n['gone.png'],x\n\"['gone.png';'b.png']\",y\n[1].png;[2].png,z\n[1].png,z\n";
+    let manifest = open("l.csv", rows, BagColumns::default());
+    assert_eq!((sizes(&manifest), manifest.problems.len()), (vec![2, 1], 2));
+    for problem in &manifest.problems {
+        let told = problem.to_string();
+        assert!(told.contains("is no JSON, such as [\"a.png\", \"b.png\"]") && !told.contains("gone"), "{told}");
+    }
 }
 
 #[test]
@@ -428,6 +437,11 @@ fn bags_train_resume_evaluate_and_embed() {
         assert!((sum - told["bag_cosine"].as_f64().unwrap()).abs() < 1e-5, "{name}: {told}");
         assert!(!has_shares || (of("share").iter().sum::<f64>() - 1.0).abs() < 1e-5, "{name}: {told}");
         assert_eq!(of("share").len(), if has_shares { 3 } else { 0 }, "{name}: {told}");
+        for together in [images.join(";"), format!("[{}]", images[0])] {
+            let args = ["explain", "--model", &model, "--image", &together, "--text", "Clear lungs."];
+            let errors = place.errors(&args, 2);
+            assert!(errors[0].ends_with("name several images apart, as in --image a.png b.png"), "{errors:?}");
+        }
         let shown = text(&place.run(&args).stdout);
         assert!(shown.contains("of 4 images, 3 of them read") && shown.contains("image 3: "), "{shown}");
         // Slices are images too: the one that counts most is drawn, whichever file it lies in.

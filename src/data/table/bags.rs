@@ -100,7 +100,7 @@ pub(super) fn find(root: &Path, text: &str, bag: &BagColumns) -> Result<(Found, 
             Ok(Kind::Folder) => vec![text.to_string()],
             Err(lost) => match several(text, &bag.separator) {
                 Some(names) => names,
-                None => return Err(lost),
+                None => return Err(or_list(text, lost)),
             },
         },
     };
@@ -115,7 +115,7 @@ pub(super) fn find(root: &Path, text: &str, bag: &BagColumns) -> Result<(Found, 
                 // A series is one volume.
                 Ok(Kind::Folder) if is_volume(&root.join(name)) => found.push(name.clone()),
                 Ok(Kind::Folder) => found.extend(files_of(root, name)?),
-                Err(lost) if bag.on_bad == OnBadImage::Row => return Err(lost),
+                Err(lost) if bag.on_bad == OnBadImage::Row => return Err(or_list(name, lost)),
                 Err(lost) => {
                     left_out += 1;
                     missing.get_or_insert(lost);
@@ -152,6 +152,16 @@ fn several(text: &str, separator: &str) -> Option<Vec<String>> {
         return None;
     }
     Some(text.split(separator).map(str::trim).filter(|name| !name.is_empty()).map(str::to_string).collect())
+}
+
+/// Why what begins as a JSON list names nothing; names may begin so too.
+fn or_list(text: &str, lost: Unusable) -> Unusable {
+    if !text.starts_with('[') {
+        return lost;
+    }
+    let reason =
+        format!("{}; as the list that it begins as it is no JSON, such as [\"a.png\", \"b.png\"]", lost.reason);
+    Unusable::new(lost.kind, reason)
 }
 
 enum Kind {
