@@ -72,21 +72,33 @@ impl ImageFiles {
         };
         let content = |place: &ImageSource| match (place, archives.get(place.file())) {
             (ImageSource::Packed(_), Some(archive)) => *archive,
-            (ImageSource::Packed(_), None) => place.bytes().map_or([0; 32], |bytes| sha256(&bytes)),
-            // A series is a folder.
-            (ImageSource::File(_), _) if place.file().is_dir() => of_tree(place.file()).unwrap_or_default(),
-            (ImageSource::File(_), _) => of_file(place.file(), depth).unwrap_or_default(),
-            // A bag's images are no bags.
-            (ImageSource::Bag(_), _) => [0; 32],
+            _ => content_of(place, depth).unwrap_or_default(),
         };
         let contents = self.distinct.par_iter().map(|place| (!stop()).then(|| content(place)));
         let contents: Vec<[u8; 32]> = contents.collect::<Option<_>>()?;
-        let of_row = |numbers: &Vec<usize>| match numbers.as_slice() {
-            &[number] => contents[number],
-            several => sha256(&several.iter().flat_map(|&number| contents[number]).collect::<Vec<u8>>()),
-        };
-        Some(self.numbers.iter().map(of_row).collect())
+        Some(self.numbers.iter().map(|numbers| of_several(numbers.iter().map(|&number| contents[number]))).collect())
     }
+}
+
+/// What an image holds, frames of its file and all: SHA-256 of the file, whatever its length, or of the member of an
+/// archive; of a series, which is a folder, its tree's; of a bag [`of_several`]. `None` of what cannot be read.
+pub fn content_of(image: &ImageSource, depth: Depth) -> Option<[u8; 32]> {
+    match image {
+        ImageSource::File(_) => {
+            let file = frame_of(image.file()).0;
+            if file.is_dir() { of_tree(&file).ok() } else { of_file(&file, depth).ok() }
+        }
+        ImageSource::Packed(_) => Some(sha256(&image.bytes().ok()?)),
+        ImageSource::Bag(_) => {
+            Some(of_several(image.images().iter().map(|image| content_of(image, depth).unwrap_or_default())))
+        }
+    }
+}
+
+/// Of a row's images: the content of one alone, of several SHA-256 over theirs.
+fn of_several(contents: impl Iterator<Item = [u8; 32]>) -> [u8; 32] {
+    let contents: Vec<[u8; 32]> = contents.collect();
+    if let [content] = contents[..] { content } else { sha256(&contents.concat()) }
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub use dataset::{Batch, Dataset, Images, RowError};
 pub use feature_cache::FeatureCache;
 pub use file_kind::file_kind;
 pub use image::{Picture, augment, dicom, preprocess};
-pub use image_files::{ImageFiles, distinct_images};
+pub use image_files::{ImageFiles, content_of, distinct_images};
 pub use loader::Prefetch;
 pub use preprocess::{Packed, Prepared, Preprocess};
 pub use sampling::{Sampler, Sampling, StepShape};

@@ -1,15 +1,15 @@
 //! Splits by patient: whoever stands in one split stands in no other, and labels are spread alike.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 
 use rand::RngExt;
 use rayon::prelude::*;
 
-use super::fingerprint::{FileDigest, digest};
+use super::fingerprint::digest;
 use super::image::frame_of;
+use super::image_files::content_of;
 use super::{ImageSource, Row};
-use crate::digest::of_tree;
+use crate::digest::Depth;
 use crate::seed::{Purpose, stream};
 
 /// Name and share of each split; shares add up to 1.
@@ -108,7 +108,8 @@ pub fn same_images(rows: &[Row]) -> Vec<(usize, usize)> {
         }
     }
     let suspects: Vec<(usize, ImageSource)> = by_length.into_values().filter(|f| f.len() > 1).flatten().collect();
-    let read = |(row, image): (usize, ImageSource)| content(&image).map(|content| (content, row));
+    // Frames of a file are told apart.
+    let read = |(row, image): (usize, ImageSource)| Some((digest(&image, &content_of(&image, Depth::Whole)?), row));
     let mut digests: Vec<_> = suspects.into_par_iter().filter_map(read).collect();
     digests.sort_unstable();
     pairs.extend(
@@ -117,25 +118,13 @@ pub fn same_images(rows: &[Row]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// The file of an image, or the folder of a series; `None` where others lie in it too.
-fn own_file(image: &ImageSource) -> Option<PathBuf> {
-    matches!(image, ImageSource::File(_)).then(|| frame_of(image.file()).0)
-}
-
 /// Bytes of an image, or of all files of a series.
 fn length(image: &ImageSource) -> Option<u64> {
-    match own_file(image).filter(|file| file.is_dir()) {
-        Some(series) => std::fs::read_dir(series).ok()?.map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum(),
-        None => image.file_len(),
-    }
-}
-
-/// What an image holds; volumes may be larger than an image may.
-fn content(image: &ImageSource) -> Option<FileDigest> {
-    match own_file(image) {
-        Some(file) if file.is_file() || file.is_dir() => of_tree(&file).ok().map(|content| digest(image, &content)),
-        Some(_) => None,
-        None => image.bytes().ok().map(|bytes| digest(image, &bytes)),
+    match frame_of(image.file()).0 {
+        series if matches!(image, ImageSource::File(_)) && series.is_dir() => {
+            std::fs::read_dir(series).ok()?.map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+        }
+        _ => image.file_len(),
     }
 }
 

@@ -11,8 +11,8 @@ use super::source::{ColumnNames, IndexSource, lines_of};
 use crate::config::Precision;
 use crate::data::dicomweb::PacsImages;
 use crate::data::image::frame_of;
-use crate::data::{Columns, ImageFiles, ImageSource, ReportPolicy, Row};
-use crate::digest::{ContentHash, Depth, hex, of_file, of_tree, sha256};
+use crate::data::{Columns, ImageFiles, ImageSource, ReportPolicy, Row, content_of};
+use crate::digest::{ContentHash, Depth, hex};
 use crate::session::{RowSource, policy_of};
 
 /// What an index is to be made of.
@@ -201,31 +201,13 @@ pub fn is_plain(path: &Path) -> bool {
     frame_of(path).0.is_file()
 }
 
-fn is_folder(path: &Path) -> bool {
-    frame_of(path).0.is_dir()
-}
-
 /// What the images of rows hold, whole however many there are: `search` looks at one of them alone. That one is read
 /// on the thread that asks, for the threads of rayon are the model's too, and disks may keep one waiting.
 pub(super) fn row_contents(rows: &[&Row]) -> Vec<[u8; 32]> {
     if let [row] = rows {
-        return vec![row_content(row)];
+        return vec![content_of(&row.image(), Depth::Whole).unwrap_or_default()];
     }
     ImageFiles::of(rows).contents(Depth::Whole, &|| false).unwrap_or_default()
-}
-
-fn row_content(row: &Row) -> [u8; 32] {
-    let content = match row.image() {
-        file @ ImageSource::File(_) if is_plain(file.file()) => of_file(&frame_of(file.file()).0, Depth::Whole).ok(),
-        // A series is a folder; as ImageFiles has it.
-        series @ ImageSource::File(_) if is_folder(series.file()) => of_tree(&frame_of(series.file()).0).ok(),
-        ImageSource::File(_) => None,
-        packed @ ImageSource::Packed(_) => packed.bytes().ok().map(|bytes| sha256(&bytes)),
-        ImageSource::Bag(_) => {
-            ImageFiles::of(&[row]).contents(Depth::Whole, &|| false).and_then(|contents| contents.first().copied())
-        }
-    };
-    content.unwrap_or_default()
 }
 
 /// What stands in an index for the content of an image.
@@ -235,13 +217,7 @@ pub(super) fn short(content: &[u8; 32]) -> String {
 
 /// What stands in an index for an image file that no manifest names; empty where it cannot be read.
 pub(super) fn file_content(path: &Path) -> String {
-    if is_folder(path) {
-        return of_tree(&frame_of(path).0).map_or(String::new(), |content| short(&content));
-    }
-    if !is_plain(path) {
-        return String::new();
-    }
-    ImageSource::from(path.to_path_buf()).bytes().map_or(String::new(), |bytes| short(&sha256(&bytes)))
+    content_of(&path.to_path_buf().into(), Depth::Whole).map_or(String::new(), |content| short(&content))
 }
 
 #[cfg(all(test, unix))]
