@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::entry::{Entry, Found, first_there, with_headings};
+use super::entry::{Entry, Found, first_there, unpacked, with_headings};
 use super::sheet;
 use crate::data::sections::Section;
 
@@ -15,8 +15,7 @@ const SPLITS: [(&str, &str, &str); 2] =
     [("train", "train", "train_reports.csv"), ("val", "valid", "validation_reports.csv")];
 
 pub(super) fn read(root: &Path) -> Result<Found> {
-    let inner = root.join("dataset");
-    let root = if inner.is_dir() { &inner } else { root };
+    let root = unpacked(root, "dataset");
     let reports = root.join("radiology_text_reports");
     let mut found = Found::default();
     let mut known = 0;

@@ -1,7 +1,7 @@
 //! What a preset reads, and how data sets' own words become ours.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::data::sections::Section;
 
@@ -43,6 +43,12 @@ impl Found {
     pub(super) fn leave_out(&mut self, why: &'static str) {
         *self.left_out.entry(why).or_default() += 1;
     }
+}
+
+/// The folder in `root` that archives of a data set unpack into, where it is there; `root` may be that folder itself.
+pub(super) fn unpacked(root: &Path, inner: &str) -> PathBuf {
+    let inside = root.join(inner);
+    if inside.is_dir() { inside } else { root.to_path_buf() }
 }
 
 impl From<Vec<Entry>> for Found {

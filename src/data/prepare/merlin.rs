@@ -5,20 +5,19 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::entry::{Entry, Found, first_there, split_name, with_headings};
+use super::entry::{Entry, Found, first_there, split_name, unpacked, with_headings};
 use super::sheet;
 use crate::data::sections::Section;
 
 pub(super) fn read(root: &Path) -> Result<Found> {
-    let inner = root.join("merlinabdominalctdataset");
-    let root = if inner.is_dir() { &inner } else { root };
-    let is_excel = sheet::find(root, "reports_final.csv").is_none() && root.join("reports_final.xlsx").is_file();
+    let root = unpacked(root, "merlinabdominalctdataset");
+    let is_excel = sheet::find(&root, "reports_final.csv").is_none() && root.join("reports_final.xlsx").is_file();
     ensure!(
         !is_excel,
         "{}: holds reports_final.xlsx; save its sheet as reports_final.csv beside it, in UTF-8",
         root.display()
     );
-    let path = sheet::required(root, "reports_final.csv")?;
+    let path = sheet::required(&root, "reports_final.csv")?;
     let mut found = Found::default();
     sheet::each(&path, ["study id", "Findings", "Split?"], |[study, findings, split]| {
         if study.is_empty() || !study.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {

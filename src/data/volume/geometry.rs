@@ -26,6 +26,18 @@ pub(super) struct Along {
     pub is_reversed: bool,
 }
 
+/// A shape as a file claims it.
+///
+/// # Errors
+/// A side is nothing, or more than any volume has.
+pub(super) fn sides(claimed: [i64; 3]) -> Result<[usize; 3]> {
+    for voxels in claimed {
+        let is_allowed = (1..=MOST_SLICES as i64).contains(&voxels);
+        ensure!(is_allowed, "claims {voxels} voxels along one axis; allowed are 1 to {MOST_SLICES}");
+    }
+    Ok(claimed.map(|voxels| voxels as usize))
+}
+
 type Matrix = [[f64; 3]; 3];
 
 impl Geometry {

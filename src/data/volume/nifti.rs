@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
 use super::bytes::{Bytes, Stored};
-use super::geometry::{Geometry, MOST_SLICES};
+use super::geometry::{self, Geometry};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
 use crate::data::image::afford;
@@ -213,16 +213,7 @@ fn sides(fields: &Fields, places: &Places) -> Result<([usize; 3], usize)> {
     let count = dim(0);
     ensure!((1..=7).contains(&count), "has dim[0] = {count}; allowed are 1 to 7");
     let side = |i: usize| if i as i64 <= count { dim(i) } else { 1 };
-    let mut shape = [0; 3];
-    for (axis, voxels) in shape.iter_mut().enumerate() {
-        let claimed = side(axis + 1);
-        ensure!(
-            (1..=MOST_SLICES as i64).contains(&claimed),
-            "claims {claimed} voxels along axis {}; allowed are 1 to {MOST_SLICES}",
-            axis + 1
-        );
-        *voxels = claimed as usize;
-    }
+    let shape = geometry::sides([1, 2, 3].map(side))?;
     let times = (4..8).try_fold(1i64, |product, i| product.checked_mul(side(i)).filter(|n| (1..1 << 31).contains(n)));
     let times = times.context("claims no points in time, or more than any file holds")?;
     Ok((shape, times as usize))

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::read::DeflateDecoder;
 
 use super::bytes::{Bytes, Stored};
-use super::geometry::{Geometry, MOST_SLICES};
+use super::geometry::{self, Geometry};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
 use crate::archive;
@@ -94,13 +94,6 @@ fn described(header: &Header) -> Result<(Coding, [usize; 3])> {
     let sides = header.shape.as_deref().context("is no .npy file: it has no shape")?;
     let three = sides.len().checked_sub(3).filter(|more| sides[..*more].iter().all(|side| *side == 1));
     let more = three.with_context(|| format!("has {} axes; a volume has three: slices, rows, columns", sides.len()))?;
-    let shape = [sides[more], sides[more + 1], sides[more + 2]];
-    ensure!(
-        shape.iter().all(|side| (1..=MOST_SLICES).contains(side)),
-        "claims {} × {} × {} voxels; allowed are 1 to {MOST_SLICES} a side",
-        shape[0],
-        shape[1],
-        shape[2]
-    );
+    let shape = geometry::sides([0, 1, 2].map(|axis| i64::try_from(sides[more + axis]).unwrap_or(i64::MAX)))?;
     Ok((Coding { number, is_big_endian: order == ">", slope: 1.0, intercept: 0.0 }, shape))
 }

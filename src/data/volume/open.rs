@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use super::geometry::MOST_SLICES;
 use super::planes::Volume;
 use super::{nifti, npy, series};
 use crate::data::image::frame_of;
@@ -25,16 +24,11 @@ fn is_named(file: &Path, ends: &[&str]) -> bool {
 /// No reader takes it, or it claims more than any volume has.
 pub(super) fn open(path: &Path) -> Result<Volume> {
     let (file, time) = frame_of(path);
-    let volume = if file.is_dir() {
-        series::open(&file)?
+    if file.is_dir() {
+        series::open(&file)
     } else if is_named(&file, &[".npy", ".npz"]) {
-        npy::open(&file)?
+        npy::open(&file)
     } else {
-        nifti::open(&file, time)?
-    };
-    for voxels in volume.geometry.shape {
-        let is_allowed = (1..=MOST_SLICES).contains(&voxels);
-        ensure!(is_allowed, "claims {voxels} voxels along one axis; allowed are 1 to {MOST_SLICES}");
+        nifti::open(&file, time)
     }
-    Ok(volume)
 }

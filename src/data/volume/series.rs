@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use tracing::warn;
 
 use super::doubt::told_once;
-use super::geometry::{Geometry, MOST_SLICES};
+use super::geometry::{self, Geometry, MOST_SLICES};
 use super::planes::{Planes, Volume};
 use crate::data::image::dicom::{self, Place};
 use crate::data::image::file_bytes;
@@ -150,7 +150,7 @@ fn place_of(path: &Path) -> Result<Start> {
 /// Puts slices in order; where they lie.
 fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<Geometry> {
     let count = slices.len();
-    let shape = [first.size[1], first.size[0], count];
+    let shape = geometry::sides([first.size[1], first.size[0], count].map(|side| side as i64))?;
     let spacing = first.spacing.unwrap_or([1.0; 2]);
     let is_one_file = slices.iter().all(|slice| slice.file == slices[0].file);
     // Frames that differ in time alone, or do not say where each lies.
