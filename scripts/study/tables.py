@@ -24,12 +24,17 @@ FIGURES = [
     ("AUROC", False),
     ("matching NLL", False),
     ("matching NLL", True),
+    ("matching ECE", False),
+    ("matching ECE", True),
     ("class NLL", False),
     ("class NLL", True),
     ("class ECE", True),
     ("matching AURC", True),
     ("class AURC", True),
     ("class AURC, logits normalised", False),
+    ("matches answered at 90 % right, %", False),
+    ("answered at 90 % right, %", False),
+    ("answered at 90 % right, %", True),
 ]
 LEVELS = [
     "matching ECE",

@@ -48,13 +48,20 @@ fn by_sureness(predictions: &[&Prediction], sureness: impl Fn(&Prediction) -> f6
     predictions.iter().map(|p| (sureness(p), p.predicted() == p.target, p.group)).collect()
 }
 
-/// Areas under the risk–coverage curve of predictions over more than two classes, with their names' endings.
-fn orders(predictions: &[&Prediction]) -> [(&'static str, PatientFigure); 3] {
-    let probability = |p: &Prediction, scaled: bool| p.probabilities(scaled)[p.predicted()];
+/// Each answer, with its probability.
+fn by_probability(predictions: &[&Prediction], scaled: bool) -> Vec<PatientRow> {
+    by_sureness(predictions, |p| p.probabilities(scaled)[p.predicted()])
+}
+
+/// What leaving out unsure predictions over more than two classes gives, with names' endings.
+fn orders(predictions: &[&Prediction]) -> [(&'static str, PatientFigure); 5] {
+    let normalised = by_sureness(predictions, |p| Sureness::NormalisedLogit.of(&p.logits));
     [
-        ("aurc", PatientFigure::Aurc(by_sureness(predictions, |p| probability(p, false)))),
-        ("aurc_scaled", PatientFigure::Aurc(by_sureness(predictions, |p| probability(p, true)))),
-        ("aurc_normalised", PatientFigure::Aurc(by_sureness(predictions, |p| Sureness::NormalisedLogit.of(&p.logits)))),
+        ("aurc", PatientFigure::Aurc(by_probability(predictions, false))),
+        ("aurc_scaled", PatientFigure::Aurc(by_probability(predictions, true))),
+        ("aurc_normalised", PatientFigure::Aurc(normalised)),
+        ("coverage_at_90", PatientFigure::CoverageAt90(by_probability(predictions, false))),
+        ("coverage_at_90_scaled", PatientFigure::CoverageAt90(by_probability(predictions, true))),
     ]
 }
 
@@ -75,12 +82,15 @@ pub(super) fn of_retrieval(split: &EncodedSplit, matches: &Matched) -> Result<By
         PatientFigure::Mean(directions.iter().map(of_direction).collect())
     };
     let Matched { predictions: matches, to_text, .. } = matches;
+    let all: Vec<&Prediction> = matches.iter().collect();
     let matching = |scaled: bool| PatientFigure::Mean(vec![sums(matches.iter().map(|p| (nll(p, scaled), p.group)))]);
     let named = [
         ("recall@1", recall(&RECALL_AT[..1])),
         ("mean_recall", recall(&RECALL_AT)),
         ("match_nll", matching(false)),
         ("match_nll_scaled", matching(true)),
+        ("match_ece", PatientFigure::Ece(by_probability(&all, false))),
+        ("match_ece_scaled", PatientFigure::Ece(by_probability(&all, true))),
     ];
     let mut figures: BTreeMap<String, PatientFigure> = named.map(|(name, of)| (name.to_string(), of)).into();
     // The manifest's order comes first, each pair once in each direction.
@@ -99,7 +109,7 @@ impl Scores {
         let mean = |value: &dyn Fn(&Prediction) -> f64| {
             PatientFigure::Mean(vec![sums(all.iter().map(|p| (value(p), p.group)))])
         };
-        let ece = |scaled: bool| PatientFigure::Ece(by_sureness(&all, |p| p.probabilities(scaled)[p.predicted()]));
+        let ece = |scaled: bool| PatientFigure::Ece(by_probability(&all, scaled));
         let of_class = |class: usize| self.one_against_rest(class, None).rows();
         let mut named = vec![
             ("auroc_macro", PatientFigure::Auroc((0..self.names.len()).map(of_class).collect())),

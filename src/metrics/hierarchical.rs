@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calibration::{Answer, BINS, area_under_risk, equal_width, expected_error, risk_coverage};
 use super::classification::auroc;
+use super::selective::threshold_for;
 use super::students_t::{drawn, mean, students_t, t_975, variance};
 
 /// A figure of one run, kept so that it can be worked out anew where some patients count more often than others.
@@ -21,6 +22,8 @@ pub enum PatientFigure {
     Mean(Vec<Vec<(f64, f64)>>),
     /// The area under the risk–coverage curve: of each answer how sure it is, whether it is right, its patient.
     Aurc(Vec<PatientRow>),
+    /// The share of the answers that can be given with 90 % of these right, the surest first.
+    CoverageAt90(Vec<PatientRow>),
     /// The expected calibration error, over bins of equal width, of answers with their probabilities.
     Ece(Vec<PatientRow>),
     /// The mean over classes, as far as they have both, of the AUROC of rows that are of it or not.
@@ -54,6 +57,7 @@ impl PatientFigure {
                 mean(&parts.iter().map(of_part).collect::<Vec<_>>())
             }
             Self::Aurc(rows) => area_under_risk(&risk_coverage(&answers(rows))),
+            Self::CoverageAt90(rows) => threshold_for(&answers(rows), 0.9).map_or(0.0, |threshold| threshold.coverage),
             Self::Ece(rows) => expected_error(&equal_width(&answers(rows), BINS)),
             Self::Auroc(classes) => {
                 let of_class = |rows: &Vec<PatientRow>| {
@@ -72,7 +76,7 @@ impl PatientFigure {
         let most = |rows: &[PatientRow]| rows.iter().map(|(.., patient)| patient + 1).max().unwrap_or(0);
         match self {
             Self::Mean(parts) => parts.iter().map(Vec::len).max().unwrap_or(0),
-            Self::Aurc(rows) | Self::Ece(rows) => most(rows),
+            Self::Aurc(rows) | Self::CoverageAt90(rows) | Self::Ece(rows) => most(rows),
             Self::Auroc(classes) => classes.iter().map(|rows| most(rows)).max().unwrap_or(0),
         }
     }
@@ -193,6 +197,8 @@ mod tests {
         let figures = [
             (PatientFigure::Mean(vec![vec![(0.9, 1.0), (1.1, 2.0), (0.9, 2.0)]]), 2.7 / 5.0),
             (PatientFigure::Aurc(rows.clone()), PatientFigure::Aurc(written_out).value()),
+            // Of five answers the surest three are right.
+            (PatientFigure::CoverageAt90(rows.clone()), 3.0 / 5.0),
             (PatientFigure::Ece(rows.clone()), (0.1 + 2.0 * 0.3 + 2.0 * 0.2) / 5.0),
             (PatientFigure::Auroc(vec![rows, others]), 1.0),
         ];

@@ -32,15 +32,19 @@ pub struct Difference {
 const RESAMPLES: usize = 2000;
 
 /// The figures that are compared, in the order of the table: those that can be told by patient.
-const FIGURES: [&str; 19] = [
+const FIGURES: [&str; 25] = [
     "recall@1",
     "mean_recall",
     "match_nll",
     "match_nll_scaled",
+    "match_ece",
+    "match_ece_scaled",
     "over_fitting",
     "match_aurc",
     "match_aurc_scaled",
     "match_aurc_normalised",
+    "match_coverage_at_90",
+    "match_coverage_at_90_scaled",
     "class_accuracy",
     "class_auroc_macro",
     "class_nll",
@@ -52,6 +56,8 @@ const FIGURES: [&str; 19] = [
     "class_aurc",
     "class_aurc_scaled",
     "class_aurc_normalised",
+    "class_coverage_at_90",
+    "class_coverage_at_90_scaled",
 ];
 
 /// Of every setting against one. None below two seeds.

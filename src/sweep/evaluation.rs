@@ -84,7 +84,7 @@ impl Evaluation {
         // The manifest itself stands above.
         fingerprint.insert(
             "how members are evaluated",
-            &format!("{} {loss_batch} sets {ALPHA}, unsure left out", rows[2..].join(" ")),
+            &format!("{} {loss_batch} sets {ALPHA}, unsure left out by patient", rows[2..].join(" ")),
             None,
         );
         if let Some(training) = &training_rows {

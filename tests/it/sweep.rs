@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::SystemTime;
 
+use reportclip::metrics::hierarchical::PatientFigure;
 use serde_json::Value;
 
 use crate::runs::{PROMPTS, Place, json, text};
@@ -99,13 +100,30 @@ fn a_sweep_tells_over_fitting_and_agreement_of_settings_beside_its_grid() {
         }
     }
     let compared = |name: &str| sweep["differences"].as_array().unwrap().iter().any(|d| d["figure"] == name);
-    assert!(["over_fitting", "class_auroc_macro", "class_ece", "class_aurc_normalised"].into_iter().all(compared));
+    let of_classes = ["class_auroc_macro", "class_ece", "class_aurc_normalised", "class_coverage_at_90"];
+    let of_matches = ["over_fitting", "match_ece", "match_ece_scaled", "match_coverage_at_90"];
+    assert!(of_classes.into_iter().chain(of_matches).all(compared), "{}", sweep["differences"]);
 
     // The training pairs are what `eval` says of them.
     let model = format!("sweep/{}/model", members[0]["name"].as_str().unwrap());
     let eval = ["eval", "--model", &model, "--data", "phantom/manifest.csv", "--split", "train", "--json"];
     let report = json(&place.run(&[&eval[..], &["--loss-batch-size", "8"]].concat()).stdout);
     assert_eq!(report["calibration"]["as_is"]["nll"], members[0]["figures"]["train_nll"]);
+    // What is told by patient adds up to the figure itself.
+    let report = json(&place.run(&[&eval[..], &["--loss-batch-size", "8", "--by-patient"]].concat()).stdout);
+    let of_patients = |name: &str| {
+        let figure = report["by_patient"]["figures"][name].clone();
+        serde_json::from_value::<PatientFigure>(figure).unwrap().value()
+    };
+    let surest = &report["selective"].as_array().unwrap().iter().find(|o| o["score"] == "max_probability").unwrap();
+    let coverage = surest["figures"].as_array().unwrap().iter().find(|f| f["name"] == "coverage_at_90").unwrap();
+    for (name, value) in [
+        ("match_ece", &report["calibration"]["as_is"]["ece"]),
+        ("match_ece_scaled", &report["calibration"]["scaled"]["ece"]),
+        ("match_coverage_at_90", &coverage["value"]),
+    ] {
+        assert!((of_patients(name) - value.as_f64().unwrap()).abs() < 1e-12, "{name}: {value}");
+    }
 
     let shown = text(&place.run(&[&args[..], &["--figures", "class_ece,over_fitting"]].concat()).stdout);
     assert!(shown.contains("| setting | over-fitting | class ECE |") && !shown.contains("recall"), "{shown}");
