@@ -57,8 +57,8 @@ struct Cli {
     /// Say more on stderr (twice: everything)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = LAST)]
     verbose: u8,
-    /// MiB that decoding one image may take, where no config says it [default: 512]
-    #[arg(long, global = true, hide = true, value_name = "MIB")]
+    /// MiB that decoding one image may take [default: 512]
+    #[arg(long, global = true, hide = true, value_name = "MIB", display_order = LAST - 1)]
     #[arg(value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
     max_image_mib: Option<u64>,
 }
@@ -112,6 +112,35 @@ enum Command {
     Man(man::Args),
 }
 
+/// Commands that decode images as no config says: their help shows `--max-image-mib`, which all take.
+const DECODES: [&str; 12] = [
+    "eval",
+    "zero-shot",
+    "adapt",
+    "explain",
+    "embed",
+    "search",
+    "serve",
+    "export onnx",
+    "data lint",
+    "data split",
+    "data prepare",
+    "bench loader",
+];
+
+/// All arguments.
+fn arguments() -> clap::Command {
+    let command = Cli::command();
+    let limit = command.get_arguments().find(|arg| arg.get_id() == "max_image_mib").cloned();
+    DECODES.iter().fold(command, |command, name| {
+        let shown = |command: clap::Command| command.args(limit.clone().map(|limit| limit.hide(false)));
+        match name.split_once(' ') {
+            Some((group, name)) => command.mut_subcommand(group, |group| group.mut_subcommand(name, shown)),
+            None => command.mut_subcommand(name, shown),
+        }
+    })
+}
+
 /// Runs the program with the given arguments, the program's name first.
 ///
 /// ```
@@ -120,7 +149,7 @@ enum Command {
 /// ```
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     hide_panics();
-    let cli: Cli = match usage::read(Cli::command(), args) {
+    let cli: Cli = match usage::read(arguments(), args) {
         Ok(cli) => cli,
         // Help and version go to stdout and are no failure; clap knows which is which.
         Err(e) if !e.use_stderr() => {
@@ -206,8 +235,8 @@ fn dispatch(command: Command, world: &Rc<dyn Collective>) -> anyhow::Result<()> 
         Command::Export(command) => export::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Bench(command) => bench::run(&command, world),
-        Command::Completions(args) => completions::run(&args, Cli::command()),
-        Command::Man(args) => man::run(&args, Cli::command()),
+        Command::Completions(args) => completions::run(&args, arguments()),
+        Command::Man(args) => man::run(&args, arguments()),
     }
 }
 
