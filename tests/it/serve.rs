@@ -132,6 +132,15 @@ impl Server {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("reportclip_{name} ")));
         line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
     }
+
+    /// A place is given back when the answer is written, which its reader may see a little before.
+    fn gives_places_back(&self) {
+        let begun = Instant::now();
+        while self.count("queue_items") > 0.0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "a place is never given back");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 impl Drop for Server {
@@ -271,7 +280,7 @@ fn requests_share_batches_and_are_counted() {
     });
     let (batches, items) = (server.count("batches_total"), server.count("batch_items_total"));
     assert!(items == 16.0 && (2.0..=8.0).contains(&batches), "{items} in {batches}");
-    assert_eq!(server.count("queue_items"), 0.0);
+    server.gives_places_back();
     assert!(server.count("resident_memory_bytes") > 1e6);
     let counts = text(&server.get("/metrics").body);
     for line in [
@@ -628,12 +637,7 @@ fn a_full_queue_refuses_and_goes_on() {
     });
     ask(json!(["a", "b", "c"])).refusal(400);
     ask(json!("c")).ok();
-    // The place is given back when the answer is written, which its reader may see a little before.
-    let begun = Instant::now();
-    while server.count("queue_items") > 0.0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "a place is never given back");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    server.gives_places_back();
 }
 
 #[test]
@@ -648,12 +652,7 @@ fn what_takes_too_long_is_told_so() {
     // A model that has no time.
     server.post("/v1/embeddings", &json!({"input": "a"})).refusal(408);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    // Its place is free again.
-    let begun = Instant::now();
-    while server.count("queue_items") > 0.0 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "a place was lost");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    server.gives_places_back();
 }
 
 #[test]
@@ -669,11 +668,7 @@ fn clients_that_go_away_leave_nothing_behind() {
         let _ = stream.write_all(&all[..all.len() * i / 59]);
     }
     assert_eq!(server.post("/v1/embeddings", &json!({"input": "still here"})).ok()["object"], "list");
-    let begun = Instant::now();
-    while server.count("queue_items") > 0.0 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "a place was lost");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    server.gives_places_back();
     assert!(!server.log().contains("a bug in reportclip"), "{}", server.log());
     assert_eq!(server.stop(), 0);
 }
@@ -768,7 +763,7 @@ fn many_inputs_find_places_among_single_ones() {
     });
     // A report may begin as a data URL does.
     server.post("/v1/embeddings", &json!({"input": "data: none, nothing to compare with"})).ok();
-    assert_eq!(server.count("queue_items"), 0.0);
+    server.gives_places_back();
 }
 
 #[test]
