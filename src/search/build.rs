@@ -9,7 +9,7 @@ use super::content::VectorContent;
 use super::gallery::{Gallery, Vectors};
 use super::identity::{Origins, access};
 use super::items::{IndexContents, Items, source};
-use super::source::IndexSource;
+use super::source::{About, IndexSource};
 use super::tensors;
 use crate::config::Precision;
 use crate::session::{Session, model_content};
@@ -104,8 +104,7 @@ impl Embedded {
         };
         let galleries = self.image_embeds.iter().chain(&self.text_embeds).map(held).collect::<Result<Vec<_>>>()?;
         let content = VectorContent::of(&galleries.iter().collect::<Vec<_>>())?;
-        let (about, content) = (serde_json::to_string(&self.source)?, serde_json::to_string(&content)?);
-        let notes = [(tensors::ABOUT, about.as_str()), (tensors::CONTENT, content.as_str())];
-        tensors::write(path, self.tensors(), &notes, access(self.keeps_names))
+        let about = About { source: &self.source, vectors: Some(content) };
+        tensors::write(path, self.tensors(), Some(serde_json::to_string(&about)?), access(self.keeps_names))
     }
 }

@@ -5,12 +5,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::approximate::{GraphRecall, Graphs};
-use super::content::VectorContent;
 use super::folder::Folder;
 use super::gallery::{Gallery, Side};
 use super::identity::Origins;
 use super::scan::{Scored, scan};
-use super::source::IndexSource;
+use super::source::{About, IndexSource};
 use super::tensors::{self, Header};
 use crate::fs::open_plain;
 
@@ -75,20 +74,17 @@ impl Index {
         let not_ours = "not written by `reportclip embed`";
         open_plain(path)?;
         let header = Header::read(path).context(not_ours)?;
-        let source = serde_json::from_str(header.note(tensors::ABOUT).context(not_ours)?).context(not_ours)?;
+        let about: About<IndexSource> = serde_json::from_str(header.about().context(not_ours)?).context(not_ours)?;
         let gallery = |name| Gallery::of(header.rows(path, name).context(not_ours)?);
         let (images, texts) = (gallery(tensors::IMAGES)?, gallery(tensors::TEXTS)?);
         anyhow::ensure!(images.is_some() || texts.is_some(), "{not_ours}");
-        match header.note(tensors::CONTENT) {
-            Some(told) => {
-                let galleries: Vec<&Gallery> = images.iter().chain(&texts).collect();
-                serde_json::from_str::<VectorContent>(told).context(not_ours)?.check(&galleries, whole)?;
-            }
+        match about.vectors {
+            Some(told) => told.check(&images.iter().chain(&texts).collect::<Vec<_>>(), whole)?,
             None => {
                 tracing::debug!("the index does not say what its vectors are; `reportclip embed` makes one that does")
             }
         }
-        Ok(Self { source, images, texts, folder: None, graphs: [None, None] })
+        Ok(Self { source: about.source, images, texts, folder: None, graphs: [None, None] })
     }
 
     fn of_folder(path: &Path, whole: u64) -> Result<Self> {

@@ -147,7 +147,7 @@ pub(super) fn write(
     match format {
         ShardFormat::Safetensors => {
             let tensors = both.map(|(side, tensor)| (side.word(), tensor));
-            tensors::write(&path(folder, (format, number), Side::Images), tensors, &[], access)
+            tensors::write(&path(folder, (format, number), Side::Images), tensors, None, access)
         }
         ShardFormat::Npy => {
             for (side, tensor) in both {

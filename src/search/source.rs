@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
+use super::content::VectorContent;
 use super::identity::Origins;
 use crate::config::Precision;
 use crate::data::{BagBy, BagColumns, Columns, Manifest, OnBadImage, ReportPolicy, Row};
@@ -39,6 +40,16 @@ pub struct IndexSource {
     pub precision: Precision,
     /// Where the text file is, if it is of one.
     pub texts: Option<PathBuf>,
+}
+
+/// What an index in one file says of itself.
+#[derive(Serialize, Deserialize)]
+pub(super) struct About<S> {
+    #[serde(flatten)]
+    pub source: S,
+    /// Older indexes do not say.
+    #[serde(default)]
+    pub vectors: Option<VectorContent>,
 }
 
 /// Names of a manifest's columns.

@@ -1,6 +1,7 @@
 //! Embeddings as safetensors: written whole, read a block of rows at a time.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -11,35 +12,38 @@ use serde::Deserialize;
 use super::gallery::Vectors;
 use super::stamp::Stamp;
 use crate::fs::{Access, open_plain};
-use crate::model::checkpoint::save_safetensors_noting;
 
 /// Names of the tensors.
 pub(super) const IMAGES: &str = "image_embeds";
 pub(super) const TEXTS: &str = "text_embeds";
-/// Under what the header says what they are of, and what the vectors are.
-pub(super) const ABOUT: &str = "reportclip";
-pub(super) const CONTENT: &str = "reportclip_vectors";
+/// Under what the header says what they are of: one text, for several would come in any order.
+const KEY: &str = "reportclip";
 /// Longest header, as safetensors has it.
 const MOST_HEADER: u64 = 100_000_000;
 
-/// Writes tensors, with `notes` in the header: names and texts.
+/// Writes tensors, with what they are of.
 ///
 /// # Errors
 /// They cannot be written; an old file is untouched then.
 pub(super) fn write<'t>(
     path: &Path,
     tensors: impl Iterator<Item = (&'static str, &'t Tensor)>,
-    notes: &[(&str, &str)],
+    about: Option<String>,
     access: Access,
 ) -> Result<()> {
-    let tensors: Vec<(String, Tensor)> = tensors.map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
-    access.replace_with(path, |path| save_safetensors_noting(path, &tensors, notes))
+    let metadata = about.map(|about| [(KEY.to_string(), about)].into());
+    access.replace_with(path, |path| {
+        // The library puts a file there that only its owner can read.
+        let rights = File::create(path)?.metadata()?.permissions();
+        safetensors::serialize_to_file(tensors, metadata, path)?;
+        Ok(std::fs::set_permissions(path, rights)?)
+    })
 }
 
 /// A file's header: which tensors lie where, and what it says of them.
 pub(super) struct Header {
     entries: HashMap<String, Entry>,
-    notes: HashMap<String, String>,
+    about: Option<String>,
     /// Where the tensors' bytes begin, and how many there are.
     start: u64,
     bytes: u64,
@@ -68,14 +72,15 @@ impl Header {
         file.take(size).read_to_end(&mut header)?;
         let mut fields: HashMap<String, serde_json::Value> =
             serde_json::from_slice(&header).context("no safetensors file")?;
-        let notes = fields.remove("__metadata__").map(serde_json::from_value).transpose()?.unwrap_or_default();
+        let metadata = fields.remove("__metadata__").map(serde_json::from_value::<HashMap<String, String>>);
+        let about = metadata.transpose()?.and_then(|mut metadata| metadata.remove(KEY));
         let entries = fields.into_iter().map(|(name, value)| Ok((name, serde_json::from_value(value)?)));
-        Ok(Self { entries: entries.collect::<Result<_>>()?, notes, start: 8 + size, bytes, stamp })
+        Ok(Self { entries: entries.collect::<Result<_>>()?, about, start: 8 + size, bytes, stamp })
     }
 
-    /// What the file says of its tensors under this name.
-    pub fn note(&self, name: &str) -> Option<&str> {
-        self.notes.get(name).map(String::as_str)
+    /// What the file says of its tensors, where `embed` wrote it.
+    pub fn about(&self) -> Option<&str> {
+        self.about.as_deref()
     }
 
     /// The rows of a tensor: how many, how wide, and where they lie in the file at `path`, whose header this is.
