@@ -1,12 +1,18 @@
 //! `reportclip eval`.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::manifest_args::JudgeArgs;
 use super::{output, sets_table, table, usage};
 use crate::eval::{Evaluation, EvaluationReport, RetrievalOptions, RetrievalReport};
-use crate::session::{RowSource, policy_of};
+use crate::fs::{may_write_beside, replace_with};
+use crate::model::checkpoint::spare_models;
+use crate::session::{RowSource, Session, policy_of};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -30,6 +36,13 @@ pub(super) struct Args {
     /// Columns by whose values these sets are told of, too: groups, none that name patients
     #[arg(long, value_delimiter = ',', value_name = "COLUMN", requires = "conformal")]
     subgroup: Vec<String>,
+    /// Also write what each image counts in its row's bag, a line of JSON a row: attention's share, part of the cosine
+    /// with the row's report, gradient × input. Images are read once more for this
+    #[arg(long, value_name = "FILE.jsonl")]
+    bag_weights: Option<PathBuf>,
+    /// Write over such a file
+    #[arg(long, requires = "bag_weights")]
+    force: bool,
     /// Also figures as sums by patient, which a sweep compares settings by
     #[arg(long, hide = true, requires = "json")]
     by_patient: bool,
@@ -37,7 +50,8 @@ pub(super) struct Args {
     #[arg(long, hide = true, value_name = "COLUMN")]
     only_blank: Option<String>,
     /// Also evaluate mixtures with this model, the one that it was fine-tuned from
-    #[arg(long, value_name = "DIR|HUB_ID", conflicts_with_all = ["compare", "linear_probe", "conformal", "by_patient"])]
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    #[arg(conflicts_with_all = ["compare", "linear_probe", "conformal", "by_patient", "bag_weights"])]
     wise_ft: Option<String>,
     /// Shares of the fine-tuned model for --wise-ft
     #[arg(long, value_delimiter = ',', default_value = "0,0.25,0.5,0.75,1", requires = "wise_ft")]
@@ -49,6 +63,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let shares = args.alphas.iter().all(|a| (0.0..=1.0).contains(a));
     usage::ensure(shares, || "--alphas: allowed are shares from 0 to 1".into())?;
     let judge = &args.judge;
+    if let Some(path) = &args.bag_weights {
+        let read = [judge.data.data.as_path(), Path::new(&judge.model)];
+        may_write_beside(path, args.force, read).and_then(|()| spare_models(path)).context("--bag-weights")?;
+    }
     let options = RetrievalOptions {
         bootstrap: judge.bootstrap as usize,
         loss_batch_size: args.loss_batch_size as usize,
@@ -77,7 +95,19 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return print_mixtures(args, &evaluation.judge_mixtures(&model, &base, &args.alphas).context("--wise-ft")?);
     }
     let other = judge.compare.as_ref().map(|other| judge.open(other)).transpose()?;
-    print(args, &evaluation.judge(&model, other.as_ref())?)
+    let report = evaluation.judge(&model, other.as_ref())?;
+    if let Some(path) = &args.bag_weights {
+        write_bag_weights(path, &evaluation, &model)?;
+    }
+    print(args, &report)
+}
+
+fn write_bag_weights(path: &Path, evaluation: &Evaluation, model: &Session) -> Result<()> {
+    replace_with(path, |temporary| {
+        let mut file = BufWriter::new(File::create(temporary)?);
+        evaluation.bag_weights(model, &mut file)?;
+        Ok(file.flush()?)
+    })
 }
 
 fn print(args: &Args, report: &EvaluationReport) -> Result<()> {

@@ -1,7 +1,10 @@
 //! A split through a model: all figures of retrieval.
 
+use std::io::Write;
+
 use anyhow::Result;
 
+use super::bag_weights::write_bag_weights;
 use super::by_patient::{ByPatient, of_retrieval};
 use super::conformal::retrieval_sets;
 use super::encoded::EncodedSplit;
@@ -115,6 +118,15 @@ impl Evaluation {
         let by_patient = self.by_patient.then(|| of_retrieval(&split, &matched)).transpose()?;
         let difference = other.map(difference).transpose()?;
         Ok(EvaluationReport { retrieval, difference, probe, top_k, conformal, by_patient })
+    }
+
+    /// Writes JSON lines to `to`: of each row the images of its bag that are read, with what they are to its report.
+    /// Reads them anew.
+    ///
+    /// # Errors
+    /// An image that cannot be read, or `to` cannot be written.
+    pub fn bag_weights(&self, model: &Session, to: &mut dyn Write) -> Result<()> {
+        write_bag_weights(model, &self.rows, to)
     }
 
     /// Retrieval figures of mixtures of `tuned` with the model that it was made from, one for each of `shares` of

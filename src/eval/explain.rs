@@ -31,8 +31,7 @@ pub struct Explanation {
 pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explanation> {
     let folder = &session.folder;
     let (config, tokenizer) = (&folder.config, &folder.tokenizer);
-    let size = config.vision.image_size();
-    let pixel_values = Tensor::from_vec(folder.preprocess.apply(image, None)?, (1, 3, size, size), &Device::Cpu)?;
+    let pixel_values = pixel_values(session, image)?;
     let ids = tokenizer.encode(text)?;
     let input_ids = Tensor::from_slice(&ids, (1, ids.len()), &Device::Cpu)?;
     let image_side = Side::of(session, |model| model.image_features(&pixel_values))?;
@@ -46,14 +45,8 @@ pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explana
     let head = |name: &str| session.params.get(name).map(|p| p.var.to_scalar::<f32>().map(f64::from)).transpose();
     let scale = head("logit_scale")?.context("a CLIP has a logit_scale")?.exp();
     let logit = cosine * scale + head("logit_bias")?.unwrap_or(0.0);
-    let (patches, grid) = match config.vision.patch_rows().filter(|_| !of_image.is_empty()) {
-        Some(patches) => {
-            let rows = roll_out(&of_image, patches.pooled);
-            ensure!(rows.len() == patches.before + patches.grid * patches.grid, "the tower has {} rows", rows.len());
-            (to_one(&rows[patches.before..]), patches.grid)
-        }
-        None => (Vec::new(), 0),
-    };
+    let (patches, grid) = patches(session, &of_image)?;
+    let patches = to_one(&patches);
     let rows = of_text.first().map_or(0, |r| r.keys);
     let relevance = roll_out(&of_text, config.text.pooled_row(rows));
     let marks = |id: u32| [tokenizer.start_id(), tokenizer.end_id()].contains(&Some(id)) || id == tokenizer.pad_id();
@@ -90,6 +83,33 @@ pub fn place(session: &Session, image: &ImageSource, text: &str, rows: &[Row]) -
     Ok(Place { place, gallery: distinct.len() })
 }
 
+/// Relevance of each patch of `image`, row by row, not scaled, and patches a side, where `grad` is the gradient on its
+/// image_features; none for towers without attention over patches.
+///
+/// # Errors
+/// Whatever preprocessing or model report.
+pub(super) fn patch_relevance(session: &Session, image: &Picture, grad: &[f32]) -> Result<(Vec<f32>, usize)> {
+    let pixel_values = pixel_values(session, image)?;
+    let side = Side::of(session, |model| model.image_features(&pixel_values))?;
+    patches(session, &side.relevance(Tensor::new(grad, &Device::Cpu)?.unsqueeze(0)?)?)
+}
+
+fn pixel_values(session: &Session, image: &Picture) -> Result<Tensor> {
+    let size = session.folder.config.vision.image_size();
+    let values = session.folder.preprocess.apply(image, None)?;
+    Ok(Tensor::from_vec(values, (1, 3, size, size), &Device::Cpu)?)
+}
+
+/// What the layers of the image tower say of each patch, and patches a side.
+fn patches(session: &Session, layers: &[Relevance]) -> Result<(Vec<f32>, usize)> {
+    let Some(patches) = session.folder.config.vision.patch_rows().filter(|_| !layers.is_empty()) else {
+        return Ok((Vec::new(), 0));
+    };
+    let rows = roll_out(layers, patches.pooled);
+    ensure!(rows.len() == patches.before + patches.grid * patches.grid, "the tower has {} rows", rows.len());
+    Ok((rows[patches.before..].to_vec(), patches.grid))
+}
+
 /// One tower's way, recorded.
 struct Side {
     tape: std::rc::Rc<Tape>,
@@ -113,7 +133,7 @@ impl Side {
 }
 
 /// Shifted and stretched to 0..1.
-fn to_one(values: &[f32]) -> Vec<f32> {
+pub(super) fn to_one(values: &[f32]) -> Vec<f32> {
     let low = values.iter().copied().fold(f32::INFINITY, f32::min);
     let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     values.iter().map(|v| if high > low { (v - low) / (high - low) } else { 0.0 }).collect()

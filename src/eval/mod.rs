@@ -5,6 +5,7 @@ mod abstain;
 mod abstention;
 mod adapt;
 mod adapted;
+mod bag_weights;
 mod by_patient;
 mod calibration;
 mod classifier;

@@ -105,6 +105,14 @@ impl ClipModel {
         self.bag_pool.forward(image_features, bags, places)
     }
 
+    /// [`Self::pool_bags`] of rows that are L2-normalised already.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pool_unit_rows(&self, unit: &Value, bags: &Segments, places: &[f32]) -> Result<Value> {
+        self.bag_pool.forward_unit(unit, bags, places)
+    }
+
     /// The share of each image in its bag's vector; `None` where the largest numbers are taken. As there.
     ///
     /// # Errors

@@ -141,11 +141,15 @@ impl BagPool {
     /// image_features (images, embed_dim), of bags one after the other, with the place of each in its bag, 0 to 1 →
     /// (bags, embed_dim), not normalised.
     pub fn forward(&self, x: &Value, bags: &Segments, places: &[f32]) -> Result<Value> {
-        let unit = ops::l2_normalize(x)?;
+        self.forward_unit(&ops::l2_normalize(x)?, bags, places)
+    }
+
+    /// The same of rows that are L2-normalised already.
+    pub fn forward_unit(&self, unit: &Value, bags: &Segments, places: &[f32]) -> Result<Value> {
         match self {
-            Self::Mean => ops::mean_rows(&unit, bags),
-            Self::Max => ops::max_rows(&unit, bags),
-            Self::Attention(attention) => ops::softmax_pool(&unit, &attention.scores(&unit, places)?, bags),
+            Self::Mean => ops::mean_rows(unit, bags),
+            Self::Max => ops::max_rows(unit, bags),
+            Self::Attention(attention) => ops::softmax_pool(unit, &attention.scores(unit, places)?, bags),
         }
     }
 
