@@ -3,20 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::manifest_args::PrecisionArg;
 use super::{output, usage};
-use crate::data::{BagColumns, Columns, ImageSource, Manifest, Members, image};
-use crate::eval::{BagExplanation, BagImage, Explanation, Place, explain, explain_bag, place, relevance_map};
-use crate::fs::{may_write_beside, replace_private};
+use crate::data::{BagColumns, Columns, ImageSource, Manifest, Members, Picture, image};
+use crate::eval::{
+    BagExplanation, BagImage, Explanation, MOST_DRAWN, Place, ReadBag, explain, explain_bag, place, relevance_map,
+    strip,
+};
+use crate::fs::{is_same_file, may_write_beside, replace_private};
 use crate::model::checkpoint::spare_models;
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("drawn").multiple(true))]
 #[command(after_help = "Examples:
   reportclip explain --model runs/demo/model --image scan.png --text \"Large left pleural effusion.\" --out why.png
   reportclip explain --model runs/demo/model --image scan.png --text \"右下肺斑片影\" --data pairs.csv --json
+  reportclip explain --model runs/ct/model --image ct.nii.gz --text \"Nodule in the left lower lobe.\" --strip why.png
 
 The picture is the image as the model sees it, with the patches that raise the similarity in red: gradient × attention,
 rolled out over all layers. It shows what the model used, not what is true.")]
@@ -35,16 +40,26 @@ pub(super) struct Args {
     #[arg(long, value_name = "MANIFEST")]
     data: Option<PathBuf>,
     /// Where to write the picture
-    #[arg(long, value_name = "FILE.png")]
+    #[arg(long, value_name = "FILE.png", group = "drawn")]
     out: Option<PathBuf>,
-    /// Write over an existing picture
-    #[arg(long, requires = "out")]
+    /// Where to write a strip of the images or slices that count most, side by side, with their numbers and shares
+    #[arg(long, value_name = "FILE.png", group = "drawn")]
+    strip: Option<PathBuf>,
+    /// Images of the strip
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "strip", value_parser = top)]
+    top: usize,
+    /// Write over existing pictures
+    #[arg(long, requires = "drawn")]
     force: bool,
     #[command(flatten)]
     precision: PrecisionArg,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+fn top(text: &str) -> Result<usize, String> {
+    usage::from_one(text, MOST_DRAWN)
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -55,16 +70,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
             format!("--image {text}: there is no such file; name several images apart, as in --image a.png b.png")
         })?;
     }
-    let images: Vec<PathBuf> = args.image.iter().map(|path| image::frame_of(path).0).collect();
-    let read = images.iter().map(PathBuf::as_path).chain([Path::new(&args.model)]).chain(args.data.as_deref());
-    if let Some(path) = &args.out {
-        may_write_beside(path, args.force, read).and_then(|()| spare_models(path)).context("--out")?;
-    }
+    may_draw(args)?;
     // Gradients of attention are kept by the CPU's kernels alone.
     let session = Session::open(&args.model, "cpu")?.in_precision(args.precision.precision);
     let source = ImageSource::of_files(&args.image);
     let members = Members::of(source.clone(), &session.folder.bags)?;
-    let bag = (!members.is_one_image()).then(|| explain_bag(&session, &members, &args.text)).transpose()?;
+    let bag = match members.is_one_image() {
+        true => None,
+        false => Some(explain_bag(&session, ReadBag::of(&session, &members)?, &args.text)?),
+    };
+    usage::ensure(args.strip.is_none() || bag.is_some(), || {
+        "--strip: is of several images or the slices of a volume; --out draws one image".into()
+    })?;
     let most = bag.as_ref().and_then(BagExplanation::first).map_or(0, |image| image.number);
     let picture = match bag {
         Some(_) => members.picture(most, &session.folder.bags)?,
@@ -75,7 +92,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Some(data) => {
             let columns = Columns { policy: session.folder.report.clone(), ..Columns::default() };
             let manifest = Manifest::open(data, &columns, None)?;
-            args.out.as_ref().map_or(Ok(()), |path| manifest.spare(path)).context("--out")?;
+            for (path, flag) in pictures(args) {
+                manifest.spare(path).context(flag)?;
+            }
             let rows = manifest.rows;
             ensure!(!rows.is_empty(), "{}: has no usable rows", data.display());
             Some(place(&session, &source, &args.text, &rows)?)
@@ -86,10 +105,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let seen = session.folder.preprocess.resize_and_crop(&picture, None)?;
         replace_private(out, &relevance_map(&seen, &found).context("--out")?)?;
     }
+    if let Some((out, bag)) = args.strip.as_ref().zip(bag.as_ref()) {
+        let pictures = top_pictures(&session, &members, bag, args.top).context("--strip")?;
+        replace_private(out, &strip(&session, bag, &pictures).context("--strip")?)?;
+    }
     if args.json {
-        let images = bag.as_ref().map(|bag| bag.images.iter().map(as_json).collect::<Vec<_>>());
         return output::print_json(&json!({
-            "bag_cosine": bag.as_ref().map(|bag| bag.cosine), "images": images, "explained_image": most,
+            "bag_cosine": bag.as_ref().map(|bag| bag.cosine), "images": bag.as_ref().map(|bag| &bag.images),
+            "explained_image": most,
             "cosine": found.cosine, "logit": found.logit, "grid": found.grid, "patches": found.patches,
             "tokens": found.tokens, "place": place.map(|p| p.place), "gallery": place.map(|p| p.gallery),
         }));
@@ -98,21 +121,56 @@ pub(super) fn run(args: &Args) -> Result<()> {
     output::print(&of_bag.into_iter().chain(lines(args, &found, place)).collect::<Vec<_>>().join("\n"))
 }
 
-fn as_json(image: &BagImage) -> Value {
-    json!({"image": image.number, "share": image.share, "part": image.part, "cosine": image.alone})
+/// Where pictures go, and the flags that say so.
+fn pictures(args: &Args) -> impl Iterator<Item = (&Path, &'static str)> {
+    let given = [(&args.out, "--out"), (&args.strip, "--strip")];
+    given.into_iter().filter_map(|(path, flag)| path.as_deref().map(|path| (path, flag)))
+}
+
+/// Makes sure that pictures can be written, before they are drawn.
+fn may_draw(args: &Args) -> Result<()> {
+    let images: Vec<PathBuf> = args.image.iter().map(|path| image::frame_of(path).0).collect();
+    for (path, flag) in pictures(args) {
+        let read = images.iter().map(PathBuf::as_path).chain([Path::new(&args.model)]).chain(args.data.as_deref());
+        may_write_beside(path, args.force, read).and_then(|()| spare_models(path)).context(flag)?;
+    }
+    let same = args.out.as_ref().zip(args.strip.as_ref()).is_some_and(|(a, b)| a == b || is_same_file(a, b));
+    usage::ensure(!same, || "--out and --strip name one file; name two".into())?;
+    Ok(())
+}
+
+/// The images of the strip, with their numbers.
+fn top_pictures(
+    session: &Session,
+    members: &Members,
+    bag: &BagExplanation,
+    top: usize,
+) -> Result<Vec<(usize, Picture)>> {
+    let mut pictures = Vec::new();
+    members.each(&bag.top(top), &session.folder.bags, &mut |number, picture| {
+        pictures.push(picture.map(|picture| (number, picture)));
+        true
+    });
+    pictures.into_iter().collect()
 }
 
 /// Which images count, the first most.
 fn lines_of_bag(bag: &BagExplanation) -> Vec<String> {
-    let mut images = bag.images.clone();
-    images.sort_by(|a, b| b.part.total_cmp(&a.part));
-    let mut lines = vec![format!("cosine {:.4} of {} images, {} of them read", bag.cosine, bag.count, images.len())];
+    let read = bag.images.len();
+    let mut lines = vec![format!("cosine {:.4} of {} images, {read} of them read", bag.cosine, bag.count)];
     let share = |image: &BagImage| image.share.map_or(String::new(), |share| format!("share {share:.3}, "));
-    lines.extend(images.iter().map(|image| {
-        let (number, share) = (image.number + 1, share(image));
-        format!("  image {number}: {share}{:+.4} of the cosine, alone {:.4}", image.part, image.alone)
+    let ranked: Vec<&BagImage> = bag.ranked().into_iter().map(|at| &bag.images[at]).collect();
+    lines.extend(ranked.iter().map(|image| {
+        format!(
+            "  image {}: {}by gradient {:.3}, {:+.4} of the cosine, alone {:.4}",
+            image.number + 1,
+            share(image),
+            image.gradient_share,
+            image.part,
+            image.alone
+        )
     }));
-    lines.extend(images.first().map(|image| format!("image {} alone:", image.number + 1)));
+    lines.extend(ranked.first().map(|image| format!("image {} alone:", image.number + 1)));
     lines
 }
 
@@ -129,5 +187,6 @@ fn lines(args: &Args, found: &Explanation, place: Option<Place>) -> Vec<String> 
         lines.push(format!("  {:<20} {value:.2} {}", token, "█".repeat((value * 30.0).round() as usize)));
     }
     lines.extend(args.out.as_ref().map(|out| format!("picture: {}", out.display())));
+    lines.extend(args.strip.as_ref().map(|strip| format!("strip: {}", strip.display())));
     lines
 }

@@ -6,8 +6,8 @@ use super::model_keys::MODEL;
 use super::optim_keys::OPTIM;
 use super::sections::Precision;
 use crate::data::{
-    Axis, BagBy, Blank, Blanks, Flip, LongReports, OnBadImage, OnError, Orientation, Pick, ReportSection, RowOdds,
-    Separator, Uncertain, Views,
+    Axis, BagBy, Blank, Blanks, FeaturePrecision, Flip, LongReports, OnBadImage, OnError, Orientation, Pick,
+    ReportSection, RowOdds, Separator, Uncertain, Views,
 };
 use crate::loss::{Direction, OBJECTIVE_NAMES, OBJECTIVES_HELP, Positives};
 
@@ -178,6 +178,12 @@ const DATA: &[Key] = &[
         "With frozen image layers, and nothing that changes what they see or make: work out once what they give",
     ),
     key("data.feature_cache", Kind::Path, "", "Folder for that; default feature-cache beside the run folder"),
+    key(
+        "data.feature_precision",
+        Kind::OneOf(FeaturePrecision::WORDS),
+        "\"f32\"",
+        "Of numbers kept there; bf16 takes half the bytes, and training goes by rounded features",
+    ),
     key(
         "report.section",
         Kind::OneOf(ReportSection::WORDS),

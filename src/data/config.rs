@@ -17,6 +17,15 @@ words!(
     }
 );
 words!(
+    /// How numbers of kept features lie on the disk.
+    FeaturePrecision {
+        /// As they are.
+        F32 = "f32",
+        /// Each the nearest bf16, half the bytes.
+        Bf16 = "bf16",
+    }
+);
+words!(
     /// Which part of a report is read.
     ReportSection {
         /// All of it.
@@ -205,6 +214,7 @@ pub struct DataConfig {
     pub cache_features: bool,
     /// Folder for that; `None` = beside the run folder.
     pub feature_cache: Option<PathBuf>,
+    pub feature_precision: FeaturePrecision,
 }
 
 /// Rows with several images.

@@ -1,7 +1,7 @@
 //! What the frozen layers make of each training image, kept on disk so that it is worked out once.
 //!
 //! The file: a header that names what the numbers were made of, one byte a row that says whether it is there, the rows
-//! as little-endian f32. It grows by whole rows, so an interrupted run goes on where it was.
+//! as little-endian f32 or bf16. It grows by whole rows, so an interrupted run goes on where it was.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -9,10 +9,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use half::bf16;
 
-const MAGIC: &[u8; 8] = b"rc-feat1";
+use super::config::FeaturePrecision;
+
+/// Bytes that name the kind of file.
+const MAGIC: usize = 8;
 const KEY_BYTES: usize = 64;
-const HEADER: u64 = (MAGIC.len() + KEY_BYTES + 16) as u64;
+const HEADER: u64 = (MAGIC + KEY_BYTES + 16) as u64;
 
 /// An open cache. Threads read it at the same time: each names the place in the file that it reads, and none waits for
 /// another.
@@ -20,17 +24,59 @@ const HEADER: u64 = (MAGIC.len() + KEY_BYTES + 16) as u64;
 pub struct FeatureCache {
     file: File,
     present: Vec<AtomicBool>,
+    numbers: Numbers,
+}
+
+/// What a row is.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
     /// Numbers a row.
-    width: usize,
+    pub width: usize,
+    /// How they lie on the disk.
+    pub precision: FeaturePrecision,
+}
+
+impl Numbers {
+    /// Bytes of a row.
+    pub fn bytes(self) -> usize {
+        let each = match self.precision {
+            FeaturePrecision::F32 => 4,
+            FeaturePrecision::Bf16 => 2,
+        };
+        each * self.width
+    }
+
+    fn magic(self) -> &'static [u8; MAGIC] {
+        match self.precision {
+            FeaturePrecision::F32 => b"rc-feat1",
+            FeaturePrecision::Bf16 => b"rc-featb",
+        }
+    }
+
+    fn written(self, row: &[f32]) -> Vec<u8> {
+        match self.precision {
+            FeaturePrecision::F32 => row.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            FeaturePrecision::Bf16 => row.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+        }
+    }
+
+    fn append(self, bytes: &[u8], numbers: &mut Vec<f32>) {
+        match self.precision {
+            FeaturePrecision::F32 => numbers.extend(bytes.as_chunks().0.iter().map(|&four| f32::from_le_bytes(four))),
+            FeaturePrecision::Bf16 => {
+                numbers.extend(bytes.as_chunks().0.iter().map(|&two| bf16::from_le_bytes(two).to_f32()))
+            }
+        }
+    }
 }
 
 impl FeatureCache {
     /// Opens the file, or makes it where there is none or one of another `key` (64 hexadecimal digits), `rows` or
-    /// `width`.
+    /// `numbers`.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn open(path: &Path, key: &str, rows: usize, width: usize) -> Result<Self> {
+    pub fn open(path: &Path, key: &str, rows: usize, numbers: Numbers) -> Result<Self> {
         ensure!(key.len() == KEY_BYTES, "a key has {KEY_BYTES} characters");
         let place = || path.display().to_string();
         if let Some(parent) = path.parent() {
@@ -38,11 +84,11 @@ impl FeatureCache {
         }
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(place)?;
-        let mut header = MAGIC.to_vec();
+        let mut header = numbers.magic().to_vec();
         header.extend(key.as_bytes());
         header.extend((rows as u64).to_le_bytes());
-        header.extend((width as u64).to_le_bytes());
-        let length = HEADER + rows as u64 + (rows * width * 4) as u64;
+        header.extend((numbers.width as u64).to_le_bytes());
+        let length = HEADER + rows as u64 + (rows * numbers.bytes()) as u64;
         let mut found = vec![0; header.len()];
         let same = file.metadata()?.len() == length && file.read_exact_at(&mut found, 0).is_ok() && found == header;
         let mut present = vec![0; rows];
@@ -53,7 +99,7 @@ impl FeatureCache {
             file.set_len(length).with_context(place)?;
             file.write_all_at(&header, 0).with_context(place)?;
         }
-        Ok(Self { file, present: present.into_iter().map(|byte| AtomicBool::new(byte == 1)).collect(), width })
+        Ok(Self { file, present: present.into_iter().map(|byte| AtomicBool::new(byte == 1)).collect(), numbers })
     }
 
     /// The rows that are not there yet.
@@ -68,9 +114,9 @@ impl FeatureCache {
     pub fn write<'a>(&self, rows: impl Iterator<Item = (usize, &'a [f32])> + Clone) -> Result<()> {
         let count = self.present.len();
         for (row, numbers) in rows.clone() {
-            ensure!(row < count && numbers.len() == self.width, "row {row} of {count}, {} numbers", numbers.len());
-            let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
-            self.file.write_all_at(&bytes, self.start(row))?;
+            let has_all = numbers.len() == self.numbers.width;
+            ensure!(row < count && has_all, "row {row} of {count}, {} numbers", numbers.len());
+            self.file.write_all_at(&self.numbers.written(numbers), self.start(row))?;
         }
         self.file.sync_data()?;
         for (row, _) in rows {
@@ -88,10 +134,9 @@ impl FeatureCache {
         if !self.has(row) {
             return Ok(false);
         }
-        let mut bytes = vec![0; 4 * self.width];
+        let mut bytes = vec![0; self.numbers.bytes()];
         self.file.read_exact_at(&mut bytes, self.start(row))?;
-        let (fours, _) = bytes.as_chunks::<4>();
-        numbers.extend(fours.iter().map(|&four| f32::from_le_bytes(four)));
+        self.numbers.append(&bytes, numbers);
         Ok(true)
     }
 
@@ -100,7 +145,7 @@ impl FeatureCache {
     }
 
     fn start(&self, row: usize) -> u64 {
-        HEADER + self.present.len() as u64 + (row * self.width * 4) as u64
+        HEADER + self.present.len() as u64 + (row * self.numbers.bytes()) as u64
     }
 }
 
@@ -108,26 +153,51 @@ impl FeatureCache {
 mod tests {
     use super::*;
 
+    fn f32s(width: usize) -> Numbers {
+        Numbers { width, precision: FeaturePrecision::F32 }
+    }
+
     #[test]
     fn rows_come_back_and_another_key_starts_anew() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b.f32");
         let (key, other) = ("0".repeat(64), "1".repeat(64));
-        let cache = FeatureCache::open(&path, &key, 3, 2).unwrap();
+        let cache = FeatureCache::open(&path, &key, 3, f32s(2)).unwrap();
         assert_eq!(cache.missing(), [0, 1, 2]);
         cache.write([(2, [1.5f32, -2.0].as_slice()), (0, [0.1, 7.0].as_slice())].into_iter()).unwrap();
         drop(cache);
-        let cache = FeatureCache::open(&path, &key, 3, 2).unwrap();
+        let cache = FeatureCache::open(&path, &key, 3, f32s(2)).unwrap();
         assert_eq!(cache.missing(), [1]);
         let mut numbers = vec![9.0];
         assert!(cache.read(2, &mut numbers).unwrap() && !cache.read(1, &mut numbers).unwrap());
         assert!(cache.read(0, &mut numbers).unwrap() && !cache.read(3, &mut numbers).unwrap());
         assert_eq!(numbers, [9.0, 1.5, -2.0, 0.1, 7.0]);
         drop(cache);
-        assert_eq!(FeatureCache::open(&path, &other, 3, 2).unwrap().missing(), [0, 1, 2]);
-        assert_eq!(FeatureCache::open(&path, &other, 4, 2).unwrap().missing().len(), 4);
+        assert_eq!(FeatureCache::open(&path, &other, 3, f32s(2)).unwrap().missing(), [0, 1, 2]);
+        assert_eq!(FeatureCache::open(&path, &other, 4, f32s(2)).unwrap().missing().len(), 4);
         std::fs::write(&path, b"short").unwrap();
-        assert_eq!(FeatureCache::open(&path, &other, 4, 2).unwrap().missing().len(), 4);
+        assert_eq!(FeatureCache::open(&path, &other, 4, f32s(2)).unwrap().missing().len(), 4);
+    }
+
+    #[test]
+    fn bf16_takes_half_the_bytes_and_keeps_the_nearest_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, key) = (dir.path().join("c"), "0".repeat(64));
+        let row: Vec<f32> = (0..64).map(|i| (i as f32 * 0.37).sin() * 10f32.powi(i % 7 - 3)).collect();
+        let wide = |precision| Numbers { width: 64, precision };
+        let length = |precision| {
+            let cache = FeatureCache::open(&path, &key, 100, wide(precision)).unwrap();
+            assert_eq!(cache.missing().len(), 100, "rows of another precision are none of these");
+            cache.write([(3, row.as_slice())].into_iter()).unwrap();
+            std::fs::metadata(&path).unwrap().len() - HEADER - 100
+        };
+        assert_eq!((length(FeaturePrecision::F32), length(FeaturePrecision::Bf16)), (25_600, 12_800));
+        let cache = FeatureCache::open(&path, &key, 100, wide(FeaturePrecision::Bf16)).unwrap();
+        let mut found = Vec::new();
+        assert!(cache.read(3, &mut found).unwrap() && cache.missing().len() == 99);
+        // Eight bits of each number are kept: half of the last is the most that is lost.
+        let lost = row.iter().zip(&found).map(|(a, b)| (a - b).abs() / a.abs().max(1e-30)).fold(0.0, f32::max);
+        assert!(lost > 0.0 && lost <= 2f32.powi(-9) * 1.01, "{lost}");
     }
 
     /// Readers that shared the file's own position would have to wait for one another.
@@ -135,7 +205,7 @@ mod tests {
     fn readers_name_their_place_in_the_file() {
         use std::io::Seek;
         let dir = tempfile::tempdir().unwrap();
-        let cache = FeatureCache::open(&dir.path().join("c"), &"0".repeat(64), 64, 3).unwrap();
+        let cache = FeatureCache::open(&dir.path().join("c"), &"0".repeat(64), 64, f32s(3)).unwrap();
         let rows: Vec<[f32; 3]> = (0..64).map(|i| [i as f32, 0.5, -(i as f32)]).collect();
         cache.write(rows.iter().enumerate().map(|(i, row)| (i, row.as_slice()))).unwrap();
         std::thread::scope(|scope| {
@@ -156,7 +226,7 @@ mod tests {
     #[test]
     fn a_row_of_another_width_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = FeatureCache::open(&dir.path().join("c"), &"0".repeat(64), 2, 2).unwrap();
+        let cache = FeatureCache::open(&dir.path().join("c"), &"0".repeat(64), 2, f32s(2)).unwrap();
         assert!(cache.write([(0, [1f32].as_slice())].into_iter()).is_err());
         assert!(cache.write([(2, [1f32, 2.0].as_slice())].into_iter()).is_err());
         assert_eq!(cache.missing(), [0, 1]);

@@ -24,13 +24,13 @@ pub mod table;
 mod text;
 pub mod volume;
 
-pub use bag::{BagPolicy, Bags, KeptFeatures, Member, Members, Slots};
+pub use bag::{BagPolicy, Bags, HeldImages, KeptFeatures, Member, Members, Slots};
 pub use config::{
-    AugmentConfig, BagBy, BagConfig, Blank, Blanks, DataConfig, Flip, LongReports, OnBadImage, OnError, Pick,
-    ReportConfig, ReportSection, RowOdds, Separator, Uncertain, Views,
+    AugmentConfig, BagBy, BagConfig, Blank, Blanks, DataConfig, FeaturePrecision, Flip, LongReports, OnBadImage,
+    OnError, Pick, ReportConfig, ReportSection, RowOdds, Separator, Uncertain, Views,
 };
 pub use dataset::{Batch, Dataset, Images, RowError};
-pub use feature_cache::FeatureCache;
+pub use feature_cache::{FeatureCache, Numbers};
 pub use file_kind::file_kind;
 pub use image::{Picture, augment, dicom, preprocess};
 pub use image_files::{ImageFiles, content_of, distinct_images};

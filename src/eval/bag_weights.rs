@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::explain_bag::{BagImage, explain_bag};
+use super::explain_bag::{BagImage, ReadBag, explain_bag};
 use crate::data::{Members, Row};
 use crate::session::Session;
 
@@ -28,7 +28,7 @@ struct Line<'a> {
 pub(super) fn write_bag_weights(session: &Session, rows: &[Row], to: &mut dyn Write) -> Result<()> {
     for row in rows {
         let members = Members::of(row.image(), &session.folder.bags)?;
-        let bag = explain_bag(session, &members, row.report())?;
+        let bag = explain_bag(session, ReadBag::of(session, &members)?, row.report())?;
         let line = Line { line: row.line, cosine: bag.cosine, count: bag.count, images: &bag.images };
         serde_json::to_writer(&mut *to, &line)?;
         to.write_all(b"\n")?;

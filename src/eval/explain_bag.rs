@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use serde::Serialize;
 
-use crate::data::{Bags, Images, Members};
+use crate::data::{Bags, Images, Member, Members};
 use crate::model::ClipModel;
 use crate::ops::Tape;
 use crate::ops::reference::l2_normalize;
@@ -54,6 +54,13 @@ impl BagExplanation {
         self.ranked().first().map(|&at| &self.images[at])
     }
 
+    /// Numbers of the `top` images with the largest parts, ascending.
+    pub fn top(&self, top: usize) -> Vec<usize> {
+        let mut numbers: Vec<usize> = self.ranked().into_iter().take(top).map(|at| self.images[at].number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     /// Where the images stand among those that are read, the largest part first, of equal ones the first in the bag.
     pub fn ranked(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.images.len()).collect();
@@ -62,15 +69,35 @@ impl BagExplanation {
     }
 }
 
+/// The images of a bag that a model reads.
+#[derive(Debug)]
+pub struct ReadBag {
+    /// Those that are read, in order.
+    pub read: Vec<Member>,
+    /// Images of the bag, also those that are not read.
+    pub count: usize,
+}
+
+impl ReadBag {
+    /// Those of `members` that `session` reads.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn of(session: &Session, members: &Members) -> Result<Self> {
+        let (preprocess, policy, count) = (&session.folder.preprocess, session.folder.bags.evenly(), members.count());
+        let read = members.read(&policy.fixed(count), &policy, |picture| preprocess.prepare(picture, None))?;
+        Ok(Self { read, count })
+    }
+}
+
 /// Explains the cosine of the images of a bag together with `text`. Images go through the tower a few at a time, and
 /// keep their features alone.
 ///
 /// # Errors
-/// An image that cannot be read; whatever tokenizer or model report.
-pub fn explain_bag(session: &Session, members: &Members, text: &str) -> Result<BagExplanation> {
+/// A bag without images; whatever tokenizer or model report.
+pub fn explain_bag(session: &Session, bag: ReadBag, text: &str) -> Result<BagExplanation> {
     let (folder, encoder) = (&session.folder, session.encoder(AT_ONCE)?);
-    let chosen = encoder.bags.fixed(members.count());
-    let read = members.read(&chosen, &encoder.bags, |picture| folder.preprocess.prepare(picture, None))?;
+    let ReadBag { read, count } = bag;
     let numbers: Vec<usize> = read.iter().map(|member| member.number).collect();
     let places: Vec<f32> = read.iter().map(|member| member.place).collect();
     let size = folder.config.vision.image_size();
@@ -86,7 +113,7 @@ pub fn explain_bag(session: &Session, members: &Members, text: &str) -> Result<B
     let gradients = gradients.collect();
     let images = bag.images(&numbers, &words.flatten_all()?.to_vec1()?);
     images.first().context("a bag without images")?;
-    Ok(BagExplanation { cosine: bag.cosine, count: members.count(), images, gradients })
+    Ok(BagExplanation { cosine: bag.cosine, count, images, gradients })
 }
 
 /// A bag's numbers, on the CPU.

@@ -12,14 +12,27 @@ use crate::data::{Picture, image};
 pub fn relevance_map(seen: &Picture, explanation: &Explanation) -> Result<Vec<u8>> {
     ensure!(!explanation.patches.is_empty(), "this image tower has no attention over patches to draw");
     let side = seen.width.max(448);
-    let (gray, grid) = (image::gray_of_side(seen, side)?, explanation.grid as f32);
+    let bytes = drawn(seen, (&explanation.patches, explanation.grid), side)?;
+    image::png(&Picture { width: side, height: side, channels: 3, bytes })
+}
+
+/// The image in gray, `side` pixels a side, with the relevance, 0 to 1, of its `grid` × `grid` patches in red, where
+/// there are any: three bytes a pixel.
+///
+/// # Errors
+/// It cannot be scaled.
+pub(super) fn drawn(seen: &Picture, (patches, grid): (&[f32], usize), side: u32) -> Result<Vec<u8>> {
+    let gray = image::gray_of_side(seen, side)?;
+    if patches.is_empty() {
+        return Ok(gray.into_iter().flat_map(|light| [light; 3]).collect());
+    }
     let at = |row: i64, column: i64| {
-        let clamp = |v: i64| v.clamp(0, explanation.grid as i64 - 1) as usize;
-        explanation.patches[clamp(row) * explanation.grid + clamp(column)]
+        let clamp = |v: i64| v.clamp(0, grid as i64 - 1) as usize;
+        patches[clamp(row) * grid + clamp(column)]
     };
     let mut rgb = Vec::with_capacity(gray.len() * 3);
     for (i, &light) in gray.iter().enumerate() {
-        let place = |pixel: usize| (pixel as f32 + 0.5) / side as f32 * grid - 0.5;
+        let place = |pixel: usize| (pixel as f32 + 0.5) / side as f32 * grid as f32 - 0.5;
         let (y, x) = (place(i / side as usize), place(i % side as usize));
         let (row, column) = (y.floor() as i64, x.floor() as i64);
         let (down, right) = (y - y.floor(), x - x.floor());
@@ -29,5 +42,5 @@ pub fn relevance_map(seen: &Picture, explanation: &Explanation) -> Result<Vec<u8
         let mix = |color: f32| (f32::from(light) * (1.0 - heat) + color * heat) as u8;
         rgb.extend([mix(255.0), mix(40.0), mix(20.0)]);
     }
-    image::png(&Picture { width: side, height: side, channels: 3, bytes: rgb })
+    Ok(rgb)
 }

@@ -113,6 +113,21 @@ impl ClipModel {
         self.bag_pool.forward_unit(unit, bags, places)
     }
 
+    /// A row a bag, L2-normalised, (bags, embed_dim), without gradient, as [`Self::pool_bags`] makes it; that of a bag
+    /// of one image is the image's own, whatever other bags there are.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bag_embeds(&self, image_features: &Tensor, bags: &Segments, places: &[f32]) -> Result<Tensor> {
+        let pooled = self.pool_bags(&image_features.clone().into(), bags, places)?;
+        let (pooled, single) = (reference::l2_normalize(pooled.tensor())?, reference::l2_normalize(image_features)?);
+        let count = bags.items();
+        let row = |(bag, (first, length)): (usize, (usize, usize))| if length == 1 { count + first } else { bag };
+        let rows: Vec<u32> = bags.spans().enumerate().map(|bag| row(bag) as u32).collect();
+        let rows = Tensor::from_vec(rows, count, image_features.device())?;
+        Tensor::cat(&[pooled, single], 0)?.index_select(&rows, 0)
+    }
+
     /// The share of each image in its bag's vector; `None` where the largest numbers are taken. As there.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ pub(super) struct Asked {
 /// A body, as its content type names it.
 enum Kind {
     Json,
-    /// An image as it is.
+    /// An image or a volume as it is.
     Image,
 }
 
@@ -137,10 +137,16 @@ fn kind(headers: &HeaderMap) -> Result<Kind, Refusal> {
     let name = said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match name.as_str() {
         "application/json" => Ok(Kind::Json),
-        "image/png" | "image/jpeg" | "application/dicom" | "application/octet-stream" => Ok(Kind::Image),
+        "image/png"
+        | "image/jpeg"
+        | "application/dicom"
+        | "application/gzip"
+        | "application/x-gzip"
+        | "application/octet-stream" => Ok(Kind::Image),
         _ => Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Content-Type must be application/json, or image/png, image/jpeg or application/dicom for an image alone",
+            "Content-Type must be application/json, or image/png, image/jpeg, application/dicom or application/gzip \
+             (NIfTI) for an image or a volume alone",
         )),
     }
 }

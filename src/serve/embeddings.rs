@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::fields::{Fields, SentImage};
+use super::fields::{Fields, SentImage, SentStudy};
 use super::inputs;
 use super::model::Item;
 use super::refusal::{Answer, Refusal, json};
@@ -21,7 +21,7 @@ const KNOWN: [&str; 5] = ["input", "model", "encoding_format", "dimensions", "us
 /// One input.
 enum Input {
     Text(String),
-    Image(SentImage),
+    Images(SentStudy),
 }
 
 #[derive(Serialize)]
@@ -60,12 +60,12 @@ pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Reques
     let mut sent = sent.into_iter();
     // As many at a time as go through a tower together, so that others find places between them.
     while sent.len() > 0 {
-        let part = sent.len().min(state.options.max_batch);
-        let places = state.queue.places(part).await?;
+        let (part, taken) = part(sent.as_slice(), &state);
+        let places = state.queue.places(taken).await?;
         let mut items = Vec::with_capacity(part);
         for input in sent.by_ref().take(part) {
             items.push(match input {
-                Input::Image(image) => inputs::item(&state, image).await?,
+                Input::Images(study) => inputs::item(&state, study).await?,
                 Input::Text(text) => {
                     let ids = inputs::ids(&state, text).await?;
                     tokens += ids.len();
@@ -92,9 +92,26 @@ pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Reques
     json(&list)
 }
 
+/// How many of `sent` come next, and the places that they take: of one study alone maybe more than go through a tower
+/// together.
+fn part(sent: &[Input], state: &Served) -> (usize, usize) {
+    let (mut part, mut taken) = (0, 0);
+    for input in sent {
+        let places = match input {
+            Input::Text(_) => 1,
+            Input::Images(study) => inputs::places(state, study),
+        };
+        if part > 0 && taken + places > state.options.max_batch {
+            break;
+        }
+        (part, taken) = (part + 1, taken + places);
+    }
+    (part, taken.min(state.options.queue))
+}
+
 fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusal> {
     if let Some(image) = fields.body() {
-        return Ok((vec![Input::Image(image)], false));
+        return Ok((vec![Input::Images(SentStudy::One(image))], false));
     }
     let inputs = match fields.take("input") {
         Some(Value::Array(inputs)) => inputs,
@@ -128,20 +145,20 @@ fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusa
     Ok((inputs, base64))
 }
 
-/// A text, a data URL, `{"text": …}` or `{"image": …}`.
+/// A text, a data URL, `{"text": …}`, `{"image": …}` or `{"images": […]}`.
 fn input(value: Value) -> Result<Input, Refusal> {
-    let wrong = "an input must be a text, a data URL of an image, {\"text\": …} or {\"image\": …}";
+    let wrong = "an input must be a text, a data URL of an image, {\"text\": …}, {\"image\": …} or {\"images\": […]}";
     match value {
-        Value::String(text) if is_url(&text) => Ok(Input::Image(SentImage::Text(text))),
+        Value::String(text) if is_url(&text) => Ok(Input::Images(SentStudy::One(SentImage::Text(text)))),
         Value::String(text) if !text.trim().is_empty() => Ok(Input::Text(text)),
         Value::Object(object) => {
             let mut fields = Fields::json(object);
-            let input = match (fields.text("text")?, fields.picture()?) {
+            let input = match (fields.text("text")?, fields.study()?) {
                 (Some(text), None) => Input::Text(text),
-                (None, Some(image)) => Input::Image(image),
+                (None, Some(study)) => Input::Images(study),
                 _ => return Err(Refusal::bad(wrong)),
             };
-            fields.end(&["text", "image"])?;
+            fields.end(&["text", "image", "images"])?;
             Ok(input)
         }
         _ => Err(Refusal::bad(wrong)),

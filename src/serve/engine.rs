@@ -49,7 +49,7 @@ pub(super) fn run(jobs: &Receiver<Job>, model: &Model, batches: Batches, metrics
 
 /// Encodes what waits and answers it.
 fn encode(model: &Model, batch: Vec<Waiting>, metrics: &Metrics) {
-    let (images, texts): (Vec<_>, Vec<_>) = batch.into_iter().partition(|w| matches!(w.item, Item::Image(_)));
+    let (images, texts): (Vec<_>, Vec<_>) = batch.into_iter().partition(|w| matches!(w.item, Item::Images(_)));
     for part in [images, texts].into_iter().filter(|part| !part.is_empty()) {
         metrics.batch(part.len());
         let items: Vec<&Item> = part.iter().map(|waiting| &waiting.item).collect();

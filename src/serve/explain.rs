@@ -1,4 +1,4 @@
-//! `POST /explain`: why the model finds an image and a text alike, with a picture.
+//! `POST /explain`: why the model finds an image, or the images of a study, and a text alike, with pictures.
 
 use std::sync::Arc;
 
@@ -11,9 +11,12 @@ use super::inputs;
 use super::model::Model;
 use super::refusal::{Answer, Refusal, json};
 use super::state::Served;
-use crate::data::Picture;
-use crate::eval::{Explanation, explain, relevance_map};
+use crate::data::{HeldImages, Picture};
+use crate::eval::{BagExplanation, BagImage, Explanation, ReadBag, explain, explain_bag, relevance_map, strip};
 use crate::session::Session;
+
+/// Images of a strip.
+const TOP: usize = 8;
 
 #[derive(Serialize)]
 struct Explained {
@@ -25,6 +28,19 @@ struct Explained {
     /// The image as the model sees it with relevance in red; absent where the tower has no patches to draw.
     #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<String>,
+    /// Of several images.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    study: Option<ExplainedStudy>,
+}
+
+/// What the images of a study have to do with it. The first of them is the one that is explained beside.
+#[derive(Serialize)]
+struct ExplainedStudy {
+    bag_cosine: f64,
+    images: Vec<BagImage>,
+    explained_image: usize,
+    /// Those that count most, side by side.
+    strip: String,
 }
 
 pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Request) -> Answer {
@@ -32,21 +48,39 @@ pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Requ
         return Err(Refusal::bad("explanations are worked out on the CPU only; start the server with --device cpu"));
     }
     let mut asked = state.bodies.read(request).await?;
-    let (image, text) = (asked.fields.picture()?, asked.fields.text("text")?);
-    asked.fields.end(&["image", "text"])?;
-    let (Some(image), Some(text)) = (image, text) else {
-        return Err(Refusal::bad("\"image\" and \"text\" are both needed"));
+    let (study, text) = (asked.fields.study()?, asked.fields.text("text")?);
+    asked.fields.end(&["image", "images", "text"])?;
+    let (Some(study), Some(text)) = (study, text) else {
+        return Err(Refusal::bad("\"image\" (or \"images\") and \"text\" are both needed"));
     };
     inputs::check_length(&state, &text)?;
-    let place = state.queue.places(1).await?;
+    let mut place = state.queue.places(inputs::places(&state, &study)).await?;
     // What is wrong with the text is told before the model is asked.
     inputs::ids(&state, text.clone()).await?;
     // Whole images take much memory: few wait for the model, and none keeps a decoder meanwhile.
     let waits = Arc::clone(&state.pictures).acquire_owned().await.map_err(|_| Refusal::failed())?;
-    let picture = inputs::decode(&state, image).await?.picture;
+    let held = inputs::opened(&state, study).await?;
+    let bag = if held.count() > 1 {
+        let read = ReadBag { count: held.count(), read: inputs::read(&state, held.clone()).await? };
+        let of_text = text.clone();
+        let work = move |model: &Model| explain_bag(model.session, read, &of_text);
+        let (first, then) = match place.split(place.num_permits() - 1).filter(|rest| rest.num_permits() > 0) {
+            Some(rest) => (rest, Some(place)),
+            None => (place, None),
+        };
+        let bag = state.queue.run(first, work).await?.map_err(|e| Refusal::internal(&e))?;
+        place = match then {
+            Some(place) => place,
+            None => state.queue.places(1).await?,
+        };
+        Some(bag)
+    } else {
+        None
+    };
+    let pictures = pictures(&state, held, bag.as_ref()).await?;
     drop(asked.room);
     let work = move |model: &Model| {
-        let explained = explained(model.session, &picture, &text);
+        let explained = explained(model.session, bag, &pictures, &text);
         drop(waits);
         explained
     };
@@ -54,14 +88,41 @@ pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Requ
     json(&explained.map_err(|e| Refusal::internal(&e))?)
 }
 
-fn explained(session: &Session, picture: &Picture, text: &str) -> anyhow::Result<Explained> {
+/// The images that are drawn, with their numbers, the one that is explained first.
+async fn pictures(
+    state: &Served,
+    held: HeldImages,
+    bag: Option<&BagExplanation>,
+) -> Result<Vec<(usize, Picture)>, Refusal> {
+    let (numbers, first) = match bag {
+        Some(bag) => (bag.top(TOP), bag.first().map_or(0, |image| image.number)),
+        None => (vec![0], 0),
+    };
+    let mut pictures = inputs::decode(state, move || held.pictures(&numbers)).await?;
+    pictures.sort_by_key(|(number, _)| *number != first);
+    Ok(pictures)
+}
+
+fn explained(
+    session: &Session,
+    bag: Option<BagExplanation>,
+    pictures: &[(usize, Picture)],
+    text: &str,
+) -> anyhow::Result<Explained> {
+    let (number, picture) = pictures.first().ok_or_else(|| anyhow::anyhow!("there is no image to explain"))?;
     let found = explain(session, picture, text)?;
+    let url = |png: &[u8]| format!("data:image/png;base64,{}", STANDARD.encode(png));
     let drawn = if found.patches.is_empty() {
         None
     } else {
         let seen = session.folder.preprocess.resize_and_crop(picture, None)?;
-        Some(format!("data:image/png;base64,{}", STANDARD.encode(relevance_map(&seen, &found)?)))
+        Some(url(&relevance_map(&seen, &found)?))
     };
+    let study = |bag: BagExplanation| -> anyhow::Result<ExplainedStudy> {
+        let strip = url(&strip(session, &bag, pictures)?);
+        Ok(ExplainedStudy { bag_cosine: bag.cosine, images: bag.images, explained_image: *number, strip })
+    };
+    let study = bag.map(study).transpose()?;
     let Explanation { cosine, logit, patches, grid, tokens } = found;
-    Ok(Explained { cosine, logit, grid, patches, tokens, picture: drawn })
+    Ok(Explained { cosine, logit, grid, patches, tokens, picture: drawn, study })
 }

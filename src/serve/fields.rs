@@ -11,6 +11,15 @@ pub(super) enum SentImage {
     Text(String),
 }
 
+/// What is sent of one report: its only image, or all of them.
+pub(super) enum SentStudy {
+    One(SentImage),
+    All(Vec<SentImage>),
+}
+
+/// Most files of one study.
+const MOST_FILES: usize = 1024;
+
 /// What a request asks for.
 pub(super) struct Fields {
     object: Map<String, Value>,
@@ -67,12 +76,32 @@ impl Fields {
         self.image.take().map(SentImage::Bytes)
     }
 
-    /// The image: the body, or the field of that name.
-    pub fn picture(&mut self) -> Result<Option<SentImage>, Refusal> {
-        match self.body() {
-            Some(image) => Ok(Some(image)),
-            None => Ok(self.text("image")?.map(SentImage::Text)),
+    /// The image or images: the body, or the field `image`, or those of the list `images`, which are one study.
+    pub fn study(&mut self) -> Result<Option<SentStudy>, Refusal> {
+        if let Some(image) = self.body() {
+            return Ok(Some(SentStudy::One(image)));
         }
+        let image = self.text("image")?.map(SentImage::Text);
+        match (image, self.images()?) {
+            (Some(_), Some(_)) => {
+                Err(Refusal::bad("\"image\" is one, \"images\" are all of a study; send one of them"))
+            }
+            (image, images) => Ok(image.map(SentStudy::One).or(images.map(SentStudy::All))),
+        }
+    }
+
+    fn images(&mut self) -> Result<Option<Vec<SentImage>>, Refusal> {
+        let wrong = || Refusal::bad(format!("\"images\" must be a list of 1 to {MOST_FILES} images of one study"));
+        let Some(value) = self.take("images") else { return Ok(None) };
+        let Value::Array(images) = value else { return Err(wrong()) };
+        if !(1..=MOST_FILES).contains(&images.len()) {
+            return Err(wrong());
+        }
+        let image = |image| match image {
+            Value::String(text) => Ok(SentImage::Text(text)),
+            _ => Err(wrong()),
+        };
+        images.into_iter().map(image).collect::<Result<_, _>>().map(Some)
     }
 
     /// Refuses what nobody took; `known` are all names.

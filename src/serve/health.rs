@@ -13,7 +13,7 @@ pub(super) async fn health(State(state): State<Arc<Served>>) -> Answer {
     json(&serde_json::json!({
         "status": "ok", "version": env!("CARGO_PKG_VERSION"), "model": state.options.name,
         "token": state.options.token.is_some(), "classes": state.classifier.is_some(), "explains": state.explains,
-        "index": state.searched.is_some(),
+        "index": state.searched.is_some(), "studies": state.takes_studies, "volumes": state.reads_volumes(),
     }))
 }
 

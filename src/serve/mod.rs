@@ -60,7 +60,7 @@ pub fn serve(
     let state = Arc::new(state::Served::new(session, options, with, queue));
     let stop = server::Stop::listen()?;
     let batches = engine::Batches { most: state.options.max_batch, window: state.options.batch_window };
-    let model = model::Model::new(session)?;
+    let model = model::Model::new(session, state.options.max_batch)?;
     let metrics = Arc::clone(&state.metrics);
     let (at_work, model_ends) = std::sync::mpsc::channel();
     let server = server::start(listener, state, stop, model_ends)?;

@@ -67,8 +67,11 @@ impl Queue {
     /// The model failed.
     pub async fn encode(&self, items: Vec<Item>, mut places: OwnedSemaphorePermit) -> Result<Vec<Vec<f32>>, Refusal> {
         let mut replies = Vec::with_capacity(items.len());
-        for item in items {
-            let place = places.split(1).ok_or_else(Refusal::failed)?;
+        let last = items.len().saturating_sub(1);
+        for (i, item) in items.into_iter().enumerate() {
+            // How many images a volume has was not known when places were taken.
+            let taken = if i == last { places.num_permits() } else { item.places().min(places.num_permits()) };
+            let place = places.split(taken).ok_or_else(Refusal::failed)?;
             let (reply, answer) = oneshot::channel();
             self.send(Job::Encode(Waiting { item, reply, _place: place }))?;
             replies.push(answer);

@@ -18,7 +18,7 @@ use crate::search::{Hit, Side, joined, side};
 const MOST_HITS: usize = 100;
 /// Pixels of a thumbnail's longer side.
 const THUMBNAIL: u32 = 224;
-const KNOWN: [&str; 6] = ["text", "image", "weight", "k", "among", "thumbnails"];
+const KNOWN: [&str; 7] = ["text", "image", "images", "weight", "k", "among", "thumbnails"];
 
 /// A hit without the name of its file, which may be a patient's.
 #[derive(Serialize)]
@@ -48,7 +48,7 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     };
     let mut asked = state.bodies.read(request).await?;
     let fields = &mut asked.fields;
-    let (image, text) = (fields.picture()?, fields.text("text")?);
+    let (image, text) = (fields.study()?, fields.text("text")?);
     let weight = fields.number("weight", (0.0, 1.0))?;
     let k = fields.count("k", MOST_HITS)?.unwrap_or(10);
     let among = match fields.text("among")?.as_deref() {
@@ -71,9 +71,10 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     }
     let weight = weight.unwrap_or(0.5) as f32;
     text.as_ref().map_or(Ok(()), |text| inputs::check_length(&state, text))?;
-    let count = usize::from(has_text) + usize::from(has_image);
+    let count = usize::from(has_text) + image.as_ref().map_or(0, |image| inputs::places(&state, image));
+    let count = count.min(state.options.queue);
     let places = state.queue.places(count).await?;
-    let mut items = Vec::with_capacity(count);
+    let mut items = Vec::new();
     if let Some(text) = text {
         items.push(Item::Text(inputs::ids(&state, text).await?));
     }

@@ -9,8 +9,10 @@ use super::metrics::Metrics;
 use super::options::{ServeOptions, ServedWith};
 use super::queue::Queue;
 use super::searched::Searched;
-use crate::data::{Preprocess, ReportTokenizer};
+use crate::data::volume::VolumePolicy;
+use crate::data::{BagPolicy, Preprocess, ReportTokenizer};
 use crate::eval::Classifier;
+use crate::model::BagPooling;
 use crate::session::Session;
 
 /// Everything that requests share.
@@ -26,6 +28,10 @@ pub(super) struct Served {
     /// Who reads files of the index holds one.
     pub files: Arc<Semaphore>,
     pub preprocess: Preprocess,
+    /// Which images of a report are read.
+    pub bags: BagPolicy,
+    /// Whether the model was made for reports of several images.
+    pub takes_studies: bool,
     pub tokenizer: ReportTokenizer,
     /// Width of its embeddings.
     pub embed_dim: usize,
@@ -53,6 +59,8 @@ impl Served {
             pictures: Arc::new(Semaphore::new(PICTURES)),
             files: Arc::new(Semaphore::new(FILES)),
             preprocess: folder.preprocess.clone(),
+            takes_studies: folder.bags != BagPolicy::default() || folder.config.bag_pooling != BagPooling::Mean,
+            bags: folder.bags.evenly(),
             tokenizer: folder.tokenizer.clone(),
             classifier: with.classifier,
             searched: with.searched.map(Arc::new),
@@ -60,6 +68,11 @@ impl Served {
             embed_dim: folder.config.embed_dim,
             options,
         }
+    }
+
+    /// Whether the model was made for volumes: its folder says how they are cut.
+    pub fn reads_volumes(&self) -> bool {
+        self.bags.volume != VolumePolicy::default()
     }
 
     /// Images that are decoded, and searches whose files are read, at once.

@@ -13,13 +13,13 @@ pub(super) async fn zero_shot(State(state): State<Arc<Served>>, request: Request
         return Err(Refusal::missing("classes", "--prompts FILE"));
     };
     let mut asked = state.bodies.read(request).await?;
-    let image =
-        asked.fields.picture()?.ok_or_else(|| Refusal::bad("\"image\" is missing, in base64 or as a data URL"))?;
-    asked.fields.end(&["image"])?;
-    let place = state.queue.places(1).await?;
-    let item = inputs::item(&state, image).await?;
+    let study =
+        asked.fields.study()?.ok_or_else(|| Refusal::bad("\"image\" is missing, in base64 or as a data URL"))?;
+    asked.fields.end(&["image", "images"])?;
+    let places = state.queue.places(inputs::places(&state, &study)).await?;
+    let item = inputs::item(&state, study).await?;
     drop(asked.room);
-    let rows = state.queue.encode(vec![item], place).await?;
+    let rows = state.queue.encode(vec![item], places).await?;
     let row = rows.first().ok_or_else(Refusal::failed)?;
     json(&classifier.answer(row).map_err(|e| Refusal::internal(&e))?)
 }

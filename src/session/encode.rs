@@ -7,7 +7,6 @@ use crate::data::{BagPolicy, Bags, ImageSource, Members, Prefetch, Preprocess, R
 use crate::dist::Collective;
 use crate::error::one_line;
 use crate::model::ClipModel;
-use crate::ops::reference::l2_normalize;
 use crate::ops::squared_sum;
 
 /// L2-normalised rows, on the CPU.
@@ -73,7 +72,9 @@ impl Encoder<'_> {
             let pixel_values = Tensor::from_vec(values, (count, 3, height as usize, width as usize), self.device)?;
             let embeds = match Bags::of(&places) {
                 None => self.model.image_embeds(&pixel_values)?,
-                Some(bags) => self.bag_embeds(&pixel_values, &bags)?,
+                Some(bags) => {
+                    self.model.bag_embeds(&self.features_of_all(&pixel_values)?, &bags.segments, &bags.places)?
+                }
             };
             rows.push(embeds.to_device(&Device::Cpu)?);
         }
@@ -92,18 +93,6 @@ impl Encoder<'_> {
         };
         let parts = (0..count).step_by(self.batch_size).map(features).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&parts, 0)?)
-    }
-
-    /// A row a bag; that of a bag of one image is the image's own, whatever other bags there are.
-    fn bag_embeds(&self, pixel_values: &Tensor, bags: &Bags) -> Result<Tensor> {
-        let features = self.features_of_all(pixel_values)?;
-        let pooled = self.model.pool_bags(&features.clone().into(), &bags.segments, &bags.places)?;
-        let (pooled, single) = (l2_normalize(pooled.tensor())?, l2_normalize(&features)?);
-        let count = bags.segments.items();
-        let row = |(bag, (first, length)): (usize, (usize, usize))| if length == 1 { count + first } else { bag };
-        let rows: Vec<u32> = bags.segments.spans().enumerate().map(|bag| row(bag) as u32).collect();
-        let rows = Tensor::from_vec(rows, count, pixel_values.device())?;
-        Ok(Tensor::cat(&[pooled, single], 0)?.index_select(&rows, 0)?)
     }
 
     /// Embeddings of texts, (texts, embed_dim), rows in the given order, as [`Self::images`] does it.

@@ -11,7 +11,9 @@ use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
 use crate::data::image::frame_of;
-use crate::data::{Dataset, FeatureCache, KeptFeatures, Members, Prefetch, Prepared, Row, Slots};
+use crate::data::{
+    Dataset, FeatureCache, FeaturePrecision, KeptFeatures, Members, Numbers, Prefetch, Prepared, Row, Slots,
+};
 use crate::digest::ContentHash;
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
@@ -53,6 +55,10 @@ impl Trainer<'_> {
         if self.products == DType::BF16 {
             layers.push_str(" in bf16");
         }
+        let precision = self.config.data.feature_precision;
+        if precision == FeaturePrecision::Bf16 {
+            layers.push_str(" kept in bf16");
+        }
         let (slots, by_policy) = slots(&self.train);
         if by_policy {
             layers.push_str(&format!(" {:?}", self.train.bags));
@@ -60,15 +66,15 @@ impl Trainer<'_> {
         let key = key(&layers, &self.state.params, &self.train, &self.train_images)?;
         let path = self.world.from_first(|| Ok(path(self.config, self.writer.run().map(RunFolder::path), &key)))?;
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
-        let count = slots.count();
-        let open = || FeatureCache::open(&path, &key, count, width).context("data.feature_cache");
+        let (count, numbers) = (slots.count(), Numbers { width, precision });
+        let open = || FeatureCache::open(&path, &key, count, numbers).context("data.feature_cache");
         // One rank a host writes; the others open the file when it is whole.
         let writer = if self.world.local().0 == 0 { Some(open()?) } else { None };
         let missing: Vec<u32> = writer.iter().flat_map(FeatureCache::missing).map(|slot| slot as u32).collect();
         let (mut missing, _) = self.world.gather_numbers(&missing)?;
         missing.sort_unstable();
         missing.dedup();
-        let size = (count * width * 4) >> 20;
+        let size = (count * numbers.bytes()) >> 20;
         self.emit(&Event::Note(Note::choice(format!(
             "image features are kept in {} ({size} MiB, {} of {} {} to work out): {reason}",
             path.display(),
@@ -195,7 +201,7 @@ fn path(config: &Config, run: Option<&Path>, key: &str) -> PathBuf {
         Some(folder) => folder.clone(),
         None => run.and_then(Path::parent).unwrap_or(Path::new(".")).join("feature-cache"),
     };
-    folder.join(format!("{}.f32", &key[..16]))
+    folder.join(format!("{}.{}", &key[..16], config.data.feature_precision.word()))
 }
 
 /// Over all that the features depend on: the frozen layers' shape, type of products and weights, preprocessing, and

@@ -633,7 +633,13 @@ fn an_unreadable_image_of_a_bag_is_told_or_left_out() {
 }
 
 /// A NIfTI file of 16-bit numbers, 24 × 20 voxels a slice.
-fn nifti(path: &Path, slices: u16) {
+pub fn nifti(path: &Path, slices: u16) {
+    let voxel = |i: usize| ((i % 24) * (i / 480 + 2) * 9 + i / 24 % 20 * 17 + i / 480 * 40) as i16;
+    nifti_of(path, slices, voxel);
+}
+
+/// The same with these voxels, by their number in the file.
+pub fn nifti_of(path: &Path, slices: u16, voxel: impl Fn(usize) -> i16) {
     let mut file = vec![0u8; 352];
     let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &348i32.to_le_bytes());
@@ -650,7 +656,6 @@ fn nifti(path: &Path, slices: u16) {
         put(280 + 16 * axis + 4 * axis, &1f32.to_le_bytes());
     }
     put(344, b"n+1\0");
-    let voxel = |i: usize| ((i % 24) * (i / 480 + 2) * 9 + i / 24 % 20 * 17 + i / 480 * 40) as i16;
     file.extend((0..480 * usize::from(slices)).flat_map(|i| voxel(i).to_le_bytes()));
     fs::write(path, file).unwrap();
 }

@@ -44,6 +44,7 @@ mod shells;
 mod sigmoid;
 mod snapshots;
 mod sources;
+mod studies;
 mod subgroups;
 mod sweep;
 mod unsure;

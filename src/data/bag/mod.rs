@@ -1,10 +1,12 @@
 //! Bags: the images of one report. Which of them are read, how they are read, and where they stand among the images of
 //! a batch. Where every bag has one image, nothing of this is kept.
 
+mod held;
 mod kept;
 mod members;
 mod policy;
 
+pub use held::HeldImages;
 pub use kept::{KeptFeatures, Slots};
 pub(in crate::data) use members::volume_of;
 pub use members::{Member, Members};

@@ -1,6 +1,5 @@
 //! Voxels that lie in a file one after another, plain or packed.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 
 use anyhow::{Result, anyhow};
@@ -8,9 +7,14 @@ use anyhow::{Result, anyhow};
 use super::numbers::Coding;
 use super::planes::Planes;
 
+/// What is read from any place.
+pub(super) trait ReadSeek: Read + Seek {}
+
+impl<T: Read + Seek> ReadSeek for T {}
+
 /// A file, or what it unpacks to.
 pub(super) enum Bytes {
-    Plain(File),
+    Plain(Box<dyn ReadSeek>),
     /// With the place that was reached.
     Packed(Box<dyn Read>, u64),
 }

@@ -10,6 +10,7 @@ mod cut;
 mod damage_tests;
 mod doubt;
 mod geometry;
+mod held;
 mod inspect;
 mod nifti;
 mod npy;
@@ -28,6 +29,7 @@ use anyhow::{Context, Result, bail};
 
 use super::image::Picture;
 use cut::Cut;
+pub use held::HeldVolume;
 pub use inspect::{Inspected, inspect};
 pub use open::is_volume;
 use open::open;

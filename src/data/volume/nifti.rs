@@ -5,8 +5,9 @@
 //! asked for.
 
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::read::MultiGzDecoder;
@@ -15,7 +16,7 @@ use super::bytes::{Bytes, Stored};
 use super::geometry::{self, Geometry};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
-use crate::data::image::afford;
+use crate::data::image::{afford, most_bytes};
 
 /// A byte of gzip unpacks to at most so many.
 const MOST_UNPACKED: u64 = 1032;
@@ -36,14 +37,36 @@ pub(super) struct Header {
 /// # Errors
 /// It is no NIfTI, its header is broken or claims more than the file can hold, or there is no such time.
 pub(super) fn open(path: &Path, time: usize) -> Result<Volume> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     let length = file.metadata()?.len();
+    opened(file, length, time, u64::MAX)
+}
+
+/// [`open`] of bytes that somebody sent, the first time: no more of them is unpacked than one image may take.
+///
+/// # Errors
+/// As there; it claims more than that.
+pub(super) fn open_held(bytes: Cursor<Arc<[u8]>>, length: u64) -> Result<Volume> {
+    opened(bytes, length, 0, most_bytes())
+}
+
+/// Whether bytes begin as a header does.
+pub(super) fn is_header(bytes: &[u8]) -> bool {
+    // n+1 or n+2, by the header's length.
+    [(344, &b"n+1\0"[..]), (4, &b"n+2\0"[..])].iter().any(|(at, mark)| bytes.get(*at..*at + 4) == Some(mark))
+}
+
+/// [`open`] of what is read from any place; no more than `most` bytes are unpacked.
+pub(super) fn opened(mut file: impl Read + Seek + 'static, length: u64, time: usize, most: u64) -> Result<Volume> {
     let mut start = [0; 2];
     let is_packed = file.read_exact(&mut start).is_ok() && start == [0x1f, 0x8b];
     file.seek(SeekFrom::Start(0))?;
     let mut bytes = match is_packed {
-        true => Bytes::Packed(Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file))), 0),
-        false => Bytes::Plain(file),
+        true => {
+            let unpacked = MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file));
+            Bytes::Packed(Box::new(unpacked.take(most)), 0)
+        }
+        false => Bytes::Plain(Box::new(file)),
     };
     let mut head = vec![0; 348];
     bytes.read_at(0, &mut head).map_err(|error| no_header(error, 348, length, is_packed))?;
@@ -63,6 +86,12 @@ pub(super) fn open(path: &Path, time: usize) -> Result<Volume> {
         needed <= can_hold,
         "claims {} bytes of voxels, which a file of {length} bytes cannot hold; is it truncated?",
         needed - header.offset
+    );
+    ensure!(
+        needed <= most,
+        "unpacks to {} MiB; allowed are {} (data.max_image_mib, or --max-image-mib)",
+        needed.div_ceil(1 << 20),
+        most >> 20
     );
     ensure!(time < header.times, "has {} points in time, so there is no #{}", header.times, time + 1);
     afford(header.plane_bytes())?;

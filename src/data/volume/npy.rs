@@ -30,7 +30,7 @@ pub(super) fn open(path: &Path) -> Result<Volume> {
     file.read_exact(&mut start).context("is no .npy file")?;
     if start != *b"PK" {
         let length = file.metadata()?.len();
-        return array(Bytes::Plain(file), 0, length);
+        return array(Bytes::Plain(Box::new(file)), 0, length);
     }
     let entries = archive::entries(&mut file)?;
     // np.savez names them arr_0, arr_1, …
@@ -39,7 +39,7 @@ pub(super) fn open(path: &Path) -> Result<Volume> {
     let range = entry.place(&mut file)?;
     if !entry.is_packed {
         let end = range.end;
-        return array(Bytes::Plain(file), range.start, end);
+        return array(Bytes::Plain(Box::new(file)), range.start, end);
     }
     file.seek(SeekFrom::Start(range.start))?;
     let packed = BufReader::new(file).take(range.end - range.start);

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 let language = navigator.language.startsWith("zh") ? "zh" : "en";
 let theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 let server = {};
-let picture = null; // The file.
+let pictures = []; // The files of one study.
 let shown = []; // What draws the results again in another language.
 let asked = 0; // Raised by every question and every other image: an answer to what came before is late.
 
@@ -29,6 +29,7 @@ function draw() {
   $("language").lang = language === "zh" ? "en" : "zh";
   $("preview").alt = say("preview");
   if (server.model) $("model").textContent = say("model", server.model);
+  about();
   $("error").textContent = "";
   shown.forEach((again) => again());
 }
@@ -38,22 +39,37 @@ function wait(busy) {
   $("status").textContent = busy ? say("working") : "";
 }
 
-function choose(file) {
-  picture = file ?? null;
+function choose(files) {
+  // Slices and views are numbered by their names.
+  const byName = (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true });
+  pictures = [...files].sort(byName).slice(0, server.studies ? undefined : 1);
   // What is shown, or still to come, is of another image.
   asked++;
   wait(false);
   for (const section of ["classes", "explanation", "hits"]) $(section).hidden = true;
   shown = [];
-  $("chosen").hidden = !picture;
+  $("chosen").hidden = pictures.length === 0;
   const before = $("preview").src;
   if (before.startsWith("blob:")) URL.revokeObjectURL(before);
-  const visible = picture && /^image\/(png|jpeg)$/.test(picture.type);
+  const visible = pictures.find((file) => /^image\/(png|jpeg)$/.test(file.type));
   $("preview").hidden = !visible;
-  if (visible) $("preview").src = URL.createObjectURL(picture);
+  if (visible) $("preview").src = URL.createObjectURL(visible);
   else $("preview").removeAttribute("src");
-  $("about").textContent = picture ? `${picture.name}, ${Math.ceil(picture.size / 1024)} KiB` : "";
-  if (!picture) $("image").value = "";
+  about();
+  if (pictures.length === 0) $("image").value = "";
+}
+
+function about() {
+  const size = Math.ceil(pictures.reduce((sum, file) => sum + file.size, 0) / 1024);
+  const [first] = pictures;
+  const one = first ? `${first.name}, ${size} KiB` : "";
+  $("about").textContent = pictures.length > 1 ? say("several", pictures.length, size) : one;
+}
+
+// What is asked about: one image, or all of a study.
+async function study() {
+  const all = await Promise.all(pictures.map(base64));
+  return all.length === 1 ? { image: all[0] } : { images: all };
 }
 
 // The file in base64. Its type is seen by the server from the bytes themselves.
@@ -125,7 +141,13 @@ function classes(answer) {
 }
 
 function explanation(answer) {
-  $("cosine").textContent = say("cosine", answer.cosine.toFixed(3));
+  const cosine = say("cosine", answer.cosine.toFixed(3));
+  const { bag_cosine: bag, images, explained_image: number } = answer;
+  const before = answer.strip ? `${say("ofStudy", bag.toFixed(3), images.length, number + 1)} ` : "";
+  $("cosine").textContent = before + cosine;
+  $("strip").hidden = !answer.strip;
+  if (answer.strip) $("strip").src = answer.strip;
+  $("strip").alt = say("strip");
   $("map").hidden = !answer.picture;
   if (answer.picture) $("map").src = answer.picture;
   $("map").alt = say("map");
@@ -163,10 +185,10 @@ function hits(answer) {
 function search() {
   const text = $("text").value.trim();
   run("hits", async () => {
-    if (!text && !picture) throw new Error(say("needsOne"));
+    if (!text && pictures.length === 0) throw new Error(say("needsOne"));
     const body = { k: 10, thumbnails: true };
     if (text) body.text = text;
-    if (picture) body.image = await base64(picture);
+    if (pictures.length > 0) Object.assign(body, await study());
     const answer = await ask("/search", body);
     return () => hits(answer);
   });
@@ -174,8 +196,8 @@ function search() {
 
 function classify() {
   run("classes", async () => {
-    if (!picture) throw new Error(say("needsImage"));
-    const answer = await ask("/zero-shot", { image: await base64(picture) });
+    if (pictures.length === 0) throw new Error(say("needsImage"));
+    const answer = await ask("/zero-shot", await study());
     return () => classes(answer);
   });
 }
@@ -183,8 +205,8 @@ function classify() {
 function explain() {
   const text = $("text").value.trim();
   run("explanation", async () => {
-    if (!picture || !text) throw new Error(say("needsBoth"));
-    const answer = await ask("/explain", { image: await base64(picture), text });
+    if (pictures.length === 0 || !text) throw new Error(say("needsBoth"));
+    const answer = await ask("/explain", { ...(await study()), text });
     return () => explanation(answer);
   });
 }
@@ -192,7 +214,7 @@ function explain() {
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   if (server.index) search();
-  else if (server.classes && picture) classify();
+  else if (server.classes && pictures.length > 0) classify();
 });
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -202,9 +224,9 @@ $("text").addEventListener("keydown", (event) => {
 });
 $("classify").addEventListener("click", classify);
 $("explain").addEventListener("click", explain);
-$("image").addEventListener("change", () => choose($("image").files[0]));
+$("image").addEventListener("change", () => choose($("image").files));
 $("clear").addEventListener("click", () => {
-  choose(null);
+  choose([]);
   $("image").focus();
 });
 $("language").addEventListener("click", () => {
@@ -222,7 +244,7 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     $("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
     if (kind === "drop" && event.dataTransfer.files.length > 0) {
       $("image").files = event.dataTransfer.files;
-      choose(event.dataTransfer.files[0]);
+      choose(event.dataTransfer.files);
     }
   });
 }
@@ -234,6 +256,11 @@ fetch("/health").then((response) => response.json()).then((health) => {
   $("search").hidden = !health.index;
   $("classify").hidden = !health.classes;
   $("explain").hidden = !health.explains;
+  $("image").multiple = health.studies;
+  if (health.studies) {
+    $("image").accept += ",.nii,.gz,application/gzip";
+    document.querySelector("label[for=image]").dataset.word = "studyFiles";
+  }
   draw();
 }, () => {
   $("error").textContent = say("unreachable");

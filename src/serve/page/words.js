@@ -15,6 +15,9 @@ export const words = {
     answer: "Answer: {0}", unsure: "The model is unsure and gives no answer.", isUnsure: "unsure", yes: "yes", no: "no",
     calibrated: "Probabilities are calibrated: by what was fitted on patients and is kept with the model.",
     uncalibrated: "Probabilities are the model's own, not calibrated.", model: "model {0}", other: "中文",
+    studyFiles: "Images of one study (PNG, JPEG, DICOM, NIfTI): drop them here, or choose",
+    several: "{0} files, {1} KiB", ofStudy: "The study: {0}, of {1} images. Image {2}, which counts most:",
+    strip: "The images that count most, relevance in red, with number and share",
   },
   zh: {
     dark: "深色", light: "浅色", token: "令牌", finding: "所见", example: "左侧大量胸腔积液。",
@@ -28,6 +31,8 @@ export const words = {
     map: "模型所见的图像，红色表示相关性", cosine: "相似度 {0}；各词的相关性：", answer: "结论：{0}",
     unsure: "模型没有把握，不作回答。", isUnsure: "没有把握", yes: "有", no: "无",
     calibrated: "概率已校准：依据在患者数据上拟合并随模型保存的参数。", uncalibrated: "概率为模型原始输出，未经校准。",
-    model: "模型 {0}", other: "English",
+    model: "模型 {0}", other: "English", studyFiles: "同一检查的图像（PNG、JPEG、DICOM、NIfTI）：拖放到此处，或选择文件",
+    several: "{0} 个文件，{1} KiB", ofStudy: "整个检查：{0}，共 {1} 幅图像。其中第 {2} 幅作用最大：",
+    strip: "作用最大的图像，红色表示相关性，附编号与占比",
   },
 };

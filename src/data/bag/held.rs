@@ -1,0 +1,152 @@
+//! The images of a report that came as bytes, from a request.
+
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow, ensure};
+
+use super::{BagPolicy, Member, place};
+use crate::data::image::{self, dicom};
+use crate::data::volume::HeldVolume;
+use crate::data::{Picture, Preprocess};
+use crate::error::one_line;
+
+/// Files in memory, whose images are numbered from 0: one of each, or the slices of a volume.
+#[derive(Clone, Debug)]
+pub struct HeldImages {
+    files: Vec<File>,
+    policy: BagPolicy,
+}
+
+#[derive(Clone, Debug)]
+enum File {
+    Image(Arc<[u8]>),
+    Volume(HeldVolume),
+}
+
+impl HeldImages {
+    /// Of files as they were sent, whose volumes are cut and whose images are picked as evaluation does it by `policy`.
+    ///
+    /// # Errors
+    /// No file, a NIfTI that cannot be opened, or a DICOM file of many frames, of which one alone would be read.
+    pub fn of(files: Vec<Vec<u8>>, policy: &BagPolicy) -> Result<Self> {
+        ensure!(!files.is_empty(), "has no images");
+        let count = files.len();
+        let file = |(number, bytes): (usize, Vec<u8>)| {
+            let bytes: Arc<[u8]> = bytes.into();
+            let opened = match HeldVolume::is_one(&bytes) {
+                true => HeldVolume::open(bytes, &policy.volume).map(File::Volume),
+                false => one_frame(&bytes).map(|()| File::Image(bytes)),
+            };
+            opened.map_err(|e| of_file(number, count, &e))
+        };
+        let files = files.into_iter().enumerate().map(file).collect::<Result<_>>()?;
+        Ok(Self { files, policy: policy.evenly() })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.files.iter().map(File::count).sum()
+    }
+
+    /// Whether some are slices of a volume.
+    pub fn has_volume(&self) -> bool {
+        self.files.iter().any(|file| matches!(file, File::Volume(_)))
+    }
+
+    /// Those that evaluation reads, as the model takes them.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub fn read(&self, preprocess: &Preprocess) -> Result<Vec<Member>> {
+        let count = self.count();
+        let mut read = Vec::new();
+        self.each(&self.policy.fixed(count), &mut |number, picture| {
+            read.push(Member { number, place: place(number, count), prepared: preprocess.prepare(&picture, None)? });
+            Ok(())
+        })?;
+        Ok(read)
+    }
+
+    /// Those of these numbers, ascending, with their numbers.
+    ///
+    /// # Errors
+    /// One cannot be read, or is not there.
+    pub fn pictures(&self, numbers: &[usize]) -> Result<Vec<(usize, Picture)>> {
+        let mut pictures = Vec::new();
+        self.each(numbers, &mut |number, picture| {
+            pictures.push((number, picture));
+            Ok(())
+        })?;
+        ensure!(pictures.len() == numbers.len(), "has {} images; one that is not there was asked for", self.count());
+        Ok(pictures)
+    }
+
+    /// A volume is opened once for all of its slices.
+    fn each(&self, numbers: &[usize], take: &mut dyn FnMut(usize, Picture) -> Result<()>) -> Result<()> {
+        let (mut start, mut rest) = (0, numbers);
+        for (i, file) in self.files.iter().enumerate() {
+            let end = start + file.count();
+            let (own, later) = rest.split_at(rest.iter().take_while(|&&number| number < end).count());
+            let which: Vec<usize> = own.iter().map(|number| number - start).collect();
+            let mut read = || {
+                for (slice, picture) in which.iter().zip(file.pictures(&which)?) {
+                    take(start + slice, picture)?;
+                }
+                Ok(())
+            };
+            read().map_err(|e: anyhow::Error| of_file(i, self.files.len(), &e))?;
+            (start, rest) = (end, later);
+        }
+        Ok(())
+    }
+}
+
+impl File {
+    fn count(&self) -> usize {
+        match self {
+            Self::Image(_) => 1,
+            Self::Volume(volume) => volume.count(),
+        }
+    }
+
+    fn pictures(&self, which: &[usize]) -> Result<Vec<Picture>> {
+        match self {
+            _ if which.is_empty() => Ok(Vec::new()),
+            Self::Image(bytes) => Ok(vec![image::decode(bytes, 0)?]),
+            Self::Volume(volume) => volume.slices(which),
+        }
+    }
+}
+
+fn one_frame(bytes: &[u8]) -> Result<()> {
+    // What is wrong with others is told by their decoder.
+    let frames = dicom::is_dicom(bytes).then(|| dicom::place(bytes).map_or(1, |place| place.frames)).unwrap_or(1);
+    ensure!(frames <= 1, "is a DICOM file of {frames} frames; send them as images of their own, or a volume as NIfTI");
+    Ok(())
+}
+
+/// Which one it was, where there are several.
+fn of_file(number: usize, count: usize, error: &anyhow::Error) -> anyhow::Error {
+    match count {
+        1 => anyhow!("{}", one_line(error)),
+        _ => anyhow!("{} of {count} {}", number + 1, one_line(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_is_wrong_is_told_by_its_place() {
+        let picture = Picture { width: 4, height: 3, channels: 1, bytes: vec![9; 12] };
+        let png = image::png(&picture).unwrap();
+        let policy = BagPolicy::default();
+        let held = HeldImages::of(vec![png.clone(), b"text".to_vec()], &policy).unwrap();
+        let told = held.read(&Preprocess::clip(8)).unwrap_err().to_string();
+        assert!(told.starts_with("2 of 2 is not an image"), "{told}");
+        let told = HeldImages::of(vec![vec![0x1f, 0x8b, 8]], &policy).unwrap_err().to_string();
+        assert!(told.contains("NIfTI header"), "{told}");
+        assert!(HeldImages::of(Vec::new(), &policy).is_err());
+    }
+}
