@@ -19,6 +19,7 @@ use reportclip::eval::class_directions;
 use reportclip::session::Session;
 use serde_json::{Value, json};
 
+use crate::bags::nifti;
 use crate::common::{gray, skipped, tensors};
 use crate::runs::{PROMPTS, Place, json as parsed, text};
 
@@ -530,6 +531,91 @@ fn explanations_are_those_of_explain() {
     assert_eq!(ours["patches"].as_array().unwrap().len(), 4);
     let picture = ours["picture"].as_str().unwrap().strip_prefix("data:image/png;base64,").unwrap();
     assert!(STANDARD.decode(picture).unwrap() == fs::read(place.path("served-why.png")).unwrap());
+}
+
+/// The images of a study, and the slices of a volume, are one row, as `embed` makes it.
+#[test]
+fn studies_and_volumes_are_those_of_embed() {
+    let place = trained();
+    let files = images(3);
+    let sent: Vec<String> = files.iter().map(|path| base64(path)).collect();
+    nifti(&place.path("served.nii"), 7);
+    let names: Vec<&str> = files.iter().map(|path| path.to_str().unwrap()).collect();
+    fs::write(place.path("served-study.csv"), format!("image,report\n{},x\nserved.nii,y\n", names.join(";"))).unwrap();
+    let data = ["--data", "served-study.csv", "--out", "served-study.safetensors"];
+    let embedded = |model: &str| -> Vec<Vec<f32>> {
+        let args = [&["embed", "--model", model, "--force"], &data[..]].concat();
+        let out = place.run(&args);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        tensors(&place.path("served-study.safetensors"))["image_embeds"].to_vec2().unwrap()
+    };
+    let expected = embedded("run/model");
+    let all = ["embed", "--model", "run/model", "--data", "phantom/manifest.csv", "--out", "served-all.safetensors"];
+    assert!(place.run(&all).status.success());
+    let server =
+        Server::of_run(&["--prompts", "classes.toml", "--index", "served-all.safetensors", "--max-batch", "2"]);
+    let volume = fs::read(place.path("served.nii")).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&volume).unwrap();
+    let packed = packed.finish().unwrap();
+    let single = rows(&server.post("/v1/embeddings", &json!({"input": [{"image": sent[0]}]})).ok());
+    let input = json!([{"images": sent}, {"images": [STANDARD.encode(&packed)]}, {"image": sent[0]}, "Clear lungs."]);
+    let found = rows(&server.post("/v1/embeddings", &json!({"input": input})).ok());
+    assert_eq!(found.len(), 4);
+    assert_near(&found[0], &expected[0], "a study");
+    assert_near(&found[1], &expected[1], "a volume");
+    assert_near(&found[2], &single[0], "an image beside studies");
+    for (kind, body) in [("application/gzip", &packed), ("application/octet-stream", &volume)] {
+        let alone = server.ask("POST /v1/embeddings", &format!("Content-Type: {kind}\r\n"), body).ok();
+        assert_near(&rows(&alone)[0], &expected[1], kind);
+    }
+    // Everything that takes an image takes a study.
+    assert!(server.post("/zero-shot", &json!({"images": sent})).ok()["classes"].is_array());
+    assert!(server.post("/search", &json!({"images": sent, "text": "effusion"})).ok()["hits"].is_array());
+    let said = "Large left pleural effusion.";
+    let args = ["explain", "--model", "run/model", "--text", said, "--json", "--force", "--strip"];
+    for (images, of) in [(names, json!(sent)), (vec!["served.nii"], json!([STANDARD.encode(&volume)]))] {
+        let wanted = place.run(&[&args[..], &["served-strip.png", "--image"], &images].concat());
+        let wanted = parsed(&wanted.stdout);
+        let ours = server.post("/explain", &json!({"images": of, "text": said})).ok();
+        assert_eq!(ours["explained_image"], wanted["explained_image"]);
+        let parts = |of: &Value| -> Vec<f32> {
+            of["images"].as_array().unwrap().iter().map(|image| image["part"].as_f64().unwrap() as f32).collect()
+        };
+        assert_near(&parts(&ours), &parts(&wanted), "parts");
+        let sum: f32 = parts(&ours).iter().sum();
+        assert!((f64::from(sum) - ours["bag_cosine"].as_f64().unwrap()).abs() < 1e-5, "{ours}");
+        let strip = ours["strip"].as_str().unwrap().strip_prefix("data:image/png;base64,").unwrap();
+        assert!(STANDARD.decode(strip).unwrap() == fs::read(place.path("served-strip.png")).unwrap());
+    }
+    let alone = server.post("/explain", &json!({"image": sent[0], "text": said})).ok();
+    assert!(alone["strip"].is_null() && alone["images"].is_null());
+    // What is wrong is told in a line.
+    for (body, said) in [
+        (json!({"images": sent, "image": sent[0]}), "send one of them"),
+        (json!({"images": []}), "1 to 1024"),
+        (json!({"images": [1]}), "1 to 1024"),
+        (json!({"images": [sent[0], STANDARD.encode(b"text")]}), "2 of 2 is not an image"),
+        (json!({"image": STANDARD.encode(&packed[..packed.len() / 2])}), "the image "),
+    ] {
+        let refused = server.post("/zero-shot", &body).refusal(400);
+        assert!(refused.contains(said), "{refused}");
+    }
+    let health = server.get("/health").json();
+    assert_eq!((&health["studies"], &health["volumes"]), (&json!(false), &json!(false)));
+    // A model that was made for volumes does not answer of one slice.
+    place.train_ok(
+        "of-volumes",
+        &["--set", "train.max_steps=2", "--set", "data.window=[0, 200]", "--set", "data.bag.max=3"],
+    );
+    let expected = embedded("of-volumes/model");
+    let server = Server::start(&place, &["--model", "of-volumes/model"]);
+    let refused = server.post("/v1/embeddings", &json!({"input": [{"image": sent[0]}]})).refusal(400);
+    assert!(refused.contains("reads volumes"), "{refused}");
+    let found = rows(&server.ask("POST /v1/embeddings", "Content-Type: application/gzip\r\n", &packed).ok());
+    assert_near(&found[0], &expected[1], "three of seven slices");
+    let health = server.get("/health").json();
+    assert_eq!((&health["studies"], &health["volumes"]), (&json!(true), &json!(true)));
 }
 
 #[test]

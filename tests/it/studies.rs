@@ -5,14 +5,16 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use reportclip::data::{ImageSource, Members, Picture, image};
+use reportclip::data::{BagPolicy, HeldImages, ImageSource, Member, Members, Picture, Preprocess, image};
 use reportclip::eval::{BagExplanation, ReadBag, explain_bag, strip};
+use reportclip::loss::{OBJECTIVES, TargetKind};
 use reportclip::model::checkpoint::random;
 use reportclip::model::{BagPooling, BagPosition};
 use reportclip::ops::{Segments, Value, reference};
 use reportclip::session::Session;
 
-use crate::bags::nifti_of;
+use crate::bags::{nifti, nifti_of};
+use crate::runs::{Place, json, text};
 use crate::session::tiny;
 
 const POOLINGS: [BagPooling; 3] =
@@ -161,4 +163,173 @@ fn a_bag_of_one_has_no_gradient_beside_its_own() {
     let [one] = bag.images[..] else { panic!("{bag:?}") };
     assert!((one.alone - bag.cosine).abs() < 1e-6 && (one.part - bag.cosine).abs() < 1e-6 && one.gradient.abs() < 1e-6);
     assert_eq!(one.share, Some(1.0));
+}
+
+#[test]
+fn images_in_memory_are_read_as_files_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = Picture { width: 4, height: 3, channels: 1, bytes: (0..12).map(|i| i * 20).collect() };
+    let paths = [dir.path().join("a.png"), dir.path().join("ct.nii")];
+    fs::write(&paths[0], image::png(&picture).unwrap()).unwrap();
+    nifti(&paths[1], 5);
+    let policy = BagPolicy { max: 3, ..BagPolicy::default() };
+    let files = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+    let held = HeldImages::of(files, &policy).unwrap();
+    let members = Members::of(ImageSource::of_files(&paths), &policy).unwrap();
+    assert_eq!((held.count(), held.has_volume()), (6, true));
+    let preprocess = Preprocess::clip(8);
+    let ours = held.read(&preprocess).unwrap();
+    let theirs = members.read(&policy.fixed(6), &policy, |picture| preprocess.prepare(picture, None)).unwrap();
+    let values = |member: &Member| {
+        let mut values = vec![0.0; member.prepared.len()];
+        member.prepared.write(&mut values);
+        (member.number, member.place.to_bits(), values)
+    };
+    assert_eq!(ours.iter().map(values).collect::<Vec<_>>(), theirs.iter().map(values).collect::<Vec<_>>());
+    assert_eq!(held.pictures(&[0]).unwrap()[0].1, picture);
+    assert!(held.pictures(&[6]).is_err());
+}
+
+/// Phantom CTs of eight slices, of which six are read, and a tiny model of them.
+fn of_volumes() -> Place {
+    let place = Place::new();
+    for (out, size) in [("ct", "16"), ("larger", "20")] {
+        let out = place.run(&["data", "synth", "--volumes", "--out", out, "--patients", "24", "--size", size]);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+    }
+    let config = fs::read_to_string(place.path("tiny.toml")).unwrap();
+    let (before, after) = (config.find("[augment]").unwrap(), config.find("[train]").unwrap());
+    let config = config[..before].to_string() + "window = [-1000, 400]\nbag.max = 6\n" + &config[after..];
+    fs::write(place.path("tiny.toml"), config.replace("phantom/manifest.csv", "ct/manifest.csv")).unwrap();
+    place
+}
+
+fn losses(place: &Place, run: &str) -> Vec<f64> {
+    let lines = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
+    lines.lines().map(|line| json(line.as_bytes())).filter_map(|line| line["loss"].as_f64()).collect()
+}
+
+#[test]
+fn volumes_train_and_resume_bit_for_bit() {
+    let place = of_volumes();
+    let cases: [(&str, &[&str]); 4] = [
+        (
+            "attention",
+            &["model.bag_pooling=\"attention\"", "model.bag_position=\"sinusoidal\"", "data.bag.pick=\"random\""],
+        ),
+        ("chunks", &["model.bag_pooling=\"attention\"", "train.batch_size=4", "train.accum_freq=2"]),
+        ("lora", &["model.bag_pooling=\"max\"", "lora.rank=2"]),
+        ("frozen", &["model.bag_pooling=\"attention\"", "freeze.image=\"all\""]),
+    ];
+    for (name, more) in cases {
+        let sets: Vec<&str> = more.iter().flat_map(|set| ["--set", *set]).collect();
+        let (whole, parts) = (format!("{name}-ten"), format!("{name}-five"));
+        place.train_ok(&whole, &sets);
+        place.train_ok(&parts, &[&sets[..], &["--set", "train.stop_after=5"]].concat());
+        place.train_ok(&parts, &[&sets[..], &["--resume", "latest"]].concat());
+        let (a, b) = (losses(&place, &whole), losses(&place, &parts));
+        assert!(a == b && a.iter().filter(|loss| loss.is_finite()).count() >= 10, "{name}: {a:?} and {b:?}");
+        let weights = |run: &str| fs::read(place.path(run).join("model/model.safetensors")).unwrap();
+        assert!(weights(&whole) == weights(&parts), "{name}");
+    }
+}
+
+/// What is worked out once is each slice that may be read, and no padding; in bf16 it takes half the bytes, is a file of
+/// its own, and resumes as exactly.
+#[test]
+fn slices_are_kept_one_by_one_and_in_bf16_in_half_the_bytes() {
+    let place = of_volumes();
+    // Volumes of eight and of ten slices: six of each, or all.
+    let (small, large) =
+        (fs::read_to_string(place.path("ct/manifest.csv")), fs::read_to_string(place.path("larger/manifest.csv")));
+    let (small, large) = (small.unwrap(), large.unwrap());
+    let mut lines: Vec<String> = vec![small.lines().next().unwrap().to_string()];
+    lines.extend(small.lines().skip(1).map(|line| format!("ct/{line}")));
+    lines.extend(large.lines().skip(1).map(|line| format!("larger/{}", line.replace(",V", ",W"))));
+    fs::write(place.path("both.csv"), lines.join("\n") + "\n").unwrap();
+    let training = |from: &str| lines.iter().filter(|line| line.starts_with(from) && line.contains(",train,")).count();
+    let slices = 8 * training("ct/") + 9 * training("larger/");
+    let train = |out: &str, more: &[&str]| {
+        let sets =
+            ["data.train=\"both.csv\"", "data.bag.max=9", "freeze.image=\"all\"", "model.bag_pooling=\"attention\""];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).chain(more.iter().copied()).collect();
+        text(&place.train_ok(out, &sets).stderr)
+    };
+    let bf16 = ["--set", "data.feature_precision=\"bf16\""];
+    for (out, more) in [("runs/f32", &[][..]), ("runs/bf16", &bf16)] {
+        let told = train(out, more);
+        assert!(told.contains(&format!("{slices} of {slices} images to work out")), "{slices}: {told}");
+    }
+    let kept = |ending: &str| -> u64 {
+        let files = fs::read_dir(place.path("runs/feature-cache")).unwrap().map(|file| file.unwrap().path());
+        let files: Vec<_> = files.filter(|file| file.extension().is_some_and(|end| end == ending)).collect();
+        assert_eq!(files.len(), 1, "{ending}");
+        fs::metadata(&files[0]).unwrap().len() - 88 - slices as u64
+    };
+    assert_eq!(kept("f32"), 2 * kept("bf16"));
+    let (exact, rounded) = (losses(&place, "runs/f32"), losses(&place, "runs/bf16"));
+    assert!(exact != rounded && exact.len() == rounded.len());
+    assert!(exact.iter().zip(&rounded).all(|(a, b)| (a - b).abs() < 0.02), "{exact:?} {rounded:?}");
+    train("runs/parts", &[&bf16[..], &["--set", "train.stop_after=5"]].concat());
+    let told = train("runs/parts", &[&bf16[..], &["--resume", "latest"]].concat());
+    assert!(told.contains(&format!("0 of {slices} images to work out")), "{told}");
+    assert_eq!(losses(&place, "runs/parts"), rounded);
+}
+
+#[test]
+fn every_objective_trains_on_volumes() {
+    let place = of_volumes();
+    fs::write(
+        place.path("classes.toml"),
+        "normal = \"Normal CT of the chest.\"\nnodule = \"Nodule.\"\neffusion = \"Pleural effusion.\"\n",
+    )
+    .unwrap();
+    fs::write(
+        place.path("findings.toml"),
+        "nodule = { positive = \"Nodule.\", negative = \"No nodule.\" }\n\
+         effusion = { positive = \"Effusion.\", negative = \"No effusion.\" }\n",
+    )
+    .unwrap();
+    for kind in OBJECTIVES {
+        let name = format!("loss.kind={:?}", kind.name);
+        let mut sets = vec![name.as_str(), "model.bag_pooling=\"attention\"", "train.max_steps=4", "lora.rank=2"];
+        match kind.needs.targets {
+            TargetKind::Classes => sets.push("loss.prompts=\"classes.toml\""),
+            TargetKind::Findings => sets.push("loss.prompts=\"findings.toml\""),
+            _ => {}
+        }
+        if kind.name == "multi_positive" {
+            sets.push("loss.positives=\"label\"");
+        }
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+        place.train_ok(kind.name, &sets);
+        let found = losses(&place, kind.name);
+        assert!(found.len() >= 4 && found.iter().all(|loss| loss.is_finite()), "{}: {found:?}", kind.name);
+        assert!(place.path(kind.name).join("model/bag_pooling.safetensors").is_file(), "{}", kind.name);
+    }
+}
+
+/// What each slice counts is told row by row, and files in the way are kept.
+#[test]
+fn weights_of_bags_are_told_by_line() {
+    let place = of_volumes();
+    place.train_ok("run", &["--set", "model.bag_pooling=\"attention\"", "--set", "train.max_steps=4"]);
+    let args = ["eval", "--model", "run/model", "--data", "ct/manifest.csv", "--split", "test", "--bootstrap", "0"];
+    let out = place.run(&[&args[..], &["--bag-weights", "weights.jsonl"]].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let lines: Vec<serde_json::Value> =
+        fs::read_to_string(place.path("weights.jsonl")).unwrap().lines().map(|line| json(line.as_bytes())).collect();
+    let manifest = fs::read_to_string(place.path("ct/manifest.csv")).unwrap();
+    let test: Vec<u64> =
+        manifest.lines().zip(1..).filter(|(line, _)| line.contains(",test,")).map(|(_, number)| number).collect();
+    assert_eq!(lines.iter().map(|line| line["line"].as_u64().unwrap()).collect::<Vec<_>>(), test);
+    for line in &lines {
+        let images = line["images"].as_array().unwrap();
+        let sum = |key: &str| images.iter().map(|image| image[key].as_f64().unwrap()).sum::<f64>();
+        assert_eq!((line["count"].as_u64(), images.len()), (Some(8), 6));
+        assert!((sum("share") - 1.0).abs() < 1e-5 && (sum("gradient_share") - 1.0).abs() < 1e-6, "{line}");
+        assert!((sum("part") - line["cosine"].as_f64().unwrap()).abs() < 1e-5, "{line}");
+    }
+    let errors = place.errors(&[&args[..], &["--bag-weights", "weights.jsonl"]].concat(), 1);
+    assert!(errors[0].contains("weights.jsonl") && errors[0].contains("--force"), "{errors:?}");
 }

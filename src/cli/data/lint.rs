@@ -112,6 +112,10 @@ fn text(report: &LintReport, html: Option<&Path>, with_tokenizer: bool) -> Strin
         let more = if finding.count > SHOWN { ", …" } else { "" };
         lines.push(format!("{:17}{}{more}", "", shown.join(", ")));
     }
+    if let Some(sizes) = &report.bag_sizes {
+        let bars = sizes.bars.iter().filter(|(_, rows)| *rows > 0).map(|(images, rows)| format!("{images}: {rows}"));
+        lines.push(format!("{}: {}", sizes.name, bars.collect::<Vec<_>>().join(", ")));
+    }
     if report.findings.is_empty() {
         lines.push("nothing was found".into());
     }

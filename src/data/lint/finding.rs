@@ -94,4 +94,7 @@ pub struct LintReport {
     pub findings: Vec<Finding>,
     /// What there is.
     pub histograms: Vec<Histogram>,
+    /// That of them which says how many images rows have, where some have several.
+    #[serde(skip)]
+    pub bag_sizes: Option<Histogram>,
 }

@@ -30,8 +30,18 @@ pub enum FindingKind {
     TinyImage,
     /// DICOM files with text in their pixels.
     BurnedInAnnotation,
-    /// Volumes that cannot be read.
+    /// Volumes that cannot be read for a reason that is none of the next.
     UnreadableVolume,
+    /// Series that lack slices.
+    MissingSlices,
+    /// Folders of slices of several series.
+    MixedSeries,
+    /// Series whose slices have no order.
+    UnorderedSlices,
+    /// Series whose slices are not evenly spaced.
+    UnevenSpacing,
+    /// Series whose files are not called in the order of their slices.
+    FilesOutOfOrder,
     /// Volumes of one slice.
     SingleSlice,
     /// Volumes that do not say which way they lie.
@@ -54,6 +64,8 @@ pub enum FindingKind {
     NearDuplicateAcrossSplits,
     /// Labels that hardly occur.
     RareLabel,
+    /// Rows of one study with several labels.
+    StudyOtherLabel,
     /// Rows without a label.
     NoLabel,
     /// A label that nearly all rows have.
@@ -87,6 +99,11 @@ impl FindingKind {
             Self::TinyImage => "tiny_image",
             Self::BurnedInAnnotation => "burned_in_annotation",
             Self::UnreadableVolume => "unreadable_volume",
+            Self::MissingSlices => "missing_slices",
+            Self::MixedSeries => "mixed_series",
+            Self::UnorderedSlices => "unordered_slices",
+            Self::UnevenSpacing => "uneven_spacing",
+            Self::FilesOutOfOrder => "files_out_of_order",
             Self::SingleSlice => "single_slice",
             Self::UnknownOrientation => "unknown_orientation",
             Self::OddHounsfield => "odd_hounsfield",
@@ -98,6 +115,7 @@ impl FindingKind {
             Self::LeakingCopy => "leaking_copy",
             Self::NearDuplicateAcrossSplits => "near_duplicate_across_splits",
             Self::RareLabel => "rare_label",
+            Self::StudyOtherLabel => "study_other_label",
             Self::NoLabel => "no_label",
             Self::OneLabel => "one_label",
             Self::DuplicateReport => "duplicate_report",

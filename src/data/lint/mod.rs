@@ -37,14 +37,17 @@ pub fn lint(
     // Volumes are no images for the checks of these.
     let (volumes, images) =
         distinct_images(rows).into_iter().partition::<Vec<_>, _>(|(_, one)| volume_of(one).is_some());
-    let images = InspectedImages::open(images, options.max_images, progress);
-    let volumes = InspectedVolumes::open(&volumes, options.max_images);
+    let (before, after) = (images.len().min(options.max_images), volumes.len().min(options.max_images));
+    let images = InspectedImages::open(images, options.max_images, &|done, of| progress(done, of + after));
+    let volumes =
+        InspectedVolumes::open(&volumes, options.max_images, &|done, of| progress(before + done, before + of));
     let mut findings = Vec::new();
     findings.extend(rows::unusable(&manifest.problems));
     images.findings(rows, &mut findings);
     volumes.findings(rows, &mut findings);
     rows::leaks(rows, &images, &mut findings);
     rows::classes(rows, &mut findings);
+    rows::studies(rows, &mut findings);
     reports::findings(rows, options, &mut findings)?;
     findings.sort_by_key(|f| f.level);
     let mut histograms = Vec::new();
@@ -52,6 +55,8 @@ pub fn lint(
     reports::histograms(rows, options.tokenizer, &mut histograms)?;
     images.histograms(&mut histograms);
     volumes.histograms(&mut histograms);
+    let bag_sizes = volumes.sizes(rows);
+    histograms.extend(bag_sizes.clone());
     let distinct =
         |key: fn(&Row) -> Option<&str>| rows.iter().filter_map(key).collect::<std::collections::HashSet<_>>();
     Ok(LintReport {
@@ -63,5 +68,6 @@ pub fn lint(
         images_looked_at: images.count(),
         findings,
         histograms,
+        bag_sizes,
     })
 }

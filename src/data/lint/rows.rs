@@ -95,6 +95,21 @@ pub(super) fn classes(rows: &[Row], findings: &mut Vec<Finding>) {
     }
 }
 
+/// Rows of one study that say different things of it.
+pub(super) fn studies(rows: &[Row], findings: &mut Vec<Finding>) {
+    let mut first: HashMap<(Option<&str>, &str), &str> = HashMap::new();
+    let mut found = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        let (Some(study), Some(label)) = (row.study_id(), row.label()) else { continue };
+        // Numbers of studies may be a patient's own: first, second.
+        if *first.entry((row.patient_id(), study)).or_insert(label) != label {
+            found.push(i);
+        }
+    }
+    let message = "rows whose study has another label on an earlier row: as one report (--bag-by study_id) it has none";
+    findings.extend(Finding::new(Level::Warning, FindingKind::StudyOtherLabel, rows, found, message.into()));
+}
+
 pub(super) fn histograms(rows: &[Row], histograms: &mut Vec<Histogram>) {
     let mut count = |name, key: fn(&Row) -> Option<&str>| {
         let mut counts: HashMap<&str, usize> = HashMap::new();

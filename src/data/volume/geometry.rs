@@ -15,6 +15,17 @@ pub(super) struct Geometry {
     pub affine: [[f64; 4]; 3],
     /// Whether the file says which way the axes run.
     pub is_known: bool,
+    /// How slices lie in it that came as files of their own.
+    pub order: Order,
+}
+
+/// How slices lie that came as files of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Order {
+    /// Some are nearer or farther than usual, and read as if they were not.
+    pub is_uneven: bool,
+    /// By their names the files are in no order of theirs, from one end or the other.
+    pub is_shuffled: bool,
 }
 
 /// One of the body's axes among a file's.

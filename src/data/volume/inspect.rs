@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::cut::Cut;
 use super::doubt::Seen;
+use super::geometry::Order;
 use super::open::open;
 use super::policy::{VolumePolicy, evenly_spaced};
 
@@ -19,6 +20,10 @@ pub struct Inspected {
     pub slices: usize,
     /// Whether the file says which way its axes run.
     pub is_oriented: bool,
+    /// Whether it is a series whose slices are not evenly spaced.
+    pub is_uneven: bool,
+    /// Whether it is a series whose files are not called in the order of its slices.
+    pub is_shuffled: bool,
     /// Why its values seem to be no Hounsfield units.
     pub doubt: Option<&'static str>,
 }
@@ -38,5 +43,6 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
         seen.add(&plane);
     }
     volume.planes.finish()?;
-    Ok(Inspected { slices, is_oriented: volume.geometry.is_known, doubt: seen.doubt() })
+    let Order { is_uneven, is_shuffled } = volume.geometry.order;
+    Ok(Inspected { slices, is_oriented: volume.geometry.is_known, is_uneven, is_shuffled, doubt: seen.doubt() })
 }

@@ -9,6 +9,7 @@ mod cut;
 #[cfg(test)]
 mod damage_tests;
 mod doubt;
+mod fault;
 mod geometry;
 mod held;
 mod inspect;
@@ -29,6 +30,7 @@ use anyhow::{Context, Result, bail};
 
 use super::image::Picture;
 use cut::Cut;
+pub use fault::Fault;
 pub use held::HeldVolume;
 pub use inspect::{Inspected, inspect};
 pub use open::is_volume;

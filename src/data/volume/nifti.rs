@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
 use super::bytes::{Bytes, Stored};
-use super::geometry::{self, Geometry};
+use super::geometry::{self, Geometry, Order};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
 use crate::data::image::{afford, most_bytes};
@@ -219,7 +219,7 @@ impl Header {
         let offset = if offset == 0 { i64::from(size) + 4 } else { offset };
         ensure!(offset >= i64::from(size), "has vox_offset {offset}, inside its header of {size} bytes");
         let (affine, is_known) = affine(&fields, places, shape)?;
-        let geometry = Geometry { shape, affine, is_known };
+        let geometry = Geometry { shape, affine, is_known, order: Order::default() };
         let coding = Coding { number, is_big_endian, slope, intercept };
         let header = Self { geometry, times, coding, offset: offset as u64 };
         header.geometry.check()?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::read::DeflateDecoder;
 
 use super::bytes::{Bytes, Stored};
-use super::geometry::{self, Geometry};
+use super::geometry::{self, Geometry, Order};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
 use crate::archive;
@@ -69,7 +69,7 @@ fn array(mut bytes: Bytes, start: u64, end: u64) -> Result<Volume> {
     let there = end.saturating_sub(offset);
     ensure!(needed <= there, "claims {needed} bytes of numbers, and has {there}; is it truncated?");
     afford(plane)?;
-    let geometry = Geometry { shape: stored, affine, is_known: false };
+    let geometry = Geometry { shape: stored, affine, is_known: false, order: Order::default() };
     Ok(Volume { geometry, planes: Box::new(Stored::new(bytes, offset, coding, stored)) })
 }
 

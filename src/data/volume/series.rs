@@ -12,7 +12,8 @@ use anyhow::{Context, Result, ensure};
 use tracing::warn;
 
 use super::doubt::told_once;
-use super::geometry::{self, Geometry, MOST_SLICES};
+use super::fault::Fault;
+use super::geometry::{self, Geometry, MOST_SLICES, Order};
 use super::planes::{Planes, Volume};
 use crate::data::image::dicom::{self, Place};
 use crate::data::image::file_bytes;
@@ -53,9 +54,13 @@ pub(super) fn open(folder: &Path) -> Result<Volume> {
     ensure!(count <= MOST_SLICES, "holds {count} slices; allowed are {MOST_SLICES}");
     let differing = |differs: &dyn Fn(&Place) -> bool| slices.iter().filter(|slice| differs(&slice.place)).count();
     let others = differing(&|place| place.series != first.series);
-    ensure!(others == 0, "holds several DICOM series: {others} of {count} slices are not of the first one's");
+    let mixed = |message| Fault::MixedSeries.told(message);
+    ensure!(
+        others == 0,
+        mixed(format!("holds several DICOM series: {others} of {count} slices are not of the first one's"))
+    );
     let others = differing(&|place| place.size != first.size);
-    ensure!(others == 0, "has slices of different sizes: {others} of {count} are not {:?}", first.size);
+    ensure!(others == 0, mixed(format!("has slices of different sizes: {others} of {count} are not {:?}", first.size)));
     let turned = |place: &Place| match (place.directions, first.directions) {
         (Some(a), Some(b)) => a.iter().flatten().zip(b.iter().flatten()).any(|(a, b)| (a - b).abs() > SAME),
         (a, b) => a.is_some() != b.is_some(),
@@ -63,7 +68,7 @@ pub(super) fn open(folder: &Path) -> Result<Volume> {
     let others = differing(&turned);
     ensure!(
         others == 0,
-        "has slices that lie in different ways: {others} of {count} are turned; is a localizer there?"
+        mixed(format!("has slices that lie in different ways: {others} of {count} are turned; is a localizer there?"))
     );
     let geometry = geometry(&mut slices, &first)?;
     let pixels = first.size[0] * first.size[1];
@@ -156,11 +161,12 @@ fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<Geometry> {
     // Frames that differ in time alone, or do not say where each lies.
     let is_loop = is_one_file && count > 1 && slices.iter().all(|slice| slice.place.position == first.position);
     let Some([column, row]) = first.directions.filter(|_| !is_loop) else {
-        ensure!(is_one_file, "has slices that do not say where they lie (ImageOrientationPatient), so have no order");
+        let message = "has slices that do not say where they lie (ImageOrientationPatient), so have no order";
+        ensure!(is_one_file, Fault::NoOrder.told(message.into()));
         // Frames as they come, from the feet to the head, hung as radiologists do.
         let steps = [[-spacing[1], 0.0, 0.0], [0.0, -spacing[0], 0.0], [0.0, 0.0, 1.0]];
         let affine = [0, 1, 2].map(|x| [steps[0][x], steps[1][x], steps[2][x], 0.0]);
-        return Ok(Geometry { shape, affine, is_known: false });
+        return Ok(Geometry { shape, affine, is_known: false, order: Order::default() });
     };
     let normal = [
         column[1] * row[2] - column[2] * row[1],
@@ -170,14 +176,16 @@ fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<Geometry> {
     let along = |position: [f64; 3]| (0..3).map(|x| position[x] * normal[x]).sum::<f64>();
     let mut heights = Vec::with_capacity(count);
     for slice in slices.iter() {
-        let position =
-            slice.place.position.context("has a slice that does not say where it lies (ImagePositionPatient)")?;
+        let message = "has a slice that does not say where it lies (ImagePositionPatient)";
+        let position = slice.place.position.ok_or_else(|| Fault::NoOrder.told(message.into()))?;
         heights.push(along(position));
     }
     let mut placed: Vec<(f64, Slice)> = heights.into_iter().zip(slices.drain(..)).collect();
     placed.sort_by(|a, b| a.0.total_cmp(&b.0));
-    check_gaps(&placed.iter().map(|(height, _)| *height).collect::<Vec<_>>())?;
+    let is_uneven = is_uneven(&placed.iter().map(|(height, _)| *height).collect::<Vec<_>>())?;
     slices.extend(placed.into_iter().map(|(_, slice)| slice));
+    let files = || slices.iter().map(|slice| slice.file);
+    let is_shuffled = !files().is_sorted() && !files().rev().is_sorted();
     let positions: Vec<[f64; 3]> = slices.iter().filter_map(|slice| slice.place.position).collect();
     let (start, end) = (positions[0], positions[count - 1]);
     // One slice has the thickness of nothing that is told here.
@@ -185,26 +193,34 @@ fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<Geometry> {
     // DICOM's x and y run the other way.
     let affine = [(0, -1.0), (1, -1.0), (2, 1.0)]
         .map(|(x, sign)| [column[x] * spacing[1], row[x] * spacing[0], step[x], start[x]].map(|v| sign * v));
-    Ok(Geometry { shape, affine, is_known: true })
+    Ok(Geometry { shape, affine, is_known: true, order: Order { is_uneven, is_shuffled } })
 }
 
-/// Steps between slices in order, against the usual one.
-fn check_gaps(heights: &[f64]) -> Result<()> {
+/// Whether steps between slices in order differ from the usual one.
+///
+/// # Errors
+/// Slices are missing, or lie at one place.
+fn is_uneven(heights: &[f64]) -> Result<bool> {
     let steps: Vec<f64> = heights.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    let Some(usual) = middle(&steps) else { return Ok(()) };
+    let Some(usual) = middle(&steps) else { return Ok(false) };
     let doubled = steps.iter().filter(|step| **step < SAME).count();
-    ensure!(doubled == 0, "has {doubled} slices at the place of another; are there several series or points in time?");
+    ensure!(
+        doubled == 0,
+        Fault::MixedSeries
+            .told(format!("has {doubled} slices at the place of another; are there several series or points in time?"))
+    );
     if let Some(at) = steps.iter().position(|step| *step > 1.5 * usual) {
         let missing: f64 = steps.iter().map(|step| (step / usual).round() - 1.0).filter(|n| *n > 0.0).sum();
-        anyhow::bail!(
+        return Err(Fault::MissingSlices.told(format!(
             "lacks slices: {:.2} mm lie between slice {} and the next, where {usual:.2} are usual; {missing:.0} of \
              {:.0} seem to be missing",
             steps[at],
             at + 1,
             heights.len() as f64 + missing
-        );
+        )));
     }
-    if steps.iter().any(|step| (step / usual - 1.0).abs() > UNEVEN) {
+    let is_uneven = steps.iter().any(|step| (step / usual - 1.0).abs() > UNEVEN);
+    if is_uneven {
         let allowed = 100.0 * UNEVEN;
         told_once("uneven", || {
             warn!(
@@ -213,7 +229,7 @@ fn check_gaps(heights: &[f64]) -> Result<()> {
             )
         });
     }
-    Ok(())
+    Ok(is_uneven)
 }
 
 /// The median step; `None` of none.
