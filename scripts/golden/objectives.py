@@ -1,7 +1,8 @@
 """Every objective in PyTorch, value and gradients in float64, on random features. Seed 0.
 
 Writes tests/golden/objectives.json: cases {kind, label_smoothing, image, text, sentences, counts, classes, weights,
-findings, alike, log_scale, bias, loss, hard, grads}.
+findings, alike, log_scale, bias, loss, hard, grads}; of local also {form, temperature, attention_temperature, lengths,
+of_pairs, patches}.
 """
 
 import torch
@@ -26,6 +27,31 @@ def f32(*shape):
     return torch.randn(*shape).float().double().requires_grad_()
 
 
+def found(patches, sentences, options):
+    """(images, sentences): the cosine of each sentence with what it attends to among an image's patches."""
+    rows = []
+    for part in patches.split(options["lengths"]):
+        keys = unit(part)
+        shares = (unit(sentences) @ keys.T / options["attention_temperature"]).softmax(-1)
+        pooled = shares @ (keys if options["form"] == "map" else part)
+        rows.append((unit(pooled) * unit(sentences)).sum(-1))
+    return torch.stack(rows)
+
+
+def local_loss(patches, sentences, options, eps):
+    z = found(patches, sentences, options) / options["temperature"]
+    has = torch.zeros_like(z)
+    for image, own in enumerate(options["of_pairs"]):
+        has[image, own] = 1.0
+
+    def one(z, has):
+        counted = has.sum(1) > 0
+        z, has = z[counted], has[counted]
+        return F.cross_entropy(z, (1 - eps) * has / has.sum(1, keepdim=True) + eps / z.shape[1])
+
+    return (one(z, has) + one(z.T, has.T)) / 2
+
+
 def case(kind, eps, seed, **options):
     torch.manual_seed(seed)
     v = {"image": f32(B, D), "text": f32(B, D), "log_scale": torch.tensor(1.5).float().double().requires_grad_(),
@@ -34,7 +60,12 @@ def case(kind, eps, seed, **options):
     if counts:
         v["sentences"] = f32(sum(counts), D)
 
+    if kind == "local":
+        v["patches"], v["sentences"] = f32(sum(options["lengths"]), D), f32(7, D)
+
     def loss(eps, v=v):
+        if kind == "local":
+            return local_loss(v["patches"], v["sentences"], options, eps)
         scale = v["log_scale"].exp()
         sims = scale * unit(v["image"]) @ unit(v["text"]).T
         if kind == "clip":
@@ -86,6 +117,9 @@ def main():
             case("multi_label", eps, seed, counts=[1, 2, 2, 1],
                  findings=[[True, False], [None, True], [False, False], [True, None], [None, None], [True, True]]),
         ]
+        cases += [case("local", eps, seed, form=form, temperature=0.1, attention_temperature=0.25,
+                       lengths=[4, 1, 9, 4, 3, 4], of_pairs=[[0, 1], [2], [3, 0, 4], [], [5, 6], [0]])
+                  for form in ["attention", "map"]]
     write_json(GOLDEN / "objectives.json",
                {"script": "scripts/golden/objectives.py", "versions": versions(), "cases": cases}, indent=None)
 

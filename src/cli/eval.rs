@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::manifest_args::JudgeArgs;
 use super::{output, sets_table, table, usage};
-use crate::eval::{Evaluation, EvaluationReport, RetrievalOptions, RetrievalReport};
+use crate::eval::{
+    Evaluation, EvaluationReport, GroundingReport, MapKind, RetrievalOptions, RetrievalReport, read_places,
+};
 use crate::fs::{may_write_beside, replace_with};
 use crate::model::checkpoint::spare_models;
 use crate::session::{RowSource, Session, policy_of};
@@ -20,6 +22,7 @@ use crate::session::{RowSource, Session, policy_of};
   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test --linear-probe train
   reportclip eval --model runs/b/model --compare runs/a/model --data pairs.csv --split test
   reportclip eval --model runs/demo/model --data m.csv --split test --conformal 0.1 --subgroup sex,view
+  reportclip eval --model runs/demo/model --data m.csv --split test --grounding boxes.csv
   reportclip eval --model openai/clip-vit-base-patch32 --data pairs.csv --image-root images --json")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -43,6 +46,14 @@ pub(super) struct Args {
     /// Write over such a file
     #[arg(long, requires = "bag_weights")]
     force: bool,
+    /// Also whether the model finds places: a table with columns image (as the manifest names it), sentence (or report,
+    /// or label), and x, y, width, height in pixels, or polygon ("x1 y1 x2 y2 …"), or mask (an image file)
+    #[arg(long, value_name = "FILE.csv", conflicts_with = "wise_ft")]
+    grounding: Option<PathBuf>,
+    /// What its maps show for --grounding: "patches", cosines of patches with the sentence, or "relevance", gradient ×
+    /// attention; default what it was trained for
+    #[arg(long, value_name = "MAP", requires = "grounding", value_parser = map_kind)]
+    grounding_map: Option<MapKind>,
     /// Also figures as sums by patient, which a sweep compares settings by
     #[arg(long, hide = true, requires = "json")]
     by_patient: bool,
@@ -57,6 +68,10 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "0,0.25,0.5,0.75,1", requires = "wise_ft")]
     #[arg(allow_hyphen_values = true, value_parser = usage::number)]
     alphas: Vec<f64>,
+}
+
+fn map_kind(word: &str) -> Result<MapKind, String> {
+    MapKind::find(word).ok_or_else(|| format!("allowed are {}", MapKind::WORDS.join(" and ")))
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -99,7 +114,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.bag_weights {
         write_bag_weights(path, &evaluation, &model)?;
     }
-    print(args, &report)
+    let grounding = |path: &PathBuf| evaluation.grounding(&model, &read_places(path)?, args.grounding_map);
+    let grounding = args.grounding.as_ref().map(grounding).transpose().context("--grounding")?;
+    print(args, &report, grounding.as_ref())
 }
 
 fn write_bag_weights(path: &Path, evaluation: &Evaluation, model: &Session) -> Result<()> {
@@ -110,7 +127,7 @@ fn write_bag_weights(path: &Path, evaluation: &Evaluation, model: &Session) -> R
     })
 }
 
-fn print(args: &Args, report: &EvaluationReport) -> Result<()> {
+fn print(args: &Args, report: &EvaluationReport, grounding: Option<&GroundingReport>) -> Result<()> {
     if args.judge.json {
         let mut value = serde_json::to_value(&report.retrieval)?;
         if let Some(difference) = &report.difference {
@@ -122,6 +139,9 @@ fn print(args: &Args, report: &EvaluationReport) -> Result<()> {
         value["top_k"] = json!(report.top_k);
         if let Some(conformal) = &report.conformal {
             value["conformal"] = json!(conformal);
+        }
+        if let Some(grounding) = grounding {
+            value["grounding"] = json!(grounding);
         }
         if let Some(by_patient) = &report.by_patient {
             value["by_patient"] = json!(by_patient);
@@ -136,6 +156,9 @@ fn print(args: &Args, report: &EvaluationReport) -> Result<()> {
     output::print(&sets_table::top_k(&report.top_k))?;
     if let Some(conformal) = &report.conformal {
         output::print(&sets_table::conformal(conformal))?;
+    }
+    if let Some(grounding) = grounding {
+        output::print(&table::grounding(grounding))?;
     }
     if let Some(difference) = &report.difference {
         output::print("\nthis model minus the other, paired on the same rows [95 % interval]")?;

@@ -9,8 +9,8 @@ use super::manifest_args::PrecisionArg;
 use super::{output, usage};
 use crate::data::{BagColumns, Columns, ImageSource, Manifest, Members, Picture, image};
 use crate::eval::{
-    BagExplanation, BagImage, Explanation, MOST_DRAWN, Place, ReadBag, explain, explain_bag, place, relevance_map,
-    strip,
+    BagExplanation, BagImage, Explanation, MOST_DRAWN, MapKind, Place, ReadBag, explain, explain_bag, place,
+    relevance_map, strip,
 };
 use crate::fs::{is_same_file, may_write_beside, replace_private};
 use crate::model::checkpoint::spare_models;
@@ -23,8 +23,9 @@ use crate::session::Session;
   reportclip explain --model runs/demo/model --image scan.png --text \"右下肺斑片影\" --data pairs.csv --json
   reportclip explain --model runs/ct/model --image ct.nii.gz --text \"Nodule in the left lower lobe.\" --strip why.png
 
-The picture is the image as the model sees it, with the patches that raise the similarity in red: gradient × attention,
-rolled out over all layers. It shows what the model used, not what is true.")]
+The picture is the image as the model sees it, with places in red. Of a model that was trained to find sentences among
+patches (local alignment) these are the patches most alike to the text; of others those that raise the similarity:
+gradient × attention, rolled out over all layers. It shows what the model used, not what is true.")]
 pub(super) struct Args {
     /// Model folder or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]
@@ -114,6 +115,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             "bag_cosine": bag.as_ref().map(|bag| bag.cosine), "images": bag.as_ref().map(|bag| &bag.images),
             "explained_image": most,
             "cosine": found.cosine, "logit": found.logit, "grid": found.grid, "patches": found.patches,
+            "map": found.map.word(),
             "tokens": found.tokens, "place": place.map(|p| p.place), "gallery": place.map(|p| p.gallery),
         }));
     }
@@ -186,7 +188,11 @@ fn lines(args: &Args, found: &Explanation, place: Option<Place>) -> Vec<String> 
     for (token, value) in &found.tokens {
         lines.push(format!("  {:<20} {value:.2} {}", token, "█".repeat((value * 30.0).round() as usize)));
     }
-    lines.extend(args.out.as_ref().map(|out| format!("picture: {}", out.display())));
+    let shows = match found.map {
+        MapKind::Patches => "how alike each place is to the text, which the model was trained for",
+        MapKind::Relevance => "what raises the similarity: gradient × attention",
+    };
+    lines.extend(args.out.as_ref().map(|out| format!("picture: {} ({shows})", out.display())));
     lines.extend(args.strip.as_ref().map(|strip| format!("strip: {}", strip.display())));
     lines
 }

@@ -2,7 +2,8 @@
 
 use super::sets_table::{self, pad, width_of};
 use crate::eval::{
-    CalibrationReport, DirectionFigures, Figure, ProbeReport, RetrievalReport, Validation, ZeroShotReport,
+    CalibrationReport, DirectionFigures, Figure, GroundingReport, ProbeReport, RetrievalReport, Validation,
+    ZeroShotReport,
 };
 
 /// One row a figure and direction; one column a model, then chance.
@@ -95,6 +96,21 @@ pub(super) fn figures(figures: &[Figure]) -> String {
         format!("{}{}{chance}", pad(&f.name, 24), cell(f)).trim_end().to_string()
     };
     figures.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// How well maps find places.
+pub(super) fn grounding(report: &GroundingReport) -> String {
+    let GroundingReport { reason, places, images, elsewhere, unseen, .. } = report;
+    let more = |count: usize, what: &str| if count > 0 { format!("; {count} more {what}") } else { String::new() };
+    format!(
+        "\nplaces found by the map of {} ({reason}): {places} on {images} images{}{}\n{}{}\n{}",
+        report.map.word(),
+        more(*elsewhere, "are on other images"),
+        more(*unseen, "are too small or too large to be judged"),
+        pad("", 50),
+        "chance",
+        figures(&report.figures)
+    )
 }
 
 /// A figure with its interval; of too few rows some cannot be worked out.

@@ -7,7 +7,7 @@ use super::typed::Config;
 use super::values::is_hub;
 use super::written::Written;
 use crate::error::ProblemList;
-use crate::loss::{ObjectiveKind, TargetKind};
+use crate::loss::{self, ObjectiveKind, TargetKind};
 use crate::model::freeze::FreezeDepth;
 use crate::track::mlflow;
 
@@ -67,6 +67,17 @@ impl Config {
         }
         if let Some(twice) = (1..kinds.len()).find(|&i| kinds[..i].contains(&kinds[i])) {
             problems.push(format!("{}: names {:?} twice", place("loss.kind"), kinds[twice].name));
+        }
+        if let [.., alone] = kinds.as_slice()
+            && kinds.iter().all(|kind| kind.needs.places)
+        {
+            problems.push(format!(
+                "{}: names {:?} alone, which trains no embedding of whole images and reports; name one that does \
+                 beside it, such as {:?}",
+                place("loss.kind"),
+                alone.name,
+                loss::OBJECTIVES[0].name
+            ));
         }
         let weights = written.values.get("loss.weights").and_then(|(v, _)| v.as_array().map(Vec::len));
         if let Some(count) = weights.filter(|n| *n != kinds.len()) {

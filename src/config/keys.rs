@@ -2,22 +2,22 @@
 
 use super::key::{Key, joined, key};
 use super::kind::Kind;
+use super::loss_keys::LOSS;
 use super::model_keys::MODEL;
 use super::optim_keys::OPTIM;
 use super::sections::Precision;
 use crate::data::{
-    Axis, BagBy, Blank, Blanks, FeaturePrecision, Flip, LongReports, OnBadImage, OnError, Orientation, Pick,
-    ReportSection, RowOdds, Separator, Uncertain, Views,
+    Axis, BagBy, Blanks, FeaturePrecision, Flip, LongReports, OnBadImage, OnError, Orientation, Pick, ReportSection,
+    RowOdds, Separator, Views,
 };
-use crate::loss::{Direction, OBJECTIVE_NAMES, OBJECTIVES_HELP, Positives};
 
 const MAX: i64 = i64::MAX;
 const INF: f64 = f64::INFINITY;
 
 /// All keys, in the order in which they are shown.
-pub const KEYS: &[Key] = &joined::<COUNT>(&[RUN, MODEL, DATA, OPTIM, AFTER]);
+pub const KEYS: &[Key] = &joined::<COUNT>(&[RUN, MODEL, DATA, LOSS, TRAIN, OPTIM, AFTER]);
 
-const COUNT: usize = RUN.len() + MODEL.len() + DATA.len() + OPTIM.len() + AFTER.len();
+const COUNT: usize = RUN.len() + MODEL.len() + DATA.len() + LOSS.len() + TRAIN.len() + OPTIM.len() + AFTER.len();
 
 /// Of the run as a whole.
 const RUN: &[Key] = &[
@@ -219,48 +219,10 @@ const DATA: &[Key] = &[
         "\"off\"",
         "\"on\" is refused when reports name sides; \"force\" is not",
     ),
-    key("loss.kind", Kind::ListOf(&OBJECTIVE_NAMES), "[\"clip\"]", OBJECTIVES_HELP),
-    key("loss.weights", Kind::Floats(0.0, 1000.0), "", "How much each of several objectives counts; default 1"),
-    key(
-        "loss.label_smoothing",
-        Kind::Smoothing,
-        "0.1",
-        "ε of the smoothed targets, PyTorch's convention; default 0 where a sigmoid is the only objective",
-    ),
-    key("loss.direction", Kind::OneOf(Direction::WORDS), "\"both\"", "Which cross-entropies count"),
-    key(
-        "loss.prompts",
-        Kind::Path,
-        "",
-        "Prompt file: what stands for each class, see prompts/ and `zero-shot --help`. Objectives over classes or \
-         findings need it; with others it gives validations zero-shot figures",
-    ),
-    key(
-        "loss.class_weights",
-        Kind::ClassWeights,
-        "\"none\"",
-        "Objectives over classes: how much rows of each count; balanced = rows / (classes × rows of the class)",
-    ),
-    key(
-        "loss.positives",
-        Kind::OneOf(Positives::WORDS),
-        "\"label\"",
-        "Objectives with several positives: which pairs are alike: with one label, by the cosine of their lists of \
-         labels, of one study, or with equal reports. Alike pairs with equal texts change nothing, so that \"report\" \
-         takes report.section = \"random_sentence\", report.long = \"chunk\" or dropout",
-    ),
-    key(
-        "loss.uncertain",
-        Kind::OneOf(Uncertain::WORDS),
-        "\"ignore\"",
-        "Findings: what −1 in a finding's column counts as",
-    ),
-    key(
-        "loss.blank",
-        Kind::OneOf(Blank::WORDS),
-        "\"negative\"",
-        "Findings: what nothing in a finding's column counts as",
-    ),
+];
+
+/// Of training.
+const TRAIN: &[Key] = &[
     key("train.batch_size", Kind::Int(1, 1 << 20), "32", "Pairs that pass through the towers at once"),
     key(
         "train.accum_freq",

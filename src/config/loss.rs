@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::data::{Blank, LabelPolicy, Uncertain};
-use crate::loss::{self, ClassWeights, Direction, ObjectiveKind, Positives, TargetKind};
+use crate::loss::{self, ClassWeights, Direction, LocalConfig, ObjectiveKind, Positives, TargetKind};
 use crate::metrics::Metric;
 use crate::span::Span;
 
@@ -28,6 +28,7 @@ pub struct LossConfig {
     pub positives: Positives,
     pub uncertain: Uncertain,
     pub blank: Blank,
+    pub local: LocalConfig,
 }
 
 /// Objectives, until their weights are known.
@@ -52,6 +53,11 @@ impl LossConfig {
         self.kinds.iter().map(|(kind, _)| *kind).find(|kind| kind.needs.bias)
     }
 
+    /// Whether patches are held against sentences.
+    pub fn uses_places(&self) -> bool {
+        self.kinds.iter().any(|(kind, _)| kind.needs.places)
+    }
+
     /// Whether images are held against prompts.
     pub fn needs_prompts(&self) -> bool {
         self.kinds.iter().any(|(kind, _)| kind.needs.targets.uses_prompts())
@@ -64,7 +70,7 @@ impl LossConfig {
 
     /// What images are held against, in words.
     pub fn held_against(&self) -> String {
-        let reports = self.kinds.iter().any(|(kind, _)| kind.needs.reports).then_some("reports");
+        let reports = self.kinds.iter().any(|(kind, _)| kind.needs.reports || kind.needs.places).then_some("reports");
         let labels = self.needs_prompts().then_some("labels");
         reports.into_iter().chain(labels).collect::<Vec<_>>().join(" and ")
     }

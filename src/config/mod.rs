@@ -1,14 +1,15 @@
 //! Configuration in two stages: what was written ([`Written`], with the line of each value) → what is meant
 //! ([`Config`], typed, every default filled). Nothing changes a `Config` afterwards. Plain data: knows no tensor.
 //!
-//! To add a key: one row in `keys.rs` (`model_keys.rs` and `optim_keys.rs` for theirs), and one field of the same name
-//! in the section that owns it.
+//! To add a key: one row in `keys.rs` (`model_keys.rs`, `loss_keys.rs` and `optim_keys.rs` for theirs), and one field
+//! of the same name in the section that owns it.
 
 mod check;
 mod key;
 mod keys;
 mod kind;
 mod loss;
+mod loss_keys;
 mod model_keys;
 mod optim_keys;
 mod resolve;

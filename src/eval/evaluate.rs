@@ -9,7 +9,10 @@ use super::by_patient::{ByPatient, of_retrieval};
 use super::conformal::retrieval_sets;
 use super::encoded::EncodedSplit;
 use super::figure::Figure;
+use super::grounding::{GroundingReport, grounding};
 use super::paired::retrieval_difference;
+use super::patch_maps::MapKind;
+use super::places::Described;
 use super::probe::{ProbeReport, linear_probe};
 use super::retrieval::{RetrievalOptions, RetrievalReport, figures_with, matched, retrieval_figures};
 use super::sets::ConformalReport;
@@ -76,6 +79,14 @@ impl Evaluation {
         check_names(&subgroups, &source.columns)?;
         let rare = check_values(&subgroups, &source.columns, &self.rows, 0)?;
         Ok(Self { conformal: Some((alpha, subgroups, rare)), ..self })
+    }
+
+    /// How well the model's maps find places on the images of the rows; `map`: what they show, where that is asked for.
+    ///
+    /// # Errors
+    /// No place on these images; an image that cannot be read; a tower that has no such map.
+    pub fn grounding(&self, model: &Session, places: &[Described], map: Option<MapKind>) -> Result<GroundingReport> {
+        grounding(model, &self.rows, places, map, &self.options)
     }
 
     /// Also gives figures as sums by patient.

@@ -1,8 +1,10 @@
-//! Why a model finds an image and a text alike: gradient × attention, rolled out to patches and tokens.
+//! Why a model finds an image and a text alike: gradient × attention, rolled out to patches and tokens, or where it was
+//! trained to find sentences among patches, their cosines.
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 
+use super::patch_maps::{MapKind, PatchMaps};
 use crate::data::{ImageSource, Picture, Row};
 use crate::model::{Builder, ClipModel};
 use crate::ops::{Relevance, Tape, Value, reference::l2_normalize, roll_out};
@@ -15,7 +17,9 @@ pub struct Explanation {
     pub cosine: f64,
     /// The model's own logit: that times `logit_scale.exp()`, plus `logit_bias` where the model has one.
     pub logit: f64,
-    /// Relevance of each patch, row by row, 0 to 1; empty for towers without attention over patches.
+    /// What `patches` shows.
+    pub map: MapKind,
+    /// Of each patch, row by row, 0 to 1; empty for relevance in towers without attention over patches.
     pub patches: Vec<f32>,
     /// Patches a side.
     pub grid: usize,
@@ -24,11 +28,20 @@ pub struct Explanation {
     pub tokens: Vec<(String, f32)>,
 }
 
-/// Explains the cosine of `image` and `text`, on the CPU.
+/// Explains the cosine of `image` and `text`, on the CPU, by the map that the model was trained for.
 ///
 /// # Errors
 /// Whatever preprocessing, tokenizer or model report.
 pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explanation> {
+    let map = if session.folder.local.is_some() { MapKind::Patches } else { MapKind::Relevance };
+    explain_by(session, image, text, map)
+}
+
+/// [`explain`] by this map.
+///
+/// # Errors
+/// As there; a tower that keeps no patches.
+pub(super) fn explain_by(session: &Session, image: &Picture, text: &str, map: MapKind) -> Result<Explanation> {
     let folder = &session.folder;
     let (config, tokenizer) = (&folder.config, &folder.tokenizer);
     let pixel_values = pixel_values(session, image)?;
@@ -45,7 +58,13 @@ pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explana
     let head = |name: &str| session.params.get(name).map(|p| p.var.to_scalar::<f32>().map(f64::from)).transpose();
     let scale = head("logit_scale")?.context("a CLIP has a logit_scale")?.exp();
     let logit = cosine * scale + head("logit_bias")?.unwrap_or(0.0);
-    let (patches, grid) = patches(session, &of_image)?;
+    let (patches, grid) = match map {
+        MapKind::Patches => {
+            let maps = PatchMaps::of(session, image)?;
+            (maps.cosines(&l2_normalize(&y)?)?, maps.grid)
+        }
+        MapKind::Relevance => patches(session, &of_image)?,
+    };
     let patches = to_one(&patches);
     let rows = of_text.first().map_or(0, |r| r.keys);
     let relevance = roll_out(&of_text, config.text.pooled_row(rows));
@@ -56,7 +75,7 @@ pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explana
     let mut values = values.into_iter();
     let most = |(text, count): (String, usize)| (text, values.by_ref().take(count).fold(0.0, f32::max));
     let tokens = pieces.into_iter().map(most).collect();
-    Ok(Explanation { cosine, logit, patches, grid, tokens })
+    Ok(Explanation { cosine, logit, map, patches, grid, tokens })
 }
 
 /// Where a text stands for an image among others.

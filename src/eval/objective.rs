@@ -40,11 +40,12 @@ pub(super) struct RowFeatures<'a> {
 
 impl RowObjective<'_> {
     /// The weighted sum of the objectives: those that hold rows against one another as the mean over whole batches of
-    /// `batch_size` rows in order, as they are trained; the others over all rows at once.
+    /// `batch_size` rows in order, as they are trained; the others over all rows at once. Those that look at patches
+    /// are left out: of a split only features of whole images and reports are kept.
     pub(super) fn figures(&self, features: &RowFeatures, batch_size: usize) -> Result<ObjectiveFigures> {
         let rows = features.images.dim(0)?;
         let mut sum = ObjectiveFigures { loss: 0.0, chance: 0.0 };
-        for (weight, one) in self.loss.terms() {
+        for (weight, one) in self.loss.terms().filter(|(_, one)| !one.uses_places()) {
             let batch = if one.uses_reports() { batch_size.min(rows) } else { rows };
             let batches = rows / batch;
             for number in 0..batches {
@@ -57,6 +58,7 @@ impl RowObjective<'_> {
                     scale: &features.scale,
                     bias: features.bias.as_ref(),
                     prompts: features.prompts,
+                    local: None,
                     targets: &self.targets.of(&own),
                 })?;
                 sum.loss += weight * output.loss_hard / batches as f64;

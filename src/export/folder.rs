@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::card::card;
 use crate::data::{BagPolicy, ReportPolicy};
 use crate::model::checkpoint::{Family, save_safetensors, write_checksums};
-use crate::session::{BAGS_FILE, ModelFolder, REPORT_FILE};
+use crate::session::{BAGS_FILE, LOCAL_FILE, ModelFolder, REPORT_FILE};
 
 /// Writes the folder. `weights` have our names. Write to a temporary place: it is not atomic.
 ///
@@ -78,8 +78,8 @@ pub(super) fn tokenizer_files(model: &ModelFolder) -> Result<Vec<(String, Vec<u8
     Ok(files)
 }
 
-/// What of a report the model reads, where that is not all of it, and which images of a bag, where that is not what it
-/// is by default.
+/// What of a report the model reads, where that is not all of it, which images of a bag, where that is not what it
+/// is by default, and how sentences were held against its patches, where they were.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -89,7 +89,8 @@ pub(super) fn write_policies(folder: &Path, model: &ModelFolder) -> Result<()> {
         bags if *bags == BagPolicy::default() => None,
         bags => Some((BAGS_FILE, bags.to_json()?)),
     };
-    for (name, policy) in report.into_iter().chain(bags) {
+    let local = model.local.map(serde_json::to_value).transpose()?.map(|local| (LOCAL_FILE, local));
+    for (name, policy) in report.into_iter().chain(bags).chain(local) {
         let path = folder.join(name);
         std::fs::write(&path, serde_json::to_vec_pretty(&policy)?)
             .with_context(|| format!("writing {}", path.display()))?;

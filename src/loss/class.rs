@@ -11,7 +11,7 @@ use crate::metrics::Metric;
 pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "class",
     help: "images against the classes of loss.prompts",
-    needs: Needs { reports: false, bias: false, targets: TargetKind::Classes },
+    needs: Needs { reports: false, bias: false, places: false, targets: TargetKind::Classes },
     label_smoothing: 0.1,
     best_metric: (Metric::BalancedAccuracy, "it trains to find each image's class"),
     build: |s| Box::new(ClassLoss { label_smoothing: s.label_smoothing, weights: s.class_weights.clone() }),

@@ -10,7 +10,7 @@ use crate::ops::{Contrastive, contrastive};
 pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "clip",
     help: "symmetric cross-entropy over the batch",
-    needs: Needs { reports: true, bias: false, targets: TargetKind::Pairs },
+    needs: Needs { reports: true, bias: false, places: false, targets: TargetKind::Pairs },
     label_smoothing: 0.1,
     best_metric: (Metric::MeanRecall, "it trains to find each image's own report"),
     build: |s| Box::new(ClipLoss { label_smoothing: s.label_smoothing, direction: s.direction }),

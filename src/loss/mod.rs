@@ -8,6 +8,7 @@ mod clip;
 pub mod cross_entropy;
 pub mod explain;
 mod likeness;
+mod local;
 mod multi_label;
 mod multi_positive;
 mod objective;
@@ -23,9 +24,12 @@ pub use class::{ClassLoss, ClassWeights};
 pub use clip::ClipLoss;
 pub use cross_entropy::{CrossEntropy, Reduction, Targets, cross_entropy};
 pub use likeness::{Drawing, Likeness, Positives, RowFacts, likeness_of_training};
+pub use local::{LocalConfig, LocalForm, LocalLoss};
 pub use multi_label::MultiLabelLoss;
 pub use multi_positive::MultiPositiveLoss;
-pub use objective::{Direction, Inputs, Needs, Objective, ObjectiveKind, PromptFeatures, Settings, TargetKind, Term};
+pub use objective::{
+    Direction, Inputs, LocalFeatures, Needs, Objective, ObjectiveKind, PromptFeatures, Settings, TargetKind, Term,
+};
 pub use siglip::SiglipLoss;
 pub use sum::{Loss, LossOutput};
 pub use table::{OBJECTIVE_NAMES, OBJECTIVES, OBJECTIVES_HELP, find};

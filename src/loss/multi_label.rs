@@ -10,7 +10,7 @@ use crate::metrics::Metric;
 pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "multi_label",
     help: "images against the findings of loss.prompts, of which one may have several",
-    needs: Needs { reports: false, bias: false, targets: TargetKind::Findings },
+    needs: Needs { reports: false, bias: false, places: false, targets: TargetKind::Findings },
     label_smoothing: 0.1,
     best_metric: (Metric::Auroc, "it trains to tell images with a finding from those without"),
     build: |s| Box::new(MultiLabelLoss { label_smoothing: s.label_smoothing }),

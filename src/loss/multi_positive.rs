@@ -11,7 +11,7 @@ use crate::ops::reference::l2_normalize;
 pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "multi_positive",
     help: "cross-entropy over the batch with all pairs that are alike by loss.positives as positives",
-    needs: Needs { reports: true, bias: false, targets: TargetKind::Likeness },
+    needs: Needs { reports: true, bias: false, places: false, targets: TargetKind::Likeness },
     label_smoothing: 0.1,
     best_metric: (Metric::Loss, "mean recall would count as wrong what it trains to find, reports of other rows"),
     build: |s| Box::new(MultiPositiveLoss { label_smoothing: s.label_smoothing, direction: s.direction }),
@@ -87,6 +87,7 @@ mod tests {
             scale: &log_scale.exp().unwrap(),
             bias: None,
             prompts: None,
+            local: None,
             targets: &targets,
         };
         let term = loss.forward(&inputs).unwrap();

@@ -4,8 +4,10 @@ use std::fmt::Debug;
 
 use candle_core::{Result, Tensor, bail};
 
+use super::local::LocalConfig;
 use super::targets::PairTargets;
 use crate::metrics::Metric;
+use crate::ops::Segments;
 use crate::words::words;
 
 words!(
@@ -63,6 +65,8 @@ pub struct Needs {
     pub reports: bool,
     /// The model's `logit_bias`: a softmax does not see what is added to all similarities alike, a sigmoid does.
     pub bias: bool,
+    /// Features of patches, and of the reports' sentences.
+    pub places: bool,
     /// What is known of the rows.
     pub targets: TargetKind,
 }
@@ -96,6 +100,8 @@ pub struct Settings {
     pub direction: Direction,
     /// One a class, or none for 1 each.
     pub class_weights: Option<Vec<f64>>,
+    /// How sentences are held against patches.
+    pub local: LocalConfig,
 }
 
 /// What an objective may look at.
@@ -111,8 +117,23 @@ pub struct Inputs<'a> {
     pub bias: Option<&'a Tensor>,
     /// Features of the prompts' sentences.
     pub prompts: Option<PromptFeatures<'a>>,
+    /// Features of patches and sentences. `None` where no objective needs them.
+    pub local: Option<LocalFeatures<'a>>,
     /// What the rows are.
     pub targets: &'a PairTargets,
+}
+
+/// Features of the patches of images, and of the sentences of their reports.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalFeatures<'a> {
+    /// (patches, embed_dim), not normalised, image by image.
+    pub patches: &'a Tensor,
+    /// Which of them belong to each pair.
+    pub segments: &'a Segments,
+    /// (sentences, embed_dim), not normalised; each once, however many reports have it.
+    pub sentences: &'a Tensor,
+    /// Which of them the report of each pair has.
+    pub of_pairs: &'a [Vec<u32>],
 }
 
 /// Features of the sentences that stand for classes.

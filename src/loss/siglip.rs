@@ -9,7 +9,7 @@ use crate::ops::reference::l2_normalize;
 pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "siglip",
     help: "a sigmoid of each image with each report of the batch",
-    needs: Needs { reports: true, bias: true, targets: TargetKind::Pairs },
+    needs: Needs { reports: true, bias: true, places: false, targets: TargetKind::Pairs },
     // SigLIP itself has none.
     label_smoothing: 0.0,
     best_metric: (Metric::MeanRecall, "it trains to tell each image's own report from the others"),
@@ -90,6 +90,7 @@ mod tests {
                 scale: &scale,
                 bias: Some(&bias),
                 prompts: None,
+                local: None,
                 targets: &targets,
             };
             let output = SiglipLoss { label_smoothing: 0.0 }.forward(&inputs).unwrap();

@@ -77,6 +77,11 @@ impl Loss {
         self.0.iter().any(|(_, one)| one.kind().needs.bias)
     }
 
+    /// Whether it looks at patches and sentences.
+    pub fn uses_places(&self) -> bool {
+        self.0.iter().any(|(_, one)| one.kind().needs.places)
+    }
+
     /// Whether it looks at reports.
     pub fn uses_reports(&self) -> bool {
         self.0.iter().any(|(_, one)| one.kind().needs.reports)

@@ -6,6 +6,7 @@ pub mod classification;
 pub mod conformal;
 pub mod counted;
 pub mod few_shot;
+pub mod grounding;
 pub mod hierarchical;
 pub mod logistic;
 mod metric;

@@ -11,7 +11,7 @@ use super::params::{Builder, Init, ParamSpec, Part};
 use super::text::tower::TextTower;
 use super::vision::tower::VisionTower;
 use crate::model::freeze::FreezeDepth;
-use crate::ops::{Segments, Value, reference};
+use crate::ops::{self, Segments, Value, reference};
 
 /// `logit_scale` is kept at or below this, ln 100, as CLIP does, unless it starts above.
 pub const MAX_LOGIT_SCALE: f64 = 4.605_170_185_988_092;
@@ -76,6 +76,17 @@ impl ClipModel {
     /// Images of another size.
     pub fn image_features(&self, pixel_values: &Tensor) -> Result<Value> {
         self.visual_projection.forward(&self.vision.forward(pixel_values)?)
+    }
+
+    /// [`Self::image_features`] with those of each patch: (batch, embed_dim) and below them (batch · patches,
+    /// embed_dim), not normalised. A patch goes through what follows the blocks, projection included, as what stands
+    /// for the image does.
+    ///
+    /// # Errors
+    /// As there; a tower that keeps no patches.
+    pub fn image_features_with_patches(&self, pixel_values: &Tensor) -> Result<Value> {
+        let (whole, patches) = self.vision.with_patches(pixel_values)?;
+        self.visual_projection.forward(&ops::concat_rows(&whole, &patches)?)
     }
 
     /// What the image layers that `frozen` names make of pixel_values: [`VisionConfig::frozen_numbers`] an image.

@@ -58,13 +58,13 @@ struct Forward {
 }
 
 /// Rows of length 1, and the lengths that they had.
-struct Unit {
-    rows: Vec<f32>,
-    lengths: Vec<f32>,
+pub(super) struct Unit {
+    pub rows: Vec<f32>,
+    pub lengths: Vec<f32>,
 }
 
 impl Unit {
-    fn new(x: &[f32], width: usize) -> Self {
+    pub fn new(x: &[f32], width: usize) -> Self {
         let mut rows = x.to_vec();
         let lengths = rows
             .par_chunks_mut(width)
@@ -78,7 +78,7 @@ impl Unit {
     }
 
     /// The gradient of the rows as they were, from that of the unit rows: what points along a row is lost.
-    fn backward(&self, grad: &mut [f32], width: usize) {
+    pub fn backward(&self, grad: &mut [f32], width: usize) {
         let rows = self.rows.par_chunks(width).zip(&self.lengths);
         grad.par_chunks_mut(width).zip(rows).for_each(|(g, (row, &length))| {
             let along = if length > reference::SHORTEST { simd::sum(g.len(), |i| g[i] * row[i]) } else { 0.0 };

@@ -5,7 +5,7 @@ use candle_core::{D, DType, Result, Tensor, bail};
 
 use super::cpu;
 use super::segments::Segments;
-use super::spec::{Activation, Attention, Contrastive, ContrastiveOutput, Geometry, Maps, Rotary};
+use super::spec::{Activation, Attention, Contrastive, ContrastiveOutput, Geometry, LocalSimilarity, Maps, Rotary};
 
 /// `x · weightᵀ + bias`. x: (…, in), weight: (out, in), bias: (out).
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -286,6 +286,24 @@ pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
     // The bound is put under the root: the root's own gradient at 0 is infinite.
     let norm = x.sqr()?.sum_keepdim(D::Minus1)?.maximum(f64::from(SHORTEST).powi(2))?.sqrt()?;
     x.broadcast_div(&norm)
+}
+
+/// [`super::local_similarity`].
+pub fn local_similarity(
+    patches: &Tensor,
+    sentences: &Tensor,
+    segments: &Segments,
+    options: &LocalSimilarity,
+) -> Result<Tensor> {
+    let texts = l2_normalize(sentences)?;
+    let of_image = |(start, length)| {
+        let patches = patches.narrow(0, start, length)?;
+        let keys = l2_normalize(&patches)?;
+        let shares = softmax(&(texts.matmul(&keys.t()?)? / options.temperature)?)?; // (sentences, patches)
+        let sums = shares.matmul(if options.unit_patches { &keys } else { &patches })?;
+        (l2_normalize(&sums)? * &texts)?.sum(D::Minus1)
+    };
+    Tensor::stack(&segments.spans().map(of_image).collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// [`super::contrastive`].

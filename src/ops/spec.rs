@@ -51,6 +51,15 @@ pub struct Contrastive {
     pub text_to_image: bool,
 }
 
+/// How sentences look for their places among patches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LocalSimilarity {
+    /// What cosines are divided by before the softmax over an image's patches.
+    pub temperature: f64,
+    /// Whether patches are added up as rows of length 1; otherwise a longer one counts more.
+    pub unit_patches: bool,
+}
+
 /// The loss, and what similarities say beside it.
 #[derive(Clone, Debug)]
 pub struct ContrastiveOutput {

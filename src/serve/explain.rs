@@ -22,6 +22,8 @@ const TOP: usize = 8;
 struct Explained {
     cosine: f64,
     logit: f64,
+    /// What patches shows: "patches", cosines, or "relevance", gradient × attention.
+    map: &'static str,
     grid: usize,
     patches: Vec<f32>,
     tokens: Vec<(String, f32)>,
@@ -123,6 +125,6 @@ fn explained(
         Ok(ExplainedStudy { bag_cosine: bag.cosine, images: bag.images, explained_image: *number, strip })
     };
     let study = bag.map(study).transpose()?;
-    let Explanation { cosine, logit, patches, grid, tokens } = found;
-    Ok(Explained { cosine, logit, grid, patches, tokens, picture: drawn, study })
+    let Explanation { cosine, logit, map, patches, grid, tokens } = found;
+    Ok(Explained { cosine, logit, map: map.word(), grid, patches, tokens, picture: drawn, study })
 }

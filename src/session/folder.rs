@@ -1,6 +1,7 @@
 //! Everything beside the weights that a model folder holds.
 
 use crate::data::{BagPolicy, Preprocess, ReportPolicy, ReportTokenizer};
+use crate::loss::LocalConfig;
 use crate::model::ClipConfig;
 use crate::model::checkpoint::Layout;
 
@@ -19,6 +20,8 @@ pub struct ModelFolder {
     pub report: ReportPolicy,
     /// Which images of a bag it reads.
     pub bags: BagPolicy,
+    /// How sentences were held against its patches, where it was trained so.
+    pub local: Option<LocalConfig>,
     /// What it was made from, in a few words, for the card; never a path or a patient's number.
     pub origin: String,
     /// Data and figures for the card, in Markdown; empty where nothing is known.
@@ -30,3 +33,6 @@ pub const REPORT_FILE: &str = "reportclip_report.json";
 
 /// The file that says which images of a bag a model reads; other programs pass it over.
 pub const BAGS_FILE: &str = "reportclip_bags.json";
+
+/// The file that says how sentences were held against patches; other programs pass it over.
+pub const LOCAL_FILE: &str = "reportclip_local.json";

@@ -59,6 +59,7 @@ pub(super) fn fresh(config: &Config, reports: &[Row], device: &Device) -> Result
         tokenizer,
         report: ReportPolicy::default(),
         bags: BagPolicy::default(),
+        local: None,
         origin: "Trained from scratch with reportclip.".into(),
         summary: String::new(),
     };

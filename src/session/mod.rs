@@ -15,7 +15,7 @@ mod rows;
 
 pub use content::model_content;
 pub use encode::{Embeddings, Encoder, UnreadableImage};
-pub use folder::{BAGS_FILE, ModelFolder, REPORT_FILE};
+pub use folder::{BAGS_FILE, LOCAL_FILE, ModelFolder, REPORT_FILE};
 pub use frozen::{Frozen, image_features_change};
 pub use inspect::{Fetched, Inspected, TokenizerSummary, fetch, inspect, verify};
 pub use open::{bag_policy_of, open_model, policy_of};

@@ -8,7 +8,7 @@ use candle_core::{DType, Device};
 use super::folder::ModelFolder;
 use super::fresh::fresh;
 use super::opened::Session;
-use super::processor::{bag_policy, preprocessing, report_policy, tokenizer_of};
+use super::processor::{bag_policy, local_config, preprocessing, report_policy, tokenizer_of};
 use crate::config::{Config, ModelInit, ProjectionKind};
 use crate::data::LongReports;
 use crate::data::{BagPolicy, Preprocess, ReportPolicy, ReportTokenizer, Row, TokenizerKind, tokenize};
@@ -225,6 +225,7 @@ fn model_folder(
         tokenizer,
         report,
         bags,
+        local: local_config(text)?,
         origin,
         summary: String::new(),
     })

@@ -5,11 +5,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::folder::{BAGS_FILE, REPORT_FILE};
+use super::folder::{BAGS_FILE, LOCAL_FILE, REPORT_FILE};
 use crate::data::{BagPolicy, Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, tokenize};
 use crate::fs::read_up_to;
 use crate::hub::{ModelFiles, Source};
 use crate::json;
+use crate::loss::LocalConfig;
 
 /// What of a report a model reads: whole ones, unless its folder says otherwise.
 ///
@@ -27,6 +28,16 @@ pub(super) fn report_policy(files: &ModelFiles) -> Result<ReportPolicy> {
 pub(super) fn bag_policy(files: &ModelFiles) -> Result<BagPolicy> {
     let Some(path) = files.find(BAGS_FILE)? else { return Ok(BagPolicy::default()) };
     BagPolicy::from_json(&json::read(&path)?).with_context(|| path.display().to_string())
+}
+
+/// How sentences were held against a model's patches; `None` where they were not.
+///
+/// # Errors
+/// What it says cannot be read.
+pub(super) fn local_config(files: &ModelFiles) -> Result<Option<LocalConfig>> {
+    let Some(path) = files.find(LOCAL_FILE)? else { return Ok(None) };
+    let read = serde_json::from_value(json::read(&path)?);
+    read.map(Some).with_context(|| path.display().to_string())
 }
 
 /// The tokenizer of the model `name`, a folder or hub id, without its weights; `context_length` wins over what its

@@ -26,6 +26,8 @@ pub(super) fn choose(config: &Config, vision: &dyn VisionConfig, epochs: f64) ->
         (false, "no image layer is frozen")
     } else if !config.data.cache_features {
         (false, "data.cache_features is false")
+    } else if config.loss.uses_places() {
+        (false, "the objective looks at patches, which are not kept")
     } else if let Some(reason) = image_features_change(config) {
         (false, reason)
     } else if vision.frozen_numbers(config.freeze.image).is_none() {

@@ -106,6 +106,8 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         anyhow::bail!("data.train: {} holds no training pairs", config.data.train_name())
     };
     model.folder.report = config.report.clone();
+    // Of a model that was trained so before, places drift where they are not trained.
+    model.folder.local = config.loss.uses_places().then_some(config.loss.local);
     let kept = std::mem::replace(&mut model.folder.bags, BagPolicy::from(&config.data));
     if kept != BagPolicy::default() && kept != model.folder.bags {
         let (before, now) = (kept.to_json()?, model.folder.bags.to_json()?);

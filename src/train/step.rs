@@ -7,15 +7,15 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::all_reduce::{AllReduce, OnGrad};
+use super::found::{ImageFeatures, Local, Run};
 use super::prompt_tokens::PromptTokens;
 use super::supervision::Supervision;
-use crate::data::{Bags, Batch, Images};
+use crate::data::Batch;
 use crate::dist::Collective;
-use crate::loss::{Inputs, Loss, LossOutput, PairTargets, PromptFeatures};
-use crate::model::freeze::FreezeDepth;
-use crate::model::{self, Builder, ClipConfig, ClipModel, Noise, Param, Params};
+use crate::loss::{Inputs, LocalFeatures, Loss, LossOutput, PairTargets, PromptFeatures};
+use crate::model::{Builder, ClipConfig, ClipModel, Noise, Params};
 use crate::ops::profile::{self, Part};
-use crate::ops::{self, Tape, Value, recomputed, squared_sum};
+use crate::ops::{Tape, Value, squared_sum};
 use crate::optim::{AdamW, Gradients};
 use crate::session::Frozen;
 
@@ -120,45 +120,56 @@ impl TrainStep<'_> {
         let mut tell = |leaf: usize| tape.take_grad(leaf).map_or(Ok(()), |grad| sums.put(leaf, grad, on_grad));
         // A rank none of whose rows could be read has no batch, and takes part in the sums.
         let (last, earlier) = batches.split_last().map_or((None, batches), |(last, earlier)| (Some(last), earlier));
-        let (mut images, mut texts) = tape.paused(|| self.features(run, earlier))?;
+        let mut found = tape.paused(|| self.features(run, earlier))?;
         self.chunk(earlier.len());
         let image = last.map(|last| self.images(run, last)).transpose()?;
         let text = last.map(|last| self.texts(&model, last)).transpose()?.flatten();
-        images.extend(image.iter().map(|i| i.tensor().clone()));
-        texts.extend(text.iter().map(|t| t.tensor().clone()));
+        found.add(image.as_ref(), text.as_ref());
         let prompts = self.supervision.and_then(Supervision::prompts);
         let prompts = prompts.map(|p| p.features(&model, self.frozen, self.world, self.device)).transpose()?;
         let rows: Vec<u32> = batches.iter().flat_map(|b| b.rows.iter().map(|&row| row as u32)).collect();
         let (rows, own) = self.world.gather_numbers(&rows)?;
-        let images = self.gather(&images)?;
-        let texts = if self.loss.uses_reports() { Some(self.gather(&texts)?) } else { None };
+        let local = self.local(run, &rows, &found)?;
+        let images = self.gather(&found.images)?;
+        let texts = if self.loss.uses_reports() { Some(self.gather(&found.texts)?) } else { None };
         let of_prompts = prompts.as_ref().map(|p| &p.all);
-        let (output, grads) = self.loss((&images, texts.as_ref(), of_prompts), &rows, &model)?;
+        let (output, grads) = self.loss((&images, texts.as_ref(), of_prompts), local.as_ref(), &rows, &model)?;
         // A weight is done with once the last chunk has passed it.
-        type Whole<'a> = Option<(&'a Value, Tensor)>;
-        let mut run_back = |outputs: &[(&Value, &Tensor)], whole: Whole, (rows, is_last): (Range<usize>, bool)| {
-            let part = |grad: &Tensor| grad.narrow(0, own.start + rows.start, rows.len())?.copy();
-            let outputs = outputs.iter().map(|(value, grad)| Ok((*value, part(grad)?))).chain(whole.map(Ok));
-            let outputs = outputs.collect::<candle_core::Result<Vec<_>>>()?;
+        let mut run_back = |outputs: Vec<(Value, Tensor)>, is_last: bool| {
             let mut finished = |leaf| if is_last { tell(leaf).map_err(wrapped) } else { Ok(()) };
-            tape.backward(outputs, &mut finished).map_err(anyhow::Error::from)
+            let (values, grads): (Vec<Value>, Vec<Tensor>) = outputs.into_iter().unzip();
+            tape.backward(values.iter().zip(grads), &mut finished).map_err(anyhow::Error::from)
         };
-        let in_last = last.map_or(0, |last| last.pairs);
-        let of_image = image.as_ref().map(|image| (image, &grads.image));
-        let outputs: Vec<_> = of_image.into_iter().chain(text.as_ref().zip(grads.text.as_ref())).collect();
-        let of_prompts = prompts.as_ref().zip(grads.prompts).map(|(p, grad)| p.own_part(grad)).transpose()?.flatten();
-        let whole = of_prompts.as_ref().map(|(value, grad)| (value, grad.clone()));
-        run_back(&outputs, whole, (own.len() - in_last..own.len(), earlier.is_empty()))?;
-        drop((image, text, prompts, of_prompts));
+        // Of what the images of these pairs, counted from this rank's first, came to.
+        let of_images = |image: ImageFeatures, pairs: Range<usize>| -> Result<Vec<(Value, Tensor)>> {
+            let pairs = own.start + pairs.start..own.start + pairs.end;
+            let mut outputs = vec![(image.whole, part(&grads.image, pairs.clone())?)];
+            if let (Some((patches, _)), Some(local), Some(grad)) = (image.patches, &local, &grads.patches) {
+                outputs.push((patches, part(grad, local.rows_of(pairs))?));
+            }
+            Ok(outputs)
+        };
+        let of_texts = |pairs: Range<usize>, grad: &Tensor| part(grad, own.start + pairs.start..own.start + pairs.end);
+        let in_last = own.len() - last.map_or(0, |last| last.pairs)..own.len();
+        let mut outputs = image.map_or(Ok(Vec::new()), |image| of_images(image, in_last.clone()))?;
+        if let (Some(text), Some(grad)) = (text, &grads.text) {
+            outputs.push((text, of_texts(in_last, grad)?));
+        }
+        let sentences = local.as_ref().map(|local| &local.sentences).zip(grads.sentences);
+        for (features, grad) in prompts.as_ref().zip(grads.prompts).into_iter().chain(sentences) {
+            outputs.extend(features.own_part(grad)?);
+        }
+        drop(prompts);
+        run_back(outputs, earlier.is_empty())?;
         let mut start = 0;
         for (i, batch) in earlier.iter().enumerate() {
             self.chunk(i);
             // One tower after the other: the memory of one at a time. Texts first, as with one chunk.
-            let (rows, is_last) = (start..start + batch.pairs, i + 1 == earlier.len());
+            let (pairs, is_last) = (start..start + batch.pairs, i + 1 == earlier.len());
             if let (Some(text), Some(grad)) = (self.texts(&model, batch)?, &grads.text) {
-                run_back(&[(&text, grad)], None, (rows.clone(), is_last))?;
+                run_back(vec![(text, of_texts(pairs.clone(), grad)?)], is_last)?;
             }
-            run_back(&[(&self.images(run, batch)?, &grads.image)], None, (rows, is_last))?;
+            run_back(of_images(self.images(run, batch)?, pairs)?, is_last)?;
             start += batch.pairs;
         }
         // Every rank has worked out the whole loss, so its gradient on these.
@@ -174,92 +185,16 @@ impl TrainStep<'_> {
     }
 
     /// Features of this rank's chunks and of all other ranks', (all pairs, embed_dim).
-    fn gather(&self, own: &[Tensor]) -> Result<Tensor> {
+    pub(super) fn gather(&self, own: &[Tensor]) -> Result<Tensor> {
         self.world.gather_parts(own, self.config.embed_dim, self.device)
     }
 
     /// Tells layers that drop which chunk is running.
-    fn chunk(&self, number: usize) {
+    pub(super) fn chunk(&self, number: usize) {
         if let Some(noise) = self.noise {
             // Chunks of other ranks are other chunks.
             noise.chunk.set(((self.world.rank() as u64) << 32) + number as u64);
         }
-    }
-
-    /// image_features of a batch, (pairs, embed_dim): those of its images, or what stands for those of each bag.
-    fn images(&self, run: Run, batch: &Batch) -> Result<Value> {
-        let single = || Bags::of_single(batch.pairs);
-        // Attention is trained whether a batch has bags of several images or not.
-        let bags = batch.bags.clone().or_else(|| self.config.bag_pooling.has_weights().then(single));
-        let count = bags.as_ref().map_or(batch.pairs, |bags| bags.segments.rows());
-        let features = self.image_features(run, batch, count)?;
-        Ok(match bags {
-            None => features,
-            Some(bags) => run.model.pool_bags(&features, &bags.segments, &bags.places)?,
-        })
-    }
-
-    /// image_features of the `count` images of a batch, (images, embed_dim).
-    fn image_features(&self, run: Run, batch: &Batch, count: usize) -> Result<Value> {
-        let tower = |x: &Tensor, model: &ClipModel, frozen: Option<FreezeDepth>| match frozen {
-            Some(frozen) => model.image_features_above(x.clone(), frozen),
-            None => model.image_features(x),
-        };
-        let (x, frozen) = if let Images::Features(numbers) = &batch.images {
-            // Of layers that see rows of a tower, an image has several.
-            let width = self.config.vision.width();
-            let frozen = self.frozen.context("image features of frozen layers, and nothing is frozen")?;
-            (batch.images.to_tensor((numbers.len() / width, width), self.device)?, Some(frozen.image()))
-        } else {
-            let size = self.config.vision.image_size();
-            (batch.images.to_tensor((count, 3, size, size), self.device)?, None)
-        };
-        if batch.bags.is_none() || count <= self.images_at_once {
-            return Ok(tower(&x, run.model, frozen)?);
-        }
-        let (weights, each) = (self.image_weights(run.tape), x.dim(0)? / count);
-        let weights: Vec<&Value> = weights.iter().collect();
-        let mut all: Option<Value> = None;
-        for (part, start) in (0..count).step_by(self.images_at_once).enumerate() {
-            let images = self.images_at_once.min(count - start);
-            let x = x.narrow(0, start * each, images * each)?.into();
-            let (model, noise) = (Rc::clone(run.model), self.noise.cloned());
-            let features = recomputed(&x, &weights, move |x| {
-                // Parts are dropped from as chunks are, each in its own way.
-                let features = || tower(x.tensor(), &model, frozen);
-                let Some(noise) = &noise else { return features() };
-                noise.during(noise.chunk.get() + ((part as u64 + 1) << PART_SHIFT), features)
-            })?;
-            all = Some(all.map_or(Ok(features.clone()), |all| ops::concat_rows(&all, &features))?);
-        }
-        all.context("a batch without images")
-    }
-
-    /// The trained weights that lie between pixels and image_features.
-    fn image_weights(&self, tape: &Rc<Tape>) -> Vec<Value> {
-        let of_images = |p: &Param| p.spec.part == model::Part::Image || p.spec.name.starts_with("visual_projection.");
-        let trained = self.params.numbered().filter(|(_, p)| p.trainable && of_images(p));
-        trained.map(|(number, p)| tape.leaf(number, p.var.as_detached_tensor())).collect()
-    }
-
-    /// text_features of a batch, (pairs, embed_dim), where the loss looks at them.
-    fn texts(&self, model: &ClipModel, batch: &Batch) -> Result<Option<Value>> {
-        if !self.loss.uses_reports() {
-            return Ok(None);
-        }
-        let input_ids = Tensor::from_slice(&batch.input_ids, (batch.pairs, batch.tokens), self.device)?;
-        Ok(Some(model.text_features(&input_ids)?))
-    }
-
-    /// Features of each batch.
-    fn features(&self, run: Run, batches: &[Batch]) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
-        let (mut images, mut texts) = (Vec::new(), Vec::new());
-        for (i, batch) in batches.iter().enumerate() {
-            self.chunk(i);
-            images.push(self.images(run, batch)?.tensor().clone());
-            texts.extend(self.texts(run.model, batch)?.map(|t| t.tensor().clone()));
-        }
-        Ok((images, texts))
     }
 
     /// The loss of image, report and prompt features, and its gradient on what it was made of. `rows` are those of the
@@ -267,6 +202,7 @@ impl TrainStep<'_> {
     fn loss(
         &self,
         (image, text, prompts): (&Tensor, Option<&Tensor>, Option<&Tensor>),
+        local: Option<&Local>,
         rows: &[u32],
         model: &ClipModel,
     ) -> Result<(LossOutput, LossGradients)> {
@@ -274,6 +210,7 @@ impl TrainStep<'_> {
         let var = |t: Option<&Tensor>| t.map(Var::from_tensor).transpose();
         let (image, text) = (Var::from_tensor(image)?, var(text)?);
         let prompts = var(prompts)?;
+        let (patches, sentences) = (var(local.map(|l| &l.patches))?, var(local.map(|l| &l.sentences.all))?);
         let logit_scale = Var::from_tensor(model.logit_scale().tensor())?;
         let bias = var(model.logit_bias().filter(|_| self.loss.uses_bias()).map(Value::tensor))?;
         let targets = self.supervision.map_or_else(PairTargets::default, |s| s.targets(rows));
@@ -285,6 +222,9 @@ impl TrainStep<'_> {
             scale: &logit_scale.exp()?,
             bias: bias.as_deref(),
             prompts: features,
+            local: local.zip(patches.as_deref().zip(sentences.as_deref())).map(|(l, (patches, sentences))| {
+                LocalFeatures { patches, segments: &l.segments, sentences, of_pairs: &l.of_pairs }
+            }),
             targets: &targets,
         };
         let output = checked(self.loss.forward(&inputs)?, &image, text.as_ref())?;
@@ -295,6 +235,8 @@ impl TrainStep<'_> {
             image: take(&image, "image features")?,
             text: text.map(|text| take(&text, "text features")).transpose()?,
             prompts: prompts.map(|prompts| take(&prompts, "prompt features")).transpose()?,
+            patches: patches.map(|patches| take(&patches, "patch features")).transpose()?,
+            sentences: sentences.map(|sentences| take(&sentences, "sentence features")).transpose()?,
             logit_scale: take(&logit_scale, "logit_scale")?,
             logit_bias: bias.map(|bias| take(&bias, "logit_bias")).transpose()?,
         };
@@ -302,22 +244,19 @@ impl TrainStep<'_> {
     }
 }
 
-/// A step's tape with the model on it.
-#[derive(Clone, Copy)]
-struct Run<'a> {
-    tape: &'a Rc<Tape>,
-    model: &'a Rc<ClipModel>,
-}
-
-/// Where the number of a part stands in a chunk's: above those of all chunks of a rank.
-const PART_SHIFT: u32 = 16;
-
 struct LossGradients {
     image: Tensor,
     text: Option<Tensor>,
     prompts: Option<Tensor>,
+    patches: Option<Tensor>,
+    sentences: Option<Tensor>,
     logit_scale: Tensor,
     logit_bias: Option<Tensor>,
+}
+
+/// Rows of a gradient, by themselves.
+fn part(grad: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+    Ok(grad.narrow(0, rows.start, rows.len())?.copy()?)
 }
 
 /// The tape knows candle's errors only.

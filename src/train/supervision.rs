@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 
 use super::prompt_tokens::PromptTokens;
+use super::sentence_tokens::SentenceTokens;
 use crate::config::{Config, LossConfig};
 use crate::data::{Labels, LongReports, Prompts, ReportSection, ReportTokenizer, Row, Views};
 use crate::loss::{
@@ -19,6 +20,7 @@ pub struct Supervision {
     targets: RowTargets,
     class_weights: Option<Vec<f64>>,
     prompts: Option<PromptTokens>,
+    sentences: Option<SentenceTokens>,
 }
 
 impl Supervision {
@@ -41,6 +43,11 @@ impl Supervision {
                 likeness_of_training(c.positives, &facts(rows), drawing).map_err(anyhow::Error::msg)?;
             notes.push(Note::choice(format!("likeness: {note}")));
             supervision.targets.likeness = Some(likeness);
+        }
+        if c.uses_places() {
+            let sentences = SentenceTokens::new(rows, tokenizer)?;
+            notes.push(Note::choice(sentences.note()));
+            supervision.sentences = Some(sentences);
         }
         let Some(prompts) = prompts.filter(|_| c.needs_prompts()) else { return Ok(supervision) };
         let findings = c.asks_for(TargetKind::Findings);
@@ -65,15 +72,26 @@ impl Supervision {
         Ok(supervision)
     }
 
+    /// Of rows whose reports consist of sentences: ids of each distinct one, and which of them each row has.
+    pub fn of_sentences(ids: Vec<Vec<u32>>, of_rows: Vec<Vec<u32>>, tokenizer: &ReportTokenizer) -> Self {
+        Self { sentences: Some(SentenceTokens::of_ids(ids, of_rows, tokenizer)), ..Self::default() }
+    }
+
     /// The objective that `config` names, with smoothing `label_smoothing`.
     pub fn loss(&self, config: &LossConfig, label_smoothing: f64) -> Loss {
         let class_weights = self.class_weights.clone();
-        Loss::new(&config.kinds, &Settings { label_smoothing, direction: config.direction, class_weights })
+        let (direction, local) = (config.direction, config.local);
+        Loss::new(&config.kinds, &Settings { label_smoothing, direction, class_weights, local })
     }
 
     /// What is known of a batch made of these rows.
     pub(super) fn targets(&self, rows: &[u32]) -> PairTargets {
         self.targets.of(rows)
+    }
+
+    /// The sentences of the rows' reports, where patches are held against them.
+    pub(super) fn sentences(&self) -> Option<&SentenceTokens> {
+        self.sentences.as_ref()
     }
 
     /// The prompts that images are held against.

@@ -92,7 +92,7 @@ fn poolings_are_those_of_pytorch() {
 const CASE: &str = "clip/quick_gelu_legacy_eos";
 
 /// A golden model with attention over bags, and its weights.
-fn with_attention() -> Loaded {
+pub fn with_attention() -> Loaded {
     let bag_pooling = BagPoolingRequest {
         kind: Some(BagPoolingKind::Attention),
         hidden: Some(5),
@@ -102,7 +102,7 @@ fn with_attention() -> Loaded {
 }
 
 /// Pairs `from..to` of four, with bags of 1, 3, 2 and 1 images, which are the golden ones again and again.
-fn batch(from: usize, to: usize) -> Batch {
+pub fn batch(from: usize, to: usize) -> Batch {
     const SIZES: [usize; 4] = [1, 3, 2, 1];
     let expected = tensors(&golden(&format!("{CASE}/expected.safetensors")));
     let first: usize = SIZES[..from].iter().sum();

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use reportclip::loss::{
-    ClassLoss, ClipLoss, Direction, Inputs, Loss, MultiLabelLoss, MultiPositiveLoss, OBJECTIVES, PairTargets,
-    PromptFeatures, SiglipLoss,
+    ClassLoss, ClipLoss, Direction, Inputs, LocalConfig, LocalFeatures, LocalForm, LocalLoss, Loss, MultiLabelLoss,
+    MultiPositiveLoss, OBJECTIVES, PairTargets, PromptFeatures, SiglipLoss,
 };
 use reportclip::model::checkpoint::Loaded;
 use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
@@ -360,6 +360,10 @@ impl Objective {
             "multi_positive" => Loss::of(MultiPositiveLoss { label_smoothing: 0.1, direction }),
             "class" => Loss::of(ClassLoss { label_smoothing: 0.1, weights: None }),
             "multi_label" => Loss::of(MultiLabelLoss { label_smoothing: 0.0 }),
+            "local" => {
+                let options = LocalConfig { form: LocalForm::Map, temperature: 0.1, attention_temperature: 0.2 };
+                Loss::of(LocalLoss { label_smoothing: 0.1, direction, options })
+            }
             other => panic!("{other} has no test here"),
         };
         let alike = |i: usize| if i / pairs == i % pairs { 1.0 } else { 0.5 / (1 + i / pairs + i % pairs) as f64 };
@@ -375,12 +379,17 @@ impl Objective {
     fn gradients(&self, image: &Tensor, text: &Tensor) -> [Tensor; 2] {
         let [images, texts] = [image, text].map(|features| Var::from_tensor(features).unwrap());
         let [scale, bias] = [10f32, -5.0].map(|v| Tensor::new(v, &Device::Cpu).unwrap());
+        // An image is its own only patch, a report its own only sentence.
+        let pairs = image.dim(0).unwrap();
+        let (segments, of_pairs) = (Segments::even(pairs, 1), (0..pairs as u32).map(|i| vec![i]).collect::<Vec<_>>());
+        let local = LocalFeatures { patches: &images, segments: &segments, sentences: &texts, of_pairs: &of_pairs };
         let inputs = Inputs {
             image: &images,
             text: self.loss.uses_reports().then_some(texts.as_tensor()),
             scale: &scale,
             bias: self.loss.uses_bias().then_some(&bias),
             prompts: Some(PromptFeatures { sentences: &texts, counts: &self.counts }),
+            local: Some(local),
             targets: &self.targets,
         };
         let mut grads = self.loss.forward(&inputs).unwrap().loss.backward().unwrap();

@@ -6,6 +6,7 @@ use crate::common;
 use reportclip::metrics::calibration::{self, Answer};
 use reportclip::metrics::conformal::{self, Calibrator, Findings};
 use reportclip::metrics::few_shot::{LinearHead, Method, Shots};
+use reportclip::metrics::grounding::Grounding;
 use reportclip::metrics::hierarchical::{PatientFigure, compare};
 use reportclip::metrics::selective::{Selective, Sureness};
 use reportclip::metrics::students_t;
@@ -281,5 +282,25 @@ fn risk_is_controlled_by_the_threshold_that_trying_all_finds() {
             });
         let threshold = conformal::risk_threshold(&images.collect::<Vec<_>>(), case["alpha"].as_f64().unwrap());
         close(&case, "threshold", threshold, 1e-12);
+    }
+}
+
+/// scripts/golden/grounding.py: maps over boxes in numpy.
+#[test]
+fn grounding_is_numpys() {
+    for case in cases_of("grounding.json", "cases") {
+        let map: Vec<f32> = numbers(&case["map"]).into_iter().map(|v| v as f32).collect();
+        let inside: Vec<bool> = case["inside"].as_array().unwrap().iter().map(|v| v.as_bool().unwrap()).collect();
+        let ours = Grounding::of(&map, &inside).unwrap();
+        let close = |name: &str, ours: &[f64], theirs: Vec<f64>| {
+            let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-9;
+            assert!(ours.len() == theirs.len() && ours.iter().zip(&theirs).all(near), "{name}: {ours:?} {theirs:?}");
+        };
+        close("overlap", &ours.overlap, numbers(&case["overlap"]));
+        close("overlap by chance", &ours.overlap_by_chance, numbers(&case["overlap_by_chance"]));
+        let single = [("contrast", ours.contrast), ("pointing", ours.pointing)];
+        for (name, value) in single.into_iter().chain([("pointing_by_chance", ours.pointing_by_chance)]) {
+            close(name, &[value], vec![case[name].as_f64().unwrap()]);
+        }
     }
 }

@@ -8,9 +8,10 @@ use std::path::Path;
 use crate::common;
 use candle_core::{Device, Tensor, Var};
 use reportclip::loss::{
-    ClassLoss, ClipLoss, Direction, Inputs, Loss, MultiLabelLoss, MultiPositiveLoss, OBJECTIVES, PairTargets,
-    PromptFeatures, SiglipLoss,
+    ClassLoss, ClipLoss, Direction, Inputs, LocalConfig, LocalFeatures, LocalForm, LocalLoss, Loss, MultiLabelLoss,
+    MultiPositiveLoss, OBJECTIVES, PairTargets, PromptFeatures, SiglipLoss,
 };
+use reportclip::ops::Segments;
 use serde_json::Value;
 
 fn cases() -> Vec<Value> {
@@ -49,6 +50,15 @@ fn of(case: &Value, label_smoothing: f64) -> (Loss, PairTargets, Vec<usize>) {
             Loss::of(ClassLoss { label_smoothing, weights: (!weights.is_empty()).then_some(weights) })
         }
         "multi_label" => Loss::of(MultiLabelLoss { label_smoothing }),
+        "local" => {
+            let number = |key: &str| case[key].as_f64().unwrap();
+            let options = LocalConfig {
+                form: LocalForm::find(case["form"].as_str().unwrap()).unwrap(),
+                temperature: number("temperature"),
+                attention_temperature: number("attention_temperature"),
+            };
+            Loss::of(LocalLoss { label_smoothing, direction, options })
+        }
         other => panic!("{other}"),
     };
     let targets = PairTargets {
@@ -65,11 +75,22 @@ fn of(case: &Value, label_smoothing: f64) -> (Loss, PairTargets, Vec<usize>) {
 #[test]
 fn values_and_gradients_are_torchs() {
     let cases = cases();
-    assert_eq!(cases.len(), 21);
+    assert_eq!(cases.len(), 27);
     for case in &cases {
         let (loss, targets, counts) = of(case, case["label_smoothing"].as_f64().unwrap());
-        let [image, text, log_scale, bias, sentences] =
-            ["image", "text", "log_scale", "bias", "sentences"].map(|name| var(&case[name]));
+        let [image, text, log_scale, bias, sentences, patches] =
+            ["image", "text", "log_scale", "bias", "sentences", "patches"].map(|name| var(&case[name]));
+        let whole =
+            |v: &Value| -> Vec<u32> { v.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect() };
+        let of_pairs: Vec<Vec<u32>> = case["of_pairs"].as_array().into_iter().flatten().map(whole).collect();
+        let lengths = case["lengths"].as_array().into_iter().flatten();
+        let segments = Segments::of_lengths(lengths.map(|n| n.as_u64().unwrap() as usize));
+        let local = patches.as_deref().zip(sentences.as_deref()).map(|(patches, sentences)| LocalFeatures {
+            patches,
+            segments: &segments,
+            sentences,
+            of_pairs: &of_pairs,
+        });
         let scale = log_scale.as_ref().unwrap().exp().unwrap();
         let inputs = Inputs {
             image: image.as_ref().unwrap(),
@@ -77,6 +98,7 @@ fn values_and_gradients_are_torchs() {
             scale: &scale,
             bias: bias.as_deref(),
             prompts: sentences.as_deref().map(|sentences| PromptFeatures { sentences, counts: &counts }),
+            local,
             targets: &targets,
         };
         let output = loss.forward(&inputs).unwrap();
@@ -91,8 +113,14 @@ fn values_and_gradients_are_torchs() {
         }
         assert!(output.loss_excess >= -1e-6, "{}: excess {}", case["kind"], output.loss_excess);
         let grads = output.loss.backward().unwrap();
-        let named =
-            [("image", &image), ("text", &text), ("log_scale", &log_scale), ("bias", &bias), ("sentences", &sentences)];
+        let named = [
+            ("image", &image),
+            ("text", &text),
+            ("log_scale", &log_scale),
+            ("bias", &bias),
+            ("sentences", &sentences),
+            ("patches", &patches),
+        ];
         for (name, var) in named {
             let theirs = &case["grads"][name];
             let Some(ours) = var.as_ref().and_then(|v| grads.get(v)) else {
@@ -120,7 +148,8 @@ fn a_sum_is_the_sum_and_a_batch_without_labels_is_nothing() {
     let scale = Tensor::new(7f32, &Device::Cpu).unwrap();
     let run = |loss: &Loss, targets: &PairTargets| {
         let prompts = Some(PromptFeatures { sentences: &sentences, counts: &counts });
-        let inputs = Inputs { image: &image, text: Some(&text), scale: &scale, bias: None, prompts, targets };
+        let inputs =
+            Inputs { image: &image, text: Some(&text), scale: &scale, bias: None, prompts, local: None, targets };
         loss.forward(&inputs).unwrap()
     };
     let sum = run(&Loss::sum(vec![(2.0, clip.clone()), (0.5, class.clone())]), &targets);

@@ -5,8 +5,8 @@
 use crate::common::{assert_close, numbers};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use reportclip::ops::{
-    self, Activation, Attention, Contrastive, Conv2d, Gradient, Maps, PositionBias, Rotary, Segments, Tape, Value,
-    reference,
+    self, Activation, Attention, Contrastive, Conv2d, Gradient, LocalSimilarity, Maps, PositionBias, Rotary, Segments,
+    Tape, Value, reference,
 };
 
 const SHAPES: [(usize, usize); 8] = [(1, 1), (1, 7), (3, 1), (5, 13), (17, 64), (33, 31), (130, 48), (257, 65)];
@@ -737,4 +737,49 @@ fn attention_leaves_its_relevance_where_it_is_watched() {
     let y = form.apply(&quiet.leaf(0, q), &k.into(), &v.into()).unwrap();
     quiet.backward([(&y, upstream)], &mut |_| Ok(())).unwrap();
     assert!(quiet.take_relevance().is_empty());
+}
+
+/// Values within 2e-6, gradients within 2e-5 of the largest, over odd shapes, images with one patch, and more sentences
+/// than pass at once.
+#[test]
+fn local_similarity_agrees_with_its_plain_twin() {
+    let odd = [(vec![1], 1, 3), (vec![4, 1, 9], 7, 5), (vec![49; 3], 8, 16), (vec![2, 31, 3, 17], 21, 33)];
+    for (lengths, sentences, width) in odd.into_iter().chain([(vec![40; 500], 20, 2)]) {
+        let segments = Segments::of_lengths(lengths);
+        for (temperature, unit_patches) in [(0.07, true), (0.5, true), (0.1, false), (1.0, false)] {
+            let options = LocalSimilarity { temperature, unit_patches };
+            let (patches, texts) =
+                (var(&[segments.rows(), width], 0.3, DType::F32), var(&[sentences, width], 1.9, DType::F32));
+            let run = |plain: bool| {
+                let f = if plain { reference::local_similarity } else { ops::local_similarity };
+                let found = f(&patches, &texts, &segments, &options).unwrap();
+                let upstream = tensor(&[segments.items(), sentences], 0.9, DType::F32);
+                let grads = (&found * upstream).unwrap().sum_all().unwrap().backward().unwrap();
+                let of = |v: &Var| numbers(grads.get(v).unwrap());
+                [numbers(&found), of(&patches), of(&texts)]
+            };
+            for (which, (ours, plain)) in run(false).iter().zip(&run(true)).enumerate() {
+                let largest = plain.iter().fold(0.1f64, |m, v| m.max(v.abs()));
+                let worst = ours.iter().zip(plain).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+                let limit = if which == 0 { 2e-6 } else { 2e-5 * largest };
+                assert!(
+                    worst <= limit,
+                    "{} rows, {options:?}: {which} is off by {worst} of {largest}",
+                    segments.rows()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn local_similarity_is_finite_at_zero_and_refuses_what_does_not_fit() {
+    let options = LocalSimilarity { temperature: 0.1, unit_patches: true };
+    let zero = Var::from_tensor(&Tensor::zeros((4, 3), DType::F32, &Device::Cpu).unwrap()).unwrap();
+    let texts = tensor(&[2, 3], 0.1, DType::F32);
+    let found = ops::local_similarity(&zero, &texts, &Segments::even(2, 2), &options).unwrap();
+    let grads = found.sum_all().unwrap().backward().unwrap();
+    assert!(numbers(grads.get(&zero).unwrap()).iter().all(|g| g.is_finite()));
+    assert!(ops::local_similarity(&zero, &texts, &Segments::even(2, 3), &options).is_err());
+    assert!(ops::local_similarity(&zero, &texts, &Segments::of_lengths([4, 0]), &options).is_err());
 }

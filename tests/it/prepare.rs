@@ -694,3 +694,47 @@ fn covid_chestxray() {
     let found = Manifest::open(&dir.path().join("out/manifest.csv"), &Columns::default(), None).unwrap();
     assert!(found.problems.is_empty() && found.splits().len() == 3, "{:?}", found.splits());
 }
+
+/// A row a box; the manifest is its own table of places, in pixels of the images as the data set has them.
+#[test]
+fn ms_cxr_and_chestx_det() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("ms");
+    let image = |study: u32| format!("files/p10/p10000032/s{study}/a{study}.jpg");
+    let table = format!(
+        "category_name,label_text,path,x,y,w,h,image_width,image_height,dicom_id,split\n\
+         Pneumonia,right lower opacity,{0},4,3,20,10,40,30,a1,val\n\
+         Edema,\"haze, both sides\",{0},1,1,30,20,40,30,a1,val\n\
+         Edema,mild edema,{1},0,0,8,8,80,60,a2,test\nEdema,elsewhere,../../x.jpg,0,0,8,8,80,60,a3,test\n",
+        image(1),
+        image(2)
+    );
+    write(root.join("MS_CXR_Local_Alignment_v1.1.0.csv"), table);
+    picture(root.join(image(1)), 0);
+    picture(root.join("mimic-cxr-jpg").join(image(2)), 1);
+    let said = ok(dir.path(), &["data", "prepare", "ms-cxr", "ms", "--out", "a", "--size", "20"]);
+    assert!(said.contains("3 rows") && said.contains("1 row whose image has no name"), "{said}");
+    let a = rows(&dir.path().join("a/manifest.csv"));
+    assert_eq!((a[1]["report"].as_str(), a[1]["label"].as_str()), ("haze, both sides", "Edema"));
+    assert_eq!((a[0]["x"].as_str(), a[0]["image_width"].as_str(), a[2]["split"].as_str()), ("4", "40", "test"));
+    assert!(!fs::read_to_string(dir.path().join("a/manifest.csv")).unwrap().contains("10000032"));
+    let places = reportclip::eval::read_places(&dir.path().join("a/manifest.csv")).unwrap();
+    assert_eq!(places.len(), 3);
+    assert!(places.iter().all(|place| place.measured_on.is_some() && a.iter().any(|row| row["image"] == place.image)));
+
+    let root = dir.path().join("det");
+    let json = r#"[{"file_name": "1.png", "syms": ["Effusion", "Mass"], "boxes": [[10, 20, 30, 50], [1, 2, 3, 4]],
+        "polygons": [[[10, 20], [30, 20], [30, 50]], [[1, 2], [3, 2], [3, 4], [1, 4]]]},
+        {"file_name": "2.png", "syms": [], "boxes": [], "polygons": []}]"#;
+    write(root.join("ChestX_Det_train.json"), json);
+    picture(root.join("train/1.png"), 0);
+    let said = ok(dir.path(), &["data", "prepare", "chestx-det", "det", "--out", "b"]);
+    assert!(said.contains("2 rows") && said.contains("1 row without a finding"), "{said}");
+    let b = rows(&dir.path().join("b/manifest.csv"));
+    assert_eq!((b[0]["report"].as_str(), b[0]["width"].as_str(), b[0]["height"].as_str()), ("Effusion", "20", "30"));
+    assert_eq!(b[1]["polygon"], "1 2 3 2 3 4 1 4");
+    write(root.join("ChestX_Det_test.json"), r#"[{"file_name": "3.png", "syms": ["Mass"], "boxes": []}]"#);
+    let failed = run(dir.path(), &["data", "prepare", "chestx-det", "det", "--out", "c"]);
+    let error = String::from_utf8(failed.stderr).unwrap();
+    assert!(error.contains("ChestX_Det_test.json: image 1: has 1 findings, 0 boxes and 0 polygons"), "{error}");
+}

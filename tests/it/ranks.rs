@@ -161,7 +161,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 fn ranks_train_as_one_process_does() {
     let Some(place) = Place::new() else { return };
     let chunks = ["train.batch_size=3", "train.accum_freq=4"];
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 13] = [
         ("clip", &[]),
         ("clip-uneven", &["train.batch_size=7"]),
         ("clip-chunks", &chunks),
@@ -173,6 +173,7 @@ fn ranks_train_as_one_process_does() {
         ("class-frozen", &["loss.kind=class", "loss.prompts=classes.toml", "freeze.text=all", "train.batch_size=7"]),
         ("multi_label", &["loss.kind=multi_label", "loss.prompts=findings.toml", chunks[0], chunks[1]]),
         ("sum", &["loss.kind=[\"clip\", \"class\"]", "loss.prompts=classes.toml", "loss.weights=[1, 0.5]"]),
+        ("local", &["loss.kind=[\"clip\", \"local\"]", chunks[0], chunks[1]]),
         ("kept", &["freeze.image=all", "augment.rotation=0", "augment.brightness=0", "train.max_steps=10"]),
     ];
     for (name, keys) in cases {

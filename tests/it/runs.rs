@@ -928,8 +928,10 @@ fn every_objective_trains_in_chunks_and_resumes() {
     fs::write(place.path("classes.toml"), PROMPTS).unwrap();
     fs::write(place.path("findings.toml"), FINDINGS).unwrap();
     let anneal = "loss.label_smoothing={from = 0.2, to = 0.0, over = \"80%\"}";
-    let cases: [(&str, &[&str]); 6] = [
+    let cases: [(&str, &[&str]); 8] = [
         ("class", &["loss.prompts=classes.toml", "loss.class_weights=balanced"]),
+        ("[\"clip\", \"local\"]", &["loss.weights=[1, 0.5]"]),
+        ("[\"clip\", \"local\"]", &["loss.local.form=map", "lora.rank=2", "freeze.text=1"]),
         ("multi_label", &["loss.prompts=findings.toml"]),
         ("multi_positive", &["loss.positives=label"]),
         ("multi_positive", &["loss.positives=label_similarity"]),
@@ -967,6 +969,8 @@ fn every_objective_trains_in_chunks_and_resumes() {
         assert!(gap(&whole[9]).abs() < 1e-5, "{kind}: the smoothing ends at 0");
     }
     // What cannot work is told before anything begins.
+    let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=local"], 2);
+    assert!(errors[0].contains("names \"local\" alone"), "{errors:?}");
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=class"], 2);
     assert!(errors[0].contains("loss.prompts is missing"), "{errors:?}");
     let errors =

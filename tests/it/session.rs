@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::common::{golden, open, tensors};
 use crate::runs::{Place, json, text};
 
-fn tokenizer() -> ReportTokenizer {
+pub fn tokenizer() -> ReportTokenizer {
     let files = bpe::train(["left pleural effusion", "no effusion"].into_iter(), 600).unwrap();
     ReportTokenizer::from_files(files, TokenizerKind::clip(16)).unwrap()
 }
@@ -28,6 +28,7 @@ fn session(loaded: Loaded, tokenizer: ReportTokenizer) -> Session {
         tokenizer,
         report: ReportPolicy::default(),
         bags: BagPolicy::default(),
+        local: None,
         origin: String::new(),
         summary: String::new(),
     };

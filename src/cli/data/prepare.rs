@@ -29,7 +29,7 @@ Examples:
   reportclip data prepare folder studies --out data/ours --size 384 --webdataset 1000"
 )]
 pub(in crate::cli) struct Args {
-    /// openi, mimic-cxr, roco, chexpert-plus, padchest, covid-chestxray, ct-rate, merlin or folder
+    /// openi, mimic-cxr, roco, chexpert-plus, padchest, covid-chestxray, ct-rate, merlin, ms-cxr, chestx-det or folder
     #[arg(value_name = "PRESET")]
     preset: String,
     /// Where the data set lies

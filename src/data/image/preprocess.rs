@@ -102,6 +102,16 @@ impl Preprocess {
         })
     }
 
+    /// Which pixels of what [`Self::resize_and_crop`] gives lie inside of a place, of which `mask` has half white or
+    /// more. mask: as large as the image, 255 inside and 0 outside.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn place(&self, mask: &Picture) -> Result<Vec<bool>> {
+        let seen = Self { fill: 0, ..self.clone() }.resize_and_crop(mask, None)?;
+        Ok(seen.colour(0).map(|value| value >= 128).collect())
+    }
+
     fn filter(&self) -> Filter {
         match self.resample {
             0 => Filter::Nearest,

@@ -3,6 +3,7 @@
 //! A preset reads what its files say ([`Entry`]); `write` does the rest for all of them. A new preset is a file here
 //! and a line in the table below.
 
+mod chestx_det;
 mod chexpert_plus;
 mod covid_chestxray;
 mod ct_rate;
@@ -10,6 +11,7 @@ mod entry;
 mod folder;
 mod merlin;
 mod mimic_cxr;
+mod ms_cxr;
 mod openi;
 mod options;
 mod padchest;
@@ -43,7 +45,7 @@ pub enum FileNames {
 }
 
 /// Name of a preset, what its files are called, and how it is read.
-const PRESETS: [(&str, FileNames, Read); 9] = [
+const PRESETS: [(&str, FileNames, Read); 11] = [
     ("openi", FileNames::Public, openi::read),
     ("mimic-cxr", FileNames::Numbered, mimic_cxr::read),
     ("roco", FileNames::Public, roco::read),
@@ -52,6 +54,8 @@ const PRESETS: [(&str, FileNames, Read); 9] = [
     ("covid-chestxray", FileNames::Public, covid_chestxray::read),
     ("ct-rate", FileNames::NumberedVolumes, ct_rate::read),
     ("merlin", FileNames::NumberedVolumes, merlin::read),
+    ("ms-cxr", FileNames::Numbered, ms_cxr::read),
+    ("chestx-det", FileNames::Public, chestx_det::read),
     ("folder", FileNames::Private, folder::read),
 ];
 

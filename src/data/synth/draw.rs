@@ -55,6 +55,40 @@ pub(super) fn draw(body: &Body, scene: &Scene, size: u32, rng: &mut ChaCha8Rng) 
     GrayImage { width: size, height: size, pixels }
 }
 
+/// Where each finding of a scene shows: x, y, width and height in pixels of the smallest box around what it changes, by
+/// a quarter of its largest change or more, when it is the only one. `rng`: as [`draw`] had it.
+pub(super) fn boxes(body: &Body, scene: &Scene, size: u32, rng: &mut ChaCha8Rng) -> Vec<[u32; 4]> {
+    let size = size.max(1);
+    let view = View::new(rng);
+    let texture = std::array::from_fn(|_| std::array::from_fn(|_| uniform(rng, -1.0, 1.0)));
+    let jitter: [[f32; 3]; SLOTS] = std::array::from_fn(|_| std::array::from_fn(|_| uniform(rng, -1.0, 1.0)));
+    let pixel = 2.0 / size as f32;
+    let values = |findings: Vec<Finding>, jitter: [f32; 3]| -> Vec<f32> {
+        let scene = Scene { findings, ..scene.clone() };
+        let phantom = Phantom::new(body, &scene, texture, [jitter; SLOTS], pixel);
+        let place = |at: u32| (at as f32 + 0.5) * pixel - 1.0;
+        let value = |i: u32| {
+            let (x, y) = view.body(place(i % size), place(i / size));
+            phantom.value(x, y)
+        };
+        (0..size * size).map(value).collect()
+    };
+    let healthy = values(Vec::new(), jitter[0]);
+    let of_finding = |(finding, jitter): (&Finding, &[f32; 3])| {
+        let changed = values(vec![*finding], *jitter);
+        let change: Vec<f32> = changed.iter().zip(&healthy).map(|(a, b)| (a - b).abs()).collect();
+        let least = change.iter().copied().fold(0.0, f32::max) / 4.0;
+        let (mut low, mut high) = ([size, size], [0, 0]);
+        for i in (0..size * size).filter(|&i| change[i as usize] >= least) {
+            for (axis, at) in [i % size, i / size].into_iter().enumerate() {
+                (low[axis], high[axis]) = (low[axis].min(at), high[axis].max(at + 1));
+            }
+        }
+        [low[0], low[1], high[0] - low[0], high[1] - low[1]]
+    };
+    scene.findings.iter().zip(&jitter).map(of_finding).collect()
+}
+
 impl<'a> Phantom<'a> {
     fn new(
         body: &'a Body,

@@ -21,7 +21,7 @@ mod write;
 
 pub use ceiling::{Ceiling, ceiling};
 pub use noise::Noise;
-pub use study::{GrayImage, Language, Study, SynthOptions};
+pub use study::{FindingBox, GrayImage, Language, Study, SynthOptions};
 pub use volume::VolumeOptions;
 pub use write::{write, write_once, write_until, write_volumes};
 
@@ -97,7 +97,15 @@ fn studies(options: &SynthOptions, number: u64) -> Vec<Study> {
             None => (None, true_report.clone()),
             Some(noise) => noisy(options, &patient, study, noise),
         };
+        let picture = || stream(options.seed, number, study * 3 + 2);
+        let places = draw::boxes(&patient.body, &scene, options.size, &mut picture());
+        let boxes = scene.findings.iter().zip(places).map(|(finding, place)| FindingBox {
+            label: finding.label(),
+            sentence: report::sentence_of(*finding, options.language),
+            place,
+        });
         Study {
+            boxes: boxes.collect(),
             patient_id: patient_id.clone(),
             study_id: format!("{patient_id}-S{study}"),
             split: split(options.seed, number),
@@ -105,7 +113,7 @@ fn studies(options: &SynthOptions, number: u64) -> Vec<Study> {
             report,
             noise,
             true_report,
-            image: draw::draw(&patient.body, &scene, options.size, &mut stream(options.seed, number, study * 3 + 2)),
+            image: draw::draw(&patient.body, &scene, options.size, &mut picture()),
         }
     };
     (1..=patient.studies).map(study).collect()
@@ -273,6 +281,32 @@ mod tests {
             assert!(!words.contains(['{', '}']) && !text.contains(['{', '}']), "{words} {text}");
             assert_eq!(english.image, chinese.image);
         }
+    }
+
+    /// Each finding has a box inside the picture, on the side that its sentence names, of about its size.
+    #[test]
+    fn boxes_lie_where_findings_were_drawn() {
+        let mut seen = HashSet::new();
+        for study in english(120, 3) {
+            let (width, height) = (study.image.width, study.image.height);
+            assert_eq!(study.boxes.is_empty(), study.label == "normal");
+            assert!(study.boxes.first().is_none_or(|first| first.label == study.label));
+            for FindingBox { label, sentence, place: [x, y, w, h] } in &study.boxes {
+                assert!(*w > 0 && *h > 0 && x + w <= width && y + h <= height, "{label}: {x} {y} {w} {h}");
+                let middle = f64::from(2 * x + w) / f64::from(2 * width);
+                if label != &"cardiomegaly" && sentence.to_lowercase().contains("right") {
+                    assert!(middle < 0.5, "{sentence} at {middle}: the patient's right is the image's left");
+                } else if label != &"cardiomegaly" && sentence.to_lowercase().contains("left") {
+                    assert!(middle > 0.5, "{sentence} at {middle}");
+                }
+                if *label == "nodule" {
+                    let share = f64::from(w * h) / f64::from(width * height);
+                    assert!(share < 0.04, "{sentence}: {share} of the picture");
+                }
+                seen.insert(*label);
+            }
+        }
+        assert_eq!(seen.len(), 7);
     }
 
     #[test]

@@ -59,6 +59,14 @@ pub(super) fn write(scene: &Scene, language: Language, rng: &mut ChaCha8Rng) -> 
     }
 }
 
+/// A finding as a sentence of its own, always in the same words.
+pub(super) fn sentence_of(finding: Finding, language: Language) -> String {
+    match language {
+        Language::English => sentences(&[fill((english::WORDS.finding)(finding).1[0], finding, &english::WORDS)]),
+        Language::Chinese => format!("{}。", fill((chinese::WORDS.finding)(finding).1[0], finding, &chinese::WORDS)),
+    }
+}
+
 /// What may be denied truthfully, some of it of one side.
 fn denials(scene: &Scene) -> Vec<(Denial, Option<Side>)> {
     let has = |label: &str| scene.findings.iter().any(|f| f.label() == label);

@@ -21,6 +21,19 @@ pub struct Study {
     pub true_report: String,
     /// The drawn picture.
     pub image: GrayImage,
+    /// Where its findings are, whatever the report says.
+    pub boxes: Vec<FindingBox>,
+}
+
+/// Where a finding was drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FindingBox {
+    /// The finding in snake case.
+    pub label: &'static str,
+    /// What a report might say of it, in the set's language.
+    pub sentence: String,
+    /// x and y of the upper left corner, width and height, in pixels.
+    pub place: [u32; 4],
 }
 
 /// An 8-bit gray picture.

@@ -1,4 +1,4 @@
-//! A phantom set on disk: images/ and manifest.csv.
+//! A phantom set on disk: images/, boxes.csv and manifest.csv.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use crate::fs::{FolderLock, replace_file};
 
 const IMAGES: &str = "images";
 const MANIFEST: &str = "manifest.csv";
+/// Where the findings of radiographs are.
+const BOXES: &str = "boxes.csv";
 
 const STOPPED: &str = "stopped, as asked; nothing was drawn, and the same command begins anew";
 
@@ -62,14 +64,23 @@ pub fn write_once(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool
 }
 
 fn is_free(folder: &Path) -> Result<()> {
-    for taken in [folder.join(IMAGES), folder.join(MANIFEST)] {
+    for taken in [folder.join(IMAGES), folder.join(MANIFEST), folder.join(BOXES)] {
         ensure!(!taken.exists(), "{}: exists already; nothing is overwritten, name another folder", taken.display());
     }
     Ok(())
 }
 
-/// Fills a folder; gives the manifest and how many rows it has.
-type Drawing<'a> = &'a dyn Fn(&Path) -> Result<(Vec<u8>, usize)>;
+/// What stands beside the images.
+struct Drawn {
+    manifest: Vec<u8>,
+    /// Of radiographs.
+    boxes: Option<Vec<u8>>,
+    /// Rows of the manifest.
+    studies: usize,
+}
+
+/// Fills a folder with images.
+type Drawing<'a> = &'a dyn Fn(&Path) -> Result<Drawn>;
 
 fn hold_and_draw(folder: &Path, draw: Drawing) -> Result<usize> {
     is_free(folder)?;
@@ -88,16 +99,22 @@ fn draw_all(folder: &Path, draw: Drawing) -> Result<usize> {
         std::fs::rename(&drawing, &images)?;
         Ok(drawn)
     });
-    let (csv, studies) = drawn.inspect_err(|_| drop(std::fs::remove_dir_all(&drawing)))?;
+    let drawn = drawn.inspect_err(|_| drop(std::fs::remove_dir_all(&drawing)))?;
+    let boxes = folder.join(BOXES);
+    let written = drawn.boxes.map_or(Ok(()), |csv| replace_file(&boxes, &csv));
     // Without their manifest the images are nothing, and the next call would refuse them.
-    replace_file(&folder.join(MANIFEST), &csv).inspect_err(|_| drop(std::fs::remove_dir_all(&images)))?;
-    Ok(studies)
+    written.and_then(|()| replace_file(&folder.join(MANIFEST), &drawn.manifest)).inspect_err(|_| {
+        drop((std::fs::remove_dir_all(&images), std::fs::remove_file(&boxes)));
+    })?;
+    Ok(drawn.studies)
 }
 
-/// Draws all pictures into `folder`; returns the manifest and how many studies it has.
-fn draw(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Result<(Vec<u8>, usize)> {
+/// Draws all pictures into `folder`.
+fn draw(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Result<Drawn> {
     std::fs::create_dir_all(folder)?;
     let mut csv = csv::Writer::from_writer(Vec::new());
+    let mut boxes = csv::Writer::from_writer(Vec::new());
+    boxes.write_record(["image", "sentence", "x", "y", "width", "height", "label", "patient_id", "split"])?;
     // What is right is told where not all reports are.
     let truth = if options.noise > 0.0 { &["noise", "true_report"][..] } else { &[] };
     let columns = ["image", "report", "patient_id", "study_id", "split", "label"];
@@ -115,13 +132,22 @@ fn draw(folder: &Path, options: &SynthOptions, stop: &dyn Fn() -> bool) -> Resul
         let fields = [&name, &study.report, &study.patient_id, &study.study_id, study.split, study.label];
         let truth_of = [study.noise.map_or("", Noise::word), study.true_report.as_str()];
         csv.write_record(fields.into_iter().chain(truth_of.into_iter().take(truth.len())))?;
+        for found in &study.boxes {
+            let place = found.place.map(|number| number.to_string());
+            let fields = [&name, &found.sentence].into_iter().chain(&place).map(String::as_str);
+            boxes.write_record(fields.chain([found.label, &study.patient_id, study.split]))?;
+        }
         studies += 1;
     }
-    Ok((csv.into_inner().context("a writer into memory does not fail")?, studies))
+    Ok(Drawn { manifest: in_memory(csv)?, boxes: Some(in_memory(boxes)?), studies })
+}
+
+fn in_memory(csv: csv::Writer<Vec<u8>>) -> Result<Vec<u8>> {
+    csv.into_inner().context("a writer into memory does not fail")
 }
 
 /// [`draw`] for CTs.
-fn draw_volumes(folder: &Path, options: &VolumeOptions, stop: &dyn Fn() -> bool) -> Result<(Vec<u8>, usize)> {
+fn draw_volumes(folder: &Path, options: &VolumeOptions, stop: &dyn Fn() -> bool) -> Result<Drawn> {
     std::fs::create_dir_all(folder)?;
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(["image", "report", "patient_id", "study_id", "split", "label", "finding_slices"])?;
@@ -137,7 +163,7 @@ fn draw_volumes(folder: &Path, options: &VolumeOptions, stop: &dyn Fn() -> bool)
         csv.write_record([&name, &scan.report, &scan.patient_id, &study, scan.split, scan.label, &slices])?;
         count += 1;
     }
-    Ok((csv.into_inner().context("a writer into memory does not fail")?, count))
+    Ok(Drawn { manifest: in_memory(csv)?, boxes: None, studies: count })
 }
 
 #[cfg(test)]

@@ -167,6 +167,15 @@ pub trait VisionTower {
     /// Images of another size.
     fn forward(&self, pixel_values: &Tensor) -> candle_core::Result<Value>;
 
+    /// [`Self::forward`] with a row for each patch, as the pooling reads it: (batch, width) and (batch · patches,
+    /// width), patches row by row of a square.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; a tower that keeps no patches.
+    fn with_patches(&self, _pixel_values: &Tensor) -> candle_core::Result<(Value, Value)> {
+        candle_core::bail!("this image tower gives one vector an image, and no patches")
+    }
+
     /// What the layers that `frozen` names make of pixel_values, where [`VisionConfig::frozen_numbers`] says that it
     /// can be kept.
     ///

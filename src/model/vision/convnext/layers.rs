@@ -60,8 +60,9 @@ impl ConvNext {
     }
 }
 
-impl VisionTower for ConvNext {
-    fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+impl ConvNext {
+    /// → a row for each place of the last map.
+    fn places(&self, pixel_values: &Tensor) -> Result<(Value, Segments)> {
         let (pixels, maps) = Maps::from_pixels(pixel_values)?;
         if (maps.height, maps.width) != (self.config.image_size, self.config.image_size) {
             bail!("pixel_values are {}×{}, the model takes {2}×{2}", maps.height, maps.width, self.config.image_size);
@@ -76,8 +77,24 @@ impl VisionTower for ConvNext {
                 x = block.forward(&x, maps)?;
             }
         }
-        let mean = ops::mean_rows(&x, &Segments::even(maps.items, maps.height * maps.width))?;
-        self.pooler_norm.as_ref().map_or(Ok(mean.clone()), |norm| norm.forward(&mean))
+        Ok((x, Segments::even(maps.items, maps.height * maps.width)))
+    }
+
+    fn normed(&self, x: &Value) -> Result<Value> {
+        self.pooler_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(x))
+    }
+}
+
+impl VisionTower for ConvNext {
+    fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+        let (x, segments) = self.places(pixel_values)?;
+        self.normed(&ops::mean_rows(&x, &segments)?)
+    }
+
+    /// Places are normed as their mean is.
+    fn with_patches(&self, pixel_values: &Tensor) -> Result<(Value, Value)> {
+        let (x, segments) = self.places(pixel_values)?;
+        Ok((self.normed(&ops::mean_rows(&x, &segments)?)?, self.normed(&x)?))
     }
 }
 

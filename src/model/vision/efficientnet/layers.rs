@@ -40,6 +40,10 @@ impl EfficientNet {
 
 impl VisionTower for EfficientNet {
     fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+        Ok(self.with_patches(pixel_values)?.0)
+    }
+
+    fn with_patches(&self, pixel_values: &Tensor) -> Result<(Value, Value)> {
         let (size, activation) = (self.config.image_size, self.config.activation);
         let (_, _, height, width) = pixel_values.dims4()?;
         if (height, width) != (size, size) {
@@ -55,7 +59,8 @@ impl VisionTower for EfficientNet {
             (x, maps) = block.forward(&x, maps)?;
         }
         let (x, maps) = self.top.forward(&x, maps, None, false)?;
-        ops::mean_rows(&activation.apply(&x)?, &Segments::even(maps.items, maps.height * maps.width))
+        let x = activation.apply(&x)?;
+        Ok((ops::mean_rows(&x, &Segments::even(maps.items, maps.height * maps.width))?, x))
     }
 }
 

@@ -44,8 +44,9 @@ impl ResNet {
     }
 }
 
-impl VisionTower for ResNet {
-    fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+impl ResNet {
+    /// → a row for each place of the last map.
+    fn places(&self, pixel_values: &Tensor) -> Result<(Value, Segments)> {
         let (pixels, mut maps) = Maps::from_pixels(pixel_values)?;
         if (maps.height, maps.width) != (self.config.image_size, self.config.image_size) {
             bail!("pixel_values are {}×{}, the model takes {2}×{2}", maps.height, maps.width, self.config.image_size);
@@ -58,11 +59,28 @@ impl VisionTower for ResNet {
         for block in &self.blocks {
             (x, maps) = block.forward(&x, maps)?;
         }
-        let segments = Segments::even(maps.items, maps.height * maps.width);
+        Ok((x, Segments::even(maps.items, maps.height * maps.width)))
+    }
+
+    fn pooled(&self, x: &Value, segments: &Segments) -> Result<Value> {
         match &self.pool {
-            Some(pool) => pool.forward(&x, &segments),
-            None => ops::mean_rows(&x, &segments),
+            Some(pool) => pool.forward(x, segments),
+            None => ops::mean_rows(x, segments),
         }
+    }
+}
+
+impl VisionTower for ResNet {
+    fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+        let (x, segments) = self.places(pixel_values)?;
+        self.pooled(&x, &segments)
+    }
+
+    /// Of attention pooling, its values: what it adds up (MaskCLIP, arXiv 2112.01071).
+    fn with_patches(&self, pixel_values: &Tensor) -> Result<(Value, Value)> {
+        let (x, segments) = self.places(pixel_values)?;
+        let pooled = self.pooled(&x, &segments)?;
+        Ok((pooled, self.pool.as_ref().map_or(Ok(x.clone()), |pool| pool.values(&x, &segments))?))
     }
 }
 
@@ -181,11 +199,22 @@ impl AttentionPool {
         })
     }
 
+    /// Of each pixel what the pooling adds up.
+    fn values(&self, x: &Value, segments: &Segments) -> Result<Value> {
+        self.v.forward(&self.placed(x, segments)?)
+    }
+
+    /// Pixels with their positions.
+    fn placed(&self, x: &Value, segments: &Segments) -> Result<Value> {
+        let pixels = (segments.rows() / segments.items().max(1)) as u32;
+        let positions: Vec<u32> = (0..segments.items()).flat_map(|_| 1..1 + pixels).collect();
+        ops::add_embedding(x, &self.position_embedding, &positions)
+    }
+
     fn forward(&self, x: &Value, segments: &Segments) -> Result<Value> {
         let (items, pixels) = (segments.items(), segments.rows() / segments.items().max(1));
-        let positions = |from: u32, to: u32| -> Vec<u32> { (0..items).flat_map(|_| from..to).collect() };
-        let mean = ops::add_embedding(&ops::mean_rows(x, segments)?, &self.position_embedding, &positions(0, 1))?;
-        let x = ops::add_embedding(x, &self.position_embedding, &positions(1, 1 + pixels as u32))?;
+        let mean = ops::add_embedding(&ops::mean_rows(x, segments)?, &self.position_embedding, &vec![0; items])?;
+        let x = self.placed(x, segments)?;
         // Keys and values: each item's mean before its pixels.
         let rows = interleaved(items, pixels);
         let keys = |layer: &Linear| {

@@ -60,8 +60,9 @@ impl Swin {
     }
 }
 
-impl VisionTower for Swin {
-    fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+impl Swin {
+    /// → a row for each place of the last map.
+    fn places(&self, pixel_values: &Tensor) -> Result<(Value, Segments)> {
         let (pixels, maps) = Maps::from_pixels(pixel_values)?;
         if (maps.height, maps.width) != (self.config.image_size, self.config.image_size) {
             bail!("pixel_values are {}×{}, the model takes {2}×{2}", maps.height, maps.width, self.config.image_size);
@@ -81,8 +82,18 @@ impl VisionTower for Swin {
                 (x, maps) = (reduction.forward(&norm.operand(&together)?)?, to);
             }
         }
-        let segments = Segments::even(maps.items, maps.height * maps.width);
-        ops::mean_rows(&self.final_norm.forward(&x)?, &segments)
+        Ok((self.final_norm.forward(&x)?, Segments::even(maps.items, maps.height * maps.width)))
+    }
+}
+
+impl VisionTower for Swin {
+    fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+        Ok(self.with_patches(pixel_values)?.0)
+    }
+
+    fn with_patches(&self, pixel_values: &Tensor) -> Result<(Value, Value)> {
+        let (x, segments) = self.places(pixel_values)?;
+        Ok((ops::mean_rows(&x, &segments)?, x))
     }
 }
 

@@ -123,21 +123,45 @@ impl Vit {
         if matches!(c.pool, VitPool::Cls | VitPool::Dense) {
             let classes: Vec<u32> = (0..batch).map(|i| (i * tokens + c.prefix.registers) as u32).collect();
             let state = normed(self.stack.forward_pooled(from, x, &segments, &classes)?)?;
-            return match &self.head {
-                Head::Dense(dense) => Activation::Tanh.apply(&dense.forward(&state)?),
-                _ => Ok(state),
-            };
+            return self.headed(&state);
         }
         let x = normed(self.stack.forward_all(from, x, &segments)?)?;
         if let Head::Attention(pool) = &self.head {
             return pool.forward(&x, &segments);
         }
         let patches = Segments::even(batch, tokens - c.prefix_rows());
-        let mean = ops::mean_rows(&self.only_patches(&x, batch, tokens)?, &patches)?;
+        self.headed(&ops::mean_rows(&self.only_patches(&x, batch, tokens)?, &patches)?)
+    }
+
+    /// What the head, but for attention, makes of rows that stand for an image or a patch.
+    fn headed(&self, x: &Value) -> Result<Value> {
         match &self.head {
-            Head::Norm(norm) => norm.forward(&mean),
-            _ => Ok(mean),
+            Head::Norm(norm) => norm.forward(x),
+            Head::Dense(dense) => Activation::Tanh.apply(&dense.forward(x)?),
+            Head::Rows | Head::Attention(_) => Ok(x.clone()),
         }
+    }
+
+    /// [`Self::upper`] from the first block, with all patches. Each patch goes through the head as what stands for the
+    /// image does; attention's head sees it alone, which is what it adds up, passed on (MaskCLIP, arXiv 2112.01071).
+    fn upper_with_patches(&self, x: Value, tokens: usize) -> Result<(Value, Value)> {
+        let c = &self.config;
+        let batch = x.tensor().dim(0)? / tokens;
+        let segments = Segments::even(batch, tokens);
+        let x = self.stack.forward_all(0, x, &segments)?;
+        let x = self.final_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x))?;
+        let patches = self.only_patches(&x, batch, tokens)?;
+        let each = Segments::even(batch, tokens - c.prefix_rows());
+        if let Head::Attention(pool) = &self.head {
+            return Ok((pool.forward(&x, &segments)?, pool.forward(&patches, &Segments::even(each.rows(), 1))?));
+        }
+        let whole = if matches!(c.pool, VitPool::Cls | VitPool::Dense) {
+            let classes: Vec<u32> = (0..batch).map(|i| (i * tokens + c.prefix.registers) as u32).collect();
+            ops::select_rows(&x, &classes)?
+        } else {
+            ops::mean_rows(&patches, &each)?
+        };
+        Ok((self.headed(&whole)?, self.headed(&patches)?))
     }
 
     fn only_patches(&self, x: &Value, batch: usize, tokens: usize) -> Result<Value> {
@@ -167,20 +191,33 @@ impl Vit {
     }
 }
 
-impl VisionTower for Vit {
-    fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+impl Vit {
+    /// What the blocks read, and how many rows an image has left.
+    fn lower(&self, pixel_values: &Tensor) -> Result<(Value, usize)> {
         let (batch, c) = (pixel_values.dim(0)?, &self.config);
         let x = self.embed(pixel_values)?;
         let before = c.prefix_rows();
         let kept = self.noise.as_ref().and_then(|noise| noise.kept_patches(batch, c.grid() * c.grid()));
-        let Some(kept) = kept else { return self.upper(x, 0, c.tokens()) };
+        let Some(kept) = kept else { return Ok((x, c.tokens())) };
         // Of each image the rows before its patches, and the patches that stay (FLIP, arXiv 2212.00794).
         let tokens = before + kept[0].len();
         let rows = kept.iter().enumerate().flat_map(|(i, kept)| {
             let inside = (0..before).chain(kept.iter().map(move |patch| before + patch));
             inside.map(move |row| (i * c.tokens() + row) as u32)
         });
-        self.upper(ops::select_rows(&x, &rows.collect::<Vec<_>>())?, 0, tokens)
+        Ok((ops::select_rows(&x, &rows.collect::<Vec<_>>())?, tokens))
+    }
+}
+
+impl VisionTower for Vit {
+    fn forward(&self, pixel_values: &Tensor) -> Result<Value> {
+        let (x, tokens) = self.lower(pixel_values)?;
+        self.upper(x, 0, tokens)
+    }
+
+    fn with_patches(&self, pixel_values: &Tensor) -> Result<(Value, Value)> {
+        let (x, tokens) = self.lower(pixel_values)?;
+        self.upper_with_patches(x, tokens)
     }
 
     fn below(&self, pixel_values: &Tensor, frozen: FreezeDepth) -> Result<Value> {

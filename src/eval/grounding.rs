@@ -1,0 +1,134 @@
+//! Whether a model finds the places of what is said of an image.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::explain::explain_by;
+use super::figure::Figure;
+use super::patch_maps::{MapKind, PatchMaps};
+use super::places::{Described, drawn};
+use super::relevance_map::at_pixels;
+use super::retrieval::RetrievalOptions;
+use crate::data::Row;
+use crate::metrics::bootstrap;
+use crate::metrics::grounding::{Grounding, THRESHOLDS};
+use crate::seed::{Purpose, stream};
+use crate::session::Session;
+
+/// How well a model's maps find places.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroundingReport {
+    /// What the maps show.
+    pub map: MapKind,
+    /// Why that.
+    pub reason: String,
+    /// Contrast, pointing game, overlap; of each place alike, with intervals by patient.
+    pub figures: Vec<Figure>,
+    /// Sentences with a place that were judged, each with its image.
+    pub places: usize,
+    /// Their images.
+    pub images: usize,
+    /// Places on images that are not among the rows.
+    pub elsewhere: usize,
+    /// Places that are too small for the model's image size, or cover all of it.
+    pub unseen: usize,
+}
+
+/// What is judged: sentences with places on images that are among the rows, by image.
+struct Judged<'a> {
+    row: &'a Row,
+    patient: usize,
+    described: Vec<&'a Described>,
+}
+
+/// Figures of `session`'s maps on the places of images among `rows`; `kind`: what is asked for.
+///
+/// # Errors
+/// No place on these images; an image that cannot be read; a tower that has no such map.
+pub(super) fn grounding(
+    session: &Session,
+    rows: &[Row],
+    places: &[Described],
+    kind: Option<MapKind>,
+    options: &RetrievalOptions,
+) -> Result<GroundingReport> {
+    let (map, reason) = kind.map_or_else(|| MapKind::of(session), |kind| (kind, "as asked"));
+    let judged = by_image(rows, places);
+    let known: usize = judged.iter().map(|image| image.described.len()).sum();
+    ensure!(
+        known > 0,
+        "none of {} places is on an image of these rows; its column image must name images as the manifest does",
+        places.len()
+    );
+    let encoder = session.encoder(64)?;
+    let side = session.folder.config.vision.image_size();
+    let (mut found, mut patients, mut images) = (Vec::new(), Vec::new(), 0);
+    for image in &judged {
+        let picture = image.row.image().read()?;
+        let maps = if map == MapKind::Patches { Some(PatchMaps::of(session, &picture)?) } else { None };
+        let before = found.len();
+        for described in &image.described {
+            let mask = drawn(described, (picture.width, picture.height))
+                .with_context(|| format!("a place of {}", image.row.place()))?;
+            let inside = session.folder.preprocess.place(&mask)?;
+            let (values, grid) = match &maps {
+                Some(maps) => (maps.cosines(&encoder.texts(&[described.sentence.as_str()])?)?, maps.grid),
+                None => {
+                    let explained = explain_by(session, &picture, &described.sentence, MapKind::Relevance)?;
+                    (explained.patches, explained.grid)
+                }
+            };
+            ensure!(!values.is_empty(), "this image tower has no attention over patches; ask for the map of patches");
+            let values: Vec<f32> = at_pixels(&values, grid, side).collect();
+            if let Some(grounding) = Grounding::of(&values, &inside) {
+                found.push(grounding);
+                patients.push(image.patient);
+            }
+        }
+        images += usize::from(found.len() > before);
+    }
+    ensure!(!found.is_empty(), "no place can be seen at {side} pixels a side");
+    Ok(GroundingReport {
+        map,
+        reason: reason.into(),
+        figures: figures(&found, &patients, options),
+        places: found.len(),
+        images,
+        elsewhere: places.len() - known,
+        unseen: known - found.len(),
+    })
+}
+
+/// Rows whose image has places, in their order. A patient's number is that of its first row, or where no patient is
+/// named, the row's own.
+fn by_image<'a>(rows: &'a [Row], places: &'a [Described]) -> Vec<Judged<'a>> {
+    let mut of_image: BTreeMap<&str, Vec<&Described>> = BTreeMap::new();
+    places.iter().for_each(|place| of_image.entry(&place.image).or_default().push(place));
+    let mut patients: HashMap<&str, usize> = HashMap::new();
+    let mut judged = Vec::new();
+    for (number, row) in rows.iter().enumerate() {
+        // An image with several reports is judged once.
+        let Some(described) = of_image.remove(row.image_name()) else { continue };
+        let patient = row.patient_id().map_or(number, |patient| *patients.entry(patient).or_insert(number));
+        judged.push(Judged { row, patient, described });
+    }
+    judged
+}
+
+fn figures(found: &[Grounding], patients: &[usize], options: &RetrievalOptions) -> Vec<Figure> {
+    let mean =
+        |items: &[Grounding], of: &dyn Fn(&Grounding) -> f64| items.iter().map(of).sum::<f64>() / items.len() as f64;
+    let values = |items: &[Grounding]| -> Vec<f64> {
+        let first = [mean(items, &|g| g.contrast), mean(items, &|g| g.pointing), mean(items, &|g| g.mean_overlap())];
+        first.into_iter().chain((0..THRESHOLDS.len()).map(|t| mean(items, &|g| g.overlap[t]))).collect()
+    };
+    let chances = [0.0, mean(found, &|g| g.pointing_by_chance), mean(found, &|g| g.mean_overlap_by_chance())];
+    let chances = chances.into_iter().chain((0..THRESHOLDS.len()).map(|t| mean(found, &|g| g.overlap_by_chance[t])));
+    let names = ["cnr", "pointing", "miou"].map(str::to_string).into_iter();
+    let names: Vec<String> = names.chain(THRESHOLDS.map(|t| format!("iou@{t}"))).collect();
+    let rng = |i| stream(options.seed, Purpose::Bootstrap, i);
+    let bounds = bootstrap::interval(found, patients, options.bootstrap, rng, values);
+    Figure::list(names.iter().map(String::as_str).zip(chances.map(Some)), values(found), bounds)
+}

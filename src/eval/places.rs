@@ -1,0 +1,217 @@
+//! Places on images and what is said of them: boxes, polygons and masks, as a table names them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::data::{Picture, image};
+
+/// What is said of an image, with where that is: all places of one sentence are one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Described {
+    /// The image, as the manifest names it.
+    pub image: String,
+    /// What is said.
+    pub sentence: String,
+    /// Where.
+    pub shapes: Vec<Shape>,
+    /// Width and height of the image that the places were measured on; its own where that is not told.
+    pub measured_on: Option<(f64, f64)>,
+}
+
+/// A place in pixels of the image file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// x and y of the upper left corner, width, height.
+    Box([f64; 4]),
+    /// Corners, (x, y).
+    Polygon(Vec<(f64, f64)>),
+    /// An image of the same size; not black inside.
+    Mask(PathBuf),
+}
+
+/// What a table of places must have, for messages.
+const COLUMNS: &str = "image, sentence (or report, or label), and x, y, width and height, or polygon, or mask";
+
+/// Reads a table (CSV) with columns image, sentence (or report, or label), and x, y, width, height, or polygon ("x1 y1
+/// x2 y2 …"), or mask (a file beside the table). Where columns image_width and image_height tell on what size boxes and
+/// polygons were measured, images may have another one.
+///
+/// # Errors
+/// A column or a number that is missing; nothing in it.
+pub fn read_places(path: &Path) -> Result<Vec<Described>> {
+    let place = || path.display().to_string();
+    let mut reader = csv::Reader::from_path(path).with_context(place)?;
+    let headers = reader.headers().with_context(place)?.clone();
+    let column = |name: &str| headers.iter().position(|header| header.trim() == name);
+    let said = ["sentence", "report", "label"].into_iter().find_map(column);
+    let (Some(image), Some(said)) = (column("image"), said) else {
+        bail!("{}: has columns {}; needed are {COLUMNS}", place(), headers.iter().collect::<Vec<_>>().join(", "));
+    };
+    let sides = ["x", "y", "width", "height"].map(column);
+    let (polygon, mask) = (column("polygon"), column("mask"));
+    let size = ["image_width", "image_height"].map(column);
+    let mut found: BTreeMap<(String, String), Described> = BTreeMap::new();
+    for record in reader.records() {
+        let record = record.with_context(place)?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let cell = |at: Option<usize>| at.and_then(|at| record.get(at)).map(str::trim).filter(|cell| !cell.is_empty());
+        let shape = match (cell(mask), cell(polygon)) {
+            (Some(mask), _) => Ok(Shape::Mask(path.with_file_name(mask))),
+            (None, Some(polygon)) => corners(polygon),
+            (None, None) => corner_and_sides(sides.map(cell)),
+        };
+        let shape = shape.with_context(|| format!("{}:{line}", place()))?;
+        let key = (cell(Some(image)).unwrap_or_default().to_string(), cell(Some(said)).unwrap_or_default().to_string());
+        ensure!(!key.0.is_empty() && !key.1.is_empty(), "{}:{line}: names no image or says nothing", place());
+        let measured_on = match size.map(cell) {
+            [Some(width), Some(height)] => Some((number(width)?, number(height)?)),
+            _ => None,
+        };
+        let new = || Described { image: key.0.clone(), sentence: key.1.clone(), shapes: Vec::new(), measured_on };
+        found.entry(key.clone()).or_insert_with(new).shapes.push(shape);
+    }
+    ensure!(!found.is_empty(), "{}: has no rows; needed are columns {COLUMNS}", place());
+    Ok(found.into_values().collect())
+}
+
+fn number(text: &str) -> Result<f64> {
+    let number: Option<f64> = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.with_context(|| format!("{text:?} is no number of pixels"))
+}
+
+fn corner_and_sides(cells: [Option<&str>; 4]) -> Result<Shape> {
+    let mut numbers = [0.0; 4];
+    for ((to, cell), name) in numbers.iter_mut().zip(cells).zip(["x", "y", "width", "height"]) {
+        *to = number(cell.with_context(|| format!("has no {name}, polygon or mask"))?)?;
+    }
+    ensure!(numbers[2] > 0.0 && numbers[3] > 0.0, "a box of {} × {} pixels", numbers[2], numbers[3]);
+    Ok(Shape::Box(numbers))
+}
+
+fn corners(text: &str) -> Result<Shape> {
+    let split = text.split([' ', ',', ';']).filter(|part| !part.is_empty());
+    let numbers = split.map(number).collect::<Result<Vec<f64>>>()?;
+    let (pairs, rest) = numbers.as_chunks::<2>();
+    ensure!(
+        rest.is_empty() && pairs.len() >= 3,
+        "a polygon of {} numbers; needed are 3 corners or more",
+        numbers.len()
+    );
+    Ok(Shape::Polygon(pairs.iter().map(|&[x, y]| (x, y)).collect()))
+}
+
+/// All places of a sentence on an image of `width` × `height` pixels: 255 inside, 0 outside.
+///
+/// # Errors
+/// A mask that cannot be read or has another size.
+pub fn drawn(described: &Described, (width, height): (u32, u32)) -> Result<Picture> {
+    let mut bytes = vec![0u8; width as usize * height as usize];
+    let (across, down) =
+        described.measured_on.map_or((1.0, 1.0), |(w, h)| (f64::from(width) / w, f64::from(height) / h));
+    for shape in &described.shapes {
+        match shape {
+            Shape::Mask(path) => {
+                let mask = image::read(path)?;
+                ensure!(
+                    (mask.width, mask.height) == (width, height),
+                    "{}: is {}×{}, its image {width}×{height}",
+                    path.display(),
+                    mask.width,
+                    mask.height
+                );
+                bytes.iter_mut().zip(mask.colour(0)).filter(|(_, value)| *value > 0).for_each(|(byte, _)| *byte = 255);
+            }
+            Shape::Box([x, y, w, h]) => {
+                fill(&mut bytes, width, (y * down, (y + h) * down), |_| vec![(x * across, (x + w) * across)]);
+            }
+            Shape::Polygon(corners) => {
+                let corners: Vec<(f64, f64)> = corners.iter().map(|(x, y)| (x * across, y * down)).collect();
+                let low = corners.iter().map(|c| c.1).fold(f64::INFINITY, f64::min);
+                let high = corners.iter().map(|c| c.1).fold(f64::NEG_INFINITY, f64::max);
+                fill(&mut bytes, width, (low, high), |y| crossings(&corners, y));
+            }
+        }
+    }
+    Ok(Picture { width, height, channels: 1, bytes })
+}
+
+/// Whitens the pixels whose middles lie between two heights and, at theirs, in the spans that `spans` gives.
+fn fill(bytes: &mut [u8], width: u32, (low, high): (f64, f64), spans: impl Fn(f64) -> Vec<(f64, f64)>) {
+    for (row, pixels) in bytes.chunks_exact_mut(width as usize).enumerate() {
+        let y = row as f64 + 0.5;
+        if y < low || y >= high {
+            continue;
+        }
+        for (from, to) in spans(y) {
+            let first = (from - 0.5).ceil().max(0.0) as usize;
+            let end = ((to - 0.5).ceil().max(0.0) as usize).min(pixels.len());
+            if first < end {
+                pixels[first..end].fill(255);
+            }
+        }
+    }
+}
+
+/// Where a line across at height `y` is inside of a polygon, by the even-odd rule.
+fn crossings(corners: &[(f64, f64)], y: f64) -> Vec<(f64, f64)> {
+    let mut at = Vec::new();
+    for (a, b) in corners.iter().zip(corners.iter().cycle().skip(1)) {
+        if (a.1 <= y) != (b.1 <= y) {
+            at.push(a.0 + (y - a.1) / (b.1 - a.1) * (b.0 - a.0));
+        }
+    }
+    at.sort_by(f64::total_cmp);
+    at.as_chunks::<2>().0.iter().map(|&[from, to]| (from, to)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_drawn_where_they_are() {
+        let described = |shapes: &[Shape], measured_on| Described {
+            image: String::new(),
+            sentence: String::new(),
+            shapes: shapes.to_vec(),
+            measured_on,
+        };
+        let picture = |shapes: &[Shape]| drawn(&described(shapes, None), (6, 5)).unwrap().bytes;
+        let white = |bytes: &[u8]| -> Vec<(usize, usize)> {
+            (0..bytes.len()).filter(|&i| bytes[i] == 255).map(|i| (i % 6, i / 6)).collect()
+        };
+        let of_box = picture(&[Shape::Box([1.0, 2.0, 3.0, 2.0])]);
+        assert_eq!(white(&of_box), [(1, 2), (2, 2), (3, 2), (1, 3), (2, 3), (3, 3)]);
+        let corners = vec![(1.0, 2.0), (4.0, 2.0), (4.0, 4.0), (1.0, 4.0)];
+        assert_eq!(picture(&[Shape::Polygon(corners)]), of_box);
+        // What reaches beyond the image is cut off, and two places are one.
+        let two = picture(&[Shape::Box([5.0, -2.0, 9.0, 3.0]), Shape::Box([0.0, 4.0, 1.0, 9.0])]);
+        assert_eq!(white(&two), [(5, 0), (0, 4)]);
+        // Measured on an image twice as wide.
+        let wide = described(&[Shape::Box([2.0, 2.0, 6.0, 2.0])], Some((12.0, 5.0)));
+        assert_eq!(drawn(&wide, (6, 5)).unwrap().bytes, of_box);
+        let triangle = picture(&[Shape::Polygon(vec![(0.0, 0.0), (6.0, 0.0), (0.0, 6.0)])]);
+        assert!(white(&triangle).contains(&(0, 0)) && !white(&triangle).contains(&(5, 4)));
+    }
+
+    #[test]
+    fn tables_are_read_and_what_is_wrong_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("boxes.csv");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_places(&path)
+        };
+        let two = "image,label,x,y,width,height,polygon\na.png,Effusion,1,2,3,4,\na.png,Effusion,,,,,0 0 5 0 5 5\n";
+        let found = read(two).unwrap();
+        assert_eq!((found.len(), found[0].shapes.len()), (1, 2), "one sentence, two places");
+        let error = |text: &str| format!("{:#}", read(text).unwrap_err());
+        assert!(error("image,x\na,1\n").contains("needed are image, sentence (or report, or label)"));
+        assert!(error("image,label,x,y,width,height\na,b,1,2,3,\n").contains(":2: has no height"));
+        assert!(error("image,label,x,y,width,height\na,b,1,2,3,0\n").contains("a box of 3 × 0 pixels"));
+        assert!(error("image,label,polygon\na,b,1 2 3\n").contains("needed are 3 corners"));
+        assert!(error("image,label,mask\n").contains("has no rows"));
+    }
+}

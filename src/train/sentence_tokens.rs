@@ -1,0 +1,108 @@
+//! The sentences of the training rows' reports as token ids, each distinct one once.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+
+use crate::data::sections::{Section, parse, sentences};
+use crate::data::{ReportTokenizer, Row};
+
+/// Sentences of all rows. Every rank has them, so that a step's are known from the numbers of its rows.
+#[derive(Debug)]
+pub(super) struct SentenceTokens {
+    /// Ids of each distinct sentence.
+    ids: Vec<Vec<u32>>,
+    /// Which of them each row's report has, in order, without repetitions.
+    of_rows: Vec<Vec<u32>>,
+    /// To pad with.
+    tokenizer: ReportTokenizer,
+}
+
+/// The sentences of a step.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StepSentences {
+    /// Their numbers, ascending.
+    pub numbers: Vec<u32>,
+    /// Which of these each pair's report has, by their places in `numbers`.
+    pub of_pairs: Vec<Vec<u32>>,
+}
+
+impl SentenceTokens {
+    /// Those of what may be read of each report.
+    pub fn new(rows: &[Row], tokenizer: &ReportTokenizer) -> Result<Self> {
+        let mut known: HashMap<&str, u32> = HashMap::new();
+        let (mut ids, mut of_rows) = (Vec::new(), Vec::with_capacity(rows.len()));
+        for row in rows {
+            let mut own = Vec::new();
+            for sentence in told(row.report()) {
+                let number = match known.get(sentence) {
+                    Some(number) => *number,
+                    None => {
+                        ids.push(tokenizer.encode(sentence)?);
+                        let number = ids.len() as u32 - 1;
+                        known.insert(sentence, number);
+                        number
+                    }
+                };
+                if !own.contains(&number) {
+                    own.push(number);
+                }
+            }
+            of_rows.push(own);
+        }
+        Ok(Self::of_ids(ids, of_rows, tokenizer))
+    }
+
+    /// Distinct sentences as ids, and which of them each row has.
+    pub fn of_ids(ids: Vec<Vec<u32>>, of_rows: Vec<Vec<u32>>, tokenizer: &ReportTokenizer) -> Self {
+        Self { ids, of_rows, tokenizer: tokenizer.clone() }
+    }
+
+    /// What a person should know of them.
+    pub fn note(&self) -> String {
+        let each = self.of_rows.iter().map(Vec::len).sum::<usize>() as f64 / self.of_rows.len().max(1) as f64;
+        format!("sentences: {} distinct ones in {} reports, {each:.1} each", self.ids.len(), self.of_rows.len())
+    }
+
+    /// Those of a step made of these rows.
+    pub fn of(&self, rows: &[u32]) -> StepSentences {
+        let own = |row: &u32| self.of_rows.get(*row as usize).map_or(&[][..], Vec::as_slice);
+        let mut numbers: Vec<u32> = rows.iter().flat_map(own).copied().collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let place = |number: &u32| numbers.binary_search(number).ok().map(|place| place as u32);
+        let of_pairs = rows.iter().map(|row| own(row).iter().filter_map(place).collect()).collect();
+        StepSentences { numbers, of_pairs }
+    }
+
+    /// Ids of some, padded, and tokens of each.
+    pub fn padded(&self, numbers: &[u32]) -> (Vec<u32>, usize) {
+        let ids: Vec<&Vec<u32>> = numbers.iter().map(|&number| &self.ids[number as usize]).collect();
+        self.tokenizer.pad(&ids)
+    }
+}
+
+/// What a report says of its images: sentences of findings and impression, of all sections where it has neither.
+fn told(report: &str) -> Vec<&str> {
+    let sections = parse(report);
+    let is_told = |section: Section| matches!(section, Section::Findings | Section::Impression);
+    let all = !sections.iter().any(|(section, _)| is_told(*section));
+    let parts = sections.iter().filter(|(section, _)| all || is_told(*section));
+    let found: Vec<&str> = parts.flat_map(|(_, text)| sentences(text)).collect();
+    // A report of numbers alone is one.
+    if found.is_empty() { vec![report] } else { found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_are_those_of_findings_and_impression() {
+        let report = "INDICATION: Cough. Fever.\nFINDINGS: Small effusion. Heart normal.\nIMPRESSION: Small effusion.";
+        assert_eq!(told(report), ["Small effusion.", "Heart normal.", "Small effusion."]);
+        assert_eq!(told("Clear lungs. No effusion."), ["Clear lungs.", "No effusion."]);
+        assert_eq!(told("检查所见：双肺清晰。心影不大。"), ["双肺清晰。", "心影不大。"]);
+        assert_eq!(told("12."), ["12."]);
+    }
+}

@@ -1,0 +1,218 @@
+//! Local alignment: sentences of reports against patches of images, in every tower that keeps patches.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::fs;
+
+use candle_core::{DType, Device, Tensor};
+use reportclip::data::{Batch, Images};
+use reportclip::dist::Single;
+use reportclip::loss::{ClipLoss, Direction, LocalConfig, LocalForm, LocalLoss, Loss};
+use reportclip::model::checkpoint::Loaded;
+use reportclip::model::{Builder, ClipModel};
+use reportclip::ops::{Gradient, Segments, reference};
+use reportclip::optim::Gradients;
+use reportclip::train::{Supervision, TrainStep};
+
+use crate::bags;
+use crate::common::{assert_close, numbers};
+use crate::encoders;
+use crate::runs::{Place, json, text};
+use crate::session::tokenizer;
+
+fn both(form: LocalForm) -> Loss {
+    let (label_smoothing, direction) = (0.1, Direction::Both);
+    let options = LocalConfig { form, temperature: 0.07, attention_temperature: 0.1 };
+    let local = Loss::of(LocalLoss { label_smoothing, direction, options });
+    Loss::sum([(1.0, Loss::of(ClipLoss { label_smoothing, direction })), (0.5, local)])
+}
+
+/// Each report's own ids as its sentence, and the first one's in the second report too.
+fn sentences(ids: &Tensor) -> Supervision {
+    let ids: Vec<Vec<u32>> = ids.to_dtype(DType::U32).unwrap().to_vec2().unwrap();
+    let of_rows = (0..ids.len() as u32).map(|i| if i == 1 { vec![0, 1] } else { vec![i] }).collect();
+    Supervision::of_sentences(ids, of_rows, &tokenizer())
+}
+
+fn batch(expected: &HashMap<String, Tensor>, from: usize, to: usize) -> Batch {
+    let take = |name: &str| expected[name].narrow(0, from, to - from).unwrap().flatten_all().unwrap();
+    Batch {
+        images: Images::Pixels(take("pixel_values").to_dtype(DType::F32).unwrap().to_vec1().unwrap()),
+        bags: None,
+        tokens: expected["input_ids"].dim(1).unwrap(),
+        input_ids: take("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
+        pairs: to - from,
+        rows: (from..to).collect(),
+        errors: Vec::new(),
+    }
+}
+
+fn dense(grad: &Gradient) -> Vec<f64> {
+    numbers(&grad.clone().into_dense().unwrap())
+}
+
+/// ‖a − b‖ / ‖b‖ over all weights.
+fn apart(a: &Gradients, b: &Gradients) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let (mut off, mut size) = (0.0, 0.0);
+    for (name, b) in b {
+        for (a, b) in dense(&a[name]).iter().zip(dense(b)) {
+            off += (a - b).powi(2);
+            size += b * b;
+        }
+    }
+    (off / size).sqrt()
+}
+
+/// Every trained weight gets a gradient; chunks, parts of sentences and recomputed blocks change nothing; bf16 is near.
+#[test]
+fn every_tower_learns_from_its_patches() {
+    let clip = Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+    for name in encoders::CASES {
+        let case = encoders::case(name);
+        let (loaded, expected) = (&case.loaded, &case.expected);
+        let pairs = expected["pixel_values"].dim(0).unwrap();
+        let supervision = sentences(&expected["input_ids"]);
+        let (map, attention) = (both(LocalForm::Map), both(LocalForm::Attention));
+        let step_of = |loss| TrainStep {
+            supervision: Some(&supervision),
+            ..TrainStep::new(&Single, &loaded.config, &loaded.params, loss)
+        };
+        let step = step_of(&map);
+        let (whole, loss) = step.gradients(&[batch(expected, 0, pairs)]).unwrap();
+        assert!(loss.loss_excess > 0.0 && loss.value.is_finite(), "{name}: {loss:?}");
+        for param in loaded.params.trainable() {
+            let sum = whole.get(&param.spec.name).map(|grad| grad.squared_sum().unwrap());
+            // Of one or two images' attention a key's bias has none.
+            let needed = !param.spec.name.contains("k_proj.bias");
+            assert!(
+                sum.is_some_and(|sum| sum.is_finite() && (sum > 0.0 || !needed)),
+                "{name} {}: {sum:?}",
+                param.spec.name
+            );
+        }
+        let chunks = [batch(expected, 0, 1), batch(expected, 1, pairs)];
+        let (chunked, of_chunks) = TrainStep { images_at_once: 1, ..step }.gradients(&chunks).unwrap();
+        assert!((of_chunks.value - loss.value).abs() < 1e-5 * loss.value, "{name}: {} {}", of_chunks.value, loss.value);
+        assert!(apart(&chunked, &whole) < 1e-4, "{name}: chunks are off by {}", apart(&chunked, &whole));
+        let again = TrainStep { checkpoint_activations: true, ..step };
+        let (again, _) = again.gradients(&[batch(expected, 0, pairs)]).unwrap();
+        assert!(apart(&again, &whole) < 1e-4, "{name}: recomputing is off by {}", apart(&again, &whole));
+        let narrow = TrainStep { products: DType::BF16, ..step };
+        let (narrow, _) = narrow.gradients(&[batch(expected, 0, pairs)]).unwrap();
+        assert!(apart(&narrow, &whole) < 0.5, "{name}: bf16 is off by {}", apart(&narrow, &whole));
+        // Each form says something else, and both something that whole images do not.
+        let (other, _) = step_of(&attention).gradients(&[batch(expected, 0, pairs)]).unwrap();
+        let (alone, _) = step_of(&clip).gradients(&[batch(expected, 0, pairs)]).unwrap();
+        assert!(apart(&alone, &whole) > 1e-2, "{name}: patches add nothing");
+        assert!(apart(&other, &whole) > 1e-6, "{name}: the forms are one");
+    }
+}
+
+/// Beside the patches, an image's features are those that it has without them.
+#[test]
+fn features_of_images_are_the_same_with_patches() {
+    for name in encoders::CASES {
+        let case = encoders::case(name);
+        let model = ClipModel::new(&case.loaded.config, &Builder::eval(&case.loaded.params)).unwrap();
+        let pixels = &case.expected["pixel_values"];
+        let (images, whole) = (pixels.dim(0).unwrap(), model.image_features(pixels).unwrap());
+        let all = model.image_features_with_patches(pixels).unwrap();
+        let (rows, width) = all.tensor().dims2().unwrap();
+        let first = all.tensor().narrow(0, 0, images).unwrap();
+        assert_close(name, &first, whole.tensor(), 1e-4, 1e-5);
+        let patches = all.tensor().narrow(0, images, rows - images).unwrap();
+        let each = (rows / images) - 1;
+        assert!(rows == images * (1 + each) && (each as f64).sqrt().fract() == 0.0, "{name}: {each} patches");
+        assert_eq!(width, case.loaded.config.embed_dim);
+        // What a mean stands for, and what follows it is linear.
+        if ["dual_swin_bert", "pair_efficientnet_bert", "pair_resnetbasic_bert"].contains(&name) {
+            let mean = reference::mean_rows(&patches, &Segments::even(images, each)).unwrap();
+            assert_close(name, &mean, whole.tensor(), 1e-4, 1e-5);
+        }
+    }
+}
+
+/// A pair with several images has the patches of all of them, however many pass through the tower at once.
+#[test]
+fn bags_have_the_patches_of_all_their_images() {
+    let loaded: Loaded = bags::with_attention();
+    let ids: Vec<u32> = bags::batch(0, 4).input_ids;
+    let tokens = bags::batch(0, 4).tokens;
+    let supervision = sentences(&Tensor::from_vec(ids, (4, tokens), &Device::Cpu).unwrap());
+    let loss = both(LocalForm::Attention);
+    let step =
+        TrainStep { supervision: Some(&supervision), ..TrainStep::new(&Single, &loaded.config, &loaded.params, &loss) };
+    let (whole, of_whole) = step.gradients(&[bags::batch(0, 4)]).unwrap();
+    for (images_at_once, batches) in [
+        (1, vec![bags::batch(0, 4)]),
+        (3, vec![bags::batch(0, 4)]),
+        (2, vec![bags::batch(0, 1), bags::batch(1, 3), bags::batch(3, 4)]),
+    ] {
+        let (grads, loss) = TrainStep { images_at_once, ..step }.gradients(&batches).unwrap();
+        assert!((loss.value - of_whole.value).abs() < 1e-5, "{} {}", loss.value, of_whole.value);
+        assert!(apart(&grads, &whole) < 1e-4, "{images_at_once} at once: {}", apart(&grads, &whole));
+    }
+}
+
+/// From training to maps: what a model was trained for is kept in its folder, its maps are judged on the boxes that
+/// `data synth` wrote, and explained by.
+#[test]
+fn maps_are_judged_and_explained_by() {
+    let place = Place::new();
+    let local = ["--set", "loss.kind=[\"clip\", \"local\"]", "--set", "loss.local.form=map"];
+    let out = place.train_ok("local", &local);
+    assert!(text(&out.stderr).contains("distinct ones in"), "{}", text(&out.stderr));
+    place.train_ok("plain", &[]);
+    let kept = fs::read(place.path("local/model/reportclip_local.json")).unwrap();
+    assert_eq!(json(&kept)["form"], "map");
+    assert!(!place.path("plain/model/reportclip_local.json").exists());
+    let boxes = place.path("phantom/boxes.csv");
+    let eval = |model: &str, more: &[&str]| {
+        let (model, boxes) = (format!("{model}/model"), boxes.to_str().unwrap());
+        let args =
+            ["eval", "--model", &model, "--data", "phantom/manifest.csv", "--grounding", boxes, "--bootstrap", "50"];
+        let output = place.run(&[&args[..], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output.stdout
+    };
+    for (model, more, map) in [
+        ("local", &[][..], "patches"),
+        ("plain", &[], "relevance"),
+        ("plain", &["--grounding-map", "patches"], "patches"),
+        ("local", &["--grounding-map", "relevance"], "relevance"),
+    ] {
+        let grounding = json(&eval(model, &[more, &["--json"]].concat()))["grounding"].clone();
+        assert_eq!(grounding["map"], map, "{grounding}");
+        let names = grounding["figures"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap());
+        assert_eq!(names.take(4).collect::<Vec<_>>(), ["cnr", "pointing", "miou", "iou@0.3"]);
+        for figure in grounding["figures"].as_array().unwrap() {
+            let number = |v: &serde_json::Value| v.as_f64().unwrap_or_else(|| panic!("{figure}"));
+            let (value, chance) = (number(&figure["value"]), number(&figure["chance"]));
+            let (low, high) = (number(&figure["interval"][0]), number(&figure["interval"][1]));
+            assert!(low <= value && value <= high && value.is_finite(), "{figure}");
+            assert!(
+                figure["name"] == "cnr" || (chance > 0.0 && chance < 1.0 && value >= 0.0 && value <= 1.0),
+                "{figure}"
+            );
+        }
+        let count = |key: &str| grounding[key].as_u64().unwrap();
+        let rows = csv::Reader::from_path(&boxes).unwrap().records().count() as u64;
+        assert!(count("places") > 0 && count("images") > 0 && count("places") + count("unseen") <= rows, "{grounding}");
+        assert_eq!(count("elsewhere"), 0);
+    }
+    let table = text(&eval("local", &[]));
+    assert!(table.contains("places found by the map of patches (the model was trained to find"), "{table}");
+    let image = fs::read_dir(place.path("phantom/images")).unwrap().next().unwrap().unwrap().path();
+    for (model, map) in [("local", "patches"), ("plain", "relevance")] {
+        let model = format!("{model}/model");
+        let args = ["explain", "--model", &model, "--image", image.to_str().unwrap(), "--text", "Large left effusion."];
+        let explained = json(&place.run(&[&args[..], &["--json"]].concat()).stdout);
+        assert_eq!(explained["map"], map);
+        assert_eq!(explained["patches"].as_array().unwrap().len() as u64, explained["grid"].as_u64().unwrap().pow(2));
+    }
+    fs::write(place.path("other.csv"), "image,label,x,y,width,height\nelsewhere.png,Effusion,1,1,4,4\n").unwrap();
+    let args = ["eval", "--model", "local/model", "--data", "phantom/manifest.csv", "--grounding", "other.csv"];
+    let errors = place.errors(&args, 1);
+    assert!(errors[0].contains("none of 1 places is on an image of these rows"), "{errors:?}");
+}
