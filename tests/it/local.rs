@@ -15,7 +15,7 @@ use reportclip::optim::Gradients;
 use reportclip::train::{Supervision, TrainStep};
 
 use crate::bags;
-use crate::common::{assert_close, numbers};
+use crate::common::{assert_close, golden, load_golden, numbers, tensors};
 use crate::encoders;
 use crate::runs::{Place, json, text};
 use crate::session::tokenizer;
@@ -130,6 +130,27 @@ fn features_of_images_are_the_same_with_patches() {
             let mean = reference::mean_rows(&patches, &Segments::even(images, each)).unwrap();
             assert_close(name, &mean, whole.tensor(), 1e-4, 1e-5);
         }
+    }
+}
+
+/// Rows of patches, in order, against transformers (scripts/golden/patches.py): within 1e-4 and 1e-5.
+#[test]
+fn features_of_patches_are_those_of_transformers() {
+    let golden_rows = tensors(&golden("patches.safetensors"));
+    assert_eq!(golden_rows.len(), 5);
+    for (name, expected) in &golden_rows {
+        let (loaded, pixels) = if name == "quick_gelu_legacy_eos" {
+            let known = tensors(&golden(&format!("clip/{name}/expected.safetensors")));
+            (load_golden(&format!("clip/{name}")), known["pixel_values"].clone())
+        } else {
+            let case = encoders::case(encoders::CASES.into_iter().find(|case| case == name).unwrap());
+            (case.loaded, case.expected["pixel_values"].clone())
+        };
+        let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params)).unwrap();
+        let all = model.image_features_with_patches(&pixels).unwrap();
+        let images = pixels.dim(0).unwrap();
+        let patches = all.tensor().narrow(0, images, all.tensor().dim(0).unwrap() - images).unwrap();
+        assert_close(name, &patches, expected, 1e-4, 1e-5);
     }
 }
 
