@@ -9,6 +9,17 @@ pub const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// What a file is told that has no such header.
 const NO_NPY: &str = "is no .npy file";
 
+/// The beginning of a file of bytes with these sides, the last one closest together.
+pub fn header_of_bytes(shape: &[usize]) -> Vec<u8> {
+    let sides: String = shape.iter().map(|side| format!("{side}, ")).collect();
+    let text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({sides}), }}");
+    // Numbers begin at a multiple of 64 bytes, behind the end of a line.
+    let length = (text.len() + 11).next_multiple_of(64) - 10;
+    let mut bytes = [&MAGIC[..], &[1, 0], &(length as u16).to_le_bytes()].concat();
+    bytes.extend_from_slice(format!("{text:<width$}\n", width = length - 1).as_bytes());
+    bytes
+}
+
 /// What is said of an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -55,5 +66,23 @@ impl Header {
             shape: shape.and_then(|(all, _)| sides(all)),
             length: (start.len() + bytes_of_size + size) as u64,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_is_written_is_read_back() {
+        for shape in [vec![5], vec![12, 345, 6789], vec![1, 2, 3, 4]] {
+            let bytes = header_of_bytes(&shape);
+            assert_eq!(bytes.len() % 64, 0);
+            let mut rest = &bytes[..];
+            let read = Header::read(&mut |into| io::Read::read_exact(&mut rest, into), 1 << 10).unwrap();
+            let length = bytes.len() as u64;
+            let kind = Some("|u1".to_string());
+            assert_eq!(read, Header { kind, is_fortran: Some(false), shape: Some(shape), length });
+        }
     }
 }

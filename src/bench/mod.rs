@@ -7,6 +7,7 @@ mod loader;
 mod matmul;
 pub mod parity;
 mod train_step;
+mod volumes;
 
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ pub use encode::{EncodeFigures, encode};
 pub use loader::{LoaderBench, LoaderFigures, loader};
 pub use matmul::{KernelFigures, matmul_gflops, matmul_kernels};
 pub use train_step::{GpuFigures, PartFigures, TrainStepBench, TrainStepFigures, read_lengths, train_step};
+pub use volumes::{VolumesBench, VolumesFigures, volumes};
 
 /// Lowest, middle and highest of several measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 
 use super::bench_lines::{spread, step_lines};
+use super::bench_volumes::{self, VolumesArgs};
 use super::manifest_args::PrecisionArg;
 use super::parity::{self, ParityArgs};
 use super::{output, usage};
@@ -27,6 +28,8 @@ pub(super) enum Command {
     Encode(EncodeArgs),
     /// Image files to model input and texts to token ids, on one core
     Data(DataArgs),
+    /// Volumes to slices, on one core
+    Volumes(VolumesArgs),
     /// A data set to batches of model input, as training reads it
     Loader(LoaderArgs),
     /// Floating-point operations a second of a large matrix product: what steps are measured against
@@ -217,6 +220,7 @@ pub(super) fn run(command: &Command, world: &Rc<dyn Collective>) -> Result<()> {
         Command::Collectives(args) => collectives(args, &**world),
         Command::Encode(args) => encode(args),
         Command::Data(args) => data(args),
+        Command::Volumes(args) => bench_volumes::run(args),
         Command::Loader(args) => loader(args),
         Command::Matmul(args) => matmul(args),
         Command::Parity(args) => parity::run(args),

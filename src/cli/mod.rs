@@ -6,6 +6,7 @@
 mod adapt;
 mod bench;
 mod bench_lines;
+mod bench_volumes;
 mod completions;
 mod config;
 mod data;

@@ -273,6 +273,7 @@ fn every_command_with_options_shows_examples() {
         "bench train-step",
         "bench encode",
         "bench data",
+        "bench volumes",
         "bench loader",
         "completions",
         "man",

@@ -293,6 +293,9 @@ fn nothing_of_a_patient_is_printed_or_kept() {
     p.run(&["bench", "loader", "phantom/manifest.csv", "--rounds", "1", "--image-size", "32"], 0);
     p.run(&["bench", "data", "--images", "synth/images", "--rounds", "1", "--image-size", "32"], 0);
     p.run(&["bench", "data", "--images", "phantom/images"], 1);
+    let named = format!("{NAME}.nii");
+    fs::write(p.place.path(&named), "image,report\n".repeat(40)).unwrap();
+    p.run(&["bench", "volumes", &named], 1);
 
     // Sweeps and pages.
     let sweep = ["sweep", "tiny.toml", "--grid", "optim.lr=1e-3", "--set", "train.max_steps=2"];

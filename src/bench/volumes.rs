@@ -1,0 +1,87 @@
+//! Volumes to slices, on one thread.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::Serialize;
+
+use super::Spread;
+use crate::data::{Picture, VolumePolicy, volume};
+use crate::error::one_line;
+use crate::fs::replace_file;
+use crate::npy;
+use crate::ops::peak_rss_mib;
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct VolumesBench {
+    /// Files and folders of series.
+    pub volumes: Vec<PathBuf>,
+    /// How they are cut.
+    pub policy: VolumePolicy,
+    /// How often all are read, after once for nothing.
+    pub rounds: usize,
+    /// Where the slices of the first are written, as a NumPy array of bytes: slices, rows, columns, channels if three.
+    pub keep: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct VolumesFigures {
+    /// Volumes of a round.
+    pub volumes: usize,
+    /// Slices of all of them.
+    pub slices: usize,
+    /// Files to slices in 8 bits, volumes a second on one core.
+    pub volumes_per_s: Spread,
+    /// Memory at most.
+    pub peak_rss_mib: u64,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// No volume, or one that cannot be read.
+pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
+    let count = bench.volumes.len();
+    ensure!(count > 0 && bench.rounds > 0, "there is nothing to measure: volumes and rounds start at 1");
+    let (mut rates, mut slices) = (Vec::new(), 0);
+    for round in 0..=bench.rounds {
+        slices = 0;
+        let mut seconds = 0.0;
+        for (i, path) in bench.volumes.iter().enumerate() {
+            let started = Instant::now();
+            let pictures = read(path, &bench.policy).with_context(|| format!("volume {} of {count}", i + 1))?;
+            seconds += started.elapsed().as_secs_f64();
+            slices += pictures.len();
+            if let Some(file) = bench.keep.as_deref().filter(|_| (round, i) == (0, 0)) {
+                keep(&pictures, file)?;
+            }
+        }
+        if round > 0 {
+            rates.push(count as f64 / seconds);
+        }
+    }
+    Ok(VolumesFigures { volumes: count, slices, volumes_per_s: Spread::of(&rates), peak_rss_mib: peak_rss_mib() })
+}
+
+/// All slices. The file may be called after a patient.
+fn read(path: &Path, policy: &VolumePolicy) -> Result<Vec<Picture>> {
+    ensure!(volume::is_volume(path), "is none: neither NIfTI nor NumPy by its name, nor a folder of a DICOM series");
+    let count = volume::slice_count(path, policy);
+    let all = count.and_then(|count| volume::slices(path, policy, &(0..count).collect::<Vec<_>>()));
+    all.map_err(|error| {
+        let line = one_line(&error);
+        anyhow!("{}", line.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&line))
+    })
+}
+
+fn keep(pictures: &[Picture], file: &Path) -> Result<()> {
+    let first = pictures.first().context("the first volume has no slices")?;
+    let mut shape = vec![pictures.len(), first.height as usize, first.width as usize];
+    shape.extend(Some(first.channels).filter(|channels| *channels > 1));
+    let mut bytes = npy::header_of_bytes(&shape);
+    pictures.iter().for_each(|picture| bytes.extend_from_slice(&picture.bytes));
+    replace_file(file, &bytes)
+}
