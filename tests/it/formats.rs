@@ -43,6 +43,32 @@ fn parquet_of_hugging_face_datasets() {
     assert_eq!(open(dir.path()).unwrap().rows.len(), 30);
 }
 
+/// Several images a row, as `datasets` and pyarrow write them; a row without one is told, an item without one is read
+/// as none.
+#[test]
+fn parquet_lists_of_images_are_bags() {
+    for name in ["lists-datasets", "lists-binary"] {
+        let manifest = open(&golden(&format!("datasets/{name}.parquet"))).unwrap();
+        assert_eq!(manifest.rows.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 2, 5, 6], "{name}");
+        assert_eq!(manifest.problems.iter().map(|problem| problem.line).collect::<Vec<_>>(), [3, 4], "{name}");
+        let expected: [&[Option<u8>]; 4] = [
+            &[Some(0), Some(1)],
+            &[Some(20)],
+            &[Some(80), Some(81), Some(82), None, Some(84)],
+            &[Some(100), Some(101), Some(102)],
+        ];
+        // Not in their order, as training reads them.
+        for (row, shades) in manifest.rows.iter().zip(expected).rev() {
+            let (source, place) = (row.image(), row.place());
+            let read: Vec<Option<u8>> =
+                source.images().iter().map(|image| image.read().ok().map(|picture| picture.bytes[5])).collect();
+            assert_eq!(read, shades, "{place}");
+            let none = source.images().iter().find_map(|image| image.read().err());
+            assert!(none.is_none_or(|error| format!("{error:#}").contains("the row has no image")), "{place}");
+        }
+    }
+}
+
 #[test]
 fn shards_of_webdataset() {
     let manifest = open(&golden("datasets/shard-{000000..000000}.tar")).unwrap();

@@ -5,6 +5,7 @@
 mod delta;
 mod footer;
 mod header;
+mod lists;
 mod pages;
 mod texts;
 mod unpack;
@@ -23,8 +24,9 @@ use serde_json::Value;
 
 use crate::data::image::most_bytes;
 use crate::data::table::columns::{Columns, missing_column};
-use crate::data::table::fields::{Field, Fields, NAMED, Take, extra_field, names};
+use crate::data::table::fields::{Field, Fields, IMAGE_SEPARATOR, NAMED, Take, extra_field, names, packed_name};
 use crate::data::table::format::{Format, InFolder, PackedImages, Table};
+use lists::ListOfImages;
 use pages::Pages;
 use texts::TextColumn;
 
@@ -67,6 +69,8 @@ struct ParquetFile {
     image_column: String,
     /// Leaf that holds the bytes of images; `None` where the column holds paths.
     bytes_leaf: Option<usize>,
+    /// Where that is in lists.
+    list: Option<ListOfImages>,
 }
 
 impl ParquetFile {
@@ -80,7 +84,7 @@ impl ParquetFile {
         for required in columns.required() {
             ensure!(known.contains(&required), "{}", missing_column(required, &known, columns));
         }
-        let bytes_leaf = bytes_leaf(schema, &columns.image)?;
+        let (bytes_leaf, list) = bytes_leaf(schema, &columns.image)?;
         let mut starts = vec![0u64];
         for group in metadata.row_groups() {
             let rows = u64::try_from(group.num_rows()).context("a row group has fewer than no rows")?;
@@ -90,7 +94,7 @@ impl ParquetFile {
         let rows = starts[starts.len() - 1];
         ensure!(rows > 0, "has no rows");
         ensure!(rows <= len.saturating_add(ROWS_OF_NOTHING), "claims {rows} rows, which {len} bytes cannot hold");
-        Ok(Self { path: path.to_path_buf(), metadata, starts, image_column: columns.image.clone(), bytes_leaf })
+        Ok(Self { path: path.to_path_buf(), metadata, starts, image_column: columns.image.clone(), bytes_leaf, list })
     }
 
     fn schema(&self) -> &SchemaDescriptor {
@@ -117,20 +121,25 @@ impl ParquetFile {
     }
 }
 
-/// The leaf with the bytes of images; `None` where the column holds paths.
-fn bytes_leaf(schema: &SchemaDescriptor, image: &str) -> Result<Option<usize>> {
+/// The leaf with the bytes of images, and their list where they lie in one; `None` where the column holds paths.
+fn bytes_leaf(schema: &SchemaDescriptor, image: &str) -> Result<(Option<usize>, Option<ListOfImages>)> {
     let leaf = |parts: &[&str]| schema.columns().iter().position(|leaf| leaf.path().parts() == parts);
     let field = schema.root_schema().get_fields().iter().find(|f| f.name() == image).context("has no image column")?;
     if let SchemaType::GroupType { basic_info, .. } = field.as_ref()
         && basic_info.converted_type() == ConvertedType::LIST
     {
         let mut leaves = schema.columns().iter().filter(|leaf| leaf.path().parts().first().is_some_and(|f| f == image));
-        let of_paths = leaves.next().is_some_and(|leaf| leaf.converted_type() == ConvertedType::UTF8);
-        ensure!(
-            of_paths && leaves.next().is_none(),
-            "column {image:?} is a list of something else than paths; allowed are lists of paths (text)"
-        );
-        return Ok(None);
+        let is_of_text = leaves.next().is_some_and(|leaf| leaf.converted_type() == ConvertedType::UTF8);
+        if is_of_text && leaves.next().is_none() {
+            return Ok((None, None));
+        }
+        let list = ListOfImages::find(schema, field).with_context(|| {
+            format!(
+                "column {image:?} is a list of something else than images; allowed are lists of paths (text), of \
+                     bytes, and of the images of Hugging Face datasets"
+            )
+        })?;
+        return Ok((Some(list.bytes), Some(list)));
     }
     let SchemaType::PrimitiveType { basic_info, physical_type, .. } = field.as_ref() else {
         let bytes = leaf(&[image, "bytes"]).with_context(|| {
@@ -138,7 +147,7 @@ fn bytes_leaf(schema: &SchemaDescriptor, image: &str) -> Result<Option<usize>> {
         })?;
         let stored = schema.column(bytes).physical_type();
         ensure!(stored == Type::BYTE_ARRAY, "column {image:?} has {stored} for bytes");
-        return Ok(Some(bytes));
+        return Ok((Some(bytes), None));
     };
     ensure!(
         *physical_type == Type::BYTE_ARRAY,
@@ -146,7 +155,7 @@ fn bytes_leaf(schema: &SchemaDescriptor, image: &str) -> Result<Option<usize>> {
     );
     let is_text = matches!(basic_info.logical_type_ref(), Some(LogicalType::String | LogicalType::Enum))
         || matches!(basic_info.converted_type(), ConvertedType::UTF8 | ConvertedType::ENUM);
-    Ok(if is_text { None } else { leaf(&[image]) })
+    Ok((if is_text { None } else { leaf(&[image]) }, None))
 }
 
 #[derive(Debug)]
@@ -174,13 +183,13 @@ impl Table for ParquetTable {
         let (mut line, mut text) = (0, 0u64);
         for group in parquet.metadata.row_groups() {
             let mut readers = Vec::new();
+            let pages = |leaf| -> Result<_> { Ok(Pages::new(Arc::clone(&file), group, leaf, BATCH as u64)?) };
             for column in &wanted {
-                let open = |c: &TextColumn| -> Result<_> {
-                    let pages = Pages::new(Arc::clone(&file), group, c.leaf, BATCH as u64)?;
-                    Ok(c.reader(parquet.schema().column(c.leaf), pages))
-                };
+                let open =
+                    |c: &TextColumn| -> Result<_> { Ok(c.reader(parquet.schema().column(c.leaf), pages(c.leaf)?)) };
                 readers.push(column.as_ref().map(open).transpose()?);
             }
+            let mut counts = parquet.list.as_ref().map(|list| list.counts(parquet.schema(), pages)).transpose()?;
             let mut left = group.num_rows() as usize;
             while left > 0 {
                 let count = left.min(BATCH);
@@ -204,7 +213,14 @@ impl Table for ParquetTable {
                     if fields[Field::Split as usize].is_none() {
                         fields[Field::Split as usize] = split.clone();
                     }
-                    if parquet.bytes_leaf.is_some() && fields[Field::Image as usize].is_none() {
+                    if let Some(counts) = &mut counts {
+                        let images =
+                            counts.next().with_context(|| format!("column {:?}, row {line}", columns.image))?;
+                        fields[Field::Image as usize] = names_of(line, images);
+                        let len = fields[Field::Image as usize].as_ref().map_or(0, String::len);
+                        text = text.saturating_add(len as u64);
+                        ensure!(text <= most_text, "its rows name more images than {most_text} bytes do");
+                    } else if parquet.bytes_leaf.is_some() && fields[Field::Image as usize].is_none() {
                         fields[Field::Image as usize] = Some(format!("row {line}"));
                     }
                     take(line, Ok(fields));
@@ -216,7 +232,7 @@ impl Table for ParquetTable {
 }
 
 impl PackedImages for ParquetFile {
-    fn image(&self, line: u64, _: u32) -> Result<Vec<u8>> {
+    fn image(&self, line: u64, part: u32) -> Result<Vec<u8>> {
         let leaf = self.bytes_leaf.context("holds no images")?;
         let row = line.checked_sub(1).context("rows count from 1")?;
         let group = self.starts.partition_point(|&start| start <= row) - 1;
@@ -230,14 +246,26 @@ impl PackedImages for ParquetFile {
             bail!("column {:?} holds no bytes", self.image_column);
         };
         ensure!(reader.skip_records(within)? == within, "the row is missing");
-        let mut values = Vec::new();
-        let (rows, ..) = reader.read_records(1, Some(&mut Vec::new()), Some(&mut Vec::new()), &mut values)?;
+        let (mut values, mut definition) = (Vec::new(), Vec::new());
+        let (rows, ..) = reader.read_records(1, Some(&mut definition), Some(&mut Vec::new()), &mut values)?;
         ensure!(rows == 1, "the row is missing");
-        let image = values.first().context("the row has no image")?.data();
+        let full = self.schema().column(leaf).max_def_level();
+        let place = self.list.as_ref().map_or(Some(0), |list| list.value_of(&definition, full, part as usize));
+        let image = place.and_then(|place| values.get(place)).context("the row has no image")?.data();
         let (len, most) = (image.len() as u64, most_bytes());
         ensure!(len <= most, "the image has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");
         Ok(image.to_vec())
     }
+}
+
+/// What the images of a row are called; `None` of none.
+fn names_of(line: u64, images: u32) -> Option<String> {
+    let name = format!("row {line}");
+    if images < 2 {
+        return (images == 1).then_some(name);
+    }
+    let names: Vec<String> = (0..images).map(|part| packed_name(&name, line, part)).collect();
+    Some(names.join(IMAGE_SEPARATOR.encode_utf8(&mut [0; 4])))
 }
 
 /// The split that the name of a file says, as `datasets` calls them: train-00000-of-00002.parquet.
