@@ -2,7 +2,7 @@
 //!
 //! Row numbers in messages are line numbers of the file. Reports and patients' numbers never appear in a message.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,9 +68,7 @@ impl Manifest {
     /// A file cannot be read, is not UTF-8, or lacks the image or report column. Bad rows are not errors here: they
     /// are in `problems`.
     pub fn open(source: &Path, columns: &Columns, image_root: Option<&Path>) -> Result<Self> {
-        let mut manifest = Self::default();
-        manifest.add(source, columns, image_root, &mut 0)?;
-        Ok(manifest)
+        Ok(Self::open_all(&[source.to_path_buf()], columns, image_root)?.0)
     }
 
     /// [`Self::open`] of several sources. The numbers are those of usable rows of each.
@@ -83,6 +81,9 @@ impl Manifest {
             let before = manifest.rows.len();
             manifest.add(source, columns, image_root, &mut files)?;
             counts.push(manifest.rows.len() - before);
+        }
+        if columns.bag.by == BagBy::Study {
+            check_studies(&manifest.rows, &counts)?;
         }
         Ok((manifest, counts))
     }
@@ -183,6 +184,28 @@ impl Manifest {
         let mut seen = HashSet::new();
         self.rows.iter().filter_map(Row::split).filter(|s| seen.insert(*s)).collect()
     }
+}
+
+/// Rows of one study that lie in two files are not joined, and would be each other's false negatives. `counts`: rows of
+/// each source; where patients are not told, numbers of studies say nothing beyond their source.
+fn check_studies(rows: &[Row], counts: &[usize]) -> Result<()> {
+    let mut first: HashMap<(Result<&str, usize>, &str), &Row> = HashMap::new();
+    let mut rest = rows.iter();
+    for (source, &count) in counts.iter().enumerate() {
+        for row in rest.by_ref().take(count) {
+            let Some(study) = row.study_id() else { continue };
+            let known = first.entry((row.patient_id().ok_or(source), study)).or_insert(row);
+            // A file that is named twice is meant to be read twice.
+            ensure!(
+                known.origin().path == row.origin().path,
+                "{}: is a row of the study of {}; data.bag.by = \"study_id\" (--bag-by) joins rows of one file: write \
+                 both into one",
+                row.place(),
+                known.place()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn collect(origin: Arc<Origin>, columns: &Columns, read: impl FnOnce(&mut Take) -> Result<()>) -> Result<Manifest> {
