@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::common::gray;
 use reportclip::data::{Columns, Manifest, image};
@@ -249,13 +253,20 @@ fn ct_rate_and_merlin() {
             assert!(!dir.path().join("ct").exists(), "{preset} {more:?}");
         }
     }
-    let said = ok(dir.path(), &[&args[..], &["--keep-paths"]].concat());
-    assert!(said.contains("2 rows") && said.contains("1 row whose VolumeName is none"), "{said}");
+    let output = run(dir.path(), &[&args[..], &["--keep-paths"]].concat());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("2 rows"), "{said}");
+    assert!(said.contains("1 row whose VolumeName is none"), "{said}");
+    assert!(!String::from_utf8(output.stderr).unwrap().contains("reconstructions"));
     let ct_rows = rows(&dir.path().join("ct/manifest.csv"));
     assert_eq!(ct_rows[0]["report"], "HISTORY: Cough\nFINDINGS: Clear, dry.\nIMPRESSION: Normal.");
     assert!(ct_rows[0]["image"].ends_with("train_fixed/train_1/train_1_a/train_1_a_1.nii.gz"), "{:?}", ct_rows[0]);
     assert!(ct_rows[1]["image"].ends_with("valid/valid_7/valid_7_b/valid_7_b_2.nii.gz"));
     assert_eq!(ct_rows.iter().map(|r| r["split"].as_str()).collect::<Vec<_>>(), ["train", "val"]);
+    let twice = format!("{train}train_1_a_2.nii.gz,,,Clear.,\n");
+    write(root.join("radiology_text_reports/train_reports.csv"), rows_of(&twice));
+    let told = String::from_utf8(run(dir.path(), &[&args[..], &["--keep-paths"]].concat()).stderr).unwrap();
+    assert!(told.contains("4 reconstructions of 3 scans are a row each"), "{told}");
 
     let root = dir.path().join("merlinabdominalctdataset");
     write(root.join("reports_final.xlsx"), "PK");
@@ -265,11 +276,78 @@ fn ct_rate_and_merlin() {
     write(root.join("reports_final.csv"), "study id,Findings,Split\nAC1,Liver clear.,train\nAC2,Stones.,validation\n");
     ct(root.join("merlin_data/AC1.nii.gz"));
     ct(root.join("merlin_data/AC2.nii"));
-    ok(dir.path(), &args);
+    let told = String::from_utf8(run(dir.path(), &args).stderr).unwrap();
+    assert!(told.contains("which studies are of one patient, so another split than its own"), "{told}");
     let merlin = rows(&dir.path().join("me/manifest.csv"));
     assert_eq!(merlin.iter().map(|r| r["split"].as_str()).collect::<Vec<_>>(), ["train", "val"]);
     assert_eq!(merlin[0]["report"], "FINDINGS: Liver clear.");
     assert!(merlin[1]["image"].ends_with("merlin_data/AC2.nii") && !merlin[1]["study_id"].contains("AC2"));
+}
+
+/// patient/study/series of DICOM slices, patient/series, and volumes as files: a row each, with the text that is its.
+#[test]
+fn a_folder_of_series_becomes_rows_of_volumes() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/volumes.json");
+    let golden: serde_json::Value = serde_json::from_slice(&fs::read(golden).unwrap()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("studies");
+    let series = |place: &str, number: usize| {
+        for (name, file) in golden["series"][number]["files"].as_object().unwrap() {
+            write(root.join(place).join(name), unpacked(file.as_str().unwrap()));
+        }
+    };
+    series("Miller/first/1", 0);
+    series("Miller/first/2", 1);
+    write(root.join("Miller/first/report.txt"), "FINDINGS: of the study");
+    series("Smith/chest", 2);
+    write(root.join("Smith/chest/notes.txt"), "FINDINGS: inside");
+    series("Smith/head", 3);
+    write(root.join("Smith/head.txt"), "FINDINGS: beside");
+    let volume = golden["drawn"][0]["file"].as_str().unwrap();
+    write(root.join("Jones/a.nii.gz"), STANDARD.decode(volume).unwrap());
+    write(root.join("Jones/a.txt"), "FINDINGS: of a file");
+    picture(root.join("Jones/b.png"), 3);
+    write(root.join("Jones/b.txt"), "FINDINGS: of a picture");
+    series("Nobody/x", 0);
+    let args = ["data", "prepare", "folder", "studies", "--out", "out"];
+    for more in [&[][..], &["--size", "32"], &["--webdataset", "2"]] {
+        let error = String::from_utf8(run(dir.path(), &[&args, more].concat()).stderr).unwrap();
+        assert!(error.contains("5 images are volumes") && error.contains("--keep-paths"), "{more:?}: {error}");
+        assert!(!dir.path().join("out").exists() && !error.contains("Miller"), "{more:?}: {error}");
+    }
+    let said = ok(dir.path(), &[&args[..], &["--keep-paths"]].concat());
+    assert!(
+        said.contains("6 rows, 4 studies, 3 patients") && said.contains("left out: 1 row without a text"),
+        "{said}"
+    );
+    let found = rows(&dir.path().join("out/manifest.csv"));
+    let told: Vec<(&str, &str)> = found
+        .iter()
+        .map(|r| (r["image"].split_once("studies/").unwrap().1, r["report"].split_once(": ").unwrap().1))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("Jones/a.nii.gz", "of a file"),
+            ("Jones/b.png", "of a picture"),
+            ("Miller/first/1", "of the study"),
+            ("Miller/first/2", "of the study"),
+            ("Smith/chest", "inside"),
+            ("Smith/head", "beside"),
+        ]
+    );
+    assert!(found[2]["study_id"] == found[3]["study_id"] && found[4]["study_id"] != found[5]["study_id"]);
+    // What was written is read, and the rows of a study become one.
+    let lint = run(dir.path(), &["data", "lint", "out/manifest.csv", "--bag-by", "study_id", "--json"]);
+    let lint = String::from_utf8(lint.stdout).unwrap();
+    assert!(lint.contains("slices of volumes") && !lint.contains("unreadable"), "{lint}");
+}
+
+fn unpacked(packed: &str) -> Vec<u8> {
+    let mut all = Vec::new();
+    let packed = STANDARD.decode(packed).unwrap();
+    flate2::read::MultiGzDecoder::new(&packed[..]).read_to_end(&mut all).unwrap();
+    all
 }
 
 /// Folders name patients, so their names go nowhere; DICOM headers neither.

@@ -73,6 +73,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     options.writes_images(&preset).map_err(|e| usage::wrong(&e))?;
     stop::listen()?;
     let found = preset.read(&args.root)?;
+    found.notes.iter().for_each(|note| tracing::warn!("{note}"));
     let bar = ProgressBar::new(found.entries.len() as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left").context("a progress bar")?);
     let progress = |done: usize, total: usize| {

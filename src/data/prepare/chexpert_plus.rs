@@ -68,7 +68,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
             view: Some(view).filter(|v| !v.is_empty()),
             label: None,
             split: split_name(split),
-            more: Vec::new(),
+            ..Entry::default()
         });
         Ok(())
     })?;

@@ -2,6 +2,7 @@
 //! dataset/train_fixed/train_1/train_1_a/train_1_a_1.nii.gz. The first folders, train/ and valid/, hold values before
 //! rescaling; those of the `_fixed` ones are Hounsfield units and are taken where they are there.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -51,5 +52,13 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         })?;
     }
     ensure!(known > 0, "{}: holds neither train_reports.csv nor validation_reports.csv", reports.display());
+    let scans: HashSet<&str> = found.entries.iter().filter_map(|entry| entry.study.as_deref()).collect();
+    let (rows, scans) = (found.entries.len(), scans.len());
+    if scans < rows {
+        found.notes.push(format!(
+            "{rows} reconstructions of {scans} scans are a row each, and those of a scan have one report: each is the \
+             other's false negative; data.bag.by = \"study_id\" makes one row of each scan"
+        ));
+    }
     Ok(found)
 }

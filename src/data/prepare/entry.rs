@@ -27,6 +27,8 @@ pub struct Entry {
     pub split: Option<String>,
     /// Further columns with their values, the same of every entry of a data set.
     pub more: Vec<(&'static str, String)>,
+    /// Whether the image is a volume among images, which is written under no other name.
+    pub is_volume: bool,
 }
 
 /// What a preset found.
@@ -36,6 +38,8 @@ pub struct Found {
     pub entries: Vec<Entry>,
     /// How many rows of the data set's own tables (images of a folder) cannot, by what they are: "whose …".
     pub left_out: BTreeMap<&'static str, usize>,
+    /// What whoever uses the rows should know, a line each.
+    pub notes: Vec<String>,
 }
 
 impl Found {

@@ -1,20 +1,26 @@
 //! Folders of images with a text of the same name beside each (a.png, a.txt), or one text for all images of a folder.
 //! The first folder below the root is the patient, where there is one; the folder that holds the image is the study.
+//!
+//! Volumes are images: a.nii.gz with a.txt, and a folder of one DICOM series, whose text stands beside it under its
+//! name, or is the one text in it or beside it; its study is the second folder, as in patient/study/series.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use super::entry::{Entry, Found, MAX_REPORT};
+use crate::data::volume::is_volume;
 use crate::fs::unnamed_up_to;
 
 const IMAGES: [&str; 5] = ["png", "jpg", "jpeg", "dcm", "dicom"];
+const VOLUMES: [&str; 4] = [".nii", ".nii.gz", ".npy", ".npz"];
 /// Deepest folder that is looked into: a link to above would go on for ever.
 const DEEPEST: usize = 12;
 
 pub(super) fn read(root: &Path) -> Result<Found> {
-    let mut found = Found::default();
-    walk(root, root, 0, &mut found)?;
+    let mut walk = Walk { root, found: Found::default() };
+    walk.folder(root, &[], 0)?;
+    let found = walk.found;
     ensure!(
         !found.entries.is_empty(),
         "{}: holds no image with a .txt of its name, or one .txt in its folder",
@@ -23,48 +29,94 @@ pub(super) fn read(root: &Path) -> Result<Found> {
     Ok(found)
 }
 
-fn walk(root: &Path, folder: &Path, depth: usize, found: &mut Found) -> Result<()> {
-    let place = || format!("{}: a folder in it", root.display());
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(place)? {
-        paths.push(entry.with_context(place)?.path());
-    }
-    paths.sort();
-    let has = |path: &Path, endings: &[&str]| {
-        path.extension().is_some_and(|e| endings.contains(&e.to_string_lossy().to_lowercase().as_str()))
-    };
-    let texts: Vec<&PathBuf> = paths.iter().filter(|p| has(p, &["txt"])).collect();
-    for image in paths.iter().filter(|p| has(p, &IMAGES)) {
-        let own = image.with_extension("txt");
-        let report = match (own.is_file(), texts.as_slice()) {
-            (true, _) => &own,
-            (false, [one]) => one,
-            _ => {
-                found.leave_out("without a text of its name, nor one text in its folder");
-                continue;
+struct Walk<'a> {
+    root: &'a Path,
+    found: Found,
+}
+
+impl Walk<'_> {
+    /// `above`: the texts beside the folder.
+    fn folder(&mut self, folder: &Path, above: &[PathBuf], depth: usize) -> Result<()> {
+        let place = || format!("{}: a folder in it", self.root.display());
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(folder).with_context(place)? {
+            paths.push(entry.with_context(place)?.path());
+        }
+        paths.sort();
+        let texts: Vec<PathBuf> = paths.iter().filter(|path| has_ending(path, &["txt"])).cloned().collect();
+        // Files of a series often have no ending.
+        let may_be_dicom = |path: &PathBuf| path.extension().is_none() || has_ending(path, &["dcm", "dicom"]);
+        let has_slices = paths.iter().any(|path| may_be_dicom(path) && path.is_file());
+        if has_slices && !paths.iter().any(|path| has_ending(path, &["png", "jpg", "jpeg"])) && is_volume(folder) {
+            let report = text_of(folder, &texts).or_else(|| text_of(folder, above));
+            self.add(folder, report, true)?;
+        } else {
+            for image in &paths {
+                let name = image.to_string_lossy().to_lowercase();
+                let is_image = has_ending(image, &IMAGES);
+                if is_image || VOLUMES.iter().any(|end| name.ends_with(end)) {
+                    self.add(image, text_of(image, &texts), !is_image || is_volume(image))?;
+                }
             }
+        }
+        for inner in paths.iter().filter(|path| path.is_dir() && depth < DEEPEST) {
+            self.folder(inner, &texts, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// A row, where there is a text.
+    fn add(&mut self, image: &Path, report: Option<PathBuf>, is_volume: bool) -> Result<()> {
+        let Some(report) = report else {
+            self.found.leave_out("without a text of its name, nor one text in its folder");
+            return Ok(());
         };
         // Names of folders and files may name patients.
-        let number = found.entries.len() + 1;
-        let place = || format!("{}: the text of image {number} in the order of names", root.display());
-        let text = unnamed_up_to(report, MAX_REPORT).with_context(place)?;
+        let number = self.found.entries.len() + 1;
+        let place = || format!("{}: the text of image {number} in the order of names", self.root.display());
+        let text = unnamed_up_to(&report, MAX_REPORT).with_context(place)?;
         let report = String::from_utf8(text)
             .with_context(|| format!("{} is not UTF-8; convert it with `iconv -t UTF-8`", place()))?;
-        let inside = folder.strip_prefix(root).unwrap_or(folder);
+        let inside = image.parent().and_then(|folder| folder.strip_prefix(self.root).ok()).unwrap_or(Path::new(""));
+        // Of patient/study/series the study is the second; where it is the series itself, that.
+        let study = if image.is_dir() && inside.components().count() == 1 { image } else { inside };
+        let study = study.strip_prefix(self.root).unwrap_or(study);
         let name = |path: &Path| Some(path.to_string_lossy().into_owned()).filter(|n| !n.is_empty());
         let patient = inside.components().next().map(|c| c.as_os_str().to_string_lossy().into_owned());
-        found.entries.push(Entry {
-            image: image.clone(),
+        let own = || name(Path::new(&stem(image)));
+        self.found.entries.push(Entry {
+            image: image.to_path_buf(),
             report: report.trim().to_string(),
-            patient: patient.or_else(|| name(Path::new(image.file_stem().unwrap_or_default()))),
-            study: name(inside).or_else(|| name(Path::new(image.file_stem().unwrap_or_default()))),
+            patient: patient.or_else(own),
+            study: name(study).or_else(own),
+            is_volume,
             ..Entry::default()
         });
+        Ok(())
     }
-    for inner in paths.iter().filter(|p| p.is_dir() && depth < DEEPEST) {
-        walk(root, inner, depth + 1, found)?;
+}
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    path.extension().is_some_and(|e| endings.contains(&e.to_string_lossy().to_lowercase().as_str()))
+}
+
+/// The name without what says its format: of `a.nii.gz` a.
+fn stem(image: &Path) -> String {
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let end = VOLUMES.iter().filter(|end| name.to_lowercase().ends_with(*end)).map(|end| end.len()).max();
+    match end.and_then(|end| name.get(..name.len() - end)) {
+        Some(stem) => stem.to_string(),
+        None => image.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     }
-    Ok(())
+}
+
+/// The text that is an image's: the one of its name, else the only one.
+fn text_of(image: &Path, texts: &[PathBuf]) -> Option<PathBuf> {
+    // A folder's name has no ending.
+    let own = if image.is_dir() { image.file_name().unwrap_or_default().to_string_lossy().into() } else { stem(image) };
+    let is_own = |text: &&PathBuf| text.file_stem().is_some_and(|name| *name == *own);
+    let found = texts.iter().find(is_own).or(if let [one] = texts { Some(one) } else { None });
+    found.cloned()
 }
 
 #[cfg(test)]

@@ -35,5 +35,11 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         });
         Ok(())
     })?;
+    let unsplit = found.entries.iter().filter(|entry| entry.split.is_none()).count();
+    let without = if unsplit > 0 { format!("; {unsplit} rows have none") } else { String::new() };
+    found.notes.push(format!(
+        "the data set does not say which studies are of one patient, so another split than its own may part a \
+         patient's{without}"
+    ));
     Ok(found)
 }

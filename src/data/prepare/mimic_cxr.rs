@@ -60,7 +60,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
                 view: Some(view.to_string()).filter(|v| !v.is_empty()),
                 label: labels.get(study).cloned(),
                 split: splits.get(image).cloned(),
-                more: Vec::new(),
+                ..Entry::default()
             });
             Ok(())
         },

@@ -69,6 +69,13 @@ impl Job<'_> {
         let left_out = found.left_out.iter().map(|(why, count)| (why.to_string(), *count)).collect();
         let mut summary = Summary { preset: preset.name.into(), left_out, ..Summary::default() };
         let writes_images = self.options.writes_images(preset)?;
+        let volumes = found.entries.iter().filter(|entry| entry.is_volume).count();
+        ensure!(
+            volumes == 0 || self.options.keep_paths,
+            "{}: {volumes} images are volumes, which are not written under other names; --keep-paths leaves them where \
+             they are, under the names that they have",
+            preset.name
+        );
         fs::create_dir_all(out)?;
         // Another call would take what this one writes for stale.
         let _held = FolderLock::take(out)?;
@@ -110,7 +117,7 @@ impl Job<'_> {
         salt: &str,
         summary: &mut Summary,
     ) -> Result<Vec<Prepared<'e>>> {
-        let there: Vec<bool> = entries.par_iter().map(|e| e.image.is_file()).collect();
+        let there: Vec<bool> = entries.par_iter().map(|e| e.image.is_file() || e.is_volume).collect();
         let (mut rows, mut missing) = (Vec::new(), Vec::new());
         for (number, (entry, there)) in (1..).zip(entries.iter().zip(there)) {
             if entry.report.trim().is_empty() {
