@@ -8,7 +8,8 @@ places, after as_closest_canonical. The test that reads them is told of their fo
 without scaling, as sform, as qform, and without either: nibabel's values after as_closest_canonical.
 `resampled`: a volume of smooth values resampled to spacings, by scipy.ndimage.zoom(order=1, mode="nearest",
 grid_mode=True), and windowed. `series`: folders of one DICOM series whose files are in no order, and the same as one
-enhanced file, each slice rescaled in its own way, by numpy. `arrays`: .npy and .npz.
+enhanced file, each slice rescaled in its own way, by numpy. `arrays`: .npy and .npz. `loops`: files of several frames that
+do not say where they lie, gray and in colour, as pydicom reads them. `broken`: nibabel's files that hold NaN.
 """
 import base64, gzip, io, json, pathlib, sys
 
@@ -36,7 +37,8 @@ def canonical(image):
 
 def real():
     folder = pathlib.Path(nib.__file__).parent / "tests" / "data"
-    names = ["example4d.nii.gz", "anatomical.nii", "example_nifti2.nii.gz", "functional.nii", "standard.nii.gz"]
+    names = ["example4d.nii.gz", "anatomical.nii", "example_nifti2.nii.gz", "functional.nii", "standard.nii.gz",
+             "reoriented_anat_moved.nii"]
     found = []
     for name in names:
         image = canonical(nib.load(folder / name))
@@ -210,12 +212,41 @@ def arrays(rng):
     return found
 
 
+def loops(rng):
+    """Frames in the file's order: gray rescaled, as all others by one line, and colours as they are."""
+    frames, rows, columns = 4, 5, 7
+    found = []
+    for kind in ["gray", "colour", "planes"]:
+        ds = image(rows, columns, 300 + len(found))
+        ds.SOPClassUID, ds.NumberOfFrames = "1.2.840.10008.5.1.4.1.1.3.1", frames
+        if kind == "gray":
+            ds.BitsStored, ds.HighBit, ds.PixelRepresentation, ds.RescaleSlope, ds.RescaleIntercept = 12, 11, 0, 2.0, -100.0
+            stored = rng.integers(0, 4096, (frames, rows, columns)).astype("<u2")
+        else:
+            ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
+            ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", int(kind == "planes")
+            shape = (frames, 3, rows, columns) if kind == "planes" else (frames, rows, columns, 3)
+            stored = rng.integers(0, 256, shape).astype("u1")
+        ds.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
+        raw = written(ds)
+        pixels = pydicom.dcmread(io.BytesIO(raw)).pixel_array
+        values = pixels * 2.0 - 100 if kind == "gray" else pixels
+        found.append({"name": kind, "file": packed(raw), "shape": [frames, rows, columns], "values": [float(v) for v in values.ravel()]})
+    return found
+
+
+def broken():
+    folder = pathlib.Path(nib.__file__).parent / "tests" / "data"
+    names = ["reoriented_anat_moved.nii", "resampled_anat_moved.nii"]
+    return [name for name in names if np.isnan(nib.load(folder / name).get_fdata()).any()]
+
+
 def main():
     rng = np.random.default_rng(SEED)
     versions = {"nibabel": nib.__version__, "numpy": np.__version__, "scipy": scipy.__version__,
                 "pydicom": pydicom.__version__}
     golden = {"seed": SEED, "versions": versions, "real": real(), "drawn": drawn(rng), "resampled": resampled(),
-              "series": series(rng), "arrays": arrays(rng)}
+              "series": series(rng), "arrays": arrays(rng), "loops": loops(rng), "broken": broken()}
     pathlib.Path(sys.argv[1]).write_text(json.dumps(golden, separators=(",", ":"), allow_nan=False))
 
 

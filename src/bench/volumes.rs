@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::Spread;
-use crate::data::{Picture, VolumePolicy, volume};
-use crate::error::one_line;
+use crate::data::volume::Scan;
+use crate::data::{Picture, VolumePolicy};
 use crate::fs::replace_file;
 use crate::npy;
 use crate::ops::peak_rss_mib;
@@ -52,6 +52,7 @@ pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
         let mut seconds = 0.0;
         for (i, path) in bench.volumes.iter().enumerate() {
             let started = Instant::now();
+            // The file may be called after a patient.
             let pictures = read(path, &bench.policy).with_context(|| format!("volume {} of {count}", i + 1))?;
             seconds += started.elapsed().as_secs_f64();
             slices += pictures.len();
@@ -66,15 +67,11 @@ pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
     Ok(VolumesFigures { volumes: count, slices, volumes_per_s: Spread::of(&rates), peak_rss_mib: peak_rss_mib() })
 }
 
-/// All slices. The file may be called after a patient.
+/// All slices.
 fn read(path: &Path, policy: &VolumePolicy) -> Result<Vec<Picture>> {
-    ensure!(volume::is_volume(path), "is none: neither NIfTI nor NumPy by its name, nor a folder of a DICOM series");
-    let count = volume::slice_count(path, policy);
-    let all = count.and_then(|count| volume::slices(path, policy, &(0..count).collect::<Vec<_>>()));
-    all.map_err(|error| {
-        let line = one_line(&error);
-        anyhow!("{}", line.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&line))
-    })
+    let scan = Scan::of(path, policy)?;
+    let scan = scan.context("is neither NIfTI nor NumPy by its name, nor a DICOM series")?;
+    scan.slices(&(0..scan.count()).collect::<Vec<_>>())
 }
 
 fn keep(pictures: &[Picture], file: &Path) -> Result<()> {

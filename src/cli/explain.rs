@@ -85,7 +85,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     })?;
     let most = bag.as_ref().and_then(BagExplanation::first).map_or(0, |image| image.number);
     let picture = match bag {
-        Some(_) => members.picture(most, &session.folder.bags)?,
+        Some(_) => members.picture(most)?,
         None => source.read()?,
     };
     let found = explain(&session, &picture, &args.text)?;
@@ -107,7 +107,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         replace_private(out, &relevance_map(&seen, &found).context("--out")?)?;
     }
     if let Some((out, bag)) = args.strip.as_ref().zip(bag.as_ref()) {
-        let pictures = top_pictures(&session, &members, bag, args.top).context("--strip")?;
+        let pictures = top_pictures(&members, bag, args.top).context("--strip")?;
         replace_private(out, &strip(&session, bag, &pictures).context("--strip")?)?;
     }
     if args.json {
@@ -142,14 +142,9 @@ fn may_draw(args: &Args) -> Result<()> {
 }
 
 /// The images of the strip, with their numbers.
-fn top_pictures(
-    session: &Session,
-    members: &Members,
-    bag: &BagExplanation,
-    top: usize,
-) -> Result<Vec<(usize, Picture)>> {
+fn top_pictures(members: &Members, bag: &BagExplanation, top: usize) -> Result<Vec<(usize, Picture)>> {
     let mut pictures = Vec::new();
-    members.each(&bag.top(top), &session.folder.bags, &mut |number, picture| {
+    members.each(&bag.top(top), &mut |number, picture| {
         pictures.push(picture.map(|picture| (number, picture)));
         true
     });

@@ -176,7 +176,7 @@ fn read(dataset: &Dataset, slots: &[u32], images: &[(usize, usize)]) -> Vec<(u32
     let Ok(members) = Members::of(dataset.rows[row].image(), &dataset.bags) else { return Vec::new() };
     let numbers: Vec<usize> = slots.iter().map(|&slot| images[slot as usize].1).collect();
     let (mut read, mut next) = (Vec::new(), slots.iter());
-    members.each(&numbers, &dataset.bags, &mut |number, picture| {
+    members.each(&numbers, &mut |number, picture| {
         let prepared = picture.and_then(|picture| dataset.preprocess.prepare(&picture, None));
         // Of a volume that cannot be read, the first slice alone is told of.
         let slot = next.find(|&&slot| images[slot as usize].1 == number).copied();

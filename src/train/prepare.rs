@@ -81,6 +81,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     if eps > 0.2 {
         notes.push(Note::warning(format!("label_smoothing is {eps}; above 0.2 most of the loss is its floor")));
     }
+    notes.extend(BagPolicy::from(&config.data).unread_slices().map(Note::warning));
     phantoms::draw(config, &mut notes)?;
     let prompts = config.loss.prompts.as_ref();
     let prompts = prompts.and_then(|path| problems.keep(Prompts::open(path).context("loss.prompts")));

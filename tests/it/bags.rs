@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
 use reportclip::data::{
-    BagBy, BagColumns, BagPolicy, Bags, Batch, Columns, ImageSource, Images, Manifest, OnBadImage, image, volume,
+    BagBy, BagColumns, BagPolicy, Bags, Batch, Columns, ImageSource, Images, Manifest, OnBadImage, Picture,
+    VolumePolicy, image, volume,
 };
 use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, Loss};
@@ -672,8 +673,8 @@ fn a_volume_is_the_bag_of_its_slices() {
     let mut session = tiny(None);
     session.folder.bags.max = 3;
     let file = dir.path().join("ct.nii");
-    let slices = volume::slices(&file, &session.folder.bags.volume, &[1, 3, 5]).unwrap();
-    let single: Vec<ImageSource> = slices
+    let three = slices(&file, &session.folder.bags.volume, &[1, 3, 5]);
+    let single: Vec<ImageSource> = three
         .iter()
         .enumerate()
         .map(|(i, slice)| {
@@ -688,8 +689,8 @@ fn a_volume_is_the_bag_of_its_slices() {
     let mean = reference::l2_normalize(&encode(&single).mean_keepdim(0).unwrap()).unwrap();
     assert_close("a volume", &found.narrow(0, 0, 1).unwrap(), &mean, 1e-6, 1e-7);
     // One image and seven slices are eight images, of which the second, fifth and seventh are read.
-    let slices = volume::slices(&file, &session.folder.bags.volume, &[0, 3, 5]).unwrap();
-    slices.iter().zip(["u", "v", "w"]).for_each(|(slice, name)| {
+    let shown = slices(&file, &session.folder.bags.volume, &[0, 3, 5]);
+    shown.iter().zip(["u", "v", "w"]).for_each(|(slice, name)| {
         fs::write(dir.path().join(name), image::png(slice).unwrap()).unwrap();
     });
     let both: Vec<ImageSource> = ["u", "v", "w"].iter().map(|name| dir.path().join(name).into()).collect();
@@ -707,4 +708,41 @@ fn bags_of_one_image_are_that_image() {
     let pooled = model.pool_bags(&x, &bags.segments, &bags.places).unwrap();
     assert_close("bags of one", pooled.tensor(), &reference::l2_normalize(x.tensor()).unwrap(), 0.0, 0.0);
     assert!(Bags::of(&[vec![0.5], vec![0.5]]).is_none());
+}
+
+/// Rows of one study in two files are not joined: that is told, and not passed over.
+#[test]
+fn a_study_in_two_files_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a.png", "b.png"] {
+        fs::write(dir.path().join(name), "x").unwrap();
+    }
+    let header = "image,report,patient_id,study_id\n";
+    let write = |name: &str, row: &str| fs::write(dir.path().join(name), format!("{header}{row}\n")).unwrap();
+    let columns = Columns { bag: BagColumns { by: BagBy::Study, ..BagColumns::default() }, ..Columns::default() };
+    let path = |name: &str| dir.path().join(name);
+    let open = |names: &[&str]| {
+        let sources: Vec<PathBuf> = names.iter().map(|name| path(name)).collect();
+        Manifest::open_all(&sources, &columns, None).map(|(manifest, _)| manifest.rows.len())
+    };
+    write("1.csv", "a.png,x,p1,s1");
+    write("2.csv", "b.png,y,p1,s1");
+    for names in [&["{1,2}.csv"][..], &["1.csv", "2.csv"]] {
+        let error = open(names).unwrap_err().to_string();
+        assert!(error.contains("2.csv:2: is a row of the study of ") && error.contains("1.csv:2"), "{error}");
+        assert!(error.contains("joins rows of one file") && !error.contains("p1"), "{error}");
+    }
+    // A file that is named twice is read twice; another patient's study is another.
+    assert_eq!(open(&["1.csv", "1.csv"]).unwrap(), 2);
+    write("2.csv", "b.png,y,p2,s1");
+    assert_eq!(open(&["{1,2}.csv"]).unwrap(), 2);
+    // Where nobody says whose it is, numbers of other sources are others.
+    write("1.csv", "a.png,x,,s1");
+    write("2.csv", "b.png,y,,s1");
+    assert_eq!(open(&["1.csv", "2.csv"]).unwrap(), 2);
+    assert!(open(&["{1,2}.csv"]).is_err());
+}
+
+fn slices(file: &Path, policy: &VolumePolicy, which: &[usize]) -> Vec<Picture> {
+    volume::Scan::of(file, policy).unwrap().unwrap().slices(which).unwrap()
 }

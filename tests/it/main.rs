@@ -50,3 +50,4 @@ mod subgroups;
 mod sweep;
 mod unsure;
 mod usage;
+mod volumes;

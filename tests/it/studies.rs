@@ -117,7 +117,7 @@ fn gradients_of_slices_are_those_of_differences() {
 fn slices(members: &Members, session: &Session) -> Vec<(usize, Picture)> {
     let mut found = Vec::new();
     let all: Vec<usize> = (0..members.count()).collect();
-    members.each(&all, &session.folder.bags, &mut |number, picture| {
+    members.each(&all, &mut |number, picture| {
         found.push((number, picture.unwrap()));
         true
     });

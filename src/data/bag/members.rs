@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use super::{BagPolicy, place};
 use crate::data::config::OnBadImage;
 use crate::data::table::ImageSource;
-use crate::data::volume::{is_volume, slice_count, slices};
+use crate::data::volume::{Scan, is_volume};
 use crate::data::{Picture, Prepared};
 use crate::error::one_line;
 
@@ -15,8 +15,8 @@ use crate::error::one_line;
 #[derive(Clone, Debug)]
 pub struct Members {
     source: ImageSource,
-    /// How many slices each of the source's volumes has; `None` for an image.
-    slices: Vec<Option<usize>>,
+    /// What each of the source's volumes is; `None` for an image.
+    scans: Vec<Option<Scan>>,
 }
 
 /// An image that was read, with its number and place in the bag.
@@ -36,13 +36,15 @@ impl Members {
     /// # Errors
     /// A volume that does not say how many slices it has.
     pub fn of(source: ImageSource, policy: &BagPolicy) -> Result<Self> {
-        let count = |image: &ImageSource| {
-            let count = |file| slice_count(file, &policy.volume).map_err(|e| (file, e));
-            let count = volume_of(image).map(count).transpose();
-            count.map_err(|(file, e)| anyhow!("{source}: {}", without_path(file, &e)))
+        let scan = |image: &ImageSource| match image {
+            ImageSource::File(_) => {
+                let scan = Scan::of(image.file(), &policy.volume);
+                scan.map_err(|e| anyhow!("{source}: {}", one_line(&e)))
+            }
+            ImageSource::Packed(_) | ImageSource::Bag(_) => Ok(None),
         };
-        let slices = source.images().iter().map(count).collect::<Result<_>>()?;
-        Ok(Self { source, slices })
+        let scans = source.images().iter().map(scan).collect::<Result<_>>()?;
+        Ok(Self { source, scans })
     }
 
     /// How many images of `source` are read at most, without a look into its files.
@@ -53,12 +55,12 @@ impl Members {
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.slices.iter().map(|slices| slices.unwrap_or(1)).sum()
+        self.scans.iter().map(count_of).sum()
     }
 
     /// Whether it is a plain image, which is read whatever the policy.
     pub fn is_one_image(&self) -> bool {
-        self.slices == [None]
+        matches!(self.scans[..], [None])
     }
 
     /// Reads those of these numbers, in order, and makes of each what the model takes. Of a bag of several, one that
@@ -78,7 +80,7 @@ impl Members {
             return Ok(vec![Member { number: 0, place: place(0, 1), prepared }]);
         }
         let (mut read, mut first_bad) = (Vec::with_capacity(chosen.len()), None);
-        self.each(chosen, policy, &mut |number, picture| {
+        self.each(chosen, &mut |number, picture| {
             match picture.and_then(|picture| prepare(&picture)) {
                 Ok(prepared) => read.push(Member { number, place: place(number, count), prepared }),
                 Err(e) => {
@@ -100,9 +102,9 @@ impl Members {
     ///
     /// # Errors
     /// It cannot be read, or there is none; the message names the row or the file.
-    pub fn picture(&self, number: usize, policy: &BagPolicy) -> Result<Picture> {
+    pub fn picture(&self, number: usize) -> Result<Picture> {
         let mut found = None;
-        self.each(&[number], policy, &mut |_, picture| {
+        self.each(&[number], &mut |_, picture| {
             found = Some(picture);
             false
         });
@@ -111,19 +113,19 @@ impl Members {
 
     /// Hands the images of these numbers, ascending, to `take` one after the other, until that says to stop.
     /// A volume is opened once for all of its slices.
-    pub fn each(&self, numbers: &[usize], policy: &BagPolicy, take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
+    pub fn each(&self, numbers: &[usize], take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
         let (mut start, mut rest) = (0, numbers);
-        for (image, count) in self.source.images().iter().zip(&self.slices) {
-            let end = start + count.unwrap_or(1);
+        for (image, scan) in self.source.images().iter().zip(&self.scans) {
+            let end = start + count_of(scan);
             let (own, later) = rest.split_at(rest.iter().take_while(|&&number| number < end).count());
             let which: Vec<usize> = own.iter().map(|number| number - start).collect();
-            let pictures: Vec<Result<Picture>> = match count {
+            let pictures: Vec<Result<Picture>> = match scan {
                 _ if which.is_empty() => Vec::new(),
                 None => vec![image.read()],
-                Some(_) => match slices(image.file(), &policy.volume, &which) {
+                Some(scan) => match scan.slices(&which) {
                     Ok(pictures) => pictures.into_iter().map(Ok).collect(),
                     // One line, whichever of them it is.
-                    Err(e) => vec![Err(anyhow!("{}", without_path(image.file(), &e)))],
+                    Err(e) => vec![Err(e)],
                 },
             };
             for (picture, slice) in pictures.into_iter().zip(&which) {
@@ -143,6 +145,11 @@ impl Members {
     }
 }
 
+/// Images that a file holds.
+fn count_of(scan: &Option<Scan>) -> usize {
+    scan.as_ref().map_or(1, Scan::count)
+}
+
 /// The file of a volume; `None` of other images.
 pub(in crate::data) fn volume_of(image: &ImageSource) -> Option<&Path> {
     match image {
@@ -151,8 +158,24 @@ pub(in crate::data) fn volume_of(image: &ImageSource) -> Option<&Path> {
     }
 }
 
-/// What went wrong, without the file's name: it may be called after a patient, and rows are told by their line.
-fn without_path(file: &Path, error: &anyhow::Error) -> String {
-    let line = one_line(error);
-    line.strip_prefix(&format!("{}: ", file.display())).unwrap_or(&line).to_string()
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A file of frames, none of which is named, is a bag of all; one that is named an image.
+    #[test]
+    fn frames_of_a_file_are_a_bag() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dicom/frames.dcm");
+        let policy = BagPolicy::default();
+        let all = Members::of(path.clone().into(), &policy).unwrap();
+        assert!(all.count() == 3 && !all.is_one_image());
+        let named = Path::new(&format!("{}#2", path.display())).to_path_buf();
+        assert!(Members::of(named.into(), &policy).unwrap().is_one_image());
+        // Frames are shown by one window, that of volumes, and not each by its own.
+        let shown: Vec<Picture> = (0..3).map(|number| all.picture(number).unwrap()).collect();
+        assert!(shown[0] != shown[1] && shown[1] != shown[2]);
+        assert!(all.picture(3).is_err());
+    }
 }

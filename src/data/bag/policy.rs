@@ -62,6 +62,17 @@ impl BagPolicy {
         }
     }
 
+    /// What to say where volumes are cut into more slices than are ever read.
+    pub fn unread_slices(&self) -> Option<String> {
+        let (max, slices) = (self.max, self.volume.slices?);
+        (slices > max && self.pick != Pick::Random).then(|| {
+            format!(
+                "data.bag.max is {max} and data.volume.slices {slices}: of a volume's {slices} slices {max} are read, \
+                 the same each time; raise data.bag.max, or lower data.volume.slices"
+            )
+        })
+    }
+
     /// The same for evaluation, which takes evenly spaced images whatever training takes.
     #[must_use]
     pub fn evenly(&self) -> Self {
@@ -138,6 +149,18 @@ mod tests {
         assert_eq!((distinct(Pick::Uniform), distinct(Pick::First), distinct(Pick::Stride)), (1, 1, 1));
         let random = BagPolicy { max: 3, pick: Pick::Random, ..BagPolicy::default() };
         assert_eq!(random.evenly().picked(30, (7, 1)), picked(Pick::Uniform, 3, 30, 2));
+    }
+
+    #[test]
+    fn slices_that_are_never_read_are_told() {
+        let of = |max, slices, pick| {
+            let volume = VolumePolicy { slices, ..VolumePolicy::default() };
+            BagPolicy { max, pick, volume, ..BagPolicy::default() }.unread_slices()
+        };
+        assert!(of(32, Some(64), Pick::Uniform).unwrap().contains("of a volume's 64 slices 32 are read"));
+        // Others each time.
+        assert_eq!(of(32, Some(64), Pick::Random), None);
+        assert_eq!([of(64, Some(64), Pick::First), of(32, None, Pick::Uniform)], [None, None]);
     }
 
     #[test]

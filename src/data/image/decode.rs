@@ -50,16 +50,17 @@ pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// [`read`] for bytes in memory; `frame`, from 0, is for DICOM, other files have one.
+/// [`read`] for bytes in memory; `frame` counts from 0.
 ///
 /// # Errors
-/// As there.
+/// As there, or there is no such frame: files other than DICOM have one.
 pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     ensure!(!bytes.is_empty(), "is empty");
     ensure!(!is_lfs_pointer(bytes), "is a Git LFS pointer, not an image; run `git lfs pull`");
     if dicom::is_dicom(bytes) {
         return dicom::decode(bytes, frame).and_then(whole);
     }
+    ensure!(frame == 0, "is no DICOM file and has one frame, so there is no frame {}", frame + 1);
     // A decoder that meets what it did not think of must not take the program with it.
     let (picture, orientation) = if bytes.starts_with(png::SIGNATURE) {
         caught(|| png::decode(bytes))?
@@ -91,6 +92,17 @@ pub(in crate::data) fn is_lfs_pointer(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_of_what_has_none_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let picture = Picture { width: 2, height: 1, channels: 1, bytes: vec![3, 4] };
+        std::fs::write(folder.path().join("a.png"), super::super::png(&picture).unwrap()).unwrap();
+        let at = |name: &str| read(&folder.path().join(name));
+        assert_eq!(at("a.png#1").unwrap(), picture);
+        let told = at("a.png#3").unwrap_err().root_cause().to_string();
+        assert_eq!(told, "is no DICOM file and has one frame, so there is no frame 3");
+    }
 
     #[test]
     fn a_folder_is_told_as_one() {

@@ -62,6 +62,10 @@ impl Side {
         Ok(Self { axis: along.axis, is_reversed: along.is_reversed, from, to })
     }
 
+    fn is_as_stored(&self) -> bool {
+        self.from == self.to && !self.is_reversed
+    }
+
     fn between(&self, place: usize) -> Between {
         let place = if self.is_reversed { self.to - 1 - place } else { place };
         if self.to == self.from {
@@ -142,7 +146,8 @@ impl Cut {
     pub fn values(&self, volume: &mut Volume, which: &[usize], done: &mut impl FnMut(usize, &[f32])) -> Result<Seen> {
         let places: Vec<Between> = which.iter().map(|&slice| self.place(slice)).collect();
         let mut seen = Seen::default();
-        let mut done = |index: usize, slice: &[f32]| done(index, &self.resampled(slice));
+        let mut resampling = Resampling::of(self);
+        let mut done = |index: usize, slice: &[f32]| done(index, resampling.of_slice(slice));
         if self.along.axis == 2 {
             whole_planes(volume, &places, &mut seen, &mut done)?;
         } else {
@@ -156,46 +161,81 @@ impl Cut {
 
     fn picture(&self, values: &[f32], ranges: &[Range]) -> Picture {
         let channels = ranges.len();
-        let mut bytes = vec![0; values.len() * channels];
-        for (channel, range) in ranges.iter().enumerate() {
-            bytes.iter_mut().skip(channel).step_by(channels).zip(range.bytes(values)).for_each(|(to, byte)| *to = byte);
+        let mut bytes = Vec::with_capacity(values.len() * channels);
+        match ranges {
+            [one] => bytes.extend(one.bytes(values)),
+            several => {
+                bytes.resize(values.len() * channels, 0);
+                for (channel, range) in several.iter().enumerate() {
+                    let places = bytes.iter_mut().skip(channel).step_by(channels);
+                    places.zip(range.bytes(values)).for_each(|(to, byte)| *to = byte);
+                }
+            }
         }
         Picture { width: self.across.to as u32, height: self.down.to as u32, channels, bytes }
     }
+}
 
-    /// A slice with the file's sampling, the earlier axis fastest, resampled.
-    fn resampled(&self, slice: &[f32]) -> Vec<f32> {
-        let turned;
-        let rows = if self.across.axis < self.down.axis {
+/// Slices one after another, resampled; what all have in common is worked out once.
+struct Resampling<'a> {
+    cut: &'a Cut,
+    /// Where each column is read.
+    columns: Vec<Between>,
+    /// A slice whose rows are the file's columns, turned; a row between two; what came of a slice.
+    turned: Vec<f32>,
+    line: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl<'a> Resampling<'a> {
+    fn of(cut: &'a Cut) -> Self {
+        let columns = (0..cut.across.to).map(|column| cut.across.between(column)).collect();
+        Self { cut, columns, turned: Vec::new(), line: Vec::new(), values: Vec::new() }
+    }
+
+    /// Of a slice with the file's sampling, the earlier axis fastest.
+    fn of_slice<'b>(&'b mut self, slice: &'b [f32]) -> &'b [f32] {
+        let Self { cut: Cut { across, down, .. }, columns, turned, line, values } = self;
+        let rows = if across.axis < down.axis {
+            if across.is_as_stored() && down.is_as_stored() {
+                return slice;
+            }
             slice
         } else {
-            turned = transposed(slice, self.down.from);
-            &turned
+            transpose(slice, down.from, turned);
+            turned
         };
-        let width = self.across.from;
-        let columns: Vec<Between> = (0..self.across.to).map(|column| self.across.between(column)).collect();
-        let mut values = Vec::with_capacity(self.across.to * self.down.to);
-        let mut line = vec![0.0; width];
-        for row in 0..self.down.to {
-            let Between { first, second, share } = self.down.between(row);
-            let (a, b) = (&rows[first * width..][..width], &rows[second * width..][..width]);
-            for ((to, a), b) in line.iter_mut().zip(a).zip(b) {
-                *to = a + (b - a) * share;
+        values.clear();
+        values.reserve(across.to * down.to);
+        for row in 0..down.to {
+            let Between { first, second, share } = down.between(row);
+            let (a, b) = (&rows[first * across.from..][..across.from], &rows[second * across.from..][..across.from]);
+            let row = if share == 0.0 {
+                a
+            } else {
+                line.clear();
+                line.extend(a.iter().zip(b).map(|(a, b)| a + (b - a) * share));
+                &line[..]
+            };
+            match (across.from == across.to, across.is_reversed) {
+                (true, false) => values.extend_from_slice(row),
+                (true, true) => values.extend(row.iter().rev()),
+                (false, _) => {
+                    values.extend(columns.iter().map(|c| row[c.first] + (row[c.second] - row[c.first]) * c.share));
+                }
             }
-            values.extend(columns.iter().map(|c| line[c.first] + (line[c.second] - line[c.first]) * c.share));
         }
         values
     }
 }
 
 /// Rows of `width` values to columns.
-fn transposed(values: &[f32], width: usize) -> Vec<f32> {
+fn transpose(values: &[f32], width: usize, turned: &mut Vec<f32>) {
     let height = values.len() / width;
-    let mut turned = vec![0.0; values.len()];
+    turned.resize(values.len(), 0.0);
     for (y, row) in values.chunks_exact(width).enumerate() {
         row.iter().enumerate().for_each(|(x, v)| turned[x * height + y] = *v);
     }
-    turned
 }
 
 /// Slices that are planes of the file, or lie between two: only those are read, each once, in rising order.

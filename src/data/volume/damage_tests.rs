@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::Write;
 
+use anyhow::Result;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::tests::file;
+use super::tests::{file, slices};
 use super::*;
 
 /// A stored block of gzip unpacks whatever is in it; only the checksum at the end tells.

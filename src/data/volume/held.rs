@@ -69,8 +69,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
-    use crate::data::volume::slices;
-    use crate::data::volume::tests::file;
+    use crate::data::volume::tests::{file, slices};
 
     fn packed(bytes: &[u8]) -> Vec<u8> {
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::cut::Cut;
 use super::doubt::Seen;
 use super::geometry::Order;
-use super::open::open;
+use super::open::{open_known, series_of};
 use super::policy::{VolumePolicy, evenly_spaced};
 
 /// Planes of a volume that are looked at.
@@ -33,7 +33,14 @@ pub struct Inspected {
 /// # Errors
 /// It cannot be read.
 pub fn inspect(path: &Path) -> Result<Inspected> {
-    let mut volume = open(path)?;
+    let series = series_of(path)?;
+    let mut volume = open_known(path, series.as_ref())?;
+    let (is_oriented, Order { is_uneven, is_shuffled }) = (volume.geometry.is_known, volume.geometry.order);
+    let known = |slices, doubt| Inspected { slices, is_oriented, is_uneven, is_shuffled, doubt };
+    if let Some(colours) = series.filter(|series| series.is_colour_loop) {
+        colours.shown(&[0])?;
+        return Ok(known(volume.geometry.shape[2], None));
+    }
     let slices = Cut::of(&volume.geometry, &VolumePolicy::default())?.count();
     let planes = volume.geometry.shape[2];
     let looked_at = planes.min(LOOKED_AT);
@@ -43,6 +50,5 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
         seen.add(&plane);
     }
     volume.planes.finish()?;
-    let Order { is_uneven, is_shuffled } = volume.geometry.order;
-    Ok(Inspected { slices, is_oriented: volume.geometry.is_known, is_uneven, is_shuffled, doubt: seen.doubt() })
+    Ok(known(slices, seen.doubt()))
 }

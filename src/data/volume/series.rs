@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use tracing::warn;
@@ -16,7 +17,7 @@ use super::fault::Fault;
 use super::geometry::{self, Geometry, MOST_SLICES, Order};
 use super::planes::{Planes, Volume};
 use crate::data::image::dicom::{self, Place};
-use crate::data::image::file_bytes;
+use crate::data::image::{Picture, afford, file_bytes};
 
 /// Bytes at a file's beginning that say whether it is DICOM.
 const MARK: u64 = 132;
@@ -27,6 +28,44 @@ const SAME: f64 = 1e-3;
 /// Part of the usual step by which others may differ without a word.
 const UNEVEN: f64 = 0.05;
 
+/// Files that a series may lie in.
+pub(super) struct Listing(Vec<PathBuf>);
+
+impl Listing {
+    /// The folder's files that are not hidden, by name.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds more files than any series.
+    pub fn of_folder(folder: &Path) -> Result<Self> {
+        let mut files: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().to_string();
+            if path.is_file() && !name.starts_with('.') && name != "DICOMDIR" {
+                files.push(path);
+            }
+        }
+        ensure!(files.len() <= 2 * MOST_SLICES, "holds {} files; allowed are {}", files.len(), 2 * MOST_SLICES);
+        files.sort();
+        Ok(Self(files))
+    }
+
+    /// One file of several frames.
+    pub fn of_file(file: &Path) -> Self {
+        Self(vec![file.to_path_buf()])
+    }
+
+    /// Whether the first DICOM file says where in the patient it lies, or holds many frames; radiographs do neither.
+    pub fn is_series(&self) -> bool {
+        let place = |file: &PathBuf| match place_of(file) {
+            Ok(Start::Dicom(place)) => Some(place),
+            Ok(Start::Other { .. }) | Err(_) => None,
+        };
+        let first = self.0.iter().find_map(place);
+        first.is_some_and(|place| place.frames > 1 || (place.directions.is_some() && place.position.is_some()))
+    }
+}
+
 /// A frame of a file, and where it lies.
 struct Slice {
     /// Number of the file in the folder.
@@ -35,23 +74,80 @@ struct Slice {
     place: Place,
 }
 
-struct Frames {
+/// Frames in order, and the files that they lie in: found once, however often they are read.
+#[derive(Debug)]
+pub(super) struct Series {
+    pub geometry: Geometry,
+    /// A loop in colour, whose frames are shown as they are.
+    pub is_colour_loop: bool,
     files: Vec<PathBuf>,
     /// Number of the file, and of the frame in it.
     slices: Vec<(usize, usize)>,
-    /// The file that was read last: many frames may lie in it.
-    held: Option<(usize, dicom::Frames)>,
-    pixels: usize,
 }
 
-/// # Errors
-/// No DICOM file, several series, slices that are missing, doubled, or lie in different ways.
-pub(super) fn open(folder: &Path) -> Result<Volume> {
-    let files = files(folder)?;
-    let mut slices = found(&files)?;
-    let first = slices.first().context("holds no DICOM files")?.place.clone();
+/// Planes of a series.
+struct Frames {
+    series: Arc<Series>,
+    /// The file that was read last: many frames may lie in it.
+    held: Option<(usize, dicom::Frames)>,
+}
+
+impl Series {
+    /// # Errors
+    /// No DICOM file, several series, slices that are missing, doubled, or lie in different ways.
+    pub fn of(Listing(files): Listing) -> Result<Self> {
+        let mut slices = found(&files)?;
+        let first = slices.first().context("holds no DICOM files")?.place.clone();
+        let count = slices.len();
+        ensure!(count <= MOST_SLICES, "holds {count} slices; allowed are {MOST_SLICES}");
+        check_alike(&slices, &first)?;
+        let (geometry, is_loop) = geometry(&mut slices, &first)?;
+        let is_colour_loop = is_loop && first.is_colour;
+        let slices = slices.into_iter().map(|slice| (slice.file, slice.frame)).collect();
+        Ok(Self { geometry, is_colour_loop, files, slices })
+    }
+
+    pub fn volume(self: &Arc<Self>) -> Volume {
+        let frames = Frames { series: Arc::clone(self), held: None };
+        Volume { geometry: self.geometry.clone(), planes: Box::new(frames) }
+    }
+
+    /// Frames of a loop in colour by their numbers, as they are shown.
+    ///
+    /// # Errors
+    /// One cannot be read, or all take more memory than `data.max_image_mib`.
+    pub fn shown(&self, which: &[usize]) -> Result<Vec<Picture>> {
+        let [width, height, _] = self.geometry.shape;
+        afford(3 * (width * height * which.len()) as u64)?;
+        let mut held: Option<(usize, dicom::Frames)> = None;
+        let mut pictures = Vec::with_capacity(which.len());
+        for &k in which {
+            let (file, frame) = self.slices[k];
+            let frames = self.opened(file, &mut held)?;
+            pictures.push(frames.shown(frame).with_context(|| name_of(file, &self.files))?);
+        }
+        Ok(pictures)
+    }
+
+    /// A file, if it is not the one that is held: then that.
+    fn opened<'a>(&self, file: usize, held: &'a mut Option<(usize, dicom::Frames)>) -> Result<&'a dicom::Frames> {
+        if held.as_ref().is_none_or(|(number, _)| *number != file) {
+            // Two at once would take twice as much.
+            *held = None;
+        }
+        Ok(match held {
+            Some((_, frames)) => frames,
+            none => {
+                let frames = file_bytes(&self.files[file]).and_then(dicom::Frames::open);
+                &none.insert((file, frames.with_context(|| name_of(file, &self.files))?)).1
+            }
+        })
+    }
+}
+
+/// Whether all are of one series, of one size, and lie the same way.
+fn check_alike(slices: &[Slice], first: &Place) -> Result<()> {
     let count = slices.len();
-    ensure!(count <= MOST_SLICES, "holds {count} slices; allowed are {MOST_SLICES}");
     let differing = |differs: &dyn Fn(&Place) -> bool| slices.iter().filter(|slice| differs(&slice.place)).count();
     let others = differing(&|place| place.series != first.series);
     let mixed = |message| Fault::MixedSeries.told(message);
@@ -70,35 +166,12 @@ pub(super) fn open(folder: &Path) -> Result<Volume> {
         others == 0,
         mixed(format!("has slices that lie in different ways: {others} of {count} are turned; is a localizer there?"))
     );
-    let geometry = geometry(&mut slices, &first)?;
-    let pixels = first.size[0] * first.size[1];
-    let slices = slices.into_iter().map(|slice| (slice.file, slice.frame)).collect();
-    Ok(Volume { geometry, planes: Box::new(Frames { files, slices, held: None, pixels }) })
+    Ok(())
 }
 
-/// Whether the first DICOM file says where in the patient it lies, or holds many frames; radiographs do neither.
-pub(super) fn is_one(folder: &Path) -> bool {
-    let place = |file: &PathBuf| match place_of(file) {
-        Ok(Start::Dicom(place)) => Some(place),
-        Ok(Start::Other { .. }) | Err(_) => None,
-    };
-    let first = files(folder).ok().and_then(|files| files.iter().find_map(place));
-    first.is_some_and(|place| place.frames > 1 || (place.directions.is_some() && place.position.is_some()))
-}
-
-/// The folder's files that are not hidden, by name.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_string();
-        if path.is_file() && !name.starts_with('.') && name != "DICOMDIR" {
-            files.push(path);
-        }
-    }
-    ensure!(files.len() <= 2 * MOST_SLICES, "holds {} files; allowed are {}", files.len(), 2 * MOST_SLICES);
-    files.sort();
-    Ok(files)
+/// Whether a file is DICOM and holds several frames.
+pub(super) fn has_frames(file: &Path) -> bool {
+    matches!(place_of(file), Ok(Start::Dicom(place)) if place.frames > 1)
 }
 
 /// What messages call a file.
@@ -152,8 +225,8 @@ fn place_of(path: &Path) -> Result<Start> {
     if is_cut { dicom::place(&file_bytes(path)?) } else { place }.map(Start::Dicom)
 }
 
-/// Puts slices in order; where they lie.
-fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<Geometry> {
+/// Puts slices in order; where they lie, and whether they are a loop.
+fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<(Geometry, bool)> {
     let count = slices.len();
     let shape = geometry::sides([first.size[1], first.size[0], count].map(|side| side as i64))?;
     let spacing = first.spacing.unwrap_or([1.0; 2]);
@@ -161,12 +234,20 @@ fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<Geometry> {
     // Frames that differ in time alone, or do not say where each lies.
     let is_loop = is_one_file && count > 1 && slices.iter().all(|slice| slice.place.position == first.position);
     let Some([column, row]) = first.directions.filter(|_| !is_loop) else {
+        let loops = slices.chunk_by(|a, b| a.file == b.file).filter(|of_file| of_file.len() > 1).count();
+        ensure!(
+            is_one_file || loops == 0,
+            Fault::NoOrder.told(format!(
+                "holds {loops} files of several frames that do not say where they lie: loops, of which a folder has \
+                 one; name the files instead, as a.dcm;b.dcm"
+            ))
+        );
         let message = "has slices that do not say where they lie (ImageOrientationPatient), so have no order";
         ensure!(is_one_file, Fault::NoOrder.told(message.into()));
         // Frames as they come, from the feet to the head, hung as radiologists do.
         let steps = [[-spacing[1], 0.0, 0.0], [0.0, -spacing[0], 0.0], [0.0, 0.0, 1.0]];
         let affine = [0, 1, 2].map(|x| [steps[0][x], steps[1][x], steps[2][x], 0.0]);
-        return Ok(Geometry { shape, affine, is_known: false, order: Order::default() });
+        return Ok((Geometry { shape, affine, is_known: false, order: Order::default() }, true));
     };
     let normal = [
         column[1] * row[2] - column[2] * row[1],
@@ -193,7 +274,7 @@ fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<Geometry> {
     // DICOM's x and y run the other way.
     let affine = [(0, -1.0), (1, -1.0), (2, 1.0)]
         .map(|(x, sign)| [column[x] * spacing[1], row[x] * spacing[0], step[x], start[x]].map(|v| sign * v));
-    Ok(Geometry { shape, affine, is_known: true, order: Order { is_uneven, is_shuffled } })
+    Ok((Geometry { shape, affine, is_known: true, order: Order { is_uneven, is_shuffled } }, false))
 }
 
 /// Whether steps between slices in order differ from the usual one.
@@ -241,21 +322,12 @@ fn middle(steps: &[f64]) -> Option<f64> {
 
 impl Planes for Frames {
     fn read(&mut self, k: usize, plane: &mut Vec<f32>) -> Result<()> {
-        let (file, frame) = self.slices[k];
-        let name = || name_of(file, &self.files);
-        if self.held.as_ref().is_none_or(|(held, _)| *held != file) {
-            // Two at once would take twice as much.
-            self.held = None;
-        }
-        let frames = match &mut self.held {
-            Some((_, frames)) => frames,
-            none => {
-                let frames = file_bytes(&self.files[file]).and_then(dicom::Frames::open).with_context(name)?;
-                &mut none.insert((file, frames)).1
-            }
-        };
-        frames.rescaled(frame, plane).with_context(name)?;
-        ensure!(plane.len() == self.pixels, "{}: has {} pixels, not {}", name(), plane.len(), self.pixels);
+        let Self { series, held } = self;
+        let (file, frame) = series.slices[k];
+        let name = || name_of(file, &series.files);
+        series.opened(file, held)?.rescaled(frame, plane).with_context(name)?;
+        let pixels = series.geometry.shape[0] * series.geometry.shape[1];
+        ensure!(plane.len() == pixels, "{}: has {} pixels, not {pixels}", name(), plane.len());
         let bad = plane.iter().filter(|v| !v.is_finite()).count();
         ensure!(bad == 0, "{}: holds {bad} voxels that are not finite after rescaling", name());
         Ok(())
@@ -264,7 +336,8 @@ impl Planes for Frames {
 
 #[cfg(test)]
 mod tests {
-    use crate::data::volume::{Range, VolumePolicy, Window, inspect, is_volume, slice_count, slices};
+    use crate::data::volume::tests::{slice_count, slices};
+    use crate::data::volume::{Range, VolumePolicy, Window, inspect, is_volume};
 
     /// Two frames of two pixels whose file says one position for both.
     #[test]

@@ -4,15 +4,36 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
+use super::cut::Cut;
+use super::open::{open_known, series_of};
+use super::planes::Volume;
 use super::*;
+use crate::data::Picture;
 
-fn golden() -> Value {
+fn scan(path: &Path, policy: &VolumePolicy) -> Result<Scan> {
+    Scan::new(path, series_of(path)?, policy)
+}
+
+pub(super) fn slice_count(path: &Path, policy: &VolumePolicy) -> Result<usize> {
+    scan(path, policy).map(|scan| scan.count()).with_context(|| path.display().to_string())
+}
+
+pub(super) fn slices(path: &Path, policy: &VolumePolicy, which: &[usize]) -> Result<Vec<Picture>> {
+    scan(path, policy).and_then(|scan| scan.slices(which)).with_context(|| path.display().to_string())
+}
+
+fn open(path: &Path) -> Result<Volume> {
+    open_known(path, series_of(path)?.as_ref())
+}
+
+pub(super) fn golden() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/volumes.json");
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
@@ -21,7 +42,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
-fn decoded(value: &Value) -> Vec<u8> {
+pub(super) fn decoded(value: &Value) -> Vec<u8> {
     STANDARD.decode(value.as_str().unwrap()).unwrap()
 }
 
@@ -31,7 +52,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn unpacked(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn unpacked(bytes: &[u8]) -> Vec<u8> {
     let mut all = Vec::new();
     flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut all).unwrap();
     all
@@ -86,7 +107,7 @@ fn assert_is(path: &Path, case: &Value) {
 }
 
 /// Writes a series and gives its folder.
-fn series_of(folder: &Path, case: &Value) -> PathBuf {
+pub(super) fn files_of(folder: &Path, case: &Value) -> PathBuf {
     let series = folder.join(case["name"].as_str().unwrap());
     fs::create_dir_all(&series).unwrap();
     for (name, file) in case["files"].as_object().unwrap() {
@@ -99,7 +120,7 @@ fn series_of(folder: &Path, case: &Value) -> PathBuf {
 fn dicom_series_are_put_in_order() {
     let folder = tempfile::tempdir().unwrap();
     for case in golden()["series"].as_array().unwrap() {
-        let series = series_of(folder.path(), case);
+        let series = files_of(folder.path(), case);
         fs::write(series.join("notes.txt"), "not a slice").unwrap();
         fs::write(series.join("LICENSE"), "Räume, in which slices are kept.\n".repeat(9)).unwrap();
         assert!(is_volume(&series) && !is_volume(folder.path()));
@@ -117,7 +138,7 @@ fn a_series_that_is_none_is_one_line() {
     let golden = golden();
     let (axial, coronal) = (&golden["series"][0], &golden["series"][1]);
     let told = |wanted: &str, change: &dyn Fn(&Path)| {
-        let series = series_of(folder.path(), axial);
+        let series = files_of(folder.path(), axial);
         change(&series);
         let error = slice_count(&series, &VolumePolicy::default()).map(|_| ()).unwrap_err();
         let line = crate::error::one_line(&error);
@@ -167,7 +188,7 @@ fn a_series_that_is_none_is_one_line() {
         (0..5).for_each(|i| fs::remove_file(series.join(format!("IM{i}.dcm"))).unwrap());
     });
     // What is cut among its pixels is met when they are read.
-    let series = series_of(folder.path(), axial);
+    let series = files_of(folder.path(), axial);
     let whole = file(axial, "IM2.dcm");
     fs::write(series.join("IM2.dcm"), &whole[..whole.len() - 10]).unwrap();
     assert_eq!(slice_count(&series, &VolumePolicy::default()).unwrap(), 5);
@@ -225,6 +246,10 @@ fn voxels_of_nibabels_own_files_are_equal() {
             assert!((sum - expected[0]).abs() <= 1e-9 * expected[0], "{name} {which}: {sum} {expected:?}");
             assert!((ramp - expected[1]).abs() <= 1e-9 * expected[0], "{name} {which}: {ramp} {expected:?}");
         }
+    }
+    for name in golden()["broken"].as_array().unwrap() {
+        let error = slices(&folder.join(name.as_str().unwrap()), &VolumePolicy::default(), &[0]).unwrap_err();
+        assert!(crate::error::one_line(&error).contains("voxels that are NaN"), "{name}: {error:#}");
     }
 }
 

@@ -125,10 +125,13 @@ impl Range {
     }
 
     /// Values to bytes, as `numpy.rint(255 * numpy.clip((v - low) / (high - low), 0, 1))`.
-    pub(super) fn bytes<'a>(&self, values: &'a [f32]) -> impl Iterator<Item = u8> + 'a {
+    pub(super) fn bytes<'a>(&self, values: &'a [f32]) -> impl ExactSizeIterator<Item = u8> + 'a {
+        /// A number of 24 bits whose last stands for 1: what is added to it is rounded to a whole number, the even one
+        /// of two. Without SSE 4.1, which not all processors have, `round_ties_even` is a call.
+        const WHOLE: f32 = 12_582_912.0;
         let low = self.low as f32;
         let scale = if self.high > self.low { (255.0 / (self.high - self.low)) as f32 } else { 0.0 };
-        values.iter().map(move |v| ((v - low) * scale).clamp(0.0, 255.0).round_ties_even() as u8)
+        values.iter().map(move |v| (((v - low) * scale).clamp(0.0, 255.0) + WHOLE).to_bits() as u8)
     }
 }
 
@@ -205,6 +208,14 @@ impl Voxels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_rounded_as_numpy_rounds_them() {
+        let range = Range { low: -1.0, high: 254.0 };
+        let values: Vec<f32> = (-2560..2560).map(|i| i as f32 / 8.0).chain([f32::MAX, f32::MIN, 0.49999997]).collect();
+        let expected = values.iter().map(|v| (v + 1.0).clamp(0.0, 255.0).round_ties_even() as u8).collect::<Vec<_>>();
+        assert_eq!(range.bytes(&values).collect::<Vec<_>>(), expected);
+    }
 
     #[test]
     fn voxels_that_are_counted_rank_as_those_that_are_listed() {

@@ -72,7 +72,7 @@ fn gray(object: &Object, frame: &Frame, index: usize) -> Result<Vec<u8>> {
         Some(shown) => shown,
         None => {
             let seen: Vec<i32> = frame.values.iter().copied().filter(|v| !is_padding(*v)).collect();
-            let (low, high) = percentiles(seen, &modality, [0.5, 99.5]);
+            let (low, high) = percentiles(seen, |v| modality.value(v), [0.5, 99.5]);
             Box::new(move |x| if high > low { (x - low) / (high - low) } else { 0.0 })
         }
     };
@@ -81,7 +81,7 @@ fn gray(object: &Object, frame: &Frame, index: usize) -> Result<Vec<u8>> {
         if is_padding(v) {
             return 0;
         }
-        let level = shown(modality(v)).clamp(0.0, 1.0);
+        let level = shown(modality.value(v)).clamp(0.0, 1.0);
         let level = if inverted { 1.0 - level } else { level };
         (level * 255.0).round_ties_even() as u8
     };
@@ -119,8 +119,18 @@ pub(super) fn nearest<T>(
     index: usize,
     find: impl Fn(&Object) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
-    for (groups, index) in [(tags::FRAME_GROUPS, index), (tags::SHARED_GROUPS, 0)] {
-        let Some(groups) = object.item(groups, index)? else { continue };
+    let (own, shared) = (object.item(tags::FRAME_GROUPS, index)?, object.item(tags::SHARED_GROUPS, 0)?);
+    nearest_of([own.as_ref(), shared.as_ref()], object, group, find)
+}
+
+/// [`nearest`], with the groups of the frame and of all frames at hand.
+pub(super) fn nearest_of<T>(
+    groups: [Option<&Object>; 2],
+    object: &Object,
+    group: Tag,
+    find: impl Fn(&Object) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    for groups in groups.into_iter().flatten() {
         let Some(place) = groups.item(group, 0)? else { continue };
         if let Some(found) = find(&place)? {
             return Ok(Some(found));
@@ -130,18 +140,42 @@ pub(super) fn nearest<T>(
 }
 
 /// Stored values to the modality's, Hounsfield units for instance.
-pub(super) fn modality(object: &Object, frame: &Frame, index: usize) -> Result<Box<dyn Fn(i32) -> f64>> {
+pub(super) enum Modality {
+    Table(Lut),
+    /// Slope and intercept.
+    Line(f64, f64),
+}
+
+impl Modality {
+    fn value(&self, stored: i32) -> f64 {
+        match self {
+            Self::Table(lut) => f64::from(lut.get(stored)),
+            Self::Line(slope, intercept) => f64::from(stored) * slope + intercept,
+        }
+    }
+
+    /// Of many at once, instead of what `values` holds.
+    pub fn values(&self, stored: &[i32], values: &mut Vec<f32>) {
+        values.clear();
+        match self {
+            Self::Table(_) => values.extend(stored.iter().map(|&v| self.value(v) as f32)),
+            // The choice is not made for each again.
+            Self::Line(slope, intercept) => {
+                values.extend(stored.iter().map(|&v| (f64::from(v) * slope + intercept) as f32));
+            }
+        }
+    }
+}
+
+pub(super) fn modality(object: &Object, frame: &Frame, index: usize) -> Result<Modality> {
     if let Some(table) = object.item(tags::MODALITY_LUTS, 0)? {
-        let lut = Lut::read(&table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?;
-        return Ok(Box::new(move |v| f64::from(lut.get(v))));
+        return Ok(Modality::Table(Lut::read(&table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?));
     }
     let line = nearest(object, tags::PIXEL_TRANSFORM, index, |place| {
         Ok(place.number(tags::SLOPE).zip(place.number(tags::INTERCEPT)))
     })?;
-    Ok(match line {
-        Some((slope, intercept)) => Box::new(move |v| f64::from(v) * slope + intercept),
-        None => Box::new(f64::from),
-    })
+    let (slope, intercept) = line.unwrap_or((1.0, 0.0));
+    Ok(Modality::Line(slope, intercept))
 }
 
 /// The modality's values to 0 … 1, as the file wants it; `None` where it says nothing.

@@ -155,6 +155,21 @@ impl<'a> Object<'a> {
         Ok(n as usize)
     }
 
+    /// The first `most` items of a sequence.
+    ///
+    /// # Errors
+    /// The sequence is broken.
+    pub fn items(&self, tag: Tag, most: usize) -> Result<Vec<Object<'a>>> {
+        let mut items = Vec::new();
+        let Some(Element { value: Value::Items(bytes, encoding), .. }) = self.find(tag) else { return Ok(items) };
+        let mut walk = Walk { bytes, at: 0, encoding: *encoding, left: MOST_ELEMENTS };
+        while walk.at < bytes.len() && items.len() < most {
+            let content = walk.item(1)?.context("is broken or truncated DICOM: a sequence ends early")?;
+            items.push(Self::read(content, *encoding)?);
+        }
+        Ok(items)
+    }
+
     /// An item of a sequence, counted from 0.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! Where a frame lies in the patient, and its values after rescaling: what a volume is made of (PS3.3 C.7.6.2,
 //! C.7.6.16.2).
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::display::{modality, nearest};
+use super::super::picture::Picture;
+use super::display::{modality, nearest_of, picture};
 use super::elements::Object;
 use super::file::DicomFile;
 use super::frame;
@@ -24,6 +25,8 @@ pub struct Place {
     pub directions: Option<[[f64; 3]; 2]>,
     /// Millimetres from row to row, and from column to column.
     pub spacing: Option<[f64; 2]>,
+    /// Whether its pixels are colours, which no window fits.
+    pub is_colour: bool,
 }
 
 /// Where the first frame lies, by the elements before the pixels; `bytes` may end among the pixels.
@@ -31,7 +34,9 @@ pub struct Place {
 /// # Errors
 /// Broken.
 pub(in crate::data) fn place(bytes: &[u8]) -> Result<Place> {
-    place_in(&DicomFile::open(bytes)?.object_without_pixels()?, 0)
+    let file = DicomFile::open(bytes)?;
+    let all = places_in(&file.object_without_pixels()?, 1)?;
+    all.into_iter().next().context("has no frames")
 }
 
 /// Where each of so many frames lies.
@@ -40,13 +45,18 @@ pub(in crate::data) fn place(bytes: &[u8]) -> Result<Place> {
 /// Broken.
 pub(in crate::data) fn places(bytes: &[u8], frames: usize) -> Result<Vec<Place>> {
     let file = DicomFile::open(bytes)?;
-    let object = file.object_without_pixels()?;
-    (0..frames).map(|index| place_in(&object, index)).collect()
+    places_in(&file.object_without_pixels()?, frames)
 }
 
-fn place_in(object: &Object, index: usize) -> Result<Place> {
+/// The groups of all frames are looked for once: a search for each would go through them from the first.
+fn places_in(object: &Object, frames: usize) -> Result<Vec<Place>> {
+    let (own, shared) = (object.items(tags::FRAME_GROUPS, frames)?, object.item(tags::SHARED_GROUPS, 0)?);
+    (0..frames).map(|index| place_in(object, [own.get(index), shared.as_ref()])).collect()
+}
+
+fn place_in(object: &Object, groups: [Option<&Object>; 2]) -> Result<Place> {
     let numbers = |group: Tag, tag: Tag| {
-        nearest(object, group, index, |place: &Object| Ok(Some(place.numbers(tag)).filter(|all| !all.is_empty())))
+        nearest_of(groups, object, group, |place| Ok(Some(place.numbers(tag)).filter(|all| !all.is_empty())))
     };
     let position = numbers(tags::PLANE_POSITION, tags::POSITION)?.and_then(|all| all.try_into().ok());
     let directions = numbers(tags::PLANE_ORIENTATION, tags::DIRECTIONS)?;
@@ -59,6 +69,7 @@ fn place_in(object: &Object, index: usize) -> Result<Place> {
         position,
         directions: directions.map(|[a, b, c, d, e, f]| [[a, b, c], [d, e, f]]),
         spacing,
+        is_colour: object.text(tags::PHOTOMETRIC).is_some_and(|kind| !kind.starts_with("MONOCHROME")),
     })
 }
 
@@ -81,9 +92,17 @@ impl Frames {
         let frame = frame::read(&object, &self.0, index)?;
         let is_gray = frame.samples == 1 && frame.photometric.starts_with("MONOCHROME");
         ensure!(is_gray, "is in colour, which no window fits");
-        let modality = modality(&object, &frame, index)?;
-        values.clear();
-        values.extend(frame.values.iter().map(|&v| modality(v) as f32));
+        modality(&object, &frame, index)?.values(&frame.values, values);
         Ok(())
+    }
+
+    /// A frame as [`super::decode`] shows it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn shown(&self, index: usize) -> Result<Picture> {
+        let object = self.0.object()?;
+        let values = frame::read(&object, &self.0, index)?;
+        picture(&object, values, index)
     }
 }
