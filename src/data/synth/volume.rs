@@ -249,10 +249,10 @@ mod tests {
             *seen.entry(scan.label).or_insert(0) += 1;
             let path = folder.path().join("a.nii.gz");
             std::fs::write(&path, &scan.file).unwrap();
-            let scan = volume::Scan::of(&path, &policy).unwrap().unwrap();
-            let count = scan.count();
+            let read = volume::Scan::of(&path, &policy).unwrap().unwrap();
+            let count = read.count();
             assert_eq!(count, 16);
-            let pictures = scan.slices(&(0..count).collect::<Vec<_>>()).unwrap();
+            let pictures = read.slices(&(0..count).collect::<Vec<_>>()).unwrap();
             // Between lungs and bone: the share of a side's lung that is as dense as tissue grows with a finding.
             assert!(pictures.iter().all(|picture| picture.width == 32 && picture.bytes[0] < 10), "air at the corner");
             let (told, most) = (scan.finding_slices.len(), if scan.label == "effusion" { 6 } else { 3 });
