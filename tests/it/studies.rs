@@ -84,7 +84,7 @@ fn gradients_of_slices_are_those_of_differences() {
         let members = Members::of(ImageSource::from(path.clone()), &session.folder.bags).unwrap();
         let bag = explained(&session, &members, "left pleural effusion");
         let encoder = session.encoder(3).unwrap();
-        let slices = slices(&members, &session);
+        let slices = slices(&members);
         let units: Vec<Tensor> = slices
             .iter()
             .map(|(number, slice)| {
@@ -114,7 +114,7 @@ fn gradients_of_slices_are_those_of_differences() {
     }
 }
 
-fn slices(members: &Members, session: &Session) -> Vec<(usize, Picture)> {
+fn slices(members: &Members) -> Vec<(usize, Picture)> {
     let mut found = Vec::new();
     let all: Vec<usize> = (0..members.count()).collect();
     members.each(&all, &mut |number, picture| {
@@ -130,7 +130,7 @@ fn a_strip_shows_the_first_slices_with_the_bags_own_gradient() {
     let members = planted(dir.path());
     let session = session(BagPooling::Mean);
     let bag = explained(&session, &members, text_of(&session, &members));
-    let all = slices(&members, &session);
+    let all = slices(&members);
     let wanted: Vec<(usize, Picture)> = all.iter().filter(|(n, _)| bag.top(3).contains(n)).cloned().collect();
     let strip = |pictures: &[(usize, Picture)]| strip(&session, &bag, pictures).unwrap();
     let picture = image::decode(&strip(&wanted), 0).unwrap();
