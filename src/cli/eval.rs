@@ -9,9 +9,8 @@ use serde_json::json;
 
 use super::manifest_args::JudgeArgs;
 use super::{output, sets_table, table, usage};
-use crate::eval::{
-    Evaluation, EvaluationReport, GroundingReport, MapKind, RetrievalOptions, RetrievalReport, read_places,
-};
+use crate::data::read_places;
+use crate::eval::{Evaluation, EvaluationReport, GroundingReport, MapKind, RetrievalOptions, RetrievalReport};
 use crate::fs::{may_write_beside, replace_with};
 use crate::model::checkpoint::spare_models;
 use crate::session::{RowSource, Session, policy_of};

@@ -12,14 +12,13 @@ use super::figure::Figure;
 use super::grounding::{GroundingReport, grounding};
 use super::paired::retrieval_difference;
 use super::patch_maps::MapKind;
-use super::places::Described;
 use super::probe::{ProbeReport, linear_probe};
 use super::retrieval::{RetrievalOptions, RetrievalReport, figures_with, matched, retrieval_figures};
 use super::sets::ConformalReport;
 use super::subgroups::{RareValues, check_names, check_values};
 use super::top_k::{TopKFigures, top_k};
 use crate::data::leaks::{Side, refuse_shared};
-use crate::data::{ReportPolicy, Row};
+use crate::data::{Described, ReportPolicy, Row};
 use crate::session::{Encoder, RowSource, Session};
 
 /// Encodes the distinct images and reports of `rows` and computes all figures.

@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::explain::explain_by;
 use super::figure::Figure;
 use super::patch_maps::{MapKind, PatchMaps};
-use super::places::{Described, drawn};
 use super::relevance_map::at_pixels;
 use super::retrieval::RetrievalOptions;
-use crate::data::Row;
+use crate::data::{Described, Row};
 use crate::metrics::bootstrap;
 use crate::metrics::grounding::{Grounding, THRESHOLDS};
 use crate::seed::{Purpose, stream};
@@ -70,7 +69,8 @@ pub(super) fn grounding(
         let maps = if map == MapKind::Patches { Some(PatchMaps::of(session, &picture)?) } else { None };
         let before = found.len();
         for described in &image.described {
-            let mask = drawn(described, (picture.width, picture.height))
+            let mask = described
+                .mask((picture.width, picture.height))
                 .with_context(|| format!("a place of {}", image.row.place()))?;
             let inside = session.folder.preprocess.place(&mask)?;
             let (values, grid) = match &maps {

@@ -796,7 +796,7 @@ fn ms_cxr_and_chestx_det() {
     assert_eq!((a[1]["report"].as_str(), a[1]["label"].as_str()), ("haze, both sides", "Edema"));
     assert_eq!((a[0]["x"].as_str(), a[0]["image_width"].as_str(), a[2]["split"].as_str()), ("4", "40", "test"));
     assert!(!fs::read_to_string(dir.path().join("a/manifest.csv")).unwrap().contains("10000032"));
-    let places = reportclip::eval::read_places(&dir.path().join("a/manifest.csv")).unwrap();
+    let places = reportclip::data::read_places(&dir.path().join("a/manifest.csv")).unwrap();
     assert_eq!(places.len(), 3);
     assert!(places.iter().all(|place| place.measured_on.is_some() && a.iter().any(|row| row["image"] == place.image)));
 

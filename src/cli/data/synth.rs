@@ -15,7 +15,7 @@ use crate::train::stop;
   reportclip data synth --out phantom-ct --volumes --patients 200
   reportclip data synth --out phantom-zh --language chinese --patients 100 --size 128")]
 pub(in crate::cli) struct Args {
-    /// Folder to write images/ and manifest.csv into
+    /// Folder to write images/, manifest.csv and boxes.csv, where findings are, into
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Patients, about two studies each

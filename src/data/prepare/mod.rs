@@ -18,7 +18,7 @@ mod padchest;
 mod record;
 mod roco;
 mod row;
-mod sheet;
+pub(super) mod sheet;
 mod write;
 
 use std::path::Path;

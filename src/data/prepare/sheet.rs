@@ -27,7 +27,7 @@ pub(super) fn required(root: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// Hands the named columns of each row to `take`; a column that is missing is an error unless its name ends in `?`.
-pub(super) fn each<const N: usize>(
+pub(in crate::data) fn each<const N: usize>(
     path: &Path,
     columns: [&str; N],
     mut take: impl FnMut([&str; N]) -> Result<()>,

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::data::{Picture, image};
+use super::image;
+use super::image::Picture;
+use super::prepare::sheet;
 
 /// What is said of an image, with where that is: all places of one sentence are one.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,49 +33,55 @@ pub enum Shape {
     Mask(PathBuf),
 }
 
-/// What a table of places must have, for messages.
-const COLUMNS: &str = "image, sentence (or report, or label), and x, y, width and height, or polygon, or mask";
-
-/// Reads a table (CSV) with columns image, sentence (or report, or label), and x, y, width, height, or polygon ("x1 y1
-/// x2 y2 …"), or mask (a file beside the table). Where columns image_width and image_height tell on what size boxes and
+/// Reads a table (CSV) with columns image, sentence (or report, or label), and x, y, width, height, or polygon ("x1 y1 x2
+/// y2 …"), or mask (a file beside the table). Where columns image_width and image_height tell on what size boxes and
 /// polygons were measured, images may have another one.
 ///
 /// # Errors
 /// A column or a number that is missing; nothing in it.
 pub fn read_places(path: &Path) -> Result<Vec<Described>> {
-    let place = || path.display().to_string();
-    let mut reader = csv::Reader::from_path(path).with_context(place)?;
-    let headers = reader.headers().with_context(place)?.clone();
-    let column = |name: &str| headers.iter().position(|header| header.trim() == name);
-    let said = ["sentence", "report", "label"].into_iter().find_map(column);
-    let (Some(image), Some(said)) = (column("image"), said) else {
-        bail!("{}: has columns {}; needed are {COLUMNS}", place(), headers.iter().collect::<Vec<_>>().join(", "));
-    };
-    let sides = ["x", "y", "width", "height"].map(column);
-    let (polygon, mask) = (column("polygon"), column("mask"));
-    let size = ["image_width", "image_height"].map(column);
-    let mut found: BTreeMap<(String, String), Described> = BTreeMap::new();
-    for record in reader.records() {
-        let record = record.with_context(place)?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let cell = |at: Option<usize>| at.and_then(|at| record.get(at)).map(str::trim).filter(|cell| !cell.is_empty());
-        let shape = match (cell(mask), cell(polygon)) {
-            (Some(mask), _) => Ok(Shape::Mask(path.with_file_name(mask))),
-            (None, Some(polygon)) => corners(polygon),
-            (None, None) => corner_and_sides(sides.map(cell)),
-        };
-        let shape = shape.with_context(|| format!("{}:{line}", place()))?;
-        let key = (cell(Some(image)).unwrap_or_default().to_string(), cell(Some(said)).unwrap_or_default().to_string());
-        ensure!(!key.0.is_empty() && !key.1.is_empty(), "{}:{line}: names no image or says nothing", place());
-        let measured_on = match size.map(cell) {
-            [Some(width), Some(height)] => Some((number(width)?, number(height)?)),
-            _ => None,
-        };
-        let new = || Described { image: key.0.clone(), sentence: key.1.clone(), shapes: Vec::new(), measured_on };
-        found.entry(key.clone()).or_insert_with(new).shapes.push(shape);
-    }
-    ensure!(!found.is_empty(), "{}: has no rows; needed are columns {COLUMNS}", place());
+    let (mut found, mut number) = (BTreeMap::new(), 0);
+    let columns = [
+        "image",
+        "sentence?",
+        "report?",
+        "label?",
+        "x?",
+        "y?",
+        "width?",
+        "height?",
+        "polygon?",
+        "mask?",
+        "image_width?",
+        "image_height?",
+    ];
+    sheet::each(path, columns, |row| {
+        number += 1;
+        take(path, &row, &mut found).with_context(|| format!("{}: row {number}", path.display()))
+    })?;
+    ensure!(!found.is_empty(), "{}: has no rows", path.display());
     Ok(found.into_values().collect())
+}
+
+/// One row, in the order of columns above.
+fn take(path: &Path, row: &[&str; 12], found: &mut BTreeMap<(String, String), Described>) -> Result<()> {
+    let cell = |at: usize| Some(row[at]).filter(|cell| !cell.is_empty());
+    let (Some(image), Some(sentence)) = (cell(0), (1..4).find_map(cell)) else {
+        bail!("names no image, or has no sentence, report or label");
+    };
+    let shape = match (cell(9), cell(8)) {
+        (Some(mask), _) => Shape::Mask(path.with_file_name(mask)),
+        (None, Some(polygon)) => corners(polygon)?,
+        (None, None) => corner_and_sides([4, 5, 6, 7].map(cell))?,
+    };
+    let measured_on = match (cell(10), cell(11)) {
+        (Some(width), Some(height)) => Some((number(width)?, number(height)?)),
+        _ => None,
+    };
+    let key = (image.to_string(), sentence.to_string());
+    let new = || Described { image: key.0.clone(), sentence: key.1.clone(), shapes: Vec::new(), measured_on };
+    found.entry(key.clone()).or_insert_with(new).shapes.push(shape);
+    Ok(())
 }
 
 fn number(text: &str) -> Result<f64> {
@@ -102,39 +110,45 @@ fn corners(text: &str) -> Result<Shape> {
     Ok(Shape::Polygon(pairs.iter().map(|&[x, y]| (x, y)).collect()))
 }
 
-/// All places of a sentence on an image of `width` × `height` pixels: 255 inside, 0 outside.
-///
-/// # Errors
-/// A mask that cannot be read or has another size.
-pub fn drawn(described: &Described, (width, height): (u32, u32)) -> Result<Picture> {
-    let mut bytes = vec![0u8; width as usize * height as usize];
-    let (across, down) =
-        described.measured_on.map_or((1.0, 1.0), |(w, h)| (f64::from(width) / w, f64::from(height) / h));
-    for shape in &described.shapes {
-        match shape {
-            Shape::Mask(path) => {
-                let mask = image::read(path)?;
-                ensure!(
-                    (mask.width, mask.height) == (width, height),
-                    "{}: is {}×{}, its image {width}×{height}",
-                    path.display(),
-                    mask.width,
-                    mask.height
-                );
-                bytes.iter_mut().zip(mask.colour(0)).filter(|(_, value)| *value > 0).for_each(|(byte, _)| *byte = 255);
-            }
-            Shape::Box([x, y, w, h]) => {
-                fill(&mut bytes, width, (y * down, (y + h) * down), |_| vec![(x * across, (x + w) * across)]);
-            }
-            Shape::Polygon(corners) => {
-                let corners: Vec<(f64, f64)> = corners.iter().map(|(x, y)| (x * across, y * down)).collect();
-                let low = corners.iter().map(|c| c.1).fold(f64::INFINITY, f64::min);
-                let high = corners.iter().map(|c| c.1).fold(f64::NEG_INFINITY, f64::max);
-                fill(&mut bytes, width, (low, high), |y| crossings(&corners, y));
+impl Described {
+    /// All places of a sentence on an image of `width` × `height` pixels: 255 inside, 0 outside.
+    ///
+    /// # Errors
+    /// A mask that cannot be read or has another size.
+    pub fn mask(&self, (width, height): (u32, u32)) -> Result<Picture> {
+        let mut bytes = vec![0u8; width as usize * height as usize];
+        let (across, down) =
+            self.measured_on.map_or((1.0, 1.0), |(w, h)| (f64::from(width) / w, f64::from(height) / h));
+        for shape in &self.shapes {
+            match shape {
+                Shape::Mask(path) => {
+                    let mask = image::read(path)?;
+                    ensure!(
+                        (mask.width, mask.height) == (width, height),
+                        "{}: is {}×{}, its image {width}×{height}",
+                        path.display(),
+                        mask.width,
+                        mask.height
+                    );
+                    bytes
+                        .iter_mut()
+                        .zip(mask.colour(0))
+                        .filter(|(_, value)| *value > 0)
+                        .for_each(|(byte, _)| *byte = 255);
+                }
+                Shape::Box([x, y, w, h]) => {
+                    fill(&mut bytes, width, (y * down, (y + h) * down), |_| vec![(x * across, (x + w) * across)]);
+                }
+                Shape::Polygon(corners) => {
+                    let corners: Vec<(f64, f64)> = corners.iter().map(|(x, y)| (x * across, y * down)).collect();
+                    let low = corners.iter().map(|c| c.1).fold(f64::INFINITY, f64::min);
+                    let high = corners.iter().map(|c| c.1).fold(f64::NEG_INFINITY, f64::max);
+                    fill(&mut bytes, width, (low, high), |y| crossings(&corners, y));
+                }
             }
         }
+        Ok(Picture { width, height, channels: 1, bytes })
     }
-    Ok(Picture { width, height, channels: 1, bytes })
 }
 
 /// Whitens the pixels whose middles lie between two heights and, at theirs, in the spans that `spans` gives.
@@ -178,7 +192,7 @@ mod tests {
             shapes: shapes.to_vec(),
             measured_on,
         };
-        let picture = |shapes: &[Shape]| drawn(&described(shapes, None), (6, 5)).unwrap().bytes;
+        let picture = |shapes: &[Shape]| described(shapes, None).mask((6, 5)).unwrap().bytes;
         let white = |bytes: &[u8]| -> Vec<(usize, usize)> {
             (0..bytes.len()).filter(|&i| bytes[i] == 255).map(|i| (i % 6, i / 6)).collect()
         };
@@ -191,7 +205,7 @@ mod tests {
         assert_eq!(white(&two), [(5, 0), (0, 4)]);
         // Measured on an image twice as wide.
         let wide = described(&[Shape::Box([2.0, 2.0, 6.0, 2.0])], Some((12.0, 5.0)));
-        assert_eq!(drawn(&wide, (6, 5)).unwrap().bytes, of_box);
+        assert_eq!(wide.mask((6, 5)).unwrap().bytes, of_box);
         let triangle = picture(&[Shape::Polygon(vec![(0.0, 0.0), (6.0, 0.0), (0.0, 6.0)])]);
         assert!(white(&triangle).contains(&(0, 0)) && !white(&triangle).contains(&(5, 4)));
     }
@@ -208,8 +222,9 @@ mod tests {
         let found = read(two).unwrap();
         assert_eq!((found.len(), found[0].shapes.len()), (1, 2), "one sentence, two places");
         let error = |text: &str| format!("{:#}", read(text).unwrap_err());
-        assert!(error("image,x\na,1\n").contains("needed are image, sentence (or report, or label)"));
-        assert!(error("image,label,x,y,width,height\na,b,1,2,3,\n").contains(":2: has no height"));
+        assert!(error("image,x\na,1\n").contains("row 1: names no image, or has no sentence, report or label"));
+        assert!(error("label,x\na,1\n").contains("there is no column \"image\""));
+        assert!(error("image,label,x,y,width,height\na,b,1,2,3,\n").contains("row 1: has no height"));
         assert!(error("image,label,x,y,width,height\na,b,1,2,3,0\n").contains("a box of 3 × 0 pixels"));
         assert!(error("image,label,polygon\na,b,1 2 3\n").contains("needed are 3 corners"));
         assert!(error("image,label,mask\n").contains("has no rows"));
