@@ -931,7 +931,7 @@ fn every_objective_trains_in_chunks_and_resumes() {
     let cases: [(&str, &[&str]); 8] = [
         ("class", &["loss.prompts=classes.toml", "loss.class_weights=balanced"]),
         ("[\"clip\", \"local\"]", &["loss.weights=[1, 0.5]"]),
-        ("[\"clip\", \"local\"]", &["loss.local.form=map", "lora.rank=2", "freeze.text=1"]),
+        ("[\"clip\", \"local\"]", &["loss.local.form=map", "lora.rank=2"]),
         ("multi_label", &["loss.prompts=findings.toml"]),
         ("multi_positive", &["loss.positives=label"]),
         ("multi_positive", &["loss.positives=label_similarity"]),
