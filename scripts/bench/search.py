@@ -4,11 +4,10 @@
   search.py REPORTCLIP [--rows 100000] [--width 512] [--queries 1000] [-k 10] [--threads 2] [--repeats 3] [--seed 0]
             [--approximate] [--clusters N]
 REPORTCLIP: the program. Vectors are random, of length 1. FAISS is PyPI's faiss-cpu, IndexFlatIP, which looks at every
-row as `reportclip search` does; both hold the vectors in memory (our graphs read the vectors that they name from files where queries are few), and only
-the search is timed. It also says how many of
+row as `reportclip search` does; both hold the vectors in memory, and only the search is timed. It also says how many of
 FAISS's rows ours has (all but ties of the last digit). --approximate: beside it our graphs, on an index in a folder,
-and the time that making them took. --clusters: vectors around so many directions, as those of images are, not all over
-the sphere.
+and the time that making them took; of few queries the vectors that graphs name are read from their files. --clusters:
+vectors around so many directions, as those of images are, not all over the sphere.
 Needs numpy, safetensors, faiss-cpu.
 """
 import argparse
