@@ -1,7 +1,7 @@
 """Requests a second, waiting times and memory of `reportclip serve` beside scripts/bench/serve_twin.py, in turn.
 
     python scripts/bench/serve.py BINARY MODEL_FOLDER IMAGE [--python PYTHON] [--rounds 5] [--seconds 30]
-        [--text-clients 100] [--image-clients 8] [--warm-up 10] [--timeout 120]
+        [--text-clients 100] [--image-clients 8] [--warm-up 10] [--timeout 120] [--kinds text image]
 
 wrk (Debian's package) asks, in a closed loop: each client sends its next request once it has the answer to the last,
 for the embedding of one short report, then of IMAGE. One server runs at a time, started anew for each round, the other
@@ -40,6 +40,7 @@ arguments.add_argument("--warm-up", type=int, default=10, help="seconds before e
 arguments.add_argument("--text-clients", type=int, default=100)
 arguments.add_argument("--image-clients", type=int, default=8)
 arguments.add_argument("--timeout", type=int, default=120, help="seconds that a request may take")
+arguments.add_argument("--kinds", nargs="+", choices=["text", "image"], default=["text", "image"])
 options = arguments.parse_args()
 
 PORT = 18417
@@ -59,6 +60,7 @@ BODIES = {
     "text": {"input": "FINDINGS: Large left pleural effusion. IMPRESSION: Left effusion."},
     "image": {"input": {"image": base64.b64encode(IMAGE).decode()}},
 }
+BODIES = {kind: BODIES[kind] for kind in options.kinds}
 CLIENTS = {"text": options.text_clients, "image": options.image_clients}
 VERSIONS = """
 import fastapi, torch, transformers, uvicorn
@@ -85,8 +87,9 @@ def tell_what_is_run():
     print(f"others' load before: {os.getloadavg()[0]:.2f}")
     print(f"{said(options.binary, '--version')}; {said(options.python, '-c', VERSIONS)}")
     print(f"{said(options.python, '-c', SIZE, options.image, options.model)}, {len(IMAGE)} bytes")
-    print(f"{CLIENTS['text']} clients for texts, {CLIENTS['image']} for images; {options.rounds} rounds of")
-    print(f"{options.seconds} s each after {options.warm_up} s of warm-up; time limit {options.timeout} s")
+    clients = ", ".join(f"{CLIENTS[kind]} clients for {kind}s" for kind in BODIES)
+    print(f"{clients}; {options.rounds} rounds of {options.seconds} s each after {options.warm_up} s of warm-up")
+    print(f"time limit of a request: {options.timeout} s")
     for command in SERVERS.values():
         print("$", " ".join(command))
     print(flush=True)
