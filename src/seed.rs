@@ -37,6 +37,9 @@ pub enum Purpose {
     RandomOrder = 14,
     /// Which images of a bag are read; index = sample position since the start of training.
     Bag = 15,
+    /// Which report brings a text that says its opposite, and which; index = sample position since the start of
+    /// training.
+    Opposite = 16,
 }
 
 /// The stream of `purpose` number `index` under `seed`.

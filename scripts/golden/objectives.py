@@ -76,6 +76,11 @@ def case(kind, eps, seed, **options):
             p = p / p.sum(1, keepdim=True)
             t = (1 - eps) * p + eps / B
             return (F.cross_entropy(sims, t) + F.cross_entropy(sims.T, t)) / 2
+        if kind == "distill":
+            # open_clip's DistillClipLoss without its contrastive part, mean of both directions.
+            teacher = torch.tensor(options["teacher"])
+            one = -(teacher.softmax(1) * sims.log_softmax(1)).sum(1).mean()
+            return (one - (teacher.T.softmax(1) * sims.T.log_softmax(1)).sum(1).mean()) / 2
         if kind == "siglip":
             z = sims + v["bias"]
             t = (1 - eps) * torch.eye(B) + eps / 2
@@ -120,6 +125,8 @@ def main():
         cases += [case("local", eps, seed, form=form, temperature=0.1, attention_temperature=0.25,
                        lengths=[4, 1, 9, 4, 3, 4], of_pairs=[[0, 1], [2], [3, 0, 4], [], [5, 6], [0]])
                   for form in ["attention", "map"]]
+    torch.manual_seed(7)
+    cases.append(case("distill", 0.0, 7, teacher=(10 * torch.randn(B, B)).round(decimals=2).tolist()))
     write_json(GOLDEN / "objectives.json",
                {"script": "scripts/golden/objectives.py", "versions": versions(), "cases": cases}, indent=None)
 

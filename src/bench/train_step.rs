@@ -145,7 +145,7 @@ pub fn train_step(
     let image = if bench.freeze_image { FreezeDepth::All } else { FreezeDepth::None };
     let frozen = Frozen::apply(FreezeConfig { image, ..FreezeConfig::NONE }, 0.0, &mut params);
     let mut optimizer = AdamW::new(&params, OPTIONS)?;
-    let loss = Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+    let loss = Loss::of(ClipLoss::plain(0.1, Direction::Both));
     let step = TrainStep {
         products: bench.products,
         checkpoint_activations: bench.checkpoint_activations,
@@ -272,6 +272,7 @@ pub(super) fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batc
         pairs: bench.batch_size,
         rows: (0..bench.batch_size).collect(),
         tokens,
+        opposed: Vec::new(),
         errors: Vec::new(),
     })
 }

@@ -19,6 +19,7 @@ use crate::session::{RowSource, Session, policy_of};
 #[command(after_help = "Examples:
   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test
   reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test --linear-probe train
+  reportclip eval --model runs/demo/model --data data/phantom/manifest.csv --split test --negation
   reportclip eval --model runs/b/model --compare runs/a/model --data pairs.csv --split test
   reportclip eval --model runs/demo/model --data m.csv --split test --conformal 0.1 --subgroup sex,view
   reportclip eval --model runs/demo/model --data m.csv --split test --grounding boxes.csv
@@ -53,6 +54,10 @@ pub(super) struct Args {
     /// attention; default what it was trained for
     #[arg(long, value_name = "MAP", requires = "grounding", value_parser = map_kind)]
     grounding_map: Option<MapKind>,
+    /// Also how often a true sentence is nearer to its image than its opposite (no effusion and effusion, left and
+    /// right, small and large), of the sentences that can surely be turned round
+    #[arg(long)]
+    negation: bool,
     /// Also figures as sums by patient, which a sweep compares settings by
     #[arg(long, hide = true, requires = "json")]
     by_patient: bool,
@@ -61,7 +66,7 @@ pub(super) struct Args {
     only_blank: Option<String>,
     /// Also evaluate mixtures with this model, the one that it was fine-tuned from
     #[arg(long, value_name = "DIR|HUB_ID")]
-    #[arg(conflicts_with_all = ["compare", "linear_probe", "conformal", "by_patient", "bag_weights"])]
+    #[arg(conflicts_with_all = ["compare", "linear_probe", "conformal", "by_patient", "bag_weights", "negation"])]
     wise_ft: Option<String>,
     /// Shares of the fine-tuned model for --wise-ft
     #[arg(long, value_delimiter = ',', default_value = "0,0.25,0.5,0.75,1", requires = "wise_ft")]
@@ -96,6 +101,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
             format!("--linear-probe {split}: needs --split, which must be another split than the probe is fitted on")
         })?;
         evaluation = evaluation.with_probe(&RowSource { split: Some(split.clone()), ..source.clone() }, &policy)?;
+    }
+    if args.negation {
+        evaluation = evaluation.with_negation();
     }
     if args.by_patient {
         evaluation = evaluation.with_patients();
@@ -142,6 +150,9 @@ fn print(args: &Args, report: &EvaluationReport, grounding: Option<&GroundingRep
         if let Some(grounding) = grounding {
             value["grounding"] = json!(grounding);
         }
+        if let Some(negation) = &report.negation {
+            value["negation"] = json!(negation);
+        }
         if let Some(by_patient) = &report.by_patient {
             value["by_patient"] = json!(by_patient);
         }
@@ -158,6 +169,9 @@ fn print(args: &Args, report: &EvaluationReport, grounding: Option<&GroundingRep
     }
     if let Some(grounding) = grounding {
         output::print(&table::grounding(grounding))?;
+    }
+    if let Some(negation) = &report.negation {
+        output::print(&table::negation(negation))?;
     }
     if let Some(difference) = &report.difference {
         output::print("\nthis model minus the other, paired on the same rows [95 % interval]")?;

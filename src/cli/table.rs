@@ -2,8 +2,8 @@
 
 use super::sets_table::{self, pad, width_of};
 use crate::eval::{
-    CalibrationReport, DirectionFigures, Figure, GroundingReport, ProbeReport, RetrievalReport, Validation,
-    ZeroShotReport,
+    CalibrationReport, DirectionFigures, Figure, GroundingReport, NegationReport, ProbeReport, RetrievalReport,
+    Validation, ZeroShotReport,
 };
 
 /// One row a figure and direction; one column a model, then chance.
@@ -159,6 +159,17 @@ pub(super) fn zero_shot(report: &ZeroShotReport) -> String {
     }
     lines.push(format!("\n{} images; {} more have no label that counts", report.images, report.unlabelled));
     lines.join("\n")
+}
+
+/// Shares of true sentences that are preferred, and of how many.
+pub(super) fn negation(report: &NegationReport) -> String {
+    let of = |(kind, count): &(&str, usize)| format!("{kind} {count}");
+    let counts: Vec<String> = report.sentences.iter().map(of).collect();
+    format!(
+        "\ntrue sentences against their opposites: {} [95 % interval]\n{}",
+        counts.join(", "),
+        figures(&report.figures)
+    )
 }
 
 /// A linear probe in a few lines.

@@ -7,7 +7,7 @@ use super::typed::Config;
 use super::values::is_hub;
 use super::written::Written;
 use crate::error::ProblemList;
-use crate::loss::{self, ObjectiveKind, TargetKind};
+use crate::loss::{self, FalseNegatives, OBJECTIVES, ObjectiveKind, TargetKind};
 use crate::model::freeze::FreezeDepth;
 use crate::track::mlflow;
 
@@ -98,10 +98,67 @@ impl Config {
             }
             _ => {}
         }
+        self.check_negatives(&kinds, written, problems);
+        self.check_teacher(written, problems);
         let by_prompts = |targets: TargetKind| kinds.iter().find(|kind| kind.needs.targets == targets);
         if let (Some(a), Some(b)) = (by_prompts(TargetKind::Classes), by_prompts(TargetKind::Findings)) {
             let place = place("loss.kind");
             problems.push(format!("{place}: names {} and {}, which want different prompts", a.name, b.name));
+        }
+    }
+
+    fn check_teacher(&self, written: &Written, problems: &mut ProblemList) {
+        let learns = |kind: &&&ObjectiveKind| kind.needs.targets == TargetKind::Teacher;
+        let name = OBJECTIVES.iter().find(learns).map_or("", |kind| kind.name);
+        match (&self.loss.teacher, self.loss.asks_for(TargetKind::Teacher)) {
+            (None, true) => {
+                problems
+                    .push(format!("{}: loss.teacher is missing; {name:?} needs one", written.place_of("loss.kind")));
+            }
+            (Some(_), false) => problems
+                .push(format!("{}: is set, but loss.kind does not name {name:?}", written.place_of("loss.teacher"))),
+            _ => {}
+        }
+    }
+
+    /// What only some objectives can make use of.
+    fn check_negatives(&self, kinds: &[&ObjectiveKind], written: &Written, problems: &mut ProblemList) {
+        let of = |takes: &dyn Fn(&ObjectiveKind) -> bool| {
+            OBJECTIVES.into_iter().filter(|kind| takes(kind)).map(|kind| format!("{:?}", kind.name)).collect::<Vec<_>>()
+        };
+        let mut check = |key: &str, is_set: bool, takes: &dyn Fn(&ObjectiveKind) -> bool| {
+            if is_set && !kinds.iter().any(|kind| takes(kind)) {
+                problems.push(format!(
+                    "{}: is set, but no objective of loss.kind makes use of it; those that do are {}",
+                    written.place_of(key),
+                    of(takes).join(", ")
+                ));
+            }
+        };
+        let wanted = self.loss.false_negatives;
+        check("data.negation", self.data.negation > 0.0, &|kind| kind.takes.opposites);
+        check("loss.false_negatives", wanted != FalseNegatives::Keep, &|kind| {
+            kind.takes.false_negatives.contains(&wanted)
+        });
+        check("loss.debias", self.loss.debias > 0.0, &|kind| kind.takes.debias);
+        let ordered = [
+            ("data.no_duplicate_reports", self.data.no_duplicate_reports),
+            ("data.length_buckets", self.data.length_buckets > 0),
+        ];
+        for (key, _) in ordered.into_iter().filter(|(_, is_set)| *is_set && self.data.hard_negatives.k > 0) {
+            problems.push(format!(
+                "{}: is set, and so is data.hard_negatives.k, which says itself which rows meet; keep one",
+                written.place_of(key)
+            ));
+        }
+        let smoothing = self.loss.label_smoothing;
+        if self.loss.debias > 0.0 && smoothing.from.max(smoothing.to) > 0.0 {
+            problems.push(format!(
+                "{}: is set, and loss.label_smoothing is {}; what is taken off for false negatives has no smoothed \
+                 form: set loss.label_smoothing = 0",
+                written.place_of("loss.debias"),
+                smoothing.from.max(smoothing.to)
+            ));
         }
     }
 
@@ -175,9 +232,11 @@ impl Config {
                 written.place_of("train.max_samples")
             ));
         }
-        for (key, span) in
-            [("train.eval_every", self.train.eval_every), ("train.checkpoint_every", self.train.checkpoint_every)]
-        {
+        for (key, span) in [
+            ("train.eval_every", self.train.eval_every),
+            ("train.checkpoint_every", self.train.checkpoint_every),
+            ("data.hard_negatives.refresh", self.data.hard_negatives.refresh),
+        ] {
             if span.steps(1, 1, 100) == 0 {
                 problems.push(format!("{}: is {span}; allowed is more than 0", written.place_of(key)));
             }

@@ -52,7 +52,7 @@ impl Key {
     /// Whether its value names files or a model, which may lie elsewhere on another machine.
     pub fn leads_somewhere(&self) -> bool {
         matches!(self.kind, Kind::Path | Kind::Sources)
-            || ["model.path", "model.image", "model.text"].contains(&self.name)
+            || ["model.path", "model.image", "model.text", "loss.teacher"].contains(&self.name)
     }
 }
 

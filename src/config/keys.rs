@@ -7,8 +7,8 @@ use super::model_keys::MODEL;
 use super::optim_keys::OPTIM;
 use super::sections::Precision;
 use crate::data::{
-    Axis, BagBy, Blanks, FeaturePrecision, Flip, LongReports, OnBadImage, OnError, Orientation, Pick, ReportSection,
-    RowOdds, Separator, Views,
+    Axis, BagBy, Blanks, FeaturePrecision, Flip, HardFrom, LongReports, OnBadImage, OnError, Orientation, Pick,
+    ReportSection, RowOdds, Separator, Views,
 };
 
 const MAX: i64 = i64::MAX;
@@ -32,7 +32,7 @@ const RUN: &[Key] = &[
     .on_resume(),
 ];
 
-/// Of data, objectives and steps.
+/// Of data.
 const DATA: &[Key] = &[
     key(
         "data.train",
@@ -113,6 +113,34 @@ const DATA: &[Key] = &[
         Kind::Bool,
         "false",
         "Steps without two equal reports, which would be false negatives, as far as there are enough others",
+    ),
+    key(
+        "data.negation",
+        Kind::Float(0.0, 1.0),
+        "0.0",
+        "Share of reports that bring a text with one sentence turned round (no effusion and effusion, left and right, \
+         small and large), as a negative of their own image; as far as a sentence can surely be turned round",
+    ),
+    key(
+        "data.hard_negatives.k",
+        Kind::Int(0, 64),
+        "0",
+        "Rows of other findings, studies and reports that a row meets in its step, the hardest for the model as it \
+         stands, mined over all training rows; 0 = none",
+    ),
+    key(
+        "data.hard_negatives.from",
+        Kind::OneOf(HardFrom::WORDS),
+        "\"text\"",
+        "Hard negatives: rows whose report the row's image is near to, or whose image its report is near to",
+    ),
+    key("data.hard_negatives.refresh", Kind::Span, "\"1 epochs\"", "Hard negatives: how often they are mined"),
+    key(
+        "data.hard_negatives.margin",
+        Kind::Float(-2.0, 2.0),
+        "",
+        "Hard negatives: none that is nearer than what is right less this much (cosine), which is likely to be right, \
+         too; default no such bound",
     ),
     key(
         "data.length_buckets",

@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::data::{Blank, LabelPolicy, Uncertain};
-use crate::loss::{self, ClassWeights, Direction, LocalConfig, ObjectiveKind, Positives, TargetKind};
+use crate::loss::{self, ClassWeights, Direction, FalseNegatives, LocalConfig, ObjectiveKind, Positives, TargetKind};
 use crate::metrics::Metric;
 use crate::span::Span;
 
@@ -26,6 +26,10 @@ pub struct LossConfig {
     pub prompts: Option<PathBuf>,
     pub class_weights: ClassWeights,
     pub positives: Positives,
+    pub positives_threshold: f64,
+    pub false_negatives: FalseNegatives,
+    pub debias: f64,
+    pub teacher: Option<String>,
     pub uncertain: Uncertain,
     pub blank: Blank,
     pub local: LocalConfig,
@@ -46,6 +50,21 @@ impl LossConfig {
     /// Whether an objective must know this of the rows.
     pub fn asks_for(&self, targets: TargetKind) -> bool {
         self.kinds.iter().any(|(kind, _)| kind.needs.targets == targets)
+    }
+
+    /// By what rows are alike, and from which likeness of reports on.
+    pub fn alike_by(&self) -> (Positives, f64) {
+        (self.positives, self.positives_threshold)
+    }
+
+    /// Whether reports are compared by what the text tower makes of them.
+    pub fn compares_reports(&self) -> bool {
+        self.needs_likeness() && self.positives == Positives::ReportSimilarity
+    }
+
+    /// Whether an objective must know how alike rows are.
+    pub fn needs_likeness(&self) -> bool {
+        self.false_negatives != FalseNegatives::Keep || self.asks_for(TargetKind::Likeness)
     }
 
     /// The objective that sees the model's `logit_bias`, if any does.

@@ -3,7 +3,7 @@
 use super::key::{Key, key};
 use super::kind::Kind;
 use crate::data::{Blank, Uncertain};
-use crate::loss::{Direction, LocalForm, OBJECTIVE_NAMES, OBJECTIVES_HELP, Positives};
+use crate::loss::{Direction, FalseNegatives, LocalForm, OBJECTIVE_NAMES, OBJECTIVES_HELP, Positives};
 
 /// In the order in which they are shown.
 pub(super) const LOSS: &[Key] = &[
@@ -35,7 +35,35 @@ pub(super) const LOSS: &[Key] = &[
         "\"label\"",
         "Objectives with several positives: which pairs are alike: with one label, by the cosine of their lists of \
          labels, of one study, or with equal reports. Alike pairs with equal texts change nothing, so that \"report\" \
-         takes report.section = \"random_sentence\", report.long = \"chunk\" or dropout",
+         takes report.section = \"random_sentence\", report.long = \"chunk\" or dropout. report_similarity: by what \
+         the text tower makes of reports before training, from positives_threshold on",
+    ),
+    key(
+        "loss.positives_threshold",
+        Kind::Float(0.0, 1.0),
+        "0.9",
+        "With positives = \"report_similarity\": the cosine from which two reports are alike",
+    ),
+    key(
+        "loss.false_negatives",
+        Kind::OneOf(FalseNegatives::WORDS),
+        "\"keep\"",
+        "What becomes of other rows that are alike a row by loss.positives: they stay negatives, are left out, count \
+         as one together, or are positives (siglip; multi_positive is that for cross-entropy)",
+    ),
+    key(
+        "loss.debias",
+        Kind::Float(0.0, 0.9),
+        "0.0",
+        "Share of negatives that are taken to be positives nobody knows of (arXiv 2007.00224); takes \
+         label_smoothing = 0",
+    ),
+    key(
+        "loss.teacher",
+        Kind::Text,
+        "",
+        "Folder or hub id of the model that distill learns from; what it makes of the pairs is worked out once, and \
+         kept beside kept image features (data.feature_cache)",
     ),
     key(
         "loss.uncertain",

@@ -11,7 +11,7 @@ use super::written::{Origin, Written};
 use crate::loss;
 
 /// Keys whose value is a folder or a hub id.
-const MODEL_NAMES: [&str; 3] = ["model.path", "model.image", "model.text"];
+const MODEL_NAMES: [&str; 4] = ["model.path", "model.image", "model.text", "loss.teacher"];
 
 /// Values with defaults. A value that failed its check is read as its default; the problem is already on the list.
 pub(super) struct Values<'a> {

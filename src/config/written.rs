@@ -87,7 +87,16 @@ impl Written {
             return self.insert(name, Some(Value::String(value.to_string())), Origin::Set);
         }
         let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
-        self.insert(name, Some(parsed.unwrap_or_else(|| Value::String(value.to_string()))), Origin::Set);
+        match parsed {
+            Some(Value::Table(section)) if is_section(name) && !section.is_empty() => {
+                for (key, value) in section {
+                    self.insert(&format!("{name}.{key}"), Some(value), Origin::Set);
+                }
+            }
+            parsed => {
+                self.insert(name, Some(parsed.unwrap_or_else(|| Value::String(value.to_string()))), Origin::Set);
+            }
+        }
     }
 
     /// Whoever names data of his own on the command line means these: the phantoms of the file are for the file's data.

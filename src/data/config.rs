@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::volume::{VolumePolicy, Window};
+use crate::span::Span;
 use crate::words::words;
 
 words!(
@@ -159,6 +160,16 @@ words!(
     }
 );
 
+words!(
+    /// Where hard negatives come from.
+    HardFrom {
+        /// Reports that an image is near to.
+        Text = "text",
+        /// Images that a report is near to.
+        Image = "image",
+    }
+);
+
 impl Separator {
     /// Its byte; `None` = read it off the header.
     pub fn byte(self) -> Option<u8> {
@@ -198,6 +209,8 @@ pub struct DataConfig {
     pub separator: Separator,
     pub views: Views,
     pub sampling: RowOdds,
+    pub negation: f64,
+    pub hard_negatives: HardNegatives,
     pub no_duplicate_reports: bool,
     pub length_buckets: usize,
     pub shuffle_buffer: usize,
@@ -215,6 +228,24 @@ pub struct DataConfig {
     /// Folder for that; `None` = beside the run folder.
     pub feature_cache: Option<PathBuf>,
     pub feature_precision: FeaturePrecision,
+}
+
+/// Negatives that are mined.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct HardNegatives {
+    pub k: usize,
+    pub from: HardFrom,
+    pub refresh: Span,
+    pub margin: Option<f64>,
+}
+
+impl Default for HardNegatives {
+    /// None.
+    fn default() -> Self {
+        Self { k: 0, from: HardFrom::Text, refresh: Span::Epochs(1.0), margin: None }
+    }
 }
 
 /// Rows with several images.

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::augment::Augmented;
 use super::config::{AugmentConfig, LongReports};
+use super::text::{OppositeKind, opposites, with_opposite};
 use super::{BagPolicy, Bags, KeptFeatures, Member, Members};
 use super::{Packed, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
 use crate::error::one_line;
@@ -30,6 +31,8 @@ pub struct Dataset {
     pub augment: AugmentConfig,
     /// Seed of the changes.
     pub seed: u64,
+    /// How often a report brings a text that says its opposite; only training draws them.
+    pub negation: f64,
     /// Which images of a bag are read.
     pub bags: BagPolicy,
     /// What the frozen layers make of the images, where that is kept.
@@ -69,7 +72,7 @@ pub struct Batch {
     pub images: Images,
     /// Which of them belong to each pair; `None` where each pair has one.
     pub bags: Option<Bags>,
-    /// (pairs, tokens), padded on the right to the longest.
+    /// (pairs + opposed, tokens), padded on the right to the longest.
     pub input_ids: Vec<u32>,
     /// Pairs that were read.
     pub pairs: usize,
@@ -77,6 +80,8 @@ pub struct Batch {
     pub rows: Vec<usize>,
     /// Tokens of the longest text.
     pub tokens: usize,
+    /// Of each text beyond those of the pairs, the pair whose report it contradicts.
+    pub opposed: Vec<usize>,
     /// Pairs that were not.
     pub errors: Vec<RowError>,
 }
@@ -90,7 +95,7 @@ impl Dataset {
         let (mut prepared, mut features) = (Vec::new(), Vec::new());
         let (mut errors, mut places) = (Vec::new(), Vec::with_capacity(rows.len()));
         let mut read = Vec::with_capacity(rows.len());
-        let mut texts: Vec<Cow<str>> = Vec::new();
+        let (mut texts, mut samples): (Vec<Cow<str>>, Vec<u64>) = Default::default();
         for (i, &index) in rows.iter().enumerate() {
             let row = &self.rows[index];
             let sample = first_sample + i as u64;
@@ -101,6 +106,7 @@ impl Dataset {
             {
                 places.push(of_bag);
                 texts.push(text);
+                samples.push(sample);
                 read.push(index);
                 continue;
             }
@@ -112,6 +118,7 @@ impl Dataset {
                     places.push(members.iter().map(|member| member.place).collect::<Vec<_>>());
                     prepared.extend(members.into_iter().map(|member| member.prepared));
                     texts.push(text);
+                    samples.push(sample);
                     read.push(index);
                 }
                 Err(e) => {
@@ -122,9 +129,14 @@ impl Dataset {
                 }
             }
         }
-        let (input_ids, tokens) = self.tokenizer.encode_batch(texts.iter().map(|t| &**t))?;
+        let pairs = texts.len();
+        let opposed = self.opposed(&texts, &samples);
+        let (of, more): (Vec<usize>, Vec<String>) = opposed.into_iter().unzip();
+        let all = texts.iter().map(|t| &**t).chain(more.iter().map(String::as_str));
+        let (input_ids, tokens) = self.tokenizer.encode_batch(all)?;
+        let (input_ids, opposed) = told_apart(input_ids, tokens, pairs, &of);
         let images = if self.features.is_some() { Images::Features(features) } else { Images::Prepared(prepared) };
-        Ok(Batch { images, bags: Bags::of(&places), input_ids, pairs: texts.len(), rows: read, tokens, errors })
+        Ok(Batch { images, bags: Bags::of(&places), input_ids, pairs, rows: read, tokens, opposed, errors })
     }
 
     /// The images of a row that are read as sample number `sample`. All are changed alike.
@@ -136,6 +148,29 @@ impl Dataset {
             let augmented = Augmented::draw(&self.augment, &mut rng);
             self.preprocess.prepare(picture, augmented.as_ref())
         })
+    }
+
+    /// Texts that say the opposite of some of `texts`, which are those of samples number `samples`, each with the
+    /// number of the text that it contradicts: one sentence of it is turned round. Kinds of opposites come equally
+    /// often.
+    fn opposed(&self, texts: &[Cow<str>], samples: &[u64]) -> Vec<(usize, String)> {
+        let of_text = |(number, (text, &sample)): (usize, (&Cow<str>, &u64))| {
+            let mut rng = stream(self.seed, Purpose::Opposite, sample);
+            if rng.random::<f64>() >= self.negation {
+                return None;
+            }
+            let mut found = opposites(text);
+            let kinds: Vec<OppositeKind> =
+                OppositeKind::ALL.into_iter().filter(|k| found.iter().any(|o| o.opposite.kind == *k)).collect();
+            let kind = *kinds.get(rng.random_range(0..kinds.len().max(1)))?;
+            found.retain(|o| o.opposite.kind == kind);
+            Some((number, with_opposite(text, &found[rng.random_range(0..found.len())])))
+        };
+        if self.negation > 0.0 {
+            texts.iter().zip(samples).enumerate().filter_map(of_text).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// What of a row's report is read as sample number `sample`.
@@ -151,6 +186,20 @@ impl Dataset {
             count => chunks.swap_remove(rng.random_range(0..count)).into(),
         })
     }
+}
+
+/// The token ids of `pairs` texts and of those beyond them, `of` says to which they belong, without those that are cut
+/// before they differ: what reads alike is no negative.
+fn told_apart(mut input_ids: Vec<u32>, tokens: usize, pairs: usize, of: &[usize]) -> (Vec<u32>, Vec<usize>) {
+    let beyond = input_ids.split_off(pairs * tokens);
+    let mut kept = Vec::with_capacity(of.len());
+    for (ids, &pair) in beyond.chunks_exact(tokens.max(1)).zip(of) {
+        if *ids != input_ids[pair * tokens..(pair + 1) * tokens] {
+            input_ids.extend_from_slice(ids);
+            kept.push(pair);
+        }
+    }
+    (input_ids, kept)
 }
 
 impl Images {
@@ -192,5 +241,19 @@ impl Batch {
             }
             _ => Ok(self),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_before_it_differs_is_no_negative() {
+        // Two texts of three tokens, and opposites of the second, of the first, and of the second once more.
+        let ids = vec![1, 2, 0, 1, 3, 4, 1, 3, 4, 1, 9, 2, 1, 3, 5];
+        let (kept, of) = told_apart(ids, 3, 2, &[1, 0, 1]);
+        assert_eq!((kept, of), (vec![1, 2, 0, 1, 3, 4, 1, 9, 2, 1, 3, 5], vec![0, 1]));
+        assert_eq!(told_apart(Vec::new(), 0, 0, &[]), (Vec::new(), Vec::new()));
     }
 }

@@ -127,7 +127,14 @@ mod tests {
     #[test]
     fn re_encoded_images_are_near_and_studies_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        let options = SynthOptions { patients: 40, seed: 0, size: 128, language: Language::English, noise: 0.0 };
+        let options = SynthOptions {
+            patients: 40,
+            seed: 0,
+            size: 128,
+            language: Language::English,
+            noise: 0.0,
+            normal: synth::NORMAL,
+        };
         synth::write(dir.path(), &options).unwrap();
         let mut hashes = Vec::new();
         let mut changed = 0;

@@ -27,8 +27,8 @@ pub mod volume;
 
 pub use bag::{BagPolicy, Bags, HeldImages, KeptFeatures, Member, Members, Slots};
 pub use config::{
-    AugmentConfig, BagBy, BagConfig, Blank, Blanks, DataConfig, FeaturePrecision, Flip, LongReports, OnBadImage,
-    OnError, Pick, ReportConfig, ReportSection, RowOdds, Separator, Uncertain, Views,
+    AugmentConfig, BagBy, BagConfig, Blank, Blanks, DataConfig, FeaturePrecision, Flip, HardFrom, HardNegatives,
+    LongReports, OnBadImage, OnError, Pick, ReportConfig, ReportSection, RowOdds, Separator, Uncertain, Views,
 };
 pub use dataset::{Batch, Dataset, Images, RowError};
 pub use feature_cache::{FeatureCache, Numbers};
@@ -38,8 +38,9 @@ pub use image_files::{ImageFiles, content_of, distinct_images};
 pub use loader::Prefetch;
 pub use places::{Described, Shape, read_places};
 pub use preprocess::{Packed, Prepared, Preprocess};
-pub use sampling::{Sampler, Sampling, StepShape};
+pub use sampling::{NO_ROW, Neighbours, Sampler, Sampling, StepShape};
 pub use table::{BagColumns, Columns, ImageSource, Manifest, Origin, ProblemKind, Row, RowProblem, sources};
 pub use text::{LabelPolicy, Labels, PromptClass, Prompts, ReportPolicy, UNSURE, bpe, sections, tokenize};
+pub use text::{Opposite, OppositeKind, SentenceOpposite, opposites, with_opposite};
 pub use tokenize::{ReportTokenizer, TokenizerKind};
 pub use volume::{Axis, Orientation, VolumePolicy, Window};

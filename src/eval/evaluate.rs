@@ -10,6 +10,7 @@ use super::conformal::retrieval_sets;
 use super::encoded::EncodedSplit;
 use super::figure::Figure;
 use super::grounding::{GroundingReport, grounding};
+use super::negation::{NegationReport, Preferences};
 use super::paired::retrieval_difference;
 use super::patch_maps::MapKind;
 use super::probe::{ProbeReport, linear_probe};
@@ -42,6 +43,8 @@ pub struct Evaluation {
     conformal: Option<(f64, Vec<String>, RareValues)>,
     /// Also sums by patient.
     by_patient: bool,
+    /// Also whether true sentences are preferred to their opposites.
+    negation: bool,
 }
 
 /// What a model came to.
@@ -58,6 +61,8 @@ pub struct EvaluationReport {
     pub conformal: Option<ConformalReport>,
     /// Figures as sums by patient.
     pub by_patient: Option<ByPatient>,
+    /// Whether true sentences are preferred to their opposites.
+    pub negation: Option<NegationReport>,
 }
 
 impl Evaluation {
@@ -66,7 +71,8 @@ impl Evaluation {
     /// # Errors
     /// A manifest that cannot be read, a row that cannot be used, no row left.
     pub fn on(source: &RowSource, policy: &ReportPolicy, batch_size: usize, options: RetrievalOptions) -> Result<Self> {
-        Ok(Self { rows: source.rows(policy)?, probe: None, batch_size, options, conformal: None, by_patient: false })
+        let rows = source.rows(policy)?;
+        Ok(Self { rows, probe: None, batch_size, options, conformal: None, by_patient: false, negation: false })
     }
 
     /// Also makes sets that leave out what is right of a query in a share of `alpha` at most, and tells of them by the
@@ -93,6 +99,11 @@ impl Evaluation {
         Self { by_patient: true, ..self }
     }
 
+    /// Also tells whether true sentences are preferred to their opposites.
+    pub fn with_negation(self) -> Self {
+        Self { negation: true, ..self }
+    }
+
     /// Also fits a linear probe on the rows of `fit`, to be judged on this one's.
     ///
     /// # Errors
@@ -115,9 +126,16 @@ impl Evaluation {
         let matched = matched(&split, &self.options)?;
         let retrieval = figures_with(&split, &matched, &self.options)?;
         let probe = self.probe.as_ref().map(|fit| linear_probe(&encoder, fit, &split)).transpose()?;
+        let preferences = self.negation.then(|| Preferences::of(&encoder, &split)).transpose()?;
+        let negation = preferences.as_ref().map(|preferences| preferences.report(&self.options));
         let difference = |other: &Session| {
-            let theirs = EncodedSplit::new(&other.encoder(self.batch_size)?, &self.rows)?;
-            retrieval_difference(&split, &theirs, &self.options)
+            let encoder = other.encoder(self.batch_size)?;
+            let theirs = EncodedSplit::new(&encoder, &self.rows)?;
+            let mut figures = retrieval_difference(&split, &theirs, &self.options)?;
+            if let Some(ours) = &preferences {
+                figures.extend(ours.difference(&Preferences::of(&encoder, &theirs)?, &self.options)?);
+            }
+            anyhow::Ok(figures)
         };
         let resamples = (self.options.bootstrap, self.options.seed);
         let sets = |(alpha, columns, rare): &(f64, Vec<String>, RareValues)| {
@@ -127,7 +145,7 @@ impl Evaluation {
         let top_k = top_k(&split, &matched.predictions, &self.options)?;
         let by_patient = self.by_patient.then(|| of_retrieval(&split, &matched)).transpose()?;
         let difference = other.map(difference).transpose()?;
-        Ok(EvaluationReport { retrieval, difference, probe, top_k, conformal, by_patient })
+        Ok(EvaluationReport { retrieval, difference, probe, top_k, conformal, by_patient, negation })
     }
 
     /// Writes JSON lines to `to`: of each row the images of its bag that are read, with what they are to its report.

@@ -59,6 +59,7 @@ impl RowObjective<'_> {
                     bias: features.bias.as_ref(),
                     prompts: features.prompts,
                     local: None,
+                    opposed: None,
                     targets: &self.targets.of(&own),
                 })?;
                 sum.loss += weight * output.loss_hard / batches as f64;

@@ -3,7 +3,7 @@
 use candle_core::{Result, bail};
 use serde::Deserialize;
 
-use super::objective::{Inputs, Needs, Objective, ObjectiveKind, TargetKind, Term};
+use super::objective::{Inputs, Needs, Objective, ObjectiveKind, Takes, TargetKind, Term};
 use super::prompt_similarity::similarities;
 use super::soft_targets::SoftTargets;
 use crate::metrics::Metric;
@@ -12,6 +12,7 @@ pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "class",
     help: "images against the classes of loss.prompts",
     needs: Needs { reports: false, bias: false, places: false, targets: TargetKind::Classes },
+    takes: Takes::NOTHING,
     label_smoothing: 0.1,
     best_metric: (Metric::BalancedAccuracy, "it trains to find each image's class"),
     build: |s| Box::new(ClassLoss { label_smoothing: s.label_smoothing, weights: s.class_weights.clone() }),

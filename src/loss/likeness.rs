@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::vectors::Vectors;
 use crate::seed::name_index;
 use crate::words::words;
 
@@ -16,6 +17,8 @@ words!(
         Label = "label",
         /// By the cosine of their sets of labels.
         LabelSimilarity = "label_similarity",
+        /// By the cosine of what the text tower made of their reports before training, from a threshold on.
+        ReportSimilarity = "report_similarity",
     }
 );
 
@@ -30,6 +33,8 @@ pub struct RowFacts<'a> {
     pub label: Option<&'a str>,
     /// The same as a list.
     pub labels: Vec<&'a str>,
+    /// What a frozen text encoder makes of its report, of length 1; empty where nobody asks.
+    pub features: &'a [f32],
 }
 
 /// How rows come into a batch.
@@ -48,11 +53,18 @@ pub enum Likeness {
     Keys(Vec<u64>),
     /// By the cosine of their sets.
     Sets(Vec<Vec<u32>>),
+    /// By the cosine of their vectors of so many numbers, one after the other, from a threshold on.
+    Vectors {
+        /// One a row, each of length 1.
+        vectors: Vectors,
+        /// Below it rows are not alike.
+        threshold: f64,
+    },
 }
 
 impl Likeness {
-    /// Of `rows`. One without a study or a label is like no other.
-    pub fn of(by: Positives, rows: &[RowFacts]) -> Self {
+    /// Of `rows`. One without a study or a label is like no other. `threshold` is for the similarity of reports.
+    pub fn of(by: Positives, rows: &[RowFacts], threshold: f64) -> Self {
         let keys = |key: fn(&RowFacts<'_>) -> Option<u64>| {
             Self::Keys(rows.iter().enumerate().map(|(i, row)| key(row).unwrap_or(!(i as u64))).collect())
         };
@@ -61,6 +73,13 @@ impl Likeness {
             Positives::Report => keys(|row| Some(name_index(row.report) >> 1)),
             Positives::Study => keys(|row| Some(name_index(row.study?) >> 1)),
             Positives::Label => keys(|row| Some(name_index(row.label?) >> 1)),
+            Positives::ReportSimilarity => Self::Vectors {
+                vectors: Vectors::new(
+                    rows.iter().flat_map(|row| row.features.iter().copied()).collect(),
+                    rows.first().map_or(0, |row| row.features.len()),
+                ),
+                threshold,
+            },
             Positives::LabelSimilarity => {
                 let mut numbers: HashMap<&str, u32> = HashMap::new();
                 let mut number = |label| {
@@ -95,12 +114,30 @@ impl Likeness {
                 let shared = sets[a].iter().filter(|label| sets[b].contains(label)).count() as f64;
                 if shared > 0.0 { shared / ((sets[a].len() * sets[b].len()) as f64).sqrt() } else { 0.0 }
             }
+            Self::Vectors { vectors, threshold } => {
+                let cosine = vectors.product(a, (vectors, b));
+                if cosine >= *threshold { cosine.min(1.0) } else { 0.0 }
+            }
         }
     }
 
-    /// How many groups of rows with one key, or one set, there are.
+    /// Rows and groups, in words.
+    fn described(&self, by: Positives) -> String {
+        let rows = match self {
+            Self::Keys(keys) => keys.len(),
+            Self::Sets(sets) => sets.len(),
+            Self::Vectors { vectors, .. } => vectors.rows(),
+        };
+        format!("{rows} training rows in {} groups by {}", self.groups(), by.word())
+    }
+
+    /// How many groups of rows with one key, or one set, or one vector, there are.
     fn groups(&self) -> usize {
         match self {
+            Self::Vectors { vectors, .. } => {
+                let bits = |row| vectors.row(row).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                (0..vectors.rows()).map(bits).collect::<HashSet<_>>().len()
+            }
             Self::Keys(keys) => keys.iter().collect::<HashSet<_>>().len(),
             Self::Sets(sets) => sets.iter().collect::<HashSet<_>>().len(),
         }
@@ -117,6 +154,8 @@ impl Likeness {
         let mut join =
             |key: u64, report| report_of.insert(key, report).is_some_and(|before| texts_vary || before != report);
         match self {
+            // Unlike reports have unlike vectors, and those may be alike enough.
+            Self::Vectors { .. } => self.groups() > 1,
             Self::Keys(keys) => keys.iter().zip(rows).any(|(&key, row)| join(key, row.report)),
             Self::Sets(sets) => {
                 let mut set_of: HashMap<u32, &Vec<u32>> = HashMap::new();
@@ -131,21 +170,48 @@ impl Likeness {
     }
 }
 
-/// Likeness of training rows, and a line that tells of it.
+/// Likeness of training rows for objectives whose negatives they may not be, and a line that tells of it.
+///
+/// # Errors
+/// No two rows are alike.
+pub fn likeness_of_negatives(
+    (by, threshold): (Positives, f64),
+    rows: &[RowFacts],
+) -> Result<(Likeness, String), String> {
+    let likeness = Likeness::of(by, rows, threshold);
+    let joins = match &likeness {
+        Likeness::Sets(sets) => {
+            let mut known = HashSet::new();
+            sets.iter().any(|set| !set.iter().all(|label| known.insert(label)))
+        }
+        Likeness::Vectors { .. } => rows.len() > 1,
+        Likeness::Keys(keys) => likeness.groups() < keys.len(),
+    };
+    let note = likeness.described(by);
+    if joins { Ok((likeness, note)) } else { Err(format!("loss.positives: no two rows are alike by {:?}", by.word())) }
+}
+
+/// Likeness of training rows for objectives whose positives they are, and a line that tells of it.
 ///
 /// # Errors
 /// It would change nothing, with what would.
-pub fn likeness_of_training(by: Positives, rows: &[RowFacts], drawing: Drawing) -> Result<(Likeness, String), String> {
+pub fn likeness_of_training(
+    (by, threshold): (Positives, f64),
+    rows: &[RowFacts],
+    drawing: Drawing,
+) -> Result<(Likeness, String), String> {
     let helps = |by: Positives, likeness: &Likeness| {
         !(by == Positives::Study && drawing.one_view) && likeness.joins_unequal_texts(rows, drawing.texts_vary)
     };
-    let likeness = Likeness::of(by, rows);
+    let likeness = Likeness::of(by, rows, threshold);
     if helps(by, &likeness) {
-        let note = format!("{} training rows in {} groups by {}", rows.len(), likeness.groups(), by.word());
+        let note = likeness.described(by);
         return Ok((likeness, note));
     }
+    // Nothing is encoded for a hint.
     let others = Positives::WORDS.iter().filter_map(|word| Positives::find(word));
-    let others = others.filter(|&other| helps(other, &Likeness::of(other, rows)));
+    let others = others.filter(|&other| other != Positives::ReportSimilarity);
+    let others = others.filter(|&other| helps(other, &Likeness::of(other, rows, threshold)));
     let others: Vec<String> = others.map(|other| format!("{:?}", other.word())).collect();
     let hint = match others.as_slice() {
         [] => "no value would with this data: take loss.kind = \"clip\"".to_string(),
@@ -165,7 +231,7 @@ mod tests {
     fn rows<'a>(rows: &[(&'a str, Option<&'a str>, Option<&'a str>)]) -> Vec<RowFacts<'a>> {
         let facts = |&(report, study, label): &(&'a str, Option<&'a str>, Option<&'a str>)| {
             let labels = label.into_iter().flat_map(|l| l.split(';')).collect();
-            RowFacts { report, study, label, labels }
+            RowFacts { report, study, label, labels, features: &[] }
         };
         rows.iter().map(facts).collect()
     }
@@ -176,21 +242,44 @@ mod tests {
             rows(&[("r", None, Some("a;b")), ("s", Some("1"), Some("b")), ("t", Some("1"), None), ("r", None, None)]);
         let half = 1.0 / 2f64.sqrt();
         #[rustfmt::skip]
-        assert_eq!(Likeness::of(Positives::LabelSimilarity, &rows).table(&[0, 1, 2, 3]), [
+        assert_eq!(Likeness::of(Positives::LabelSimilarity, &rows, 0.0).table(&[0, 1, 2, 3]), [
             1.0, half, 0.0, 0.0,
             half, 1.0, 0.0, 0.0,
             0.0, 0.0, 1.0, 0.0,
             0.0, 0.0, 0.0, 1.0,
         ]);
-        let study = Likeness::of(Positives::Study, &rows);
+        let study = Likeness::of(Positives::Study, &rows, 0.0);
         assert_eq!(study.table(&[2, 0, 1]), [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
-        assert_eq!(Likeness::of(Positives::Report, &rows).table(&[0, 3]), [1.0; 4]);
-        assert_eq!(Likeness::of(Positives::Label, &rows).table(&[2, 3]), [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(Likeness::of(Positives::Report, &rows, 0.0).table(&[0, 3]), [1.0; 4]);
+        assert_eq!(Likeness::of(Positives::Label, &rows, 0.0).table(&[2, 3]), [1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn reports_are_alike_from_a_threshold_on() {
+        let vectors = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]];
+        let row = |features| RowFacts { features, ..RowFacts::default() };
+        let rows: Vec<RowFacts> = vectors.iter().map(|v| row(v.as_slice())).collect();
+        let table = |threshold| Likeness::of(Positives::ReportSimilarity, &rows, threshold).table(&[0, 1, 2]);
+        let near = |table: Vec<f64>, expected: [f64; 9]| {
+            assert!(table.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{table:?}");
+        };
+        near(table(0.7), [1.0, 0.8, 0.0, 0.8, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        near(table(0.5), [1.0, 0.8, 0.0, 0.8, 1.0, 0.6, 0.0, 0.6, 1.0]);
+    }
+
+    #[test]
+    fn negatives_need_two_rows_that_are_alike() {
+        let told = |by, rows: &[RowFacts]| likeness_of_negatives((by, 0.9), rows);
+        let table = rows(&[("r", Some("1"), Some("a;b")), ("r", Some("2"), Some("b")), ("s", None, None)]);
+        // Equal reports change this loss, though not that over positives.
+        assert_eq!(told(Positives::Report, &table).unwrap().1, "3 training rows in 2 groups by report");
+        assert!(told(Positives::LabelSimilarity, &table).is_ok());
+        assert_eq!(told(Positives::Study, &table).unwrap_err(), "loss.positives: no two rows are alike by \"study\"");
     }
 
     #[test]
     fn what_changes_nothing_is_refused_with_what_would() {
-        let told = |by, rows: &[RowFacts], drawing| likeness_of_training(by, rows, drawing);
+        let told = |by, rows: &[RowFacts], drawing| likeness_of_training((by, 0.0), rows, drawing);
         let plain = Drawing::default();
         let table = rows(&[("r", Some("1"), Some("x")), ("r", Some("1"), Some("y")), ("s", Some("2"), Some("x"))]);
         assert_eq!(told(Positives::Label, &table, plain).unwrap().1, "3 training rows in 2 groups by label");

@@ -4,7 +4,7 @@
 use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::objective::{Direction, Inputs, Needs, Objective, ObjectiveKind, TargetKind, Term};
+use super::objective::{Direction, Inputs, Needs, Objective, ObjectiveKind, Takes, TargetKind, Term};
 use super::soft_targets::SoftTargets;
 use crate::metrics::Metric;
 use crate::ops::{LocalSimilarity, local_similarity};
@@ -14,6 +14,7 @@ pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "local",
     help: "cross-entropy of each sentence of the reports with what it finds among the patches of images",
     needs: Needs { reports: false, bias: false, places: true, targets: TargetKind::Pairs },
+    takes: Takes::NOTHING,
     label_smoothing: 0.1,
     best_metric: (Metric::MeanRecall, "what is trained beside it finds each image's own report"),
     build: |s| Box::new(LocalLoss { label_smoothing: s.label_smoothing, direction: s.direction, options: s.local }),

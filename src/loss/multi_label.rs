@@ -2,7 +2,7 @@
 
 use candle_core::{Result, bail};
 
-use super::objective::{Inputs, Needs, Objective, ObjectiveKind, TargetKind, Term};
+use super::objective::{Inputs, Needs, Objective, ObjectiveKind, Takes, TargetKind, Term};
 use super::prompt_similarity::similarities;
 use super::soft_targets::SoftTargets;
 use crate::metrics::Metric;
@@ -11,6 +11,7 @@ pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "multi_label",
     help: "images against the findings of loss.prompts, of which one may have several",
     needs: Needs { reports: false, bias: false, places: false, targets: TargetKind::Findings },
+    takes: Takes::NOTHING,
     label_smoothing: 0.1,
     best_metric: (Metric::Auroc, "it trains to tell images with a finding from those without"),
     build: |s| Box::new(MultiLabelLoss { label_smoothing: s.label_smoothing }),

@@ -3,15 +3,16 @@
 
 use candle_core::{Result, bail};
 
-use super::objective::{Direction, Inputs, Needs, Objective, ObjectiveKind, TargetKind, Term};
+use super::candidates::{Candidates, similarities, with_opposites};
+use super::objective::{Direction, Inputs, Needs, Objective, ObjectiveKind, Takes, TargetKind, Term};
 use super::soft_targets::SoftTargets;
 use crate::metrics::Metric;
-use crate::ops::reference::l2_normalize;
 
 pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "multi_positive",
     help: "cross-entropy over the batch with all pairs that are alike by loss.positives as positives",
     needs: Needs { reports: true, bias: false, places: false, targets: TargetKind::Likeness },
+    takes: Takes { opposites: true, ..Takes::NOTHING },
     label_smoothing: 0.1,
     best_metric: (Metric::Loss, "mean recall would count as wrong what it trains to find, reports of other rows"),
     build: |s| Box::new(MultiPositiveLoss { label_smoothing: s.label_smoothing, direction: s.direction }),
@@ -32,8 +33,7 @@ impl Objective for MultiPositiveLoss {
     }
 
     fn forward(&self, inputs: &Inputs) -> Result<Term> {
-        let text = inputs.reports()?;
-        let sims = l2_normalize(inputs.image)?.matmul(&l2_normalize(text)?.t()?)?.broadcast_mul(inputs.scale)?;
+        let sims = similarities(inputs)?;
         let batch = sims.dim(0)?;
         let likeness = &inputs.targets.likeness;
         if likeness.len() != batch * batch {
@@ -52,13 +52,16 @@ impl Objective for MultiPositiveLoss {
             hard,
             divisor: batch as f64,
         };
-        let of_images = || soft.loss(&sims);
-        let of_texts = || soft.loss(&sims.t()?.contiguous()?);
-        match self.direction {
-            Direction::ImageToText => of_images(),
-            Direction::TextToImage => of_texts(),
-            Direction::Both => Term::sum(&[(0.5, of_images()?), (0.5, of_texts()?)]),
-        }
+        let of_images = || {
+            if inputs.opposed.is_none() {
+                return soft.loss(&sims);
+            }
+            let weights = with_opposites(&vec![1.0; batch * batch], inputs, 1.0);
+            let candidates = Candidates { weights, hard: with_opposites(&soft.hard, inputs, 0.0), of_batch: batch };
+            candidates.loss(&sims, eps, None)
+        };
+        let of_texts = || soft.loss(&sims.narrow(1, 0, batch)?.t()?.contiguous()?);
+        self.direction.mean(of_images, of_texts)
     }
 }
 
@@ -88,6 +91,7 @@ mod tests {
             bias: None,
             prompts: None,
             local: None,
+            opposed: None,
             targets: &targets,
         };
         let term = loss.forward(&inputs).unwrap();
@@ -116,9 +120,9 @@ mod tests {
         let facts: Vec<RowFacts> = facts.collect();
         for label_smoothing in [0.0, 0.1, 0.5] {
             for direction in [Direction::Both, Direction::ImageToText, Direction::TextToImage] {
-                let likeness = |by| Likeness::of(by, &facts);
+                let likeness = |by| Likeness::of(by, &facts, 0.0);
                 let several = MultiPositiveLoss { label_smoothing, direction };
-                let clip = run(&ClipLoss { label_smoothing, direction }, &of_row, &likeness(Positives::Report));
+                let clip = run(&ClipLoss::plain(label_smoothing, direction), &of_row, &likeness(Positives::Report));
                 let by_report = run(&several, &of_row, &likeness(Positives::Report));
                 assert!(largest_difference(&clip, &by_report) < 1e-5, "{label_smoothing} {direction:?}");
                 let by_label = run(&several, &of_row, &likeness(Positives::Label));

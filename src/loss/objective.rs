@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use candle_core::{Result, Tensor, bail};
 
+use super::false_negatives::FalseNegatives;
 use super::local::LocalConfig;
 use super::targets::PairTargets;
 use crate::metrics::Metric;
@@ -21,6 +22,21 @@ words!(
         TextToImage = "t2i",
     }
 );
+
+impl Direction {
+    /// The loss of this direction, or the mean of both.
+    pub(super) fn mean(
+        self,
+        of_images: impl FnOnce() -> Result<Term>,
+        of_texts: impl FnOnce() -> Result<Term>,
+    ) -> Result<Term> {
+        match self {
+            Self::ImageToText => of_images(),
+            Self::TextToImage => of_texts(),
+            Self::Both => Term::sum(&[(0.5, of_images()?), (0.5, of_texts()?)]),
+        }
+    }
+}
 
 /// One objective, ready to be worked out.
 pub trait Objective: Debug + Send + Sync {
@@ -43,6 +59,8 @@ pub struct ObjectiveKind {
     pub help: &'static str,
     /// What it must be given.
     pub needs: Needs,
+    /// What it can make use of beside that.
+    pub takes: Takes,
     /// ε where the config names none and no other objective.
     pub label_smoothing: f64,
     /// What makes a checkpoint the best where the config leaves that open, and why.
@@ -71,6 +89,22 @@ pub struct Needs {
     pub targets: TargetKind,
 }
 
+/// What an objective can make use of where the config asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Takes {
+    /// Texts that say the opposite of a row's report, as negatives of its image.
+    pub opposites: bool,
+    /// What becomes of alike rows, as far as it can be told.
+    pub false_negatives: &'static [FalseNegatives],
+    /// A share of negatives that are positives.
+    pub debias: bool,
+}
+
+impl Takes {
+    /// Nothing of all that.
+    pub const NOTHING: Self = Self { opposites: false, false_negatives: &[], debias: false };
+}
+
 /// What an objective must know of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
@@ -78,6 +112,8 @@ pub enum TargetKind {
     Pairs,
     /// How alike two rows are.
     Likeness,
+    /// What another model makes of them.
+    Teacher,
     /// One class a row, of a prompt file without negative sentences.
     Classes,
     /// Which findings a row has, of a prompt file with negative sentences.
@@ -102,6 +138,10 @@ pub struct Settings {
     pub class_weights: Option<Vec<f64>>,
     /// How sentences are held against patches.
     pub local: LocalConfig,
+    /// What becomes of rows that are alike.
+    pub false_negatives: FalseNegatives,
+    /// The share of negatives that are taken to be positives, below 1.
+    pub debias: f64,
 }
 
 /// What an objective may look at.
@@ -119,6 +159,8 @@ pub struct Inputs<'a> {
     pub prompts: Option<PromptFeatures<'a>>,
     /// Features of patches and sentences. `None` where no objective needs them.
     pub local: Option<LocalFeatures<'a>>,
+    /// Features of what says the opposite of some of the reports.
+    pub opposed: Option<Opposed<'a>>,
     /// What the rows are.
     pub targets: &'a PairTargets,
 }
@@ -134,6 +176,15 @@ pub struct LocalFeatures<'a> {
     pub sentences: &'a Tensor,
     /// Which of them the report of each pair has.
     pub of_pairs: &'a [Vec<u32>],
+}
+
+/// Features of texts that say the opposite of reports.
+#[derive(Clone, Copy, Debug)]
+pub struct Opposed<'a> {
+    /// (texts, embed_dim), not normalised.
+    pub features: &'a Tensor,
+    /// The row of the batch whose report each contradicts.
+    pub of: &'a [usize],
 }
 
 /// Features of the sentences that stand for classes.

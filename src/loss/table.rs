@@ -1,11 +1,11 @@
 //! The table of objectives: all that lists them.
 
 use super::objective::ObjectiveKind;
-use super::{class, clip, local, multi_label, multi_positive, siglip};
+use super::{class, clip, distill, local, multi_label, multi_positive, siglip};
 
 /// Every objective that `loss.kind` may name.
-pub const OBJECTIVES: [&ObjectiveKind; 6] =
-    [&clip::KIND, &siglip::KIND, &multi_positive::KIND, &class::KIND, &multi_label::KIND, &local::KIND];
+pub const OBJECTIVES: [&ObjectiveKind; 7] =
+    [&clip::KIND, &siglip::KIND, &multi_positive::KIND, &class::KIND, &multi_label::KIND, &local::KIND, &distill::KIND];
 
 /// Their words, for the table of config keys.
 pub const OBJECTIVE_NAMES: [&str; OBJECTIVES.len()] = {
@@ -67,12 +67,18 @@ pub fn find(name: &str) -> Option<&'static ObjectiveKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::{Direction, LocalConfig, LocalForm, Settings};
+    use crate::loss::{Direction, FalseNegatives, LocalConfig, LocalForm, Settings};
 
     #[test]
     fn every_row_makes_the_objective_that_it_names() {
-        let local = LocalConfig { form: LocalForm::Map, temperature: 0.07, attention_temperature: 0.1 };
-        let settings = Settings { label_smoothing: 0.1, direction: Direction::Both, class_weights: None, local };
+        let settings = Settings {
+            label_smoothing: 0.1,
+            direction: Direction::Both,
+            class_weights: None,
+            local: LocalConfig { form: LocalForm::Map, temperature: 0.07, attention_temperature: 0.1 },
+            false_negatives: FalseNegatives::Keep,
+            debias: 0.0,
+        };
         for kind in OBJECTIVES {
             assert_eq!((kind.build)(&settings).kind().name, kind.name);
             assert_eq!(find(kind.name), Some(kind), "names are unique");

@@ -1,6 +1,7 @@
 //! What is known of rows, as far as an objective asks for it.
 
 use super::likeness::Likeness;
+use super::teacher_rows::TeacherRows;
 
 /// What is known of all rows of a data set, by their number.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +12,8 @@ pub struct RowTargets {
     pub findings: Vec<Vec<Option<bool>>>,
     /// How alike two rows are.
     pub likeness: Option<Likeness>,
+    /// What another model makes of them.
+    pub teacher: Option<TeacherRows>,
 }
 
 impl RowTargets {
@@ -20,6 +23,7 @@ impl RowTargets {
             classes: rows.iter().filter_map(|&r| self.classes.get(r as usize).copied()).collect(),
             findings: rows.iter().filter_map(|&r| self.findings.get(r as usize).cloned()).collect(),
             likeness: self.likeness.as_ref().map_or(Vec::new(), |likeness| likeness.table(rows)),
+            teacher: self.teacher.as_ref().map_or(Vec::new(), |teacher| teacher.logits(rows)),
         }
     }
 }
@@ -33,4 +37,6 @@ pub struct PairTargets {
     pub findings: Vec<Vec<Option<bool>>>,
     /// (batch · batch) how alike two pairs are, from 0; symmetric, above 0 on the diagonal.
     pub likeness: Vec<f64>,
+    /// (images · reports) logits of another model.
+    pub teacher: Vec<f64>,
 }

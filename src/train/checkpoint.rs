@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 
 use super::records::Progress;
 use super::state::State;
+use crate::data::Neighbours;
 use crate::dist::Collective;
 use crate::fs::{read_up_to, replace_folder};
 use crate::json;
@@ -22,6 +24,9 @@ const WEIGHTS_FILE: &str = "model.safetensors";
 /// Averaged weights, where a run keeps them: what was evaluated.
 const EMA_FILE: &str = "ema.safetensors";
 
+/// The hardest negatives of each training row, where they are mined.
+const NEIGHBOURS_FILE: &str = "neighbours.safetensors";
+
 /// Where the run stands.
 const STATE_FILE: &str = "state.json";
 
@@ -30,7 +35,7 @@ const KEPT: usize = 2;
 
 /// Writes the checkpoint of the step that `state` stands at, and removes all but the last ones.
 pub(super) fn save(run: &RunFolder, state: &State) -> Result<()> {
-    let State { params, optimizer, ema, progress } = state;
+    let State { params, optimizer, ema, neighbours, progress } = state;
     for param in params.iter() {
         let finite = squared_sum(&param.var.as_detached_tensor())?.is_finite();
         ensure!(finite, "weight {} is not finite; not saved, the checkpoint before is whole", param.spec.name);
@@ -39,6 +44,7 @@ pub(super) fn save(run: &RunFolder, state: &State) -> Result<()> {
         save_safetensors(&folder.join(WEIGHTS_FILE), &params.tensors())?;
         save_safetensors(&folder.join("optimizer.safetensors"), &optimizer.state())?;
         ema.as_ref().map_or(Ok(()), |ema| save_safetensors(&folder.join(EMA_FILE), &ema.state()))?;
+        neighbours.as_ref().map_or(Ok(()), |n| save_neighbours(&folder.join(NEIGHBOURS_FILE), n))?;
         fs::write(folder.join(STATE_FILE), serde_json::to_vec_pretty(progress)?)?;
         write_checksums(folder)
     })?;
@@ -98,8 +104,32 @@ pub(super) fn restore(world: &dyn Collective, folder: Option<&Path>, state: &mut
     if let Some(ema) = &state.ema {
         ema.restore(&of_file(world, folder, EMA_FILE, ema.state())?)?;
     }
+    if state.neighbours.is_some() {
+        let read = || read_neighbours(&folder.context("a checkpoint of nowhere")?.join(NEIGHBOURS_FILE));
+        let (rows, each) = world.from_first(read)?;
+        state.neighbours = Some(Arc::new(Neighbours { rows, each }));
+    }
     state.progress = progress;
     Ok(())
+}
+
+fn save_neighbours(path: &Path, neighbours: &Neighbours) -> Result<()> {
+    let shape = (neighbours.rows.len() / neighbours.each.max(1), neighbours.each);
+    let rows = Tensor::from_slice(&neighbours.rows, shape, &Device::Cpu)?;
+    save_safetensors(path, &[("neighbours".to_string(), rows)])
+}
+
+/// The tensors of a file that this program wrote.
+pub(super) fn tensors_of(path: &Path) -> Result<HashMap<String, Tensor>> {
+    Ok(candle_core::safetensors::load(path, &Device::Cpu)?)
+}
+
+/// The lists and how long each is.
+fn read_neighbours(path: &Path) -> Result<(Vec<u32>, usize)> {
+    let tensors = tensors_of(path)
+        .with_context(|| format!("{}: the checkpoint is damaged; resume from another", path.display()))?;
+    let rows = tensors.get("neighbours").with_context(|| format!("{}: has no neighbours", path.display()))?;
+    Ok((rows.flatten_all()?.to_vec1()?, rows.dim(1)?))
 }
 
 /// That a checkpoint is damaged, and which one to take instead.

@@ -92,12 +92,13 @@ impl TrainStep<'_> {
         trained.map(|(number, p)| tape.leaf(number, p.var.as_detached_tensor())).collect()
     }
 
-    /// text_features of a batch, (pairs, embed_dim), where the loss looks at them.
+    /// text_features of a batch, (pairs + opposed, embed_dim), where the loss looks at them.
     pub(super) fn texts(&self, model: &ClipModel, batch: &Batch) -> Result<Option<Value>> {
         if !self.loss.uses_reports() {
             return Ok(None);
         }
-        let input_ids = Tensor::from_slice(&batch.input_ids, (batch.pairs, batch.tokens), self.device)?;
+        let input_ids =
+            Tensor::from_slice(&batch.input_ids, (batch.pairs + batch.opposed.len(), batch.tokens), self.device)?;
         Ok(Some(model.text_features(&input_ids)?))
     }
 

@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 
 use super::best_metric::validation_labels;
 use super::prepare::Prepared;
-use super::supervision::targets_of;
 use crate::config::{Config, KEYS, Key, MayDiffer};
 use crate::digest::ContentHash;
 use crate::dist::Collective;
@@ -78,7 +77,7 @@ fn of_weights(params: &Params) -> Result<String> {
 fn of_labels(config: &Config, prepared: &Prepared) -> String {
     let prompts = prepared.prompts.as_ref();
     let of_validation = validation_labels(&config.loss, &prepared.val, prompts);
-    let targets = targets_of(&config.loss, &prepared.val, of_validation.as_ref().ok());
+    let targets = prepared.supervision.targets_of(&config.loss, &prepared.val, of_validation.as_ref().ok());
     let mut print = ContentHash::default();
     print.field(format!("{:?}", prepared.supervision));
     print.field(format!("{prompts:?}"));

@@ -19,7 +19,8 @@ pub(super) fn draw(config: &Config, notes: &mut Vec<Note>) -> Result<()> {
     let folder = manifest.parent().unwrap_or(Path::new("."));
     // Always the same set: figures of runs with other seeds then differ by the run alone.
     let size = config.model.image_size.unwrap_or(64).clamp(16, 2048) as u32;
-    let options = SynthOptions { patients, seed: 0, size, language: Language::English, noise: 0.0 };
+    let options =
+        SynthOptions { patients, seed: 0, size, language: Language::English, noise: 0.0, normal: synth::NORMAL };
     let place = || format!("data.phantom: {}", folder.display());
     let drawn = synth::write_once(folder, &options, &stop::asked).with_context(place)?;
     // Another process may have drawn it meanwhile.

@@ -30,6 +30,8 @@ pub struct Plan {
     pub smoothing_steps: u64,
     /// The learning rate.
     pub schedule: Schedule,
+    /// Steps between minings of hard negatives.
+    pub mine_every: u64,
     /// Order of pairs.
     pub sampler: Arc<Sampler>,
     /// Where the chunks of this rank stand in a step: its share of the step's pairs, `train.batch_size` at once.
@@ -78,6 +80,7 @@ pub fn plan(config: &Config, prepared: &Prepared, world: &dyn Collective) -> Pla
             total: total_steps,
             min_ratio: config.optim.min_lr_ratio,
         },
+        mine_every: steps(config.data.hard_negatives.refresh).max(1),
         sampler,
         weights_mib: (weights >> 20) as u64,
         activations_mib: ((at_once * model.activation_bytes(narrow)) >> 20) as u64,

@@ -4,11 +4,13 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 
 use super::best_metric::{self, validation_labels};
+use super::frozen_texts::FrozenTexts;
 use super::leaks;
 use super::order::sampler;
 use super::phantoms;
 use super::records::{SkippedRow, TEST};
 use super::supervision::Supervision;
+use super::teacher::Teacher;
 use super::thaw;
 use crate::config::{Config, TrainConfig};
 use crate::data::leaks::{Side, shared};
@@ -119,6 +121,10 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     model.folder.tokenizer = model.folder.tokenizer.with_whole_sentences(whole_sentences);
     notes.extend(truncation(&model.folder.tokenizer, &splits.train)?);
     let mut params = model.params;
+    let rows = || splits.train.iter().chain(&splits.val).chain(&splits.held_out);
+    let compares = config.loss.compares_reports();
+    let texts = compares.then(|| FrozenTexts::of(config, (&model.folder, &params, &products), rows()));
+    let texts = texts.transpose().context("loss.positives")?;
     if config.lora.rank > 0 {
         let (adapted, layers) = lora::add(&params, &config.lora, &config.freeze, config.seed)?;
         if layers == 0 {
@@ -145,7 +151,9 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     if config.loss.uses_bias().is_none() && params.get("logit_bias").is_some() {
         notes.push(Note::choice("logit_bias stays as it is: loss.kind does not see it"));
     }
-    let supervision = Supervision::new(config, &splits.train, prompts.as_ref(), &model.folder.tokenizer, &mut notes)
+    let teacher = Teacher::of(config, world.local(), rows()).context("loss.teacher")?;
+    let known = (prompts.as_ref(), texts, teacher);
+    let supervision = Supervision::new(config, &splits.train, known, &model.folder.tokenizer, &mut notes)
         .map_err(|e| Problems(vec![Problem(one_line(&e))]))?;
     let best_metric = best_metric(config, &splits.val, prompts.as_ref(), &mut notes)?;
     Ok(Prepared {
@@ -161,6 +169,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
             policy: config.report.clone(),
             bags: model.folder.bags.clone(),
             augment: config.augment,
+            negation: config.data.negation,
             seed: config.seed,
             features: None,
         },

@@ -106,7 +106,7 @@ impl Trainer<'_> {
         if begun == 0 {
             self.judge_untuned()?;
         }
-        let mut batches = self.prefetch()?;
+        let mut batches = if self.mines() { None } else { Some(self.prefetch()?) };
         loop {
             let step = self.step_number();
             if self.eval_is_due() {
@@ -126,7 +126,16 @@ impl Trainer<'_> {
                 return Ok(stop.map(|cause| Stopped { cause, text: self.describe(cause, begun) }));
             }
             let started = Instant::now();
-            let (chunks, pairs) = self.next_chunks(&mut batches)?;
+            if self.mining_is_due() {
+                // What was read ahead ended here.
+                batches = None;
+                self.mine()?;
+            }
+            let ahead = match &mut batches {
+                Some(ahead) => ahead,
+                None => batches.insert(self.prefetch()?),
+            };
+            let (chunks, pairs) = self.next_chunks(ahead)?;
             let waiting = started.elapsed().as_secs_f64();
             let lr_factor = self.plan.schedule.factor(step);
             let logit_scale = self.state.logit_scale()?;
@@ -140,7 +149,7 @@ impl Trainer<'_> {
 
     /// This rank's chunks from the current step on, decoded ahead.
     fn prefetch(&self) -> Result<Prefetch<Result<Batch>>> {
-        let (end, per_step) = (self.plan.total_steps, self.plan.chunks.len() as u64);
+        let (end, per_step) = (self.mined_until(), self.plan.chunks.len() as u64);
         let (dataset, sampler) = (Arc::clone(&self.train), Arc::clone(&self.plan.sampler));
         let (data, chunks) = (&self.config.data, self.plan.chunks.clone());
         let uploader = if self.config.train.overlap_copies { Uploader::new(&self.device)? } else { None };
@@ -196,6 +205,7 @@ impl Trainer<'_> {
             products: self.products,
             checkpoint_activations: config.train.checkpoint_activations,
             images_at_once: config.train.batch_size,
+            opposites: config.data.negation > 0.0,
             frozen: Some(&self.frozen),
             ..TrainStep::new(&*self.world, &self.folder.config, &self.state.params, &loss)
         };

@@ -107,6 +107,9 @@ impl<'a> Trainer<'a> {
             writer,
             world,
         };
+        if restored {
+            trainer.hand_to_sampler();
+        }
         changed.map_or(Ok(()), |text| trainer.emit(&Event::Note(Note::warning(text))))?;
         if restored {
             trainer.restore_best()?;
@@ -126,7 +129,8 @@ fn fresh_state(config: &Config, plan: &Plan, mut params: Params, progress: Progr
         optimizer.starts_after(&param.spec.name, thaw::start_of(plan.thaw, param.spec.part));
     }
     let ema = (config.train.ema > 0.0).then(|| Ema::new(&params, config.train.ema)).transpose()?;
-    Ok(State { params, optimizer, ema, progress })
+    let neighbours = (config.data.hard_negatives.k > 0).then(Arc::default);
+    Ok(State { params, optimizer, ema, neighbours, progress })
 }
 
 /// Whether a run that was stopped before its first checkpoint begins anew with the same data.

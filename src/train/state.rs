@@ -1,8 +1,11 @@
 //! What a checkpoint holds: everything that a step changes.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 
 use super::records::Progress;
+use crate::data::Neighbours;
 use crate::model::Params;
 use crate::optim::{AdamW, Ema};
 
@@ -14,6 +17,8 @@ pub(super) struct State {
     pub optimizer: AdamW,
     /// Their averages, where the run keeps them.
     pub ema: Option<Ema>,
+    /// The hardest negatives of each training row, as mined last; `None` where none are mined.
+    pub neighbours: Option<Arc<Neighbours>>,
     /// Everything that is not a tensor.
     pub progress: Progress,
 }

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::all_reduce::{AllReduce, OnGrad};
 use super::found::{ImageFeatures, Local, Run};
+use super::opposed::{OpposedFeatures, of_reports};
 use super::prompt_tokens::PromptTokens;
 use super::supervision::Supervision;
 use crate::data::Batch;
@@ -44,6 +45,8 @@ pub struct TrainStep<'a> {
     /// Images of bags that pass through the tower at once: of a chunk with more, parts of so many keep only their input
     /// for the backward pass, so that the memory of one part is all that it takes.
     pub images_at_once: usize,
+    /// Whether batches may hold texts that say the opposite of reports. All ranks say the same.
+    pub opposites: bool,
     /// What is frozen, with what was kept of it: where batches hold [`Images::Features`], and to encode prompts once.
     pub frozen: Option<&'a Frozen>,
 }
@@ -62,6 +65,7 @@ impl<'a> TrainStep<'a> {
             products: DType::F32,
             checkpoint_activations: false,
             images_at_once: usize::MAX,
+            opposites: false,
             frozen: None,
         }
     }
@@ -131,9 +135,10 @@ impl TrainStep<'_> {
         let (rows, own) = self.world.gather_numbers(&rows)?;
         let local = self.local(run, &rows, &found)?;
         let images = self.gather(&found.images)?;
-        let texts = if self.loss.uses_reports() { Some(self.gather(&found.texts)?) } else { None };
+        let (texts, opposed) = self.gather_texts(&found.texts, batches, own.start)?;
         let of_prompts = prompts.as_ref().map(|p| &p.all);
-        let (output, grads) = self.loss((&images, texts.as_ref(), of_prompts), local.as_ref(), &rows, &model)?;
+        let (output, grads) =
+            self.loss((&images, texts.as_ref(), of_prompts), (local.as_ref(), opposed.as_ref()), &rows, &model)?;
         // A weight is done with once the last chunk has passed it.
         let mut run_back = |outputs: Vec<(Value, Tensor)>, is_last: bool| {
             let mut finished = |leaf| if is_last { tell(leaf).map_err(wrapped) } else { Ok(()) };
@@ -149,11 +154,20 @@ impl TrainStep<'_> {
             }
             Ok(outputs)
         };
-        let of_texts = |pairs: Range<usize>, grad: &Tensor| part(grad, own.start + pairs.start..own.start + pairs.end);
+        let places = opposed.as_ref().map_or(Vec::new(), |opposed| opposed.places(batches));
+        let of_texts = |number: usize, pairs: Range<usize>, grad: &Tensor| {
+            let of_reports = part(grad, own.start + pairs.start..own.start + pairs.end)?;
+            match (places.get(number), &grads.opposed) {
+                (Some(place), Some(grad)) if !place.is_empty() => {
+                    anyhow::Ok(Tensor::cat(&[of_reports, part(grad, place.clone())?], 0)?)
+                }
+                _ => Ok(of_reports),
+            }
+        };
         let in_last = own.len() - last.map_or(0, |last| last.pairs)..own.len();
         let mut outputs = image.map_or(Ok(Vec::new()), |image| of_images(image, in_last.clone()))?;
         if let (Some(text), Some(grad)) = (text, &grads.text) {
-            outputs.push((text, of_texts(in_last, grad)?));
+            outputs.push((text, of_texts(earlier.len(), in_last, grad)?));
         }
         let sentences = local.as_ref().map(|local| &local.sentences).zip(grads.sentences);
         for (features, grad) in prompts.as_ref().zip(grads.prompts).into_iter().chain(sentences) {
@@ -167,7 +181,7 @@ impl TrainStep<'_> {
             // One tower after the other: the memory of one at a time. Texts first, as with one chunk.
             let (pairs, is_last) = (start..start + batch.pairs, i + 1 == earlier.len());
             if let (Some(text), Some(grad)) = (self.texts(&model, batch)?, &grads.text) {
-                run_back(vec![(text, of_texts(pairs.clone(), grad)?)], is_last)?;
+                run_back(vec![(text, of_texts(i, pairs.clone(), grad)?)], is_last)?;
             }
             run_back(of_images(self.images(run, batch)?, pairs)?, is_last)?;
             start += batch.pairs;
@@ -189,6 +203,25 @@ impl TrainStep<'_> {
         self.world.gather_parts(own, self.config.embed_dim, self.device)
     }
 
+    /// Features of the reports and of their opposites, of this rank's chunks and of all other ranks'. `start` is where
+    /// this rank's rows begin.
+    fn gather_texts(
+        &self,
+        own: &[Tensor],
+        batches: &[Batch],
+        start: usize,
+    ) -> Result<(Option<Tensor>, Option<OpposedFeatures>)> {
+        if !self.loss.uses_reports() {
+            return Ok((None, None));
+        }
+        if !self.opposites {
+            return Ok((Some(self.gather(own)?), None));
+        }
+        let shape = (self.config.embed_dim, self.device);
+        let opposed = OpposedFeatures::gather(self.world, (own, batches), start, shape)?;
+        Ok((Some(self.gather(&of_reports(own, batches)?)?), opposed))
+    }
+
     /// Tells layers that drop which chunk is running.
     pub(super) fn chunk(&self, number: usize) {
         if let Some(noise) = self.noise {
@@ -202,14 +235,14 @@ impl TrainStep<'_> {
     fn loss(
         &self,
         (image, text, prompts): (&Tensor, Option<&Tensor>, Option<&Tensor>),
-        local: Option<&Local>,
+        (local, opposed): (Option<&Local>, Option<&OpposedFeatures>),
         rows: &[u32],
         model: &ClipModel,
     ) -> Result<(LossOutput, LossGradients)> {
         let _timed = profile::enter(Part::Loss);
         let var = |t: Option<&Tensor>| t.map(Var::from_tensor).transpose();
         let (image, text) = (Var::from_tensor(image)?, var(text)?);
-        let prompts = var(prompts)?;
+        let (prompts, of_opposed) = (var(prompts)?, var(opposed.map(|o| &o.all))?);
         let (patches, sentences) = (var(local.map(|l| &l.patches))?, var(local.map(|l| &l.sentences.all))?);
         let logit_scale = Var::from_tensor(model.logit_scale().tensor())?;
         let bias = var(model.logit_bias().filter(|_| self.loss.uses_bias()).map(Value::tensor))?;
@@ -222,6 +255,7 @@ impl TrainStep<'_> {
             scale: &logit_scale.exp()?,
             bias: bias.as_deref(),
             prompts: features,
+            opposed: opposed.zip(of_opposed.as_deref()).map(|(o, features)| o.as_inputs(features)),
             local: local.zip(patches.as_deref().zip(sentences.as_deref())).map(|(l, (patches, sentences))| {
                 LocalFeatures { patches, segments: &l.segments, sentences, of_pairs: &l.of_pairs }
             }),
@@ -235,6 +269,7 @@ impl TrainStep<'_> {
             image: take(&image, "image features")?,
             text: text.map(|text| take(&text, "text features")).transpose()?,
             prompts: prompts.map(|prompts| take(&prompts, "prompt features")).transpose()?,
+            opposed: of_opposed.map(|opposed| take(&opposed, "features of opposites")).transpose()?,
             patches: patches.map(|patches| take(&patches, "patch features")).transpose()?,
             sentences: sentences.map(|sentences| take(&sentences, "sentence features")).transpose()?,
             logit_scale: take(&logit_scale, "logit_scale")?,
@@ -248,6 +283,7 @@ struct LossGradients {
     image: Tensor,
     text: Option<Tensor>,
     prompts: Option<Tensor>,
+    opposed: Option<Tensor>,
     patches: Option<Tensor>,
     sentences: Option<Tensor>,
     logit_scale: Tensor,

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 
+use super::frozen_texts::FrozenTexts;
 use super::prompt_tokens::PromptTokens;
 use super::sentence_tokens::SentenceTokens;
+use super::teacher::Teacher;
 use crate::config::{Config, LossConfig};
 use crate::data::{Labels, LongReports, Prompts, ReportSection, ReportTokenizer, Row, Views};
 use crate::loss::{
     ClassWeights, Drawing, Likeness, Loss, PairTargets, RowFacts, RowTargets, Settings, TargetKind,
-    likeness_of_training,
+    likeness_of_negatives, likeness_of_training,
 };
 use crate::track::Note;
 
@@ -21,6 +23,10 @@ pub struct Supervision {
     class_weights: Option<Vec<f64>>,
     prompts: Option<PromptTokens>,
     sentences: Option<SentenceTokens>,
+    /// What reports are compared by, where they are.
+    texts: Option<FrozenTexts>,
+    /// The model that is learnt from.
+    teacher: Option<Teacher>,
 }
 
 impl Supervision {
@@ -31,16 +37,21 @@ impl Supervision {
     pub(super) fn new(
         config: &Config,
         rows: &[Row],
-        prompts: Option<&Prompts>,
+        (prompts, texts, teacher): (Option<&Prompts>, Option<FrozenTexts>, Option<Teacher>),
         tokenizer: &ReportTokenizer,
         notes: &mut Vec<Note>,
     ) -> Result<Self> {
         let c = &config.loss;
-        let mut supervision = Self::default();
-        if c.asks_for(TargetKind::Likeness) {
+        let mut supervision = Self { texts, teacher, ..Self::default() };
+        supervision.targets.teacher = supervision.teacher.as_ref().and_then(|teacher| teacher.rows(rows));
+        if c.needs_likeness() {
             let drawing = Drawing { texts_vary: texts_vary(config), one_view: config.data.views == Views::One };
-            let (likeness, note) =
-                likeness_of_training(c.positives, &facts(rows), drawing).map_err(anyhow::Error::msg)?;
+            let facts = supervision.facts(rows);
+            let likeness = match c.asks_for(TargetKind::Likeness) {
+                true => likeness_of_training(c.alike_by(), &facts, drawing),
+                false => likeness_of_negatives(c.alike_by(), &facts),
+            };
+            let (likeness, note) = likeness.map_err(anyhow::Error::msg)?;
             notes.push(Note::choice(format!("likeness: {note}")));
             supervision.targets.likeness = Some(likeness);
         }
@@ -81,7 +92,11 @@ impl Supervision {
     pub fn loss(&self, config: &LossConfig, label_smoothing: f64) -> Loss {
         let class_weights = self.class_weights.clone();
         let (direction, local) = (config.direction, config.local);
-        Loss::new(&config.kinds, &Settings { label_smoothing, direction, class_weights, local })
+        let (false_negatives, debias) = (config.false_negatives, config.debias);
+        Loss::new(
+            &config.kinds,
+            &Settings { label_smoothing, direction, class_weights, local, false_negatives, debias },
+        )
     }
 
     /// What is known of a batch made of these rows.
@@ -94,21 +109,34 @@ impl Supervision {
         self.sentences.as_ref()
     }
 
+    /// What the objectives ask for of rows that are not trained on, such as those of a validation. `labels` are those
+    /// of the prompt file, where rows have any.
+    pub(super) fn targets_of(&self, config: &LossConfig, rows: &[Row], labels: Option<&Labels>) -> RowTargets {
+        let (by, threshold) = config.alike_by();
+        let likeness = config.needs_likeness().then(|| Likeness::of(by, &self.facts(rows), threshold));
+        let teacher = self.teacher.as_ref().and_then(|teacher| teacher.rows(rows));
+        let mut targets = RowTargets { likeness, teacher, ..RowTargets::default() };
+        if let Some(labels) = labels {
+            put(labels.clone(), &mut targets);
+        }
+        targets
+    }
+
+    fn facts<'a>(&'a self, rows: &'a [Row]) -> Vec<RowFacts<'a>> {
+        let of_row = |row: &'a Row| RowFacts {
+            report: row.report(),
+            study: row.study_id(),
+            label: row.label(),
+            labels: row.labels().collect(),
+            features: self.texts.as_ref().map_or(&[], |texts| texts.get(row.report())),
+        };
+        rows.iter().map(of_row).collect()
+    }
+
     /// The prompts that images are held against.
     pub(super) fn prompts(&self) -> Option<&PromptTokens> {
         self.prompts.as_ref()
     }
-}
-
-/// What the objectives ask for of rows that are not trained on, such as those of a validation. `labels` are those of
-/// the prompt file, where rows have any.
-pub(super) fn targets_of(config: &LossConfig, rows: &[Row], labels: Option<&Labels>) -> RowTargets {
-    let likeness = config.asks_for(TargetKind::Likeness).then(|| Likeness::of(config.positives, &facts(rows)));
-    let mut targets = RowTargets { likeness, ..RowTargets::default() };
-    if let Some(labels) = labels {
-        put(labels.clone(), &mut targets);
-    }
-    targets
 }
 
 fn put(labels: Labels, targets: &mut RowTargets) {
@@ -116,14 +144,6 @@ fn put(labels: Labels, targets: &mut RowTargets) {
         Labels::Classes(classes) => targets.classes = classes,
         Labels::Findings(findings) => targets.findings = findings,
     }
-}
-
-fn facts(rows: &[Row]) -> Vec<RowFacts<'_>> {
-    let of_row = |row| {
-        let row: &Row = row;
-        RowFacts { report: row.report(), study: row.study_id(), label: row.label(), labels: row.labels().collect() }
-    };
-    rows.iter().map(of_row).collect()
 }
 
 /// Whether equal reports may have unequal text features.

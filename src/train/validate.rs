@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 
 use super::best_metric::validation_labels;
 use super::records::{BestStep, SkippedRow};
-use super::supervision::targets_of;
 use super::trainer::Trainer;
 use crate::data::{OnError, Row};
 use crate::dist::Collective;
@@ -108,7 +107,8 @@ impl Trainer<'_> {
     pub(super) fn figures(&self, encoder: &Encoder, rows: &[Row], gallery: usize) -> Result<(Validation, Pictures)> {
         let config = &self.config.loss;
         let labels = validation_labels(config, rows, self.prompts.as_ref()).ok();
-        let (loss, targets) = (self.supervision.loss(config, 0.0), targets_of(config, rows, labels.as_ref()));
+        let (loss, targets) =
+            (self.supervision.loss(config, 0.0), self.supervision.targets_of(config, rows, labels.as_ref()));
         let prompts = self.prompts.as_ref().zip(labels.as_ref());
         let options = ValidationOptions {
             objective: (prompts.is_some() || !config.needs_prompts())

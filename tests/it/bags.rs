@@ -122,6 +122,7 @@ pub fn batch(from: usize, to: usize) -> Batch {
         input_ids: ids.flatten_all().unwrap().to_vec1().unwrap(),
         pairs: to - from,
         rows: (from..to).collect(),
+        opposed: Vec::new(),
         errors: Vec::new(),
     }
 }
@@ -129,7 +130,7 @@ pub fn batch(from: usize, to: usize) -> Batch {
 #[test]
 fn parts_of_a_bag_and_chunks_of_bags_give_the_gradient_of_all_at_once() {
     let loaded = with_attention();
-    let loss = Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+    let loss = Loss::of(ClipLoss::plain(0.1, Direction::Both));
     let gradients = |images_at_once: usize, batches: &[Batch]| {
         let step = TrainStep::new(&Single, &loaded.config, &loaded.params, &loss);
         TrainStep { images_at_once, ..step }.gradients(batches).unwrap()
@@ -160,7 +161,7 @@ fn parts_of_a_bag_and_chunks_of_bags_give_the_gradient_of_all_at_once() {
 #[test]
 fn parts_that_drop_have_the_gradient_of_their_own_forward_pass() {
     let loaded = with_attention();
-    let loss = Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+    let loss = Loss::of(ClipLoss::plain(0.1, Direction::Both));
     let noise = |dropout| Rc::new(Noise { dropout, seed: 7, ..Noise::default() });
     let gradients = |checkpoint_activations, noise: &Rc<Noise>, batches: &[Batch]| {
         let step = TrainStep::new(&Single, &loaded.config, &loaded.params, &loss);

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use reportclip::loss::{
-    ClassLoss, ClipLoss, Direction, Inputs, LocalConfig, LocalFeatures, LocalForm, LocalLoss, Loss, MultiLabelLoss,
-    MultiPositiveLoss, OBJECTIVES, PairTargets, PromptFeatures, SiglipLoss,
+    ClassLoss, ClipLoss, Direction, DistillLoss, Inputs, LocalConfig, LocalFeatures, LocalForm, LocalLoss, Loss,
+    MultiLabelLoss, MultiPositiveLoss, OBJECTIVES, PairTargets, PromptFeatures, SiglipLoss,
 };
 use reportclip::model::checkpoint::Loaded;
 use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
@@ -355,10 +355,11 @@ impl Objective {
     fn of(kind: &str, pairs: usize) -> Self {
         let direction = Direction::Both;
         let loss = match kind {
-            "clip" => Loss::of(ClipLoss { label_smoothing: 0.1, direction }),
-            "siglip" => Loss::of(SiglipLoss { label_smoothing: 0.0 }),
+            "clip" => Loss::of(ClipLoss::plain(0.1, direction)),
+            "siglip" => Loss::of(SiglipLoss::plain(0.0)),
             "multi_positive" => Loss::of(MultiPositiveLoss { label_smoothing: 0.1, direction }),
             "class" => Loss::of(ClassLoss { label_smoothing: 0.1, weights: None }),
+            "distill" => Loss::of(DistillLoss { direction }),
             "multi_label" => Loss::of(MultiLabelLoss { label_smoothing: 0.0 }),
             "local" => {
                 let options = LocalConfig { form: LocalForm::Map, temperature: 0.1, attention_temperature: 0.2 };
@@ -371,6 +372,7 @@ impl Objective {
             classes: (0..pairs).map(|i| Some(i % 2)).collect(),
             findings: (0..pairs).map(|i| vec![Some(i % 2 == 0)]).collect(),
             likeness: (0..pairs * pairs).map(alike).collect(),
+            teacher: (0..pairs * pairs).map(|i| 4.0 * alike(i)).collect(),
         };
         Self { loss, targets, counts: vec![1, pairs - 1] }
     }
@@ -388,6 +390,7 @@ impl Objective {
             text: self.loss.uses_reports().then_some(texts.as_tensor()),
             scale: &scale,
             bias: self.loss.uses_bias().then_some(&bias),
+            opposed: None,
             prompts: Some(PromptFeatures { sentences: &texts, counts: &self.counts }),
             local: Some(local),
             targets: &self.targets,

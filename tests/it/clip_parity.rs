@@ -18,7 +18,7 @@ use reportclip::train::TrainStep;
 
 const CASES: [&str; 3] = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"];
 
-static LOSS: LazyLock<Loss> = LazyLock::new(|| Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both }));
+static LOSS: LazyLock<Loss> = LazyLock::new(|| Loss::of(ClipLoss::plain(0.1, Direction::Both)));
 
 /// A golden case as a training step, with its batch.
 fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainStep<'a>, [Batch; 1]) {
@@ -31,6 +31,7 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
         pairs,
         tokens,
         rows: (0..pairs).collect(),
+        opposed: Vec::new(),
         errors: Vec::new(),
     };
     (TrainStep::new(&Single, &loaded.config, &loaded.params, &LOSS), [batch])

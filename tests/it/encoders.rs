@@ -48,7 +48,7 @@ pub const CASES: [&str; 28] = [
     "siglip2",
 ];
 
-static CLIP: LazyLock<Loss> = LazyLock::new(|| Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both }));
+static CLIP: LazyLock<Loss> = LazyLock::new(|| Loss::of(ClipLoss::plain(0.1, Direction::Both)));
 
 pub struct Case {
     pub loaded: Loaded,
@@ -81,11 +81,8 @@ pub fn case(name: &'static str) -> Case {
     } else {
         load(&open(&folder), &options, &Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e:#}"))
     };
-    let loss = if name.starts_with("siglip") || name == "oc_siglip" {
-        Loss::of(SiglipLoss { label_smoothing: 0.0 })
-    } else {
-        CLIP.clone()
-    };
+    let loss =
+        if name.starts_with("siglip") || name == "oc_siglip" { Loss::of(SiglipLoss::plain(0.0)) } else { CLIP.clone() };
     Case { loaded, expected, loss }
 }
 
@@ -103,6 +100,7 @@ impl Case {
             pairs: to - from,
             tokens: self.expected["input_ids"].dim(1).unwrap(),
             rows: (0..to - from).collect(),
+            opposed: Vec::new(),
             errors: Vec::new(),
         }
     }

@@ -16,7 +16,7 @@ use reportclip::session::Frozen;
 use reportclip::train::TrainStep;
 use std::sync::LazyLock;
 
-static LOSS: LazyLock<Loss> = LazyLock::new(|| Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both }));
+static LOSS: LazyLock<Loss> = LazyLock::new(|| Loss::of(ClipLoss::plain(0.1, Direction::Both)));
 const CASES: [&str; 3] = ["quick_gelu_legacy_eos", "gelu_one_head_uneven_patch", "odd_widths"];
 
 fn batch(case: &str, from: usize, to: usize) -> Batch {
@@ -30,6 +30,7 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
         input_ids: ids.to_vec1().unwrap(),
         pairs: to - from,
         rows: (0..to - from).collect(),
+        opposed: Vec::new(),
         errors: Vec::new(),
     }
 }
@@ -112,6 +113,40 @@ fn what_is_frozen_is_no_part_of_the_graph() {
     assert_eq!(tracked(all), (0, 0));
 }
 
+/// The opposites of the pairs at these places: token ids of other pairs.
+fn with_opposites(mut batch: Batch, case: &str, pairs: &[usize]) -> Batch {
+    for &pair in pairs {
+        batch.input_ids.extend(self::batch(case, 3 - batch.rows[pair], 4 - batch.rows[pair]).input_ids);
+        batch.opposed.push(pair);
+    }
+    batch
+}
+
+#[test]
+fn chunks_with_opposites_give_the_gradients_of_the_whole_batch() {
+    let case = CASES[0];
+    let loaded = load_golden(&format!("clip/{case}"));
+    let chunk = |from: usize, to: usize, pairs: &[usize]| {
+        let mut batch = batch(case, from, to);
+        batch.rows = (from..to).collect();
+        with_opposites(batch, case, pairs)
+    };
+    let gradients = |batches: &[Batch]| {
+        let step = TrainStep { opposites: true, ..step_of(&loaded, &LOSS) };
+        step.gradients(batches).unwrap()
+    };
+    let (whole, whole_loss) = gradients(&[chunk(0, 4, &[0, 2, 3])]);
+    let (chunks, loss) = gradients(&[chunk(0, 1, &[0]), chunk(1, 2, &[]), chunk(2, 4, &[0, 1])]);
+    assert_close(case, &loss.loss, &whole_loss.loss, 1e-6, 0.0);
+    let (_, without) = gradients(&[chunk(0, 4, &[])]);
+    assert!(whole_loss.value > without.value, "a negative more costs: {} and {}", whole_loss.value, without.value);
+    for (name, grad) in &whole {
+        let absolute = if name.ends_with("k_proj.bias") { 2e-6 } else { 1e-8 };
+        let dense = |grad: &Gradient| grad.clone().into_dense().unwrap();
+        assert_close(&format!("{case} {name}"), &dense(&chunks[name]), &dense(grad), 1e-5, absolute);
+    }
+}
+
 #[test]
 fn chunks_give_the_gradients_of_the_whole_batch() {
     for case in CASES {
@@ -190,7 +225,7 @@ fn products_in_bf16_reach_every_weight() {
 fn one_direction_reaches_every_weight_too() {
     for direction in [Direction::ImageToText, Direction::TextToImage] {
         let loaded = load_golden("clip/odd_widths");
-        let loss = Loss::of(ClipLoss { label_smoothing: 0.0, direction });
+        let loss = Loss::of(ClipLoss::plain(0.0, direction));
         let (grads, _) = step_of(&loaded, &loss).gradients(&[batch("odd_widths", 0, 4)]).unwrap();
         assert_eq!(grads.len(), loaded.params.len());
     }

@@ -24,7 +24,7 @@ fn both(form: LocalForm) -> Loss {
     let (label_smoothing, direction) = (0.1, Direction::Both);
     let options = LocalConfig { form, temperature: 0.07, attention_temperature: 0.1 };
     let local = Loss::of(LocalLoss { label_smoothing, direction, options });
-    Loss::sum([(1.0, Loss::of(ClipLoss { label_smoothing, direction })), (0.5, local)])
+    Loss::sum([(1.0, Loss::of(ClipLoss::plain(label_smoothing, direction))), (0.5, local)])
 }
 
 /// Each report's own ids as its sentence, and the first one's in the second report too.
@@ -43,6 +43,7 @@ fn batch(expected: &HashMap<String, Tensor>, from: usize, to: usize) -> Batch {
         input_ids: take("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
         pairs: to - from,
         rows: (from..to).collect(),
+        opposed: Vec::new(),
         errors: Vec::new(),
     }
 }
@@ -67,7 +68,7 @@ fn apart(a: &Gradients, b: &Gradients) -> f64 {
 /// Every trained weight gets a gradient; chunks, parts of sentences and recomputed blocks change nothing; bf16 is near.
 #[test]
 fn every_tower_learns_from_its_patches() {
-    let clip = Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both });
+    let clip = Loss::of(ClipLoss::plain(0.1, Direction::Both));
     for name in encoders::CASES {
         let case = encoders::case(name);
         let (loaded, expected) = (&case.loaded, &case.expected);

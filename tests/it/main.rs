@@ -26,6 +26,7 @@ mod local;
 mod loopback;
 mod metrics;
 mod mlflow;
+mod negation;
 mod objectives;
 mod onnx;
 mod ops;

@@ -8,14 +8,14 @@ use std::path::Path;
 use crate::common;
 use candle_core::{Device, Tensor, Var};
 use reportclip::loss::{
-    ClassLoss, ClipLoss, Direction, Inputs, LocalConfig, LocalFeatures, LocalForm, LocalLoss, Loss, MultiLabelLoss,
-    MultiPositiveLoss, OBJECTIVES, PairTargets, PromptFeatures, SiglipLoss,
+    ClassLoss, ClipLoss, Direction, DistillLoss, FalseNegatives, Inputs, LocalConfig, LocalFeatures, LocalForm,
+    LocalLoss, Loss, MultiLabelLoss, MultiPositiveLoss, OBJECTIVES, Opposed, PairTargets, PromptFeatures, SiglipLoss,
 };
 use reportclip::ops::Segments;
 use serde_json::Value;
 
-fn cases() -> Vec<Value> {
-    let text = std::fs::read(common::golden("objectives.json")).unwrap();
+fn cases(file: &str) -> Vec<Value> {
+    let text = std::fs::read(common::golden(file)).unwrap();
     let golden: Value = serde_json::from_slice(&text).unwrap();
     golden["cases"].as_array().unwrap().clone()
 }
@@ -41,14 +41,18 @@ fn var(v: &Value) -> Option<Var> {
 fn of(case: &Value, label_smoothing: f64) -> (Loss, PairTargets, Vec<usize>) {
     let direction = Direction::Both;
     let list = |key: &str| case[key].as_array().cloned().unwrap_or_default();
+    let false_negatives =
+        case["false_negatives"].as_str().map_or(FalseNegatives::Keep, |w| FalseNegatives::find(w).unwrap());
+    let debias = case["debias"].as_f64().unwrap_or(0.0);
     let loss = match case["kind"].as_str().unwrap() {
-        "clip" => Loss::of(ClipLoss { label_smoothing, direction }),
-        "siglip" => Loss::of(SiglipLoss { label_smoothing }),
+        "clip" => Loss::of(ClipLoss { false_negatives, debias, ..ClipLoss::plain(label_smoothing, direction) }),
+        "siglip" => Loss::of(SiglipLoss { label_smoothing, false_negatives }),
         "multi_positive" => Loss::of(MultiPositiveLoss { label_smoothing, direction }),
         "class" => {
             let weights: Vec<f64> = list("weights").iter().map(|w| w.as_f64().unwrap()).collect();
             Loss::of(ClassLoss { label_smoothing, weights: (!weights.is_empty()).then_some(weights) })
         }
+        "distill" => Loss::of(DistillLoss { direction }),
         "multi_label" => Loss::of(MultiLabelLoss { label_smoothing }),
         "local" => {
             let number = |key: &str| case[key].as_f64().unwrap();
@@ -68,18 +72,21 @@ fn of(case: &Value, label_smoothing: f64) -> (Loss, PairTargets, Vec<usize>) {
             .map(|row| row.as_array().unwrap().iter().map(Value::as_bool).collect())
             .collect(),
         likeness: list("alike").iter().flat_map(flat).map(f64::from).collect(),
+        teacher: list("teacher").iter().flat_map(flat).map(f64::from).collect(),
     };
     (loss, targets, list("counts").iter().map(|c| c.as_u64().unwrap() as usize).collect())
 }
 
 #[test]
 fn values_and_gradients_are_torchs() {
-    let cases = cases();
-    assert_eq!(cases.len(), 27);
-    for case in &cases {
+    let (plain, negatives) = (cases("objectives.json"), cases("negatives.json"));
+    assert_eq!((plain.len(), negatives.len()), (28, 32));
+    for case in plain.iter().chain(&negatives) {
         let (loss, targets, counts) = of(case, case["label_smoothing"].as_f64().unwrap());
-        let [image, text, log_scale, bias, sentences, patches] =
-            ["image", "text", "log_scale", "bias", "sentences", "patches"].map(|name| var(&case[name]));
+        let [image, text, log_scale, bias, sentences, opposed, patches] =
+            ["image", "text", "log_scale", "bias", "sentences", "opposed", "patches"].map(|name| var(&case[name]));
+        let rows: Vec<usize> =
+            case["of"].as_array().into_iter().flatten().map(|row| row.as_u64().unwrap() as usize).collect();
         let whole =
             |v: &Value| -> Vec<u32> { v.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect() };
         let of_pairs: Vec<Vec<u32>> = case["of_pairs"].as_array().into_iter().flatten().map(whole).collect();
@@ -97,6 +104,7 @@ fn values_and_gradients_are_torchs() {
             text: text.as_deref().filter(|_| loss.uses_reports()),
             scale: &scale,
             bias: bias.as_deref(),
+            opposed: opposed.as_deref().map(|features| Opposed { features, of: &rows }),
             prompts: sentences.as_deref().map(|sentences| PromptFeatures { sentences, counts: &counts }),
             local,
             targets: &targets,
@@ -120,6 +128,7 @@ fn values_and_gradients_are_torchs() {
             ("bias", &bias),
             ("sentences", &sentences),
             ("patches", &patches),
+            ("opposed", &opposed),
         ];
         for (name, var) in named {
             let theirs = &case["grads"][name];
@@ -139,7 +148,7 @@ fn values_and_gradients_are_torchs() {
 
 #[test]
 fn a_sum_is_the_sum_and_a_batch_without_labels_is_nothing() {
-    let cases = cases();
+    let cases = cases("objectives.json");
     let find = |kind: &str| cases.iter().find(|c| c["kind"] == kind && c["label_smoothing"] == 0.1).unwrap();
     let (case, of_class) = (find("clip"), find("class"));
     let [image, text, sentences] = [&case["image"], &case["text"], &of_class["sentences"]].map(|v| var(v).unwrap());
@@ -148,8 +157,8 @@ fn a_sum_is_the_sum_and_a_batch_without_labels_is_nothing() {
     let scale = Tensor::new(7f32, &Device::Cpu).unwrap();
     let run = |loss: &Loss, targets: &PairTargets| {
         let prompts = Some(PromptFeatures { sentences: &sentences, counts: &counts });
-        let inputs =
-            Inputs { image: &image, text: Some(&text), scale: &scale, bias: None, prompts, local: None, targets };
+        let (text, opposed, local) = (Some(&*text), None, None);
+        let inputs = Inputs { image: &image, text, scale: &scale, bias: None, prompts, local, opposed, targets };
         loss.forward(&inputs).unwrap()
     };
     let sum = run(&Loss::sum(vec![(2.0, clip.clone()), (0.5, class.clone())]), &targets);
@@ -174,7 +183,7 @@ fn objectives_are_listed_in_the_table_alone() {
     // (file, objective): the default of loss.kind, what the benchmark trains, what a message advises, a heading, what
     // golden models were trained by, a family of figures.
     const MEANT: [(&str, &str); 9] = [
-        ("config/keys.rs", "clip"),
+        ("config/loss_keys.rs", "clip"),
         ("bench/train_step.rs", "clip"),
         ("loss/likeness.rs", "clip"),
         ("cli/table.rs", "class"),
@@ -207,6 +216,7 @@ fn objectives_are_listed_in_the_table_alone() {
     assert!(named.iter().all(meant), "named outside their file and the table: {named:?}");
     assert_eq!(named.len(), MEANT.len(), "the test reads the sources: {named:?}");
     // And each has a case of its own above.
-    let tested: BTreeSet<String> = cases().iter().map(|case| case["kind"].as_str().unwrap().to_string()).collect();
+    let tested: BTreeSet<String> =
+        cases("objectives.json").iter().map(|case| case["kind"].as_str().unwrap().to_string()).collect();
     assert_eq!(tested, OBJECTIVES.iter().map(|kind| kind.name.to_string()).collect());
 }

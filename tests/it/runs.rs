@@ -928,7 +928,14 @@ fn every_objective_trains_in_chunks_and_resumes() {
     fs::write(place.path("classes.toml"), PROMPTS).unwrap();
     fs::write(place.path("findings.toml"), FINDINGS).unwrap();
     let anneal = "loss.label_smoothing={from = 0.2, to = 0.0, over = \"80%\"}";
-    let cases: [(&str, &[&str]); 8] = [
+    let by_reports = ["loss.positives=report_similarity", "loss.positives_threshold=0.5"];
+    let mined = ["data.hard_negatives={ k = 2, from = \"image\", refresh = 3 }", "data.hard_negatives.k=1"];
+    let cases: [(&str, &[&str]); 13] = [
+        ("clip", &[mined[0], "train.ema=0.5"]),
+        ("clip", &[mined[1], "data.hard_negatives.margin=-0.1"]),
+        ("clip", &["data.negation=0.8"]),
+        ("multi_positive", &["loss.positives=label", "data.negation=1"]),
+        ("clip", &["loss.false_negatives=soften", by_reports[0], by_reports[1]]),
         ("class", &["loss.prompts=classes.toml", "loss.class_weights=balanced"]),
         ("[\"clip\", \"local\"]", &["loss.weights=[1, 0.5]"]),
         ("[\"clip\", \"local\"]", &["loss.local.form=map", "lora.rank=2"]),
@@ -968,9 +975,38 @@ fn every_objective_trains_in_chunks_and_resumes() {
         assert!(whole[..7].iter().any(|v| gap(v).abs() > 1e-4), "{kind}: smoothing shows");
         assert!(gap(&whole[9]).abs() < 1e-5, "{kind}: the smoothing ends at 0");
     }
+    let teacher = [
+        "--set",
+        "loss.kind=[\"clip\", \"distill\"]",
+        "--set",
+        "loss.teacher=ten0/model",
+        "--set",
+        "data.feature_cache=kept",
+    ];
+    place.train_ok("pupil", &[&teacher[..], &["--set", "train.stop_after=5"]].concat());
+    let kept: Vec<_> = fs::read_dir(place.path("kept")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1, "the teacher's vectors: {kept:?}");
+    let written = fs::metadata(&kept[0]).unwrap().modified().unwrap();
+    place.train_ok("pupil", &[&teacher[..], &["--resume", "latest"]].concat());
+    assert_eq!(fs::metadata(&kept[0]).unwrap().modified().unwrap(), written, "they are read, not made anew");
+    place.train_ok("pupil-at-once", &teacher);
+    place.assert_same_run("pupil", "pupil-at-once");
+    let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=distill"], 2);
+    assert!(errors[0].contains("loss.teacher is missing"), "{errors:?}");
     // What cannot work is told before anything begins.
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=local"], 2);
     assert!(errors[0].contains("names \"local\" alone"), "{errors:?}");
+    let errors = place.errors(&["train", "tiny.toml", "--set", "loss.debias=0.1"], 2);
+    assert!(errors[0].contains("set loss.label_smoothing = 0"), "{errors:?}");
+    for key in ["data.negation=0.5", "loss.false_negatives=remove"] {
+        let prompts = "loss.prompts=classes.toml";
+        let errors =
+            place.errors(&["train", "tiny.toml", "--set", key, "--set", "loss.kind=class", "--set", prompts], 2);
+        assert!(
+            errors[0].contains("no objective of loss.kind makes use of it; those that do are \"clip\""),
+            "{errors:?}"
+        );
+    }
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=class"], 2);
     assert!(errors[0].contains("loss.prompts is missing"), "{errors:?}");
     let errors =

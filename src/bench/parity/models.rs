@@ -58,11 +58,8 @@ impl<'a> Case<'a> {
         let options = LoadOptions { native_size: Some(size), ..LoadOptions::default() };
         let open = |folder: PathBuf| ModelFiles::open(&Source::Folder(folder));
         let is_siglip = folder.file_name().is_some_and(|name| name.to_string_lossy().contains("siglip"));
-        let loss = if is_siglip {
-            Loss::of(SiglipLoss { label_smoothing: 0.0 })
-        } else {
-            Loss::of(ClipLoss { label_smoothing: 0.1, direction: Direction::Both })
-        };
+        let loss =
+            if is_siglip { Loss::of(SiglipLoss::plain(0.0)) } else { Loss::of(ClipLoss::plain(0.1, Direction::Both)) };
         let loaded = if folder.join("case.json").is_file() {
             let (image, text) = (open(folder.join("vision"))?, open(folder.join("text"))?);
             let loaded = load_pair(&image, &text, &pairing(&folder.join("case.json"))?, &options, device)?;
@@ -129,6 +126,7 @@ impl<'a> Case<'a> {
             pairs,
             tokens,
             rows: (0..pairs).collect(),
+            opposed: Vec::new(),
             errors: Vec::new(),
         })
     }

@@ -35,9 +35,12 @@ pub(in crate::cli) struct Args {
     /// normal one, which it fits
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     noise: f64,
+    /// Share of the studies that show no finding, in whole percent
+    #[arg(long, default_value_t = 0.35, value_parser = share)]
+    normal: f64,
     /// Draw CTs of the chest instead, one a patient, as .nii.gz of size × size × size / 2 voxels; column finding_slices
     /// tells which slices show what the report says
-    #[arg(long, conflicts_with_all = ["noise", "language"])]
+    #[arg(long, conflicts_with_all = ["noise", "normal", "language"])]
     volumes: bool,
 }
 
@@ -75,6 +78,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             LanguageArg::Chinese => Language::Chinese,
         },
         noise: args.noise,
+        normal: (100.0 * args.normal).round() as u32,
     };
     let manifest = args.out.join("manifest.csv");
     stop::listen()?;

@@ -2,6 +2,8 @@
 
 mod duplicates;
 mod facts;
+mod neighbours;
 mod sampler;
 
+pub use neighbours::{NO_ROW, Neighbours};
 pub use sampler::{Sampler, Sampling, StepShape};

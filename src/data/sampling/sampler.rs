@@ -8,6 +8,7 @@ use rand::{Rng, RngExt};
 
 use super::duplicates::without_duplicates;
 use super::facts::{RowFacts, facts};
+use super::neighbours::{Neighbours, composed};
 use crate::data::Row;
 use crate::seed::{Purpose, stream};
 
@@ -47,6 +48,17 @@ pub struct Sampler {
     rows_per_epoch: usize,
     /// The epochs asked for last.
     orders: Mutex<BTreeMap<u64, Arc<Vec<u32>>>>,
+    met: Mutex<Met>,
+}
+
+/// Rows that are to meet, until others are told.
+#[derive(Debug, Default)]
+struct Met {
+    neighbours: Arc<Neighbours>,
+    /// Steps for which they are; 0 = nobody told any.
+    every: u64,
+    /// The steps from this one on that were asked for last, with their rows.
+    window: Option<(u64, Arc<Vec<u32>>)>,
 }
 
 impl Sampler {
@@ -54,7 +66,8 @@ impl Sampler {
     /// [`Self::rows_per_epoch`] first: an epoch must fill one step.
     pub fn new(seed: u64, rows: &[Row], sources: &[usize], sampling: Sampling, step: StepShape) -> Self {
         let units = facts(rows, sources);
-        let mut sampler = Self { seed, units, sampling, step, rows_per_epoch: 0, orders: Mutex::default() };
+        let (orders, met) = Default::default();
+        let mut sampler = Self { seed, units, sampling, step, rows_per_epoch: 0, orders, met };
         sampler.rows_per_epoch = sampler.drawn(0).len();
         sampler
     }
@@ -72,9 +85,35 @@ impl Sampler {
     /// Rows of step number `step`, counted from the start of training, as far as they stand at `places` in it.
     pub fn rows(&self, step: u64, places: Range<usize>) -> Vec<usize> {
         let (epoch, within) = (step / self.steps_per_epoch(), (step % self.steps_per_epoch()) as usize);
-        let start = within * self.rows_per_step();
-        let order = self.order(epoch);
+        let (mut start, mut order) = (within * self.rows_per_step(), self.order(epoch));
+        if let Some((first, rows)) = self.window(step, epoch * self.steps_per_epoch(), &order) {
+            (start, order) = ((step - first) as usize * self.rows_per_step(), rows);
+        }
         order[start + places.start..start + places.end].iter().map(|&row| row as usize).collect()
+    }
+
+    /// From now on, rows meet their `neighbours` in a step, as far as they are drawn in the same `every` steps of an
+    /// epoch: those that are told of a later stretch leave what came before as it was.
+    pub fn meet(&self, neighbours: Arc<Neighbours>, every: u64) {
+        *self.met.lock().unwrap_or_else(PoisonError::into_inner) = Met { neighbours, every, window: None };
+    }
+
+    /// The first step of the stretch that `step` lies in, and the rows of it; `None` where none are to meet. `begin` is
+    /// the first step of the epoch, `order` its rows.
+    fn window(&self, step: u64, begin: u64, order: &[u32]) -> Option<(u64, Arc<Vec<u32>>)> {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if met.every == 0 {
+            return None;
+        }
+        let first = (step / met.every * met.every).max(begin);
+        if let Some((known, rows)) = met.window.as_ref().filter(|(known, _)| *known == first) {
+            return Some((*known, Arc::clone(rows)));
+        }
+        let end = (step / met.every + 1).saturating_mul(met.every).min(begin + self.steps_per_epoch());
+        let place = |step: u64| (step - begin) as usize * self.rows_per_step();
+        let rows = Arc::new(composed(&order[place(first)..place(end)], self.rows_per_step(), &met.neighbours));
+        met.window = Some((first, Arc::clone(&rows)));
+        Some((first, rows))
     }
 
     /// Rows of a step.
@@ -222,6 +261,7 @@ mod tests {
             step: StepShape { batch_size: batch.0, batches: batch.1 },
             rows_per_epoch: 0,
             orders: Mutex::default(),
+            met: Mutex::default(),
         };
         sampler.rows_per_epoch = sampler.drawn(0).len();
         sampler
@@ -230,6 +270,35 @@ mod tests {
     fn plain(count: usize) -> Vec<RowFacts> {
         let unit = |i: u32| RowFacts { source: 0, file: i / 10, study: i, class: 0, hash: u64::from(i), length: i % 7 };
         (0..count as u32).map(unit).collect()
+    }
+
+    #[test]
+    fn neighbours_meet_in_the_stretch_they_are_told_for() {
+        // Each row's neighbour is the next one.
+        let next = |rows: u32| Arc::new(Neighbours { rows: (1..=rows).map(|row| row % rows).collect(), each: 1 });
+        let large = sampler(plain(240), Sampling::default(), (8, 1), 3);
+        let meets = |rows: &[usize]| -> usize {
+            let step = |rows: &[usize]| rows.iter().filter(|&&row| rows.contains(&((row + 1) % 240))).count();
+            rows.chunks(8).map(step).sum()
+        };
+        let before = meets(&epoch(&large, 0));
+        large.meet(next(240), large.steps_per_epoch());
+        let after = meets(&epoch(&large, 0));
+        assert!(before < 20 && after > 80, "{before} {after}");
+        let s = sampler(plain(24), Sampling::default(), (4, 1), 3);
+        let before = epoch(&s, 0);
+        s.meet(next(24), 4);
+        let after = epoch(&s, 0);
+        // The first four steps have the rows that they had, as have the last two; an epoch's end ends a stretch.
+        for part in [0..16, 16..24] {
+            let set = |rows: &[usize]| rows[part.clone()].iter().copied().collect::<HashSet<_>>();
+            assert_eq!(set(&before), set(&after));
+        }
+        let again = sampler(plain(24), Sampling::default(), (4, 1), 3);
+        again.meet(next(24), 4);
+        for step in [9, 3, 5, 8, 0] {
+            assert_eq!(again.rows(step, 1..3), s.rows(step, 1..3), "step {step}, whatever was asked before");
+        }
     }
 
     /// Chunk number `index`, counted from the start of training.

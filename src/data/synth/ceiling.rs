@@ -30,7 +30,7 @@ pub fn ceiling(options: &SynthOptions, of_split: &str) -> Ceiling {
     let mut studies: Vec<(Scene, String)> = Vec::new();
     for patient in patients.map(|number| Patient::new(options.seed, number)) {
         studies.extend((1..=patient.studies).map(|study| {
-            let scene = patient.scene(options.seed, study);
+            let scene = patient.scene(options, study);
             let report = patient.report(options, study, &scene);
             (scene, report)
         }));
@@ -77,7 +77,7 @@ fn auroc(studies: &[(Scene, String)]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::scene::{Extent, Finding, Inspiration, Side};
-    use super::super::study::Language;
+    use super::super::study::{Language, NORMAL};
     use super::*;
 
     fn study(findings: &[Finding], report: &str) -> (Scene, String) {
@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn the_ceiling_is_of_the_studies_that_are_drawn() {
-        let options = SynthOptions { patients: 70, seed: 3, size: 16, language: Language::English, noise: 0.0 };
+        let options =
+            SynthOptions { patients: 70, seed: 3, size: 16, language: Language::English, noise: 0.0, normal: NORMAL };
         let drawn: Vec<_> = super::super::generate(&options).filter(|study| study.split == "test").collect();
         let reports: HashSet<&str> = drawn.iter().map(|study| study.report.as_str()).collect();
         let of_test = ceiling(&options, "test");

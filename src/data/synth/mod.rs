@@ -21,7 +21,7 @@ mod write;
 
 pub use ceiling::{Ceiling, ceiling};
 pub use noise::Noise;
-pub use study::{FindingBox, GrayImage, Language, Study, SynthOptions};
+pub use study::{FindingBox, GrayImage, Language, NORMAL, Study, SynthOptions};
 pub use volume::VolumeOptions;
 pub use write::{write, write_once, write_until, write_volumes};
 
@@ -68,8 +68,9 @@ impl Patient {
     }
 
     /// What study `study` shows, from 1.
-    fn scene(&self, seed: u64, study: u64) -> Scene {
-        plan(&mut stream(seed, self.number, study * 3), self.pacemaker, self.scoliosis)
+    fn scene(&self, options: &SynthOptions, study: u64) -> Scene {
+        let mut rng = stream(options.seed, self.number, study * 3);
+        plan(&mut rng, options.normal, self.pacemaker, self.scoliosis)
     }
 
     /// The report of `scene` in the words of study `study`.
@@ -91,7 +92,7 @@ fn studies(options: &SynthOptions, number: u64) -> Vec<Study> {
     let patient_id = format!("P{:04}", number + 1);
     let noise = patient.noise(options);
     let study = |study: u64| {
-        let scene = patient.scene(options.seed, study);
+        let scene = patient.scene(options, study);
         let true_report = patient.report(options, study, &scene);
         let (noise, report) = match noise[study as usize - 1] {
             None => (None, true_report.clone()),
@@ -136,13 +137,13 @@ fn noisy(options: &SynthOptions, patient: &Patient, study: u64, noise: Noise) ->
         let (number, next) = swapped[(own + 1) % swapped.len()];
         if swapped.len() > 1 {
             let other = Patient::new(options.seed, number);
-            let report = other.report(options, next, &other.scene(options.seed, next));
+            let report = other.report(options, next, &other.scene(options, next));
             return (Some(Noise::Swapped), report);
         }
     }
     // 13 and 14 are free of streams: the third study draws as the second does, of another scene.
     let mut rng = stream(options.seed, patient.number, 12 + study.min(2));
-    let scene = noise::altered(&patient.scene(options.seed, study), &mut rng);
+    let scene = noise::altered(&patient.scene(options, study), &mut rng);
     (Some(Noise::Wrong), patient.report(options, study, &scene))
 }
 
@@ -168,7 +169,7 @@ mod tests {
     const SIDES: [Side; 2] = [Side::Right, Side::Left];
 
     fn all(patients: usize, seed: u64, language: Language) -> Vec<Study> {
-        generate(&SynthOptions { patients, seed, size: 64, language, noise: 0.0 }).collect()
+        generate(&SynthOptions { patients, seed, size: 64, language, noise: 0.0, normal: NORMAL }).collect()
     }
 
     fn english(patients: usize, seed: u64) -> Vec<Study> {
@@ -212,7 +213,8 @@ mod tests {
     /// wrong, and each that is another's is right of one study.
     #[test]
     fn noise_spoils_training_reports_and_what_is_right_stays_known() {
-        let options = SynthOptions { patients: 350, seed: 4, size: 16, language: Language::English, noise: 0.3 };
+        let options =
+            SynthOptions { patients: 350, seed: 4, size: 16, language: Language::English, noise: 0.3, normal: NORMAL };
         let (clean, noisy) = (SynthOptions { noise: 0.0, ..options.clone() }, generate(&options).collect::<Vec<_>>());
         let mut counts = HashMap::new();
         let right: HashMap<&str, &str> = noisy.iter().map(|s| (s.true_report.as_str(), s.label)).collect();
@@ -347,7 +349,7 @@ mod tests {
     #[test]
     fn no_finding_of_a_study_hides_another() {
         for patient in 0..400 {
-            let whole = plan(&mut stream(8, patient, 3), None, None);
+            let whole = plan(&mut stream(8, patient, 3), NORMAL, None, None);
             for slot in 0..whole.findings.len() {
                 let mut without = whole.clone();
                 // A nodule of no size keeps the others in their places.

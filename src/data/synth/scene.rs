@@ -174,10 +174,10 @@ impl Scene {
     }
 }
 
-/// Decides what a study shows.
-pub(super) fn plan(rng: &mut ChaCha8Rng, pacemaker: Option<Device>, scoliosis: Option<Side>) -> Scene {
+/// Decides what a study shows; `normal` percent of them have no finding.
+pub(super) fn plan(rng: &mut ChaCha8Rng, normal: u32, pacemaker: Option<Device>, scoliosis: Option<Side>) -> Scene {
     let mut findings: Vec<Finding> = Vec::new();
-    if !rng.random_ratio(35, 100) {
+    if !rng.random_ratio(normal, 100) {
         let wanted = pick(rng, &[1, 1, 1, 2, 2, 3]);
         // Large findings may leave no room for more.
         for _ in 0..30 {

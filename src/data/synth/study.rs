@@ -61,7 +61,12 @@ pub struct SynthOptions {
     /// Share of the training reports that are exchanged or wrong in part; pictures do not depend on it, nor do
     /// validation and testing.
     pub noise: f64,
+    /// Percent of the studies that show no finding; see [`NORMAL`].
+    pub normal: u32,
 }
+
+/// [`SynthOptions::normal`] where nobody asks for another share.
+pub const NORMAL: u32 = 35;
 
 /// Language of the reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

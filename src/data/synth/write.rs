@@ -171,9 +171,10 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::data::synth::Language;
+    use crate::data::synth::{Language, NORMAL};
 
-    const FEW: SynthOptions = SynthOptions { patients: 3, seed: 0, size: 32, language: Language::English, noise: 0.0 };
+    const FEW: SynthOptions =
+        SynthOptions { patients: 3, seed: 0, size: 32, language: Language::English, noise: 0.0, normal: NORMAL };
 
     #[test]
     fn many_who_need_one_set_find_it_whole() {

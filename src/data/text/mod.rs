@@ -3,6 +3,7 @@
 
 mod blanks;
 pub mod bpe;
+mod negation;
 mod pipeline;
 mod prompts;
 mod report_policy;
@@ -11,5 +12,6 @@ mod sentences;
 pub mod tokenize;
 mod tokenizer_file;
 
+pub use negation::{Opposite, OppositeKind, SentenceOpposite, opposites, with_opposite};
 pub use prompts::{LabelPolicy, Labels, PromptClass, Prompts, UNSURE};
 pub use report_policy::{ReportPolicy, Unreadable};

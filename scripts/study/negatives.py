@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Figures of scripts/study/negatives.sh: a line of a run, or the table of docs/negatives.md.
+
+    scripts/study/negatives.py line SETTING SEED SECONDS RUN
+    scripts/study/negatives.py table OUT/figures.jsonl
+"""
+import json
+import math
+import sys
+
+# t of 95 % for 1 to 9 degrees of freedom.
+T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]
+FIGURES = ["mean recall %", "AUROC", "denial %", "side %", "size %", "s a step"]
+
+
+def line(setting, seed, seconds, run):
+    report = json.load(open(run + ".eval"))
+    zero_shot = json.load(open(run + ".zero-shot"))
+    prefers = [figure["value"] for figure in report["negation"]["figures"]]
+    auroc = next(f["value"] for f in zero_shot["figures"] if f["name"] == "auroc_macro")
+    steps = [json.loads(text) for text in open(run + "/timing.jsonl")]
+    of_steps = sorted(s["seconds"] for s in steps if "seconds" in s)
+    figures = {
+        "mean recall %": 100 * report["mean_recall"],
+        "AUROC": auroc,
+        "denial %": 100 * prefers[1],
+        "side %": 100 * prefers[2],
+        "size %": 100 * prefers[3],
+        "s a step": of_steps[len(of_steps) // 2],
+    }
+    print(json.dumps({"setting": setting, "seed": int(seed), "seconds": float(seconds), "figures": figures}))
+
+
+def interval(values):
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, math.nan
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return mean, T[len(values) - 2] * spread / math.sqrt(len(values))
+
+
+def table(path):
+    runs = {}
+    for text in open(path):
+        run = json.loads(text)
+        runs.setdefault(run["setting"], {})[run["seed"]] = run
+    print("| setting | seeds | " + " | ".join(FIGURES) + " | whole run, s |")
+    print("|---|---|" + "---|" * (len(FIGURES) + 1))
+    for setting, of_seed in runs.items():
+        base = runs["siglip" if setting.startswith("siglip") else "plain"]
+        seeds = sorted(set(of_seed) & set(base))
+        cells = []
+        for name in FIGURES:
+            digits = 3 if name in ("AUROC", "s a step") else 1
+            values = [of_seed[s]["figures"][name] for s in seeds]
+            cell = f"{sum(values) / len(values):.{digits}f}"
+            if of_seed is not base:
+                mean, half = interval([of_seed[s]["figures"][name] - base[s]["figures"][name] for s in seeds])
+                cell += f" ({mean:+.{digits}f} ± {half:.{digits}f})"
+            cells.append(cell)
+        seconds = sum(of_seed[s]["seconds"] for s in seeds) / len(seeds)
+        print(f"| {setting} | {len(seeds)} | " + " | ".join(cells) + f" | {seconds:.0f} |")
+
+
+if sys.argv[1] == "line":
+    line(*sys.argv[2:])
+else:
+    table(sys.argv[2])

@@ -1,0 +1,26 @@
+//! What another model makes of rows: the targets of what learns from it.
+
+use super::vectors::Vectors;
+
+/// What a teacher makes of rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TeacherRows {
+    /// Of each row's image, of length 1.
+    pub images: Vectors,
+    /// Of its report.
+    pub texts: Vectors,
+    /// What the teacher multiplies similarities by.
+    pub scale: f64,
+}
+
+impl TeacherRows {
+    /// The teacher's logits of the rows of a batch, (images · reports).
+    pub fn logits(&self, rows: &[u32]) -> Vec<f64> {
+        let of_image = |&image: &u32| {
+            let logit =
+                move |&text: &u32| self.scale * self.images.product(image as usize, (&self.texts, text as usize));
+            rows.iter().map(logit)
+        };
+        rows.iter().flat_map(of_image).collect()
+    }
+}

@@ -1,0 +1,179 @@
+//! Negatives that are hard to tell from what is right, mined over the whole training set with the model as it stands.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+
+use super::trainer::Trainer;
+use crate::data::{HardFrom, HardNegatives, ImageSource, NO_ROW, Neighbours, OnError, Row};
+use crate::session::{Encoder, UnreadableImage};
+
+impl Trainer<'_> {
+    /// Whether negatives are mined at all.
+    pub(super) fn mines(&self) -> bool {
+        self.state.neighbours.is_some()
+    }
+
+    /// Whether they are to be mined at this step.
+    pub(super) fn mining_is_due(&self) -> bool {
+        self.mines() && self.step_number().is_multiple_of(self.plan.mine_every)
+    }
+
+    /// The step at which they are mined next, or the end.
+    pub(super) fn mined_until(&self) -> u64 {
+        let every = self.plan.mine_every;
+        let next = (self.step_number() / every).saturating_add(1).saturating_mul(every);
+        if self.mines() { next.min(self.plan.total_steps) } else { self.plan.total_steps }
+    }
+
+    /// Finds the hardest negatives of each training row anew.
+    pub(super) fn mine(&mut self) -> Result<()> {
+        let found = self.hardest().context("mining hard negatives")?;
+        self.state.neighbours = Some(Arc::new(found));
+        self.hand_to_sampler();
+        Ok(())
+    }
+
+    /// Lets the order of rows know what was mined last.
+    pub(super) fn hand_to_sampler(&self) {
+        if let Some(neighbours) = &self.state.neighbours {
+            self.plan.sampler.meet(Arc::clone(neighbours), self.plan.mine_every);
+        }
+    }
+
+    fn hardest(&self) -> Result<Neighbours> {
+        let rows = &self.train.rows;
+        let settings = &self.config.data.hard_negatives;
+        let encoder = self.encoder(&*self.world)?;
+        let mut readable: Vec<u32> = (0..rows.len() as u32).collect();
+        let images = loop {
+            let sources: Vec<ImageSource> = readable.iter().map(|&row| rows[row as usize].image()).collect();
+            let error = match encoder.images(&sources) {
+                Ok(images) => break images,
+                Err(error) => error,
+            };
+            // Told of when its turn in a step comes; here it is no negative of others.
+            let bad = error.downcast_ref::<UnreadableImage>().map(|e| e.image.clone());
+            let before = readable.len();
+            readable.retain(|&row| Some(rows[row as usize].image()) != bad);
+            if self.config.data.on_error == OnError::Stop || readable.len() == before || readable.is_empty() {
+                return Err(error);
+            }
+        };
+        let texts = texts_of(&encoder, readable.iter().map(|&row| &rows[row as usize]))?;
+        let known: Vec<Known> = readable.iter().map(|&row| Known::of(&rows[row as usize])).collect();
+        let own = self.world.share(readable.len());
+        let (queries, candidates) = match settings.from {
+            HardFrom::Text => (&images, &texts),
+            HardFrom::Image => (&texts, &images),
+        };
+        let found = nearest((queries, candidates), own, &known, settings)?;
+        let (found, _) = self.world.gather_numbers(&found)?;
+        let mut all = vec![NO_ROW; rows.len() * settings.k];
+        for (place, list) in found.chunks_exact(settings.k).enumerate() {
+            let start = readable[place] as usize * settings.k;
+            for (slot, &other) in list.iter().filter(|&&other| other != NO_ROW).enumerate() {
+                all[start + slot] = readable[other as usize];
+            }
+        }
+        Ok(Neighbours { rows: all, each: settings.k })
+    }
+}
+
+/// Embeddings of each row's report, each distinct one encoded once.
+fn texts_of<'a>(encoder: &Encoder, rows: impl Iterator<Item = &'a Row>) -> Result<Tensor> {
+    let (mut known, mut texts) = (HashMap::new(), Vec::new());
+    let number = |row: &'a Row| {
+        *known.entry(row.report()).or_insert_with(|| {
+            texts.push(row.report());
+            texts.len() as u32 - 1
+        })
+    };
+    let of_row: Vec<u32> = rows.map(number).collect();
+    Ok(encoder.texts(&texts)?.index_select(&Tensor::new(of_row, &Device::Cpu)?, 0)?)
+}
+
+/// What of a row says that another is no negative of it.
+struct Known<'a> {
+    report: &'a str,
+    study: Option<&'a str>,
+    labels: HashSet<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    fn of(row: &'a Row) -> Self {
+        Self { report: row.report(), study: row.study_id(), labels: row.labels().collect() }
+    }
+
+    /// With one report, of one study, or with one finding.
+    fn is_alike(&self, other: &Self) -> bool {
+        let one_study = self.study.is_some() && self.study == other.study;
+        self.report == other.report || one_study || !self.labels.is_disjoint(&other.labels)
+    }
+}
+
+/// Of each row of `own` the `k` nearest candidates that are not alike, the nearest first; [`NO_ROW`] where there are
+/// fewer. (own · k)
+fn nearest(
+    (queries, candidates): (&Tensor, &Tensor),
+    own: Range<usize>,
+    known: &[Known],
+    settings: &HardNegatives,
+) -> Result<Vec<u32>> {
+    const NUMBERS_AT_ONCE: usize = 1 << 24;
+    let (count, transposed) = (candidates.dim(0)?, candidates.t()?.contiguous()?);
+    let block = (NUMBERS_AT_ONCE / count.max(1)).max(1);
+    let mut all = Vec::with_capacity(own.len() * settings.k);
+    for start in own.clone().step_by(block) {
+        let rows = block.min(own.end - start);
+        let similarities: Vec<Vec<f32>> = queries.narrow(0, start, rows)?.matmul(&transposed)?.to_vec2()?;
+        for (row, similarities) in (start..).zip(&similarities) {
+            all.extend(hardest_of(row, similarities, known, settings));
+        }
+    }
+    Ok(all)
+}
+
+fn hardest_of(row: usize, similarities: &[f32], known: &[Known], settings: &HardNegatives) -> Vec<u32> {
+    let most = settings.margin.map_or(f32::INFINITY, |margin| similarities[row] - margin as f32);
+    let mut order: Vec<u32> = (0..similarities.len() as u32).filter(|&k| similarities[k as usize] <= most).collect();
+    // Equal ones in the order of rows, whatever the number of ranks.
+    let nearer = |a: &u32, b: &u32| similarities[*b as usize].total_cmp(&similarities[*a as usize]).then(a.cmp(b));
+    order.sort_unstable_by(nearer);
+    let other = |&k: &u32| k as usize != row && !known[row].is_alike(&known[k as usize]);
+    let mut found: Vec<u32> = order.into_iter().filter(other).take(settings.k).collect();
+    found.resize(settings.k, NO_ROW);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known<'a>(report: &'a str, study: Option<&'a str>, labels: &[&'a str]) -> Known<'a> {
+        Known { report, study, labels: labels.iter().copied().collect() }
+    }
+
+    #[test]
+    fn the_nearest_that_are_not_alike_and_not_too_near() {
+        let rows = [
+            known("a", Some("1"), &["effusion"]),
+            known("b", Some("2"), &["edema", "effusion"]),
+            known("c", Some("1"), &[]),
+            known("a", None, &[]),
+            known("d", None, &["edema"]),
+            known("e", None, &[]),
+        ];
+        let similarities = [0.8, 0.9, 0.9, 0.9, 0.5, 0.7];
+        let settings = |k, margin| HardNegatives { k, margin, ..HardNegatives::default() };
+        let found = |k, margin| hardest_of(0, &similarities, &rows, &settings(k, margin));
+        assert_eq!(found(2, None), [5, 4], "those with its finding, study or report are none");
+        assert_eq!(found(3, None), [5, 4, NO_ROW]);
+        assert_eq!(found(2, Some(0.2)), [4, NO_ROW], "0.7 is within 0.2 of 0.8");
+        let of_last = hardest_of(5, &[0.1, 0.3, 0.2, 0.2, 0.2, 0.9], &rows, &settings(4, None));
+        assert_eq!(of_last, [1, 2, 3, 4], "equal ones in the order of rows");
+    }
+}

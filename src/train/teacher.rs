@@ -1,0 +1,118 @@
+//! A larger model whose similarities are learnt: encoded once, and kept on disk.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+
+use super::checkpoint::tensors_of;
+use crate::config::Config;
+use crate::data::{BagPolicy, ImageSource, Row};
+use crate::digest::ContentHash;
+use crate::loss::{TeacherRows, Vectors};
+use crate::model::checkpoint::save_safetensors;
+use crate::seed::name_index;
+use crate::session::{Encoder, Session};
+
+/// What the teacher makes of the pairs of all splits.
+pub(super) struct Teacher {
+    /// Where each pair's vectors are.
+    places: BTreeMap<(u64, u64), usize>,
+    /// (pairs, width)
+    images: Vec<f32>,
+    texts: Vec<f32>,
+    width: usize,
+    scale: f64,
+}
+
+impl Teacher {
+    /// Of `rows`, as `config` names it. Read from the file that an earlier run of the same teacher, pairs and version
+    /// left in the folder of kept features, or the first rank of this host, of which `local` tells: ranks prepare in
+    /// turn.
+    ///
+    /// # Errors
+    /// There is no such model; an image that cannot be read; the disk is full.
+    pub fn of<'a>(config: &Config, local: (usize, usize), rows: impl Iterator<Item = &'a Row>) -> Result<Option<Self>> {
+        let Some(name) = &config.loss.teacher else { return Ok(None) };
+        let session = Session::open_on(name, &config.device, local)?;
+        let (mut places, mut sources, mut texts) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut key = ContentHash::default();
+        key.field(env!("CARGO_PKG_VERSION"));
+        for param in session.params.iter() {
+            key.numbers(&param.var)?;
+        }
+        for row in rows {
+            places.entry(place_of(row)).or_insert_with(|| {
+                key.field(row.image_name());
+                key.field(row.report());
+                sources.push(row.image());
+                texts.push(row.report());
+                sources.len() - 1
+            });
+        }
+        let encoder = Encoder {
+            bags: BagPolicy::from(&config.data).evenly(),
+            workers: config.data.workers,
+            ..session.encoder(config.eval.batch_size)?
+        };
+        let path = kept_in(config).join(format!("teacher-{}.safetensors", &key.hex()[..16]));
+        let (images, texts) = read_or_encode(&encoder, &path, &sources, &texts)?;
+        let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
+        Ok(Some(Self {
+            places,
+            width: images.dim(1)?,
+            images: numbers(&images)?,
+            texts: numbers(&texts)?,
+            scale: f64::from(encoder.model.scale()?.to_scalar::<f32>()?),
+        }))
+    }
+
+    /// Of `rows`, one after the other; `None` where one of them was not encoded.
+    pub fn rows(&self, rows: &[Row]) -> Option<TeacherRows> {
+        let places: Vec<usize> =
+            rows.iter().map(|row| self.places.get(&place_of(row)).copied()).collect::<Option<_>>()?;
+        let vectors = |all: &[f32]| {
+            let row = |&place: &usize| all[place * self.width..(place + 1) * self.width].iter().copied();
+            Vectors::new(places.iter().flat_map(row).collect(), self.width)
+        };
+        Some(TeacherRows { images: vectors(&self.images), texts: vectors(&self.texts), scale: self.scale })
+    }
+}
+
+impl std::fmt::Debug for Teacher {
+    /// Ranks compare what they know as text; of the vectors the targets tell.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Teacher({} pairs, scale {})", self.places.len(), self.scale)
+    }
+}
+
+fn place_of(row: &Row) -> (u64, u64) {
+    (name_index(row.image_name()), name_index(row.report()))
+}
+
+/// The folder of kept features.
+fn kept_in(config: &Config) -> PathBuf {
+    let beside = || config.output.parent().unwrap_or(Path::new(".")).join("feature-cache");
+    config.data.feature_cache.clone().unwrap_or_else(beside)
+}
+
+/// Embeddings of images and texts: those in the file, where it is whole, or new ones, left there.
+fn read_or_encode(encoder: &Encoder, path: &Path, images: &[ImageSource], texts: &[&str]) -> Result<(Tensor, Tensor)> {
+    let read = || -> Option<(Tensor, Tensor)> {
+        let mut kept = tensors_of(path).ok()?;
+        let (of_images, of_texts) = (kept.remove("image_embeds")?, kept.remove("text_embeds")?);
+        let whole = of_images.dim(0).ok()? == images.len() && of_texts.dim(0).ok()? == texts.len();
+        whole.then_some((of_images, of_texts))
+    };
+    if let Some(kept) = read() {
+        return Ok(kept);
+    }
+    let (of_images, of_texts) = (encoder.images(images)?, encoder.texts(texts)?);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let tensors = [("image_embeds".to_string(), of_images.clone()), ("text_embeds".to_string(), of_texts.clone())];
+    save_safetensors(path, &tensors)?;
+    Ok((of_images, of_texts))
+}
