@@ -993,6 +993,8 @@ fn every_objective_trains_in_chunks_and_resumes() {
     place.assert_same_run("pupil", "pupil-at-once");
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=distill"], 2);
     assert!(errors[0].contains("loss.teacher is missing"), "{errors:?}");
+    let tried = place.run(&["train", "tiny.toml", "--dry-run", "--set", "data.negation=1"]);
+    assert!(tried.status.success(), "{}", text(&tried.stderr));
     // What cannot work is told before anything begins.
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=local"], 2);
     assert!(errors[0].contains("names \"local\" alone"), "{errors:?}");
