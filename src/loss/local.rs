@@ -2,13 +2,12 @@
 //! with it; those of an image's own report shall be alike to what they find there.
 
 use candle_core::{Result, bail};
-use serde::{Deserialize, Serialize};
 
+use super::local_config::{LocalConfig, LocalForm};
 use super::objective::{Direction, Inputs, Needs, Objective, ObjectiveKind, Takes, TargetKind, Term};
 use super::soft_targets::SoftTargets;
 use crate::metrics::Metric;
 use crate::ops::{LocalSimilarity, local_similarity};
-use crate::words::words;
 
 pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     name: "local",
@@ -19,28 +18,6 @@ pub(super) const KIND: ObjectiveKind = ObjectiveKind {
     best_metric: (Metric::MeanRecall, "what is trained beside it finds each image's own report"),
     build: |s| Box::new(LocalLoss { label_smoothing: s.label_smoothing, direction: s.direction, options: s.local }),
 };
-
-words!(
-    /// How a sentence is compared with an image's patches.
-    LocalForm {
-        /// With their sum by attention, longer patches counting more (GLoRIA, ICCV 2021).
-        Attention = "attention",
-        /// The same of patches of length 1, so that all is read off the map of cosines (RadZero, arXiv 2504.07416).
-        Map = "map",
-    }
-);
-
-/// The section `loss.local`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LocalConfig {
-    /// How a sentence is compared with patches.
-    pub form: LocalForm,
-    /// What similarities are divided by.
-    pub temperature: f64,
-    /// What cosines are divided by before the softmax over patches.
-    pub attention_temperature: f64,
-}
 
 /// `(CE over the sentences of the batch + CE over its images) / 2` of similarities over the temperature: an image's
 /// positives are the sentences of its report, a sentence's are the images whose report has it; smoothed as everywhere.

@@ -12,6 +12,7 @@ pub mod explain;
 mod false_negatives;
 mod likeness;
 mod local;
+mod local_config;
 mod multi_label;
 mod multi_positive;
 mod objective;
@@ -31,7 +32,8 @@ pub use cross_entropy::{CrossEntropy, Reduction, Targets, cross_entropy};
 pub use distill::DistillLoss;
 pub use false_negatives::FalseNegatives;
 pub use likeness::{Drawing, Likeness, Positives, RowFacts, likeness_of_negatives, likeness_of_training};
-pub use local::{LocalConfig, LocalForm, LocalLoss};
+pub use local::LocalLoss;
+pub use local_config::{LocalConfig, LocalForm};
 pub use multi_label::MultiLabelLoss;
 pub use multi_positive::MultiPositiveLoss;
 pub use objective::{

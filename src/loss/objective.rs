@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use candle_core::{Result, Tensor, bail};
 
 use super::false_negatives::FalseNegatives;
-use super::local::LocalConfig;
+use super::local_config::LocalConfig;
 use super::targets::PairTargets;
 use crate::metrics::Metric;
 use crate::ops::Segments;

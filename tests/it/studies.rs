@@ -291,7 +291,9 @@ fn every_objective_trains_on_volumes() {
     )
     .unwrap();
     for kind in OBJECTIVES {
-        let name = format!("loss.kind={:?}", kind.name);
+        // What looks at places stands beside what looks at whole images.
+        let beside = if kind.needs.places { "\"clip\", " } else { "" };
+        let name = format!("loss.kind=[{beside}{:?}]", kind.name);
         let mut sets = vec![name.as_str(), "model.bag_pooling=\"attention\"", "train.max_steps=4", "lora.rank=2"];
         match kind.needs.targets {
             TargetKind::Classes => sets.push("loss.prompts=\"classes.toml\""),

@@ -1,7 +1,7 @@
 //! Entries to a manifest, and where that is asked for to reduced images or shards. What fits still what it was made
 //! from stays, so the same command goes on where it was stopped; all else is made anew or removed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -84,6 +84,12 @@ impl Job<'_> {
         let record = Mutex::new(record);
         let before = rows.len();
         if let Some(each) = self.options.shard {
+            let distinct = rows.iter().map(|row| row.key.as_str()).collect::<HashSet<_>>().len();
+            ensure!(
+                distinct == rows.len(),
+                "{} rows share their image with another, as boxes do; shards hold an image once: leave --webdataset out",
+                rows.len() - distinct
+            );
             summary.shards = self.shards(&mut rows, each, &record)?;
         } else if writes_images {
             self.copy_images(&mut rows)?;
@@ -151,16 +157,21 @@ impl Job<'_> {
         Ok(rows)
     }
 
-    /// Writes images under names that say nothing; a row whose image cannot be decoded is left without one.
+    /// Writes images under names that say nothing, one that several rows share once; a row whose image cannot be decoded
+    /// is left without one.
     fn copy_images(&self, rows: &mut [Prepared]) -> Result<()> {
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        let of_first: Vec<usize> = (0..).zip(rows.iter()).map(|(i, row)| *first.entry(&row.key).or_insert(i)).collect();
         let (done, total) = (AtomicUsize::new(0), rows.len());
-        let one = |row: &mut Prepared| -> Result<()> {
+        let one = |(i, row): (usize, &Prepared)| -> Result<String> {
             ensure!(!(self.stop)(), Interrupted(STOPPED.into()));
-            row.image = self.copy_image(row)?.unwrap_or_default();
+            let image = if of_first[i] == i { self.copy_image(row)?.unwrap_or_default() } else { String::new() };
             (self.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            Ok(())
+            Ok(image)
         };
-        rows.par_iter_mut().map(one).collect()
+        let images: Vec<String> = rows.par_iter().enumerate().map(one).collect::<Result<_>>()?;
+        rows.iter_mut().zip(&of_first).for_each(|(row, &first)| row.image.clone_from(&images[first]));
+        Ok(())
     }
 
     /// Where the image is written, below the folder; `None` where it cannot be decoded.
