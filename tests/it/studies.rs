@@ -298,6 +298,8 @@ fn every_objective_trains_on_volumes() {
         match kind.needs.targets {
             TargetKind::Classes => sets.push("loss.prompts=\"classes.toml\""),
             TargetKind::Findings => sets.push("loss.prompts=\"findings.toml\""),
+            // The run of the first objective.
+            TargetKind::Teacher => sets.push("loss.teacher=\"clip/model\""),
             _ => {}
         }
         if kind.name == "multi_positive" {
