@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use candle_core::{Device, Tensor};
 use reportclip::data::{BagPolicy, HeldImages, ImageSource, Member, Members, Picture, Preprocess, image};
 use reportclip::eval::{BagExplanation, ReadBag, explain_bag, strip};
@@ -14,6 +17,7 @@ use reportclip::ops::{Segments, Value, reference};
 use reportclip::session::Session;
 
 use crate::bags::{nifti, nifti_of};
+use crate::common::golden;
 use crate::runs::{Place, json, text};
 use crate::session::tiny;
 
@@ -336,4 +340,80 @@ fn weights_of_bags_are_told_by_line() {
     }
     let errors = place.errors(&[&args[..], &["--bag-weights", "weights.jsonl"]].concat(), 1);
     assert!(errors[0].contains("weights.jsonl") && errors[0].contains("--force"), "{errors:?}");
+}
+
+/// Slices of a golden DICOM series, in the order in which they lie.
+fn golden_series(number: usize) -> Vec<Vec<u8>> {
+    let golden = json(&fs::read(golden("volumes.json")).unwrap());
+    let files = golden["series"][number]["files"].as_object().unwrap();
+    let mut slices: Vec<(f64, Vec<u8>)> = files
+        .values()
+        .map(|file| {
+            let mut bytes = Vec::new();
+            let packed = STANDARD.decode(file.as_str().unwrap()).unwrap();
+            flate2::read::MultiGzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
+            let text = String::from_utf8_lossy(&bytes);
+            let height = text.split("10.0\\-20.0\\").nth(1).map_or("0", |rest| rest.split([' ', '\0']).next().unwrap());
+            (height.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect::<String>().parse().unwrap(), bytes)
+        })
+        .collect();
+    slices.sort_by(|a, b| a.0.total_cmp(&b.0));
+    slices.into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+#[test]
+fn lint_tells_volumes_apart_by_what_is_wrong_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let slices = golden_series(0);
+    let write = |name: &str, slices: &[&Vec<u8>]| {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        for (i, slice) in slices.iter().enumerate() {
+            fs::write(dir.path().join(name).join(format!("s{i}.dcm")), slice).unwrap();
+        }
+    };
+    let [a, b, c, d, e] = &slices[..] else { panic!("{} slices", slices.len()) };
+    let mut moved = c.clone();
+    let at = moved.windows(14).position(|window| window == b"10.0\\-20.0\\10.0").unwrap();
+    moved[at + 13] = b'4';
+    write("whole", &[a, b, c, d, e]);
+    write("lacks", &[a, b, d, e]);
+    write("mixed", &[a, b, c, d, &golden_series(1)[0]]);
+    write("uneven", &[a, b, &moved, d, e]);
+    write("shuffled", &[c, a, b, d, e]);
+    nifti(&dir.path().join("single.nii"), 1);
+    fs::write(dir.path().join("broken.nii"), "broken").unwrap();
+    let rows = "image,report,patient_id,study_id,label\nwhole,r,p,1,x\nlacks,r,q,1,x\nmixed,r,q,2,x\nuneven,r,q,3,x\n\
+                shuffled,r,q,4,x\nsingle.nii,r,q,5,x\nbroken.nii,r,q,6,x\nwhole;single.nii,r,p,1,y\n";
+    fs::write(dir.path().join("m.csv"), rows).unwrap();
+    let lint = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_reportclip"));
+        command.args(["data", "lint", "m.csv"]).args(more).current_dir(dir.path()).output().unwrap()
+    };
+    let report = json(&lint(&["--json"]).stdout);
+    let of = |code: &str| -> Vec<&str> {
+        let findings = report["findings"].as_array().unwrap();
+        let finding = findings.iter().find(|finding| finding["code"] == code);
+        finding.map_or(Vec::new(), |finding| {
+            finding["rows"].as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect()
+        })
+    };
+    for (code, line) in [
+        ("missing_slices", 3),
+        ("mixed_series", 4),
+        ("uneven_spacing", 5),
+        ("files_out_of_order", 6),
+        ("single_slice", 7),
+        ("unreadable_volume", 8),
+        ("study_other_label", 9),
+    ] {
+        assert_eq!(of(code), [format!("m.csv:{line}")], "{code}: {report}");
+    }
+    let histogram = report["histograms"].as_array().unwrap().iter().find(|of| of["name"] == "images a row").unwrap();
+    let bars: Vec<_> = histogram["bars"].as_array().unwrap().iter().filter(|bar| bar[1] != 0).collect();
+    assert_eq!(serde_json::to_string(&bars).unwrap(), r#"[["1",1],["5–8",4]]"#);
+    let shown = text(&lint(&[]).stdout);
+    assert!(shown.contains("images a row: 1: 1, 5–8: 4"), "{shown}");
+    assert!(shown.contains("missing_slices: series that lack slices; the first lacks slices: 5.00 mm lie"), "{shown}");
+    let hidden = ["s0", "s2.dcm", "1.2.826"];
+    assert!(hidden.iter().all(|name| !shown.contains(name)), "{shown}");
 }
