@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use candle_core::{Device, Tensor};
 use reportclip::data::{BagPolicy, HeldImages, ImageSource, Member, Members, Picture, Preprocess, image};
-use reportclip::eval::{BagExplanation, ReadBag, explain_bag, strip};
+use reportclip::eval::{BagExplanation, BagImage, ReadBag, explain_bag, strip};
 use reportclip::loss::{OBJECTIVES, TargetKind};
 use reportclip::model::checkpoint::random;
 use reportclip::model::{BagPooling, BagPosition};
@@ -31,10 +31,10 @@ fn session(bag_pooling: BagPooling) -> Session {
     session
 }
 
-/// A volume of nine slices of which the seventh alone shows something.
+/// A volume of eight slices, which go through the tower together, of which the seventh alone shows something.
 fn planted(folder: &Path) -> Members {
     let path = folder.join("ct.nii");
-    nifti_of(&path, 9, |i| {
+    nifti_of(&path, 8, |i| {
         let (x, y) = (i % 24, i / 24 % 20);
         if i / 480 == 6 && (8..16).contains(&x) && (5..13).contains(&y) { 200 } else { (20 + x) as i16 }
     });
@@ -56,24 +56,37 @@ fn text_of(session: &Session, members: &Members) -> &'static str {
 }
 
 #[test]
-fn the_slice_that_was_planted_counts_most_whatever_the_pooling() {
+fn the_slice_that_was_planted_is_told_from_the_others_whatever_the_pooling() {
     let dir = tempfile::tempdir().unwrap();
     let members = planted(dir.path());
-    for pooling in POOLINGS {
+    let poolings =
+        [BagPooling::Mean, BagPooling::Max, BagPooling::Attention { hidden: 6, position: BagPosition::None }];
+    for pooling in poolings {
         let session = session(pooling);
         let bag = explained(&session, &members, text_of(&session, &members));
-        assert_eq!((bag.count, bag.images.len()), (9, 9));
-        let of = |number: usize| &bag.images[number];
+        assert_eq!((bag.count, bag.images.len()), (8, 8));
+        let (planted, others): (Vec<&BagImage>, Vec<&BagImage>) =
+            bag.images.iter().partition(|image| image.number == 6);
+        let sum: f64 = bag.images.iter().map(|image| image.part).sum();
+        assert!((sum - bag.cosine).abs() < 1e-5, "{pooling:?}: {sum}");
         let rising: f64 = bag.images.iter().map(|image| image.gradient_share).sum();
         assert!((rising - 1.0).abs() < 1e-9, "{pooling:?}: {rising}");
-        if matches!(pooling, BagPooling::Mean) {
-            // All others are one picture: they share what is left.
-            assert!(bag.images.iter().all(|image| image.number == 6 || image.gradient < 0.0), "{bag:?}");
-            assert_eq!((bag.first().unwrap().number, bag.top(1)), (6, vec![6]));
-            assert!((of(6).gradient_share - 1.0).abs() < 1e-9 && (of(6).gradient + 8.0 * of(0).gradient).abs() < 1e-6);
+        // All others are one picture.
+        assert!(others.iter().all(|image| (image.part - others[0].part).abs() < 1e-6), "{pooling:?}: {bag:?}");
+        assert!((planted[0].part - others[0].part).abs() > 1e-5, "{pooling:?}: {bag:?}");
+        let of_others: f64 = others.iter().map(|image| image.gradient).sum();
+        match pooling {
+            // A bag that grows as a whole keeps its direction.
+            BagPooling::Max => assert!((planted[0].gradient + of_others).abs() < 1e-5, "{bag:?}"),
+            BagPooling::Mean => {
+                assert!((planted[0].gradient + 7.0 * others[0].gradient).abs() < 1e-5, "{bag:?}");
+                assert_eq!((bag.first().unwrap().number, bag.top(1)), (6, vec![6]));
+            }
+            BagPooling::Attention { .. } => {
+                assert!(others.iter().all(|image| (image.gradient - others[0].gradient).abs() < 1e-5), "{bag:?}");
+                assert!((planted[0].gradient - others[0].gradient).abs() > 1e-5, "{bag:?}");
+            }
         }
-        let most = bag.images.iter().max_by(|a, b| a.gradient.total_cmp(&b.gradient)).unwrap();
-        assert_eq!(most.number, 6, "{pooling:?}: {bag:?}");
     }
 }
 
@@ -144,7 +157,7 @@ fn a_strip_shows_the_first_slices_with_the_bags_own_gradient() {
         [picture.bytes[at], picture.bytes[at + 1], picture.bytes[at + 2]]
     };
     // The planted square is in the first one alone.
-    assert!(at(112, 100)[0] > at(228 + 112, 100)[0], "the slice that counts most comes first");
+    assert!(at(112, 100)[2] > at(228 + 112, 100)[2], "the slice that counts most comes first");
     // Red somewhere, more in the first than in others: one scale for all.
     let red = |cell: usize| -> u64 {
         let pixels = (0..224 * 224).map(|i| at(cell * 228 + i % 224, i / 224));
@@ -373,8 +386,8 @@ fn lint_tells_volumes_apart_by_what_is_wrong_with_them() {
     };
     let [a, b, c, d, e] = &slices[..] else { panic!("{} slices", slices.len()) };
     let mut moved = c.clone();
-    let at = moved.windows(14).position(|window| window == b"10.0\\-20.0\\10.0").unwrap();
-    moved[at + 13] = b'4';
+    let at = moved.windows(15).position(|window| window == b"10.0\\-20.0\\10.0").unwrap();
+    moved[at + 14] = b'4';
     write("whole", &[a, b, c, d, e]);
     write("lacks", &[a, b, d, e]);
     write("mixed", &[a, b, c, d, &golden_series(1)[0]]);

@@ -120,7 +120,7 @@ impl File {
 
 fn one_frame(bytes: &[u8]) -> Result<()> {
     // What is wrong with others is told by their decoder.
-    let frames = dicom::is_dicom(bytes).then(|| dicom::place(bytes).map_or(1, |place| place.frames)).unwrap_or(1);
+    let frames = if dicom::is_dicom(bytes) { dicom::place(bytes).map_or(1, |place| place.frames) } else { 1 };
     ensure!(frames <= 1, "is a DICOM file of {frames} frames; send them as images of their own, or a volume as NIfTI");
     Ok(())
 }

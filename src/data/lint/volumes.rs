@@ -34,8 +34,8 @@ pub(super) struct InspectedVolumes(Vec<Looked>);
 const SIZES: [usize; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
 impl InspectedVolumes {
-    /// Opens these volumes, each with the row that names it, or `most` of them, evenly spaced. `progress` hears how many
-    /// are done, of how many.
+    /// Opens these volumes, each with the row that names it, or `most` of them, evenly spaced. `progress` hears how
+    /// many are done, of how many.
     pub fn open(all: &[(usize, ImageSource)], most: usize, progress: &(dyn Fn(usize, usize) + Sync)) -> Self {
         let (count, done) = (all.len().min(most), AtomicUsize::new(0));
         let look = |i: usize| {
