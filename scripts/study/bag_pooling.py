@@ -77,8 +77,11 @@ def weights(path, rows, label):
         chance.append(sum(holds) / len(holds))
         for key in found:
             shares = [image[key] for image in images]
-            if None not in shares:
-                found[key].append(sum(share for share, held in zip(shares, holds) if held))
+            if None in shares:
+                continue
+            found[key].append(sum(share for share, held in zip(shares, holds) if held))
+            # The mean has no largest share.
+            if max(shares) - min(shares) > 1e-6:
                 first[key].append(float(holds[max(range(len(shares)), key=lambda i: shares[i])]))
     cell = lambda values: of_mean(values) if values else "–"
     return [f"{sum(chance) / len(chance):.3f}", *(cell(d[key]) for key in found for d in (found, first))]
