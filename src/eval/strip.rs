@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn cells_stand_side_by_side_with_their_numbers_below() {
         let cells = [vec![10; 3 * 64 * 64], vec![20; 3 * 64 * 64]];
-        let captions = [["17".to_string(), "4%".to_string()], ["2".to_string(), "100%".to_string()]];
+        let captions = [["17".to_string(), "4%".to_string()], ["2".to_string(), "10%".to_string()]];
         let strip = side_by_side(&cells, &captions, 64).unwrap();
         assert_eq!((strip.width, strip.height), (2 * 64 + 4, 64 + 28));
         let at = |x: usize, y: usize| strip.bytes[(y * 132 + x) * 3];
