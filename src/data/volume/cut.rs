@@ -115,7 +115,7 @@ impl Cut {
     /// Slices as pictures, in the order asked for.
     ///
     /// # Errors
-    /// As [`super::slices`].
+    /// It is broken or truncated, holds NaN in what is read, or takes too much memory.
     pub fn pictures(&self, volume: &mut Volume, ranges: &[Range], which: &[usize]) -> Result<Vec<Picture>> {
         let picture = self.across.to as u64 * self.down.to as u64;
         afford(self.need(volume, which.len()) + picture * (ranges.len() * which.len()) as u64)?;
@@ -142,7 +142,7 @@ impl Cut {
     /// Values of slices after resampling, row after row, each given to `done` with its place in `which`; not in order.
     ///
     /// # Errors
-    /// As [`super::slices`].
+    /// It is broken or truncated, holds NaN in what is read, or takes too much memory.
     pub fn values(&self, volume: &mut Volume, which: &[usize], done: &mut impl FnMut(usize, &[f32])) -> Result<Seen> {
         let places: Vec<Between> = which.iter().map(|&slice| self.place(slice)).collect();
         let mut seen = Seen::default();

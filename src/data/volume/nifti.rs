@@ -4,7 +4,6 @@
 //! num-derive and six more crates, makes room for whatever a header claims, and reads a whole volume where one slice is
 //! asked for.
 
-use std::fs::File;
 use std::io::{BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use super::geometry::{self, Geometry, Order};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
 use crate::data::image::{afford, most_bytes};
+use crate::fs::open_plain;
 
 /// A byte of gzip unpacks to at most so many.
 const MOST_UNPACKED: u64 = 1032;
@@ -37,7 +37,7 @@ pub(super) struct Header {
 /// # Errors
 /// It is no NIfTI, its header is broken or claims more than the file can hold, or there is no such time.
 pub(super) fn open(path: &Path, time: usize) -> Result<Volume> {
-    let file = File::open(path)?;
+    let file = open_plain(path)?;
     let length = file.metadata()?.len();
     opened(file, length, time, u64::MAX)
 }

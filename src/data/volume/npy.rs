@@ -3,7 +3,6 @@
 //! Arrays say nothing of millimetres: slices come first, from the feet to the head, then rows to the back, then columns
 //! to the patient's left, as a DICOM series has them; voxels count as 1 mm.
 
-use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -17,6 +16,7 @@ use super::planes::Volume;
 use crate::archive;
 use crate::data::image::afford;
 use crate::error::shown;
+use crate::fs::open_plain;
 use crate::npy::Header;
 
 /// Longest header; those of arrays have some 120 bytes.
@@ -25,7 +25,7 @@ const MOST_HEADER: usize = 16 << 10;
 /// # Errors
 /// No array of three axes of plain numbers, or it is longer than its file.
 pub(super) fn open(path: &Path) -> Result<Volume> {
-    let mut file = File::open(path)?;
+    let mut file = open_plain(path)?;
     let mut start = [0; 2];
     file.read_exact(&mut start).context("is no .npy file")?;
     if start != *b"PK" {

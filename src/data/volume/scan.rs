@@ -1,7 +1,7 @@
 //! A volume that was looked into, and slices of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, bail};
 
@@ -10,7 +10,7 @@ use super::open::{Kind, kind_of, open_known};
 use super::planes::Volume;
 use super::policy::{VolumePolicy, evenly_spaced};
 use super::series::Series;
-use super::window::{Window, of_percentiles};
+use super::window::{Range, Window, of_percentiles};
 use crate::data::image::Picture;
 
 /// A volume, and the slices that it is cut into. The files of a series are looked through once; no file stays open.
@@ -20,6 +20,8 @@ pub struct Scan {
     series: Option<Arc<Series>>,
     slices: Slices,
     window: Window,
+    /// What the window's percentiles are, once they are known.
+    range: Arc<OnceLock<Range>>,
 }
 
 /// What slices are.
@@ -55,7 +57,7 @@ impl Scan {
             }
             false => Slices::Cut(Cut::of(&geometry, policy)?),
         };
-        Ok(Self { path: path.to_path_buf(), series, slices, window: policy.window.clone() })
+        Ok(Self { path: path.to_path_buf(), series, slices, window: policy.window.clone(), range: Arc::default() })
     }
 
     /// How many slices there are.
@@ -86,11 +88,25 @@ impl Scan {
             (Slices::Frames(..), None) => bail!("has no frames"),
         };
         let ranges = match &self.window {
-            // A stream is then read from its start again.
-            Window::Percentile(percents) => vec![of_percentiles(&mut self.open()?, *percents)?],
+            Window::Percentile(percents) => vec![self.range(*percents)?],
             Window::Values(ranges) => ranges.clone(),
         };
-        cut.pictures(&mut self.open()?, &ranges, which)
+        let mut pictures = cut.pictures(&mut self.open()?, &ranges, which)?;
+        if self.series.as_ref().is_some_and(|series| series.is_inverted) {
+            pictures.iter_mut().flat_map(|picture| &mut picture.bytes).for_each(|byte| *byte = 255 - *byte);
+        }
+        Ok(pictures)
+    }
+
+    /// Between these percentiles; worked out once, as it takes all voxels. A stream is then read from its start again.
+    fn range(&self, percents: [f64; 2]) -> Result<Range> {
+        match self.range.get() {
+            Some(range) => Ok(*range),
+            None => {
+                let range = of_percentiles(&mut self.open()?, percents)?;
+                Ok(*self.range.get_or_init(|| range))
+            }
+        }
     }
 
     fn open(&self) -> Result<Volume> {

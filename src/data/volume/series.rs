@@ -4,7 +4,6 @@
 //! say nothing. Each frame has its own rescaling. No identifier reaches a message, and no file's name, which may hold
 //! one: files are told by their place among the folder's, in the order of their names.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::geometry::{self, Geometry, MOST_SLICES, Order};
 use super::planes::{Planes, Volume};
 use crate::data::image::dicom::{self, Place};
 use crate::data::image::{Picture, afford, file_bytes};
+use crate::fs::open_plain;
 
 /// Bytes at a file's beginning that say whether it is DICOM.
 const MARK: u64 = 132;
@@ -58,7 +58,7 @@ impl Listing {
     /// Whether the first DICOM file says where in the patient it lies, or holds many frames; radiographs do neither.
     pub fn is_series(&self) -> bool {
         let place = |file: &PathBuf| match place_of(file) {
-            Ok(Start::Dicom(place)) => Some(place),
+            Ok(Start::Dicom(place, _)) => Some(place),
             Ok(Start::Other { .. }) | Err(_) => None,
         };
         let first = self.0.iter().find_map(place);
@@ -80,6 +80,8 @@ pub(super) struct Series {
     pub geometry: Geometry,
     /// A loop in colour, whose frames are shown as they are.
     pub is_colour_loop: bool,
+    /// Whether the lowest values are white.
+    pub is_inverted: bool,
     files: Vec<PathBuf>,
     /// Number of the file, and of the frame in it.
     slices: Vec<(usize, usize)>,
@@ -104,7 +106,7 @@ impl Series {
         let (geometry, is_loop) = geometry(&mut slices, &first)?;
         let is_colour_loop = is_loop && first.is_colour;
         let slices = slices.into_iter().map(|slice| (slice.file, slice.frame)).collect();
-        Ok(Self { geometry, is_colour_loop, files, slices })
+        Ok(Self { geometry, is_colour_loop, is_inverted: first.is_inverted, files, slices })
     }
 
     pub fn volume(self: &Arc<Self>) -> Volume {
@@ -157,6 +159,8 @@ fn check_alike(slices: &[Slice], first: &Place) -> Result<()> {
     );
     let others = differing(&|place| place.size != first.size);
     ensure!(others == 0, mixed(format!("has slices of different sizes: {others} of {count} are not {:?}", first.size)));
+    let others = differing(&|place| place.is_inverted != first.is_inverted);
+    ensure!(others == 0, mixed(format!("has slices whose black is others' white: {others} of {count} (MONOCHROME1)")));
     let turned = |place: &Place| match (place.directions, first.directions) {
         (Some(a), Some(b)) => a.iter().flatten().zip(b.iter().flatten()).any(|(a, b)| (a - b).abs() > SAME),
         (a, b) => a.is_some() != b.is_some(),
@@ -171,7 +175,7 @@ fn check_alike(slices: &[Slice], first: &Place) -> Result<()> {
 
 /// Whether a file is DICOM and holds several frames.
 pub(super) fn has_frames(file: &Path) -> bool {
-    matches!(place_of(file), Ok(Start::Dicom(place)) if place.frames > 1)
+    matches!(place_of(file), Ok(Start::Dicom(place, _)) if place.frames > 1)
 }
 
 /// What messages call a file.
@@ -184,8 +188,8 @@ fn found(files: &[PathBuf]) -> Result<Vec<Slice>> {
     let mut slices = Vec::new();
     for (file, path) in files.iter().enumerate() {
         let name = || name_of(file, files);
-        let first = match place_of(path).with_context(name)? {
-            Start::Dicom(first) => first,
+        let (first, head) = match place_of(path).with_context(name)? {
+            Start::Dicom(first, head) => (first, head),
             Start::Other { is_text } => {
                 // Notes and licences lie beside slices without an ending, as some slices do.
                 let is_named = path.extension().map_or(!is_text, |end| end.eq_ignore_ascii_case("dcm"));
@@ -199,7 +203,7 @@ fn found(files: &[PathBuf]) -> Result<Vec<Slice>> {
             slices.push(Slice { file, frame: 0, place: first });
             continue;
         }
-        let places = file_bytes(path).and_then(|bytes| dicom::places(&bytes, frames)).with_context(name)?;
+        let places = dicom::places(&head, frames).with_context(name)?;
         slices.extend(places.into_iter().enumerate().map(|(frame, place)| Slice { file, frame, place }));
     }
     Ok(slices)
@@ -207,22 +211,30 @@ fn found(files: &[PathBuf]) -> Result<Vec<Slice>> {
 
 /// What a file begins as.
 enum Start {
-    Dicom(Place),
-    Other { is_text: bool },
+    /// Its first frame, and its bytes up to the pixels or beyond.
+    Dicom(Place, Vec<u8>),
+    Other {
+        is_text: bool,
+    },
 }
 
 fn place_of(path: &Path) -> Result<Start> {
-    let (mut file, mut head) = (File::open(path)?, Vec::new());
+    let (mut file, mut head) = (open_plain(path)?, Vec::new());
     file.by_ref().take(MARK).read_to_end(&mut head)?;
     if !dicom::is_dicom(&head) {
         let is_text = head.iter().all(|byte| *byte >= b' ' || byte.is_ascii_whitespace());
         return Ok(Start::Other { is_text: is_text && !head.is_empty() });
     }
-    file.take(HEAD - MARK).read_to_end(&mut head)?;
-    // A long head, or one that is deflated, is cut.
-    let place = dicom::place(&head);
-    let is_cut = head.len() as u64 == HEAD && place.as_ref().map_or(true, |place| place.position.is_none());
-    if is_cut { dicom::place(&file_bytes(path)?) } else { place }.map(Start::Dicom)
+    // Radiographs end their elements here, as slices do; files of many frames have a place of each.
+    for most in [HEAD, 16 * HEAD] {
+        file.by_ref().take(most - head.len() as u64).read_to_end(&mut head)?;
+        if (head.len() as u64) < most || dicom::reaches_pixels(&head) {
+            return Ok(Start::Dicom(dicom::place(&head)?, head));
+        }
+    }
+    // A longer head, or one that is deflated.
+    let bytes = file_bytes(path)?;
+    Ok(Start::Dicom(dicom::place(&bytes)?, bytes))
 }
 
 /// Puts slices in order; where they lie, and whether they are a loop.
@@ -336,13 +348,12 @@ impl Planes for Frames {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::data::volume::tests::{slice_count, slices};
     use crate::data::volume::{Range, VolumePolicy, Window, inspect, is_volume};
 
-    /// Two frames of two pixels whose file says one position for both.
-    #[test]
-    fn frames_at_one_place_come_as_they_are() {
-        let folder = tempfile::tempdir().unwrap();
+    /// Frames of two pixels, of 8 bits.
+    fn dicom(kind: &str, position: &[u8], frames: &[u8], pixels: &[u8]) -> Vec<u8> {
         let mut file = [&[0; 128], &b"DICM\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"[..]].concat();
         let mut put = |group: u16, element: u16, kind: &str, value: &[u8]| {
             file.extend([group.to_le_bytes(), element.to_le_bytes()].concat());
@@ -350,20 +361,48 @@ mod tests {
             file.extend((value.len() as u16).to_le_bytes());
             file.extend(value);
         };
-        put(0x20, 0x32, "DS", b"0\\0\\0 ");
-        put(0x20, 0x37, "DS", b"1\\0\\0\\0\\1\\0 ");
-        put(0x28, 0x04, "CS", b"MONOCHROME2 ");
-        put(0x28, 0x08, "IS", b"2 ");
+        if !position.is_empty() {
+            put(0x20, 0x32, "DS", position);
+            put(0x20, 0x37, "DS", b"1\\0\\0\\0\\1\\0 ");
+        }
+        put(0x28, 0x04, "CS", kind.as_bytes());
+        put(0x28, 0x08, "IS", frames);
         for (element, number) in [(0x10, 1u16), (0x11, 2), (0x100, 8), (0x101, 8), (0x103, 0)] {
             put(0x28, element, "US", &number.to_le_bytes());
         }
-        file.extend(b"\xe0\x7f\x10\0OB\0\0\x04\0\0\0\x0a\x14\x1e\x28");
-        std::fs::write(folder.path().join("loop.dcm"), file).unwrap();
+        file.extend(b"\xe0\x7f\x10\0OB\0\0");
+        file.extend((pixels.len() as u32).to_le_bytes());
+        file.extend(pixels);
+        file
+    }
+
+    /// A file that says one position for all of its frames.
+    #[test]
+    fn frames_at_one_place_come_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |kind: &str| dicom(kind, b"0\\0\\0 ", b"2 ", &[10, 20, 30, 40]);
+        std::fs::write(folder.path().join("loop.dcm"), file("MONOCHROME2 ")).unwrap();
         let window = Window::Values(vec![Range { low: 0.0, high: 255.0 }]);
         let policy = VolumePolicy { window, ..VolumePolicy::default() };
         assert!(is_volume(folder.path()) && slice_count(folder.path(), &policy).unwrap() == 2);
-        let shown = slices(folder.path(), &policy, &[0, 1]).unwrap();
-        assert_eq!(shown.iter().map(|picture| &picture.bytes[..]).collect::<Vec<_>>(), [[10, 20], [30, 40]]);
+        let shown = || slices(folder.path(), &policy, &[0, 1]).unwrap().into_iter().map(|picture| picture.bytes);
+        assert_eq!(shown().collect::<Vec<_>>(), [[10, 20], [30, 40]]);
         assert!(!inspect(folder.path()).unwrap().is_oriented);
+        // Where the lowest values are white, they are so in slices too.
+        std::fs::write(folder.path().join("loop.dcm"), file("MONOCHROME1 ")).unwrap();
+        assert_eq!(shown().collect::<Vec<_>>(), [[245, 235], [225, 215]]);
+    }
+
+    #[test]
+    fn a_radiograph_is_told_from_a_series_without_its_pixels() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.dcm");
+        let file = dicom("MONOCHROME2 ", b"", b"1 ", &vec![7; 3 * HEAD as usize]);
+        std::fs::write(&path, &file).unwrap();
+        let Start::Dicom(place, head) = place_of(&path).unwrap() else { panic!("is DICOM") };
+        assert!(place.frames == 1 && place.position.is_none() && head.len() as u64 == HEAD);
+        // What ends before its pixels is read whole.
+        std::fs::write(&path, &file[..file.len() - 3 * HEAD as usize - 12]).unwrap();
+        assert!(matches!(place_of(&path), Ok(Start::Dicom(..))) && !is_volume(&path));
     }
 }

@@ -167,13 +167,16 @@ impl Modality {
     }
 }
 
+/// Slope and intercept that stand in `place`.
+pub(super) fn line_of(place: &Object) -> Result<Option<(f64, f64)>> {
+    Ok(place.number(tags::SLOPE).zip(place.number(tags::INTERCEPT)))
+}
+
 pub(super) fn modality(object: &Object, frame: &Frame, index: usize) -> Result<Modality> {
     if let Some(table) = object.item(tags::MODALITY_LUTS, 0)? {
         return Ok(Modality::Table(Lut::read(&table, tags::LUT_DESCRIPTOR, tags::LUT_DATA, frame.signed)?));
     }
-    let line = nearest(object, tags::PIXEL_TRANSFORM, index, |place| {
-        Ok(place.number(tags::SLOPE).zip(place.number(tags::INTERCEPT)))
-    })?;
+    let line = nearest(object, tags::PIXEL_TRANSFORM, index, line_of)?;
     let (slope, intercept) = line.unwrap_or((1.0, 0.0));
     Ok(Modality::Line(slope, intercept))
 }

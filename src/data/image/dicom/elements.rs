@@ -89,6 +89,17 @@ impl<'a> Object<'a> {
         Ok(object)
     }
 
+    /// Whether `bytes` go on to where the pixels begin; not where they end right before, or have none.
+    pub fn reaches_pixels(bytes: &'a [u8], encoding: Encoding) -> bool {
+        let mut walk = Walk { bytes, at: 0, encoding, left: MOST_ELEMENTS };
+        while !walk.is_at(tags::PIXELS) {
+            if walk.element(0).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The elements of group 2, and the bytes behind them.
     ///
     /// # Errors

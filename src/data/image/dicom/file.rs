@@ -88,6 +88,11 @@ impl<'a> DicomFile<'a> {
         Object::read_before_pixels(&self.data, self.encoding)
     }
 
+    /// Whether the elements before the pixels are all there.
+    pub fn reaches_pixels(&self) -> bool {
+        Object::reaches_pixels(&self.data, self.encoding)
+    }
+
     /// Bytes that were taken to inflate the data set.
     pub fn taken(&self) -> u64 {
         self.taken

@@ -19,7 +19,7 @@ use anyhow::Result;
 
 pub use file::is_dicom;
 pub use place::Place;
-pub(in crate::data) use place::{Frames, place, places};
+pub(in crate::data) use place::{Frames, place, places, reaches_pixels};
 pub use values::Frame;
 
 use super::picture::Picture;

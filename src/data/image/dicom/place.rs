@@ -4,11 +4,14 @@
 use anyhow::{Context, Result, ensure};
 
 use super::super::picture::Picture;
-use super::display::{modality, nearest_of, picture};
+use super::display::{Modality, line_of, modality, nearest_of, picture};
 use super::elements::Object;
 use super::file::DicomFile;
 use super::frame;
 use super::tags::{self, Tag};
+
+/// Groups of frames that are looked into; more are looked for one by one.
+const MOST_GROUPS: usize = 1 << 15;
 
 /// Where a frame lies. Directions and positions are DICOM's: x to the left, y to the back, z to the head.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +30,8 @@ pub struct Place {
     pub spacing: Option<[f64; 2]>,
     /// Whether its pixels are colours, which no window fits.
     pub is_colour: bool,
+    /// Whether its lowest values are white (MONOCHROME1).
+    pub is_inverted: bool,
 }
 
 /// Where the first frame lies, by the elements before the pixels; `bytes` may end among the pixels.
@@ -37,6 +42,11 @@ pub(in crate::data) fn place(bytes: &[u8]) -> Result<Place> {
     let file = DicomFile::open(bytes)?;
     let all = places_in(&file.object_without_pixels()?, 1)?;
     all.into_iter().next().context("has no frames")
+}
+
+/// Whether a file's beginning holds all elements before the pixels, which then begin in it.
+pub(in crate::data) fn reaches_pixels(bytes: &[u8]) -> bool {
+    DicomFile::open(bytes).is_ok_and(|file| file.reaches_pixels())
 }
 
 /// Where each of so many frames lies.
@@ -70,17 +80,35 @@ fn place_in(object: &Object, groups: [Option<&Object>; 2]) -> Result<Place> {
         directions: directions.map(|[a, b, c, d, e, f]| [[a, b, c], [d, e, f]]),
         spacing,
         is_colour: object.text(tags::PHOTOMETRIC).is_some_and(|kind| !kind.starts_with("MONOCHROME")),
+        is_inverted: object.text(tags::PHOTOMETRIC).is_some_and(|kind| kind == "MONOCHROME1"),
     })
 }
 
+/// Slope and intercept of each frame with a group of its own.
+fn lines_of(object: &Object) -> Result<Vec<(f64, f64)>> {
+    let shared = object.item(tags::SHARED_GROUPS, 0)?;
+    let own = object.items(tags::FRAME_GROUPS, MOST_GROUPS)?;
+    let line = |own: &Object| nearest_of([Some(own), shared.as_ref()], object, tags::PIXEL_TRANSFORM, line_of);
+    own.iter().map(|own| Ok(line(own)?.unwrap_or((1.0, 0.0)))).collect()
+}
+
 /// A file whose frames are read one after another; inflated once, where it is deflated.
-pub(in crate::data) struct Frames(DicomFile<'static>);
+pub(in crate::data) struct Frames {
+    file: DicomFile<'static>,
+    /// Slope and intercept of each frame with a group of its own; looked for once, as groups lie one after another.
+    lines: Vec<(f64, f64)>,
+}
 
 impl Frames {
     /// # Errors
     /// No DICOM file, broken, or one that inflates to more than an image may take.
     pub fn open(bytes: Vec<u8>) -> Result<Self> {
-        DicomFile::open_kept(bytes).map(Self)
+        let file = DicomFile::open_kept(bytes)?;
+        let lines = match file.object_without_pixels()? {
+            object if object.value(tags::MODALITY_LUTS).is_some() => Vec::new(),
+            object => lines_of(&object)?,
+        };
+        Ok(Self { file, lines })
     }
 
     /// A frame's values after its own rescaling, row after row.
@@ -88,11 +116,15 @@ impl Frames {
     /// # Errors
     /// As [`super::decode`], or it is in colour.
     pub fn rescaled(&self, index: usize, values: &mut Vec<f32>) -> Result<()> {
-        let object = self.0.object()?;
-        let frame = frame::read(&object, &self.0, index)?;
+        let object = self.file.object()?;
+        let frame = frame::read(&object, &self.file, index)?;
         let is_gray = frame.samples == 1 && frame.photometric.starts_with("MONOCHROME");
         ensure!(is_gray, "is in colour, which no window fits");
-        modality(&object, &frame, index)?.values(&frame.values, values);
+        let modality = match self.lines.get(index) {
+            Some((slope, intercept)) => Modality::Line(*slope, *intercept),
+            None => modality(&object, &frame, index)?,
+        };
+        modality.values(&frame.values, values);
         Ok(())
     }
 
@@ -101,8 +133,8 @@ impl Frames {
     /// # Errors
     /// As there.
     pub fn shown(&self, index: usize) -> Result<Picture> {
-        let object = self.0.object()?;
-        let values = frame::read(&object, &self.0, index)?;
+        let object = self.file.object()?;
+        let values = frame::read(&object, &self.file, index)?;
         picture(&object, values, index)
     }
 }
