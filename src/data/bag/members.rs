@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use tracing::warn;
 
 use super::{BagPolicy, place};
 use crate::data::config::OnBadImage;
 use crate::data::table::ImageSource;
-use crate::data::volume::{Scan, is_volume};
+use crate::data::volume::{Scan, is_volume, told_once};
 use crate::data::{Picture, Prepared};
 use crate::error::one_line;
 
@@ -15,8 +16,8 @@ use crate::error::one_line;
 #[derive(Clone, Debug)]
 pub struct Members {
     source: ImageSource,
-    /// What each of the source's volumes is; `None` for an image.
-    scans: Vec<Option<Scan>>,
+    /// What each of the source's volumes is, or why it cannot be opened; `None` for an image.
+    scans: Vec<Result<Option<Scan>, String>>,
 }
 
 /// An image that was read, with its number and place in the bag.
@@ -34,16 +35,27 @@ impl Members {
     /// Of `source`, whose volumes are cut as `policy` says.
     ///
     /// # Errors
-    /// A volume that does not say how many slices it has.
+    /// A volume that does not say how many slices it has; of a bag of several such a one counts as an image that cannot
+    /// be read where `policy` leaves these out.
     pub fn of(source: ImageSource, policy: &BagPolicy) -> Result<Self> {
         let scan = |image: &ImageSource| match image {
-            ImageSource::File(_) => {
-                let scan = Scan::of(image.file(), &policy.volume);
-                scan.map_err(|e| anyhow!("{source}: {}", one_line(&e)))
-            }
+            ImageSource::File(_) => Scan::of(image.file(), &policy.volume),
             ImageSource::Packed(_) | ImageSource::Bag(_) => Ok(None),
         };
-        let scans = source.images().iter().map(scan).collect::<Result<_>>()?;
+        let count = source.images().len();
+        let mut scans = Vec::with_capacity(count);
+        for (i, image) in source.images().iter().enumerate() {
+            let scan = scan(image).map_err(|e| of_file(i, count, &e));
+            match scan {
+                Err(reason) if count == 1 || policy.on_bad == OnBadImage::Row => {
+                    return Err(anyhow!("{source}: {reason}"));
+                }
+                scan => scans.push(scan),
+            }
+        }
+        if let Some(text) = policy.unread_of(scans.iter().flatten().flatten().map(Scan::count)) {
+            told_once("slices left unread", || warn!("{text}"));
+        }
         Ok(Self { source, scans })
     }
 
@@ -60,7 +72,7 @@ impl Members {
 
     /// Whether it is a plain image, which is read whatever the policy.
     pub fn is_one_image(&self) -> bool {
-        matches!(self.scans[..], [None])
+        matches!(self.scans[..], [Ok(None)])
     }
 
     /// Reads those of these numbers, in order, and makes of each what the model takes. Of a bag of several, one that
@@ -115,18 +127,19 @@ impl Members {
     /// A volume is opened once for all of its slices.
     pub fn each(&self, numbers: &[usize], take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
         let (mut start, mut rest) = (0, numbers);
-        for (image, scan) in self.source.images().iter().zip(&self.scans) {
+        for (i, (image, scan)) in self.source.images().iter().zip(&self.scans).enumerate() {
             let end = start + count_of(scan);
             let (own, later) = rest.split_at(rest.iter().take_while(|&&number| number < end).count());
             let which: Vec<usize> = own.iter().map(|number| number - start).collect();
             let pictures: Vec<Result<Picture>> = match scan {
                 _ if which.is_empty() => Vec::new(),
-                None => vec![image.read()],
-                Some(scan) => match scan.slices(&which) {
+                Ok(None) => vec![image.read()],
+                Ok(Some(scan)) => match scan.slices(&which) {
                     Ok(pictures) => pictures.into_iter().map(Ok).collect(),
                     // One line, whichever of them it is.
-                    Err(e) => vec![Err(e)],
+                    Err(e) => vec![Err(anyhow!(of_file(i, self.scans.len(), &e)))],
                 },
+                Err(reason) => vec![Err(anyhow!(reason.clone()))],
             };
             for (picture, slice) in pictures.into_iter().zip(&which) {
                 if !take(start + slice, picture) {
@@ -146,8 +159,14 @@ impl Members {
 }
 
 /// Images that a file holds.
-fn count_of(scan: &Option<Scan>) -> usize {
-    scan.as_ref().map_or(1, Scan::count)
+fn count_of(scan: &Result<Option<Scan>, String>) -> usize {
+    scan.as_ref().ok().and_then(Option::as_ref).map_or(1, Scan::count)
+}
+
+/// What is wrong with a volume, and which of a row's files it is: numbers of images count slices.
+fn of_file(file: usize, files: usize, error: &anyhow::Error) -> String {
+    let reason = one_line(error);
+    if files == 1 { reason } else { format!("file {} of the {files} named: {reason}", file + 1) }
 }
 
 /// The file of a volume; `None` of other images.
@@ -163,6 +182,25 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::data::Preprocess;
+
+    #[test]
+    fn a_volume_that_cannot_be_opened_is_left_out_where_images_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = Picture { width: 4, height: 3, channels: 1, bytes: vec![9; 12] };
+        std::fs::write(dir.path().join("a.png"), crate::data::image::png(&image).unwrap()).unwrap();
+        std::fs::write(dir.path().join("b.nii"), "broken").unwrap();
+        let source = ImageSource::of_files(&["a.png", "b.nii"].map(|name| dir.path().join(name)));
+        let told = Members::of(source.clone(), &BagPolicy::default()).unwrap_err().to_string();
+        assert!(told.contains(": file 2 of the 2 named: "), "{told}");
+        let policy = BagPolicy { on_bad: OnBadImage::Drop, ..BagPolicy::default() };
+        let members = Members::of(source, &policy).unwrap();
+        let clip = Preprocess::clip(8);
+        let read = members.read(&[0, 1], &policy, |picture| clip.prepare(picture, None)).unwrap();
+        assert_eq!((members.count(), read.len(), read[0].number), (2, 1, 0));
+        let alone = dir.path().join("b.nii");
+        assert!(Members::of(alone.into(), &policy).is_err());
+    }
 
     /// A file of frames, none of which is named, is a bag of all; one that is named an image.
     #[test]

@@ -73,6 +73,16 @@ impl BagPolicy {
         })
     }
 
+    /// What to say of volumes of so many slices, where nobody said how many there are and some are never read.
+    pub(super) fn unread_of(&self, mut volumes: impl Iterator<Item = usize>) -> Option<String> {
+        let (max, is_told) = (self.max, self.volume.slices.is_some() || self.pick == Pick::Random);
+        let slices = volumes.find(|slices| *slices > max && !is_told)?;
+        Some(format!(
+            "a volume has {slices} slices, of which {max} are read, the same each time, and so it is with others of more \
+             than {max}; see data.bag.max, data.bag.pick and data.volume.slices"
+        ))
+    }
+
     /// The same for evaluation, which takes evenly spaced images whatever training takes.
     #[must_use]
     pub fn evenly(&self) -> Self {
@@ -161,6 +171,11 @@ mod tests {
         // Others each time.
         assert_eq!(of(32, Some(64), Pick::Random), None);
         assert_eq!([of(64, Some(64), Pick::First), of(32, None, Pick::Uniform)], [None, None]);
+        let policy = BagPolicy::default();
+        assert!(policy.unread_of([3, 300].into_iter()).unwrap().contains("300 slices, of which 32 are read"));
+        assert_eq!(policy.unread_of([3, 32].into_iter()), None);
+        let random = BagPolicy { pick: Pick::Random, ..policy };
+        assert_eq!(random.unread_of([300].into_iter()), None);
     }
 
     #[test]

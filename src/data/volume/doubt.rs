@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 /// Says something about volumes once in a process: thousands of files may have the same fault.
-pub(super) fn told_once(doubt: &'static str, tell: impl FnOnce()) {
+pub(in crate::data) fn told_once(doubt: &'static str, tell: impl FnOnce()) {
     static TOLD: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     if !told.contains(&doubt) {
