@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use crate::data::{BagPolicy, Bags, ImageSource, Members, Prefetch, Preprocess, ReportTokenizer};
 use crate::dist::Collective;
@@ -123,8 +124,9 @@ impl Encoder<'_> {
 /// Neighbours of which together no more than `most` images are read, or one alone.
 fn batches<'a>(sources: &'a [ImageSource], most: usize, policy: &BagPolicy) -> Vec<&'a [ImageSource]> {
     let (mut batches, mut start, mut images) = (Vec::new(), 0, 0);
-    for (i, source) in sources.iter().enumerate() {
-        let more = Members::most(source, policy);
+    // Files that may hold frames are looked into.
+    let most_of: Vec<usize> = sources.par_iter().map(|source| Members::most(source, policy)).collect();
+    for (i, more) in most_of.into_iter().enumerate() {
         if i > start && images + more > most {
             batches.push(&sources[start..i]);
             (start, images) = (i, 0);

@@ -12,6 +12,7 @@ mod rows;
 mod volumes;
 
 use anyhow::Result;
+use rayon::prelude::*;
 
 pub use finding::{Finding, Histogram, Level, LintOptions, LintReport};
 pub use identifiers::{Identifier, identifiers};
@@ -35,8 +36,8 @@ pub fn lint(
 ) -> Result<LintReport> {
     let rows = &manifest.rows;
     // Volumes are no images for the checks of these.
-    let (volumes, images) =
-        distinct_images(rows).into_iter().partition::<Vec<_>, _>(|(_, one)| volume_of(one).is_some());
+    let (volumes, images): (Vec<_>, Vec<_>) =
+        distinct_images(rows).into_par_iter().partition(|(_, one)| volume_of(one).is_some());
     let (before, after) = (images.len().min(options.max_images), volumes.len().min(options.max_images));
     let images = InspectedImages::open(images, options.max_images, &|done, of| progress(done, of + after));
     let volumes =

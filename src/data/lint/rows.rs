@@ -36,7 +36,8 @@ pub(super) fn leaks(rows: &[Row], images: &InspectedImages, findings: &mut Vec<F
             "rows of patients that another split holds too",
         ),
         (
-            |r| r.study_id().map(str::to_string).into_iter().collect(),
+            // Numbers of studies may be a patient's own: first, second.
+            |r| r.study_id().map(|study| format!("{:?} {study}", r.patient_id())).into_iter().collect(),
             FindingKind::LeakingStudy,
             "rows of studies that another split holds too",
         ),
@@ -123,10 +124,10 @@ pub(super) fn histograms(rows: &[Row], histograms: &mut Vec<Histogram>) {
     };
     count("rows a split", Row::split);
     count("rows a label", Row::label);
-    let mut images: HashMap<&str, HashSet<String>> = HashMap::new();
+    let mut images: HashMap<(Option<&str>, &str), HashSet<String>> = HashMap::new();
     for row in rows {
         if let Some(study) = row.study_id() {
-            images.entry(study).or_default().extend(row.image_names().map(str::to_string));
+            images.entry((row.patient_id(), study)).or_default().extend(row.image_names().map(str::to_string));
         }
     }
     if !images.is_empty() {
@@ -141,6 +142,22 @@ pub(super) fn histograms(rows: &[Row], histograms: &mut Vec<Histogram>) {
 mod tests {
     use super::*;
     use crate::data::{Columns, Manifest};
+
+    #[test]
+    fn numbers_of_studies_may_be_a_patients_own() {
+        let dir = tempfile::tempdir().unwrap();
+        ["a.png", "b.png", "c.png"].iter().for_each(|name| std::fs::write(dir.path().join(name), name).unwrap());
+        let path = dir.path().join("m.csv");
+        let leaking = |second: &str| {
+            let text = "image,report,patient_id,study_id,split\na.png,x,p,1,train\nb.png,x,q,1,test\n";
+            std::fs::write(&path, format!("{text}c.png,x,{second}\n")).unwrap();
+            let rows = Manifest::open(&path, &Columns::default(), None).unwrap().rows;
+            let mut found = Vec::new();
+            leaks(&rows, &InspectedImages::open(Vec::new(), 0, &|_, _| {}), &mut found);
+            found.iter().filter(|f| f.kind == FindingKind::LeakingStudy).map(|f| f.count).sum::<usize>()
+        };
+        assert_eq!((leaking("q,1,test"), leaking("q,1,val")), (0, 1));
+    }
 
     /// Kinds come with the problems; a file's name says nothing about them.
     #[test]

@@ -1,14 +1,13 @@
 //! Volumes: unreadable, of one slice, of unknown orientation, of values that are no Hounsfield units. How many images
 //! the rows have, the slices of their volumes among them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
 use super::finding::{Finding, Histogram, Level};
 use super::kind::FindingKind;
-use crate::data::bag::volume_of;
 use crate::data::volume::{Fault, Inspected, evenly_spaced, inspect};
 use crate::data::{ImageSource, Row};
 use crate::error::one_line;
@@ -28,7 +27,11 @@ struct Unread {
 }
 
 /// The volumes of some rows.
-pub(super) struct InspectedVolumes(Vec<Looked>);
+pub(super) struct InspectedVolumes {
+    looked_at: Vec<Looked>,
+    /// All that there are: a look at each file again would take as long.
+    all: HashSet<ImageSource>,
+}
 
 /// Numbers of images up to which rows stand together.
 const SIZES: [usize; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
@@ -45,19 +48,17 @@ impl InspectedVolumes {
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, count);
             Looked { row: *row, image: image.clone(), known }
         };
-        Self((0..count).into_par_iter().map(look).collect())
+        let looked_at = (0..count).into_par_iter().map(look).collect();
+        Self { looked_at, all: all.iter().map(|(_, image)| image.clone()).collect() }
     }
 
     /// How many images each row has, slices of volumes among them: of the rows all of whose volumes were looked into.
     /// None where each row has one image.
     pub fn sizes(&self, rows: &[Row]) -> Option<Histogram> {
-        let read = self.0.iter().filter_map(|looked| Some((&looked.image, looked.known.as_ref().ok()?.slices)));
+        let read = self.looked_at.iter().filter_map(|looked| Some((&looked.image, looked.known.as_ref().ok()?.slices)));
         let slices: HashMap<&ImageSource, usize> = read.collect();
         let size = |row: &Row| -> Option<usize> {
-            let of_image = |image: &ImageSource| match volume_of(image) {
-                Some(_) => slices.get(image).copied(),
-                None => Some(1),
-            };
+            let of_image = |image| if self.all.contains(image) { slices.get(image).copied() } else { Some(1) };
             row.image().images().iter().map(of_image).sum()
         };
         let mut bars: Vec<(String, usize)> = SIZES.iter().enumerate().map(|(i, to)| (range(i, *to), 0)).collect();
@@ -68,7 +69,11 @@ impl InspectedVolumes {
 
     pub fn findings(&self, rows: &[Row], findings: &mut Vec<Finding>) {
         let with = |wanted: &dyn Fn(&Inspected) -> bool| -> Vec<usize> {
-            self.0.iter().filter(|looked| looked.known.as_ref().is_ok_and(wanted)).map(|looked| looked.row).collect()
+            self.looked_at
+                .iter()
+                .filter(|looked| looked.known.as_ref().is_ok_and(wanted))
+                .map(|looked| looked.row)
+                .collect()
         };
         for (fault, kind, what) in [
             (Some(Fault::MissingSlices), FindingKind::MissingSlices, "series that lack slices"),
@@ -76,7 +81,7 @@ impl InspectedVolumes {
             (Some(Fault::NoOrder), FindingKind::UnorderedSlices, "series whose slices do not say where they lie"),
             (None, FindingKind::UnreadableVolume, "volumes that cannot be read"),
         ] {
-            let bad = self.0.iter().filter_map(|looked| Some((looked.row, looked.known.as_ref().err()?)));
+            let bad = self.looked_at.iter().filter_map(|looked| Some((looked.row, looked.known.as_ref().err()?)));
             let bad: Vec<(usize, &Unread)> = bad.filter(|(_, unread)| unread.fault == fault).collect();
             let Some((_, Unread { reason, .. })) = bad.first() else { continue };
             let message =
@@ -124,13 +129,13 @@ impl InspectedVolumes {
 
     /// None where there are no volumes.
     pub fn histograms(&self, histograms: &mut Vec<Histogram>) {
-        if self.0.is_empty() {
+        if self.looked_at.is_empty() {
             return;
         }
         let edges = [2, 16, 32, 64, 128, 256, 512, 1024];
         let mut bars: Vec<(String, usize)> = edges.iter().map(|e| (format!("< {e}"), 0)).collect();
         bars.push(("≥ 1024".into(), 0));
-        for known in self.0.iter().filter_map(|looked| looked.known.as_ref().ok()) {
+        for known in self.looked_at.iter().filter_map(|looked| looked.known.as_ref().ok()) {
             bars[edges.partition_point(|&e| e <= known.slices)].1 += 1;
         }
         histograms.push(Histogram { name: "slices of volumes", bars });
@@ -146,6 +151,7 @@ fn range(bar: usize, to: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::bag::volume_of;
     use crate::data::{Columns, Manifest, distinct_images};
 
     #[test]
