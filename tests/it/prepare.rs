@@ -309,6 +309,14 @@ fn a_folder_of_series_becomes_rows_of_volumes() {
     picture(root.join("Jones/b.png"), 3);
     write(root.join("Jones/b.txt"), "FINDINGS: of a picture");
     series("Nobody/x", 0);
+    // Two series in one folder, and what lies beside one.
+    for number in [0, 2] {
+        for (name, file) in golden["series"][number]["files"].as_object().unwrap() {
+            write(root.join(format!("Flat/all/{number}-{name}")), unpacked(file.as_str().unwrap()));
+        }
+    }
+    write(root.join("Flat/all.txt"), "FINDINGS: of several");
+    write(root.join("Smith/head/mask.nii.gz"), "a mask");
     let args = ["data", "prepare", "folder", "studies", "--out", "out"];
     for more in [&[][..], &["--size", "32"], &["--webdataset", "2"]] {
         let error = String::from_utf8(run(dir.path(), &[&args, more].concat()).stderr).unwrap();
@@ -320,6 +328,9 @@ fn a_folder_of_series_becomes_rows_of_volumes() {
         said.contains("6 rows, 4 studies, 3 patients") && said.contains("left out: 1 row without a text"),
         "{said}"
     );
+    for told in ["a folder of DICOM slices that are no one series", "a volume beside DICOM slices"] {
+        assert!(said.contains(&format!("left out: 1 row as {told}")), "{told}: {said}");
+    }
     let found = rows(&dir.path().join("out/manifest.csv"));
     let told: Vec<(&str, &str)> = found
         .iter()

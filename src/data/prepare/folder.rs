@@ -2,17 +2,19 @@
 //! The first folder below the root is the patient, where there is one; the folder that holds the image is the study.
 //!
 //! Volumes are images: a.nii.gz with a.txt, and a folder of one DICOM series, whose text stands beside it under its
-//! name, or is the one text in it or beside it; its study is the second folder, as in patient/study/series.
+//! name, or is the one text in it or beside it. Its study is the folder that holds it, as in patient/study/series; right
+//! below the patient it is a study of its own. Several loops in a folder are a row each.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use super::entry::{Entry, Found, MAX_REPORT};
-use crate::data::volume::is_volume;
+use crate::data::volume::{Scan, VolumePolicy, is_volume};
 use crate::fs::unnamed_up_to;
 
-const IMAGES: [&str; 5] = ["png", "jpg", "jpeg", "dcm", "dicom"];
+const IMAGES: [&str; 6] = ["png", "jpg", "jpeg", "dcm", "dicom", "ima"];
 const VOLUMES: [&str; 4] = [".nii", ".nii.gz", ".npy", ".npz"];
 /// Deepest folder that is looked into: a link to above would go on for ever.
 const DEEPEST: usize = 12;
@@ -20,13 +22,26 @@ const DEEPEST: usize = 12;
 pub(super) fn read(root: &Path) -> Result<Found> {
     let mut walk = Walk { root, found: Found::default() };
     walk.folder(root, &[], 0)?;
-    let found = walk.found;
+    let mut found = walk.found;
+    if shares_report(&found) {
+        found.notes.push(
+            "some studies have several volumes, each a row with the same report; --bag-by study_id makes one row of them"
+                .into(),
+        );
+    }
     ensure!(
         !found.entries.is_empty(),
         "{}: holds no image with a .txt of its name, or one .txt in its folder",
         root.display()
     );
     Ok(found)
+}
+
+/// Whether two volumes of a study have one report: as rows of their own, each would count as wrong for the other.
+fn shares_report(found: &Found) -> bool {
+    let mut seen = HashSet::new();
+    let volumes = found.entries.iter().filter(|entry| entry.is_volume);
+    volumes.map(|entry| (&entry.patient, &entry.study, &entry.report)).any(|one| !seen.insert(one))
 }
 
 struct Walk<'a> {
@@ -45,16 +60,29 @@ impl Walk<'_> {
         paths.sort();
         let texts: Vec<PathBuf> = paths.iter().filter(|path| has_ending(path, &["txt"])).cloned().collect();
         // Files of a series often have no ending.
-        let may_be_dicom = |path: &PathBuf| path.extension().is_none() || has_ending(path, &["dcm", "dicom"]);
+        let may_be_dicom = |path: &PathBuf| path.extension().is_none() || has_ending(path, &["dcm", "dicom", "ima"]);
         let has_slices = paths.iter().any(|path| may_be_dicom(path) && path.is_file());
+        let is_named = |path: &Path| has_name_of_volume(path) && path.is_file();
         if has_slices && !paths.iter().any(|path| has_ending(path, &["png", "jpg", "jpeg"])) && is_volume(folder) {
-            let report = text_of(folder, &texts).or_else(|| text_of(folder, above));
-            self.add(folder, report, true)?;
+            let report = || text_of(folder, &texts).or_else(|| text_of(folder, above));
+            // Several loops are a volume each; slices of several series are nothing that one report is of.
+            let loops = || paths.iter().filter(|path| may_be_dicom(path) && is_volume(path));
+            if Scan::of(folder, &VolumePolicy::default()).is_ok() {
+                self.add(folder, report(), true)?;
+            } else if loops().next().is_some() {
+                for path in loops() {
+                    self.add(path, text_of(path, &texts).or_else(report), true)?;
+                }
+            } else {
+                self.found.leave_out("as a folder of DICOM slices that are no one series");
+            }
+            for _ in paths.iter().filter(|path| is_named(path)) {
+                self.found.leave_out("as a volume beside DICOM slices, of which it may be a copy");
+            }
         } else {
             for image in &paths {
-                let name = image.to_string_lossy().to_lowercase();
                 let is_image = has_ending(image, &IMAGES);
-                if is_image || VOLUMES.iter().any(|end| name.ends_with(end)) {
+                if is_image || has_name_of_volume(image) {
                     self.add(image, text_of(image, &texts), !is_image || is_volume(image))?;
                 }
             }
@@ -94,6 +122,11 @@ impl Walk<'_> {
         });
         Ok(())
     }
+}
+
+fn has_name_of_volume(path: &Path) -> bool {
+    let name = path.to_string_lossy().to_lowercase();
+    VOLUMES.iter().any(|end| name.ends_with(end))
 }
 
 fn has_ending(path: &Path, endings: &[&str]) -> bool {

@@ -10,7 +10,7 @@ use crate::data::image;
 use crate::data::volume::is_volume;
 
 /// Endings of image files in a folder; files of a series often have none.
-const IMAGES: [&str; 5] = ["png", "jpg", "jpeg", "dcm", "dicom"];
+const IMAGES: [&str; 6] = ["png", "jpg", "jpeg", "dcm", "dicom", "ima"];
 
 /// Rows as read, those of a study as one.
 #[derive(Default)]

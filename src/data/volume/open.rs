@@ -43,7 +43,7 @@ pub(super) fn kind_of(path: &Path) -> Kind {
 
 /// Files of other images are not opened.
 fn may_be_dicom(file: &Path) -> bool {
-    file.extension().is_none() || is_named(file, &[".dcm", ".dicom"])
+    file.extension().is_none() || is_named(file, &[".dcm", ".dicom", ".ima"])
 }
 
 fn is_named(file: &Path, ends: &[&str]) -> bool {
