@@ -30,16 +30,17 @@ pub(super) struct StepSentences {
 impl SentenceTokens {
     /// Those of what may be read of each report.
     pub fn new(rows: &[Row], tokenizer: &ReportTokenizer) -> Result<Self> {
-        let mut known: HashMap<&str, u32> = HashMap::new();
-        let (mut ids, mut of_rows) = (Vec::new(), Vec::with_capacity(rows.len()));
+        let (mut known, mut known_ids) = (HashMap::<&str, u32>::new(), HashMap::<Vec<u32>, u32>::new());
+        let mut of_rows = Vec::with_capacity(rows.len());
         for row in rows {
             let mut own = Vec::new();
             for sentence in told(row.report()) {
                 let number = match known.get(sentence) {
                     Some(number) => *number,
+                    // Texts that the tower sees alike are one, or they would be each other's negatives.
                     None => {
-                        ids.push(tokenizer.encode(sentence)?);
-                        let number = ids.len() as u32 - 1;
+                        let next = known_ids.len() as u32;
+                        let number = *known_ids.entry(tokenizer.encode(sentence)?).or_insert(next);
                         known.insert(sentence, number);
                         number
                     }
@@ -50,6 +51,8 @@ impl SentenceTokens {
             }
             of_rows.push(own);
         }
+        let mut ids = vec![Vec::new(); known_ids.len()];
+        known_ids.into_iter().for_each(|(of, number)| ids[number as usize] = of);
         Ok(Self::of_ids(ids, of_rows, tokenizer))
     }
 
@@ -96,6 +99,25 @@ fn told(report: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Columns, Manifest, TokenizerKind, bpe};
+
+    #[test]
+    fn sentences_that_the_tower_sees_alike_are_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.csv");
+        let reports = "a.png,Heart normal. Left effusion.\nb.png,left effusion.\nc.png,No effusion. heart normal.\n";
+        std::fs::write(&path, format!("image,report\n{reports}")).unwrap();
+        for name in ["a.png", "b.png", "c.png"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let rows = Manifest::open(&path, &Columns::default(), None).unwrap().rows;
+        let files = bpe::train(["heart normal left effusion no effusion"].into_iter(), 600).unwrap();
+        let tokenizer = ReportTokenizer::from_files(files, TokenizerKind::clip(16)).unwrap();
+        let tokens = SentenceTokens::new(&rows, &tokenizer).unwrap();
+        assert_eq!(tokens.of_rows, [vec![0, 1], vec![1], vec![2, 0]]);
+        assert_eq!(tokens.ids[1], tokenizer.encode("LEFT EFFUSION.").unwrap());
+        assert_eq!(tokens.ids.len(), 3);
+    }
 
     #[test]
     fn sentences_are_those_of_findings_and_impression() {
