@@ -45,6 +45,7 @@ pub fn try_first_step(config: &Config, prepared: &Prepared, plan: &Plan, world: 
         supervision: Some(&prepared.supervision),
         products: prepared.products.dtype,
         checkpoint_activations: config.train.checkpoint_activations,
+        images_at_once: config.train.batch_size,
         opposites: config.data.negation > 0.0,
         frozen: Some(&prepared.frozen),
         ..TrainStep::new(world, &prepared.folder.config, &prepared.params, &loss)
