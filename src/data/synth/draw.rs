@@ -58,6 +58,9 @@ pub(super) fn draw(body: &Body, scene: &Scene, size: u32, rng: &mut ChaCha8Rng) 
 /// Where each finding of a scene shows: x, y, width and height in pixels of the smallest box around what it changes, by
 /// a quarter of its largest change or more, when it is the only one. `rng`: as [`draw`] had it.
 pub(super) fn boxes(body: &Body, scene: &Scene, size: u32, rng: &mut ChaCha8Rng) -> Vec<[u32; 4]> {
+    if scene.findings.is_empty() {
+        return Vec::new();
+    }
     let size = size.max(1);
     let view = View::new(rng);
     let texture = std::array::from_fn(|_| std::array::from_fn(|_| uniform(rng, -1.0, 1.0)));
