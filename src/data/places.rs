@@ -16,10 +16,8 @@ pub struct Described {
     pub image: String,
     /// What is said.
     pub sentence: String,
-    /// Where.
-    pub shapes: Vec<Shape>,
-    /// Width and height of the image that the places were measured on; its own where that is not told.
-    pub measured_on: Option<(f64, f64)>,
+    /// Where, each with width and height of the image that it was measured on; its own where that is not told.
+    pub shapes: Vec<(Shape, Option<(f64, f64)>)>,
 }
 
 /// A place in pixels of the image file.
@@ -29,13 +27,13 @@ pub enum Shape {
     Box([f64; 4]),
     /// Corners, (x, y).
     Polygon(Vec<(f64, f64)>),
-    /// An image of the same size; not black inside.
+    /// An image of the same size; inside is where a colour has 128 or more and which is not transparent.
     Mask(PathBuf),
 }
 
-/// Reads a table (CSV) with columns image, sentence (or report, or label), and x, y, width, height, or polygon ("x1 y1 x2
-/// y2 …"), or mask (a file beside the table). Where columns image_width and image_height tell on what size boxes and
-/// polygons were measured, images may have another one.
+/// Reads a table (CSV) with columns image, sentence (or report, or label), and x, y, width, height, or polygon
+/// ("x1 y1 x2 y2 …"), or mask (a file beside the table). Where columns image_width and image_height tell on what size
+/// boxes and polygons were measured, images may have another one.
 ///
 /// # Errors
 /// A column or a number that is missing; nothing in it.
@@ -76,11 +74,15 @@ fn take(path: &Path, row: &[&str; 12], found: &mut BTreeMap<(String, String), De
     };
     let measured_on = match (cell(10), cell(11)) {
         (Some(width), Some(height)) => Some((number(width)?, number(height)?)),
-        _ => None,
+        (None, None) => None,
+        _ => bail!("has only one of image_width and image_height; needed are both or none"),
     };
+    if let Some((width, height)) = measured_on {
+        ensure!(width > 0.0 && height > 0.0, "measured on an image of {width} × {height} pixels");
+    }
     let key = (image.to_string(), sentence.to_string());
-    let new = || Described { image: key.0.clone(), sentence: key.1.clone(), shapes: Vec::new(), measured_on };
-    found.entry(key.clone()).or_insert_with(new).shapes.push(shape);
+    let new = || Described { image: key.0.clone(), sentence: key.1.clone(), shapes: Vec::new() };
+    found.entry(key.clone()).or_insert_with(new).shapes.push((shape, measured_on));
     Ok(())
 }
 
@@ -117,12 +119,12 @@ impl Described {
     /// A mask that cannot be read or has another size.
     pub fn mask(&self, (width, height): (u32, u32)) -> Result<Picture> {
         let mut bytes = vec![0u8; width as usize * height as usize];
-        let (across, down) =
-            self.measured_on.map_or((1.0, 1.0), |(w, h)| (f64::from(width) / w, f64::from(height) / h));
-        for shape in &self.shapes {
+        for (shape, measured_on) in &self.shapes {
+            let scale = |(w, h): (f64, f64)| (f64::from(width) / w, f64::from(height) / h);
+            let (across, down) = measured_on.map_or((1.0, 1.0), scale);
             match shape {
                 Shape::Mask(path) => {
-                    let mask = image::read(path)?;
+                    let mask = image::read_mask(path)?;
                     ensure!(
                         (mask.width, mask.height) == (width, height),
                         "{}: is {}×{}, its image {width}×{height}",
@@ -130,11 +132,10 @@ impl Described {
                         mask.width,
                         mask.height
                     );
-                    bytes
-                        .iter_mut()
-                        .zip(mask.colour(0))
-                        .filter(|(_, value)| *value > 0)
-                        .for_each(|(byte, _)| *byte = 255);
+                    // Half of white and more: what JPEG leaves around an edge is not inside.
+                    let pixels = bytes.iter_mut().zip(mask.bytes.chunks_exact(mask.channels));
+                    let is_inside = |colours: &[u8]| colours.iter().any(|value| *value >= 128);
+                    pixels.filter(|(_, colours)| is_inside(colours)).for_each(|(byte, _)| *byte = 255);
                 }
                 Shape::Box([x, y, w, h]) => {
                     fill(&mut bytes, width, (y * down, (y + h) * down), |_| vec![(x * across, (x + w) * across)]);
@@ -189,8 +190,7 @@ mod tests {
         let described = |shapes: &[Shape], measured_on| Described {
             image: String::new(),
             sentence: String::new(),
-            shapes: shapes.to_vec(),
-            measured_on,
+            shapes: shapes.iter().map(|shape| (shape.clone(), measured_on)).collect(),
         };
         let picture = |shapes: &[Shape]| described(shapes, None).mask((6, 5)).unwrap().bytes;
         let white = |bytes: &[u8]| -> Vec<(usize, usize)> {
@@ -211,6 +211,26 @@ mod tests {
     }
 
     #[test]
+    fn masks_are_inside_where_a_colour_is_bright_and_not_transparent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mask.png");
+        let mask = |colour: png::ColorType, bytes: &[u8]| {
+            let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 3, 1);
+            encoder.set_color(colour);
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_image_data(bytes).unwrap();
+            writer.finish().unwrap();
+            let shapes = vec![(Shape::Mask(path.clone()), None)];
+            let described = Described { image: String::new(), sentence: String::new(), shapes };
+            described.mask((3, 1)).unwrap().bytes
+        };
+        assert_eq!(mask(png::ColorType::Grayscale, &[255, 128, 7]), [255, 255, 0]);
+        assert_eq!(mask(png::ColorType::Rgb, &[0, 0, 255, 0, 200, 0, 9, 9, 9]), [255, 255, 0]);
+        let clear = [0, 255, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0];
+        assert_eq!(mask(png::ColorType::Rgba, &clear), [255, 0, 0]);
+    }
+
+    #[test]
     fn tables_are_read_and_what_is_wrong_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("boxes.csv");
@@ -228,5 +248,11 @@ mod tests {
         assert!(error("image,label,x,y,width,height\na,b,1,2,3,0\n").contains("a box of 3 × 0 pixels"));
         assert!(error("image,label,polygon\na,b,1 2 3\n").contains("needed are 3 corners"));
         assert!(error("image,label,mask\n").contains("has no rows"));
+        let sized = |size: &str| format!("image,label,x,y,width,height,image_width,image_height\na,b,1,2,3,4,{size}\n");
+        assert!(error(&sized("0,5")).contains("row 1: measured on an image of 0 × 5 pixels"));
+        assert!(error(&sized("5,")).contains("has only one of image_width and image_height"));
+        let sizes = read(&(sized("8,8") + "a,b,1,2,3,4,,\n")).unwrap();
+        let measured: Vec<_> = sizes[0].shapes.iter().map(|shape| shape.1).collect();
+        assert_eq!(measured, [Some((8.0, 8.0)), None], "each of its own");
     }
 }

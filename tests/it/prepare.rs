@@ -809,16 +809,18 @@ fn ms_cxr_and_chestx_det() {
     assert!(!fs::read_to_string(dir.path().join("a/manifest.csv")).unwrap().contains("10000032"));
     let places = reportclip::data::read_places(&dir.path().join("a/manifest.csv")).unwrap();
     assert_eq!(places.len(), 3);
-    assert!(places.iter().all(|place| place.measured_on.is_some() && a.iter().any(|row| row["image"] == place.image)));
+    assert!(places.iter().all(|place| place.shapes[0].1.is_some() && a.iter().any(|row| row["image"] == place.image)));
 
     let root = dir.path().join("det");
     let json = r#"[{"file_name": "1.png", "syms": ["Effusion", "Mass"], "boxes": [[10, 20, 30, 50], [1, 2, 3, 4]],
         "polygons": [[[10, 20], [30, 20], [30, 50]], [[1, 2], [3, 2], [3, 4], [1, 4]]]},
+        {"file_name": "1.png", "syms": ["Nodule"], "boxes": [[5, 5, 5, 9]]},
         {"file_name": "2.png", "syms": [], "boxes": [], "polygons": []}]"#;
     write(root.join("ChestX_Det_train.json"), json);
     picture(root.join("train/1.png"), 0);
     let said = ok(dir.path(), &["data", "prepare", "chestx-det", "det", "--out", "b"]);
     assert!(said.contains("2 rows") && said.contains("1 row without a finding"), "{said}");
+    assert!(said.contains("1 row whose box is empty"), "{said}");
     let b = rows(&dir.path().join("b/manifest.csv"));
     assert_eq!((b[0]["report"].as_str(), b[0]["width"].as_str(), b[0]["height"].as_str()), ("Effusion", "20", "30"));
     assert_eq!(b[1]["polygon"], "1 2 3 2 3 4 1 4");

@@ -21,6 +21,15 @@ pub fn read(path: &Path) -> Result<Picture> {
     file_bytes(path).and_then(|bytes| decode(&bytes, frame_of(path).1)).with_context(|| path.display().to_string())
 }
 
+/// [`read`] of a mask: alpha is laid over black, for what is transparent is not marked.
+///
+/// # Errors
+/// As there.
+pub(in crate::data) fn read_mask(path: &Path) -> Result<Picture> {
+    let over_black = |bytes: Vec<u8>| decode_over(&bytes, frame_of(path).1, 0);
+    file_bytes(path).and_then(over_black).with_context(|| path.display().to_string())
+}
+
 /// `x.dcm#3` is the third frame of x.dcm: the file, and the frame from 0.
 pub(crate) fn frame_of(path: &Path) -> (PathBuf, usize) {
     let text = path.to_string_lossy();
@@ -55,6 +64,11 @@ pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// As there, or there is no such frame: files other than DICOM have one.
 pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
+    decode_over(bytes, frame, 255)
+}
+
+/// With alpha laid over gray of `background`.
+fn decode_over(bytes: &[u8], frame: usize, background: u8) -> Result<Picture> {
     ensure!(!bytes.is_empty(), "is empty");
     ensure!(!is_lfs_pointer(bytes), "is a Git LFS pointer, not an image; run `git lfs pull`");
     if dicom::is_dicom(bytes) {
@@ -63,7 +77,7 @@ pub fn decode(bytes: &[u8], frame: usize) -> Result<Picture> {
     ensure!(frame == 0, "is no DICOM file and has one frame, so there is no frame {}", frame + 1);
     // A decoder that meets what it did not think of must not take the program with it.
     let (picture, orientation) = if bytes.starts_with(png::SIGNATURE) {
-        caught(|| png::decode(bytes))?
+        caught(|| png::decode(bytes, background))?
     } else if bytes.starts_with(jpeg::SIGNATURE) {
         caught(|| jpeg::decode(bytes))?
     } else {

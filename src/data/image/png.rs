@@ -15,11 +15,11 @@ pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// What the decoder may take beside the picture: lines, palette, Exif.
 const MOST_ASIDE: usize = 16 << 20;
 
-/// Pixels and Exif's orientation. Alpha is laid over white.
+/// Pixels and Exif's orientation. Alpha is laid over gray of `background`.
 ///
 /// # Errors
 /// Broken, truncated, more pixels than any image has, more bytes than may be taken.
-pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, u16)> {
+pub(super) fn decode(bytes: &[u8], background: u8) -> Result<(Picture, u16)> {
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: MOST_ASIDE });
     // They may be compressed, and nobody reads them.
     decoder.set_ignore_text_chunk(true);
@@ -39,9 +39,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, u16)> {
     }
     let channels = match frame.color_type {
         ColorType::Grayscale | ColorType::Indexed => 1,
-        ColorType::GrayscaleAlpha => over_white::<1>(&mut pixels),
+        ColorType::GrayscaleAlpha => over::<1>(background, &mut pixels),
         ColorType::Rgb => 3,
-        ColorType::Rgba => over_white::<3>(&mut pixels),
+        ColorType::Rgba => over::<3>(background, &mut pixels),
     };
     pixels.shrink_to_fit();
     let (width, height) = (frame.width, frame.height);
@@ -64,10 +64,10 @@ fn eight_bits(value: u16) -> u8 {
 }
 
 /// Pixels of some colours and alpha lose it, where they stand; gives the number of colours.
-fn over_white<const COLOURS: usize>(pixels: &mut Vec<u8>) -> usize {
+fn over<const COLOURS: usize>(background: u8, pixels: &mut Vec<u8>) -> usize {
     let blend = |colour: u8, alpha: u8| {
-        let (colour, alpha) = (u32::from(colour), u32::from(alpha));
-        ((colour * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+        let (colour, alpha, background) = (u32::from(colour), u32::from(alpha), u32::from(background));
+        ((colour * alpha + background * (255 - alpha) + 127) / 255) as u8
     };
     let count = pixels.len() / (COLOURS + 1);
     for i in 0..count {

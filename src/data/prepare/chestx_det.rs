@@ -69,6 +69,10 @@ fn take(root: &Path, split: &str, image: Image, found: &mut Found) -> Result<()>
     let file = first_there(folders.map(|folder| root.join(folder).join(name)).to_vec());
     for (i, (finding, [left, top, right, bottom])) in image.syms.iter().zip(&image.boxes).enumerate() {
         let corners = image.polygons.get(i).filter(|corners| corners.len() > 2);
+        if corners.is_none() && !(right > left && bottom > top) {
+            found.leave_out("whose box is empty");
+            continue;
+        }
         let corners = corners.map(|c| c.iter().map(|(x, y)| format!("{x} {y}")).collect::<Vec<_>>().join(" "));
         found.entries.push(Entry {
             image: file.clone(),
