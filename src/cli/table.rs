@@ -102,14 +102,20 @@ pub(super) fn figures(figures: &[Figure]) -> String {
 pub(super) fn grounding(report: &GroundingReport) -> String {
     let GroundingReport { reason, places, images, elsewhere, unseen, .. } = report;
     let more = |count: usize, what: &str| if count > 0 { format!("; {count} more {what}") } else { String::new() };
+    let line = |(i, f): (usize, &Figure)| {
+        let other = report.of_others.as_ref().map_or(pad("–", 26), |others| cell(&others[i]));
+        let uniform = f.chance.map_or(String::new(), |c| format!("{c:.3}"));
+        format!("{}{}{other}{uniform}", pad(&f.name, 24), cell(f))
+    };
+    let lines: Vec<String> = report.figures.iter().enumerate().map(line).collect();
     format!(
-        "\nplaces found by the map of {} ({reason}): {places} on {images} images{}{}\n{}{}\n{}",
+        "\nplaces found by the map of {} ({reason}): {places} on {images} images{}{}\n{}{}uniform\n{}",
         report.map.word(),
         more(*elsewhere, "are on other images"),
         more(*unseen, "are too small or too large to be judged"),
         pad("", 50),
-        "chance",
-        figures(&report.figures)
+        pad("another's map", 26),
+        lines.join("\n")
     )
 }
 

@@ -10,11 +10,11 @@ use super::figure::Figure;
 use super::patch_maps::{MapKind, PatchMaps};
 use super::relevance_map::at_pixels;
 use super::retrieval::RetrievalOptions;
-use crate::data::{Described, Row};
+use crate::data::{Described, ImageSource, Picture, Row};
 use crate::metrics::bootstrap;
 use crate::metrics::grounding::{Grounding, THRESHOLDS};
 use crate::seed::{Purpose, stream};
-use crate::session::Session;
+use crate::session::{Encoder, Session};
 
 /// How well a model's maps find places.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,8 +23,12 @@ pub struct GroundingReport {
     pub map: MapKind,
     /// Why that.
     pub reason: String,
-    /// Contrast, pointing game, overlap; of each place alike, with intervals by patient.
+    /// Contrast, pointing game, overlap; of each place alike, with intervals by patient. Chance is what a map's values
+    /// give when they are dealt out uniformly over the pixels, which no smooth map is.
     pub figures: Vec<Figure>,
+    /// The same figures of each sentence's map over another patient's image, held against this image's place: what a
+    /// map reaches that does not look at the image. `None` where all are of one patient.
+    pub of_others: Option<Vec<Figure>>,
     /// Sentences with a place that were judged, each with its image.
     pub places: usize,
     /// Their images.
@@ -35,9 +39,9 @@ pub struct GroundingReport {
     pub unseen: usize,
 }
 
-/// What is judged: sentences with places on images that are among the rows, by image.
+/// An image with places.
 struct Judged<'a> {
-    row: &'a Row,
+    image: ImageSource,
     patient: usize,
     described: Vec<&'a Described>,
 }
@@ -62,38 +66,38 @@ pub(super) fn grounding(
         places.len()
     );
     let encoder = session.encoder(64)?;
-    let side = session.folder.config.vision.image_size();
-    let (mut found, mut patients, mut images) = (Vec::new(), Vec::new(), 0);
-    for image in &judged {
-        let picture = image.row.image().read()?;
-        let maps = if map == MapKind::Patches { Some(PatchMaps::of(session, &picture)?) } else { None };
+    let (mut found, mut of_others, mut patients, mut images) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for (number, image) in judged.iter().enumerate() {
+        let seen = Seen::of(session, &image.image, map)?;
+        // The next of another patient, around the end.
+        let others = judged[number..].iter().chain(&judged[..number]);
+        let other = others.clone().find(|other| other.patient != image.patient);
+        let other = other.map(|other| Seen::of(session, &other.image, map)).transpose()?;
         let before = found.len();
         for described in &image.described {
             let mask = described
-                .mask((picture.width, picture.height))
-                .with_context(|| format!("a place of {}", image.row.place()))?;
+                .mask((seen.picture.width, seen.picture.height))
+                .with_context(|| format!("a place of {}", image.image))?;
             let inside = session.folder.preprocess.place(&mask)?;
-            let (values, grid) = match &maps {
-                Some(maps) => (maps.cosines(&encoder.texts(&[described.sentence.as_str()])?)?, maps.grid),
-                None => {
-                    let explained = explain_by(session, &picture, &described.sentence, MapKind::Relevance)?;
-                    (explained.patches, explained.grid)
-                }
-            };
-            ensure!(!values.is_empty(), "this image tower has no attention over patches; ask for the map of patches");
-            let values: Vec<f32> = at_pixels(&values, grid, side).collect();
-            if let Some(grounding) = Grounding::of(&values, &inside) {
-                found.push(grounding);
-                patients.push(image.patient);
+            let map = |seen: &Seen| seen.map(session, &encoder, &described.sentence);
+            let Some(grounding) = Grounding::of(&map(&seen)?, &inside) else { continue };
+            found.push(grounding);
+            patients.push(image.patient);
+            if let Some(other) = &other {
+                of_others.extend(Grounding::of(&map(other)?, &inside));
             }
         }
         images += usize::from(found.len() > before);
     }
+    let side = session.folder.config.vision.image_size();
     ensure!(!found.is_empty(), "no place can be seen at {side} pixels a side");
+    // Either all have one or, of a single patient, none.
+    let of_others = (of_others.len() == found.len()).then(|| figures(&of_others, &patients, options));
     Ok(GroundingReport {
         map,
         reason: reason.into(),
         figures: figures(&found, &patients, options),
+        of_others,
         places: found.len(),
         images,
         elsewhere: places.len() - known,
@@ -101,18 +105,49 @@ pub(super) fn grounding(
     })
 }
 
-/// Rows whose image has places, in their order. A patient's number is that of its first row, or where no patient is
-/// named, the row's own.
+/// An image as maps are made of it.
+struct Seen {
+    picture: Picture,
+    /// Where maps are of patches.
+    patches: Option<PatchMaps>,
+}
+
+impl Seen {
+    fn of(session: &Session, image: &ImageSource, map: MapKind) -> Result<Self> {
+        let picture = image.read()?;
+        let patches = if map == MapKind::Patches { Some(PatchMaps::of(session, &picture)?) } else { None };
+        Ok(Self { picture, patches })
+    }
+
+    /// Of a sentence, over the pixels that the model sees.
+    fn map(&self, session: &Session, encoder: &Encoder, sentence: &str) -> Result<Vec<f32>> {
+        let (values, grid) = match &self.patches {
+            Some(maps) => (maps.cosines(&encoder.texts(&[sentence])?)?, maps.grid),
+            None => {
+                let explained = explain_by(session, &self.picture, sentence, MapKind::Relevance)?;
+                (explained.patches, explained.grid)
+            }
+        };
+        ensure!(!values.is_empty(), "this image tower has no attention over patches; ask for the map of patches");
+        Ok(at_pixels(&values, grid, session.folder.config.vision.image_size()).collect())
+    }
+}
+
+/// Images of rows that have places, in their order, each of a row with several by itself. A patient's number is that of
+/// its first row, or where no patient is named, the row's own.
 fn by_image<'a>(rows: &'a [Row], places: &'a [Described]) -> Vec<Judged<'a>> {
     let mut of_image: BTreeMap<&str, Vec<&Described>> = BTreeMap::new();
     places.iter().for_each(|place| of_image.entry(&place.image).or_default().push(place));
     let mut patients: HashMap<&str, usize> = HashMap::new();
     let mut judged = Vec::new();
     for (number, row) in rows.iter().enumerate() {
-        // An image with several reports is judged once.
-        let Some(described) = of_image.remove(row.image_name()) else { continue };
-        let patient = row.patient_id().map_or(number, |patient| *patients.entry(patient).or_insert(number));
-        judged.push(Judged { row, patient, described });
+        let source = row.image();
+        for (name, image) in row.image_names().zip(source.images()) {
+            // An image with several reports is judged once.
+            let Some(described) = of_image.remove(name) else { continue };
+            let patient = row.patient_id().map_or(number, |patient| *patients.entry(patient).or_insert(number));
+            judged.push(Judged { image: image.clone(), patient, described });
+        }
     }
     judged
 }

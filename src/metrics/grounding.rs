@@ -13,7 +13,8 @@ pub struct Grounding {
     pub overlap: [f64; THRESHOLDS.len()],
     /// Whether the highest pixel lies inside; of several that are equally high, their share inside.
     pub pointing: f64,
-    /// The overlap of the same values dealt out over the pixels at random.
+    /// About the overlap of the same values dealt out uniformly over the pixels, the expected intersection over the
+    /// expected union; no smooth map is dealt out so.
     pub overlap_by_chance: [f64; THRESHOLDS.len()],
     /// The same of the highest pixel: the place's share of the image.
     pub pointing_by_chance: f64,

@@ -104,7 +104,7 @@ fn every_tower_learns_from_its_patches() {
         let narrow = TrainStep { products: DType::BF16, ..step };
         let (narrow, _) = narrow.gradients(&[batch(expected, 0, pairs)]).unwrap();
         assert!(apart(&narrow, &whole) < 0.5, "{name}: bf16 is off by {}", apart(&narrow, &whole));
-        // Each form says something else, where there is more than one patch, and both something that whole images do not.
+        // Each form says something else, where there is more than one patch, and both what whole images do not.
         let (other, _) = step_of(&attention).gradients(&[batch(expected, 0, pairs)]).unwrap();
         let (alone, _) = step_of(&clip).gradients(&[batch(expected, 0, pairs)]).unwrap();
         assert!(apart(&alone, &whole) > 1e-2, "{name}: patches add nothing");
@@ -209,6 +209,9 @@ fn maps_are_judged_and_explained_by() {
     ] {
         let grounding = json(&eval(model, &[more, &["--json"]].concat()))["grounding"].clone();
         assert_eq!(grounding["map"], map, "{grounding}");
+        let of_others = grounding["of_others"].as_array().unwrap();
+        assert_eq!(of_others.len(), grounding["figures"].as_array().unwrap().len());
+        assert_ne!(of_others, grounding["figures"].as_array().unwrap(), "another's map is another");
         let names = grounding["figures"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap());
         assert_eq!(names.take(4).collect::<Vec<_>>(), ["cnr", "pointing", "miou", "iou@0.3"]);
         for figure in grounding["figures"].as_array().unwrap() {
