@@ -171,6 +171,9 @@ fn lines_of_bag(bag: &BagExplanation) -> Vec<String> {
     lines
 }
 
+/// A strip is of the whole bag's cosine, however the model was trained.
+const STRIP_SHOWS: &str = "what raises the similarity of all images together: gradient × attention";
+
 fn lines(args: &Args, found: &Explanation, place: Option<Place>) -> Vec<String> {
     let mut lines = vec![format!("cosine {:.4}, logit {:.3}", found.cosine, found.logit)];
     if let Some(Place { place, gallery }) = place {
@@ -188,6 +191,6 @@ fn lines(args: &Args, found: &Explanation, place: Option<Place>) -> Vec<String> 
         MapKind::Relevance => "what raises the similarity: gradient × attention",
     };
     lines.extend(args.out.as_ref().map(|out| format!("picture: {} ({shows})", out.display())));
-    lines.extend(args.strip.as_ref().map(|strip| format!("strip: {}", strip.display())));
+    lines.extend(args.strip.as_ref().map(|strip| format!("strip: {} ({STRIP_SHOWS})", strip.display())));
     lines
 }

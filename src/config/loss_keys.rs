@@ -81,8 +81,8 @@ pub(super) const LOSS: &[Key] = &[
         "loss.local.form",
         Kind::OneOf(LocalForm::WORDS),
         "\"attention\"",
-        "Sentences against patches: with their sum by attention, as GLoRIA, or of patches of length 1, as RadZero's \
-         map",
+        "Sentences against patches: with their sum by attention, after GLoRIA, or of patches of length 1, after \
+         RadZero's map",
     ),
     key("loss.local.temperature", Kind::Float(1e-3, 10.0), "0.07", "Sentences against patches: divides similarities"),
     key(

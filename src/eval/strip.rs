@@ -36,8 +36,9 @@ const GLYPHS: [(char, u16); 11] = [
 
 /// `pictures`, of images of `bag` by their numbers, those with the largest parts of its cosine first: as the model sees
 /// them in gray, with gradient × attention of the bag's cosine in red, where the tower has attention over patches, on
-/// one scale for all. Below each its number in the bag, from 1, and its share (attention's, else the gradient's). Images
-/// go through the tower one at a time. PNG.
+/// one scale for all; so too of models that were trained on sentences and patches, for it is the bag's cosine that is
+/// drawn. Below each its number in the bag, from 1, and its share (attention's, else the gradient's). Images go through
+/// the tower one at a time. PNG.
 ///
 /// # Errors
 /// No picture, more than [`MOST_DRAWN`], or one of no image that was read; whatever the model reports.

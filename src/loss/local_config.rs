@@ -7,9 +7,10 @@ use crate::words::words;
 words!(
     /// How a sentence is compared with an image's patches.
     LocalForm {
-        /// With their sum by attention, longer patches counting more (GLoRIA, ICCV 2021).
+        /// With their sum by attention, longer patches counting more (after GLoRIA, ICCV 2021; docs/local-alignment.md
+        /// tells what differs).
         Attention = "attention",
-        /// The same of patches of length 1, so that all is read off the map of cosines (RadZero, arXiv 2504.07416).
+        /// The same of patches of length 1 (after RadZero's map, arXiv 2504.07416).
         Map = "map",
     }
 );
