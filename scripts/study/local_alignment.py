@@ -5,25 +5,13 @@ differences from whole images alone, paired by seed, with 95 % intervals (Studen
     scripts/study/local_alignment.py OUT
 """
 import json
-import math
 import sys
 from pathlib import Path
 
+from intervals import half, mean
+
 NAMES = {"global": "whole images alone", "attention": "with `local`, attention", "map": "with `local`, map"}
 MAPS = ["patches", "relevance"]
-T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-
-
-def mean(values):
-    return sum(values) / len(values)
-
-
-def half(values):
-    """Half of the 95 % interval of a mean."""
-    if len(values) < 2:
-        return math.nan
-    spread = math.sqrt(sum((v - mean(values)) ** 2 for v in values) / (len(values) - 1))
-    return T.get(len(values) - 1, 1.96) * spread / math.sqrt(len(values))
 
 
 def read(out, name, map_kind):
@@ -32,7 +20,9 @@ def read(out, name, map_kind):
         report = json.loads(path.read_text())
         recall = mean([report[side]["figures"][f"recall@{k}"] for side in ("image_to_text", "text_to_image")
                        for k in (1, 5, 10)])
-        figures = {f["name"]: (f["value"], f["chance"]) for f in report["grounding"]["figures"]}
+        grounding = report["grounding"]
+        others = {f["name"]: f["value"] for f in grounding.get("of_others") or []}
+        figures = {f["name"]: (f["value"], f["chance"], others.get(f["name"])) for f in grounding["figures"]}
         found[path.name.split("-")[1]] = figures, recall
     return found
 
@@ -45,11 +35,17 @@ def main():
     print("|---|---|" + "---|" * (len(shown) + 1))
     for name, words in NAMES.items():
         for m in MAPS:
-            runs = read(out, name, m)
+            # A seed that is not done yet has no partner.
+            runs = {seed: run for seed, run in read(out, name, m).items() if seed in base[m]}
+            if not runs:
+                continue
             cells = []
             for figure in shown:
                 values = [f[figure][0] for f, _ in runs.values()]
                 cell = f"{mean(values):.3f} ± {half(values):.3f}"
+                others = [f[figure][2] for f, _ in runs.values()]
+                if None not in others:
+                    cell += f", another's map {mean(others):.3f}"
                 if name != "global":
                     gains = [f[figure][0] - base[m][s][0][figure][0] for s, (f, _) in runs.items()]
                     cell += f" ({mean(gains):+.3f} ± {half(gains):.3f})"
@@ -57,8 +53,10 @@ def main():
             recalls = [r for _, r in runs.values()]
             cells.append(f"{100 * mean(recalls):.1f} ± {100 * half(recalls):.1f} %")
             print(f"| {words} | {m} | " + " | ".join(cells) + " |")
+    if not base["patches"]:
+        sys.exit(f"{out}: no seed of whole images alone is judged yet")
     chance = next(iter(base["patches"].values()))[0]
-    print("| chance | | " + " | ".join(f"{chance[figure][1]:.3f}" for figure in shown) + " | |")
+    print("| uniform | | " + " | ".join(f"{chance[figure][1]:.3f}" for figure in shown) + " | |")
     print(f"\n{len(base['patches'])} seeds; in brackets the gain over whole images alone with the same map")
 
 

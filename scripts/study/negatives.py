@@ -5,11 +5,10 @@
     scripts/study/negatives.py table OUT/figures.jsonl
 """
 import json
-import math
 import sys
 
-# t of 95 % for 1 to 9 degrees of freedom.
-T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]
+from intervals import half, mean
+
 FIGURES = ["mean recall %", "AUROC", "denial %", "side %", "size %", "s a step"]
 
 
@@ -31,14 +30,6 @@ def line(setting, seed, seconds, run):
     print(json.dumps({"setting": setting, "seed": int(seed), "seconds": float(seconds), "figures": figures}))
 
 
-def interval(values):
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, math.nan
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    return mean, T[len(values) - 2] * spread / math.sqrt(len(values))
-
-
 def table(path):
     runs = {}
     for text in open(path):
@@ -47,16 +38,19 @@ def table(path):
     print("| setting | seeds | " + " | ".join(FIGURES) + " | whole run, s |")
     print("|---|---|" + "---|" * (len(FIGURES) + 1))
     for setting, of_seed in runs.items():
-        base = runs["siglip" if setting.startswith("siglip") else "plain"]
+        base = runs.get("siglip" if setting.startswith("siglip") else "plain", {})
         seeds = sorted(set(of_seed) & set(base))
+        # Not done yet.
+        if not seeds:
+            continue
         cells = []
         for name in FIGURES:
             digits = 3 if name in ("AUROC", "s a step") else 1
             values = [of_seed[s]["figures"][name] for s in seeds]
-            cell = f"{sum(values) / len(values):.{digits}f}"
+            cell = f"{mean(values):.{digits}f}"
             if of_seed is not base:
-                mean, half = interval([of_seed[s]["figures"][name] - base[s]["figures"][name] for s in seeds])
-                cell += f" ({mean:+.{digits}f} ± {half:.{digits}f})"
+                gains = [of_seed[s]["figures"][name] - base[s]["figures"][name] for s in seeds]
+                cell += f" ({mean(gains):+.{digits}f} ± {half(gains):.{digits}f})"
             cells.append(cell)
         seconds = sum(of_seed[s]["seconds"] for s in seeds) / len(seeds)
         print(f"| {setting} | {len(seeds)} | " + " | ".join(cells) + f" | {seconds:.0f} |")
