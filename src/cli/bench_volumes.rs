@@ -19,8 +19,8 @@ pub(super) struct VolumesArgs {
     /// NIfTI and NumPy files, folders of DICOM series
     #[arg(value_name = "VOLUME", required = true)]
     volumes: Vec<PathBuf>,
-    /// How they are cut, as reportclip_bags.json has it: axis, spacing, slices, orientation, window; the default of each
-    /// that is not there
+    /// How they are cut, as reportclip_bags.json has it: axis, spacing, slices, orientation, window; the default of
+    /// each that is not there
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = volume_policy)]
     policy: VolumePolicy,
     /// Write the slices of the first volume, as a NumPy array of bytes

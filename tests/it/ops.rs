@@ -739,8 +739,8 @@ fn attention_leaves_its_relevance_where_it_is_watched() {
     assert!(quiet.take_relevance().is_empty());
 }
 
-/// Values within 2e-6, gradients within 5e-5 of the largest (sums over 20,000 patches), over odd shapes, images with one
-/// patch, and more sentences than pass at once.
+/// Values within 2e-6, gradients within 5e-5 of the largest (sums over 20,000 patches), over odd shapes, images with
+/// one patch, and more sentences than pass at once.
 #[test]
 fn local_similarity_agrees_with_its_plain_twin() {
     let odd = [(vec![1], 1, 3), (vec![4, 1, 9], 7, 5), (vec![49; 3], 8, 16), (vec![2, 31, 3, 17], 21, 33)];

@@ -251,8 +251,8 @@ fn volumes_train_and_resume_bit_for_bit() {
     }
 }
 
-/// What is worked out once is each slice that may be read, and no padding; in bf16 it takes half the bytes, is a file of
-/// its own, and resumes as exactly.
+/// What is worked out once is each slice that may be read, and no padding; in bf16 it takes half the bytes, is a file
+/// of its own, and resumes as exactly.
 #[test]
 fn slices_are_kept_one_by_one_and_in_bf16_in_half_the_bytes() {
     let place = of_volumes();

@@ -112,8 +112,8 @@ impl InspectedVolumes {
                 Level::Note,
                 FindingKind::FilesOutOfOrder,
                 with(&|known| known.is_shuffled),
-                "series whose files are not called in the order of their slices: they are put in order here, and not by \
-                 who reads files by name",
+                "series whose files are not called in the order of their slices: they are put in order here, and not \
+                 by who reads files by name",
             ),
             (
                 Level::Warning,

@@ -87,7 +87,7 @@ impl Job<'_> {
             let distinct = rows.iter().map(|row| row.key.as_str()).collect::<HashSet<_>>().len();
             ensure!(
                 distinct == rows.len(),
-                "{} rows share their image with another, as boxes do; shards hold an image once: leave --webdataset out",
+                "{} rows share their image with another, as boxes do; shards hold each once: leave --webdataset out",
                 rows.len() - distinct
             );
             summary.shards = self.shards(&mut rows, each, &record)?;
@@ -157,8 +157,8 @@ impl Job<'_> {
         Ok(rows)
     }
 
-    /// Writes images under names that say nothing, one that several rows share once; a row whose image cannot be decoded
-    /// is left without one.
+    /// Writes images under names that say nothing, one that several rows share once; a row whose image cannot be
+    /// decoded is left without one.
     fn copy_images(&self, rows: &mut [Prepared]) -> Result<()> {
         let mut first: HashMap<&str, usize> = HashMap::new();
         let of_first: Vec<usize> = (0..).zip(rows.iter()).map(|(i, row)| *first.entry(&row.key).or_insert(i)).collect();
