@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::augment::Augmented;
 use super::config::{AugmentConfig, LongReports};
-use super::text::{OppositeKind, opposites, with_opposite};
+use super::text::{OppositeKind, opposites_of_part, with_opposite};
 use super::{BagPolicy, Bags, KeptFeatures, Member, Members};
 use super::{Packed, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
 use crate::error::one_line;
@@ -130,7 +130,7 @@ impl Dataset {
             }
         }
         let pairs = texts.len();
-        let opposed = self.opposed(&texts, &samples);
+        let opposed = self.opposed(&texts, &read, &samples);
         let (of, more): (Vec<usize>, Vec<String>) = opposed.into_iter().unzip();
         let all = texts.iter().map(|t| &**t).chain(more.iter().map(String::as_str));
         let (input_ids, tokens) = self.tokenizer.encode_batch(all)?;
@@ -150,16 +150,16 @@ impl Dataset {
         })
     }
 
-    /// Texts that say the opposite of some of `texts`, which are those of samples number `samples`, each with the
-    /// number of the text that it contradicts: one sentence of it is turned round. Kinds of opposites come equally
-    /// often.
-    fn opposed(&self, texts: &[Cow<str>], samples: &[u64]) -> Vec<(usize, String)> {
-        let of_text = |(number, (text, &sample)): (usize, (&Cow<str>, &u64))| {
+    /// Texts that say the opposite of some of `texts`, which are read of rows number `rows` as samples number `samples`,
+    /// each with the number of the text that it contradicts: one sentence of it is turned round. Of the kinds that a
+    /// text has, each comes equally often.
+    fn opposed(&self, texts: &[Cow<str>], rows: &[usize], samples: &[u64]) -> Vec<(usize, String)> {
+        let of_text = |(number, ((text, &row), &sample)): (usize, ((&Cow<str>, &usize), &u64))| {
             let mut rng = stream(self.seed, Purpose::Opposite, sample);
             if rng.random::<f64>() >= self.negation {
                 return None;
             }
-            let mut found = opposites(text);
+            let mut found = opposites_of_part(self.rows[row].report(), text);
             let kinds: Vec<OppositeKind> =
                 OppositeKind::ALL.into_iter().filter(|k| found.iter().any(|o| o.opposite.kind == *k)).collect();
             let kind = *kinds.get(rng.random_range(0..kinds.len().max(1)))?;
@@ -167,7 +167,7 @@ impl Dataset {
             Some((number, with_opposite(text, &found[rng.random_range(0..found.len())])))
         };
         if self.negation > 0.0 {
-            texts.iter().zip(samples).enumerate().filter_map(of_text).collect()
+            texts.iter().zip(rows).zip(samples).enumerate().filter_map(of_text).collect()
         } else {
             Vec::new()
         }

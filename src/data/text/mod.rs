@@ -12,6 +12,6 @@ mod sentences;
 pub mod tokenize;
 mod tokenizer_file;
 
-pub use negation::{Opposite, OppositeKind, SentenceOpposite, opposites, with_opposite};
+pub use negation::{Opposite, OppositeKind, SentenceOpposite, opposites, opposites_of_part, with_opposite};
 pub use prompts::{LabelPolicy, Labels, PromptClass, Prompts, UNSURE};
 pub use report_policy::{ReportPolicy, Unreadable};

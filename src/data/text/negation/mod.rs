@@ -10,4 +10,4 @@ mod report;
 mod words;
 
 pub use opposite::{Opposite, OppositeKind};
-pub use report::{SentenceOpposite, opposites, with_opposite};
+pub use report::{SentenceOpposite, opposites, opposites_of_part, with_opposite};
