@@ -42,8 +42,8 @@ def row_loss(z, extra, target, weights, eps, debias, scale):
     p = torch.cat([target, torch.zeros(len(extra))])
     if debias is None and all(w == 1 for w in weights):
         return F.cross_entropy(logits[None], p[None], label_smoothing=eps)
-    p = (1 - eps) * p + eps * count / count.sum()
     w = torch.tensor(list(weights) + [1.0] * len(extra))
+    p = (1 - eps) * p + eps * w / w.sum()
     if debias is None:
         whole = torch.log((w * logits.exp())[count].sum())
     else:

@@ -55,8 +55,8 @@ pub(super) fn with_opposites(of_batch: &[f64], inputs: &Inputs, own: f64) -> Vec
 }
 
 impl Candidates {
-    /// `-Σₖ pₖ (zₖ − ln Σ w exp z)`, mean over the rows of `logits`, with `p = (1 − ε) hard + ε / K` over the K that
-    /// count.
+    /// `-Σₖ pₖ (zₖ − ln Σ w exp z)`, mean over the rows of `logits`, with `p = (1 − ε) hard + ε w / Σ w`: what hardly
+    /// stands in the sum hardly draws.
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -116,13 +116,12 @@ impl Candidates {
         ((own + negative)? + beyond)?.log()?.broadcast_add(&most)
     }
 
-    /// Targets with ε of each row over all that count there.
+    /// Targets with ε of each row over all that count there, by how often they do.
     fn smoothed(&self, candidates: usize, eps: f64) -> Vec<f64> {
         let rows = self.weights.chunks_exact(candidates).zip(self.hard.chunks_exact(candidates));
         let of_row = |(weights, hard): (&[f64], &[f64])| {
-            let count = weights.iter().filter(|w| **w > 0.0).count() as f64;
-            let of_one = |(w, p): (&f64, &f64)| (1.0 - eps) * p + if *w > 0.0 { eps / count } else { 0.0 };
-            weights.iter().zip(hard).map(of_one).collect::<Vec<_>>()
+            let sum: f64 = weights.iter().sum();
+            weights.iter().zip(hard).map(|(w, p)| (1.0 - eps) * p + eps * w / sum).collect::<Vec<_>>()
         };
         rows.flat_map(of_row).collect()
     }

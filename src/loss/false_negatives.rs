@@ -18,6 +18,9 @@ words!(
     }
 );
 
+/// From here on rows are the same: a cosine of equal reports may fall short of 1 by rounding.
+const SAME: f64 = 1.0 - 1e-6;
+
 impl FalseNegatives {
     /// How much each pair of a batch counts, (batch · batch), by how alike its rows are. Remove: 1 − likeness; soften:
     /// 1 − likeness · (1 − 1 / n), where a row has n others that are alike.
@@ -39,6 +42,7 @@ impl FalseNegatives {
             };
             let of_pair = |k: usize| {
                 let likeness = of_row.get(k).copied().filter(|_| k != row).unwrap_or_default();
+                let likeness = if likeness >= SAME { 1.0 } else { likeness };
                 1.0 - likeness * (1.0 - kept)
             };
             weights.extend((0..batch).map(of_pair));
@@ -60,5 +64,7 @@ mod tests {
         assert!(FalseNegatives::Remove.weights(&[], 4).is_err());
         assert_eq!((&removed[..4], &removed[12..]), (&[1., 0., 0., 1.][..], &[1.; 4][..]));
         assert_eq!(FalseNegatives::Soften.weights(&likeness, 4).unwrap()[..4], [1., 0.5, 0.5, 1.]);
+        let rounded = [1.0, 1.0 - 1e-7, 1.0 - 1e-7, 1.0];
+        assert_eq!(FalseNegatives::Remove.weights(&rounded, 2).unwrap(), [1., 0., 0., 1.]);
     }
 }
