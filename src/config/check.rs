@@ -7,7 +7,7 @@ use super::typed::Config;
 use super::values::is_hub;
 use super::written::Written;
 use crate::error::ProblemList;
-use crate::loss::{self, FalseNegatives, OBJECTIVES, ObjectiveKind, TargetKind};
+use crate::loss::{self, Direction, FalseNegatives, OBJECTIVES, ObjectiveKind, Positives, TargetKind};
 use crate::model::freeze::FreezeDepth;
 use crate::track::mlflow;
 
@@ -99,6 +99,7 @@ impl Config {
             _ => {}
         }
         self.check_negatives(&kinds, written, problems);
+        self.check_pairs(&kinds, written, problems);
         self.check_teacher(written, problems);
         let by_prompts = |targets: TargetKind| kinds.iter().find(|kind| kind.needs.targets == targets);
         if let (Some(a), Some(b)) = (by_prompts(TargetKind::Classes), by_prompts(TargetKind::Findings)) {
@@ -158,6 +159,62 @@ impl Config {
                  form: set loss.label_smoothing = 0",
                 written.place_of("loss.debias"),
                 smoothing.from.max(smoothing.to)
+            ));
+        }
+    }
+
+    /// What of negatives would do nothing beside other keys.
+    fn check_pairs(&self, kinds: &[&ObjectiveKind], written: &Written, problems: &mut ProblemList) {
+        let place = |key: &str| written.place_of(key);
+        let wanted = self.loss.false_negatives;
+        let takes_others = |kind: &&&ObjectiveKind| {
+            let takes = kind.takes.false_negatives;
+            !takes.is_empty() && !takes.contains(&wanted)
+        };
+        // Where none takes it, that is told of already.
+        let taken = kinds.iter().any(|kind| kind.takes.false_negatives.contains(&wanted));
+        if let Some(kind) = kinds.iter().find(takes_others).filter(|_| taken) {
+            let allowed: Vec<String> =
+                kind.takes.false_negatives.iter().map(|one| format!("{:?}", one.word())).collect();
+            problems.push(format!(
+                "{}: is {:?}, but {:?} of loss.kind has only {}; take one that all have",
+                place("loss.false_negatives"),
+                wanted.word(),
+                kind.name,
+                allowed.join(", ")
+            ));
+        }
+        // A sigmoid over pairs has no direction.
+        let takers = || kinds.iter().filter(|kind| kind.takes.opposites);
+        let unseen = takers().next().is_some() && takers().all(|kind| !kind.needs.bias);
+        if self.data.negation > 0.0 && self.loss.direction == Direction::TextToImage && unseen {
+            problems.push(format!(
+                "{}: is set, but loss.direction is \"t2i\": opposites are held against images alone; allowed is \
+                 \"both\" or \"i2t\"",
+                place("data.negation")
+            ));
+        }
+        let idle = |key: &str| {
+            // A run's own config names every key, with its default where nobody chose.
+            let default = KEYS.iter().find(|k| k.name == key).and_then(Key::default);
+            self.value(key) != default.as_ref()
+        };
+        if self.data.hard_negatives.k == 0 {
+            let keys = ["data.hard_negatives.from", "data.hard_negatives.refresh", "data.hard_negatives.margin"];
+            for key in keys.into_iter().filter(|key| idle(key)) {
+                problems.push(format!("{}: is set, but data.hard_negatives.k is 0; set k, such as 2", place(key)));
+            }
+        } else if !kinds.iter().any(|kind| kind.needs.reports || kind.needs.places) {
+            problems.push(format!(
+                "{}: is set, but no objective of loss.kind holds images against the reports of a batch",
+                place("data.hard_negatives.k")
+            ));
+        }
+        if self.loss.positives != Positives::ReportSimilarity && idle("loss.positives_threshold") {
+            problems.push(format!(
+                "{}: is set, but loss.positives is {:?}; only \"report_similarity\" has it",
+                place("loss.positives_threshold"),
+                self.loss.positives.word()
             ));
         }
     }

@@ -1009,6 +1009,15 @@ fn every_objective_trains_in_chunks_and_resumes() {
             "{errors:?}"
         );
     }
+    for (keys, told) in [
+        (["loss.kind=[\"clip\", \"siglip\"]", "loss.false_negatives=positive"], "but \"clip\" of loss.kind has only"),
+        (["data.negation=0.5", "loss.direction=t2i"], "opposites are held against images alone"),
+        (["data.hard_negatives.from=image", "loss.kind=clip"], "but data.hard_negatives.k is 0"),
+        (["loss.positives=label", "loss.positives_threshold=0.5"], "only \"report_similarity\" has it"),
+    ] {
+        let errors = place.errors(&["train", "tiny.toml", "--set", keys[0], "--set", keys[1]], 2);
+        assert!(errors.iter().any(|error| error.contains(told)), "{errors:?}");
+    }
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=class"], 2);
     assert!(errors[0].contains("loss.prompts is missing"), "{errors:?}");
     let errors =
