@@ -57,6 +57,9 @@ pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Requ
     };
     inputs::check_length(&state, &text)?;
     let mut place = state.queue.places(inputs::places(&state, &study)).await?;
+    // One is kept for the whole of it: who got as far as the images' shares is not turned away before the picture.
+    let rest = place.split(place.num_permits().saturating_sub(1));
+    let kept = Arc::new(place);
     // What is wrong with the text is told before the model is asked.
     inputs::ids(&state, text.clone()).await?;
     // Whole images take much memory: few wait for the model, and none keeps a decoder meanwhile.
@@ -66,16 +69,8 @@ pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Requ
         let read = ReadBag { count: held.count(), read: inputs::read(&state, held.clone()).await? };
         let of_text = text.clone();
         let work = move |model: &Model| explain_bag(model.session, read, &of_text);
-        let (first, then) = match place.split(place.num_permits() - 1).filter(|rest| rest.num_permits() > 0) {
-            Some(rest) => (rest, Some(place)),
-            None => (place, None),
-        };
-        let bag = state.queue.run(first, work).await?.map_err(|e| Refusal::internal(&e))?;
-        place = match then {
-            Some(place) => place,
-            None => state.queue.places(1).await?,
-        };
-        Some(bag)
+        let bag = state.queue.run((rest, Arc::clone(&kept)), work).await?;
+        Some(bag.map_err(|e| Refusal::internal(&e))?)
     } else {
         None
     };
@@ -86,7 +81,7 @@ pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Requ
         drop(waits);
         explained
     };
-    let explained = state.queue.run(place, work).await?;
+    let explained = state.queue.run(kept, work).await?;
     json(&explained.map_err(|e| Refusal::internal(&e))?)
 }
 
@@ -100,7 +95,7 @@ async fn pictures(
         Some(bag) => (bag.top(TOP), bag.first().map_or(0, |image| image.number)),
         None => (vec![0], 0),
     };
-    let mut pictures = inputs::decode(state, move || held.pictures(&numbers)).await?;
+    let mut pictures = inputs::decode(state, move |is_wanted| held.pictures(&numbers, is_wanted)).await?;
     pictures.sort_by_key(|(number, _)| *number != first);
     Ok(pictures)
 }

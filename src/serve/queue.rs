@@ -83,13 +83,13 @@ impl Queue {
         Ok(rows)
     }
 
-    /// What `work`, which takes `place`, makes of the model.
+    /// What `work`, which holds `place` until it is done, makes of the model.
     ///
     /// # Errors
     /// It panicked.
     pub async fn run<T: Send + 'static>(
         &self,
-        place: OwnedSemaphorePermit,
+        place: impl Send + 'static,
         work: impl FnOnce(&Model) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();

@@ -193,9 +193,12 @@ fn images_in_memory_are_read_as_files_are() {
     let files = paths.iter().map(|path| fs::read(path).unwrap()).collect();
     let held = HeldImages::of(files, &policy).unwrap();
     let members = Members::of(ImageSource::of_files(&paths), &policy).unwrap();
-    assert_eq!((held.count(), held.has_volume()), (6, true));
+    assert_eq!((held.count(), held.are_of_volumes()), (6, false));
+    let alone = HeldImages::of(vec![fs::read(&paths[1]).unwrap()], &policy).unwrap();
+    assert_eq!((alone.count(), alone.are_of_volumes()), (5, true));
+    let wanted = || true;
     let preprocess = Preprocess::clip(8);
-    let ours = held.read(&preprocess).unwrap();
+    let ours = held.read(&preprocess, &wanted).unwrap();
     let theirs = members.read(&policy.fixed(6), &policy, |picture| preprocess.prepare(picture, None)).unwrap();
     let values = |member: &Member| {
         let mut values = vec![0.0; member.prepared.len()];
@@ -203,8 +206,8 @@ fn images_in_memory_are_read_as_files_are() {
         (member.number, member.place.to_bits(), values)
     };
     assert_eq!(ours.iter().map(values).collect::<Vec<_>>(), theirs.iter().map(values).collect::<Vec<_>>());
-    assert_eq!(held.pictures(&[0]).unwrap()[0].1, picture);
-    assert!(held.pictures(&[6]).is_err());
+    assert_eq!(held.pictures(&[0], &wanted).unwrap()[0].1, picture);
+    assert!(held.pictures(&[6], &wanted).is_err());
 }
 
 /// Phantom CTs of eight slices, of which six are read, and a tiny model of them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow, ensure};
 
 use super::{BagPolicy, Member, place};
-use crate::data::image::{self, dicom};
+use crate::data::image::{self, dicom, most_bytes};
 use crate::data::volume::HeldVolume;
 use crate::data::{Picture, Preprocess};
 use crate::error::one_line;
@@ -25,16 +25,18 @@ enum File {
 
 impl HeldImages {
     /// Of files as they were sent, whose volumes are cut and whose images are picked as evaluation does it by `policy`.
+    /// All volumes together may unpack to what one image may take.
     ///
     /// # Errors
-    /// No file, a NIfTI that cannot be opened, or a DICOM file of many frames, of which one alone would be read.
+    /// No file, a NIfTI that cannot be opened or unpacks to too much beside those before it, or a DICOM file of many
+    /// frames, of which one alone would be read.
     pub fn of(files: Vec<Vec<u8>>, policy: &BagPolicy) -> Result<Self> {
         ensure!(!files.is_empty(), "has no images");
-        let count = files.len();
+        let (count, mut room) = (files.len(), most_bytes());
         let file = |(number, bytes): (usize, Vec<u8>)| {
             let bytes: Arc<[u8]> = bytes.into();
             let opened = match HeldVolume::is_one(&bytes) {
-                true => HeldVolume::open(bytes, &policy.volume).map(File::Volume),
+                true => HeldVolume::open(bytes, &policy.volume, &mut room).map(File::Volume),
                 false => one_frame(&bytes).map(|()| File::Image(bytes)),
             };
             opened.map_err(|e| of_file(number, count, &e))
@@ -48,32 +50,32 @@ impl HeldImages {
         self.files.iter().map(File::count).sum()
     }
 
-    /// Whether some are slices of a volume.
-    pub fn has_volume(&self) -> bool {
-        self.files.iter().any(|file| matches!(file, File::Volume(_)))
+    /// Whether all are slices of volumes.
+    pub fn are_of_volumes(&self) -> bool {
+        self.files.iter().all(|file| matches!(file, File::Volume(_)))
     }
 
-    /// Those that evaluation reads, as the model takes them.
+    /// Those that evaluation reads, as the model takes them, file by file as long as `is_wanted` says so.
     ///
     /// # Errors
-    /// One cannot be read.
-    pub fn read(&self, preprocess: &Preprocess) -> Result<Vec<Member>> {
+    /// One cannot be read, or nobody wants them any more.
+    pub fn read(&self, preprocess: &Preprocess, is_wanted: &dyn Fn() -> bool) -> Result<Vec<Member>> {
         let count = self.count();
         let mut read = Vec::new();
-        self.each(&self.policy.fixed(count), &mut |number, picture| {
+        self.each(&self.policy.fixed(count), is_wanted, &mut |number, picture| {
             read.push(Member { number, place: place(number, count), prepared: preprocess.prepare(&picture, None)? });
             Ok(())
         })?;
         Ok(read)
     }
 
-    /// Those of these numbers, ascending, with their numbers.
+    /// Those of these numbers, ascending, with their numbers, file by file as long as `is_wanted` says so.
     ///
     /// # Errors
-    /// One cannot be read, or is not there.
-    pub fn pictures(&self, numbers: &[usize]) -> Result<Vec<(usize, Picture)>> {
+    /// One cannot be read, or is not there, or nobody wants them any more.
+    pub fn pictures(&self, numbers: &[usize], is_wanted: &dyn Fn() -> bool) -> Result<Vec<(usize, Picture)>> {
         let mut pictures = Vec::new();
-        self.each(numbers, &mut |number, picture| {
+        self.each(numbers, is_wanted, &mut |number, picture| {
             pictures.push((number, picture));
             Ok(())
         })?;
@@ -82,9 +84,15 @@ impl HeldImages {
     }
 
     /// A volume is opened once for all of its slices.
-    fn each(&self, numbers: &[usize], take: &mut dyn FnMut(usize, Picture) -> Result<()>) -> Result<()> {
+    fn each(
+        &self,
+        numbers: &[usize],
+        is_wanted: &dyn Fn() -> bool,
+        take: &mut dyn FnMut(usize, Picture) -> Result<()>,
+    ) -> Result<()> {
         let (mut start, mut rest) = (0, numbers);
         for (i, file) in self.files.iter().enumerate() {
+            ensure!(is_wanted(), "is not wanted any more");
             let end = start + file.count();
             let (own, later) = rest.split_at(rest.iter().take_while(|&&number| number < end).count());
             let which: Vec<usize> = own.iter().map(|number| number - start).collect();
@@ -143,8 +151,11 @@ mod tests {
         let png = image::png(&picture).unwrap();
         let policy = BagPolicy::default();
         let held = HeldImages::of(vec![png.clone(), b"text".to_vec()], &policy).unwrap();
-        let told = held.read(&Preprocess::clip(8)).unwrap_err().to_string();
+        let told = held.read(&Preprocess::clip(8), &|| true).unwrap_err().to_string();
         assert!(told.starts_with("2 of 2 is not an image"), "{told}");
+        let asked = std::cell::Cell::new(0);
+        let gone = held.read(&Preprocess::clip(8), &|| asked.replace(asked.get() + 1) < 1).unwrap_err().to_string();
+        assert_eq!(gone, "is not wanted any more", "the second file is not read for nobody");
         let told = HeldImages::of(vec![vec![0x1f, 0x8b, 8]], &policy).unwrap_err().to_string();
         assert!(told.contains("NIfTI header"), "{told}");
         assert!(HeldImages::of(Vec::new(), &policy).is_err());

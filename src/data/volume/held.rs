@@ -1,6 +1,5 @@
-//! Volumes that came as bytes, from a request: NIfTI, within what one image may take.
+//! Volumes that came as bytes, from a request: NIfTI, within what may be unpacked of it.
 
-use std::io::Cursor;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -16,9 +15,14 @@ use crate::data::image::Picture;
 #[derive(Clone, Debug)]
 pub struct HeldVolume {
     bytes: Arc<[u8]>,
+    /// Bytes that may be unpacked of it.
+    most: u64,
     cut: Cut,
     window: Window,
 }
+
+/// Bytes behind the voxels that are unpacked too, so that the checksum is held against what was read.
+const BEHIND: u64 = 64 << 10;
 
 impl HeldVolume {
     /// Whether bytes begin as NIfTI does, or as something that gzip packed.
@@ -26,13 +30,16 @@ impl HeldVolume {
         bytes.starts_with(&[0x1f, 0x8b]) || nifti::is_header(bytes)
     }
 
-    /// The first point in time, cut as `policy` says.
+    /// The first point in time, cut as `policy` says. What it claims to unpack to is taken from `room`, in bytes.
     ///
     /// # Errors
-    /// It is no NIfTI, or claims more than any volume has, or unpacked more than `data.max_image_mib`.
-    pub fn open(bytes: Arc<[u8]>, policy: &VolumePolicy) -> Result<Self> {
-        let cut = Cut::of(&volume(&bytes)?.geometry, policy)?;
-        Ok(Self { bytes, cut, window: policy.window.clone() })
+    /// It is no NIfTI, or claims more than any volume has, or than there is room for.
+    pub fn open(bytes: Arc<[u8]>, policy: &VolumePolicy, room: &mut u64) -> Result<Self> {
+        let (volume, needed) = nifti::open_held(&bytes, *room)?;
+        let most = needed.saturating_add(BEHIND);
+        *room = room.saturating_sub(most);
+        let cut = Cut::of(&volume.geometry, policy)?;
+        Ok(Self { bytes, most, cut, window: policy.window.clone() })
     }
 
     /// How many slices there are.
@@ -50,20 +57,20 @@ impl HeldVolume {
             bail!("has {count} slices, so there is no slice {}", beyond + 1);
         }
         let ranges = match &self.window {
-            Window::Percentile(percents) => vec![of_percentiles(&mut volume(&self.bytes)?, *percents)?],
+            Window::Percentile(percents) => vec![of_percentiles(&mut self.volume()?, *percents)?],
             Window::Values(ranges) => ranges.clone(),
         };
-        self.cut.pictures(&mut volume(&self.bytes)?, &ranges, which)
+        self.cut.pictures(&mut self.volume()?, &ranges, which)
     }
-}
 
-fn volume(bytes: &Arc<[u8]>) -> Result<Volume> {
-    nifti::open_held(Cursor::new(Arc::clone(bytes)), bytes.len() as u64)
+    fn volume(&self) -> Result<Volume> {
+        nifti::open_held(&self.bytes, self.most).map(|(volume, _)| volume)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Cursor, Write};
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -91,7 +98,7 @@ mod tests {
                 ..VolumePolicy::default()
             };
             for policy in [VolumePolicy::default(), fixed] {
-                let held = HeldVolume::open(bytes.clone().into(), &policy).unwrap();
+                let held = HeldVolume::open(bytes.clone().into(), &policy, &mut (1 << 20)).unwrap();
                 let which = [held.count() - 1, 0, 2];
                 assert_eq!(held.slices(&which).unwrap(), slices(&dir.path().join(name), &policy, &which).unwrap());
                 assert!(held.slices(&[held.count()]).is_err());
@@ -103,7 +110,7 @@ mod tests {
     #[test]
     fn what_is_broken_is_told_and_what_unpacks_to_too_much_is_not_unpacked() {
         let whole = file([4, 3, 5], [1.0; 3], &[7; 60]);
-        let open = |bytes: &[u8]| HeldVolume::open(bytes.into(), &VolumePolicy::default());
+        let open = |bytes: &[u8]| HeldVolume::open(bytes.into(), &VolumePolicy::default(), &mut (1 << 20));
         let packed_whole = packed(&whole);
         let cut = open(&packed_whole[..packed_whole.len() - 9]).and_then(|held| held.slices(&[4]));
         assert!(cut.unwrap_err().to_string().contains("truncated"));
@@ -116,10 +123,15 @@ mod tests {
         let bomb: Arc<[u8]> = packed(&[&whole[..], &vec![0; 1 << 20]].concat()).into();
         let opened = |most| nifti::opened(Cursor::new(Arc::clone(&bomb)), bomb.len() as u64, 0, most);
         let mut plane = Vec::new();
-        let mut volume = opened(whole.len() as u64).unwrap();
+        let (mut volume, needed) = opened(whole.len() as u64).unwrap();
         volume.planes.read(4, &mut plane).unwrap();
-        assert!(plane.len() == 12 && volume.planes.finish().is_ok());
+        assert!(plane.len() == 12 && volume.planes.finish().is_ok() && needed == whole.len() as u64);
         let refused = opened(whole.len() as u64 - 1).map(|_| ()).unwrap_err().to_string();
         assert!(refused.contains("unpacks to"), "{refused}");
+        // What is sent together shares what may be unpacked.
+        let mut room = 3 * whole.len() as u64 + 2 * BEHIND;
+        let mut next = || HeldVolume::open(packed(&whole).into(), &VolumePolicy::default(), &mut room);
+        assert!((0..3).all(|_| next().is_ok()));
+        assert!(next().unwrap_err().to_string().contains("are left of what all that is sent may"));
     }
 }

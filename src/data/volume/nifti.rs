@@ -15,7 +15,7 @@ use super::bytes::{Bytes, Stored};
 use super::geometry::{self, Geometry, Order};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
-use crate::data::image::{afford, most_bytes};
+use crate::data::image::afford;
 use crate::fs::open_plain;
 
 /// A byte of gzip unpacks to at most so many.
@@ -39,15 +39,16 @@ pub(super) struct Header {
 pub(super) fn open(path: &Path, time: usize) -> Result<Volume> {
     let file = open_plain(path)?;
     let length = file.metadata()?.len();
-    opened(file, length, time, u64::MAX)
+    opened(file, length, time, u64::MAX).map(|(volume, _)| volume)
 }
 
-/// [`open`] of bytes that somebody sent, the first time: no more of them is unpacked than one image may take.
+/// [`open`] of bytes that somebody sent, the first time, and what they claim to unpack to: no more than `most` bytes of
+/// them are unpacked.
 ///
 /// # Errors
 /// As there; it claims more than that.
-pub(super) fn open_held(bytes: Cursor<Arc<[u8]>>, length: u64) -> Result<Volume> {
-    opened(bytes, length, 0, most_bytes())
+pub(super) fn open_held(bytes: &Arc<[u8]>, most: u64) -> Result<(Volume, u64)> {
+    opened(Cursor::new(Arc::clone(bytes)), bytes.len() as u64, 0, most)
 }
 
 /// Whether bytes begin as a header does.
@@ -56,15 +57,21 @@ pub(super) fn is_header(bytes: &[u8]) -> bool {
     [(344, &b"n+1\0"[..]), (4, &b"n+2\0"[..])].iter().any(|(at, mark)| bytes.get(*at..*at + 4) == Some(mark))
 }
 
-/// [`open`] of what is read from any place; no more than `most` bytes are unpacked.
-pub(super) fn opened(mut file: impl Read + Seek + 'static, length: u64, time: usize, most: u64) -> Result<Volume> {
+/// [`open`] of what is read from any place, and what it claims to unpack to; no more than `most` bytes are unpacked.
+pub(super) fn opened(
+    mut file: impl Read + Seek + 'static,
+    length: u64,
+    time: usize,
+    most: u64,
+) -> Result<(Volume, u64)> {
     let mut start = [0; 2];
     let is_packed = file.read_exact(&mut start).is_ok() && start == [0x1f, 0x8b];
     file.seek(SeekFrom::Start(0))?;
     let mut bytes = match is_packed {
         true => {
             let unpacked = MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file));
-            Bytes::Packed(Box::new(unpacked.take(most)), 0)
+            // A header is read in any case, so that what it claims can be told.
+            Bytes::Packed(Box::new(unpacked.take(most.max(540))), 0)
         }
         false => Bytes::Plain(Box::new(file)),
     };
@@ -89,7 +96,7 @@ pub(super) fn opened(mut file: impl Read + Seek + 'static, length: u64, time: us
     );
     ensure!(
         needed <= most,
-        "unpacks to {} MiB; allowed are {} (data.max_image_mib, or --max-image-mib)",
+        "unpacks to {} MiB; {} are left of what all that is sent may (data.max_image_mib, or --max-image-mib)",
         needed.div_ceil(1 << 20),
         most >> 20
     );
@@ -98,7 +105,7 @@ pub(super) fn opened(mut file: impl Read + Seek + 'static, length: u64, time: us
     let geometry = header.geometry.clone();
     let offset = header.offset + time as u64 * header.volume_bytes();
     let stored = Stored::new(bytes, offset, header.coding, geometry.shape);
-    Ok(Volume { geometry, planes: Box::new(stored) })
+    Ok((Volume { geometry, planes: Box::new(stored) }, needed))
 }
 
 /// Why there are no `least` bytes to begin with.
