@@ -5,6 +5,7 @@ let language = navigator.language.startsWith("zh") ? "zh" : "en";
 let theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 let server = {};
 let pictures = []; // The files of one study.
+let chosen = 0; // How many were chosen or dropped.
 let shown = []; // What draws the results again in another language.
 let asked = 0; // Raised by every question and every other image: an answer to what came before is late.
 
@@ -43,6 +44,7 @@ function choose(files) {
   // Slices and views are numbered by their names.
   const byName = (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true });
   pictures = [...files].sort(byName).slice(0, server.studies ? undefined : 1);
+  chosen = files.length;
   // What is shown, or still to come, is of another image.
   asked++;
   wait(false);
@@ -62,7 +64,8 @@ function choose(files) {
 function about() {
   const size = Math.ceil(pictures.reduce((sum, file) => sum + file.size, 0) / 1024);
   const [first] = pictures;
-  const one = first ? `${first.name}, ${size} KiB` : "";
+  const name = first ? `${first.name}, ${size} KiB` : "";
+  const one = chosen > pictures.length ? say("onlyFirst", name, chosen) : name;
   $("about").textContent = pictures.length > 1 ? say("several", pictures.length, size) : one;
 }
 

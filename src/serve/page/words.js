@@ -16,7 +16,9 @@ export const words = {
     calibrated: "Probabilities are calibrated: by what was fitted on patients and is kept with the model.",
     uncalibrated: "Probabilities are the model's own, not calibrated.", model: "model {0}", other: "中文",
     studyFiles: "Images of one study (PNG, JPEG, DICOM, NIfTI): drop them here, or choose",
-    several: "{0} files, {1} KiB", ofStudy: "The study: {0}, of {1} images. Image {2}, which counts most:",
+    several: "{0} files, {1} KiB",
+    onlyFirst: "{0} (the first of {1}: this model takes one image)",
+    ofStudy: "The study: {0}, of {1} images. Image {2}, which counts most:",
     strip: "The images that count most, relevance in red, with number and share",
   },
   zh: {
@@ -32,7 +34,9 @@ export const words = {
     unsure: "模型没有把握，不作回答。", isUnsure: "没有把握", yes: "有", no: "无",
     calibrated: "概率已校准：依据在患者数据上拟合并随模型保存的参数。", uncalibrated: "概率为模型原始输出，未经校准。",
     model: "模型 {0}", other: "English", studyFiles: "同一检查的图像（PNG、JPEG、DICOM、NIfTI）：拖放到此处，或选择文件",
-    several: "{0} 个文件，{1} KiB", ofStudy: "整个检查：{0}，共 {1} 幅图像。其中第 {2} 幅作用最大：",
+    several: "{0} 个文件，{1} KiB",
+    onlyFirst: "{0}（{1} 个文件中的第一个：此模型只接受一幅图像）",
+    ofStudy: "整个检查：{0}，共 {1} 幅图像。其中第 {2} 幅作用最大：",
     strip: "作用最大的图像，红色表示相关性，附编号与占比",
   },
 };
