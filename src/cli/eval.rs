@@ -83,9 +83,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     usage::ensure(shares, || "--alphas: allowed are shares from 0 to 1".into())?;
     let judge = &args.judge;
     if let Some(path) = &args.bag_weights {
-        let read = [judge.data.data.as_path(), Path::new(&judge.model)];
+        let models = [Some(&judge.model), judge.compare.as_ref()].into_iter().flatten().map(Path::new);
+        let read = models.chain([judge.data.data.as_path()]).chain(args.grounding.as_deref());
         may_write_beside(path, args.force, read).and_then(|()| spare_models(path)).context("--bag-weights")?;
     }
+    // What is wrong with it is told before the model is asked.
+    let places = args.grounding.as_ref().map(|path| read_places(path)).transpose().context("--grounding")?;
     let options = RetrievalOptions {
         bootstrap: judge.bootstrap as usize,
         loss_batch_size: args.loss_batch_size as usize,
@@ -121,8 +124,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.bag_weights {
         write_bag_weights(path, &evaluation, &model)?;
     }
-    let grounding = |path: &PathBuf| evaluation.grounding(&model, &read_places(path)?, args.grounding_map);
-    let grounding = args.grounding.as_ref().map(grounding).transpose().context("--grounding")?;
+    let grounding = places.map(|places| evaluation.grounding(&model, &places, args.grounding_map));
+    let grounding = grounding.transpose().context("--grounding")?;
     print(args, &report, grounding.as_ref())
 }
 
