@@ -129,38 +129,41 @@ def main():
     if args.inner:
         return {"make": make, "compare": compare, "peer": peer}[args.inner](*args.rest)
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    one_core = ["taskset", "-c", "0"]
+    one_core = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
     inner = lambda *rest: subprocess.run(
         one_core + [args.python, os.path.abspath(__file__), "--inner", *map(str, rest)], env=alone, check=True,
         capture_output=True, text=True).stdout
-    folder = args.folder or tempfile.mkdtemp()
-    os.makedirs(folder, exist_ok=True)
-    if not os.path.exists(f"{folder}/series/0127.dcm"):
-        inner("make", folder)
-    for number, (case, (name, policy)) in enumerate(CASES.items()):
-        if args.case not in (None, number):
-            continue
-        path, kept = f"{folder}/{name}", [f"{folder}/ours.npy", f"{folder}/theirs.npy"]
-        command = one_core + [args.reportclip, "bench", "volumes", path, "--policy", json.dumps(policy), "--json"]
-        said = lambda *more: subprocess.run(command + list(more), check=True, capture_output=True, text=True).stdout
-        run = lambda *more: json.loads(said(*more))
-        run("--rounds", "1", "--keep", kept[0])
-        inner("peer", case, path, 1, kept[1])
-        same = json.loads(inner("compare", *kept))
-        ours, theirs, memory = [], [], [0, 0]
-        for _ in range(args.rounds):
-            figures = run("--rounds", "3")
-            ours.append(figures["volumes_per_s"]["median"])
-            there = json.loads(inner("peer", case, path, 3, kept[1]))
-            theirs.append(statistics.median(there["rates"]))
-            memory = [max(memory[0], figures["peak_rss_mib"]), max(memory[1], there["peak_rss_mib"])]
-        ratios = [a / b for a, b in zip(ours, theirs)]
-        different = f"{same['worst']} of 255 at most in {100 * same['different']:.3f} % of pixels"
-        print(f"{case}: {same['shape']}, which differ by {different}")
-        for who, rates, mib in [("reportclip", ours, memory[0]), ("Python", theirs, memory[1])]:
-            spread = f"{statistics.median(rates):.2f} ({min(rates):.2f}–{max(rates):.2f})"
-            print(f"  {who}: {spread} volumes/s, {mib} MiB at most")
-        print(f"  ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})", flush=True)
+    with tempfile.TemporaryDirectory() as own:
+        folder = args.folder or own
+        os.makedirs(folder, exist_ok=True)
+        if not os.path.exists(f"{folder}/series/0127.dcm"):
+            inner("make", folder)
+        for number, (case, (name, policy)) in enumerate(CASES.items()):
+            if args.case not in (None, number):
+                continue
+            path, kept = f"{folder}/{name}", [f"{folder}/ours.npy", f"{folder}/theirs.npy"]
+            for earlier in filter(os.path.exists, kept):
+                os.remove(earlier)
+            command = one_core + [args.reportclip, "bench", "volumes", path, "--policy", json.dumps(policy), "--json"]
+            said = lambda *more: subprocess.run(command + list(more), check=True, capture_output=True, text=True).stdout
+            run = lambda *more: json.loads(said(*more))
+            run("--rounds", "1", "--keep", kept[0])
+            inner("peer", case, path, 1, kept[1])
+            same = json.loads(inner("compare", *kept))
+            ours, theirs, memory = [], [], [0, 0]
+            for _ in range(args.rounds):
+                figures = run("--rounds", "3")
+                ours.append(figures["volumes_per_s"]["median"])
+                there = json.loads(inner("peer", case, path, 3, kept[1]))
+                theirs.append(statistics.median(there["rates"]))
+                memory = [max(memory[0], figures["peak_rss_mib"]), max(memory[1], there["peak_rss_mib"])]
+            ratios = [a / b for a, b in zip(ours, theirs)]
+            different = f"{same['worst']} of 255 at most in {100 * same['different']:.3f} % of pixels"
+            print(f"{case}: {same['shape']}, which differ by {different}")
+            for who, rates, mib in [("reportclip", ours, memory[0]), ("Python", theirs, memory[1])]:
+                spread = f"{statistics.median(rates):.2f} ({min(rates):.2f}–{max(rates):.2f})"
+                print(f"  {who}: {spread} volumes/s, {mib} MiB at most")
+            print(f"  ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})", flush=True)
 
 
 if __name__ == "__main__":

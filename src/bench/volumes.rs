@@ -1,5 +1,6 @@
 //! Volumes to slices, on one thread.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ pub struct VolumesBench {
     pub policy: VolumePolicy,
     /// How often all are read, after once for nothing.
     pub rounds: usize,
-    /// Where the slices of the first are written, as a NumPy array of bytes: slices, rows, columns, channels if three.
+    /// A new file for the slices of the first, as a NumPy array of bytes: slices, rows, columns, channels if three.
     pub keep: Option<PathBuf>,
 }
 
@@ -42,10 +43,14 @@ pub struct VolumesFigures {
 /// Runs it.
 ///
 /// # Errors
-/// No volume, or one that cannot be read.
+/// No volume, or one that cannot be read; something is where slices are to be kept.
 pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
     let count = bench.volumes.len();
     ensure!(count > 0 && bench.rounds > 0, "there is nothing to measure: volumes and rounds start at 1");
+    if let Some(file) = &bench.keep {
+        let is_free = fs::symlink_metadata(file).is_err();
+        ensure!(is_free, "{}: is there already, and nothing is written over; name another file", file.display());
+    }
     let (mut rates, mut slices) = (Vec::new(), 0);
     for round in 0..=bench.rounds {
         slices = 0;
@@ -81,4 +86,24 @@ fn keep(pictures: &[Picture], file: &Path) -> Result<()> {
     let mut bytes = npy::header_of_bytes(&shape);
     pictures.iter().for_each(|picture| bytes.extend_from_slice(&picture.bytes));
     replace_file(file, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("a.nii");
+        fs::write(&volume, "a scan").unwrap();
+        let bench = VolumesBench {
+            volumes: vec![volume.clone()],
+            policy: VolumePolicy::default(),
+            rounds: 1,
+            keep: Some(volume.clone()),
+        };
+        assert!(volumes(&bench).unwrap_err().to_string().contains("is there already"));
+        assert_eq!(fs::read(&volume).unwrap(), b"a scan");
+    }
 }

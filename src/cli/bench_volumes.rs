@@ -23,7 +23,7 @@ pub(super) struct VolumesArgs {
     /// each that is not there
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = volume_policy)]
     policy: VolumePolicy,
-    /// Write the slices of the first volume, as a NumPy array of bytes
+    /// Write the slices of the first volume to a new file, as a NumPy array of bytes
     #[arg(long, value_name = "FILE")]
     keep: Option<PathBuf>,
     /// How often all are read, after once for nothing
