@@ -9,8 +9,8 @@ use super::{output, usage};
 use crate::config::Precision;
 use crate::hub::HubError;
 use crate::search::{
-    APPROXIMATE_ABOVE, Found, Gallery, HAS_GRAPHS, Hit, Index, Names, Queries, Query, Side, check_model, find,
-    query_vectors, read_queries,
+    APPROXIMATE_ABOVE, CANDIDATES, Found, Gallery, HAS_GRAPHS, Hit, Index, Names, Queries, Query, Side, check_model,
+    find, query_vectors, read_queries,
 };
 use crate::session::Session;
 
@@ -113,11 +113,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Whether about as many rows are looked at as there are: graphs name a few for each query, and the vectors of the
-/// others stay unread.
+/// Whether about as many rows are read as there are: graphs name a few for each query, each of which is read by itself,
+/// and the vectors of the others stay unread.
 fn looks_at_all(args: &Args, index: &Index, sides: &[Side]) -> bool {
-    let rows = |side: &Side| index.gallery(*side).map_or(0, Gallery::rows);
-    !args.approximate || sides.len().saturating_mul(args.k) >= sides.iter().map(rows).max().unwrap_or(0)
+    let galleries = || sides.iter().filter_map(|side| index.gallery(*side));
+    let most = galleries().map(Gallery::rows).max().unwrap_or(0);
+    let read = sides.len().saturating_mul(args.k).saturating_mul(CANDIDATES);
+    !args.approximate || read >= most || galleries().any(Gallery::is_in_groups)
 }
 
 /// What is asked for, on the command line or in a file.

@@ -28,7 +28,7 @@ const ROWS: usize = 1 << 17;
 const SAMPLE: usize = 256;
 const SAMPLE_K: usize = 10;
 /// Candidates of a graph whose cosines are worked out, for each row that is wanted. The graph knows vectors in 8 bits.
-const CANDIDATES: usize = 4;
+pub const CANDIDATES: usize = 4;
 
 /// How many of the best rows the graphs find, measured on rows of the index itself.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -92,6 +92,11 @@ impl Gallery {
         4 * self.rows * self.width
     }
 
+    /// Whether a single row costs as much to read as a group of a thousand around it.
+    pub fn is_in_groups(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.vectors, Vectors::Parquet(_)))
+    }
+
     /// Reads all vectors into memory, for many searches.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ mod source;
 mod stamp;
 mod tensors;
 
-pub use approximate::GraphRecall;
+pub use approximate::{CANDIDATES, GraphRecall};
 pub use build::{Embedded, IndexModel, build};
 pub use fill::{Filled, FolderOptions, fill};
 pub use find::{Found, Query, check_model, find, joined, query_vectors, search, side};
