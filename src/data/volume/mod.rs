@@ -25,6 +25,8 @@ mod reading_tests;
 mod scan;
 mod series;
 #[cfg(test)]
+mod series_tests;
+#[cfg(test)]
 mod tests;
 mod window;
 
