@@ -72,6 +72,7 @@ pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Requ
         let bag = state.queue.run((rest, Arc::clone(&kept)), work).await?;
         Some(bag.map_err(|e| Refusal::internal(&e))?)
     } else {
+        drop(rest);
         None
     };
     let pictures = pictures(&state, held, bag.as_ref()).await?;

@@ -356,6 +356,11 @@ fn weights_of_bags_are_told_by_line() {
     }
     let errors = place.errors(&[&args[..], &["--bag-weights", "weights.jsonl"]].concat(), 1);
     assert!(errors[0].contains("weights.jsonl") && errors[0].contains("--force"), "{errors:?}");
+    // What is read beside the manifest is no place for them either.
+    fs::write(place.path("boxes.csv"), "image,sentence,x,y,width,height\n").unwrap();
+    let both = ["--bag-weights", "boxes.csv", "--force", "--grounding", "boxes.csv"];
+    let errors = place.errors(&[&args[..], &both].concat(), 1);
+    assert!(errors[0].contains("boxes.csv: this command reads it"), "{errors:?}");
 }
 
 /// Slices of a golden DICOM series, in the order in which they lie.
