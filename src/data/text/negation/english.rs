@@ -145,7 +145,7 @@ fn other_side(s: &Sentence, others: &[&str]) -> Option<String> {
     let speaks_of_other = |text: &&str| {
         Sentence::new(text).has(&format!("{other} bilateral bilaterally both bibasilar biapical bibasal"))
     };
-    (!others.iter().any(|text| speaks_of_other(text))).then(|| s.replaced(at, other))
+    (!others.iter().any(speaks_of_other)).then(|| s.replaced(at, other))
 }
 
 /// Small for large, mild for severe.
