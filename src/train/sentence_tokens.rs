@@ -1,6 +1,7 @@
 //! The sentences of the training rows' reports as token ids, each distinct one once.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use anyhow::Result;
 
@@ -8,7 +9,6 @@ use crate::data::sections::{Section, parse, sentences};
 use crate::data::{ReportTokenizer, Row};
 
 /// Sentences of all rows. Every rank has them, so that a step's are known from the numbers of its rows.
-#[derive(Debug)]
 pub(super) struct SentenceTokens {
     /// Ids of each distinct sentence.
     ids: Vec<Vec<u32>>,
@@ -16,6 +16,13 @@ pub(super) struct SentenceTokens {
     of_rows: Vec<Vec<u32>>,
     /// To pad with.
     tokenizer: ReportTokenizer,
+}
+
+/// What ranks compare. A tokenizer's maps come in another order in each process.
+impl fmt::Debug for SentenceTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SentenceTokens").field("ids", &self.ids).field("of_rows", &self.of_rows).finish_non_exhaustive()
+    }
 }
 
 /// The sentences of a step.

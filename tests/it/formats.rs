@@ -465,11 +465,12 @@ fn formats_are_named_in_their_own_files_and_the_table_only() {
         }
     }
     let expected = [
-        // The option that says how large shards are, in one example and four lines, a hint at it and a refusal; an
+        // The option that says how large shards are, in one example and four lines, a hint at it and two refusals; an
         // example for vectors.
         ("cli/data/prepare.rs", 5),
         ("cli/embed.rs", 1),
         ("data/prepare/options.rs", 2),
+        ("data/prepare/write.rs", 1),
         // The table: a line each that the file is there, one with all of them, what `data prepare` writes shards with.
         ("data/table/formats/mod.rs", 6),
         // The sink of metrics.jsonl, which is no manifest.

@@ -126,7 +126,8 @@ impl Planted {
 
     /// Every file that was written, but what `shown` says may show reports.
     fn search_files(&self) {
-        let inputs = ["phantom", "raw", "scan.dcm", "cut.dcm", "lines.txt"].map(|name| self.place.path(name));
+        let named = format!("{NAME}.nii");
+        let inputs = ["phantom", "raw", "scan.dcm", "cut.dcm", "lines.txt", &named].map(|name| self.place.path(name));
         let mut folders = vec![self.place.path("")];
         let mut looked_at = 0;
         while let Some(folder) = folders.pop() {
