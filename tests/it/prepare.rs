@@ -309,6 +309,10 @@ fn a_folder_of_series_becomes_rows_of_volumes() {
     picture(root.join("Jones/b.png"), 3);
     write(root.join("Jones/b.txt"), "FINDINGS: of a picture");
     series("Nobody/x", 0);
+    for (name, number) in [("a", 0), ("b", 1)] {
+        write(root.join(format!("Echo/x/{name}.dcm")), unpacked(golden["loops"][number]["file"].as_str().unwrap()));
+    }
+    write(root.join("Echo/x/report.txt"), "FINDINGS: of loops");
     // Two series in one folder, and what lies beside one.
     for number in [0, 2] {
         for (name, file) in golden["series"][number]["files"].as_object().unwrap() {
@@ -320,12 +324,12 @@ fn a_folder_of_series_becomes_rows_of_volumes() {
     let args = ["data", "prepare", "folder", "studies", "--out", "out"];
     for more in [&[][..], &["--size", "32"], &["--webdataset", "2"]] {
         let error = String::from_utf8(run(dir.path(), &[&args, more].concat()).stderr).unwrap();
-        assert!(error.contains("5 images are volumes") && error.contains("--keep-paths"), "{more:?}: {error}");
+        assert!(error.contains("7 images are volumes") && error.contains("--keep-paths"), "{more:?}: {error}");
         assert!(!dir.path().join("out").exists() && !error.contains("Miller"), "{more:?}: {error}");
     }
     let said = ok(dir.path(), &[&args[..], &["--keep-paths"]].concat());
     assert!(
-        said.contains("6 rows, 4 studies, 3 patients") && said.contains("left out: 1 row without a text"),
+        said.contains("8 rows, 5 studies, 4 patients") && said.contains("left out: 1 row without a text"),
         "{said}"
     );
     for told in ["a folder of DICOM slices that are no one series", "a volume beside DICOM slices"] {
@@ -339,6 +343,8 @@ fn a_folder_of_series_becomes_rows_of_volumes() {
     assert_eq!(
         told,
         [
+            ("Echo/x/a.dcm", "of loops"),
+            ("Echo/x/b.dcm", "of loops"),
             ("Jones/a.nii.gz", "of a file"),
             ("Jones/b.png", "of a picture"),
             ("Miller/first/1", "of the study"),
@@ -347,7 +353,8 @@ fn a_folder_of_series_becomes_rows_of_volumes() {
             ("Smith/head", "beside"),
         ]
     );
-    assert!(found[2]["study_id"] == found[3]["study_id"] && found[4]["study_id"] != found[5]["study_id"]);
+    let studies: Vec<&String> = found.iter().map(|row| &row["study_id"]).collect();
+    assert!(studies[0] == studies[1] && studies[4] == studies[5] && studies[6] != studies[7]);
     // What was written is read, and the rows of a study become one.
     let lint = run(dir.path(), &["data", "lint", "out/manifest.csv", "--bag-by", "study_id", "--json"]);
     let lint = String::from_utf8(lint.stdout).unwrap();

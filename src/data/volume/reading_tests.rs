@@ -56,6 +56,21 @@ fn of_a_plain_file_only_the_planes_of_slices_are_read() {
     assert!(read.is_none_or(|read| read < (2 * side * side * 2 + 2000) as u64), "{read:?} bytes for 2 planes");
 }
 
+/// A pipe waits for who writes into it.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.nii", "a.npy", "a.dcm"] {
+        let pipe = folder.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        match Scan::of(&pipe, &VolumePolicy::default()) {
+            Ok(scan) => assert!(scan.is_none() && name == "a.dcm", "reading it as an image is refused"),
+            Err(error) => assert_eq!(error.to_string(), "is no regular file"),
+        }
+    }
+}
+
 /// Files that lie in between may be gone by then.
 #[test]
 fn a_series_is_looked_through_once_and_read_where_slices_lie() {
