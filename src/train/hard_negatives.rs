@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
+use super::readable::readable_images;
 use super::trainer::Trainer;
-use crate::data::{HardFrom, HardNegatives, ImageSource, NO_ROW, Neighbours, OnError, Row};
-use crate::session::{Encoder, UnreadableImage};
+use crate::data::{HardFrom, HardNegatives, ImageSource, NO_ROW, Neighbours, Row};
+use crate::session::Encoder;
 
 impl Trainer<'_> {
     /// Whether negatives are mined at all.
@@ -48,21 +50,9 @@ impl Trainer<'_> {
         let rows = &self.train.rows;
         let settings = &self.config.data.hard_negatives;
         let encoder = self.encoder(&*self.world)?;
-        let mut readable: Vec<u32> = (0..rows.len() as u32).collect();
-        let images = loop {
-            let sources: Vec<ImageSource> = readable.iter().map(|&row| rows[row as usize].image()).collect();
-            let error = match encoder.images(&sources) {
-                Ok(images) => break images,
-                Err(error) => error,
-            };
-            // Told of when its turn in a step comes; here it is no negative of others.
-            let bad = error.downcast_ref::<UnreadableImage>().map(|e| e.image.clone());
-            let before = readable.len();
-            readable.retain(|&row| Some(rows[row as usize].image()) != bad);
-            if self.config.data.on_error == OnError::Stop || readable.len() == before || readable.is_empty() {
-                return Err(error);
-            }
-        };
+        let sources: Vec<ImageSource> = rows.iter().map(Row::image).collect();
+        // An image that cannot be read is told of when its turn in a step comes; here it is no negative of others.
+        let (readable, images) = readable_images(&encoder, &sources, self.config.data.on_error)?;
         let texts = texts_of(&encoder, readable.iter().map(|&row| &rows[row as usize]))?;
         let known: Vec<Known> = readable.iter().map(|&row| Known::of(&rows[row as usize])).collect();
         let own = self.world.share(readable.len());
@@ -115,7 +105,7 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Of each row of `own` the `k` nearest candidates that are not alike, the nearest first; [`NO_ROW`] where there are
+/// Of each row of `own` the `k` nearest candidates that are not alike it or one another, the nearest first; [`NO_ROW`] where there are
 /// fewer. (own · k)
 fn nearest(
     (queries, candidates): (&Tensor, &Tensor),
@@ -130,9 +120,8 @@ fn nearest(
     for start in own.clone().step_by(block) {
         let rows = block.min(own.end - start);
         let similarities: Vec<Vec<f32>> = queries.narrow(0, start, rows)?.matmul(&transposed)?.to_vec2()?;
-        for (row, similarities) in (start..).zip(&similarities) {
-            all.extend(hardest_of(row, similarities, known, settings));
-        }
+        let of_row = |(i, similarities): (usize, &Vec<f32>)| hardest_of(start + i, similarities, known, settings);
+        all.extend(similarities.par_iter().enumerate().map(of_row).collect::<Vec<_>>().concat());
     }
     Ok(all)
 }
@@ -142,11 +131,28 @@ fn hardest_of(row: usize, similarities: &[f32], known: &[Known], settings: &Hard
     let mut order: Vec<u32> = (0..similarities.len() as u32).filter(|&k| similarities[k as usize] <= most).collect();
     // Equal ones in the order of rows, whatever the number of ranks.
     let nearer = |a: &u32, b: &u32| similarities[*b as usize].total_cmp(&similarities[*a as usize]).then(a.cmp(b));
-    order.sort_unstable_by(nearer);
-    let other = |&k: &u32| k as usize != row && !known[row].is_alike(&known[k as usize]);
-    let mut found: Vec<u32> = order.into_iter().filter(other).take(settings.k).collect();
-    found.resize(settings.k, NO_ROW);
-    found
+    // Only the nearest are put in order: more of them where too many are alike.
+    let mut among = 4 * settings.k + 32;
+    loop {
+        among = among.min(order.len());
+        if among < order.len() {
+            order.select_nth_unstable_by(among, nearer);
+        }
+        order[..among].sort_unstable_by(nearer);
+        let mut found: Vec<u32> = Vec::with_capacity(settings.k);
+        for &one in &order[..among] {
+            let is_alike = |other: usize| known[one as usize].is_alike(&known[other]);
+            let free = one as usize != row && !is_alike(row) && !found.iter().any(|&other| is_alike(other as usize));
+            if free && found.len() < settings.k {
+                found.push(one);
+            }
+        }
+        if found.len() == settings.k || among == order.len() {
+            found.resize(settings.k, NO_ROW);
+            return found;
+        }
+        among *= 8;
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +180,16 @@ mod tests {
         assert_eq!(found(3, None), [5, 4, NO_ROW]);
         assert_eq!(found(2, Some(0.2)), [4, NO_ROW], "0.7 is within 0.2 of 0.8");
         let of_last = hardest_of(5, &[0.1, 0.3, 0.2, 0.2, 0.2, 0.9], &rows, &settings(4, None));
-        assert_eq!(of_last, [1, 2, 3, 4], "equal ones in the order of rows");
+        assert_eq!(
+            of_last,
+            [1, 2, 3, NO_ROW],
+            "equal ones in the order of rows; 4 has a finding of 1, 0 the study of 2"
+        );
+        let names: Vec<String> = (0..100).map(|i| i.to_string()).collect();
+        let free: Vec<Known> = names.iter().map(|name| known(name, None, &[])).collect();
+        let similarities: Vec<f32> = (0..100).map(|i| ((i * 37) % 101) as f32 / 101.0).collect();
+        let mut all: Vec<u32> = (1..100).collect();
+        all.sort_by(|a, b| similarities[*b as usize].total_cmp(&similarities[*a as usize]));
+        assert_eq!(hardest_of(0, &similarities, &free, &settings(3, None)), all[..3]);
     }
 }

@@ -21,6 +21,7 @@ mod phantoms;
 mod plan;
 mod prepare;
 mod prompt_tokens;
+mod readable;
 mod records;
 mod resume;
 mod run;

@@ -8,9 +8,11 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 
 use super::checkpoint::tensors_of;
+use super::readable::readable_images;
+use super::stop;
 use crate::config::Config;
-use crate::data::{BagPolicy, ImageSource, Row};
-use crate::digest::ContentHash;
+use crate::data::{BagPolicy, ImageFiles, ImageSource, OnError, Row};
+use crate::digest::{ContentHash, Depth};
 use crate::loss::{TeacherRows, Vectors};
 use crate::model::checkpoint::save_safetensors;
 use crate::seed::name_index;
@@ -33,23 +35,15 @@ impl Teacher {
     /// turn.
     ///
     /// # Errors
-    /// There is no such model; an image that cannot be read; the disk is full.
+    /// There is no such model; an image that cannot be read, where `data.on_error` says so; the disk is full.
     pub fn of<'a>(config: &Config, local: (usize, usize), rows: impl Iterator<Item = &'a Row>) -> Result<Option<Self>> {
         let Some(name) = &config.loss.teacher else { return Ok(None) };
         let session = Session::open_on(name, &config.device, local)?;
-        let (mut places, mut sources, mut texts) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut key = ContentHash::default();
-        key.field(env!("CARGO_PKG_VERSION"));
-        for param in session.params.iter() {
-            key.numbers(&param.var)?;
-        }
+        let (mut places, mut pairs) = (BTreeMap::new(), Vec::new());
         for row in rows {
             places.entry(place_of(row)).or_insert_with(|| {
-                key.field(row.image_name());
-                key.field(row.report());
-                sources.push(row.image());
-                texts.push(row.report());
-                sources.len() - 1
+                pairs.push(row);
+                pairs.len() - 1
             });
         }
         let encoder = Encoder {
@@ -57,8 +51,9 @@ impl Teacher {
             workers: config.data.workers,
             ..session.encoder(config.eval.batch_size)?
         };
-        let path = kept_in(config).join(format!("teacher-{}.safetensors", &key.hex()[..16]));
-        let (images, texts) = read_or_encode(&encoder, &path, &sources, &texts)?;
+        let key = key(&session, &encoder, &pairs)?;
+        let path = kept_in(config).join(format!("teacher-{}.safetensors", &key[..16]));
+        let (images, texts) = read_or_encode(&encoder, &path, &pairs, config.data.on_error)?;
         let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
         Ok(Some(Self {
             places,
@@ -98,21 +93,58 @@ fn kept_in(config: &Config) -> PathBuf {
     config.data.feature_cache.clone().unwrap_or_else(beside)
 }
 
-/// Embeddings of images and texts: those in the file, where it is whole, or new ones, left there.
-fn read_or_encode(encoder: &Encoder, path: &Path, images: &[ImageSource], texts: &[&str]) -> Result<(Tensor, Tensor)> {
+/// Over all that the vectors depend on: weights, preprocessing, tokenizer, which images of a bag are read, the type of
+/// products, and what images and reports hold.
+fn key(session: &Session, encoder: &Encoder, pairs: &[&Row]) -> Result<String> {
+    let mut key = ContentHash::default();
+    key.field(env!("CARGO_PKG_VERSION"));
+    key.field(format!("{:?}", session.folder.config));
+    key.field(encoder.preprocess.to_json().to_string());
+    key.field(format!("{:?} {:?}", encoder.bags, session.products));
+    key.field(format!("{} {}", encoder.tokenizer.class(), encoder.tokenizer.context_length()));
+    for (name, bytes) in encoder.tokenizer.files() {
+        key.field(name);
+        key.field(bytes);
+    }
+    for param in session.params.iter() {
+        key.field(&param.spec.name);
+        key.numbers(&param.var)?;
+    }
+    let files = ImageFiles::of(pairs);
+    let contents = files.contents(Depth::of(files.bytes()), &stop::asked).context("stopped while images were read")?;
+    for (pair, content) in pairs.iter().zip(&contents) {
+        key.field(content);
+        // Of a file of several, its name tells which is read.
+        key.field(pair.image_name());
+        key.field(pair.report());
+    }
+    Ok(key.hex())
+}
+
+/// Embeddings of the pairs' images and texts: those in the file, where it is whole, or new ones, left there. Of an
+/// image that cannot be read zeros stand for it, and no file is left.
+fn read_or_encode(encoder: &Encoder, path: &Path, pairs: &[&Row], on_error: OnError) -> Result<(Tensor, Tensor)> {
     let read = || -> Option<(Tensor, Tensor)> {
         let mut kept = tensors_of(path).ok()?;
         let (of_images, of_texts) = (kept.remove("image_embeds")?, kept.remove("text_embeds")?);
-        let whole = of_images.dim(0).ok()? == images.len() && of_texts.dim(0).ok()? == texts.len();
+        let whole = of_images.dim(0).ok()? == pairs.len() && of_texts.dim(0).ok()? == pairs.len();
         whole.then_some((of_images, of_texts))
     };
     if let Some(kept) = read() {
         return Ok(kept);
     }
-    let (of_images, of_texts) = (encoder.images(images)?, encoder.texts(texts)?);
+    let images: Vec<ImageSource> = pairs.iter().map(|pair| pair.image()).collect();
+    let texts: Vec<&str> = pairs.iter().map(|pair| pair.report()).collect();
+    let (readable, of_readable) = readable_images(encoder, &images, on_error)?;
+    let of_texts = encoder.texts(&texts)?;
+    if readable.len() < pairs.len() {
+        let zeros = Tensor::zeros((pairs.len(), of_readable.dim(1)?), of_readable.dtype(), of_readable.device())?;
+        let of_images = zeros.index_add(&Tensor::new(readable, of_readable.device())?, &of_readable, 0)?;
+        return Ok((of_images, of_texts));
+    }
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let tensors = [("image_embeds".to_string(), of_images.clone()), ("text_embeds".to_string(), of_texts.clone())];
+    let tensors = [("image_embeds".to_string(), of_readable.clone()), ("text_embeds".to_string(), of_texts.clone())];
     save_safetensors(path, &tensors)?;
-    Ok((of_images, of_texts))
+    Ok((of_readable, of_texts))
 }
