@@ -9,7 +9,7 @@ import sys
 
 from intervals import half, mean
 
-FIGURES = ["mean recall %", "AUROC", "denial %", "side %", "size %", "s a step"]
+FIGURES = ["mean recall %", "AUROC", "denial, both ways %", "side %", "size %", "s a step"]
 
 
 def line(setting, seed, seconds, run):
@@ -22,7 +22,7 @@ def line(setting, seed, seconds, run):
     figures = {
         "mean recall %": 100 * report["mean_recall"],
         "AUROC": auroc,
-        "denial %": 100 * prefers[1],
+        "denial, both ways %": 100 * prefers[6],
         "side %": 100 * prefers[2],
         "size %": 100 * prefers[3],
         "s a step": of_steps[len(of_steps) // 2],

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::encoded::{EncodedSplit, numbers};
 use super::figure::Figure;
 use super::retrieval::RetrievalOptions;
-use crate::data::{OppositeKind, opposites};
+use crate::data::{Opposite, OppositeKind, opposites};
 use crate::metrics::bootstrap;
 use crate::seed::{Purpose, stream};
 use crate::session::Encoder;
@@ -18,14 +18,17 @@ use crate::session::Encoder;
 pub struct NegationReport {
     /// Sentences that have an opposite, by kind: `negation`, `laterality`, `size`.
     pub sentences: Vec<(&'static str, usize)>,
-    /// Shares, over all of them and by kind; chance is one half, and where both are as near, that is what counts.
+    /// Shares, over all of them and by kind; of negations those that deny, those that affirm, and the mean of these two.
+    /// Chance is one half, and where both are as near, that is what counts.
     pub figures: Vec<Figure>,
 }
 
+/// Kind, whether the true sentence denies, and 1 where that is nearer, 0 where the other is.
+type Item = (OppositeKind, bool, f64);
+
 /// Every sentence of a split that has an opposite, for one model.
 pub(super) struct Preferences {
-    /// Kind, and 1 where the true sentence is nearer, 0 where the other is.
-    items: Vec<(OppositeKind, f64)>,
+    items: Vec<Item>,
     /// The patient of each.
     groups: Vec<usize>,
 }
@@ -48,7 +51,8 @@ impl Preferences {
         for (row, pair) in split.pairs.rows.iter().zip(&split.pairs.of_row) {
             for opposite in opposites(row.report()) {
                 let said = number(&row.report()[opposite.place.clone()]);
-                found.push((opposite.opposite.kind, pair.image, said, number(&opposite.opposite.text)));
+                let Opposite { kind, of_denial, text } = &opposite.opposite;
+                found.push(((*kind, *of_denial), pair.image, said, number(text)));
             }
         }
         if found.is_empty() {
@@ -58,9 +62,9 @@ impl Preferences {
         let (texts, images) = (numbers(&encoder.texts(&texts)?)?, numbers(&split.images)?);
         let nearness =
             |image: usize, text: usize| -> f64 { images[image].iter().zip(&texts[text]).map(|(a, b)| a * b).sum() };
-        let prefers = |&(kind, image, said, opposite): &(OppositeKind, usize, usize, usize)| {
+        let prefers = |&((kind, denies), image, said, opposite): &((OppositeKind, bool), usize, usize, usize)| {
             let more = nearness(image, said) - nearness(image, opposite);
-            (kind, if more == 0.0 { 0.5 } else { f64::from(u8::from(more > 0.0)) })
+            (kind, denies, if more == 0.0 { 0.5 } else { f64::from(u8::from(more > 0.0)) })
         };
         let items = found.iter().map(prefers).collect();
         Ok(Self { items, groups: found.iter().map(|(_, image, ..)| split.pairs.images.groups[*image]).collect() })
@@ -70,7 +74,7 @@ impl Preferences {
     pub fn report(&self, options: &RetrievalOptions) -> NegationReport {
         let rng = |i: u64| stream(options.seed, Purpose::Bootstrap, i);
         let bounds = bootstrap::interval(&self.items, &self.groups, options.bootstrap, rng, shares);
-        let count = |kind| (OppositeKind::word(kind), self.items.iter().filter(|(k, _)| *k == kind).count());
+        let count = |kind| (OppositeKind::word(kind), self.items.iter().filter(|(k, ..)| *k == kind).count());
         NegationReport {
             sentences: OppositeKind::ALL.into_iter().map(count).collect(),
             figures: Figure::list(names().iter().map(|n| (n.as_str(), Some(0.5))), shares(&self.items), bounds),
@@ -84,7 +88,6 @@ impl Preferences {
     pub fn difference(&self, other: &Self, options: &RetrievalOptions) -> Result<Vec<Figure>> {
         ensure!(self.items.len() == other.items.len(), "the two models saw different rows");
         let both: Vec<_> = self.items.iter().copied().zip(other.items.iter().copied()).collect();
-        type Item = (OppositeKind, f64);
         let difference = |both: &[(Item, Item)]| -> Vec<f64> {
             let (ours, theirs): (Vec<Item>, Vec<Item>) = both.iter().copied().unzip();
             shares(&ours).into_iter().zip(shares(&theirs)).map(|(a, b)| a - b).collect()
@@ -97,17 +100,24 @@ impl Preferences {
 
 fn names() -> Vec<String> {
     let kinds = OppositeKind::WORDS.iter().copied();
-    std::iter::once("all").chain(kinds).map(|kind| format!("prefers truth, {kind}")).collect()
+    let by_direction = ["negation of denials", "negation of what is affirmed", "negation, mean of these two"];
+    std::iter::once("all").chain(kinds).chain(by_direction).map(|kind| format!("prefers truth, {kind}")).collect()
 }
 
-/// Means over all, then by kind; NaN of none.
-fn shares(items: &[(OppositeKind, f64)]) -> Vec<f64> {
-    let mean = |of: &dyn Fn(OppositeKind) -> bool| {
-        let chosen = items.iter().filter(|(kind, _)| of(*kind)).map(|(_, value)| value);
+/// Means over all, then by kind, then of negations by what the true sentence does; NaN of none.
+///
+/// Most reports deny more than they affirm, so that who always prefers a denial, blind to the image, is often right:
+/// in the mean of the two directions that is one half.
+fn shares(items: &[Item]) -> Vec<f64> {
+    let mean = |of: &dyn Fn(OppositeKind, bool) -> bool| {
+        let chosen = items.iter().filter(|(kind, denies, _)| of(*kind, *denies)).map(|(.., value)| value);
         chosen.clone().sum::<f64>() / chosen.count() as f64
     };
-    let by_kind = OppositeKind::ALL.into_iter().map(|kind| mean(&|k| k == kind));
-    std::iter::once(mean(&|_| true)).chain(by_kind).collect()
+    let by_kind = OppositeKind::ALL.into_iter().map(|kind| mean(&|k, _| k == kind));
+    let [denied, affirmed] =
+        [true, false].map(|wanted| mean(&|k, denies| k == OppositeKind::Negation && denies == wanted));
+    let by_direction = [denied, affirmed, (denied + affirmed) / 2.0];
+    std::iter::once(mean(&|_, _| true)).chain(by_kind).chain(by_direction).collect()
 }
 
 #[cfg(test)]
@@ -117,12 +127,14 @@ mod tests {
     #[test]
     fn shares_by_kind_with_intervals_by_patient() {
         use OppositeKind::{Laterality, Negation};
-        let items = vec![(Negation, 1.0), (Negation, 0.0), (Laterality, 0.5), (Negation, 1.0)];
+        let items =
+            vec![(Negation, true, 1.0), (Negation, false, 0.0), (Laterality, false, 0.5), (Negation, true, 1.0)];
         let preferences = Preferences { items, groups: vec![0, 0, 1, 2] };
         let options = RetrievalOptions { bootstrap: 200, loss_batch_size: 2, seed: 1 };
         let report = preferences.report(&options);
         let values: Vec<f64> = report.figures.iter().map(|f| f.value).collect();
         assert_eq!(values[..3], [2.5 / 4.0, 2.0 / 3.0, 0.5]);
+        assert_eq!(values[4..], [1.0, 0.0, 0.5], "who prefers every denial knows nothing");
         assert!(values[3].is_nan() && report.figures[3].interval.is_none());
         let (low, high) = report.figures[0].interval.unwrap();
         assert!(low < values[0] && values[0] < high, "{low} {high}");

@@ -36,7 +36,7 @@ fn openi_reports(archive: &str) -> HashMap<String, String> {
 
 /// 200 opposites, drawn at random of all that the rules make of Open-i's reports (100, 50 and 50 of the three kinds,
 /// each sentence once), were read against their reports by hand: right is what contradicts the report and says what it
-/// means. The list has no text. The rules must still make these, and the docs say how many are right.
+/// means. Four that the rules make no more were taken out. The list has no text. The rules must still make these, and the docs say how many are right.
 #[test]
 fn opposites_of_open_i_are_those_that_were_read() {
     let Some(archive) = named_by("REPORTCLIP_OPENI", "Open-i's NLMCXR_reports.tgz") else { return };
@@ -55,7 +55,7 @@ fn opposites_of_open_i_are_those_that_were_read() {
         (count.0, count.1) = (count.0 + usize::from(right == "1"), count.1 + 1);
     }
     assert!(lost.is_empty(), "not made any more, or elsewhere: {lost:?}");
-    assert_eq!(counts, BTreeMap::from([("laterality", (50, 50)), ("negation", (96, 100)), ("size", (49, 50))]));
+    assert_eq!(counts, BTreeMap::from([("laterality", (50, 50)), ("negation", (95, 97)), ("size", (48, 49))]));
     let sentences: usize = reports.values().map(|r| sections::sentences(r).len()).sum();
     let with_opposite: usize = reports
         .values()
@@ -81,11 +81,15 @@ fn eval_tells_how_often_the_truth_is_preferred() {
     let negation = &report["negation"];
     let figures = negation["figures"].as_array().unwrap();
     let names: Vec<&str> = figures.iter().map(|f| f["name"].as_str().unwrap()).collect();
-    let expected = ["all", "negation", "laterality", "size"].map(|kind| format!("prefers truth, {kind}"));
+    let names_of = |parts: &[&str]| parts.iter().map(|part| format!("prefers truth, {part}")).collect::<Vec<_>>();
+    let by_direction = ["negation of denials", "negation of what is affirmed", "negation, mean of these two"];
+    let expected = names_of(&[&["all", "negation", "laterality", "size"][..], &by_direction].concat());
+    let value = |i: usize| figures[i]["value"].as_f64().unwrap();
+    assert_eq!(value(6), (value(4) + value(5)) / 2.0, "{negation}");
     assert_eq!(names, expected);
     let sentences = |i: usize| negation["sentences"][i][1].as_f64().unwrap();
     let told = |i: usize| i == 0 || sentences(i - 1) > 0.0;
-    for (i, figure) in figures.iter().enumerate() {
+    for (i, figure) in figures.iter().take(4).enumerate() {
         assert_eq!(figure["value"].is_number(), told(i), "{negation}");
         let Some(value) = figure["value"].as_f64() else { continue };
         assert!((0.0..=1.0).contains(&value) && figure["chance"] == 0.5, "{figure}");

@@ -3,10 +3,10 @@
 use super::opposite::{Opposite, OppositeKind};
 
 /// Characters that deny. A sentence with two denials is left alone.
-const DENIALS: [&str; 7] = ["未", "无", "不", "非", "否", "没", "除外"];
+const DENIALS: [&str; 11] = ["未", "无", "不", "非", "否", "没", "除外", "無", "沒", "なし", "ない"];
 
 /// Words that leave open what is the case, or compare.
-const UNSURE: [&str; 25] = [
+const UNSURE: [&str; 36] = [
     "可能",
     "待排",
     "考虑",
@@ -32,6 +32,18 @@ const UNSURE: [&str; 25] = [
     "但",
     "？",
     "?",
+    "吸收",
+    "消失",
+    "愈合",
+    "好转",
+    "减少",
+    "基本",
+    "大致",
+    "恢复",
+    "极",
+    "无法",
+    // A plate was taken: no finding.
+    "摄影",
 ];
 
 /// What is found or not found.
@@ -88,7 +100,7 @@ pub(super) fn opposites(text: &str, others: &[&str]) -> Vec<Opposite> {
     let side = if affirmed { other_side(text, others) } else { None };
     let size = if affirmed { other_size(text) } else { None };
     let kinds = [(OppositeKind::Negation, negation), (OppositeKind::Laterality, side), (OppositeKind::Size, size)];
-    kinds.into_iter().filter_map(|(kind, text)| Some(Opposite { kind, text: text? })).collect()
+    kinds.into_iter().filter_map(|(kind, text)| Some(Opposite { kind, of_denial: denials == 1, text: text? })).collect()
 }
 
 /// The place of the one `word`; `None` where there is none or several.
@@ -139,8 +151,8 @@ fn well_denied(text: &str) -> Option<String> {
 
 fn other_side(text: &str, others: &[&str]) -> Option<String> {
     /// Parts of one side only, and words that speak of both.
-    const ONE_SIDED: [&str; 12] =
-        ["双", "两", "左心", "右心", "左室", "右室", "左房", "右房", "舌", "中叶", "左主", "右主"];
+    const ONE_SIDED: [&str; 13] =
+        ["双", "两", "水平裂", "左心", "右心", "左室", "右室", "左房", "右房", "舌", "中叶", "左主", "右主"];
     if ONE_SIDED.iter().any(|word| text.contains(word)) {
         return None;
     }
@@ -188,6 +200,10 @@ mod tests {
             assert_eq!(of(OppositeKind::Laterality, said), None, "{said}");
         }
         assert_eq!(opposites("左肺未见积液，右肺未见结节。", &[]), []);
-        assert_eq!(opposites("右肺结节与前片对比无变化。", &[]), []);
+        for said in
+            ["右肺结节与前片对比无变化。", "右侧积液基本吸收。", "右肺病變無異常。未见结节。", "胸水なし結節影。"]
+        {
+            assert_eq!(opposites(said, &[]), [], "{said}");
+        }
     }
 }

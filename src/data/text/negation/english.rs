@@ -23,7 +23,8 @@ const UNSURE: &str = "may might could can would should must if whether possible 
     however although though except exception other others otherwise besides apart aside despite yet while whereas \
     rather only else unless almost nearly borderline significant significantly near status post artifact technique \
     exam examination clinical clinically correlate correlation etiology due secondary accounting vague compatible \
-    consistent favor favored";
+    consistent favor favored nothing hardly scarcely little fail fails failed failing gone disappeared subsided drained \
+    doubtful also less smaller larger better";
 
 /// What is found or not found; by their beginnings.
 const FINDINGS: &str = "effusion pneumothora hydropneumothora hemothora consolidat infiltrat edema oedema opaci \
@@ -57,13 +58,16 @@ const ARTICLES: &str = "a an some the";
 /// Everything that the rules are sure about. `others` are the other sentences of the report.
 pub(super) fn opposites(text: &str, others: &[&str]) -> Vec<Opposite> {
     let s = Sentence::new(text);
-    let unsure = s.words.len() > MOST_WORDS || text.contains('?') || s.has(UNSURE);
+    let unsure = s.words.len() > MOST_WORDS
+        || text.contains('?')
+        || s.has(UNSURE)
+        || ["n't", "n’t"].iter().any(|not| text.contains(not));
     if unsure {
         return Vec::new();
     }
-    let made = |kind, text: Option<String>| text.map(|text| Opposite { kind, text });
-    let affirmed = s.places(DENIALS).next().is_none() && names_finding(&s, 0) && !s.has(WELL);
-    let negation = match s.places(DENIALS).count() {
+    let denials = s.places(DENIALS).count();
+    let affirmed = denials == 0 && names_finding(&s, 0) && !s.has(WELL);
+    let negation = match denials {
         0 => of_well(&s).or_else(|| if affirmed { denied(&s) } else { None }),
         1 => affirmed_instead(&s),
         _ => None,
@@ -71,7 +75,7 @@ pub(super) fn opposites(text: &str, others: &[&str]) -> Vec<Opposite> {
     let side = if affirmed { other_side(&s, others) } else { None };
     let size = if affirmed { other_size(&s) } else { None };
     let kinds = [(OppositeKind::Negation, negation), (OppositeKind::Laterality, side), (OppositeKind::Size, size)];
-    kinds.into_iter().filter_map(|(kind, text)| made(kind, text)).collect()
+    kinds.into_iter().filter_map(|(kind, text)| Some(Opposite { kind, of_denial: denials == 1, text: text? })).collect()
 }
 
 /// Whether a word from number `from` on names something that is found.
@@ -84,12 +88,15 @@ fn affirmed_instead(s: &Sentence) -> Option<String> {
     let at = s.places(DENIALS).next()?;
     let there_is = at == 2 && s.word(0) == "there" && is_among(COPULAS, s.word(1));
     match s.word(at) {
+        // "No. 3" is a number.
+        "no" if s.word(at + 1).starts_with(|c: char| c.is_ascii_digit()) => None,
         "no" if at == 0 || there_is => names_finding(s, at + 1).then(|| s.without(at..at + 1)),
         "not" if at > 0 && is_among(COPULAS, s.word(at - 1)) => {
             let said = s.word(at + 1);
             (is_among(SEEN, said) || is_among(ILL, said) || is_among(WELL, said)).then(|| s.without(at..at + 1))
         }
-        "without" if at > 0 => names_finding(s, at + 1).then(|| s.replaced(at, "with")),
+        // "Clear with opacity" contradicts itself.
+        "without" if at > 0 && !s.has(WELL) => names_finding(s, at + 1).then(|| s.replaced(at, "with")),
         "negative" if s.word(at + 1) == "for" => names_finding(s, at + 2).then(|| s.replaced(at, "positive")),
         _ => None,
     }
@@ -136,7 +143,7 @@ fn other_side(s: &Sentence, others: &[&str]) -> Option<String> {
     /// Parts of one side only, and words that speak of both.
     const ONE_SIDED: &str = "bilateral bilaterally both ventricle ventricular atrium atrial heart cardiac lingula \
         lingular quadrant mainstem aorta aortic leftward rightward coronary contralateral opposite axis greater than \
-        well";
+        well minor horizontal";
     let at = s.only(SIDES)?;
     if s.has(ONE_SIDED) || (s.has("middle") && s.has("lobe lobar")) {
         return None;
@@ -190,7 +197,7 @@ mod tests {
             ("There is no evidence of pneumonia.", "There is evidence of pneumonia."),
             ("The heart is not enlarged.", "The heart is enlarged."),
             ("No fracture is seen", "Fracture is seen"),
-            ("Clear lungs without focal opacity.", "Clear lungs with focal opacity."),
+            ("Chest without focal opacity.", "Chest with focal opacity."),
             ("NO PNEUMOTHORAX.", "PNEUMOTHORAX."),
             ("Negative for pneumothorax.", "Positive for pneumothorax."),
         ] {
@@ -224,6 +231,11 @@ mod tests {
             "No effusion, and no pneumothorax.",
             "Lungs are clear except for a granuloma.",
             "Is there a pneumothorax?",
+            "Clear lungs without focal opacity.",
+            "There isn't a pneumothorax.",
+            "Hardly any effusion.",
+            "No. 3 rib fracture.",
+            "The effusion has disappeared.",
             "Stable cardiomegaly.",
             "Comparison: None.",
             "There is no other effusion.",

@@ -24,6 +24,8 @@ impl OppositeKind {
 pub struct Opposite {
     /// What of it.
     pub kind: OppositeKind,
+    /// Whether the sentence that is turned round denies something: then this one affirms it.
+    pub of_denial: bool,
     /// The whole sentence.
     pub text: String,
 }
