@@ -145,6 +145,7 @@ impl Config {
         let ordered = [
             ("data.no_duplicate_reports", self.data.no_duplicate_reports),
             ("data.length_buckets", self.data.length_buckets > 0),
+            ("data.shuffle_buffer", self.data.shuffle_buffer > 0),
         ];
         for (key, _) in ordered.into_iter().filter(|(_, is_set)| *is_set && self.data.hard_negatives.k > 0) {
             problems.push(format!(

@@ -33,7 +33,7 @@ pub struct RowFacts<'a> {
     pub label: Option<&'a str>,
     /// The same as a list.
     pub labels: Vec<&'a str>,
-    /// What a frozen text encoder makes of its report, of length 1; empty where nobody asks.
+    /// What the run's own text tower made of its report before training, of length 1; empty where nobody asks.
     pub features: &'a [f32],
 }
 

@@ -8,7 +8,7 @@ use super::frozen_texts::FrozenTexts;
 use super::prompt_tokens::PromptTokens;
 use super::sentence_tokens::SentenceTokens;
 use super::teacher::Teacher;
-use crate::config::{Config, LossConfig};
+use crate::config::{Config, LossConfig, ModelInit};
 use crate::data::{Labels, LongReports, Prompts, ReportSection, ReportTokenizer, Row, Views};
 use crate::loss::{
     ClassWeights, Drawing, Likeness, Loss, PairTargets, RowFacts, RowTargets, Settings, TargetKind,
@@ -53,6 +53,10 @@ impl Supervision {
             };
             let (likeness, note) = likeness.map_err(anyhow::Error::msg)?;
             notes.push(Note::choice(format!("likeness: {note}")));
+            if c.compares_reports() && config.model.init == ModelInit::Random {
+                let line = "loss.positives: \"report_similarity\" goes by a text tower of random weights (model.init)";
+                notes.push(Note::warning(line));
+            }
             supervision.targets.likeness = Some(likeness);
         }
         if c.uses_places() {
