@@ -86,6 +86,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let models = [Some(&judge.model), judge.compare.as_ref()].into_iter().flatten().map(Path::new);
         let read = models.chain([judge.data.data.as_path()]).chain(args.grounding.as_deref());
         may_write_beside(path, args.force, read).and_then(|()| spare_models(path)).context("--bag-weights")?;
+        // Images of the manifest end in other ways, so that --force writes over none of them.
+        usage::ensure(path.extension().is_some_and(|ending| ending == "jsonl"), || {
+            format!("--bag-weights {}: holds lines of JSON; name a file that ends in .jsonl", path.display())
+        })?;
     }
     // What is wrong with it is told before the model is asked.
     let places = args.grounding.as_ref().map(|path| read_places(path)).transpose().context("--grounding")?;

@@ -361,6 +361,9 @@ fn weights_of_bags_are_told_by_line() {
     let both = ["--bag-weights", "boxes.csv", "--force", "--grounding", "boxes.csv"];
     let errors = place.errors(&[&args[..], &both].concat(), 1);
     assert!(errors[0].contains("boxes.csv: this command reads it"), "{errors:?}");
+    let image = ["--bag-weights", "ct/images/V0001.nii.gz", "--force"];
+    let errors = place.errors(&[&args[..], &image].concat(), 2);
+    assert!(errors[0].contains("ends in .jsonl"), "{errors:?}");
 }
 
 /// Slices of a golden DICOM series, in the order in which they lie.
