@@ -150,9 +150,9 @@ impl Dataset {
         })
     }
 
-    /// Texts that say the opposite of some of `texts`, which are read of rows number `rows` as samples number `samples`,
-    /// each with the number of the text that it contradicts: one sentence of it is turned round. Of the kinds that a
-    /// text has, each comes equally often.
+    /// Texts that say the opposite of some of `texts`, which are read of rows number `rows` as samples number
+    /// `samples`, each with the number of the text that it contradicts: one sentence of it is turned round. Of the
+    /// kinds that a text has, each comes equally often.
     fn opposed(&self, texts: &[Cow<str>], rows: &[usize], samples: &[u64]) -> Vec<(usize, String)> {
         let of_text = |(number, ((text, &row), &sample)): (usize, ((&Cow<str>, &usize), &u64))| {
             let mut rng = stream(self.seed, Purpose::Opposite, sample);

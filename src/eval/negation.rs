@@ -18,8 +18,8 @@ use crate::session::Encoder;
 pub struct NegationReport {
     /// Sentences that have an opposite, by kind: `negation`, `laterality`, `size`.
     pub sentences: Vec<(&'static str, usize)>,
-    /// Shares, over all of them and by kind; of negations those that deny, those that affirm, and the mean of these two.
-    /// Chance is one half, and where both are as near, that is what counts.
+    /// Shares, over all of them and by kind; of negations those that deny, those that affirm, and the mean of these
+    /// two. Chance is one half, and where both are as near, that is what counts.
     pub figures: Vec<Figure>,
 }
 

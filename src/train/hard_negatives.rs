@@ -105,8 +105,8 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Of each row of `own` the `k` nearest candidates that are not alike it or one another, the nearest first; [`NO_ROW`] where there are
-/// fewer. (own · k)
+/// Of each row of `own` the `k` nearest candidates that are not alike it or one another, the nearest first; [`NO_ROW`]
+/// where there are fewer. (own · k)
 fn nearest(
     (queries, candidates): (&Tensor, &Tensor),
     own: Range<usize>,

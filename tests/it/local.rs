@@ -220,7 +220,7 @@ fn maps_are_judged_and_explained_by() {
             let (low, high) = (number(&figure["interval"][0]), number(&figure["interval"][1]));
             assert!(low <= value && value <= high && value.is_finite(), "{figure}");
             assert!(
-                figure["name"] == "cnr" || (chance > 0.0 && chance < 1.0 && value >= 0.0 && value <= 1.0),
+                figure["name"] == "cnr" || (chance > 0.0 && chance < 1.0 && (0.0..=1.0).contains(&value)),
                 "{figure}"
             );
         }

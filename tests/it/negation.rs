@@ -36,7 +36,8 @@ fn openi_reports(archive: &str) -> HashMap<String, String> {
 
 /// 200 opposites, drawn at random of all that the rules make of Open-i's reports (100, 50 and 50 of the three kinds,
 /// each sentence once), were read against their reports by hand: right is what contradicts the report and says what it
-/// means. Four that the rules make no more were taken out. The list has no text. The rules must still make these, and the docs say how many are right.
+/// means. Four that the rules make no more were taken out. The list has no text. The rules must still make these, and
+/// the docs say how many are right.
 #[test]
 fn opposites_of_open_i_are_those_that_were_read() {
     let Some(archive) = named_by("REPORTCLIP_OPENI", "Open-i's NLMCXR_reports.tgz") else { return };

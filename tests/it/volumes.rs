@@ -70,7 +70,7 @@ fn reading_takes_the_memory_of_planes_and_not_of_volumes() {
         let (large, slices) = measure(&["large-0.nii.gz", "large-1.nii.gz"], policy);
         assert_eq!(slices, 16, "{policy}");
         // Along another axis a line of each plane waits for each slice: 8 slices of 256 × 512 values of 4 bytes.
-        let waiting = if policy.contains("coronal") { 2 * 8 * 256 * 512 * 4 >> 20 } else { 0 };
+        let waiting = if policy.contains("coronal") { (2 * 8 * 256 * 512 * 4) >> 20 } else { 0 };
         assert!(large <= small + waiting + 8, "{policy}: {small} MiB for 2 MiB of voxels, {large} for 64");
     }
 }

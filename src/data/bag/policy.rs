@@ -78,8 +78,8 @@ impl BagPolicy {
         let (max, is_told) = (self.max, self.volume.slices.is_some() || self.pick == Pick::Random);
         let slices = volumes.find(|slices| *slices > max && !is_told)?;
         Some(format!(
-            "a volume has {slices} slices, of which {max} are read, the same each time, and so it is with others of more \
-             than {max}; see data.bag.max, data.bag.pick and data.volume.slices"
+            "a volume has {slices} slices, of which {max} are read, the same each time, and so it is with others of \
+             more than {max}; see data.bag.max, data.bag.pick and data.volume.slices"
         ))
     }
 

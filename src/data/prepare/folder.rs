@@ -2,8 +2,8 @@
 //! The first folder below the root is the patient, where there is one; the folder that holds the image is the study.
 //!
 //! Volumes are images: a.nii.gz with a.txt, and a folder of one DICOM series, whose text stands beside it under its
-//! name, or is the one text in it or beside it. Its study is the folder that holds it, as in patient/study/series; right
-//! below the patient it is a study of its own. Several loops in a folder are a row each.
+//! name, or is the one text in it or beside it. Its study is the folder that holds it, as in patient/study/series;
+//! right below the patient it is a study of its own. Several loops in a folder are a row each.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
     let mut found = walk.found;
     if shares_report(&found) {
         found.notes.push(
-            "some studies have several volumes, each a row with the same report; --bag-by study_id makes one row of them"
+            "some studies have several volumes, each a row with the same report; --bag-by study_id makes one row of all"
                 .into(),
         );
     }

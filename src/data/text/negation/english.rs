@@ -23,8 +23,8 @@ const UNSURE: &str = "may might could can would should must if whether possible 
     however although though except exception other others otherwise besides apart aside despite yet while whereas \
     rather only else unless almost nearly borderline significant significantly near status post artifact technique \
     exam examination clinical clinically correlate correlation etiology due secondary accounting vague compatible \
-    consistent favor favored nothing hardly scarcely little fail fails failed failing gone disappeared subsided drained \
-    doubtful also less smaller larger better";
+    consistent favor favored nothing hardly scarcely little fail fails failed failing gone disappeared subsided \
+    drained doubtful also less smaller larger better";
 
 /// What is found or not found; by their beginnings.
 const FINDINGS: &str = "effusion pneumothora hydropneumothora hemothora consolidat infiltrat edema oedema opaci \

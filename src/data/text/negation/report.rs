@@ -15,8 +15,8 @@ pub struct SentenceOpposite {
     pub opposite: Opposite,
 }
 
-/// Every opposite that the rules are sure about, sentence after sentence: of findings, impression and what stands before
-/// any heading.
+/// Every opposite that the rules are sure about, sentence after sentence: of findings, impression and what stands
+/// before any heading.
 ///
 /// ```
 /// use reportclip::data::{OppositeKind, opposites};
