@@ -158,7 +158,9 @@ def load(kind, duration):
 
     # wrk tells of no answer at all as of answers in no time.
     answered, refused = number(r"(\d+) requests in"), number(r"Non-2xx or 3xx responses: (\d+)")
-    waits = {f"p{p}_ms": milliseconds(re.search(rf"{p}%\s+(\S+)", told)[1]) for p in (50, 99)} if answered else {}
+    # At the begin of a line: shares of other things end in 50%, too.
+    told_of = lambda p: re.search(rf"^\s*{p}%\s+(\S+)", told, re.MULTILINE)[1]
+    waits = {f"p{p}_ms": milliseconds(told_of(p)) for p in (50, 99)} if answered else {}
     lost = sum(number(rf"Socket errors:.*\b{what} (\d+)") for what in ("connect", "read", "write", "timeout"))
     good = float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1]) * (answered - refused) / max(answered, 1)
     return {"answered": answered, "requests_per_s": round(good, 2), **waits, "refused": refused, "lost": lost}
