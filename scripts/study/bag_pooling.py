@@ -9,6 +9,8 @@ import random
 import sys
 from pathlib import Path
 
+from markdown_table import table
+
 POOLINGS = ["attention", "mean", "max"]
 DRAWS = 1000
 
@@ -31,14 +33,6 @@ def of_mean(values, seed=0):
     draw = random.Random(seed)
     means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(DRAWS))
     return shown(sum(values) / len(values), (means[int(0.025 * DRAWS)], means[int(0.975 * DRAWS) - 1]))
-
-
-def table(head, rows):
-    print("| " + " | ".join(head) + " |")
-    print("|---" * len(head) + "|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print()
 
 
 def retrieval(out, name):

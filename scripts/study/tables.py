@@ -6,6 +6,8 @@
 import sys
 from pathlib import Path
 
+from markdown_table import table
+
 PARTS = ["phantom-250", "noise-250", "phantom-1000", "phantom-4000", "notes", "notes-frozen", "notes-lora", "notes-full"]
 PLAIN = "loss.label_smoothing = 0"
 SETTINGS = {
@@ -64,14 +66,6 @@ def read(path):
         elif len(row) == 6:
             differences[row[0], row[1]] = row[2] + (" \\*" if row[4] == "yes" else "")
     return levels, differences
-
-
-def table(head, rows):
-    print("| " + " | ".join(head) + " |")
-    print("|---" * len(head) + "|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print()
 
 
 def main():

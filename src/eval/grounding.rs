@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::explain::explain_by;
@@ -14,7 +15,7 @@ use crate::data::{Described, ImageSource, Picture, Row};
 use crate::metrics::bootstrap;
 use crate::metrics::grounding::{Grounding, THRESHOLDS};
 use crate::seed::{Purpose, stream};
-use crate::session::{Encoder, Session};
+use crate::session::Session;
 
 /// How well a model's maps find places.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,7 +80,9 @@ pub(super) fn grounding(
                 .mask((seen.picture.width, seen.picture.height))
                 .with_context(|| format!("a place of {}", image.image))?;
             let inside = session.folder.preprocess.place(&mask)?;
-            let map = |seen: &Seen| seen.map(session, &encoder, &described.sentence);
+            let sentence = &described.sentence;
+            let text = if map == MapKind::Patches { Some(encoder.texts(&[sentence])?) } else { None };
+            let map = |seen: &Seen| seen.map(session, sentence, text.as_ref());
             let Some(grounding) = Grounding::of(&map(&seen)?, &inside) else { continue };
             found.push(grounding);
             patients.push(image.patient);
@@ -119,11 +122,11 @@ impl Seen {
         Ok(Self { picture, patches })
     }
 
-    /// Of a sentence, over the pixels that the model sees.
-    fn map(&self, session: &Session, encoder: &Encoder, sentence: &str) -> Result<Vec<f32>> {
-        let (values, grid) = match &self.patches {
-            Some(maps) => (maps.cosines(&encoder.texts(&[sentence])?)?, maps.grid),
-            None => {
+    /// Of a sentence, over the pixels that the model sees. `text`: its embedding, where maps are of patches.
+    fn map(&self, session: &Session, sentence: &str, text: Option<&Tensor>) -> Result<Vec<f32>> {
+        let (values, grid) = match (&self.patches, text) {
+            (Some(maps), Some(text)) => (maps.cosines(text)?, maps.grid),
+            _ => {
                 let explained = explain_by(session, &self.picture, sentence, MapKind::Relevance)?;
                 (explained.patches, explained.grid)
             }

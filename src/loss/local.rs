@@ -52,11 +52,7 @@ impl Objective for LocalLoss {
         let across: Vec<bool> = (0..has.len()).map(|i| has[i % images * sentences + i / images]).collect();
         let of_images = || targets(&has, sentences, self.label_smoothing).loss(&logits);
         let of_sentences = || targets(&across, images, self.label_smoothing).loss(&logits.t()?.contiguous()?);
-        match self.direction {
-            Direction::ImageToText => of_images(),
-            Direction::TextToImage => of_sentences(),
-            Direction::Both => Term::sum(&[(0.5, of_images()?), (0.5, of_sentences()?)]),
-        }
+        self.direction.mean(of_images, of_sentences)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, ensure};
 
-use super::{BagPolicy, Member, place};
+use super::{BagPolicy, Member, by_file, place};
 use crate::data::image::{self, dicom, most_bytes};
 use crate::data::volume::HeldVolume;
 use crate::data::{Picture, Preprocess};
@@ -90,12 +90,9 @@ impl HeldImages {
         is_wanted: &dyn Fn() -> bool,
         take: &mut dyn FnMut(usize, Picture) -> Result<()>,
     ) -> Result<()> {
-        let (mut start, mut rest) = (0, numbers);
-        for (i, file) in self.files.iter().enumerate() {
+        let asked = by_file(self.files.iter().map(File::count), numbers);
+        for (i, (file, (start, which))) in self.files.iter().zip(asked).enumerate() {
             ensure!(is_wanted(), "is not wanted any more");
-            let end = start + file.count();
-            let (own, later) = rest.split_at(rest.iter().take_while(|&&number| number < end).count());
-            let which: Vec<usize> = own.iter().map(|number| number - start).collect();
             let mut read = || {
                 for (slice, picture) in which.iter().zip(file.pictures(&which)?) {
                     take(start + slice, picture)?;
@@ -103,7 +100,6 @@ impl HeldImages {
                 Ok(())
             };
             read().map_err(|e: anyhow::Error| of_file(i, self.files.len(), &e))?;
-            (start, rest) = (end, later);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use tracing::warn;
 
-use super::{BagPolicy, place};
+use super::{BagPolicy, by_file, place};
 use crate::data::config::OnBadImage;
 use crate::data::table::ImageSource;
 use crate::data::volume::{Scan, is_volume, told_once};
@@ -126,11 +126,9 @@ impl Members {
     /// Hands the images of these numbers, ascending, to `take` one after the other, until that says to stop.
     /// A volume is opened once for all of its slices.
     pub fn each(&self, numbers: &[usize], take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
-        let (mut start, mut rest) = (0, numbers);
-        for (i, (image, scan)) in self.source.images().iter().zip(&self.scans).enumerate() {
-            let end = start + count_of(scan);
-            let (own, later) = rest.split_at(rest.iter().take_while(|&&number| number < end).count());
-            let which: Vec<usize> = own.iter().map(|number| number - start).collect();
+        let files = self.source.images().iter().zip(&self.scans);
+        let asked = by_file(self.scans.iter().map(count_of), numbers);
+        for (i, ((image, scan), (start, which))) in files.zip(asked).enumerate() {
             let pictures: Vec<Result<Picture>> = match scan {
                 _ if which.is_empty() => Vec::new(),
                 Ok(None) => vec![image.read()],
@@ -146,7 +144,6 @@ impl Members {
                     return;
                 }
             }
-            (start, rest) = (end, later);
         }
     }
 

@@ -39,6 +39,19 @@ impl Bags {
 /// Where an only image stands.
 const MIDDLE: f32 = 0.5;
 
+/// Of files that hold `counts` images, which of those of `numbers`, ascending over all of them, each file has: the
+/// number of its first image, and its own counted from there.
+fn by_file(counts: impl Iterator<Item = usize>, numbers: &[usize]) -> impl Iterator<Item = (usize, Vec<usize>)> {
+    let (mut end, mut rest) = (0, numbers);
+    counts.map(move |count| {
+        let start = end;
+        end += count;
+        let (own, later) = rest.split_at(rest.iter().take_while(|&&number| number < end).count());
+        rest = later;
+        (start, own.iter().map(|number| number - start).collect())
+    })
+}
+
 /// Place of image `index` of `count`, 0 to 1.
 fn place(index: usize, count: usize) -> f32 {
     if count > 1 { index as f32 / (count - 1) as f32 } else { MIDDLE }

@@ -5,7 +5,7 @@
 //! `order=1, mode="nearest", grid_mode=True` and as PyTorch's `interpolate` with `align_corners=False`. Nothing is
 //! smoothed before it is made coarser, as there.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use tracing::warn;
 
 use super::doubt::{Seen, told_once};
@@ -227,6 +227,13 @@ impl<'a> Resampling<'a> {
         }
         values
     }
+}
+
+/// # Errors
+/// A number beyond those of `count` slices.
+pub(super) fn ensure_there(which: &[usize], count: usize) -> Result<()> {
+    let beyond = which.iter().find(|&&slice| slice >= count);
+    beyond.map_or(Ok(()), |slice| bail!("has {count} slices, so there is no slice {}", slice + 1))
 }
 
 /// Rows of `width` values to columns.

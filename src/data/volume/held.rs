@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::cut::Cut;
+use super::cut::{Cut, ensure_there};
 use super::nifti;
 use super::planes::Volume;
 use super::policy::VolumePolicy;
-use super::window::{Window, of_percentiles};
+use super::window::Ranges;
 use crate::data::image::Picture;
 
 /// A NIfTI file in memory, and the slices that it is cut into.
@@ -18,7 +18,7 @@ pub struct HeldVolume {
     /// Bytes that may be unpacked of it.
     most: u64,
     cut: Cut,
-    window: Window,
+    ranges: Ranges,
 }
 
 /// Bytes behind the voxels that are unpacked too, so that the checksum is held against what was read.
@@ -39,7 +39,7 @@ impl HeldVolume {
         let most = needed.saturating_add(BEHIND);
         *room = room.saturating_sub(most);
         let cut = Cut::of(&volume.geometry, policy)?;
-        Ok(Self { bytes, most, cut, window: policy.window.clone() })
+        Ok(Self { bytes, most, cut, ranges: Ranges::new(&policy.window) })
     }
 
     /// How many slices there are.
@@ -52,14 +52,8 @@ impl HeldVolume {
     /// # Errors
     /// It is broken or truncated, holds NaN in what is read, has no such slice, or takes too much memory.
     pub fn slices(&self, which: &[usize]) -> Result<Vec<Picture>> {
-        let count = self.count();
-        if let Some(beyond) = which.iter().find(|&&slice| slice >= count) {
-            bail!("has {count} slices, so there is no slice {}", beyond + 1);
-        }
-        let ranges = match &self.window {
-            Window::Percentile(percents) => vec![of_percentiles(&mut self.volume()?, *percents)?],
-            Window::Values(ranges) => ranges.clone(),
-        };
+        ensure_there(which, self.count())?;
+        let ranges = self.ranges.of(|| self.volume())?;
         self.cut.pictures(&mut self.volume()?, &ranges, which)
     }
 

@@ -1,16 +1,16 @@
 //! A volume that was looked into, and slices of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::cut::Cut;
+use super::cut::{Cut, ensure_there};
 use super::open::{Kind, kind_of, open_known};
 use super::planes::Volume;
 use super::policy::{VolumePolicy, evenly_spaced};
 use super::series::Series;
-use super::window::{Range, Window, of_percentiles};
+use super::window::Ranges;
 use crate::data::image::Picture;
 
 /// A volume, and the slices that it is cut into. The files of a series are looked through once; no file stays open.
@@ -19,9 +19,7 @@ pub struct Scan {
     path: PathBuf,
     series: Option<Arc<Series>>,
     slices: Slices,
-    window: Window,
-    /// What the window's percentiles are, once they are known.
-    range: Arc<OnceLock<Range>>,
+    ranges: Ranges,
 }
 
 /// What slices are.
@@ -57,7 +55,7 @@ impl Scan {
             }
             false => Slices::Cut(Cut::of(&geometry, policy)?),
         };
-        Ok(Self { path: path.to_path_buf(), series, slices, window: policy.window.clone(), range: Arc::default() })
+        Ok(Self { path: path.to_path_buf(), series, slices, ranges: Ranges::new(&policy.window) })
     }
 
     /// How many slices there are.
@@ -75,10 +73,7 @@ impl Scan {
     /// It is broken or truncated, holds NaN in what is read, has no such slice, or takes more memory than
     /// `data.max_image_mib`. No message says its name.
     pub fn slices(&self, which: &[usize]) -> Result<Vec<Picture>> {
-        let count = self.count();
-        if let Some(beyond) = which.iter().find(|&&slice| slice >= count) {
-            bail!("has {count} slices, so there is no slice {}", beyond + 1);
-        }
+        ensure_there(which, self.count())?;
         let cut = match (&self.slices, &self.series) {
             (Slices::Cut(cut), _) => cut,
             (Slices::Frames(kept, all), Some(series)) => {
@@ -87,26 +82,12 @@ impl Scan {
             }
             (Slices::Frames(..), None) => bail!("has no frames"),
         };
-        let ranges = match &self.window {
-            Window::Percentile(percents) => vec![self.range(*percents)?],
-            Window::Values(ranges) => ranges.clone(),
-        };
+        let ranges = self.ranges.of(|| self.open())?;
         let mut pictures = cut.pictures(&mut self.open()?, &ranges, which)?;
         if self.series.as_ref().is_some_and(|series| series.is_inverted) {
             pictures.iter_mut().flat_map(|picture| &mut picture.bytes).for_each(|byte| *byte = 255 - *byte);
         }
         Ok(pictures)
-    }
-
-    /// Between these percentiles; worked out once, as it takes all voxels. A stream is then read from its start again.
-    fn range(&self, percents: [f64; 2]) -> Result<Range> {
-        match self.range.get() {
-            Some(range) => Ok(*range),
-            None => {
-                let range = of_percentiles(&mut self.open()?, percents)?;
-                Ok(*self.range.get_or_init(|| range))
-            }
-        }
     }
 
     fn open(&self) -> Result<Volume> {

@@ -3,6 +3,8 @@
 //! Levels and widths of CT are Radiopaedia's (article "Windowing (CT)"): lung W 1500 L −600, mediastinum W 400 L 40,
 //! bone W 1800 L 400, brain W 80 L 40.
 
+use std::sync::{Arc, OnceLock};
+
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -135,8 +137,35 @@ impl Range {
     }
 }
 
+/// What a volume's voxels are shown between: the same whenever slices of it are read.
+#[derive(Clone, Debug)]
+pub(super) struct Ranges {
+    window: Window,
+    /// Of percentiles, once they are known.
+    known: Arc<OnceLock<Range>>,
+}
+
+impl Ranges {
+    pub fn new(window: &Window) -> Self {
+        Self { window: window.clone(), known: Arc::default() }
+    }
+
+    /// Of the volume that `open` opens. Percentiles are worked out once, as they take all voxels; a stream is read to
+    /// its end for them.
+    pub fn of(&self, open: impl FnOnce() -> Result<Volume>) -> Result<Vec<Range>> {
+        match (&self.window, self.known.get()) {
+            (Window::Values(ranges), _) => Ok(ranges.clone()),
+            (Window::Percentile(_), Some(range)) => Ok(vec![*range]),
+            (Window::Percentile(percents), None) => {
+                let range = of_percentiles(&mut open()?, *percents)?;
+                Ok(vec![*self.known.get_or_init(|| range)])
+            }
+        }
+    }
+}
+
 /// The range between two percentiles of all voxels, as `numpy.percentile` has them.
-pub(super) fn of_percentiles(volume: &mut Volume, percents: [f64; 2]) -> Result<Range> {
+fn of_percentiles(volume: &mut Volume, percents: [f64; 2]) -> Result<Range> {
     let shape = volume.geometry.shape;
     let count: usize = shape.iter().product();
     let mut voxels = Voxels::Counted(vec![0; 1 << 16]);
