@@ -2,7 +2,7 @@
 
 Writes tests/golden/objectives.json: cases {kind, label_smoothing, image, text, sentences, counts, classes, weights,
 findings, alike, log_scale, bias, loss, hard, grads}; of local also {form, temperature, attention_temperature, lengths,
-of_pairs, patches}.
+of_pairs, patches, false_negatives}.
 """
 
 import torch
@@ -38,11 +38,44 @@ def found(patches, sentences, options):
     return torch.stack(rows)
 
 
+def rows_loss(z, has, alike, how, eps):
+    """Row by row over the candidates that count; those without anything right do not."""
+    losses = []
+    for z, has, alike in zip(z, has, alike):
+        if how == "positive":
+            if alike.sum() > 0:
+                losses.append(F.cross_entropy(z, (1 - eps) * alike / alike.sum() + eps / len(z)))
+            continue
+        if has.sum() == 0:
+            continue
+        others = int(((alike > 0) & (has == 0)).sum())
+        kept = 0.0 if how == "remove" else 1.0 / max(others, 1)
+        w = torch.where(has > 0, 1.0, 1 - alike * (1 - kept))
+        p = (1 - eps) * has / has.sum() + eps * w / w.sum()
+        counts = w > 0
+        if bool((w[counts] == 1).all()):
+            losses.append(F.cross_entropy(z[counts], p[counts]))
+        else:
+            whole = torch.logsumexp(z[counts] + w[counts].log(), 0)
+            losses.append((p[counts] * (whole - z[counts])).sum())
+    return torch.stack(losses).mean()
+
+
 def local_loss(patches, sentences, options, eps):
     z = found(patches, sentences, options) / options["temperature"]
     has = torch.zeros_like(z)
     for image, own in enumerate(options["of_pairs"]):
         has[image, own] = 1.0
+    if "false_negatives" in options:
+        # The most alike report that has a sentence says how alike that is.
+        alike = torch.zeros_like(z)
+        for image in range(B):
+            for other, own in enumerate(options["of_pairs"]):
+                for sentence in own:
+                    alike[image, sentence] = max(alike[image, sentence], options["alike"][image][other])
+        alike = torch.maximum(alike, has)
+        how = options["false_negatives"]
+        return (rows_loss(z, has, alike, how, eps) + rows_loss(z.T, has.T, alike.T, how, eps)) / 2
 
     def one(z, has):
         counted = has.sum(1) > 0
@@ -125,6 +158,14 @@ def main():
         cases += [case("local", eps, seed, form=form, temperature=0.1, attention_temperature=0.25,
                        lengths=[4, 1, 9, 4, 3, 4], of_pairs=[[0, 1], [2], [3, 0, 4], [], [5, 6], [0]])
                   for form in ["attention", "map"]]
+    numbers = [[float(x) for x in row] for row in same_report]
+    graded = [[1., 0., .5, 0., 0., 0.], [0., 1., 0., 0., .25, 0.], [.5, 0., 1., 0., .75, 0.],
+              [0., 0., 0., 1., 0., 0.], [0., .25, .75, 0., 1., 0.], [0., 0., 0., 0., 0., 1.]]
+    for seed, (form, eps) in enumerate([("attention", 0.0), ("map", 0.1)]):
+        cases += [case("local", eps, seed, form=form, temperature=0.1, attention_temperature=0.25,
+                       lengths=[4, 1, 9, 4, 3, 4], of_pairs=[[0, 1], [2], [3, 0, 4], [], [5, 6], [0]],
+                       alike=alike, false_negatives=how)
+                  for how in ["remove", "soften", "positive"] for alike in [numbers, graded]]
     torch.manual_seed(7)
     cases.append(case("distill", 0.0, 7, teacher=(10 * torch.randn(B, B)).round(decimals=2).tolist()))
     write_json(GOLDEN / "objectives.json",

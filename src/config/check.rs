@@ -185,6 +185,16 @@ impl Config {
                 allowed.join(", ")
             ));
         }
+        let takers = || kinds.iter().filter(|kind| kind.takes.false_negatives.contains(&wanted));
+        let by_report = wanted != FalseNegatives::Keep && self.loss.positives == Positives::Report;
+        if let Some(kind) = takers().next().filter(|_| by_report && takers().all(|kind| kind.needs.places)) {
+            problems.push(format!(
+                "{}: is \"report\", but of loss.kind only {:?} makes use of loss.false_negatives, and rows with one \
+                 report have the same sentences already; allowed is any other",
+                place("loss.positives"),
+                kind.name
+            ));
+        }
         // A sigmoid over pairs has no direction.
         let takers = || kinds.iter().filter(|kind| kind.takes.opposites);
         let unseen = takers().next().is_some() && takers().all(|kind| !kind.needs.bias);

@@ -5,7 +5,7 @@ use candle_core::{Result, bail};
 use crate::words::words;
 
 words!(
-    /// What becomes of other rows' reports that are alike a row's own by `loss.positives`.
+    /// What becomes of what is alike a row's own by `loss.positives`: other rows' reports, or the sentences of these.
     FalseNegatives {
         /// They are negatives, as all others.
         Keep = "keep",
@@ -22,32 +22,40 @@ words!(
 const SAME: f64 = 1.0 - 1e-6;
 
 impl FalseNegatives {
-    /// How much each pair of a batch counts, (batch · batch), by how alike its rows are. Remove: 1 − likeness; soften:
-    /// 1 − likeness · (1 − 1 / n), where a row has n others that are alike.
+    /// How much each pair of a batch counts, (batch · batch), by how alike its rows are.
     ///
     /// # Errors
     /// It is not known how alike they are.
     pub(super) fn weights(self, likeness: &[f64], batch: usize) -> Result<Vec<f64>> {
-        if self != Self::Keep && likeness.len() != batch * batch {
+        if self == Self::Keep {
+            return Ok(vec![1.0; batch * batch]);
+        }
+        if likeness.len() != batch * batch {
             bail!("{} numbers of likeness for {batch} pairs", likeness.len());
         }
-        let mut weights = Vec::with_capacity(batch * batch);
-        for row in 0..batch {
-            let of_row = likeness.get(row * batch..(row + 1) * batch).unwrap_or_default();
-            let others = of_row.iter().enumerate().filter(|(k, l)| *k != row && **l > 0.0).count();
+        let own: Vec<bool> = (0..batch * batch).map(|i| i / batch == i % batch).collect();
+        Ok(self.of_rows(likeness, &own, batch))
+    }
+
+    /// How much each candidate of each row counts, (rows · candidates), by how alike it is to what is the row's `own`,
+    /// which counts 1. Remove: 1 − likeness; soften: 1 − likeness · (1 − 1 / n), where a row has n others that are
+    /// alike.
+    pub(super) fn of_rows(self, likeness: &[f64], own: &[bool], candidates: usize) -> Vec<f64> {
+        let rows = likeness.chunks_exact(candidates).zip(own.chunks_exact(candidates));
+        let of_row = |(likeness, own): (&[f64], &[bool])| {
+            let others = likeness.iter().zip(own).filter(|(l, own)| !**own && **l > 0.0).count();
             let kept = match self {
                 Self::Keep | Self::Positive => 1.0,
                 Self::Remove => 0.0,
                 Self::Soften => 1.0 / others.max(1) as f64,
             };
-            let of_pair = |k: usize| {
-                let likeness = of_row.get(k).copied().filter(|_| k != row).unwrap_or_default();
-                let likeness = if likeness >= SAME { 1.0 } else { likeness };
-                1.0 - likeness * (1.0 - kept)
+            let of_one = |(likeness, own): (&f64, &bool)| {
+                let likeness = if *likeness >= SAME { 1.0 } else { *likeness };
+                if *own { 1.0 } else { 1.0 - likeness * (1.0 - kept) }
             };
-            weights.extend((0..batch).map(of_pair));
-        }
-        Ok(weights)
+            likeness.iter().zip(own).map(of_one).collect::<Vec<_>>()
+        };
+        rows.flat_map(of_row).collect()
     }
 }
 
@@ -66,5 +74,8 @@ mod tests {
         assert_eq!(FalseNegatives::Soften.weights(&likeness, 4).unwrap()[..4], [1., 0.5, 0.5, 1.]);
         let rounded = [1.0, 1.0 - 1e-7, 1.0 - 1e-7, 1.0];
         assert_eq!(FalseNegatives::Remove.weights(&rounded, 2).unwrap(), [1., 0., 0., 1.]);
+        // A row may own several.
+        let own = [true, true, false, false, false];
+        assert_eq!(FalseNegatives::Soften.of_rows(&[1., 1., 1., 0.5, 0.], &own, 5), [1., 1., 0.5, 0.75, 1.]);
     }
 }

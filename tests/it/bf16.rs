@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use reportclip::loss::{
-    ClassLoss, ClipLoss, Direction, DistillLoss, Inputs, LocalConfig, LocalFeatures, LocalForm, LocalLoss, Loss,
-    MultiLabelLoss, MultiPositiveLoss, OBJECTIVES, PairTargets, PromptFeatures, SiglipLoss,
+    ClassLoss, ClipLoss, Direction, DistillLoss, FalseNegatives, Inputs, LocalConfig, LocalFeatures, LocalForm,
+    LocalLoss, Loss, MultiLabelLoss, MultiPositiveLoss, OBJECTIVES, PairTargets, PromptFeatures, SiglipLoss,
 };
 use reportclip::model::checkpoint::Loaded;
 use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
@@ -363,7 +363,7 @@ impl Objective {
             "multi_label" => Loss::of(MultiLabelLoss { label_smoothing: 0.0 }),
             "local" => {
                 let options = LocalConfig { form: LocalForm::Map, temperature: 0.1, attention_temperature: 0.2 };
-                Loss::of(LocalLoss { label_smoothing: 0.1, direction, options })
+                Loss::of(LocalLoss { label_smoothing: 0.1, direction, options, false_negatives: FalseNegatives::Keep })
             }
             other => panic!("{other} has no test here"),
         };

@@ -61,7 +61,7 @@ fn of(case: &Value, label_smoothing: f64) -> (Loss, PairTargets, Vec<usize>) {
                 temperature: number("temperature"),
                 attention_temperature: number("attention_temperature"),
             };
-            Loss::of(LocalLoss { label_smoothing, direction, options })
+            Loss::of(LocalLoss { label_smoothing, direction, options, false_negatives })
         }
         other => panic!("{other}"),
     };
@@ -80,7 +80,7 @@ fn of(case: &Value, label_smoothing: f64) -> (Loss, PairTargets, Vec<usize>) {
 #[test]
 fn values_and_gradients_are_torchs() {
     let (plain, negatives) = (cases("objectives.json"), cases("negatives.json"));
-    assert_eq!((plain.len(), negatives.len()), (28, 32));
+    assert_eq!((plain.len(), negatives.len()), (40, 32));
     for case in plain.iter().chain(&negatives) {
         let (loss, targets, counts) = of(case, case["label_smoothing"].as_f64().unwrap());
         let [image, text, log_scale, bias, sentences, opposed, patches] =
