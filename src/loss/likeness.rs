@@ -99,24 +99,23 @@ impl Likeness {
 
     /// How alike the rows of a batch are, (rows · rows); 1 on the diagonal.
     pub fn table(&self, rows: &[u32]) -> Vec<f64> {
-        let mut table = Vec::with_capacity(rows.len() * rows.len());
-        for (i, &a) in rows.iter().enumerate() {
-            table.extend(rows.iter().enumerate().map(|(j, &b)| if i == j { 1.0 } else { self.of_rows(a, b) }));
-        }
-        table
-    }
-
-    fn of_rows(&self, a: u32, b: u32) -> f64 {
-        let (a, b) = (a as usize, b as usize);
+        let of_pairs = |likeness: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
+            let pairs = (0..rows.len() * rows.len()).map(|at| (at / rows.len(), at % rows.len()));
+            pairs.map(|(i, j)| if i == j { 1.0 } else { likeness(i, j) }).collect()
+        };
+        let row = |i: usize| rows[i] as usize;
         match self {
-            Self::Keys(keys) => f64::from(u8::from(keys[a] == keys[b])),
-            Self::Sets(sets) => {
-                let shared = sets[a].iter().filter(|label| sets[b].contains(label)).count() as f64;
-                if shared > 0.0 { shared / ((sets[a].len() * sets[b].len()) as f64).sqrt() } else { 0.0 }
-            }
+            Self::Keys(keys) => of_pairs(&|i, j| f64::from(u8::from(keys[row(i)] == keys[row(j)]))),
+            Self::Sets(sets) => of_pairs(&|i, j| {
+                let (a, b) = (&sets[row(i)], &sets[row(j)]);
+                let shared = a.iter().filter(|label| b.contains(label)).count() as f64;
+                if shared > 0.0 { shared / ((a.len() * b.len()) as f64).sqrt() } else { 0.0 }
+            }),
             Self::Vectors { vectors, threshold } => {
-                let cosine = vectors.product(a, (vectors, b));
-                if cosine >= *threshold { cosine.min(1.0) } else { 0.0 }
+                let cosines = vectors.products(rows, (vectors, rows));
+                // Where a product stands may decide its last bit: one of the two counts for both.
+                let cosine = |i: usize, j: usize| f64::from(cosines[i.min(j) * rows.len() + i.max(j)]);
+                of_pairs(&|i, j| if cosine(i, j) >= *threshold { cosine(i, j).min(1.0) } else { 0.0 })
             }
         }
     }
@@ -178,8 +177,7 @@ pub fn likeness_of_negatives(
     (by, threshold): (Positives, f64),
     rows: &[RowFacts],
 ) -> Result<(Likeness, String), String> {
-    let likeness = Likeness::of(by, rows, threshold);
-    let joins = match &likeness {
+    let joins = |likeness: &Likeness| match likeness {
         Likeness::Sets(sets) => {
             let mut known = HashSet::new();
             sets.iter().any(|set| !set.iter().all(|label| known.insert(label)))
@@ -187,8 +185,24 @@ pub fn likeness_of_negatives(
         Likeness::Vectors { .. } => rows.len() > 1,
         Likeness::Keys(keys) => likeness.groups() < keys.len(),
     };
-    let note = likeness.described(by);
-    if joins { Ok((likeness, note)) } else { Err(format!("loss.positives: no two rows are alike by {:?}", by.word())) }
+    let likeness = Likeness::of(by, rows, threshold);
+    if joins(&likeness) {
+        let note = likeness.described(by);
+        return Ok((likeness, note));
+    }
+    let hint = hint(|other| joins(&Likeness::of(other, rows, threshold)), "set loss.false_negatives = \"keep\"");
+    Err(format!("loss.positives: no two rows are alike by {:?}; {hint}", by.word()))
+}
+
+/// Which other values would do with this data, or what to take instead. Nothing is encoded for a hint.
+fn hint(would: impl Fn(Positives) -> bool, instead: &str) -> String {
+    let others = Positives::WORDS.iter().filter_map(|word| Positives::find(word));
+    let others = others.filter(|&other| other != Positives::ReportSimilarity && would(other));
+    let others: Vec<String> = others.map(|other| format!("{:?}", other.word())).collect();
+    match others.as_slice() {
+        [] => format!("no value would with this data: {instead}"),
+        others => format!("what would with this data: {}", others.join(", ")),
+    }
 }
 
 /// Likeness of training rows for objectives whose positives they are, and a line that tells of it.
@@ -208,15 +222,7 @@ pub fn likeness_of_training(
         let note = likeness.described(by);
         return Ok((likeness, note));
     }
-    // Nothing is encoded for a hint.
-    let others = Positives::WORDS.iter().filter_map(|word| Positives::find(word));
-    let others = others.filter(|&other| other != Positives::ReportSimilarity);
-    let others = others.filter(|&other| helps(other, &Likeness::of(other, rows, threshold)));
-    let others: Vec<String> = others.map(|other| format!("{:?}", other.word())).collect();
-    let hint = match others.as_slice() {
-        [] => "no value would with this data: take loss.kind = \"clip\"".to_string(),
-        others => format!("what would with this data: {}", others.join(", ")),
-    };
+    let hint = hint(|other| helps(other, &Likeness::of(other, rows, threshold)), "take loss.kind = \"clip\"");
     Err(format!(
         "loss.positives: {:?} changes nothing: no batch has two rows that are alike and whose texts differ, and alike \
          rows with one text have the loss and the gradient of plain pairs; {hint}",
@@ -274,7 +280,13 @@ mod tests {
         // Equal reports change this loss, though not that over positives.
         assert_eq!(told(Positives::Report, &table).unwrap().1, "3 training rows in 2 groups by report");
         assert!(told(Positives::LabelSimilarity, &table).is_ok());
-        assert_eq!(told(Positives::Study, &table).unwrap_err(), "loss.positives: no two rows are alike by \"study\"");
+        assert_eq!(
+            told(Positives::Study, &table).unwrap_err(),
+            "loss.positives: no two rows are alike by \"study\"; what would with this data: \"report\", \
+             \"label_similarity\""
+        );
+        let error = told(Positives::Label, &rows(&[("r", None, None), ("s", None, None)])).unwrap_err();
+        assert!(error.ends_with("no value would with this data: set loss.false_negatives = \"keep\""), "{error}");
     }
 
     #[test]

@@ -16,11 +16,7 @@ pub struct TeacherRows {
 impl TeacherRows {
     /// The teacher's logits of the rows of a batch, (images · reports).
     pub fn logits(&self, rows: &[u32]) -> Vec<f64> {
-        let of_image = |&image: &u32| {
-            let logit =
-                move |&text: &u32| self.scale * self.images.product(image as usize, (&self.texts, text as usize));
-            rows.iter().map(logit)
-        };
-        rows.iter().flat_map(of_image).collect()
+        let products = self.images.products(rows, (&self.texts, rows));
+        products.into_iter().map(|product| self.scale * f64::from(product)).collect()
     }
 }

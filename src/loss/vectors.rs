@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::digest::ContentHash;
+use crate::ops::products;
 
 /// One a row, one after the other.
 #[derive(Clone, PartialEq)]
@@ -27,9 +28,14 @@ impl Vectors {
         self.numbers.len() / self.width.max(1)
     }
 
-    /// The product of row `a` with row `b` of another table.
-    pub(super) fn product(&self, a: usize, (other, b): (&Self, usize)) -> f64 {
-        self.row(a).iter().zip(other.row(b)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    /// The products of `rows` with `others` of another table, (rows · others).
+    pub(super) fn products(&self, rows: &[u32], (table, others): (&Self, &[u32])) -> Vec<f32> {
+        let picked = |table: &Self, rows: &[u32]| -> Vec<f32> {
+            rows.iter().flat_map(|&row| table.row(row as usize).iter().copied()).collect()
+        };
+        let mut found = vec![0.0; rows.len() * others.len()];
+        products(&picked(self, rows), &picked(table, others), self.width.max(1), &mut found);
+        found
     }
 }
 
