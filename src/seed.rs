@@ -40,6 +40,8 @@ pub enum Purpose {
     /// Which report brings a text that says its opposite, and which; index = sample position since the start of
     /// training.
     Opposite = 16,
+    /// Which other patient's image stands in for an image, where it is asked what a model says without looking.
+    OtherPatients = 17,
 }
 
 /// The stream of `purpose` number `index` under `seed`.

@@ -129,7 +129,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         write_bag_weights(path, &evaluation, &model)?;
     }
     let grounding = places.map(|places| evaluation.grounding(&model, &places, args.grounding_map));
-    let grounding = grounding.transpose().context("--grounding")?;
+    let of_table = || format!("--grounding {}", args.grounding.as_deref().unwrap_or(Path::new("")).display());
+    let grounding = grounding.transpose().with_context(of_table)?;
     print(args, &report, grounding.as_ref())
 }
 

@@ -24,8 +24,9 @@ use crate::session::Session;
   reportclip explain --model runs/ct/model --image ct.nii.gz --text \"Nodule in the left lower lobe.\" --strip why.png
 
 The picture is the image as the model sees it, with places in red. Of a model that was trained to find sentences among
-patches (local alignment) these are the patches most alike to the text; of others those that raise the similarity:
-gradient × attention, rolled out over all layers. It shows what the model used, not what is true.")]
+patches (local alignment), and of towers without attention over patches, these are the patches most alike to the text;
+of others those that raise the similarity: gradient × attention, rolled out over all layers. It shows what the model
+used, not what is true.")]
 pub(super) struct Args {
     /// Model folder or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]
@@ -171,9 +172,6 @@ fn lines_of_bag(bag: &BagExplanation) -> Vec<String> {
     lines
 }
 
-/// A strip is of the whole bag's cosine, however the model was trained.
-const STRIP_SHOWS: &str = "what raises the similarity of all images together: gradient × attention";
-
 fn lines(args: &Args, found: &Explanation, place: Option<Place>) -> Vec<String> {
     let mut lines = vec![format!("cosine {:.4}, logit {:.3}", found.cosine, found.logit)];
     if let Some(Place { place, gallery }) = place {
@@ -186,11 +184,15 @@ fn lines(args: &Args, found: &Explanation, place: Option<Place>) -> Vec<String> 
     for (token, value) in &found.tokens {
         lines.push(format!("  {:<20} {value:.2} {}", token, "█".repeat((value * 30.0).round() as usize)));
     }
-    let shows = match found.map {
-        MapKind::Patches => "how alike each place is to the text, which the model was trained for",
-        MapKind::Relevance => "what raises the similarity: gradient × attention",
+    let shows = |relevance: &str| match found.map {
+        MapKind::Patches => format!("how alike each place is to the text; {}", found.reason),
+        MapKind::Relevance => format!("{relevance}: gradient × attention"),
     };
-    lines.extend(args.out.as_ref().map(|out| format!("picture: {} ({shows})", out.display())));
-    lines.extend(args.strip.as_ref().map(|strip| format!("strip: {} ({STRIP_SHOWS})", strip.display())));
+    let drawn = [
+        ("picture", &args.out, "what raises the similarity"),
+        ("strip", &args.strip, "what raises the similarity of all images together"),
+    ];
+    let drawn = drawn.into_iter().filter_map(|(what, path, relevance)| Some((what, path.as_ref()?, relevance)));
+    lines.extend(drawn.map(|(what, path, relevance)| format!("{what}: {} ({})", path.display(), shows(relevance))));
     lines
 }

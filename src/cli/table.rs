@@ -100,23 +100,28 @@ pub(super) fn figures(figures: &[Figure]) -> String {
 
 /// How well maps find places.
 pub(super) fn grounding(report: &GroundingReport) -> String {
-    let GroundingReport { reason, places, images, elsewhere, unseen, .. } = report;
+    let GroundingReport { reason, places, images, elsewhere, unseen, cut, .. } = report;
     let more = |count: usize, what: &str| if count > 0 { format!("; {count} more {what}") } else { String::new() };
-    let line = |(i, f): (usize, &Figure)| {
-        let other = report.of_others.as_ref().map_or(pad("–", 26), |others| cell(&others[i]));
-        let uniform = f.chance.map_or(String::new(), |c| format!("{c:.3}"));
-        format!("{}{}{other}{uniform}", pad(&f.name, 24), cell(f))
-    };
-    let lines: Vec<String> = report.figures.iter().enumerate().map(line).collect();
     format!(
-        "\nplaces found by the map of {} ({reason}): {places} on {images} images{}{}\n{}{}uniform\n{}",
+        "\nplaces found by the map of {} ({reason}): {places} on {images} images{}{}{}\n{}",
         report.map.word(),
         more(*elsewhere, "are on other images"),
         more(*unseen, "are too small or too large to be judged"),
-        pad("", 50),
-        pad("another's map", 26),
-        lines.join("\n")
+        more(*cut, "reach beyond their image, and what lies within counts"),
+        beside_others(&report.figures, report.of_others.as_deref(), (24, "another's map", "uniform")),
     )
+}
+
+/// Figures beside what they are with images of other patients, and chance, below a line that names these. `width`: that
+/// of the names.
+fn beside_others(figures: &[Figure], others: Option<&[Figure]>, (width, other, chance): (usize, &str, &str)) -> String {
+    let line = |(i, f): (usize, &Figure)| {
+        let other = others.map_or(pad("–", 26), |others| cell(&others[i]));
+        let chance = f.chance.map_or(String::new(), |c| format!("{c:.3}"));
+        format!("{}{}{other}{chance}", pad(&f.name, width), cell(f))
+    };
+    let lines: Vec<String> = figures.iter().enumerate().map(line).collect();
+    format!("{}{}{chance}\n{}", pad("", width + 26), pad(other, 26), lines.join("\n"))
 }
 
 /// A figure with its interval; of too few rows some cannot be worked out.
@@ -174,7 +179,7 @@ pub(super) fn negation(report: &NegationReport) -> String {
     format!(
         "\ntrue sentences against their opposites: {} [95 % interval]\n{}",
         counts.join(", "),
-        figures(&report.figures)
+        beside_others(&report.figures, report.of_others.as_deref(), (45, "another's image", "chance"))
     )
 }
 

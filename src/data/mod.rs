@@ -36,7 +36,7 @@ pub use file_kind::file_kind;
 pub use image::{Picture, augment, dicom, preprocess};
 pub use image_files::{ImageFiles, content_of, distinct_images};
 pub use loader::Prefetch;
-pub use places::{Described, Shape, read_places};
+pub use places::{Described, Region, Shape, read_places};
 pub use preprocess::{Packed, Prepared, Preprocess};
 pub use sampling::{NO_ROW, Neighbours, Sampler, Sampling, StepShape};
 pub use table::{BagColumns, Columns, ImageSource, Manifest, Origin, ProblemKind, Row, RowProblem, sources};

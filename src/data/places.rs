@@ -16,8 +16,19 @@ pub struct Described {
     pub image: String,
     /// What is said.
     pub sentence: String,
-    /// Where, each with width and height of the image that it was measured on; its own where that is not told.
-    pub shapes: Vec<(Shape, Option<(f64, f64)>)>,
+    /// Where.
+    pub regions: Vec<Region>,
+}
+
+/// A row of the table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Region {
+    /// Where.
+    pub shape: Shape,
+    /// Width and height of the image that it was measured on; its own where that is not told.
+    pub measured_on: Option<(f64, f64)>,
+    /// The line of the table.
+    pub line: u64,
 }
 
 /// A place in pixels of the image file.
@@ -36,9 +47,9 @@ pub enum Shape {
 /// boxes and polygons were measured, images may have another one.
 ///
 /// # Errors
-/// A column or a number that is missing; nothing in it.
+/// A column or a number that is missing, a column that stands twice; nothing in it.
 pub fn read_places(path: &Path) -> Result<Vec<Described>> {
-    let (mut found, mut number) = (BTreeMap::new(), 0);
+    let mut found = BTreeMap::new();
     let columns = [
         "image",
         "sentence?",
@@ -53,16 +64,15 @@ pub fn read_places(path: &Path) -> Result<Vec<Described>> {
         "image_width?",
         "image_height?",
     ];
-    sheet::each(path, columns, |row| {
-        number += 1;
-        take(path, &row, &mut found).with_context(|| format!("{}: row {number}", path.display()))
+    sheet::each_line(path, columns, |line, row| {
+        take((path, line), &row, &mut found).with_context(|| format!("{}: line {line}", path.display()))
     })?;
     ensure!(!found.is_empty(), "{}: has no rows", path.display());
     Ok(found.into_values().collect())
 }
 
 /// One row, in the order of columns above.
-fn take(path: &Path, row: &[&str; 12], found: &mut BTreeMap<(String, String), Described>) -> Result<()> {
+fn take((path, line): (&Path, u64), row: &[&str; 12], found: &mut BTreeMap<(String, String), Described>) -> Result<()> {
     let cell = |at: usize| Some(row[at]).filter(|cell| !cell.is_empty());
     let (Some(image), Some(sentence)) = (cell(0), (1..4).find_map(cell)) else {
         bail!("names no image, or has no sentence, report or label");
@@ -81,8 +91,8 @@ fn take(path: &Path, row: &[&str; 12], found: &mut BTreeMap<(String, String), De
         ensure!(width > 0.0 && height > 0.0, "measured on an image of {width} × {height} pixels");
     }
     let key = (image.to_string(), sentence.to_string());
-    let new = || Described { image: key.0.clone(), sentence: key.1.clone(), shapes: Vec::new() };
-    found.entry(key.clone()).or_insert_with(new).shapes.push((shape, measured_on));
+    let new = || Described { image: key.0.clone(), sentence: key.1.clone(), regions: Vec::new() };
+    found.entry(key.clone()).or_insert_with(new).regions.push(Region { shape, measured_on, line });
     Ok(())
 }
 
@@ -116,18 +126,26 @@ impl Described {
     /// All places of a sentence on an image of `width` × `height` pixels: 255 inside, 0 outside.
     ///
     /// # Errors
-    /// A mask that cannot be read or has another size.
+    /// A mask that cannot be read or has another size; a box or polygon that lies outside of the image.
     pub fn mask(&self, (width, height): (u32, u32)) -> Result<Picture> {
         let mut bytes = vec![0u8; width as usize * height as usize];
-        for (shape, measured_on) in &self.shapes {
-            let scale = |(w, h): (f64, f64)| (f64::from(width) / w, f64::from(height) / h);
-            let (across, down) = measured_on.map_or((1.0, 1.0), scale);
-            match shape {
+        for region in &self.regions {
+            let (across, down) = region.scale((width, height));
+            if let Some([left, top, right, bottom]) = region.bounds((width, height)) {
+                ensure!(
+                    left < f64::from(width) && top < f64::from(height) && right > 0.0 && bottom > 0.0,
+                    "line {}: it lies outside of its image of {width} × {height} pixels; allowed are pixels of the \
+                     image file, or of the size that columns image_width and image_height name",
+                    region.line
+                );
+            }
+            match &region.shape {
                 Shape::Mask(path) => {
-                    let mask = image::read_mask(path)?;
+                    let mask = image::read_mask(path).with_context(|| format!("line {}", region.line))?;
                     ensure!(
                         (mask.width, mask.height) == (width, height),
-                        "{}: is {}×{}, its image {width}×{height}",
+                        "line {}: {}: is {}×{}, its image {width}×{height}",
+                        region.line,
                         path.display(),
                         mask.width,
                         mask.height
@@ -142,14 +160,44 @@ impl Described {
                 }
                 Shape::Polygon(corners) => {
                     let corners: Vec<(f64, f64)> = corners.iter().map(|(x, y)| (x * across, y * down)).collect();
-                    let low = corners.iter().map(|c| c.1).fold(f64::INFINITY, f64::min);
-                    let high = corners.iter().map(|c| c.1).fold(f64::NEG_INFINITY, f64::max);
+                    let (low, high) = ends(corners.iter().map(|c| c.1));
                     fill(&mut bytes, width, (low, high), |y| crossings(&corners, y));
                 }
             }
         }
         Ok(Picture { width, height, channels: 1, bytes })
     }
+}
+
+impl Region {
+    /// What its numbers are multiplied by, across and down, on an image of this size.
+    fn scale(&self, (width, height): (u32, u32)) -> (f64, f64) {
+        self.measured_on.map_or((1.0, 1.0), |(w, h)| (f64::from(width) / w, f64::from(height) / h))
+    }
+
+    /// Left, top, right and bottom on an image of this size; a mask has none.
+    fn bounds(&self, size: (u32, u32)) -> Option<[f64; 4]> {
+        let (across, down) = self.scale(size);
+        let ((left, right), (top, bottom)) = match &self.shape {
+            Shape::Mask(_) => return None,
+            Shape::Box([x, y, w, h]) => ((*x, x + w), (*y, y + h)),
+            Shape::Polygon(corners) => (ends(corners.iter().map(|c| c.0)), ends(corners.iter().map(|c| c.1))),
+        };
+        Some([left * across, top * down, right * across, bottom * down])
+    }
+
+    /// Whether it reaches beyond an image of this size, by more than what rounding does.
+    pub fn reaches_beyond(&self, (width, height): (u32, u32)) -> bool {
+        let beyond = |[left, top, right, bottom]: [f64; 4]| {
+            left < -1.0 || top < -1.0 || right > f64::from(width) + 1.0 || bottom > f64::from(height) + 1.0
+        };
+        self.bounds((width, height)).is_some_and(beyond)
+    }
+}
+
+/// The least and the largest.
+fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
 }
 
 /// Whitens the pixels whose middles lie between two heights and, at theirs, in the spans that `spans` gives.
@@ -190,7 +238,7 @@ mod tests {
         let described = |shapes: &[Shape], measured_on| Described {
             image: String::new(),
             sentence: String::new(),
-            shapes: shapes.iter().map(|shape| (shape.clone(), measured_on)).collect(),
+            regions: shapes.iter().map(|shape| Region { shape: shape.clone(), measured_on, line: 7 }).collect(),
         };
         let picture = |shapes: &[Shape]| described(shapes, None).mask((6, 5)).unwrap().bytes;
         let white = |bytes: &[u8]| -> Vec<(usize, usize)> {
@@ -206,6 +254,12 @@ mod tests {
         // Measured on an image twice as wide.
         let wide = described(&[Shape::Box([2.0, 2.0, 6.0, 2.0])], Some((12.0, 5.0)));
         assert_eq!(wide.mask((6, 5)).unwrap().bytes, of_box);
+        let beyond = |shape| described(&[shape], None).regions[0].reaches_beyond((6, 5));
+        assert!(beyond(Shape::Box([5.0, 0.0, 9.0, 3.0])) && !beyond(Shape::Box([0.0, 0.0, 6.5, 5.5])));
+        for outside in [Shape::Box([6.0, 0.0, 2.0, 2.0]), Shape::Polygon(vec![(0.0, -3.0), (2.0, -3.0), (1.0, -1.0)])] {
+            let error = described(&[outside], None).mask((6, 5)).unwrap_err().to_string();
+            assert!(error.starts_with("line 7: it lies outside of its image of 6 × 5 pixels"), "{error}");
+        }
         let triangle = picture(&[Shape::Polygon(vec![(0.0, 0.0), (6.0, 0.0), (0.0, 6.0)])]);
         assert!(white(&triangle).contains(&(0, 0)) && !white(&triangle).contains(&(5, 4)));
     }
@@ -220,8 +274,8 @@ mod tests {
             let mut writer = encoder.write_header().unwrap();
             writer.write_image_data(bytes).unwrap();
             writer.finish().unwrap();
-            let shapes = vec![(Shape::Mask(path.clone()), None)];
-            let described = Described { image: String::new(), sentence: String::new(), shapes };
+            let regions = vec![Region { shape: Shape::Mask(path.clone()), measured_on: None, line: 2 }];
+            let described = Described { image: String::new(), sentence: String::new(), regions };
             described.mask((3, 1)).unwrap().bytes
         };
         assert_eq!(mask(png::ColorType::Grayscale, &[255, 128, 7]), [255, 255, 0]);
@@ -240,19 +294,22 @@ mod tests {
         };
         let two = "image,label,x,y,width,height,polygon\na.png,Effusion,1,2,3,4,\na.png,Effusion,,,,,0 0 5 0 5 5\n";
         let found = read(two).unwrap();
-        assert_eq!((found.len(), found[0].shapes.len()), (1, 2), "one sentence, two places");
+        assert_eq!((found.len(), found[0].regions.len()), (1, 2), "one sentence, two places");
         let error = |text: &str| format!("{:#}", read(text).unwrap_err());
-        assert!(error("image,x\na,1\n").contains("row 1: names no image, or has no sentence, report or label"));
+        assert!(error("image,x\na,1\n").contains("line 2: names no image, or has no sentence, report or label"));
         assert!(error("label,x\na,1\n").contains("there is no column \"image\""));
-        assert!(error("image,label,x,y,width,height\na,b,1,2,3,\n").contains("row 1: has no height"));
+        assert!(error("image,label,x,y,width,height\na,b,1,2,3,\n").contains("line 2: has no height"));
         assert!(error("image,label,x,y,width,height\na,b,1,2,3,0\n").contains("a box of 3 × 0 pixels"));
         assert!(error("image,label,polygon\na,b,1 2 3\n").contains("needed are 3 corners"));
         assert!(error("image,label,mask\n").contains("has no rows"));
+        let broken = "image,label,x,y,width,height\n\"a\n\",b,1,2,3,4\n\na,b,1,2,x,4\n";
+        assert!(error(broken).contains("line 5: \"x\" is no number of pixels"), "{}", error(broken));
+        assert!(error("image,label,x,x\n").contains("columns 3 and 4 are both called \"x\"; rename or remove one"));
         let sized = |size: &str| format!("image,label,x,y,width,height,image_width,image_height\na,b,1,2,3,4,{size}\n");
-        assert!(error(&sized("0,5")).contains("row 1: measured on an image of 0 × 5 pixels"));
+        assert!(error(&sized("0,5")).contains("line 2: measured on an image of 0 × 5 pixels"));
         assert!(error(&sized("5,")).contains("has only one of image_width and image_height"));
         let sizes = read(&(sized("8,8") + "a,b,1,2,3,4,,\n")).unwrap();
-        let measured: Vec<_> = sizes[0].shapes.iter().map(|shape| shape.1).collect();
+        let measured: Vec<_> = sizes[0].regions.iter().map(|region| region.measured_on).collect();
         assert_eq!(measured, [Some((8.0, 8.0)), None], "each of its own");
     }
 }

@@ -126,14 +126,15 @@ impl Evaluation {
         let matched = matched(&split, &self.options)?;
         let retrieval = figures_with(&split, &matched, &self.options)?;
         let probe = self.probe.as_ref().map(|fit| linear_probe(&encoder, fit, &split)).transpose()?;
-        let preferences = self.negation.then(|| Preferences::of(&encoder, &split)).transpose()?;
+        let preferences = self.negation.then(|| Preferences::of(&encoder, &split, self.options.seed)).transpose()?;
         let negation = preferences.as_ref().map(|preferences| preferences.report(&self.options));
         let difference = |other: &Session| {
             let encoder = other.encoder(self.batch_size)?;
             let theirs = EncodedSplit::new(&encoder, &self.rows)?;
             let mut figures = retrieval_difference(&split, &theirs, &self.options)?;
             if let Some(ours) = &preferences {
-                figures.extend(ours.difference(&Preferences::of(&encoder, &theirs)?, &self.options)?);
+                figures
+                    .extend(ours.difference(&Preferences::of(&encoder, &theirs, self.options.seed)?, &self.options)?);
             }
             anyhow::Ok(figures)
         };

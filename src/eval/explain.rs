@@ -19,6 +19,8 @@ pub struct Explanation {
     pub logit: f64,
     /// What `patches` shows.
     pub map: MapKind,
+    /// Why that.
+    pub reason: &'static str,
     /// Of each patch, row by row, 0 to 1; empty for relevance in towers without attention over patches.
     pub patches: Vec<f32>,
     /// Patches a side.
@@ -28,20 +30,24 @@ pub struct Explanation {
     pub tokens: Vec<(String, f32)>,
 }
 
-/// Explains the cosine of `image` and `text`, on the CPU, by the map that the model was trained for.
+/// Explains the cosine of `image` and `text`, on the CPU, by the map of [`MapKind::of`].
 ///
 /// # Errors
 /// Whatever preprocessing, tokenizer or model report.
 pub fn explain(session: &Session, image: &Picture, text: &str) -> Result<Explanation> {
-    let map = if session.folder.local.is_some() { MapKind::Patches } else { MapKind::Relevance };
-    explain_by(session, image, text, map)
+    explain_by(session, image, text, MapKind::of(session))
 }
 
-/// [`explain`] by this map.
+/// [`explain`] by this map, for this reason.
 ///
 /// # Errors
 /// As there; a tower that keeps no patches.
-pub(super) fn explain_by(session: &Session, image: &Picture, text: &str, map: MapKind) -> Result<Explanation> {
+pub(super) fn explain_by(
+    session: &Session,
+    image: &Picture,
+    text: &str,
+    (map, reason): (MapKind, &'static str),
+) -> Result<Explanation> {
     let folder = &session.folder;
     let (config, tokenizer) = (&folder.config, &folder.tokenizer);
     let pixel_values = pixel_values(session, image)?;
@@ -75,7 +81,7 @@ pub(super) fn explain_by(session: &Session, image: &Picture, text: &str, map: Ma
     let mut values = values.into_iter();
     let most = |(text, count): (String, usize)| (text, values.by_ref().take(count).fold(0.0, f32::max));
     let tokens = pieces.into_iter().map(most).collect();
-    Ok(Explanation { cosine, logit, map, patches, grid, tokens })
+    Ok(Explanation { cosine, logit, map, reason, patches, grid, tokens })
 }
 
 /// Where a text stands for an image among others.

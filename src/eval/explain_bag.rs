@@ -10,7 +10,7 @@ use crate::data::{Bags, Images, Member, Members};
 use crate::model::ClipModel;
 use crate::ops::Tape;
 use crate::ops::reference::l2_normalize;
-use crate::session::Session;
+use crate::session::{Embeddings, Session};
 
 /// Images that go through the tower together.
 const AT_ONCE: usize = 8;
@@ -26,6 +26,8 @@ pub struct BagExplanation {
     pub images: Vec<BagImage>,
     /// Of each of these the gradient of the cosine on its image_features.
     pub(super) gradients: Vec<Vec<f32>>,
+    /// The text's embedding, (1, embed_dim).
+    pub(super) text: Embeddings,
 }
 
 /// An image of a bag.
@@ -113,7 +115,7 @@ pub fn explain_bag(session: &Session, bag: ReadBag, text: &str) -> Result<BagExp
     let gradients = gradients.collect();
     let images = bag.images(&numbers, &words.flatten_all()?.to_vec1()?);
     images.first().context("a bag without images")?;
-    Ok(BagExplanation { cosine: bag.cosine, count, images, gradients })
+    Ok(BagExplanation { cosine: bag.cosine, count, images, gradients, text: words })
 }
 
 /// A bag's numbers, on the CPU.

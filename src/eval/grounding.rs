@@ -1,5 +1,6 @@
 //! Whether a model finds the places of what is said of an image.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, ensure};
@@ -38,6 +39,8 @@ pub struct GroundingReport {
     pub elsewhere: usize,
     /// Places that are too small for the model's image size, or cover all of it.
     pub unseen: usize,
+    /// Places some of which lies beyond the image; what lies within is judged.
+    pub cut: usize,
 }
 
 /// An image with places.
@@ -67,30 +70,38 @@ pub(super) fn grounding(
         places.len()
     );
     let encoder = session.encoder(64)?;
-    let (mut found, mut of_others, mut patients, mut images) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    for (number, image) in judged.iter().enumerate() {
-        let seen = Seen::of(session, &image.image, map)?;
-        // The next of another patient, around the end.
-        let others = judged[number..].iter().chain(&judged[..number]);
-        let other = others.clone().find(|other| other.patient != image.patient);
-        let other = other.map(|other| Seen::of(session, &other.image, map)).transpose()?;
+    let (mut found, mut of_others, mut patients, mut images, mut cut) = (Vec::new(), Vec::new(), Vec::new(), 0, 0);
+    let others = others(&judged.iter().map(|image| image.patient).collect::<Vec<_>>());
+    // Each image is seen once, and kept until it has stood in for the last.
+    let mut last_use: Vec<usize> = (0..judged.len()).collect();
+    others.iter().enumerate().for_each(|(at, other)| {
+        other.iter().for_each(|&other| last_use[other] = last_use[other].max(at));
+    });
+    let mut kept: HashMap<usize, Seen> = HashMap::new();
+    for (number, (image, other)) in judged.iter().zip(&others).enumerate() {
+        for at in std::iter::once(number).chain(*other) {
+            if let Entry::Vacant(place) = kept.entry(at) {
+                place.insert(Seen::of(session, &judged[at].image, map)?);
+            }
+        }
+        let (seen, other) = (&kept[&number], other.map(|other| &kept[&other]));
         let before = found.len();
         for described in &image.described {
-            let mask = described
-                .mask((seen.picture.width, seen.picture.height))
-                .with_context(|| format!("a place of {}", image.image))?;
+            let mask = described.mask(seen.size).with_context(|| format!("a place of {}", image.image))?;
+            cut += usize::from(described.regions.iter().any(|region| region.reaches_beyond(seen.size)));
             let inside = session.folder.preprocess.place(&mask)?;
             let sentence = &described.sentence;
             let text = if map == MapKind::Patches { Some(encoder.texts(&[sentence])?) } else { None };
             let map = |seen: &Seen| seen.map(session, sentence, text.as_ref());
-            let Some(grounding) = Grounding::of(&map(&seen)?, &inside) else { continue };
+            let Some(grounding) = Grounding::of(&map(seen)?, &inside) else { continue };
             found.push(grounding);
             patients.push(image.patient);
-            if let Some(other) = &other {
+            if let Some(other) = other {
                 of_others.extend(Grounding::of(&map(other)?, &inside));
             }
         }
         images += usize::from(found.len() > before);
+        kept.retain(|&at, _| last_use[at] > number);
     }
     let side = session.folder.config.vision.image_size();
     ensure!(!found.is_empty(), "no place can be seen at {side} pixels a side");
@@ -105,29 +116,50 @@ pub(super) fn grounding(
         images,
         elsewhere: places.len() - known,
         unseen: known - found.len(),
+        cut,
     })
+}
+
+/// For each image the next of another patient, around the end; `None` where all are of one.
+fn others(patients: &[usize]) -> Vec<Option<usize>> {
+    let mut others = vec![None; patients.len()];
+    for at in (0..2 * patients.len()).rev() {
+        let (this, next) = (at % patients.len(), (at + 1) % patients.len());
+        others[this] = if patients[next] == patients[this] { others[next] } else { Some(next) };
+    }
+    others
 }
 
 /// An image as maps are made of it.
 struct Seen {
-    picture: Picture,
-    /// Where maps are of patches.
-    patches: Option<PatchMaps>,
+    /// Of the image file, width and height.
+    size: (u32, u32),
+    of: SeenAs,
+}
+
+enum SeenAs {
+    Patches(PatchMaps),
+    /// Each sentence's relevance is another pass through the towers.
+    Whole(Picture),
 }
 
 impl Seen {
     fn of(session: &Session, image: &ImageSource, map: MapKind) -> Result<Self> {
         let picture = image.read()?;
-        let patches = if map == MapKind::Patches { Some(PatchMaps::of(session, &picture)?) } else { None };
-        Ok(Self { picture, patches })
+        let size = (picture.width, picture.height);
+        let of = match map {
+            MapKind::Patches => SeenAs::Patches(PatchMaps::of(session, &picture)?),
+            MapKind::Relevance => SeenAs::Whole(picture),
+        };
+        Ok(Self { size, of })
     }
 
     /// Of a sentence, over the pixels that the model sees. `text`: its embedding, where maps are of patches.
     fn map(&self, session: &Session, sentence: &str, text: Option<&Tensor>) -> Result<Vec<f32>> {
-        let (values, grid) = match (&self.patches, text) {
-            (Some(maps), Some(text)) => (maps.cosines(text)?, maps.grid),
-            _ => {
-                let explained = explain_by(session, &self.picture, sentence, MapKind::Relevance)?;
+        let (values, grid) = match &self.of {
+            SeenAs::Patches(maps) => (maps.cosines(text.context("the sentence's embedding")?)?, maps.grid),
+            SeenAs::Whole(picture) => {
+                let explained = explain_by(session, picture, sentence, (MapKind::Relevance, ""))?;
                 (explained.patches, explained.grid)
             }
         };
@@ -169,4 +201,17 @@ fn figures(found: &[Grounding], patients: &[usize], options: &RetrievalOptions) 
     let rng = |i| stream(options.seed, Purpose::Bootstrap, i);
     let bounds = bootstrap::interval(found, patients, options.bootstrap, rng, values);
     Figure::list(names.iter().map(String::as_str).zip(chances.map(Some)), values(found), bounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_of_another_patient_goes_around_the_end() {
+        let others = |patients: &[usize]| super::others(patients);
+        assert_eq!(others(&[0, 0, 1, 2, 0]), [2, 2, 3, 4, 2].map(Some));
+        assert_eq!(others(&[1, 1]), [None, None]);
+        assert!(others(&[]).is_empty());
+    }
 }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::explain::{patch_relevance, to_one};
 use super::explain_bag::BagExplanation;
+use super::patch_maps::{MapKind, PatchMaps};
 use super::relevance_map::drawn;
 use crate::data::{Picture, image};
 use crate::session::Session;
@@ -35,9 +36,8 @@ const GLYPHS: [(char, u16); 11] = [
 ];
 
 /// `pictures`, of images of `bag` by their numbers, those with the largest parts of its cosine first: as the model sees
-/// them in gray, with gradient × attention of the bag's cosine in red, where the tower has attention over patches, on
-/// one scale for all; so too of models that were trained on sentences and patches, for it is the bag's cosine that is
-/// drawn. Below each its number in the bag, from 1, and its share (attention's, else the gradient's). Images go through
+/// them in gray, with the map of [`MapKind::of`] in red, on one scale for all: how alike each patch is to the text, or
+/// gradient × attention of the bag's cosine. Below each its number in the bag, from 1, and its share (attention's, else the gradient's). Images go through
 /// the tower one at a time. PNG.
 ///
 /// # Errors
@@ -51,7 +51,13 @@ pub fn strip(session: &Session, bag: &BagExplanation, pictures: &[(usize, Pictur
     for &at in &shown {
         let picture = pictures.iter().find(|(number, _)| *number == bag.images[at].number);
         let (_, picture) = picture.context("an image that was read is gone")?;
-        let (patches, side) = patch_relevance(session, picture, &bag.gradients[at])?;
+        let (patches, side) = match MapKind::of(session).0 {
+            MapKind::Patches => {
+                let maps = PatchMaps::of(session, picture)?;
+                (maps.cosines(&bag.text)?, maps.grid)
+            }
+            MapKind::Relevance => patch_relevance(session, picture, &bag.gradients[at])?,
+        };
         relevance.extend(patches);
         grid = side;
         seen.push(session.folder.preprocess.resize_and_crop(picture, None)?);

@@ -121,6 +121,6 @@ fn explained(
         Ok(ExplainedStudy { bag_cosine: bag.cosine, images: bag.images, explained_image: *number, strip })
     };
     let study = bag.map(study).transpose()?;
-    let Explanation { cosine, logit, map, patches, grid, tokens } = found;
+    let Explanation { cosine, logit, map, patches, grid, tokens, .. } = found;
     Ok(Explained { cosine, logit, map: map.word(), grid, patches, tokens, picture: drawn, study })
 }

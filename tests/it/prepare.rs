@@ -816,7 +816,11 @@ fn ms_cxr_and_chestx_det() {
     assert!(!fs::read_to_string(dir.path().join("a/manifest.csv")).unwrap().contains("10000032"));
     let places = reportclip::data::read_places(&dir.path().join("a/manifest.csv")).unwrap();
     assert_eq!(places.len(), 3);
-    assert!(places.iter().all(|place| place.shapes[0].1.is_some() && a.iter().any(|row| row["image"] == place.image)));
+    assert!(
+        places
+            .iter()
+            .all(|place| place.regions[0].measured_on.is_some() && a.iter().any(|row| row["image"] == place.image))
+    );
 
     let root = dir.path().join("det");
     let json = r#"[{"file_name": "1.png", "syms": ["Effusion", "Mass"], "boxes": [[10, 20, 30, 50], [1, 2, 3, 4]],
@@ -831,6 +835,9 @@ fn ms_cxr_and_chestx_det() {
     let b = rows(&dir.path().join("b/manifest.csv"));
     assert_eq!((b[0]["report"].as_str(), b[0]["width"].as_str(), b[0]["height"].as_str()), ("Effusion", "20", "30"));
     assert_eq!(b[1]["polygon"], "1 2 3 2 3 4 1 4");
+    let sharded = run(dir.path(), &["data", "prepare", "chestx-det", "det", "--out", "shards", "--webdataset", "2"]);
+    assert!(!sharded.status.success() && !dir.path().join("shards").exists(), "refused before it writes");
+    assert!(String::from_utf8_lossy(&sharded.stderr).contains("1 rows share their image with another, as boxes do"));
     write(root.join("ChestX_Det_test.json"), r#"[{"file_name": "3.png", "syms": ["Mass"], "boxes": []}]"#);
     let failed = run(dir.path(), &["data", "prepare", "chestx-det", "det", "--out", "c"]);
     let error = String::from_utf8(failed.stderr).unwrap();

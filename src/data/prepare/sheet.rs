@@ -32,6 +32,15 @@ pub(in crate::data) fn each<const N: usize>(
     columns: [&str; N],
     mut take: impl FnMut([&str; N]) -> Result<()>,
 ) -> Result<()> {
+    each_line(path, columns, |_, row| take(row))
+}
+
+/// [`each`] with the line of the file on which the row begins, the header's being 1.
+pub(in crate::data) fn each_line<const N: usize>(
+    path: &Path,
+    columns: [&str; N],
+    mut take: impl FnMut(u64, [&str; N]) -> Result<()>,
+) -> Result<()> {
     let place = || path.display().to_string();
     let file = open_plain(path).with_context(place)?;
     let reader: Box<dyn Read> = if path.extension().is_some_and(|e| e == "gz") {
@@ -53,7 +62,12 @@ pub(in crate::data) fn each<const N: usize>(
     let mut at = [None; N];
     for (at, column) in at.iter_mut().zip(columns) {
         let name = column.trim_end_matches('?');
-        *at = header.iter().position(|h| h.trim() == name);
+        let mut named = header.iter().enumerate().filter(|(_, h)| h.trim() == name).map(|(at, _)| at);
+        *at = named.next();
+        if let Some((first, second)) = at.zip(named.next()) {
+            let (path, first, second) = (path.display(), first + 1, second + 1);
+            anyhow::bail!("{path}: columns {first} and {second} are both called {name:?}; rename or remove one");
+        }
         if at.is_none() && !column.ends_with('?') {
             let known = header.iter().collect::<Vec<_>>();
             let is_header = known.iter().any(|cell| wanted.contains(&cell.trim()));
@@ -65,7 +79,8 @@ pub(in crate::data) fn each<const N: usize>(
     row.set(0);
     while reader.read_record(&mut record).with_context(|| format!("{}: is broken or not UTF-8", path.display()))? {
         row.set(0);
-        take(at.map(|at| at.and_then(|at| record.get(at)).unwrap_or_default().trim()))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        take(line, at.map(|at| at.and_then(|at| record.get(at)).unwrap_or_default().trim()))?;
     }
     Ok(())
 }

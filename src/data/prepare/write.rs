@@ -76,6 +76,15 @@ impl Job<'_> {
              they are, under the names that they have",
             preset.name
         );
+        // As far as rows have a report: those without take no part.
+        let told = || found.entries.iter().filter(|entry| !entry.report.trim().is_empty());
+        let shared = told().count() - told().map(|entry| &entry.image).collect::<HashSet<_>>().len();
+        ensure!(
+            shared == 0 || self.options.shard.is_none(),
+            "{}: {shared} rows share their image with another, as boxes do; shards hold each once: leave --webdataset \
+             out",
+            preset.name
+        );
         fs::create_dir_all(out)?;
         // Another call would take what this one writes for stale.
         let _held = FolderLock::take(out)?;
@@ -84,12 +93,6 @@ impl Job<'_> {
         let record = Mutex::new(record);
         let before = rows.len();
         if let Some(each) = self.options.shard {
-            let distinct = rows.iter().map(|row| row.key.as_str()).collect::<HashSet<_>>().len();
-            ensure!(
-                distinct == rows.len(),
-                "{} rows share their image with another, as boxes do; shards hold each once: leave --webdataset out",
-                rows.len() - distinct
-            );
             summary.shards = self.shards(&mut rows, each, &record)?;
         } else if writes_images {
             self.copy_images(&mut rows)?;
