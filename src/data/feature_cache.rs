@@ -4,7 +4,7 @@
 //! as little-endian f32 or bf16. It grows by whole rows, so an interrupted run goes on where it was.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -82,8 +82,10 @@ impl FeatureCache {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).with_context(place)?;
         }
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(place)?;
+        // They are of patients' images: their owner alone may read them.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path).with_context(place)?;
         let mut header = numbers.magic().to_vec();
         header.extend(key.as_bytes());
         header.extend((rows as u64).to_le_bytes());
@@ -163,6 +165,8 @@ mod tests {
         let path = dir.path().join("a/b.f32");
         let (key, other) = ("0".repeat(64), "1".repeat(64));
         let cache = FeatureCache::open(&path, &key, 3, f32s(2)).unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(cache.missing(), [0, 1, 2]);
         cache.write([(2, [1.5f32, -2.0].as_slice()), (0, [0.1, 7.0].as_slice())].into_iter()).unwrap();
         drop(cache);

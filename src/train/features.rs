@@ -132,11 +132,25 @@ impl TrainStep<'_> {
     /// only their ids for the backward pass.
     fn sentences(&self, run: Run, tokens: &SentenceTokens, numbers: &[u32]) -> Result<SentenceFeatures> {
         let share = self.world.share(numbers.len());
+        let own = match self.kept_sentences(run, tokens)? {
+            Some(_) if share.is_empty() => None,
+            Some(states) => {
+                let states = states.index_select(&Tensor::new(&numbers[share.clone()], self.device)?, 0)?;
+                Some(run.model.project_text(&states.into())?)
+            }
+            None => self.encoded_sentences(run, tokens, &numbers[share.clone()])?,
+        };
+        let parts: Vec<Tensor> = own.iter().map(|v| v.tensor().clone()).collect();
+        Ok(SentenceFeatures { all: self.gather(&parts)?, own, share })
+    }
+
+    /// Of these sentences, through the whole text tower; `None` of none.
+    fn encoded_sentences(&self, run: Run, tokens: &SentenceTokens, numbers: &[u32]) -> Result<Option<Value>> {
         let weights = self.weights(run.tape, model::Part::Text);
         let weights: Vec<&Value> = weights.iter().collect();
         let chunk = self.noise.map_or(0, |noise| noise.chunk.get());
         let mut own: Option<Value> = None;
-        for (part, numbers) in numbers[share.clone()].chunks(self.images_at_once).enumerate() {
+        for (part, numbers) in numbers.chunks(self.images_at_once).enumerate() {
             let (ids, each) = tokens.padded(numbers);
             let ids = Tensor::from_vec(ids, (numbers.len(), each), self.device)?;
             let (model, noise) = (Rc::clone(run.model), self.noise.cloned());
@@ -147,8 +161,7 @@ impl TrainStep<'_> {
             })?;
             own = Some(own.map_or(Ok(features.clone()), |own| ops::concat_rows(&own, &features))?);
         }
-        let parts: Vec<Tensor> = own.iter().map(|v| v.tensor().clone()).collect();
-        Ok(SentenceFeatures { all: self.gather(&parts)?, own, share })
+        Ok(own)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Where image layers are frozen, what they make of each training image is worked out once, before the first step.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
+use super::kept_features;
 use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
@@ -14,7 +14,6 @@ use crate::data::image::frame_of;
 use crate::data::{
     Dataset, FeatureCache, FeaturePrecision, KeptFeatures, Members, Numbers, Prefetch, Prepared, Row, Slots,
 };
-use crate::digest::ContentHash;
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
 use crate::session::image_features_change;
@@ -66,7 +65,9 @@ impl Trainer<'_> {
             layers.push_str(&format!(" {:?}", self.train.bags));
         }
         let key = key(&layers, &self.state.params, &self.train, &self.train_images)?;
-        let path = self.world.from_first(|| Ok(path(self.config, self.writer.run().map(RunFolder::path), &key)))?;
+        let name = format!("{}.{}", &key[..16], precision.word());
+        let run = self.writer.run().map_or(self.config.output.as_path(), RunFolder::path);
+        let path = self.world.from_first(|| Ok(kept_features::folder(self.config, run).join(name)))?;
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
         let (count, numbers) = (slots.count(), Numbers { width, precision });
         let open = || FeatureCache::open(&path, &key, count, numbers).context("data.feature_cache");
@@ -197,27 +198,11 @@ fn slots(dataset: &Dataset) -> (Slots, bool) {
     (Slots::new(counts, &dataset.bags), by_policy.contains(&true))
 }
 
-/// Beside the run folders, so that the members of a sweep share it, unless the config names a folder.
-fn path(config: &Config, run: Option<&Path>, key: &str) -> PathBuf {
-    let folder = match &config.data.feature_cache {
-        Some(folder) => folder.clone(),
-        None => run.and_then(Path::parent).unwrap_or(Path::new(".")).join("feature-cache"),
-    };
-    folder.join(format!("{}.{}", &key[..16], config.data.feature_precision.word()))
-}
-
 /// Over all that the features depend on: the frozen layers' shape, type of products and weights, preprocessing, and
 /// what the images of the training rows hold.
 fn key(layers: &str, params: &Params, dataset: &Dataset, images: &str) -> Result<String> {
-    let mut print = ContentHash::default();
-    print.field(env!("CARGO_PKG_VERSION"));
-    print.field(layers);
-    print.field(dataset.preprocess.to_json().to_string());
     let below = |p: &&Param| p.spec.part == Part::Image && !p.trainable;
-    for param in params.iter().filter(below) {
-        print.field(&param.spec.name);
-        print.numbers(&param.var)?;
-    }
+    let mut print = kept_features::key(layers, &dataset.preprocess, params.iter().filter(below))?;
     print.field(images);
     // That is of whole files: which of the frames or time points of one is read, names tell.
     for (number, row) in dataset.rows.iter().enumerate().filter(|(_, row)| row.image_name().contains('#')) {

@@ -13,6 +13,8 @@ mod hand_over;
 mod handshake;
 mod hard_negatives;
 mod image_features;
+mod kept_features;
+mod kept_sentences;
 mod leaks;
 mod log;
 mod opposed;

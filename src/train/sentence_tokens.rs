@@ -68,6 +68,11 @@ impl SentenceTokens {
         Self { ids, of_rows, tokenizer: tokenizer.clone() }
     }
 
+    /// How many distinct ones there are.
+    pub fn count(&self) -> usize {
+        self.ids.len()
+    }
+
     /// What a person should know of them.
     pub fn note(&self) -> String {
         let each = self.of_rows.iter().map(Vec::len).sum::<usize>() as f64 / self.of_rows.len().max(1) as f64;

@@ -96,6 +96,7 @@ impl<'a> Trainer<'a> {
             unsaved: !restored,
             chance: ChanceWatch::default(),
             frozen,
+            keeps_sentences: false,
             state,
             train: Arc::new(train),
             val,

@@ -49,6 +49,9 @@ pub struct TrainStep<'a> {
     pub opposites: bool,
     /// What is frozen, with what was kept of it: where batches hold [`Images::Features`], and to encode prompts once.
     pub frozen: Option<&'a Frozen>,
+    /// Whether that also keeps what a text tower that stays the same makes of the reports' sentences. All ranks say the
+    /// same.
+    pub keeps_sentences: bool,
 }
 
 impl<'a> TrainStep<'a> {
@@ -67,6 +70,7 @@ impl<'a> TrainStep<'a> {
             images_at_once: usize::MAX,
             opposites: false,
             frozen: None,
+            keeps_sentences: false,
         }
     }
 }

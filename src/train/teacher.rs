@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 
 use super::checkpoint::tensors_of;
+use super::kept_features;
 use super::readable::readable_images;
 use super::stop;
 use crate::config::Config;
 use crate::data::{BagPolicy, ImageFiles, ImageSource, OnError, Row};
-use crate::digest::{ContentHash, Depth};
+use crate::digest::Depth;
+use crate::fs::Access;
 use crate::loss::{TeacherRows, Vectors};
 use crate::model::checkpoint::save_safetensors;
 use crate::seed::name_index;
@@ -52,7 +54,7 @@ impl Teacher {
             ..session.encoder(config.eval.batch_size)?
         };
         let key = key(&session, &encoder, &pairs)?;
-        let path = kept_in(config).join(format!("teacher-{}.safetensors", &key[..16]));
+        let path = kept_features::folder(config, &config.output).join(format!("teacher-{}.safetensors", &key[..16]));
         let (images, texts) = read_or_encode(&encoder, &path, &pairs, config.data.on_error)?;
         let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
         Ok(Some(Self {
@@ -87,28 +89,15 @@ fn place_of(row: &Row) -> (u64, u64) {
     (name_index(row.image_name()), name_index(row.report()))
 }
 
-/// The folder of kept features.
-fn kept_in(config: &Config) -> PathBuf {
-    let beside = || config.output.parent().unwrap_or(Path::new(".")).join("feature-cache");
-    config.data.feature_cache.clone().unwrap_or_else(beside)
-}
-
 /// Over all that the vectors depend on: weights, preprocessing, tokenizer, which images of a bag are read, the type of
 /// products, and what images and reports hold.
 fn key(session: &Session, encoder: &Encoder, pairs: &[&Row]) -> Result<String> {
-    let mut key = ContentHash::default();
-    key.field(env!("CARGO_PKG_VERSION"));
-    key.field(format!("{:?}", session.folder.config));
-    key.field(encoder.preprocess.to_json().to_string());
-    key.field(format!("{:?} {:?}", encoder.bags, session.products));
+    let layers = format!("{:?} {:?} {:?}", session.folder.config, encoder.bags, session.products);
+    let mut key = kept_features::key(&layers, encoder.preprocess, session.params.iter())?;
     key.field(format!("{} {}", encoder.tokenizer.class(), encoder.tokenizer.context_length()));
     for (name, bytes) in encoder.tokenizer.files() {
         key.field(name);
         key.field(bytes);
-    }
-    for param in session.params.iter() {
-        key.field(&param.spec.name);
-        key.numbers(&param.var)?;
     }
     let files = ImageFiles::of(pairs);
     let contents = files.contents(Depth::of(files.bytes()), &stop::asked).context("stopped while images were read")?;
@@ -145,6 +134,6 @@ fn read_or_encode(encoder: &Encoder, path: &Path, pairs: &[&Row], on_error: OnEr
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let tensors = [("image_embeds".to_string(), of_readable.clone()), ("text_embeds".to_string(), of_texts.clone())];
-    save_safetensors(path, &tensors)?;
+    Access::Owner.replace_with(path, |temporary| save_safetensors(temporary, &tensors))?;
     Ok((of_readable, of_texts))
 }

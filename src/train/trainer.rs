@@ -28,6 +28,8 @@ pub(super) struct Trainer<'a> {
     pub state: State,
     /// What is frozen at the state's step, with what is kept of it.
     pub frozen: Frozen,
+    /// Whether features of sentences are among that.
+    pub keeps_sentences: bool,
     /// The step of the last whole checkpoint.
     pub saved_at: Option<u64>,
     /// Something happened since.

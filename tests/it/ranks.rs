@@ -163,7 +163,8 @@ fn ranks_train_as_one_process_does() {
     let chunks = ["train.batch_size=3", "train.accum_freq=4"];
     let similar = ["loss.false_negatives=remove", "loss.positives=report_similarity"];
     let mined = ["data.hard_negatives.k=2", "data.hard_negatives.refresh=3"];
-    let cases: [(&str, &[&str]); 16] = [
+    let local = "loss.kind=[\"clip\", \"local\"]";
+    let cases: [(&str, &[&str]); 18] = [
         ("mined", &[mined[0], mined[1], "train.batch_size=7"]),
         ("negation", &["data.negation=0.7", chunks[0], chunks[1]]),
         ("alike", &[similar[0], similar[1], "train.batch_size=7"]),
@@ -178,7 +179,9 @@ fn ranks_train_as_one_process_does() {
         ("class-frozen", &["loss.kind=class", "loss.prompts=classes.toml", "freeze.text=all", "train.batch_size=7"]),
         ("multi_label", &["loss.kind=multi_label", "loss.prompts=findings.toml", chunks[0], chunks[1]]),
         ("sum", &["loss.kind=[\"clip\", \"class\"]", "loss.prompts=classes.toml", "loss.weights=[1, 0.5]"]),
-        ("local", &["loss.kind=[\"clip\", \"local\"]", chunks[0], chunks[1]]),
+        ("local", &[local, chunks[0], chunks[1]]),
+        ("local-alike", &[local, "loss.false_negatives=soften", "train.batch_size=7"]),
+        ("local-frozen", &[local, "freeze.text=all", "train.batch_size=7", "train.max_steps=10"]),
         ("kept", &["freeze.image=all", "augment.rotation=0", "augment.brightness=0", "train.max_steps=10"]),
     ];
     for (name, keys) in cases {

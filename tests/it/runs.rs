@@ -930,15 +930,17 @@ fn every_objective_trains_in_chunks_and_resumes() {
     let anneal = "loss.label_smoothing={from = 0.2, to = 0.0, over = \"80%\"}";
     let by_reports = ["loss.positives=report_similarity", "loss.positives_threshold=0.5"];
     let mined = ["data.hard_negatives={ k = 2, from = \"image\", refresh = 3 }", "data.hard_negatives.k=1"];
-    let cases: [(&str, &[&str]); 13] = [
+    let local = "[\"clip\", \"local\"]";
+    let cases: [(&str, &[&str]); 14] = [
         ("clip", &[mined[0], "train.ema=0.5"]),
         ("clip", &[mined[1], "data.hard_negatives.margin=-0.1"]),
         ("clip", &["data.negation=0.8"]),
         ("multi_positive", &["loss.positives=label", "data.negation=1"]),
         ("clip", &["loss.false_negatives=soften", by_reports[0], by_reports[1]]),
         ("class", &["loss.prompts=classes.toml", "loss.class_weights=balanced"]),
-        ("[\"clip\", \"local\"]", &["loss.weights=[1, 0.5]"]),
-        ("[\"clip\", \"local\"]", &["loss.local.form=map", "lora.rank=2"]),
+        (local, &["loss.weights=[1, 0.5]", "loss.false_negatives=remove"]),
+        (local, &["loss.local.form=map", "lora.rank=2"]),
+        (local, &["freeze.text=all", "freeze.projections=false"]),
         ("multi_label", &["loss.prompts=findings.toml"]),
         ("multi_positive", &["loss.positives=label"]),
         ("multi_positive", &["loss.positives=label_similarity"]),
@@ -986,6 +988,8 @@ fn every_objective_trains_in_chunks_and_resumes() {
     place.train_ok("pupil", &[&teacher[..], &["--set", "train.stop_after=5"]].concat());
     let kept: Vec<_> = fs::read_dir(place.path("kept")).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(kept.len(), 1, "the teacher's vectors: {kept:?}");
+    #[cfg(unix)]
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&kept[0]).unwrap().permissions()) & 0o777, 0o600);
     let written = fs::metadata(&kept[0]).unwrap().modified().unwrap();
     place.train_ok("pupil", &[&teacher[..], &["--resume", "latest"]].concat());
     assert_eq!(fs::metadata(&kept[0]).unwrap().modified().unwrap(), written, "they are read, not made anew");
@@ -998,6 +1002,10 @@ fn every_objective_trains_in_chunks_and_resumes() {
     // What cannot work is told before anything begins.
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=local"], 2);
     assert!(errors[0].contains("names \"local\" alone"), "{errors:?}");
+    let keys = ["loss.kind=[\"multi_positive\", \"local\"]", "loss.positives=report", "loss.false_negatives=soften"];
+    let keys = keys.iter().flat_map(|key| ["--set", *key]);
+    let errors = place.errors(&["train", "tiny.toml"].into_iter().chain(keys).collect::<Vec<_>>(), 2);
+    assert!(errors[0].contains("rows with one report have the same sentences already"), "{errors:?}");
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.debias=0.1"], 2);
     assert!(errors[0].contains("set loss.label_smoothing = 0"), "{errors:?}");
     for key in ["data.negation=0.5", "loss.false_negatives=remove"] {
@@ -1011,6 +1019,7 @@ fn every_objective_trains_in_chunks_and_resumes() {
     }
     for (keys, told) in [
         (["loss.kind=[\"clip\", \"siglip\"]", "loss.false_negatives=positive"], "but \"clip\" of loss.kind has only"),
+        (["loss.kind=[\"clip\", \"local\"]", "loss.false_negatives=positive"], "but \"clip\" of loss.kind has only"),
         (["data.negation=0.5", "loss.direction=t2i"], "opposites are held against images alone"),
         (["data.hard_negatives.from=image", "loss.kind=clip"], "but data.hard_negatives.k is 0"),
         (["loss.positives=label", "loss.positives_threshold=0.5"], "only \"report_similarity\" has it"),
