@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use candle_core::{Device, Tensor};
 use reportclip::data::{BagPolicy, HeldImages, ImageSource, Member, Members, Picture, Preprocess, image};
 use reportclip::eval::{BagExplanation, BagImage, ReadBag, explain_bag, strip};
-use reportclip::loss::{OBJECTIVES, TargetKind};
+use reportclip::loss::{LocalConfig, LocalForm, OBJECTIVES, TargetKind};
 use reportclip::model::checkpoint::random;
 use reportclip::model::{BagPooling, BagPosition};
 use reportclip::ops::{Segments, Value, reference};
@@ -164,8 +164,14 @@ fn a_strip_shows_the_first_slices_with_the_bags_own_gradient() {
         pixels.map(|[r, _, b]| u64::from(r.saturating_sub(b))).sum()
     };
     assert!(red(0) > 0, "gradient × attention is drawn");
+    let relevance = strip(&wanted);
     assert!(image::decode(&strip(&all[..1]), 0).is_ok());
     assert!(reportclip::eval::strip(&session, &bag, &[(9, all[0].1.clone())]).is_err(), "no image was read as that");
+    // After local alignment it is the patches' cosines with the text.
+    let mut session = session;
+    session.folder.local = Some(LocalConfig { form: LocalForm::Map, temperature: 0.07, attention_temperature: 0.1 });
+    let patches = reportclip::eval::strip(&session, &bag, &wanted).unwrap();
+    assert!(patches != relevance && image::decode(&patches, 0).is_ok(), "the map that was trained is drawn");
 }
 
 /// A bag of one image is that image: its gradient reaches the tower as it does without bags.
