@@ -203,7 +203,8 @@ const DATA: &[Key] = &[
         "data.cache_features",
         Kind::Bool,
         "true",
-        "With frozen image layers, and nothing that changes what they see or make: work out once what they give",
+        "With frozen image layers or a frozen text tower, and nothing that changes what they see or make: work out \
+         once what they give",
     ),
     key("data.feature_cache", Kind::Path, "", "Folder for that; default feature-cache beside the run folder"),
     key(

@@ -21,7 +21,6 @@ pub struct Frozen {
     /// Whether the text tower gives the same for a text at each step.
     text_stays: bool,
     prompt_states: OnceCell<Tensor>,
-    sentence_states: OnceCell<Tensor>,
 }
 
 impl Frozen {
@@ -30,8 +29,7 @@ impl Frozen {
     pub fn apply(freeze: FreezeConfig, dropout: f64, params: &mut Params) -> Self {
         freeze::apply(&freeze, params);
         let trained = params.trainable().any(|p| p.spec.part == Part::Text);
-        let text_stays = !trained && dropout == 0.0;
-        Self { freeze, text_stays, prompt_states: OnceCell::new(), sentence_states: OnceCell::new() }
+        Self { freeze, text_stays: !trained && dropout == 0.0, prompt_states: OnceCell::new() }
     }
 
     /// What this was made from.
@@ -47,19 +45,6 @@ impl Frozen {
     /// Whether the text tower gives the same for a text at each step.
     pub fn text_stays(&self) -> bool {
         self.text_stays
-    }
-
-    /// What the text tower makes of all sentences of a run's reports, (sentences, width): `encode`'s result, kept;
-    /// `None` where it does not stay the same.
-    ///
-    /// # Errors
-    /// Those of `encode`.
-    pub fn sentence_states(&self, encode: impl FnOnce() -> Result<Tensor>) -> Result<Option<&Tensor>> {
-        if self.text_stays && self.sentence_states.get().is_none() {
-            let states = encode()?;
-            return Ok(Some(self.sentence_states.get_or_init(|| states)));
-        }
-        Ok(self.sentence_states.get())
     }
 
     /// What the text tower makes of a run's prompts, (sentences, width): `encode`'s result, kept while it stays the
@@ -114,18 +99,6 @@ mod tests {
         assert_eq!(encoded(frozen, 0.0), 1);
         assert_eq!(encoded(frozen, 0.1), 3, "dropout reaches a frozen tower");
         assert_eq!(encoded(FreezeConfig::NONE, 0.0), 3, "a trained tower moves");
-        let sentences = |freeze| {
-            let kept = Frozen::apply(freeze, 0.0, &mut params());
-            let mut count = 0;
-            let mut encode = || -> Result<Tensor> {
-                count += 1;
-                Ok(Tensor::new(&[[1f32, 2.0]], &candle_core::Device::Cpu)?)
-            };
-            let told = [0, 1].map(|_| kept.sentence_states(&mut encode).unwrap().is_some());
-            (told, count)
-        };
-        assert_eq!(sentences(frozen), ([true, true], 1));
-        assert_eq!(sentences(FreezeConfig::NONE), ([false, false], 0));
     }
 
     fn params() -> Params {

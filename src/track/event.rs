@@ -92,8 +92,10 @@ pub enum Event {
     },
     /// A line to tell once.
     Note(Note),
-    /// Image features of frozen layers are worked out.
+    /// What frozen layers make of images or reports is worked out.
     Preparing {
+        /// "image features" or "text features".
+        what: &'static str,
         /// Rows done.
         done: usize,
         /// Rows to do.

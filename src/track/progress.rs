@@ -98,15 +98,15 @@ impl Sink for ProgressSink {
                 Level::Choice => self.line(&note.text),
                 Level::Warning => self.line(&format!("warning: {}", note.text)),
             },
-            Event::Preparing { done, total } => match &self.bar {
+            Event::Preparing { what, done, total } => match &self.bar {
                 Some(bar) => {
                     bar.set_length(*total as u64);
                     bar.set_position(*done as u64);
-                    bar.set_message("image features");
+                    bar.set_message(*what);
                 }
                 // A line at each tenth.
                 None if 10 * done / total != 10 * self.prepared / total => {
-                    self.line(&format!("image features: {done} of {total} rows"));
+                    self.line(&format!("{what}: {done} of {total} rows"));
                     self.prepared = *done;
                 }
                 None => {}

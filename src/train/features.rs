@@ -97,9 +97,16 @@ impl TrainStep<'_> {
         if !self.loss.uses_reports() {
             return Ok(None);
         }
-        let input_ids =
-            Tensor::from_slice(&batch.input_ids, (batch.pairs + batch.opposed.len(), batch.tokens), self.device)?;
-        Ok(Some(model.text_features(&input_ids)?))
+        let count = batch.pairs + batch.opposed.len();
+        let input_ids = Tensor::from_slice(&batch.input_ids, (count, batch.tokens), self.device)?;
+        let Some(reports) = self.reports else { return Ok(Some(model.text_features(&input_ids)?)) };
+        let mut states = reports.of(&batch.rows, self.device)?;
+        if !batch.opposed.is_empty() {
+            // They are others at each step.
+            let opposed = model.text_states(&input_ids.narrow(0, batch.pairs, batch.opposed.len())?)?;
+            states = Tensor::cat(&[&states, opposed.tensor()], 0)?;
+        }
+        Ok(Some(model.project_text(&states.into())?))
     }
 
     /// Features of each batch.
@@ -132,10 +139,10 @@ impl TrainStep<'_> {
     /// only their ids for the backward pass.
     fn sentences(&self, run: Run, tokens: &SentenceTokens, numbers: &[u32]) -> Result<SentenceFeatures> {
         let share = self.world.share(numbers.len());
-        let own = match self.kept_sentences(run, tokens)? {
+        let own = match self.sentences {
             Some(_) if share.is_empty() => None,
-            Some(states) => {
-                let states = states.index_select(&Tensor::new(&numbers[share.clone()], self.device)?, 0)?;
+            Some(kept) => {
+                let states = kept.of(numbers[share.clone()].iter().copied(), self.device)?;
                 Some(run.model.project_text(&states.into())?)
             }
             None => self.encoded_sentences(run, tokens, &numbers[share.clone()])?,

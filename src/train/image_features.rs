@@ -43,8 +43,7 @@ impl Trainer<'_> {
     /// not.
     pub(super) fn keep_image_features(&mut self) -> Result<Option<Stopped>> {
         let frozen = self.frozen.image();
-        let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
-        let (kept, reason) = choose(self.config, &*self.folder.config.vision, epochs);
+        let (kept, reason) = choose(self.config, &*self.folder.config.vision, self.epochs());
         if !kept {
             if frozen != FreezeDepth::None {
                 let text = format!("image features are worked out at each step: {reason}");
@@ -144,7 +143,7 @@ impl Trainer<'_> {
             if let Some(cache) = cache.filter(|_| !rows.is_empty()) {
                 cache.write(rows.iter().map(|&row| row as usize).zip(features.chunks_exact(width)))?;
             }
-            self.emit(&Event::Preparing { done, total: missing.len() })?;
+            self.emit(&Event::Preparing { what: "image features", done, total: missing.len() })?;
         }
         // Whoever does not write waits until all is written.
         self.world.gather_bytes(&[])?;
@@ -202,7 +201,8 @@ fn slots(dataset: &Dataset) -> (Slots, bool) {
 /// what the images of the training rows hold.
 fn key(layers: &str, params: &Params, dataset: &Dataset, images: &str) -> Result<String> {
     let below = |p: &&Param| p.spec.part == Part::Image && !p.trainable;
-    let mut print = kept_features::key(layers, &dataset.preprocess, params.iter().filter(below))?;
+    let mut print = kept_features::key(layers, params.iter().filter(below))?;
+    print.field(dataset.preprocess.to_json().to_string());
     print.field(images);
     // That is of whole files: which of the frames or time points of one is read, names tell.
     for (number, row) in dataset.rows.iter().enumerate().filter(|(_, row)| row.image_name().contains('#')) {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::config::Config;
-use crate::data::Preprocess;
 use crate::digest::ContentHash;
 use crate::model::Param;
 
@@ -15,17 +14,12 @@ pub(super) fn folder(config: &Config, run: &Path) -> PathBuf {
     config.data.feature_cache.clone().unwrap_or_else(beside)
 }
 
-/// A key over what vectors of images depend on: this version, `layers` and how they are worked out, preprocessing, and
-/// weights. What the images hold is for the caller to add.
-pub(super) fn key<'a>(
-    layers: &str,
-    preprocess: &Preprocess,
-    weights: impl Iterator<Item = &'a Param>,
-) -> Result<ContentHash> {
+/// A key over what vectors depend on: this version, `layers` and how they are worked out, and weights. Preprocessing,
+/// and what images and texts hold, are for the caller to add.
+pub(super) fn key<'a>(layers: &str, weights: impl Iterator<Item = &'a Param>) -> Result<ContentHash> {
     let mut key = ContentHash::default();
     key.field(env!("CARGO_PKG_VERSION"));
     key.field(layers);
-    key.field(preprocess.to_json().to_string());
     for param in weights {
         key.field(&param.spec.name);
         key.numbers(&param.var)?;

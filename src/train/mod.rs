@@ -14,7 +14,7 @@ mod handshake;
 mod hard_negatives;
 mod image_features;
 mod kept_features;
-mod kept_sentences;
+mod kept_texts;
 mod leaks;
 mod log;
 mod opposed;
@@ -44,6 +44,7 @@ mod trainer;
 mod validate;
 
 pub use dry_run::{FirstStep, try_first_step};
+pub use kept_texts::{KeptReports, KeptTexts};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
 pub use records::{BestStep, TestFigures};

@@ -62,7 +62,7 @@ pub fn train(
         Resume::No => None,
     };
     let mut trainer = Trainer::new(config, prepared, run, checkpoint, world)?;
-    let result = match trainer.keep_sentences().and_then(|()| trainer.keep_image_features()) {
+    let result = match trainer.keep_features() {
         Ok(None) => trainer.run(),
         other => other,
     };
@@ -207,7 +207,8 @@ impl Trainer<'_> {
             images_at_once: config.train.batch_size,
             opposites: config.data.negation > 0.0,
             frozen: Some(&self.frozen),
-            keeps_sentences: self.keeps_sentences,
+            reports: self.reports.as_ref(),
+            sentences: self.sentences.as_ref(),
             ..TrainStep::new(&*self.world, &self.folder.config, &self.state.params, &loss)
         };
         let result = step.run(chunks, &mut self.state.optimizer, lr_factor)?;

@@ -68,9 +68,9 @@ impl SentenceTokens {
         Self { ids, of_rows, tokenizer: tokenizer.clone() }
     }
 
-    /// How many distinct ones there are.
-    pub fn count(&self) -> usize {
-        self.ids.len()
+    /// Ids of each distinct one.
+    pub fn ids(&self) -> &[Vec<u32>] {
+        &self.ids
     }
 
     /// What a person should know of them.

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::all_reduce::{AllReduce, OnGrad};
 use super::found::{ImageFeatures, Local, Run};
+use super::kept_texts::{KeptReports, KeptTexts};
 use super::opposed::{OpposedFeatures, of_reports};
 use super::prompt_tokens::PromptTokens;
 use super::supervision::Supervision;
@@ -49,9 +50,10 @@ pub struct TrainStep<'a> {
     pub opposites: bool,
     /// What is frozen, with what was kept of it: where batches hold [`Images::Features`], and to encode prompts once.
     pub frozen: Option<&'a Frozen>,
-    /// Whether that also keeps what a text tower that stays the same makes of the reports' sentences. All ranks say the
-    /// same.
-    pub keeps_sentences: bool,
+    /// What a frozen text tower makes of the training reports, where that is kept.
+    pub reports: Option<&'a KeptReports>,
+    /// What it makes of each of their sentences, where that is kept.
+    pub sentences: Option<&'a KeptTexts>,
 }
 
 impl<'a> TrainStep<'a> {
@@ -70,7 +72,8 @@ impl<'a> TrainStep<'a> {
             images_at_once: usize::MAX,
             opposites: false,
             frozen: None,
-            keeps_sentences: false,
+            reports: None,
+            sentences: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::prompt_tokens::PromptTokens;
 use super::sentence_tokens::SentenceTokens;
 use super::teacher::Teacher;
 use crate::config::{Config, LossConfig, ModelInit};
-use crate::data::{Labels, LongReports, Prompts, ReportSection, ReportTokenizer, Row, Views};
+use crate::data::{Labels, Prompts, ReportTokenizer, Row, Views};
 use crate::loss::{
     ClassWeights, Drawing, Likeness, Loss, PairTargets, RowFacts, RowTargets, Settings, TargetKind,
     likeness_of_negatives, likeness_of_training,
@@ -152,8 +152,7 @@ fn put(labels: Labels, targets: &mut RowTargets) {
 
 /// Whether equal reports may have unequal text features.
 fn texts_vary(config: &Config) -> bool {
-    let drawn = config.report.section == ReportSection::RandomSentence || config.report.long == LongReports::Chunk;
-    drawn || config.train.dropout > 0.0 || (config.lora.rank > 0 && config.lora.dropout > 0.0)
+    config.report.draws() || config.train.dropout > 0.0 || (config.lora.rank > 0 && config.lora.dropout > 0.0)
 }
 
 fn unknown_labels(unknown: &BTreeMap<String, usize>) -> Option<String> {

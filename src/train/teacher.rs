@@ -93,7 +93,8 @@ fn place_of(row: &Row) -> (u64, u64) {
 /// products, and what images and reports hold.
 fn key(session: &Session, encoder: &Encoder, pairs: &[&Row]) -> Result<String> {
     let layers = format!("{:?} {:?} {:?}", session.folder.config, encoder.bags, session.products);
-    let mut key = kept_features::key(&layers, encoder.preprocess, session.params.iter())?;
+    let mut key = kept_features::key(&layers, session.params.iter())?;
+    key.field(encoder.preprocess.to_json().to_string());
     key.field(format!("{} {}", encoder.tokenizer.class(), encoder.tokenizer.context_length()));
     for (name, bytes) in encoder.tokenizer.files() {
         key.field(name);

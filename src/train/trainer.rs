@@ -1,5 +1,5 @@
 //! A run in progress: what the loop works with. Knows neither the loop, which is in `run`, nor what the loop calls,
-//! which stands beside it by concern: `validate`, `image_features`, `hand_over`, `skipped`, `log`.
+//! which stands beside it by concern: `validate`, `image_features`, `kept_texts`, `hand_over`, `skipped`, `log`.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use candle_core::{DType, Device};
 
 use super::all_reduce::check_same_weights;
 use super::chance::ChanceWatch;
+use super::kept_texts::{KeptReports, KeptTexts};
 use super::plan::Plan;
 use super::run_writer::RunWriter;
 use super::state::State;
+use super::stop::Stopped;
 use super::supervision::Supervision;
 use crate::config::Config;
 use crate::data::{Dataset, Prompts, Row};
@@ -28,8 +30,10 @@ pub(super) struct Trainer<'a> {
     pub state: State,
     /// What is frozen at the state's step, with what is kept of it.
     pub frozen: Frozen,
-    /// Whether features of sentences are among that.
-    pub keeps_sentences: bool,
+    /// What a frozen text tower makes of the training reports, where that is kept.
+    pub reports: Option<KeptReports>,
+    /// What it makes of each of their sentences, where that is kept.
+    pub sentences: Option<KeptTexts>,
     /// The step of the last whole checkpoint.
     pub saved_at: Option<u64>,
     /// Something happened since.
@@ -62,6 +66,20 @@ impl Trainer<'_> {
     /// Steps done.
     pub(super) fn step_number(&self) -> u64 {
         self.state.progress.step
+    }
+
+    /// How often each row is seen.
+    pub(super) fn epochs(&self) -> f64 {
+        self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64
+    }
+
+    /// Works out what frozen layers make of images and reports, where that is kept. Returns why training shall not
+    /// begin, if it shall not.
+    pub(super) fn keep_features(&mut self) -> Result<Option<Stopped>> {
+        match self.keep_image_features()? {
+            None => self.keep_text_features(),
+            stopped => Ok(stopped),
+        }
     }
 
     /// Writes a checkpoint, unless nothing happened since the last.

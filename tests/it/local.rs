@@ -9,11 +9,9 @@ use reportclip::data::{Batch, Images};
 use reportclip::dist::Single;
 use reportclip::loss::{ClipLoss, Direction, FalseNegatives, LocalConfig, LocalForm, LocalLoss, Loss};
 use reportclip::model::checkpoint::Loaded;
-use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
 use reportclip::model::{Builder, ClipModel};
 use reportclip::ops::{Gradient, Segments, reference};
 use reportclip::optim::Gradients;
-use reportclip::session::Frozen;
 use reportclip::train::{Supervision, TrainStep};
 
 use crate::bags;
@@ -113,33 +111,6 @@ fn every_tower_learns_from_its_patches() {
         let model = ClipModel::new(&loaded.config, &Builder::eval(&loaded.params)).unwrap();
         let rows = model.image_features_with_patches(&expected["pixel_values"]).unwrap().tensor().dim(0).unwrap();
         assert!(rows == 2 * pairs || apart(&other, &whole) > 1e-6, "{name}: the forms are one");
-    }
-}
-
-/// What a frozen text tower makes of sentences is the same whether it is kept or worked out at each step.
-#[test]
-fn kept_sentences_change_nothing() {
-    for name in encoders::CASES {
-        let mut case = encoders::case(name);
-        let freeze = FreezeConfig { text: FreezeDepth::All, ..FreezeConfig::NONE };
-        let frozen = Frozen::apply(freeze, 0.0, &mut case.loaded.params);
-        case.loaded.params.iter_mut().filter(|p| p.spec.name == "logit_bias").for_each(|p| p.trainable = false);
-        let (loaded, expected, loss) = (&case.loaded, &case.expected, both(LocalForm::Attention));
-        let (pairs, supervision) = (expected["pixel_values"].dim(0).unwrap(), sentences(&expected["input_ids"]));
-        let anew = TrainStep {
-            supervision: Some(&supervision),
-            frozen: Some(&frozen),
-            ..TrainStep::new(&Single, &loaded.config, &loaded.params, &loss)
-        };
-        let (whole, of_whole) = anew.gradients(&[batch(expected, 0, pairs)]).unwrap();
-        let kept = TrainStep { keeps_sentences: true, images_at_once: 1, ..anew };
-        // At the first step they are worked out, at the second they are there.
-        for batches in [vec![batch(expected, 0, pairs)], vec![batch(expected, 0, 1), batch(expected, 1, pairs)]] {
-            let (grads, loss) = kept.gradients(&batches).unwrap();
-            assert!((loss.value - of_whole.value).abs() < 1e-5 * of_whole.value, "{name}: {}", loss.value);
-            assert!(apart(&grads, &whole) < 1e-4, "{name}: {}", apart(&grads, &whole));
-        }
-        assert!(frozen.sentence_states(|| panic!("they are kept")).unwrap().is_some(), "{name}");
     }
 }
 

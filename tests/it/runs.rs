@@ -800,6 +800,63 @@ fn switches_for_gpus_change_nothing_on_a_cpu() {
 }
 
 #[test]
+fn features_of_texts_under_a_frozen_tower_are_kept_and_change_nothing() {
+    let place = Place::new();
+    // Opposites are other texts at each step, and stand beside what is kept.
+    for (run, options, whats) in [
+        ("clip", ["data.negation=0.5", "train.accumulate=2"], &["reports"][..]),
+        ("local", ["loss.kind=[\"clip\",\"local\"]", "train.accumulate=2"], &["reports", "sentences"]),
+        ("drawn", ["loss.kind=[\"clip\",\"local\"]", "report.section=random_sentence"], &["sentences"]),
+    ] {
+        let all = [&options[..], &["freeze.text=\"all\"", "train.max_steps=12"]].concat();
+        let sets =
+            |more: &[&'static str]| -> Vec<&str> { all.iter().chain(more).flat_map(|s| ["--set", *s]).collect() };
+        let name = |which: &str| format!("{run}/{which}");
+        let to_do = |told: &str, what: &str| {
+            let (_, kept) =
+                told.split_once(&format!("features of {what} are kept in ")).unwrap_or_else(|| panic!("{told}"));
+            let mut words = kept.split(" MiB, ").nth(1).unwrap().split(' ');
+            (words.next().unwrap().parse::<usize>().unwrap(), words.nth(1).unwrap().parse::<usize>().unwrap())
+        };
+        let with = text(&place.train_ok(&name("with"), &sets(&[])).stderr);
+        let without = text(&place.train_ok(&name("without"), &sets(&["data.cache_features=false"])).stderr);
+        assert!(without.contains("report features are worked out at each step: data.cache_features is false"));
+        let (a, b) = (losses_of(&place, &name("with")), losses_of(&place, &name("without")));
+        assert!(a.len() == 12 && b.len() == 12);
+        for (a, b) in a.iter().zip(&b) {
+            assert!((a - b).abs() < 1e-5 * b, "{run}: {a} with kept features, {b} without");
+        }
+        // Nothing is worked out again, and a run that was stopped goes on to the last bit.
+        let first = text(&place.train_ok(&name("five"), &sets(&["train.stop_after=5"])).stderr);
+        for what in whats {
+            let (missing, all) = to_do(&with, what);
+            assert!(missing == all && all > 10, "{with}");
+            assert_eq!(to_do(&first, what), (0, all));
+        }
+        place.train_ok(&name("five"), &[&sets(&[])[..], &["--resume", "latest"]].concat());
+        place.assert_same_run(&name("with"), &name("five"));
+    }
+    for (options, reason) in [
+        (["freeze.text=all", "train.dropout=0.1"], "train.dropout is not 0"),
+        (["freeze.text=all", "report.section=random_sentence"], "another part of a report is read at each step"),
+        (["freeze.text=all", "freeze.text_until=4"], "freeze.text_until thaws the text tower"),
+        (["freeze.text=1", "train.max_steps=4"], "a part of the text tower is trained"),
+        (["freeze.text=all", "train.max_steps=1"], "no report is seen twice"),
+    ] {
+        let sets: Vec<&str> = options.iter().flat_map(|s| ["--set", *s]).collect();
+        let told = text(&place.train_ok("other", &sets).stderr);
+        assert!(told.contains(&format!("report features are worked out at each step: {reason}")), "{reason}: {told}");
+        fs::remove_dir_all(place.path("other")).unwrap();
+    }
+}
+
+fn losses_of(place: &Place, run: &str) -> Vec<f64> {
+    let lines = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
+    let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64();
+    lines.lines().filter_map(of).collect()
+}
+
+#[test]
 fn features_of_frozen_images_are_kept_and_change_nothing() {
     let place = Place::new();
     let still = ["augment.rotation=0", "augment.brightness=0", "freeze.image=\"all\"", "train.max_steps=12"];
@@ -810,12 +867,7 @@ fn features_of_frozen_images_are_kept_and_change_nothing() {
     assert!(kept.contains(&format!("{rows} of {rows} rows to work out")), "{with}");
     let without = text(&place.train_ok("runs/without", &sets(&["data.cache_features=false"])).stderr);
     assert!(without.contains("image features are worked out at each step: data.cache_features is false"), "{without}");
-    let losses = |run: &str| -> Vec<f64> {
-        let lines = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
-        let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64();
-        lines.lines().filter_map(of).collect()
-    };
-    let (a, b) = (losses("runs/with"), losses("runs/without"));
+    let (a, b) = (losses_of(&place, "runs/with"), losses_of(&place, "runs/without"));
     assert!(a.len() == 12 && b.len() == 12);
     for (a, b) in a.iter().zip(&b) {
         assert!((a - b).abs() < 1e-5, "{a} with kept features, {b} without");

@@ -51,6 +51,11 @@ impl ReportConfig {
         }
     }
 
+    /// Whether another part of a report is read each time.
+    pub fn draws(&self) -> bool {
+        self.section == ReportSection::RandomSentence || self.long == LongReports::Chunk
+    }
+
     fn pick<'a>(&self, part: ReportSection, report: &'a str) -> Option<Cow<'a, str>> {
         let section = |s: Section| sections::text(report, s);
         let both = || {
