@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 
+use crate::error::{did_you_mean, shown};
 use crate::fs::read_up_to;
 
 /// Longest file: tokenizers of 250,000 tokens have 35 MB.
@@ -37,7 +39,51 @@ pub fn parse_up_to(bytes: &[u8], most: usize) -> Result<Value> {
 /// As there; a name that stands twice.
 pub fn parse_distinct(bytes: &[u8]) -> Result<Value> {
     check_bounds(bytes, MAX_VALUES)?;
-    serde_json::from_slice::<Distinct>(bytes).map(|value| value.0).context("not JSON, or a name stands twice")
+    serde_json::from_slice::<Distinct>(bytes).map(|value| value.0).map_err(|e| match e.classify() {
+        Category::Data => anyhow!("a name stands twice"),
+        _ => anyhow!("not JSON from line {}, column {} on", e.line(), e.column()),
+    })
+}
+
+/// What `fields` hold by name, none of which is another than `known`.
+///
+/// # Errors
+/// Another one, or no object.
+pub fn fields<'a>(value: &'a Value, known: &[&str]) -> Result<&'a Map<String, Value>> {
+    let Some(fields) = value.as_object() else {
+        bail!("is {}; allowed is an object of {}", shown(&value.to_string()), known.join(", "));
+    };
+    if let Some(other) = fields.keys().find(|key| !known.contains(&key.as_str())) {
+        let hint = did_you_mean(other, known.iter().copied()).map_or(String::new(), |k| format!("; did you mean {k}?"));
+        bail!("{} is no key; allowed are {}{hint}", shown(other), known.join(", "));
+    }
+    Ok(fields)
+}
+
+/// The field of `key` as `read` takes it.
+///
+/// # Errors
+/// It takes it not; the message says what is `allowed`.
+pub fn field<T>(key: &str, value: &Value, allowed: &str, read: impl Fn(&Value) -> Option<T>) -> Result<T> {
+    read(value).with_context(|| format!("{key} is {}; allowed is {allowed}", shown(&value.to_string())))
+}
+
+/// One of `words`, by what finds it.
+///
+/// # Errors
+/// It is another value.
+pub fn word<T>(key: &str, value: &Value, words: &[&str], find: fn(&str) -> Option<T>) -> Result<T> {
+    let allowed = words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    field(key, value, &allowed, |value| value.as_str().and_then(find))
+}
+
+/// A whole number from 1 to `most`.
+///
+/// # Errors
+/// It is another value.
+pub fn count(key: &str, value: &Value, most: usize) -> Result<usize> {
+    let allowed = format!("a whole number from 1 to {most}");
+    field(key, value, &allowed, |value| value.as_u64().map(|n| n as usize).filter(|n| (1..=most).contains(n)))
 }
 
 fn check_bounds(bytes: &[u8], most: usize) -> Result<()> {
@@ -125,6 +171,14 @@ pub fn parse_object(bytes: &[u8]) -> Result<Value> {
 /// As [`parse_object`], with the file's path.
 pub fn read(path: &Path) -> Result<Value> {
     parse_object(&read_up_to(path, MAX_BYTES)?).with_context(|| path.display().to_string())
+}
+
+/// [`read`] of what people edit: a name that stands twice is refused.
+///
+/// # Errors
+/// As there.
+pub fn read_distinct(path: &Path) -> Result<Value> {
+    parse_distinct(&read_up_to(path, MAX_BYTES)?).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

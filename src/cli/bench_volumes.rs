@@ -10,6 +10,7 @@ use crate::bench::{self, VolumesBench};
 use crate::data::VolumePolicy;
 use crate::device;
 use crate::error::one_line;
+use crate::json;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -53,6 +54,6 @@ pub(super) fn run(args: &VolumesArgs) -> Result<()> {
 }
 
 fn volume_policy(text: &str) -> Result<VolumePolicy, String> {
-    let written = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    VolumePolicy::from_json(&written).map_err(|e| one_line(&e))
+    let written = json::parse_distinct(text.as_bytes()).and_then(|written| VolumePolicy::from_json(&written));
+    written.map_err(|e| one_line(&e))
 }

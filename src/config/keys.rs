@@ -7,8 +7,8 @@ use super::model_keys::MODEL;
 use super::optim_keys::OPTIM;
 use super::sections::Precision;
 use crate::data::{
-    Axis, BagBy, Blanks, FeaturePrecision, Flip, HardFrom, LongReports, OnBadImage, OnError, Orientation, Pick,
-    ReportSection, RowOdds, Separator, Views,
+    Axis, BagBy, BagPolicy, Blanks, FeaturePrecision, Flip, HardFrom, LongReports, OnBadImage, OnError, Orientation,
+    Pick, ReportSection, RowOdds, Separator, Views, VolumePolicy,
 };
 
 const MAX: i64 = i64::MAX;
@@ -79,7 +79,7 @@ const DATA: &[Key] = &[
         "\";\"",
         "What stands between the images that a row names; \"\" = nothing does",
     ),
-    key("data.bag.max", Kind::Int(1, 1 << 16), "32", "Images of a bag that are read"),
+    key("data.bag.max", Kind::Int(1, BagPolicy::MOST as i64), "32", "Images of a bag that are read"),
     key(
         "data.bag.pick",
         Kind::OneOf(Pick::WORDS),
@@ -183,7 +183,12 @@ const DATA: &[Key] = &[
         "Volumes: millimetres between voxels after resampling: right to left, front to back, feet to head (with \
          orientation = \"stored\" along the file's three axes); default the file's",
     ),
-    key("data.volume.slices", Kind::Int(1, 30_000), "", "Volumes: most slices, evenly spaced; default all"),
+    key(
+        "data.volume.slices",
+        Kind::Int(1, VolumePolicy::MOST_SLICES as i64),
+        "",
+        "Volumes: most slices, evenly spaced; default all",
+    ),
     key(
         "data.volume.orientation",
         Kind::OneOf(Orientation::WORDS),

@@ -1,6 +1,6 @@
 //! What the value of a key may be, and how that is said.
 
-use crate::data::Window;
+use crate::data::{VolumePolicy, Window};
 
 /// What a value may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,7 +57,7 @@ impl Kind {
             Self::Span => "a number of steps, or \"N samples\", \"N epochs\", \"N%\"".into(),
             Self::Smoothing => "a number from 0 to 1, or { from, to, over } with over a length of training".into(),
             Self::ClassWeights => "\"none\", \"balanced\" or a list of numbers above 0".into(),
-            Self::Spacing => "a list of three numbers above 0 and up to 100".into(),
+            Self::Spacing => VolumePolicy::SPACING_ALLOWED.into(),
             Self::Window => Window::ALLOWED.into(),
             Self::Freeze => "\"none\", \"all\" or a number of blocks".into(),
         }

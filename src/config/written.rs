@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::key::Key;
 use super::keys::KEYS;
 use super::kind::Kind;
-use crate::data::Window;
+use crate::data::{VolumePolicy, Window};
 use crate::error::did_you_mean;
 use crate::span::Span;
 
@@ -250,9 +250,7 @@ pub(super) fn check(key: &Key, value: &Value) -> Result<Value, String> {
         (Kind::ClassWeights, Value::Array(items)) => {
             items.len() > 1 && items.iter().all(|v| number(v).is_some_and(|x| x > 0.0 && x.is_finite()))
         }
-        (Kind::Spacing, Value::Array(items)) => {
-            items.len() == 3 && items.iter().all(|v| number(v).is_some_and(|x| x > 0.0 && x <= 100.0))
-        }
+        (Kind::Spacing, Value::Array(items)) => VolumePolicy::allows_spacing(items.iter().map(number)),
         (Kind::Window, window) => Window::deserialize(window.clone()).is_ok(),
         (Kind::Sources, Value::String(s)) => !s.is_empty(),
         (Kind::Text, Value::String(_)) => true,

@@ -27,7 +27,7 @@ pub(super) fn report_policy(files: &ModelFiles) -> Result<ReportPolicy> {
 /// What it says cannot be read.
 pub(super) fn bag_policy(files: &ModelFiles) -> Result<BagPolicy> {
     let Some(path) = files.find(BAGS_FILE)? else { return Ok(BagPolicy::default()) };
-    BagPolicy::from_json(&json::read(&path)?).with_context(|| path.display().to_string())
+    BagPolicy::from_json(&json::read_distinct(&path)?).with_context(|| path.display().to_string())
 }
 
 /// How sentences were held against a model's patches; `None` where they were not.

@@ -111,7 +111,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     model.folder.report = config.report.clone();
     // Of a model that was trained so before, places drift where they are not trained.
     model.folder.local = config.loss.uses_places().then_some(config.loss.local);
-    let kept = std::mem::replace(&mut model.folder.bags, BagPolicy::from(&config.data));
+    let kept = std::mem::replace(&mut model.folder.bags, BagPolicy::of_training(&config.data, &splits.train));
     if kept != BagPolicy::default() && kept != model.folder.bags {
         let (before, now) = (kept.to_json()?, model.folder.bags.to_json()?);
         let keys = "data.bag, data.volume, data.window";

@@ -6,10 +6,10 @@ use anyhow::{Result, anyhow};
 use tracing::warn;
 
 use super::{BagPolicy, by_file, place};
-use crate::data::config::OnBadImage;
+use crate::data::config::{DataConfig, OnBadImage};
 use crate::data::table::ImageSource;
-use crate::data::volume::{Scan, is_volume, told_once};
-use crate::data::{Picture, Prepared};
+use crate::data::volume::{Scan, evenly_spaced, is_volume, told_once};
+use crate::data::{Picture, Prepared, Row};
 use crate::error::one_line;
 
 /// The images of a source, numbered from 0: its own, or those of its volumes slice by slice.
@@ -45,13 +45,20 @@ impl Members {
         let count = source.images().len();
         let mut scans = Vec::with_capacity(count);
         for (i, image) in source.images().iter().enumerate() {
-            let scan = scan(image).map_err(|e| of_file(i, count, &e));
-            match scan {
+            match scan(image).map_err(|e| one_line(&e)) {
                 Err(reason) if count == 1 || policy.on_bad == OnBadImage::Row => {
-                    return Err(anyhow!("{source}: {reason}"));
+                    return Err(anyhow!("{}{reason}", place_of_file(&source, i)));
                 }
                 scan => scans.push(scan),
             }
+        }
+        if policy.of_volumes && scans.iter().any(|scan| matches!(scan, Ok(None))) {
+            told_once("images for volumes", || {
+                warn!(
+                    "the model was trained on volumes, and images are read: without spacing, place and the window of \
+                     volumes; name the volumes"
+                )
+            });
         }
         if let Some(text) = policy.unread_of(scans.iter().flatten().flatten().map(Scan::count)) {
             told_once("slices left unread", || warn!("{text}"));
@@ -93,10 +100,10 @@ impl Members {
         }
         let (mut read, mut first_bad) = (Vec::with_capacity(chosen.len()), None);
         self.each(chosen, &mut |number, picture| {
-            match picture.and_then(|picture| prepare(&picture)) {
+            match picture.and_then(|picture| prepare(&picture).map_err(|e| self.named(number, &e))) {
                 Ok(prepared) => read.push(Member { number, place: place(number, count), prepared }),
                 Err(e) => {
-                    first_bad.get_or_insert_with(|| self.named(number, &e));
+                    first_bad.get_or_insert(e);
                 }
             }
             // The rest is not read in vain.
@@ -120,24 +127,24 @@ impl Members {
             found = Some(picture);
             false
         });
-        found.unwrap_or_else(|| Err(anyhow!("is not there"))).map_err(|e| self.named(number, &e))
+        found.unwrap_or_else(|| Err(self.named(number, &anyhow!("is not there"))))
     }
 
     /// Hands the images of these numbers, ascending, to `take` one after the other, until that says to stop.
-    /// A volume is opened once for all of its slices.
+    /// A volume is opened once for all of its slices. Errors name the row or the file.
     pub fn each(&self, numbers: &[usize], take: &mut dyn FnMut(usize, Result<Picture>) -> bool) {
         let files = self.source.images().iter().zip(&self.scans);
         let asked = by_file(self.scans.iter().map(count_of), numbers);
         for (i, ((image, scan), (start, which))) in files.zip(asked).enumerate() {
             let pictures: Vec<Result<Picture>> = match scan {
                 _ if which.is_empty() => Vec::new(),
-                Ok(None) => vec![image.read()],
+                Ok(None) => vec![image.read().map_err(|e| self.named(start, &e))],
                 Ok(Some(scan)) => match scan.slices(&which) {
                     Ok(pictures) => pictures.into_iter().map(Ok).collect(),
-                    // One line, whichever of them it is.
-                    Err(e) => vec![Err(anyhow!(of_file(i, self.scans.len(), &e)))],
+                    // Of the file, whichever of its slices it is.
+                    Err(e) => vec![Err(anyhow!("{}{}", place_of_file(&self.source, i), one_line(&e)))],
                 },
-                Err(reason) => vec![Err(anyhow!(reason.clone()))],
+                Err(reason) => vec![Err(anyhow!("{}{reason}", place_of_file(&self.source, i)))],
             };
             for (picture, slice) in pictures.into_iter().zip(&which) {
                 if !take(start + slice, picture) {
@@ -147,9 +154,14 @@ impl Members {
         }
     }
 
-    /// Which one it was: all of a bag are told by their row.
+    /// Which image it was: all of a bag are told by their row, if one names them.
     fn named(&self, number: usize, error: &anyhow::Error) -> anyhow::Error {
         let (line, place) = (one_line(error), self.source.to_string());
+        let images = self.source.images();
+        if let Some(image) = images.get(number).filter(|image| images.len() == self.count() && !image.is_of_row()) {
+            let own = image.to_string();
+            return anyhow!("{own}: {}", line.strip_prefix(&format!("{own}: ")).unwrap_or(&line));
+        }
         let reason = line.strip_prefix(&format!("{place}: ")).unwrap_or(&line);
         anyhow!("{place}: {} of {}: {reason}", number + 1, self.count())
     }
@@ -160,10 +172,28 @@ fn count_of(scan: &Result<Option<Scan>, String>) -> usize {
     scan.as_ref().ok().and_then(Option::as_ref).map_or(1, Scan::count)
 }
 
-/// What is wrong with a volume, and which of a row's files it is: numbers of images count slices.
-fn of_file(file: usize, files: usize, error: &anyhow::Error) -> String {
-    let reason = one_line(error);
-    if files == 1 { reason } else { format!("file {} of the {files} named: {reason}", file + 1) }
+/// What messages about a file begin with: its name, or where a row names it the row, and which of several it is:
+/// numbers of images count slices.
+fn place_of_file(source: &ImageSource, file: usize) -> String {
+    let images = source.images();
+    match images.get(file) {
+        Some(image) if images.len() == 1 || !image.is_of_row() => format!("{image}: "),
+        _ => format!("{source}: file {} of the {} named: ", file + 1, images.len()),
+    }
+}
+
+impl BagPolicy {
+    /// Of a model that is trained on these rows: their images are volumes where a few of them, evenly spaced, are.
+    pub fn of_training(config: &DataConfig, rows: &[Row]) -> Self {
+        /// A file that may be DICOM is opened.
+        const MOST: usize = 16;
+        let most = rows.len().min(MOST);
+        let is_of_volumes = |k| {
+            let image = rows[evenly_spaced(k, most, rows.len())].image();
+            image.images().iter().all(|image| volume_of(image).is_some())
+        };
+        Self { of_volumes: most > 0 && (0..most).all(is_of_volumes), ..Self::from(config) }
+    }
 }
 
 /// The file of a volume; `None` of other images.
@@ -189,7 +219,7 @@ mod tests {
         std::fs::write(dir.path().join("b.nii"), "broken").unwrap();
         let source = ImageSource::of_files(&["a.png", "b.nii"].map(|name| dir.path().join(name)));
         let told = Members::of(source.clone(), &BagPolicy::default()).unwrap_err().to_string();
-        assert!(told.contains(": file 2 of the 2 named: "), "{told}");
+        assert!(told.contains("b.nii: has 6 bytes;") && !told.contains("a.png"), "{told}");
         let policy = BagPolicy { on_bad: OnBadImage::Drop, ..BagPolicy::default() };
         let members = Members::of(source, &policy).unwrap();
         let clip = Preprocess::clip(8);
@@ -197,6 +227,39 @@ mod tests {
         assert_eq!((members.count(), read.len(), read[0].number), (2, 1, 0));
         let alone = dir.path().join("b.nii");
         assert!(Members::of(alone.into(), &policy).is_err());
+    }
+
+    /// What is wrong with a file shows when its slices are read: it is told of, and not a slice by its number among all.
+    #[test]
+    fn of_a_file_that_is_broken_it_is_told_which_of_the_row_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, last: f32| {
+            let mut values = vec![1.0f32; 2 * 2 * 3];
+            values[11] = last;
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let mut head = crate::npy::header_of_bytes(&[3, 2, 2]);
+            let at = head.windows(3).position(|text| text == b"|u1").unwrap();
+            head[at..at + 3].copy_from_slice(b"<f4");
+            std::fs::write(dir.path().join(name), [head, bytes].concat()).unwrap();
+        };
+        file("a.npy", 2.0);
+        file("b.npy", f32::NAN);
+        let manifest = dir.path().join("m.csv");
+        std::fs::write(&manifest, "image,report\na.npy;b.npy,x\n").unwrap();
+        let rows = crate::data::Manifest::open(&manifest, &crate::data::Columns::default(), None).unwrap().rows;
+        let files = ImageSource::of_files(&["a.npy", "b.npy"].map(|name| dir.path().join(name)));
+        for (source, wanted) in
+            [(rows[0].image(), "m.csv:2: file 2 of the 2 named: holds 1 "), (files, "b.npy: holds 1 ")]
+        {
+            let members = Members::of(source, &BagPolicy::default()).unwrap();
+            assert_eq!(members.count(), 6);
+            assert!(members.picture(0).is_ok());
+            let clip = Preprocess::clip(8);
+            let read = members.read(&[1, 5], &BagPolicy::default(), |picture| clip.prepare(picture, None));
+            for told in [members.picture(5).unwrap_err(), read.unwrap_err()] {
+                assert!(told.to_string().contains(wanted), "{told}");
+            }
+        }
     }
 
     /// A file of frames, none of which is named, is a bag of all; one that is named an image.

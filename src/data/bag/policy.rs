@@ -1,11 +1,12 @@
 //! Which images of a bag are read. Kept in the model, so that inference reads the same.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rand::seq::index;
 use serde_json::{Value, json};
 
 use crate::data::config::{BagConfig, DataConfig, OnBadImage, Pick};
 use crate::data::volume::{VolumePolicy, evenly_spaced};
+use crate::json;
 use crate::seed::{Purpose, stream};
 
 /// Which images of a bag are read, and what becomes of one that cannot be.
@@ -19,19 +20,27 @@ pub struct BagPolicy {
     pub on_bad: OnBadImage,
     /// How volumes become images.
     pub volume: VolumePolicy,
+    /// Whether the model was trained on volumes: where they are cut as is usual, nothing else tells.
+    pub of_volumes: bool,
 }
 
 impl Default for BagPolicy {
     /// 32 evenly spaced ones, all of which can be read.
     fn default() -> Self {
-        Self { max: 32, pick: Pick::Uniform, on_bad: OnBadImage::Row, volume: VolumePolicy::default() }
+        Self {
+            max: 32,
+            pick: Pick::Uniform,
+            on_bad: OnBadImage::Row,
+            volume: VolumePolicy::default(),
+            of_volumes: false,
+        }
     }
 }
 
 impl From<&DataConfig> for BagPolicy {
     fn from(config: &DataConfig) -> Self {
         let BagConfig { max, pick, on_bad, .. } = config.bag;
-        Self { max, pick, on_bad, volume: config.volume_policy() }
+        Self { max, pick, on_bad, volume: config.volume_policy(), of_volumes: false }
     }
 }
 
@@ -39,6 +48,9 @@ impl From<&DataConfig> for BagPolicy {
 pub type Draw = (u64, u64);
 
 impl BagPolicy {
+    /// Most images of a bag that may be asked for.
+    pub const MOST: usize = 1 << 16;
+
     /// Which of `count` images are read, in order.
     pub fn picked(&self, count: usize, (seed, sample): Draw) -> Vec<usize> {
         if count <= self.max || self.pick != Pick::Random {
@@ -95,28 +107,30 @@ impl BagPolicy {
     /// A number is none that JSON has.
     pub fn to_json(&self) -> Result<Value> {
         let (pick, on_bad) = (self.pick.word(), self.on_bad.word());
-        Ok(json!({"max": self.max, "pick": pick, "on_bad": on_bad, "volume": self.volume.to_json()?}))
+        let mut kept = json!({"max": self.max, "pick": pick, "on_bad": on_bad, "volume": self.volume.to_json()?});
+        if self.of_volumes {
+            kept["of_volumes"] = true.into();
+        }
+        Ok(kept)
     }
 
-    /// From a model's folder.
+    /// From a model's folder, each key as configs take it.
     ///
     /// # Errors
-    /// A word that is not known, a number that cannot be.
-    pub fn from_json(json: &Value) -> Result<Self> {
-        let word = |key: &str| json[key].as_str().with_context(|| format!("{key} is missing, or is no text"));
-        let unknown = |key: &str, word: &str, known: &[&str]| {
-            format!("{key} is {word:?}; this version knows {}", known.join(", "))
-        };
-        let max = json["max"].as_u64().context("max is missing, or is no whole number")? as usize;
-        ensure!(max > 0, "max is 0; allowed is 1 or more");
-        let (pick, on_bad) = (word("pick")?, word("on_bad")?);
-        // Models of before volumes were read do not say.
-        let volume = json.get("volume").map(VolumePolicy::from_json).transpose()?.unwrap_or_default();
+    /// An unknown or missing key, or a value that the key does not have.
+    pub fn from_json(kept: &Value) -> Result<Self> {
+        let fields = json::fields(kept, &["max", "pick", "on_bad", "volume", "of_volumes"])?;
+        let needed = |key: &str| fields.get(key).with_context(|| format!("{key} is missing"));
+        let volume = fields.get("volume").map(VolumePolicy::from_json).transpose().context("volume")?;
+        let of_volumes = fields.get("of_volumes");
+        let of_volumes = of_volumes.map(|v| json::field("of_volumes", v, "true or false", Value::as_bool));
         Ok(Self {
-            max,
-            volume,
-            pick: Pick::find(pick).with_context(|| unknown("pick", pick, Pick::WORDS))?,
-            on_bad: OnBadImage::find(on_bad).with_context(|| unknown("on_bad", on_bad, OnBadImage::WORDS))?,
+            max: json::count("max", needed("max")?, Self::MOST)?,
+            pick: json::word("pick", needed("pick")?, Pick::WORDS, Pick::find)?,
+            on_bad: json::word("on_bad", needed("on_bad")?, OnBadImage::WORDS, OnBadImage::find)?,
+            // Models of before volumes were read do not say.
+            volume: volume.unwrap_or_default(),
+            of_volumes: of_volumes.transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -181,12 +195,24 @@ mod tests {
     #[test]
     fn json_keeps_all() {
         let volume = VolumePolicy { slices: Some(9), ..VolumePolicy::default() };
-        let all = BagPolicy { max: 5, pick: Pick::Stride, on_bad: OnBadImage::Drop, volume };
+        let all = BagPolicy { max: 5, pick: Pick::Stride, on_bad: OnBadImage::Drop, volume, of_volumes: true };
         assert_eq!(BagPolicy::from_json(&all.to_json().unwrap()).unwrap(), all);
-        for broken in
-            [json!({}), json!({"max": 0, "pick": "first", "on_bad": "row"}), json!({"max": 3, "pick": "best"})]
-        {
-            assert!(BagPolicy::from_json(&broken).is_err(), "{broken}");
+        let with = |key: &str, value: Value| {
+            let mut json = all.to_json().unwrap();
+            json[key] = value;
+            format!("{:#}", BagPolicy::from_json(&json).unwrap_err())
+        };
+        for (error, told) in [
+            (format!("{:#}", BagPolicy::from_json(&json!({})).unwrap_err()), "max is missing"),
+            (with("max", json!(0)), "max is 0; allowed is a whole number from 1 to 65536"),
+            (with("max", json!(1 << 17)), "max is 131072; allowed is"),
+            (with("pick", json!("best")), r#"pick is "best"; allowed is "uniform","#),
+            (with("on_bad", json!(1)), "on_bad is 1; allowed is"),
+            (with("of_volumes", json!(1)), "of_volumes is 1; allowed is true or false"),
+            (with("volume", json!({"slices": 0})), "volume: slices is 0; allowed is"),
+            (with("maximum", json!(1)), "maximum is no key; allowed are max,"),
+        ] {
+            assert!(error.starts_with(told), "{error}");
         }
     }
 }

@@ -247,6 +247,12 @@ impl ImageSource {
         }
     }
 
+    /// Whether a row names it: messages name that one, for the file may be called after a patient.
+    pub fn is_of_row(&self) -> bool {
+        let named = matches!(self, Self::File(ImageFile { row: Some(_), .. }) | Self::Bag(Bag { row: Some(_), .. }));
+        named || matches!(self, Self::Packed(_))
+    }
+
     /// Its images: one, unless it is a bag.
     pub fn images(&self) -> &[ImageSource] {
         match self {

@@ -2,8 +2,11 @@
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::geometry;
 use super::window::Window;
+use crate::json;
 use crate::words::words;
 
 words!(
@@ -62,21 +65,47 @@ impl Default for VolumePolicy {
 }
 
 impl VolumePolicy {
+    /// Most slices that may be asked for.
+    pub const MOST_SLICES: usize = geometry::MOST_SLICES;
+    /// Which steps spacing may have, in words.
+    pub const SPACING_ALLOWED: &'static str = "a list of three numbers above 0 and up to 100";
+
+    /// Whether spacing may be these steps; `None` for what is no number.
+    pub fn allows_spacing(steps: impl ExactSizeIterator<Item = Option<f64>>) -> bool {
+        steps.len() == 3 && steps.into_iter().all(|step| step.is_some_and(|mm| mm > 0.0 && mm <= 100.0))
+    }
+
     /// What a model's folder keeps.
     ///
     /// # Errors
     /// A number is none that JSON has.
-    pub fn to_json(&self) -> Result<serde_json::Value> {
+    pub fn to_json(&self) -> Result<Value> {
         serde_json::to_value(self).context("the policy of volumes cannot be kept")
     }
 
-    /// What [`Self::to_json`] gave; what it lacks has its default.
+    /// What [`Self::to_json`] gave, or somebody wrote: each key as configs take it; what is not there has its default.
     ///
     /// # Errors
-    /// It says something else.
-    pub fn from_json(kept: &serde_json::Value) -> Result<Self> {
-        Self::deserialize(kept).context("is no policy of volumes")
+    /// An unknown key, or a value that the key does not have.
+    pub fn from_json(kept: &Value) -> Result<Self> {
+        let mut policy = Self::default();
+        for (key, value) in json::fields(kept, &["axis", "spacing", "slices", "orientation", "window"])? {
+            match key.as_str() {
+                "axis" => policy.axis = json::word(key, value, Axis::WORDS, Axis::find)?,
+                "spacing" => policy.spacing = Some(json::field(key, value, Self::SPACING_ALLOWED, spacing)?),
+                "slices" => policy.slices = Some(json::count(key, value, Self::MOST_SLICES)?),
+                "orientation" => policy.orientation = json::word(key, value, Orientation::WORDS, Orientation::find)?,
+                _ => policy.window = json::field(key, value, Window::ALLOWED, |w| Window::deserialize(w).ok())?,
+            }
+        }
+        Ok(policy)
     }
+}
+
+fn spacing(value: &Value) -> Option<[f64; 3]> {
+    let steps = value.as_array()?;
+    VolumePolicy::allows_spacing(steps.iter().map(Value::as_f64)).then_some(())?;
+    steps.iter().filter_map(Value::as_f64).collect::<Vec<_>>().try_into().ok()
 }
 
 #[cfg(test)]
@@ -94,9 +123,21 @@ mod tests {
         }
         let empty = VolumePolicy::from_json(&serde_json::json!({})).unwrap();
         assert_eq!(empty, VolumePolicy::default());
-        for wrong in [r#"{"axes": 1}"#, r#"{"window": "liver"}"#, r#"{"window": [80, 0]}"#, r#"{"window": [1, 2, 3]}"#]
-        {
-            assert!(VolumePolicy::from_json(&serde_json::from_str(wrong).unwrap()).is_err(), "{wrong}");
+        for (wrong, told) in [
+            (r#"{"axes": "axial"}"#, "axes is no key; allowed are axis, spacing, slices, orientation, window; did you"),
+            (r#"{"axis": 1}"#, r#"axis is 1; allowed is "axial", "coronal", "sagittal""#),
+            (r#"{"window": "liver"}"#, r#"window is "liver"; allowed is "percentile", "lung""#),
+            (r#"{"window": [80, 0]}"#, "window is [80,0]; allowed is"),
+            (r#"{"window": [1, 2, 3]}"#, "window is [1,2,3]; allowed is"),
+            (r#"{"spacing": [1, 1, -2]}"#, "spacing is [1,1,-2]; allowed is a list of three numbers above 0"),
+            (r#"{"spacing": [1, 1]}"#, "spacing is [1,1]; allowed is"),
+            (r#"{"slices": 0}"#, "slices is 0; allowed is a whole number from 1 to 30000"),
+            (r#"{"slices": 2.5}"#, "slices is 2.5; allowed is"),
+            (r#"{"slices": null}"#, "slices is null; allowed is"),
+            ("[]", "is []; allowed is an object of axis,"),
+        ] {
+            let error = VolumePolicy::from_json(&serde_json::from_str(wrong).unwrap()).unwrap_err().to_string();
+            assert!(error.starts_with(told), "{wrong}: {error}");
         }
     }
 }

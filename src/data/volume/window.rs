@@ -62,8 +62,8 @@ enum OneWritten {
 
 impl Window {
     /// What may be written, in words.
-    pub const ALLOWED: &'static str = "\"percentile\", \"lung\", \"mediastinum\", \"bone\", \"brain\", [low, high], or \
-                                       a list of three of them but the first";
+    pub const ALLOWED: &'static str = "\"percentile\", \"lung\", \"mediastinum\", \"bone\", \"brain\", [low, high] \
+                                       with the lower first, or a list of three of them but the first";
 
     /// Channels of a picture: 1 or 3.
     pub fn channels(&self) -> usize {
