@@ -2,12 +2,12 @@
 
 use std::io;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 /// How such a file begins; two bytes of version follow, and the length of its header.
 pub const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// What a file is told that has no such header.
-const NO_NPY: &str = "is no .npy file";
+const NO_NPY: &str = "is no .npy file, as numpy.save writes it";
 
 /// The beginning of a file of bytes with these sides, the last one closest together.
 pub fn header_of_bytes(shape: &[usize]) -> Vec<u8> {
@@ -40,15 +40,15 @@ impl Header {
     /// It is none, cut off, or longer.
     pub fn read(read: &mut dyn FnMut(&mut [u8]) -> io::Result<()>, most: usize) -> Result<Self> {
         let mut start = [0; 8];
-        read(&mut start).context(NO_NPY)?;
+        read(&mut start).map_err(cut)?;
         ensure!(start.starts_with(MAGIC), NO_NPY);
         let mut size = [0; 4];
         let bytes_of_size = if start[6] == 1 { 2 } else { 4 };
-        read(&mut size[..bytes_of_size]).context(NO_NPY)?;
+        read(&mut size[..bytes_of_size]).map_err(cut)?;
         let size = u32::from_le_bytes(size) as usize;
         ensure!(size <= most, "has a header of {size} bytes; allowed are {most}");
         let mut text = vec![0; size];
-        read(&mut text).context("is no .npy file: its header is cut")?;
+        read(&mut text).map_err(cut)?;
         let text = String::from_utf8(text).context("is no .npy file: its header is no text")?;
         let after = |key: &str| text.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
         let kind = after("descr").and_then(|rest| rest.strip_prefix('\'')?.split_once('\''));
@@ -66,6 +66,14 @@ impl Header {
             shape: shape.and_then(|(all, _)| sides(all)),
             length: (start.len() + bytes_of_size + size) as u64,
         })
+    }
+}
+
+/// Why a header cannot be read.
+fn cut(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => anyhow!("{NO_NPY}: it ends in its header; save it anew"),
+        _ => anyhow::Error::new(error).context(NO_NPY),
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::Spread;
+use crate::data::image::frame_of;
 use crate::data::volume::Scan;
 use crate::data::{Picture, VolumePolicy};
 use crate::fs::replace_file;
@@ -57,8 +58,7 @@ pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
         let mut seconds = 0.0;
         for (i, path) in bench.volumes.iter().enumerate() {
             let started = Instant::now();
-            // The file may be called after a patient.
-            let pictures = read(path, &bench.policy).with_context(|| format!("volume {} of {count}", i + 1))?;
+            let pictures = read(path, &bench.policy).with_context(|| path.display().to_string())?;
             seconds += started.elapsed().as_secs_f64();
             slices += pictures.len();
             if let Some(file) = bench.keep.as_deref().filter(|_| (round, i) == (0, 0)) {
@@ -74,8 +74,12 @@ pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
 
 /// All slices.
 fn read(path: &Path, policy: &VolumePolicy) -> Result<Vec<Picture>> {
+    ensure!(frame_of(path).0.exists(), "there is no such file or folder");
     let scan = Scan::of(path, policy)?;
-    let scan = scan.context("is neither NIfTI nor NumPy by its name, nor a DICOM series")?;
+    let scan = scan.context(
+        "is no volume; allowed are NIfTI (.nii, .nii.gz), NumPy (.npy, .npz), a folder of one DICOM series, and a DICOM \
+         file of several frames",
+    )?;
     scan.slices(&(0..scan.count()).collect::<Vec<_>>())
 }
 

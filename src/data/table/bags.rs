@@ -7,7 +7,7 @@ use super::columns::BagColumns;
 use super::fields::{Field, Fields, IMAGE_SEPARATOR, ProblemKind, Unusable, packed_name};
 use crate::data::config::OnBadImage;
 use crate::data::image;
-use crate::data::volume::is_volume;
+use crate::data::volume::{is_volume, no_series};
 
 /// Endings of image files in a folder; files of a series often have none.
 const IMAGES: [&str; 6] = ["png", "jpg", "jpeg", "dcm", "dicom", "ima"];
@@ -156,12 +156,12 @@ fn several(text: &str, separator: &str) -> Option<Vec<String>> {
 
 /// Why what begins as a JSON list names nothing; names may begin so too.
 fn or_list(text: &str, lost: Unusable) -> Unusable {
-    if !text.starts_with('[') {
+    let inner = text.strip_prefix('[').map(str::trim_start);
+    if !inner.is_some_and(|inner| inner.ends_with(']') || inner.starts_with(['"', '\''])) {
         return lost;
     }
-    let reason =
-        format!("{}; as the list that it begins as it is no JSON, such as [\"a.png\", \"b.png\"]", lost.reason);
-    Unusable::new(lost.kind, reason)
+    let reason = "image: begins as a list and is no JSON list of names; allowed is one such as [\"a.png\", \"b.png\"]";
+    Unusable::new(ProblemKind::BrokenList, reason)
 }
 
 enum Kind {
@@ -202,7 +202,7 @@ fn files_of(root: &Path, name: &str) -> Result<Vec<String>, Unusable> {
         }
     }
     if found.is_empty() {
-        return Err("image: is a folder without images".to_string().into());
+        return Err(format!("image: {}", no_series(&root.join(name))).into());
     }
     found.sort_unstable();
     Ok(found)

@@ -52,6 +52,8 @@ pub enum ProblemKind {
     LfsPointer,
     /// It names no image.
     NoImage,
+    /// Its images begin as a JSON list and are none.
+    BrokenList,
     /// It has too few or too many columns.
     BrokenRow,
     /// Another reason.

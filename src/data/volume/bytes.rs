@@ -1,8 +1,9 @@
 //! Voxels that lie in a file one after another, plain or packed.
 
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufRead, ErrorKind, Read, Seek, SeekFrom};
 
 use anyhow::{Result, anyhow};
+use flate2::bufread::GzDecoder;
 
 use super::numbers::Coding;
 use super::planes::Planes;
@@ -11,6 +12,36 @@ use super::planes::Planes;
 pub(super) trait ReadSeek: Read + Seek {}
 
 impl<T: Read + Seek> ReadSeek for T {}
+
+/// What the members of a gzip file hold, one after another (RFC 1952). As gzip and nibabel do, it ends where behind a
+/// whole member, whose checksum was right, no other begins: padding and whatever else stands there is passed over.
+pub(super) struct Gzip<R> {
+    /// `None` after the end.
+    member: Option<GzDecoder<R>>,
+    is_first: bool,
+}
+
+impl<R: BufRead> Gzip<R> {
+    pub fn new(packed: R) -> Self {
+        Self { member: Some(GzDecoder::new(packed)), is_first: true }
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        while let Some(member) = self.member.as_mut().filter(|_| !into.is_empty()) {
+            match member.read(into) {
+                Ok(0) => {
+                    let next = self.member.take().map(|member| GzDecoder::new(member.into_inner()));
+                    (self.member, self.is_first) = (next, false);
+                }
+                Err(_) if !self.is_first && member.header().is_none() => self.member = None,
+                read => return read,
+            }
+        }
+        Ok(0)
+    }
+}
 
 /// A file, or what it unpacks to.
 pub(super) enum Bytes {
@@ -39,6 +70,19 @@ impl Bytes {
                 Ok(())
             }
         }
+    }
+
+    /// As many of the first bytes as there are, `most` at most.
+    pub fn start(&mut self, most: usize) -> std::io::Result<Vec<u8>> {
+        let mut head = Vec::with_capacity(most);
+        match self {
+            Self::Plain(file) => {
+                file.seek(SeekFrom::Start(0))?;
+                file.take(most as u64).read_to_end(&mut head)?;
+            }
+            Self::Packed(unpacked, at) => *at += unpacked.take(most as u64).read_to_end(&mut head)? as u64,
+        }
+        Ok(head)
     }
 
     /// Unpacks what is left of what is packed, so that its length and checksum are held against what was read.
@@ -74,8 +118,12 @@ impl Planes for Stored {
     fn read(&mut self, k: usize, plane: &mut Vec<f32>) -> Result<()> {
         let place = self.offset + k as u64 * self.raw.len() as u64;
         self.bytes.read_at(place, &mut self.raw).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => anyhow!("is truncated: it ends in plane {} of {}", k + 1, self.planes),
-            ErrorKind::InvalidInput | ErrorKind::InvalidData => anyhow!("is broken: it cannot be unpacked"),
+            ErrorKind::UnexpectedEof => {
+                anyhow!("is truncated: it ends in plane {} of {}; copy it anew", k + 1, self.planes)
+            }
+            ErrorKind::InvalidInput | ErrorKind::InvalidData => {
+                anyhow!("is broken: it cannot be unpacked; copy it anew")
+            }
             _ => error.into(),
         })?;
         self.coding.values(&self.raw, plane)
@@ -83,9 +131,12 @@ impl Planes for Stored {
 
     fn finish(&mut self) -> Result<()> {
         self.bytes.finish().map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => anyhow!("is truncated: it ends before its checksum"),
+            ErrorKind::UnexpectedEof => anyhow!("is truncated: it ends before its checksum; copy it anew"),
             ErrorKind::InvalidInput | ErrorKind::InvalidData => {
-                anyhow!("is broken: it cannot be unpacked to its end, or its checksum is not that of what it holds")
+                anyhow!(
+                    "is broken: it cannot be unpacked to its end, or its checksum is not that of what it holds; copy \
+                     it anew"
+                )
             }
             _ => error.into(),
         })

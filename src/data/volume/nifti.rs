@@ -4,14 +4,13 @@
 //! num-derive and six more crates, makes room for whatever a header claims, and reads a whole volume where one slice is
 //! asked for.
 
-use std::io::{BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use flate2::read::MultiGzDecoder;
 
-use super::bytes::{Bytes, Stored};
+use super::bytes::{Bytes, Gzip, Stored};
 use super::geometry::{self, Geometry, Order};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
@@ -69,17 +68,18 @@ pub(super) fn opened(
     file.seek(SeekFrom::Start(0))?;
     let mut bytes = match is_packed {
         true => {
-            let unpacked = MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file));
+            let unpacked = Gzip::new(BufReader::with_capacity(1 << 16, file));
             // A header is read in any case, so that what it claims can be told.
             Bytes::Packed(Box::new(unpacked.take(most.max(540))), 0)
         }
         false => Bytes::Plain(Box::new(file)),
     };
-    let mut head = vec![0; 348];
-    bytes.read_at(0, &mut head).map_err(|error| no_header(error, 348, length, is_packed))?;
+    let mut head = first_bytes(&mut bytes, length, is_packed)?;
     if is_second(&head) {
         head.resize(540, 0);
-        bytes.read_at(348, &mut head[348..]).map_err(|error| no_header(error, 540, length, is_packed))?;
+        bytes
+            .read_at(348, &mut head[348..])
+            .map_err(|_| anyhow!("ends in its NIfTI-2 header, which takes 540 bytes"))?;
     }
     let header = Header::read(&head)?;
     let needed = header.offset.saturating_add(header.volume_bytes().saturating_mul(header.times as u64));
@@ -108,15 +108,20 @@ pub(super) fn opened(
     Ok((Volume { geometry, planes: Box::new(stored) }, needed))
 }
 
-/// Why there are no `least` bytes to begin with.
-fn no_header(error: std::io::Error, least: usize, length: u64, is_packed: bool) -> anyhow::Error {
-    let packed = if is_packed { ", unpacked" } else { "" };
-    match error.kind() {
-        ErrorKind::UnexpectedEof => {
-            anyhow!("has no NIfTI header, which takes {least} bytes{packed}; the file has {length} bytes")
-        }
-        _ => anyhow::Error::new(error).context("has no NIfTI header"),
+/// The 348 bytes that every header has at least.
+fn first_bytes(bytes: &mut Bytes, length: u64, is_packed: bool) -> Result<Vec<u8>> {
+    let head = bytes.start(348).map_err(|error| match is_packed {
+        true => anyhow!("begins as gzip and cannot be unpacked ({length} bytes): broken or truncated; copy it anew"),
+        false => error.into(),
+    })?;
+    match (head.len(), is_packed) {
+        (348, _) => {}
+        (0, true) => bail!("is a gzip file that holds nothing; a NIfTI header takes 348 bytes; copy or save it anew"),
+        (0, false) => bail!("is empty; a NIfTI header takes 348 bytes; copy or save it anew"),
+        (n, true) => bail!("unpacks to {n} bytes; a NIfTI header takes 348; is it another kind of file?"),
+        (n, false) => bail!("has {n} bytes; a NIfTI header takes 348; is it another kind of file?"),
     }
+    Ok(head)
 }
 
 fn is_second(head: &[u8]) -> bool {
@@ -219,16 +224,16 @@ impl Header {
         let float = |at: usize| fields.float(at, places.float);
         let (slope, intercept) = (float(places.slope), float(places.slope + places.float));
         let (slope, intercept) = if slope == 0.0 || !slope.is_finite() { (1.0, 0.0) } else { (slope, intercept) };
-        ensure!(intercept.is_finite(), "has scl_slope {slope} and scl_inter {intercept}");
+        ensure!(
+            intercept.is_finite(),
+            "has scl_slope {slope} and scl_inter {intercept}; allowed is a finite scl_inter, or scl_slope 0"
+        );
         let number = number(fields.int(places.datatype, 2))?;
-        let offset = if places.is_second { fields.int(places.offset, 8) } else { float(places.offset) as i64 };
-        // Files without an offset have their voxels behind the header.
-        let offset = if offset == 0 { i64::from(size) + 4 } else { offset };
-        ensure!(offset >= i64::from(size), "has vox_offset {offset}, inside its header of {size} bytes");
+        let offset = offset(&fields, places, u64::from(size.unsigned_abs()) + 4)?;
         let (affine, is_known) = affine(&fields, places, shape)?;
         let geometry = Geometry { shape, affine, is_known, order: Order::default() };
         let coding = Coding { number, is_big_endian, slope, intercept };
-        let header = Self { geometry, times, coding, offset: offset as u64 };
+        let header = Self { geometry, times, coding, offset };
         header.geometry.check()?;
         Ok(header)
     }
@@ -240,6 +245,25 @@ impl Header {
 
     fn volume_bytes(&self) -> u64 {
         self.plane_bytes() * self.geometry.shape[2] as u64
+    }
+}
+
+/// Where voxels begin: not before `least`, behind the header and the four bytes that end it. As nibabel has it, but that
+/// 0 means right behind these, as it does to the programs that write it, and not the file's first byte.
+fn offset(fields: &Fields, places: &Places, least: u64) -> Result<u64> {
+    let said = match places.is_second {
+        true => Ok(fields.int(places.offset, 8)),
+        false => match fields.float(places.offset, places.float) {
+            // Of more the file has not that many bytes either.
+            said if said.is_finite() => Ok(said as i64),
+            said => Err(said),
+        },
+    };
+    match said {
+        Ok(0) => Ok(least),
+        Ok(said) if said >= least as i64 => Ok(said as u64),
+        Ok(said) => bail!("has vox_offset {said}, where voxels begin; allowed are 0 and from {least} on"),
+        Err(said) => bail!("has vox_offset {said}, where voxels begin; allowed are 0 and from {least} on"),
     }
 }
 

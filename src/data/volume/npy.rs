@@ -6,7 +6,7 @@
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::read::DeflateDecoder;
 
 use super::bytes::{Bytes, Stored};
@@ -27,14 +27,18 @@ const MOST_HEADER: usize = 16 << 10;
 pub(super) fn open(path: &Path) -> Result<Volume> {
     let mut file = open_plain(path)?;
     let mut start = [0; 2];
-    file.read_exact(&mut start).context("is no .npy file")?;
+    file.read_exact(&mut start).map_err(|_| anyhow!("is empty, and no array; save it anew"))?;
     if start != *b"PK" {
         let length = file.metadata()?.len();
         return array(Bytes::Plain(Box::new(file)), 0, length);
     }
     let entries = archive::entries(&mut file)?;
     // np.savez names them arr_0, arr_1, …
-    let name = entries.keys().filter(|name| name.ends_with(".npy")).min().context("holds no .npy array")?;
+    let name = entries
+        .keys()
+        .filter(|name| name.ends_with(".npy"))
+        .min()
+        .context("holds no .npy array; allowed is one that numpy.savez writes")?;
     let entry = entries[name];
     let range = entry.place(&mut file)?;
     if !entry.is_packed {

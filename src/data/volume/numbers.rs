@@ -82,7 +82,11 @@ impl Coding {
         let is_whole = !matches!(self.number, Number::F16 | Number::F32 | Number::F64);
         // Whole numbers are finite, and so is what becomes of them unless it is made larger.
         let bad = if is_whole && !is_scaled { 0 } else { values.iter().filter(|v| !v.is_finite()).count() };
-        ensure!(bad == 0, "holds {bad} voxels that are NaN or infinite in one plane; replace them first");
+        ensure!(
+            bad == 0,
+            "holds {bad} voxels that are NaN or infinite in one plane; allowed are numbers: replace them first, as by \
+             numpy.nan_to_num"
+        );
         Ok(())
     }
 }

@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
+use super::geometry::MOST_SLICES;
 use super::planes::Volume;
 use super::series::{self, Listing, Series};
 use super::{nifti, npy};
 use crate::data::image::frame_of;
+
+/// Endings of NIfTI and NumPy files.
+const VOXELS: [&str; 4] = [".nii", ".nii.gz", ".npy", ".npz"];
 
 /// What a path names.
 pub(super) enum Kind {
@@ -32,12 +36,41 @@ pub(super) fn kind_of(path: &Path) -> Kind {
         let listing = Listing::of_folder(&file).ok().filter(Listing::is_series);
         return listing.map_or(Kind::Image, Kind::Series);
     }
-    if is_named(&file, &[".nii", ".nii.gz", ".npy", ".npz"]) {
+    if is_named(&file, &VOXELS) {
         Kind::Voxels
     } else if file == path && may_be_dicom(path) && series::has_frames(path) {
         Kind::Series(Listing::of_file(path))
     } else {
         Kind::Image
+    }
+}
+
+/// What a folder that is no series holds instead, and what to name; files are counted and not named.
+pub(in crate::data) fn no_series(folder: &Path) -> String {
+    let Ok(entries) = std::fs::read_dir(folder) else { return "is a folder that cannot be opened".into() };
+    let (mut volumes, mut dicom, mut images, mut folders, mut others) = (0, 0, 0, 0, 0);
+    // More is no folder that somebody looks through.
+    for path in entries.take(2 * MOST_SLICES).flatten().map(|entry| entry.path()) {
+        let count = match () {
+            () if path.is_dir() => &mut folders,
+            () if is_named(&path, &VOXELS) => &mut volumes,
+            () if is_named(&path, &[".png", ".jpg", ".jpeg"]) => &mut images,
+            () if may_be_dicom(&path) && series::is_dicom(&path) => &mut dicom,
+            () => &mut others,
+        };
+        *count += 1;
+    }
+    let several = "of several that one report is about all, as a;b";
+    match (volumes, dicom, images, folders, others) {
+        (1.., ..) => format!("is a folder of {volumes} NIfTI or NumPy files; name the file, {several}"),
+        (_, 1.., ..) => format!(
+            "is a folder of {dicom} DICOM files, and no series: the first does not say where its slice lies; name the \
+             file, {several}"
+        ),
+        (_, _, 1.., ..) => format!("is a folder of {images} images, and no series; name the file, {several}"),
+        (.., 1.., _) => format!("is a folder of {folders} folders; name the one that holds the slices of one series"),
+        (.., 1..) => format!("is a folder without images: none of its {others} files is one; name another"),
+        _ => "is an empty folder; name one that holds the slices of one DICOM series, or a file".into(),
     }
 }
 
@@ -73,7 +106,7 @@ pub(super) fn open_known(path: &Path, series: Option<&Arc<Series>>) -> Result<Vo
     let (file, time) = frame_of(path);
     match series {
         Some(series) => {
-            ensure!(time == 0, "is a series of slices at one time, so there is no #{}", time + 1);
+            ensure!(time == 0, "is a series of slices at one time, so there is no #{}; name the folder", time + 1);
             Ok(series.volume())
         }
         None if is_named(&file, &[".npy", ".npz"]) => {

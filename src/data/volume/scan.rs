@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 
 use super::cut::{Cut, ensure_there};
-use super::open::{Kind, kind_of, open_known};
+use super::open::{Kind, kind_of, no_series, open_known};
 use super::planes::Volume;
 use super::policy::{VolumePolicy, evenly_spaced};
 use super::series::Series;
@@ -36,9 +36,10 @@ impl Scan {
     /// from 1; without it the first is read.
     ///
     /// # Errors
-    /// It cannot be opened, claims more than any volume has, or is no one series. No message says its name.
+    /// It cannot be opened, claims more than any volume has, or is a folder of no one series. No message says its name.
     pub fn of(path: &Path, policy: &VolumePolicy) -> Result<Option<Self>> {
         let series = match kind_of(path) {
+            Kind::Image if path.is_dir() => bail!(no_series(path)),
             Kind::Image => return Ok(None),
             Kind::Voxels => None,
             Kind::Series(listing) => Some(Arc::new(Series::of(listing)?)),

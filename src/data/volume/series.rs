@@ -155,12 +155,26 @@ fn check_alike(slices: &[Slice], first: &Place) -> Result<()> {
     let mixed = |message| Fault::MixedSeries.told(message);
     ensure!(
         others == 0,
-        mixed(format!("holds several DICOM series: {others} of {count} slices are not of the first one's"))
+        mixed(format!(
+            "holds several DICOM series: {others} of {count} slices are not of the first one's; give each a folder"
+        ))
     );
     let others = differing(&|place| place.size != first.size);
-    ensure!(others == 0, mixed(format!("has slices of different sizes: {others} of {count} are not {:?}", first.size)));
+    let [rows, columns] = first.size;
+    ensure!(
+        others == 0,
+        mixed(format!(
+            "has slices of different sizes: {others} of {count} are not {columns} × {rows} pixels as the first; give \
+             each series a folder"
+        ))
+    );
     let others = differing(&|place| place.is_inverted != first.is_inverted);
-    ensure!(others == 0, mixed(format!("has slices whose black is others' white: {others} of {count} (MONOCHROME1)")));
+    ensure!(
+        others == 0,
+        mixed(format!(
+            "has slices whose black is others' white: {others} of {count} are not as the first (MONOCHROME1)"
+        ))
+    );
     let turned = |place: &Place| match (place.directions, first.directions) {
         (Some(a), Some(b)) => a.iter().flatten().zip(b.iter().flatten()).any(|(a, b)| (a - b).abs() > SAME),
         (a, b) => a.is_some() != b.is_some(),
@@ -178,6 +192,11 @@ pub(super) fn has_frames(file: &Path) -> bool {
     matches!(place_of(file), Ok(Start::Dicom(place, _)) if place.frames > 1)
 }
 
+/// Whether a file is DICOM.
+pub(super) fn is_dicom(file: &Path) -> bool {
+    matches!(place_of(file), Ok(Start::Dicom(..)))
+}
+
 /// What messages call a file.
 fn name_of(file: usize, files: &[PathBuf]) -> String {
     format!("file {} of {}", file + 1, files.len())
@@ -193,7 +212,7 @@ fn found(files: &[PathBuf]) -> Result<Vec<Slice>> {
             Start::Other { is_text } => {
                 // Notes and licences lie beside slices without an ending, as some slices do.
                 let is_named = path.extension().map_or(!is_text, |end| end.eq_ignore_ascii_case("dcm"));
-                ensure!(!is_named, "{}: is no DICOM file", name());
+                ensure!(!is_named, "{}: is no DICOM file; take it out of the folder, or copy it anew", name());
                 continue;
             }
         };
@@ -254,7 +273,8 @@ fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<(Geometry, bool)> 
                  one; name the files instead, as a.dcm;b.dcm"
             ))
         );
-        let message = "has slices that do not say where they lie (ImageOrientationPatient), so have no order";
+        let message = "has slices that do not say where they lie (ImageOrientationPatient), so have no order; name the \
+                       files in theirs, as a.dcm;b.dcm";
         ensure!(is_one_file, Fault::NoOrder.told(message.into()));
         // Frames as they come, from the feet to the head, hung as radiologists do.
         let steps = [[-spacing[1], 0.0, 0.0], [0.0, -spacing[0], 0.0], [0.0, 0.0, 1.0]];
@@ -269,7 +289,7 @@ fn geometry(slices: &mut Vec<Slice>, first: &Place) -> Result<(Geometry, bool)> 
     let along = |position: [f64; 3]| (0..3).map(|x| position[x] * normal[x]).sum::<f64>();
     let mut heights = Vec::with_capacity(count);
     for slice in slices.iter() {
-        let message = "has a slice that does not say where it lies (ImagePositionPatient)";
+        let message = "has a slice that does not say where it lies (ImagePositionPatient); take it out of the folder";
         let position = slice.place.position.ok_or_else(|| Fault::NoOrder.told(message.into()))?;
         heights.push(along(position));
     }
@@ -299,14 +319,17 @@ fn is_uneven(heights: &[f64]) -> Result<bool> {
     let doubled = steps.iter().filter(|step| **step < SAME).count();
     ensure!(
         doubled == 0,
-        Fault::MixedSeries
-            .told(format!("has {doubled} slices at the place of another; are there several series or points in time?"))
+        Fault::MixedSeries.told(format!(
+            "has {doubled} of {} slices at the place of another: several series or points in time? Give each a \
+                 folder",
+            heights.len()
+        ))
     );
     if let Some(at) = steps.iter().position(|step| *step > 1.5 * usual) {
         let missing: f64 = steps.iter().map(|step| (step / usual).round() - 1.0).filter(|n| *n > 0.0).sum();
         return Err(Fault::MissingSlices.told(format!(
             "lacks slices: {:.2} mm lie between slice {} and the next, where {usual:.2} are usual; {missing:.0} of \
-             {:.0} seem to be missing",
+             {:.0} seem to be missing; bring them, or leave the series out",
             steps[at],
             at + 1,
             heights.len() as f64 + missing

@@ -297,11 +297,19 @@ fn hostile_files_are_one_line_each() {
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("cut.nii", good[..500].to_vec(), "cannot hold"),
         ("cut.nii.gz", packed[..packed.len() - 20].to_vec(), "truncated"),
-        ("short.nii", good[..100].to_vec(), "no NIfTI header, which takes 348 bytes; the file has 100 bytes"),
-        ("short.nii.gz", gzip(&good[..100]), "no NIfTI header, which takes 348 bytes, unpacked; the file has"),
-        ("empty.nii", Vec::new(), "no NIfTI header, which takes 348 bytes; the file has 0 bytes"),
+        ("short.nii", good[..100].to_vec(), "has 100 bytes; a NIfTI header takes 348"),
+        ("short.nii.gz", gzip(&good[..100]), "unpacks to 100 bytes; a NIfTI header takes 348"),
+        ("empty.nii", Vec::new(), "is empty; a NIfTI header takes 348"),
+        ("empty.nii.gz", gzip(b""), "is a gzip file that holds nothing; a NIfTI header takes 348"),
+        ("begun.nii.gz", packed[..5].to_vec(), "begins as gzip and cannot be unpacked (5 bytes)"),
         ("far.nii", with(108, &1e6f32.to_le_bytes()), "vox_offset 1000000, where voxels begin"),
-        ("near.nii", with(108, &8f32.to_le_bytes()), "vox_offset 8, inside its header of 348 bytes"),
+        ("near.nii", with(108, &8f32.to_le_bytes()), "vox_offset 8, where voxels begin; allowed are 0 and from 352 on"),
+        // All of these nibabel refuses as well.
+        ("behind.nii", with(108, &348f32.to_le_bytes()), "vox_offset 348, where voxels begin; allowed are"),
+        ("before.nii", with(108, &(-5f32).to_le_bytes()), "vox_offset -5, where voxels begin; allowed are"),
+        ("nowhere.nii", with(108, &f32::NAN.to_le_bytes()), "vox_offset NaN, where voxels begin; allowed are"),
+        ("endless.nii", with(108, &f32::INFINITY.to_le_bytes()), "vox_offset inf, where voxels begin; allowed are"),
+        ("slope.nii", with(112, &[2f32, f32::NAN].map(f32::to_le_bytes).concat()), "scl_slope 2 and scl_inter NaN"),
         ("many.nii", many.clone(), "claims 32000 voxels"),
         ("many.nii.gz", gzip(&many), "claims 32000 voxels"),
         ("huge.nii.gz", gzip(&[with(42, &[255, 63, 255, 63, 255, 63]), vec![0; 1 << 16]].concat()), "cannot hold"),
@@ -322,6 +330,13 @@ fn hostile_files_are_one_line_each() {
         assert!(line.contains(name) && line.contains(told) && line.lines().count() == 1, "{name}: {line}");
     }
     fs::write(folder.path().join("good.nii"), &good).unwrap();
+    // As nibabel: a slope that is 0 or no number is none, whatever stands beside it.
+    let expected = slices(&folder.path().join("good.nii"), &VolumePolicy::default(), &[0, 5]).unwrap();
+    for slope in [0.0, f32::NAN, f32::INFINITY] {
+        let path = folder.path().join("unscaled.nii");
+        fs::write(&path, with(112, &[slope, f32::NAN].map(f32::to_le_bytes).concat())).unwrap();
+        assert_eq!(slices(&path, &VolumePolicy::default(), &[0, 5]).unwrap(), expected, "{slope}");
+    }
     let at = |name: &str, which: &[usize]| slices(&folder.path().join(name), &VolumePolicy::default(), which);
     assert!(at("good.nii", &[6]).unwrap_err().root_cause().to_string().contains("there is no slice 7"));
     assert!(at("good.nii#2", &[0]).unwrap_err().root_cause().to_string().contains("no #2"));
