@@ -98,8 +98,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn text(report: &LintReport, html: Option<&Path>, with_tokenizer: bool) -> String {
     const SHOWN: usize = 3;
     let mut lines = vec![format!(
-        "{}: {} usable rows, {} images ({} looked into), {} reports, {} patients",
-        report.manifest, report.rows, report.images, report.images_looked_at, report.reports, report.patients
+        "{}: {} usable rows, {}, {} reports, {} patients",
+        report.manifest,
+        report.rows,
+        report.images_in_words(),
+        report.reports,
+        report.patients
     )];
     for finding in &report.findings {
         let level = match finding.level {

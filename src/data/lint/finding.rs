@@ -82,14 +82,18 @@ pub struct LintReport {
     pub manifest: String,
     /// Usable rows.
     pub rows: usize,
-    /// Distinct images, reports and patients (where the manifest names them).
+    /// Distinct images that are no volumes, each of a bag for itself.
     pub images: usize,
-    /// As above.
+    /// Distinct volumes.
+    pub volumes: usize,
+    /// Distinct reports, and patients where the manifest names them.
     pub reports: usize,
     /// As above.
     pub patients: usize,
     /// Images that were looked into.
     pub images_looked_at: usize,
+    /// Volumes that were looked into.
+    pub volumes_looked_at: usize,
     /// Worst first.
     pub findings: Vec<Finding>,
     /// What there is.
@@ -97,4 +101,17 @@ pub struct LintReport {
     /// That of them which says how many images rows have, where some have several.
     #[serde(skip)]
     pub bag_sizes: Option<Histogram>,
+}
+
+impl LintReport {
+    /// How many images and volumes there are, and how many of them were looked into.
+    pub fn images_in_words(&self) -> String {
+        let images = format!("{} images ({} looked into)", self.images, self.images_looked_at);
+        let volumes = format!("{} volumes ({} looked into)", self.volumes, self.volumes_looked_at);
+        match (self.images, self.volumes) {
+            (_, 0) => images,
+            (0, _) => volumes,
+            _ => format!("{images}, {volumes}"),
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub enum FindingKind {
     LfsPointer,
     /// Rows that name no image.
     NoImage,
+    /// Rows whose list of images is none.
+    BrokenList,
     /// Rows with too few or too many columns.
     BrokenRow,
     /// Rows that cannot be used for another reason.
@@ -92,6 +94,7 @@ impl FindingKind {
             Self::EmptyReport => "empty_report",
             Self::LfsPointer => "lfs_pointer",
             Self::NoImage => "no_image",
+            Self::BrokenList => "broken_list",
             Self::BrokenRow => "broken_row",
             Self::UnusableRow => "unusable_row",
             Self::UnreadableImage => "unreadable_image",
@@ -150,6 +153,10 @@ impl FindingKind {
             ProblemKind::EmptyReport => (Self::EmptyReport, "rows without a report"),
             ProblemKind::LfsPointer => (Self::LfsPointer, "reports that are Git LFS pointers; run `git lfs pull`"),
             ProblemKind::NoImage => (Self::NoImage, "rows whose image column is blank"),
+            ProblemKind::BrokenList => (
+                Self::BrokenList,
+                "rows whose images begin as a JSON list and are none, such as [\"a.png\", \"b.png\"]",
+            ),
             ProblemKind::BrokenRow => (Self::BrokenRow, "rows with too few or too many columns; is a quote missing?"),
             ProblemKind::Other => (Self::UnusableRow, "rows that cannot be used for another reason"),
         }

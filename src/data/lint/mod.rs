@@ -38,6 +38,7 @@ pub fn lint(
     // Volumes are no images for the checks of these.
     let (volumes, images): (Vec<_>, Vec<_>) =
         distinct_images(rows).into_par_iter().partition(|(_, one)| volume_of(one).is_some());
+    let (image_count, volume_count) = (images.len(), volumes.len());
     let (before, after) = (images.len().min(options.max_images), volumes.len().min(options.max_images));
     let images = InspectedImages::open(images, options.max_images, &|done, of| progress(done, of + after));
     let volumes =
@@ -63,10 +64,12 @@ pub fn lint(
     Ok(LintReport {
         manifest: name.to_string(),
         rows: rows.len(),
-        images: rows.iter().map(Row::image).collect::<std::collections::HashSet<_>>().len(),
+        images: image_count,
+        volumes: volume_count,
         reports: distinct(|r| Some(r.report())).len(),
         patients: distinct(Row::patient_id).len(),
         images_looked_at: images.count(),
+        volumes_looked_at: volumes.count(),
         findings,
         histograms,
         bag_sizes,

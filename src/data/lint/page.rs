@@ -23,8 +23,7 @@ pub fn page(report: &LintReport, rows: &[Row]) -> String {
             h1 { "Data check" }
             p {
                 (report.manifest) ": " (report.rows) " usable rows, "
-                (report.images) " images (" (report.images_looked_at) " looked into), "
-                (report.reports) " reports, " (report.patients) " patients."
+                (report.images_in_words()) ", " (report.reports) " reports, " (report.patients) " patients."
             }
             @if report.findings.is_empty() { p { "Nothing was found." } }
             @for finding in &report.findings { (section(finding, rows)) }

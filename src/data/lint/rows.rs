@@ -165,16 +165,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("there is no such file.png")).unwrap();
         let text = "image,report\nthere is no such file.png,x\nthe report is empty.png,x\nno.png,\nno.png,x,y\n\
-                    no.png,version https://git-lfs.github.com/spec/v1\n \t,x\n";
+                    no.png,version https://git-lfs.github.com/spec/v1\n \t,x\n\"[no.png, b.png]\",x\n\
+                    \"[\"\"no.png\"\", \"\"b.png\"\"\",x\n[old] no.png,x\n";
         let path = dir.path().join("m.csv");
         std::fs::write(&path, text).unwrap();
         let manifest = Manifest::open(&path, &Columns::default(), None).unwrap();
         let found: Vec<(&str, usize)> = unusable(&manifest.problems).iter().map(|f| (f.kind.word(), f.count)).collect();
         let expected = [
-            ("missing_image", 1),
+            ("missing_image", 2),
             ("empty_report", 1),
             ("lfs_pointer", 1),
             ("no_image", 1),
+            ("broken_list", 2),
             ("broken_row", 1),
             ("unusable_row", 1),
         ];

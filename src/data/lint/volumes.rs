@@ -52,6 +52,11 @@ impl InspectedVolumes {
         Self { looked_at, all: all.iter().map(|(_, image)| image.clone()).collect() }
     }
 
+    /// How many were looked into.
+    pub fn count(&self) -> usize {
+        self.looked_at.len()
+    }
+
     /// How many images each row has, slices of volumes among them: of the rows all of whose volumes were looked into.
     /// None where each row has one image.
     pub fn sizes(&self, rows: &[Row]) -> Option<Histogram> {
