@@ -14,8 +14,8 @@ use crate::train::stop;
 #[command(
     after_help = "Reads a data set in the layout in which it is downloaded: openi, mimic-cxr, roco, chexpert-plus, \
 padchest, a clone
-of github.com/ieee8023/covid-chestxray-dataset, ct-rate and merlin, whose volumes stay where they are, or a folder of
-images with texts beside them. Numbers of patients and studies are written as salted hashes. The same command goes on
+of github.com/ieee8023/covid-chestxray-dataset, ct-rate and merlin, whose volumes stay where they are, ms-cxr and
+chestx-det, whose findings are drawn as boxes, or a folder of images, series or volumes with texts beside them. Numbers of patients and studies are written as salted hashes. The same command goes on
 where it was stopped, writes anew what was made from other data or with another --size, and removes from the folder
 what it wrote and no row uses any more. Of PNG and JPEG files that keep their size everything but the pixels is left
 out: texts, Exif, profiles. Cells of the CSV are written as they are, and a report may begin with = or +, which
@@ -80,8 +80,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let job = Job { out: &args.out, options, progress: &progress, stop: &stop::asked };
-    let summary = job.run(&preset, &found).with_context(|| args.out.display().to_string())?;
+    let job = Job { root: &args.root, out: &args.out, options, progress: &progress, stop: &stop::asked };
+    let summary = job.run(&preset, &found)?;
     bar.finish_and_clear();
     if args.json {
         return output::print_json(&serde_json::to_value(&summary)?);

@@ -20,6 +20,7 @@ const VOLUMES: [&str; 4] = [".nii", ".nii.gz", ".npy", ".npz"];
 const DEEPEST: usize = 12;
 
 pub(super) fn read(root: &Path) -> Result<Found> {
+    ensure!(root.is_dir(), "{}: is a file; name the folder that holds images and texts", root.display());
     let mut walk = Walk { root, found: Found::default() };
     walk.folder(root, &[], 0)?;
     let mut found = walk.found;
@@ -29,10 +30,12 @@ pub(super) fn read(root: &Path) -> Result<Found> {
                 .into(),
         );
     }
+    let left_out = || found.left_out.iter().map(|(what, count)| format!("; {count} were left out {what}"));
     ensure!(
         !found.entries.is_empty(),
-        "{}: holds no image with a .txt of its name, or one .txt in its folder",
-        root.display()
+        "{}: holds no image with a .txt of its name, or one .txt in its folder{}",
+        root.display(),
+        left_out().collect::<String>()
     );
     Ok(found)
 }

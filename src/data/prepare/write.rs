@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -23,6 +23,8 @@ use crate::fs::{FolderLock, replace_file};
 
 /// Where and how it is written.
 pub struct Job<'a> {
+    /// Where the data set lies, for messages about it.
+    pub root: &'a Path,
     /// Folder for everything.
     pub out: &'a Path,
     /// What is written.
@@ -70,11 +72,13 @@ impl Job<'_> {
         let mut summary = Summary { preset: preset.name.into(), left_out, ..Summary::default() };
         let writes_images = self.options.writes_images(preset)?;
         let volumes = found.entries.iter().filter(|entry| entry.is_volume).count();
+        let root = || self.root.display().to_string();
         ensure!(
             volumes == 0 || self.options.keep_paths,
-            "{}: {volumes} images are volumes, which are not written under other names; --keep-paths leaves them where \
-             they are, under the names that they have",
-            preset.name
+            "{}: {volumes} of {} images are volumes, which are not written under other names; --keep-paths leaves them \
+             where they are, under the names that they have",
+            root(),
+            found.entries.len()
         );
         // As far as rows have a report: those without take no part.
         let told = || found.entries.iter().filter(|entry| !entry.report.trim().is_empty());
@@ -83,13 +87,14 @@ impl Job<'_> {
             shared == 0 || self.options.shard.is_none(),
             "{}: {shared} rows share their image with another, as boxes do; shards hold each once: leave --webdataset \
              out",
-            preset.name
+            root()
         );
-        fs::create_dir_all(out)?;
+        let place = || out.display().to_string();
+        fs::create_dir_all(out).with_context(place)?;
         // Another call would take what this one writes for stale.
         let _held = FolderLock::take(out)?;
-        let (record, salt) = Record::begin(out, preset.name, &self.options)?;
-        let mut rows = self.usable(&found.entries, &record, &salt, &mut summary)?;
+        let (record, salt) = Record::begin(out, preset.name, &self.options).with_context(place)?;
+        let mut rows = self.usable(&found.entries, &record, &salt, &mut summary).with_context(root)?;
         let record = Mutex::new(record);
         let before = rows.len();
         if let Some(each) = self.options.shard {
@@ -98,7 +103,11 @@ impl Job<'_> {
             self.copy_images(&mut rows)?;
         }
         rows.retain(|r| !r.image.is_empty());
-        ensure!(!rows.is_empty(), "none of the {before} images can be read");
+        ensure!(
+            !rows.is_empty(),
+            "{}: none of the {before} images can be read; `reportclip embed --images FILE` says what is wrong with one",
+            root()
+        );
         let manifest = manifest(&rows)?;
         let distinct = |key: for<'r> fn(&'r Prepared) -> &'r str| {
             rows.iter().map(key).filter(|key| !key.is_empty()).collect::<HashSet<_>>().len()
@@ -188,10 +197,11 @@ impl Job<'_> {
         if let Some(known) = known.into_iter().find(|p| self.out.join(p).is_file()) {
             return Ok(Some(known));
         }
-        let Some(image) = row.encoded(size)? else { return Ok(None) };
+        let encoded = row.encoded(size).with_context(|| self.root.display().to_string());
+        let Some(image) = encoded? else { return Ok(None) };
         let name = place(image.source, image.ending);
         let path = self.out.join(&name);
-        fs::create_dir_all(path.parent().unwrap_or(self.out))?;
+        fs::create_dir_all(path.parent().unwrap_or(self.out)).with_context(|| self.out.display().to_string())?;
         replace_file(&path, &image.bytes)?;
         Ok(Some(name))
     }
@@ -251,7 +261,8 @@ impl Job<'_> {
         let mut shard = ShardWriter::create(path)?;
         for row in rows {
             ensure!(!(self.stop)(), Interrupted(STOPPED.into()));
-            let Some(image) = row.encoded(self.options.size)? else {
+            let encoded = row.encoded(self.options.size).with_context(|| self.root.display().to_string());
+            let Some(image) = encoded? else {
                 row.add_to(&mut content, row.source());
                 continue;
             };
@@ -291,7 +302,8 @@ mod tests {
 
     fn run(out: &Path, entries: &[Entry], shard: Option<usize>, stop: &(dyn Fn() -> bool + Sync)) -> Result<Summary> {
         let options = Options { size: None, keep_paths: false, shard, salt: Some("x".into()) };
-        Job { out, options, progress: &|_, _| {}, stop }.run(&Preset::find("folder").unwrap(), &entries.to_vec().into())
+        let job = Job { root: Path::new("data"), out, options, progress: &|_, _| {}, stop };
+        job.run(&Preset::find("folder").unwrap(), &entries.to_vec().into())
     }
 
     fn files(out: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -311,8 +323,8 @@ mod tests {
             let before = files(&out);
             let away = dir.path().join("away");
             fs::rename(&entries[1].image, &away).unwrap();
-            let error = run(&out, &entries, shard, &NOW).unwrap_err().to_string();
-            assert!(error.starts_with("1 images that an earlier call wrote here"), "{error}");
+            let error = format!("{:#}", run(&out, &entries, shard, &NOW).unwrap_err());
+            assert!(error.starts_with("data: 1 images that an earlier call wrote here"), "{error}");
             assert!(files(&out) == before, "{shard:?}");
             fs::rename(&away, &entries[1].image).unwrap();
             run(&out, &entries, shard, &NOW).unwrap();
@@ -337,7 +349,7 @@ mod tests {
                 false
             };
             let error = format!("{:#}", run(&out, &entries, shard, &fail).unwrap_err());
-            assert!(error.starts_with("image 3 of the data set, in its order: cannot be read"), "{error}");
+            assert!(error.starts_with("data: image 3 of the data set, in its order: cannot be read"), "{error}");
             assert!(!error.contains("Miller") && error.lines().count() == 1, "{error}");
             assert!(!out.join("summary.json").exists());
             fs::remove_dir(image).unwrap();
