@@ -76,7 +76,7 @@ pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Reques
         if sent.len() == 0 {
             drop(room.take());
         }
-        rows.extend(state.queue.encode(items, places).await?);
+        rows.extend(state.queue.encode(items, places, None).await?);
     }
     let numbers = |row: Vec<f32>| match base64 {
         true => Numbers::Base64(STANDARD.encode(row.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())),

@@ -18,7 +18,11 @@ pub(super) struct Waiting {
     pub item: Item,
     pub reply: oneshot::Sender<Embedding>,
     _place: OwnedSemaphorePermit,
+    _kept: Option<Kept>,
 }
+
+/// A place that is needed for more than its item.
+pub(super) type Kept = Arc<OwnedSemaphorePermit>;
 
 /// What waits for the model.
 pub(super) enum Job {
@@ -61,11 +65,17 @@ impl Queue {
         Ok(())
     }
 
-    /// Embeddings of `items`, in their order, each in a place of `places`.
+    /// Embeddings of `items`, in their order, each in a place of `places`; the last one has what is left of these, and
+    /// `kept`, which whoever asks keeps for what comes next.
     ///
     /// # Errors
     /// The model failed.
-    pub async fn encode(&self, items: Vec<Item>, mut places: OwnedSemaphorePermit) -> Result<Vec<Vec<f32>>, Refusal> {
+    pub async fn encode(
+        &self,
+        items: Vec<Item>,
+        mut places: OwnedSemaphorePermit,
+        kept: Option<Kept>,
+    ) -> Result<Vec<Vec<f32>>, Refusal> {
         let mut replies = Vec::with_capacity(items.len());
         let last = items.len().saturating_sub(1);
         for (i, item) in items.into_iter().enumerate() {
@@ -73,7 +83,8 @@ impl Queue {
             let taken = if i == last { places.num_permits() } else { item.places().min(places.num_permits()) };
             let place = places.split(taken).ok_or_else(Refusal::failed)?;
             let (reply, answer) = oneshot::channel();
-            self.send(Job::Encode(Waiting { item, reply, _place: place }))?;
+            let kept = kept.clone().filter(|_| i == last);
+            self.send(Job::Encode(Waiting { item, reply, _place: place, _kept: kept }))?;
             replies.push(answer);
         }
         let mut rows = Vec::with_capacity(replies.len());

@@ -73,7 +73,10 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     text.as_ref().map_or(Ok(()), |text| inputs::check_length(&state, text))?;
     let count = usize::from(has_text) + image.as_ref().map_or(0, |image| inputs::places(&state, image));
     let count = count.min(state.options.queue);
-    let places = state.queue.places(count).await?;
+    let mut kept = state.queue.places(count).await?;
+    // One is kept for the whole of it: whose query is encoded is not turned away before the search.
+    let rest = kept.split(kept.num_permits().saturating_sub(1)).ok_or_else(Refusal::failed)?;
+    let kept = Arc::new(kept);
     let mut items = Vec::new();
     if let Some(text) = text {
         items.push(Item::Text(inputs::ids(&state, text).await?));
@@ -82,12 +85,12 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
         items.push(inputs::item(&state, image).await?);
     }
     drop(asked.room);
-    let mut rows = state.queue.encode(items, places).await?.into_iter();
+    let mut rows = state.queue.encode(items, rest, Some(Arc::clone(&kept))).await?.into_iter();
     let (text, image) = (rows.by_ref().take(usize::from(has_text)).next(), rows.next());
     let vector = joined(text, image, (weight, 1.0 - weight)).ok_or_else(Refusal::failed)?;
-    let (place, index) = (state.queue.places(1).await?, Arc::clone(&searched));
+    let index = Arc::clone(&searched);
     // Its loops share the threads of the model's.
-    let found = state.queue.run(place, move |_| index.best(among, &vector, k)).await?;
+    let found = state.queue.run(kept, move |_| index.best(among, &vector, k)).await?;
     let (gallery, best) = found.map_err(|e| Refusal::internal(&e))?;
     let files = Arc::clone(&state.files).acquire_owned().await.map_err(|_| Refusal::failed())?;
     let work = move || {

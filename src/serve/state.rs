@@ -70,9 +70,9 @@ impl Served {
         }
     }
 
-    /// Whether the model was made for volumes: its folder says how they are cut.
+    /// Whether the model was made for volumes: its folder says so, or how they are cut.
     pub fn reads_volumes(&self) -> bool {
-        self.bags.volume != VolumePolicy::default()
+        self.bags.of_volumes || self.bags.volume != VolumePolicy::default()
     }
 
     /// Images that are decoded, and searches whose files are read, at once.

@@ -19,7 +19,7 @@ pub(super) async fn zero_shot(State(state): State<Arc<Served>>, request: Request
     let places = state.queue.places(inputs::places(&state, &study)).await?;
     let item = inputs::item(&state, study).await?;
     drop(asked.room);
-    let rows = state.queue.encode(vec![item], places).await?;
+    let rows = state.queue.encode(vec![item], places, None).await?;
     let row = rows.first().ok_or_else(Refusal::failed)?;
     json(&classifier.answer(row).map_err(|e| Refusal::internal(&e))?)
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, ensure};
+use tracing::warn;
 
 use super::{BagPolicy, Member, by_file, place};
+use crate::data::config::OnBadImage;
 use crate::data::image::{self, dicom, most_bytes};
 use crate::data::volume::HeldVolume;
 use crate::data::{Picture, Preprocess};
@@ -21,11 +23,14 @@ pub struct HeldImages {
 enum File {
     Image(Arc<[u8]>),
     Volume(HeldVolume),
+    /// Cannot be read, and is left out for that.
+    Bad(String),
 }
 
 impl HeldImages {
     /// Of files as they were sent, whose volumes are cut and whose images are picked as evaluation does it by `policy`.
-    /// All volumes together may unpack to what one image may take.
+    /// All volumes together may unpack to what one image may take. Of several, one that cannot be read is left out where
+    /// `policy` says so, here and when it is read.
     ///
     /// # Errors
     /// No file, a NIfTI that cannot be opened or unpacks to too much beside those before it, or a DICOM file of many
@@ -39,7 +44,10 @@ impl HeldImages {
                 true => HeldVolume::open(bytes, &policy.volume, &mut room).map(File::Volume),
                 false => one_frame(&bytes).map(|()| File::Image(bytes)),
             };
-            opened.map_err(|e| of_file(number, count, &e))
+            match opened {
+                Err(e) if leaves_out(policy, count) => Ok(File::Bad(one_line(&e))),
+                opened => opened.map_err(|e| of_file(number, count, &e)),
+            }
         };
         let files = files.into_iter().enumerate().map(file).collect::<Result<_>>()?;
         Ok(Self { files, policy: policy.evenly() })
@@ -50,23 +58,30 @@ impl HeldImages {
         self.files.iter().map(File::count).sum()
     }
 
-    /// Whether all are slices of volumes.
+    /// Whether all that can be read are slices of volumes.
     pub fn are_of_volumes(&self) -> bool {
-        self.files.iter().all(|file| matches!(file, File::Volume(_)))
+        self.files.iter().all(|file| matches!(file, File::Volume(_) | File::Bad(_)))
     }
 
     /// Those that evaluation reads, as the model takes them, file by file as long as `is_wanted` says so.
     ///
     /// # Errors
-    /// One cannot be read, or nobody wants them any more.
+    /// One cannot be read, or where these are left out none can; or nobody wants them any more.
     pub fn read(&self, preprocess: &Preprocess, is_wanted: &dyn Fn() -> bool) -> Result<Vec<Member>> {
         let count = self.count();
         let mut read = Vec::new();
-        self.each(&self.policy.fixed(count), is_wanted, &mut |number, picture| {
+        let bad = self.each(&self.policy.fixed(count), is_wanted, &mut |number, picture| {
             read.push(Member { number, place: place(number, count), prepared: preprocess.prepare(&picture, None)? });
             Ok(())
         })?;
-        Ok(read)
+        match bad {
+            Some(bad) if read.is_empty() => Err(anyhow!("{bad}; no other image that is read of it can be either")),
+            Some(bad) => {
+                warn!("an image that was sent is left out (data.bag.on_bad): {bad}");
+                Ok(read)
+            }
+            None => Ok(read),
+        }
     }
 
     /// Those of these numbers, ascending, with their numbers, file by file as long as `is_wanted` says so.
@@ -75,22 +90,23 @@ impl HeldImages {
     /// One cannot be read, or is not there, or nobody wants them any more.
     pub fn pictures(&self, numbers: &[usize], is_wanted: &dyn Fn() -> bool) -> Result<Vec<(usize, Picture)>> {
         let mut pictures = Vec::new();
-        self.each(numbers, is_wanted, &mut |number, picture| {
+        let bad = self.each(numbers, is_wanted, &mut |number, picture| {
             pictures.push((number, picture));
             Ok(())
         })?;
+        bad.map_or(Ok(()), Err)?;
         ensure!(pictures.len() == numbers.len(), "has {} images; one that is not there was asked for", self.count());
         Ok(pictures)
     }
 
-    /// A volume is opened once for all of its slices.
+    /// A volume is opened once for all of its slices. Gives what is wrong with the first file that was left out.
     fn each(
         &self,
         numbers: &[usize],
         is_wanted: &dyn Fn() -> bool,
         take: &mut dyn FnMut(usize, Picture) -> Result<()>,
-    ) -> Result<()> {
-        let asked = by_file(self.files.iter().map(File::count), numbers);
+    ) -> Result<Option<anyhow::Error>> {
+        let (asked, mut first_bad) = (by_file(self.files.iter().map(File::count), numbers), None);
         for (i, (file, (start, which))) in self.files.iter().zip(asked).enumerate() {
             ensure!(is_wanted(), "is not wanted any more");
             let mut read = || {
@@ -99,16 +115,24 @@ impl HeldImages {
                 }
                 Ok(())
             };
-            read().map_err(|e: anyhow::Error| of_file(i, self.files.len(), &e))?;
+            match read().map_err(|e: anyhow::Error| of_file(i, self.files.len(), &e)) {
+                Err(bad) if leaves_out(&self.policy, self.files.len()) => drop(first_bad.get_or_insert(bad)),
+                read => read?,
+            }
         }
-        Ok(())
+        Ok(first_bad)
     }
+}
+
+/// Whether one of so many files that cannot be read is left out.
+fn leaves_out(policy: &BagPolicy, files: usize) -> bool {
+    files > 1 && policy.on_bad == OnBadImage::Drop
 }
 
 impl File {
     fn count(&self) -> usize {
         match self {
-            Self::Image(_) => 1,
+            Self::Image(_) | Self::Bad(_) => 1,
             Self::Volume(volume) => volume.count(),
         }
     }
@@ -116,6 +140,7 @@ impl File {
     fn pictures(&self, which: &[usize]) -> Result<Vec<Picture>> {
         match self {
             _ if which.is_empty() => Ok(Vec::new()),
+            Self::Bad(reason) => Err(anyhow!(reason.clone())),
             Self::Image(bytes) => Ok(vec![image::decode(bytes, 0)?]),
             Self::Volume(volume) => volume.slices(which),
         }
@@ -155,5 +180,25 @@ mod tests {
         let told = HeldImages::of(vec![vec![0x1f, 0x8b, 8]], &policy).unwrap_err().to_string();
         assert!(told.contains("NIfTI header"), "{told}");
         assert!(HeldImages::of(Vec::new(), &policy).is_err());
+    }
+
+    #[test]
+    fn one_of_several_that_cannot_be_read_is_left_out_where_the_policy_says_so() {
+        let picture = Picture { width: 4, height: 3, channels: 1, bytes: vec![9; 12] };
+        let (png, cut) = (image::png(&picture).unwrap(), vec![0x1f, 0x8b, 8]);
+        let policy = BagPolicy { on_bad: OnBadImage::Drop, ..BagPolicy::default() };
+        let read = |files: &[&[u8]], policy| {
+            let held = HeldImages::of(files.iter().map(|file| file.to_vec()).collect(), policy)?;
+            let read = held.read(&Preprocess::clip(8), &|| true)?;
+            let numbers: Vec<usize> = read.iter().map(|member| member.number).collect();
+            assert_eq!(held.pictures(&numbers, &|| true)?.len(), numbers.len());
+            anyhow::Ok((held.count(), numbers))
+        };
+        assert_eq!(read(&[&cut, &png, b"text", &png], &policy).unwrap(), (4, vec![1, 3]));
+        let refused = |files: &[&[u8]], policy| read(files, policy).unwrap_err().to_string();
+        let told = refused(&[&cut, b"text"], &policy);
+        assert!(told.starts_with("1 of 2 begins as gzip") && told.ends_with("can be either"), "{told}");
+        assert!(refused(&[b"text"], &policy).starts_with("is not an image"), "one alone is told as it is");
+        assert!(refused(&[&cut, &png], &BagPolicy::default()).starts_with("1 of 2 begins as gzip"));
     }
 }
