@@ -21,8 +21,6 @@ use crate::fs::open_plain;
 
 /// Bytes at a file's beginning that say whether it is DICOM.
 const MARK: u64 = 132;
-/// Bytes at a file's beginning that nearly always hold all elements before the pixels.
-const HEAD: u64 = 64 << 10;
 /// Millimetres between positions that are one, and between directions, whose length is 1.
 const SAME: f64 = 1e-3;
 /// Part of the usual step by which others may differ without a word.
@@ -90,6 +88,8 @@ pub(super) struct Series {
 /// Planes of a series.
 struct Frames {
     series: Arc<Series>,
+    /// Whether values are those of the 8 bits that a viewer shows, by each frame's own window.
+    as_shown: bool,
     /// The file that was read last: many frames may lie in it.
     held: Option<(usize, dicom::Frames)>,
 }
@@ -109,8 +109,9 @@ impl Series {
         Ok(Self { geometry, is_colour_loop, is_inverted: first.is_inverted, files, slices })
     }
 
-    pub fn volume(self: &Arc<Self>) -> Volume {
-        let frames = Frames { series: Arc::clone(self), held: None };
+    /// `as_shown`: of values from 0 to 255, as each frame is shown by its own window.
+    pub fn volume(self: &Arc<Self>, as_shown: bool) -> Volume {
+        let frames = Frames { series: Arc::clone(self), as_shown, held: None };
         Volume { geometry: self.geometry.clone(), planes: Box::new(frames) }
     }
 
@@ -140,7 +141,7 @@ impl Series {
         Ok(match held {
             Some((_, frames)) => frames,
             none => {
-                let frames = file_bytes(&self.files[file]).and_then(dicom::Frames::open);
+                let frames = dicom::Frames::open(&self.files[file]);
                 &none.insert((file, frames.with_context(|| name_of(file, &self.files))?)).1
             }
         })
@@ -245,7 +246,7 @@ fn place_of(path: &Path) -> Result<Start> {
         return Ok(Start::Other { is_text: is_text && !head.is_empty() });
     }
     // Radiographs end their elements here, as slices do; files of many frames have a place of each.
-    for most in [HEAD, 16 * HEAD] {
+    for most in dicom::HEADS {
         file.by_ref().take(most - head.len() as u64).read_to_end(&mut head)?;
         if (head.len() as u64) < most || dicom::reaches_pixels(&head) {
             return Ok(Start::Dicom(dicom::place(&head)?, head));
@@ -357,10 +358,18 @@ fn middle(steps: &[f64]) -> Option<f64> {
 
 impl Planes for Frames {
     fn read(&mut self, k: usize, plane: &mut Vec<f32>) -> Result<()> {
-        let Self { series, held } = self;
+        let Self { series, as_shown, held } = self;
         let (file, frame) = series.slices[k];
         let name = || name_of(file, &series.files);
-        series.opened(file, held)?.rescaled(frame, plane).with_context(name)?;
+        let frames = series.opened(file, held)?;
+        if *as_shown {
+            let picture = frames.shown(frame).with_context(name)?;
+            ensure!(picture.channels == 1, "{}: is in colour among gray frames", name());
+            plane.clear();
+            plane.extend(picture.bytes.iter().map(|&byte| f32::from(byte)));
+        } else {
+            frames.rescaled(frame, plane).with_context(name)?;
+        }
         let pixels = series.geometry.shape[0] * series.geometry.shape[1];
         ensure!(plane.len() == pixels, "{}: has {} pixels, not {pixels}", name(), plane.len());
         let bad = plane.iter().filter(|v| !v.is_finite()).count();
@@ -374,6 +383,8 @@ mod tests {
     use super::*;
     use crate::data::volume::tests::{slice_count, slices};
     use crate::data::volume::{Range, VolumePolicy, Window, inspect, is_volume};
+
+    const HEAD: u64 = dicom::HEADS[0];
 
     /// Frames of two pixels, of 8 bits.
     fn dicom(kind: &str, position: &[u8], frames: &[u8], pixels: &[u8]) -> Vec<u8> {

@@ -43,6 +43,17 @@ pub(super) enum Value<'a> {
     Fragments(&'a [u8], Vec<&'a [u8]>),
 }
 
+/// Where pixels lie among the elements.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PixelsAt {
+    /// Where their element begins.
+    pub tag: usize,
+    /// Where their bytes, or fragments, begin.
+    pub value: usize,
+    /// How many bytes these are; `None` of fragments.
+    pub length: Option<usize>,
+}
+
 #[derive(Clone, Debug)]
 struct Element<'a> {
     tag: Tag,
@@ -87,6 +98,17 @@ impl<'a> Object<'a> {
             object.keep(element)?;
         }
         Ok(object)
+    }
+
+    /// Where the pixels begin; `None` where `bytes` do not hold that.
+    pub fn pixels(bytes: &'a [u8], encoding: Encoding) -> Option<PixelsAt> {
+        let mut walk = Walk { bytes, at: 0, encoding, left: MOST_ELEMENTS };
+        while !walk.is_at(tags::PIXELS) {
+            walk.element(0).ok()?;
+        }
+        let tag = walk.at;
+        let length = walk.head().ok()?.len;
+        Some(PixelsAt { tag, value: walk.at, length })
     }
 
     /// Whether `bytes` go on to where the pixels begin; not where they end right before, or have none.

@@ -6,7 +6,7 @@ use std::io::Read;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::super::budget::most;
-use super::elements::{Encoding, Object};
+use super::elements::{Encoding, Object, PixelsAt};
 use super::tags::{self, Tag};
 use crate::error::shown;
 
@@ -91,6 +91,18 @@ impl<'a> DicomFile<'a> {
     /// Whether the elements before the pixels are all there.
     pub fn reaches_pixels(&self) -> bool {
         Object::reaches_pixels(&self.data, self.encoding)
+    }
+
+    /// Where the pixels begin among the elements, where these are written with the low byte first and not deflated;
+    /// `None` where they cannot be told from the bytes that there are.
+    pub fn pixels(&self) -> Option<PixelsAt> {
+        let is_plain = matches!(self.data, Cow::Borrowed(_)) && !self.encoding.big_endian;
+        is_plain.then(|| Object::pixels(&self.data, self.encoding)).flatten()
+    }
+
+    /// Bytes of the elements.
+    pub fn len(&self) -> usize {
+        self.data.len()
     }
 
     /// Bytes that were taken to inflate the data set.

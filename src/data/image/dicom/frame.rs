@@ -1,6 +1,7 @@
 //! Pixel values of one frame: out of the element or its fragments, through the decoder of the transfer syntax.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
@@ -23,7 +24,15 @@ struct Layout {
     taken: u64,
 }
 
-pub(super) fn read(object: &Object, file: &DicomFile, index: usize) -> Result<Frame> {
+/// What is said of a file's frames, before their pixels are read.
+pub(super) struct Described {
+    /// Without values.
+    frame: Frame,
+    layout: Layout,
+    pub frames: usize,
+}
+
+pub(super) fn described(object: &Object, file: &DicomFile) -> Result<Described> {
     let (rows, columns) = (object.count(tags::ROWS, "Rows")?, object.count(tags::COLUMNS, "Columns")?);
     let samples = object.number(tags::SAMPLES).map_or(1, |n| n as usize);
     let frames = object.number(tags::FRAMES).map_or(1, |n| (n as usize).max(1));
@@ -32,11 +41,10 @@ pub(super) fn read(object: &Object, file: &DicomFile, index: usize) -> Result<Fr
     ensure!(rows > 0 && columns > 0, "is {columns} × {rows} pixels");
     ensure!(rows.max(columns) <= MAX_SIDE as usize, "claims {columns} × {rows} pixels; allowed are {MAX_SIDE} a side");
     ensure!(matches!(allocated, 1 | 8 | 16 | 32), "has {allocated} bits a value; allowed are 1, 8, 16 and 32");
-    ensure!(index < frames, "has {frames} frames, so there is no frame {}", index + 1);
     let planar = object.number(tags::PLANAR) == Some(1.0);
     let layout = Layout { allocated, planar, taken: file.taken() };
     let bits_stored = object.number(tags::BITS_STORED).map_or(allocated as u32, |n| (n as u32).clamp(1, 32));
-    let mut frame = Frame {
+    let frame = Frame {
         rows,
         columns,
         samples,
@@ -46,20 +54,85 @@ pub(super) fn read(object: &Object, file: &DicomFile, index: usize) -> Result<Fr
         values: Vec::new(),
     };
     afford(layout.taken + frame.need(planar))?;
+    Ok(Described { frame, layout, frames })
+}
+
+impl Described {
+    /// # Errors
+    /// There is no such frame.
+    pub fn check(&self, index: usize) -> Result<()> {
+        ensure!(index < self.frames, "has {} frames, so there is no frame {}", self.frames, index + 1);
+        Ok(())
+    }
+
+    /// Whether frames that are not compressed begin and end with a byte.
+    pub fn has_whole_bytes(&self) -> bool {
+        self.layout.allocated > 1
+    }
+
+    /// Bits of a frame that is not compressed.
+    ///
+    /// # Errors
+    /// Halved colours do not fit its size.
+    pub fn native_bits(&self) -> Result<usize> {
+        let (frame, is_halved) = (&self.frame, is_halved(&self.frame)?);
+        let count = if is_halved { frame.rows * frame.columns * 2 } else { frame.count() };
+        Ok(count * self.layout.allocated)
+    }
+
+    /// The frame whose values `bytes` are, low byte first.
+    ///
+    /// # Errors
+    /// They are fewer than it says.
+    pub fn of_native(mut self, bytes: &[u8]) -> Result<Frame> {
+        self.frame.values = self.native(bytes, 0)?;
+        Ok(self.frame)
+    }
+
+    /// The frame that `bytes` hold, compressed as `file` says.
+    ///
+    /// # Errors
+    /// They cannot be decoded.
+    pub fn of_fragment(mut self, bytes: &[u8], file: &DicomFile) -> Result<Frame> {
+        decode(bytes, file, &mut self.frame, &self.layout)?;
+        Ok(self.frame)
+    }
+}
+
+pub(super) fn read(object: &Object, file: &DicomFile, index: usize) -> Result<Frame> {
+    let described = described(object, file)?;
+    described.check(index)?;
     match object.value(tags::PIXELS).context("has no pixels")? {
         (Value::Bytes(all), big_endian) => {
-            let turned = turned(all, big_endian, object.is_of_words(tags::PIXELS), allocated);
+            let Described { frame, layout, .. } = &described;
+            let turned = turned(all, big_endian, object.is_of_words(tags::PIXELS), layout.allocated);
             let copied = if matches!(turned, Cow::Owned(_)) { all.len() as u64 } else { 0 };
-            afford(layout.taken + copied + frame.need(planar))?;
-            frame.values = native(&turned, &frame, &layout, index)?;
+            afford(layout.taken + copied + frame.need(layout.planar))?;
+            let values = described.native(&turned, index)?;
+            Ok(Frame { values, ..described.frame })
         }
         (Value::Fragments(offsets, fragments), _) => {
-            let bytes = fragment(fragments, offsets, frames, index)?;
-            decode(&bytes, file, &mut frame, &layout)?;
+            let lengths: Vec<usize> = fragments.iter().map(|fragment| fragment.len()).collect();
+            let bytes = match &fragments[fragments_of(&lengths, offsets, described.frames, index)?] {
+                [only] => Cow::Borrowed(*only),
+                several => Cow::Owned(several.concat()),
+            };
+            described.of_fragment(&bytes, file)
         }
         (Value::Items(..), _) => bail!("has no pixels"),
     }
-    Ok(frame)
+}
+
+/// Whether two pixels share their colour: Y Y Cb Cr.
+fn is_halved(frame: &Frame) -> Result<bool> {
+    let is_halved = frame.photometric == "YBR_FULL_422";
+    ensure!(
+        !is_halved || (frame.columns.is_multiple_of(2) && frame.samples == 3),
+        "says YBR_FULL_422 and has {} columns of {} values; allowed are even numbers of columns and 3 values",
+        frame.columns,
+        frame.samples
+    );
+    Ok(is_halved)
 }
 
 /// Bytes whose values have their low byte first.
@@ -72,38 +145,31 @@ fn turned(all: &[u8], big_endian: bool, of_words: bool, allocated: usize) -> Cow
     Cow::Owned(bytes)
 }
 
-/// Values of a frame that is not compressed.
-fn native(all: &[u8], frame: &Frame, layout: &Layout, index: usize) -> Result<Vec<i32>> {
-    let pixels = frame.rows * frame.columns;
-    // Two pixels share their colour: Y Y Cb Cr.
-    let halved = frame.photometric == "YBR_FULL_422";
-    ensure!(
-        !halved || (frame.columns.is_multiple_of(2) && frame.samples == 3),
-        "says YBR_FULL_422 and has {} columns of {} values; allowed are even numbers of columns and 3 values",
-        frame.columns,
-        frame.samples
-    );
-    let count = if halved { pixels * 2 } else { frame.count() };
-    let bits = count * layout.allocated;
-    let start = bits.checked_mul(index).context("has fewer pixels than it says: it is truncated")?;
-    ensure!(all.len() * 8 >= start.saturating_add(bits), "has fewer pixels than it says: it is truncated");
-    let bytes = match layout.allocated {
-        1 => all,
-        _ => all.get(start / 8..start / 8 + bits / 8).unwrap_or_default(),
-    };
-    let values = match layout.allocated {
-        1 => (start..start + bits).map(|bit| i32::from(bytes[bit / 8] >> (bit % 8) & 1)).collect(),
-        allocated => numbers(bytes, allocated, frame),
-    };
-    Ok(if halved {
-        let mut all = Vec::with_capacity(frame.count());
-        values.chunks_exact(4).for_each(|p| all.extend([p[0], p[2], p[3], p[1], p[2], p[3]]));
-        all
-    } else if layout.planar && frame.samples == 3 {
-        interleaved(&values)
-    } else {
-        values
-    })
+impl Described {
+    /// Values of a frame that is not compressed.
+    fn native(&self, all: &[u8], index: usize) -> Result<Vec<i32>> {
+        let Self { frame, layout, .. } = self;
+        let bits = self.native_bits()?;
+        let start = bits.checked_mul(index).context("has fewer pixels than it says: it is truncated")?;
+        ensure!(all.len() * 8 >= start.saturating_add(bits), "has fewer pixels than it says: it is truncated");
+        let bytes = match layout.allocated {
+            1 => all,
+            _ => all.get(start / 8..start / 8 + bits / 8).unwrap_or_default(),
+        };
+        let values = match layout.allocated {
+            1 => (start..start + bits).map(|bit| i32::from(bytes[bit / 8] >> (bit % 8) & 1)).collect(),
+            allocated => numbers(bytes, allocated, frame),
+        };
+        Ok(if is_halved(frame)? {
+            let mut all = Vec::with_capacity(frame.count());
+            values.chunks_exact(4).for_each(|p| all.extend([p[0], p[2], p[3], p[1], p[2], p[3]]));
+            all
+        } else if layout.planar && frame.samples == 3 {
+            interleaved(&values)
+        } else {
+            values
+        })
+    }
 }
 
 /// Little-endian values with their sign.
@@ -129,34 +195,34 @@ fn interleaved(planes: &[i32]) -> Vec<i32> {
     values
 }
 
-/// The compressed bytes of a frame, which may lie in several fragments.
-fn fragment<'a>(fragments: &[&'a [u8]], offsets: &[u8], frames: usize, index: usize) -> Result<Cow<'a, [u8]>> {
-    ensure!(!fragments.is_empty(), "has no pixels");
-    match fragments {
-        [only] if frames == 1 => return Ok(Cow::Borrowed(only)),
-        _ if frames == 1 => return Ok(Cow::Owned(fragments.concat())),
-        _ if fragments.len() == frames => return Ok(Cow::Borrowed(fragments[index])),
-        _ => {}
+/// Which fragments, of these lengths, hold a frame: it may lie in several.
+pub(super) fn fragments_of(lengths: &[usize], offsets: &[u8], frames: usize, index: usize) -> Result<Range<usize>> {
+    let (known, count) = (offsets.len() / 4, lengths.len());
+    ensure!(count > 0, "has no pixels");
+    match frames {
+        1 => return Ok(0..count),
+        frames if frames == count => return Ok(index..index + 1),
+        _ => ensure!(known == frames, "has {count} fragments for {frames} frames and no table of them"),
     }
-    let (known, count) = (offsets.len() / 4, fragments.len());
-    ensure!(known == frames, "has {count} fragments for {frames} frames and no table of them");
     let offset = |i: usize| {
         let b = offsets.get(4 * i..4 * i + 4)?;
         Some(u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])))
     };
-    // Offsets count from the first fragment's item, eight bytes before its content.
-    let mut at = 0u64;
     let start = offset(index).context("its table of fragments is broken")?;
     let end = offset(index + 1).unwrap_or(u64::MAX);
-    let mut bytes = Vec::new();
-    for part in fragments {
-        if at >= start && at < end {
-            bytes.extend_from_slice(part);
-        }
-        at += 8 + part.len() as u64;
+    // Offsets count from the first fragment's item, eight bytes before its content.
+    let places = lengths.iter().scan(0u64, |next, length| {
+        let at = *next;
+        *next += 8 + *length as u64;
+        Some(at)
+    });
+    let (mut first, mut last) = (0, 0);
+    for at in places {
+        first += usize::from(at < start);
+        last += usize::from(at < end);
     }
-    ensure!(!bytes.is_empty(), "its table of fragments is broken");
-    Ok(Cow::Owned(bytes))
+    ensure!(first < last, "its table of fragments is broken");
+    Ok(first..last)
 }
 
 fn decode(bytes: &[u8], file: &DicomFile, frame: &mut Frame, layout: &Layout) -> Result<()> {

@@ -7,6 +7,7 @@ mod display;
 mod elements;
 mod file;
 mod frame;
+mod frames;
 mod jpeg_2000;
 mod jpeg_ls;
 mod lut;
@@ -18,8 +19,9 @@ mod values;
 use anyhow::Result;
 
 pub use file::is_dicom;
+pub(in crate::data) use frames::{Frames, HEADS};
 pub use place::Place;
-pub(in crate::data) use place::{Frames, place, places, reaches_pixels};
+pub(in crate::data) use place::{place, places, reaches_pixels};
 pub use values::Frame;
 
 use super::picture::Picture;

@@ -1,13 +1,11 @@
-//! Where a frame lies in the patient, and its values after rescaling: what a volume is made of (PS3.3 C.7.6.2,
+//! Where a frame lies in the patient, and how its values are rescaled: what a volume is made of (PS3.3 C.7.6.2,
 //! C.7.6.16.2).
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use super::super::picture::Picture;
-use super::display::{Modality, line_of, modality, nearest_of, picture};
+use super::display::{line_of, nearest_of};
 use super::elements::Object;
 use super::file::DicomFile;
-use super::frame;
 use super::tags::{self, Tag};
 
 /// Groups of frames that are looked into; more are looked for one by one.
@@ -85,56 +83,9 @@ fn place_in(object: &Object, groups: [Option<&Object>; 2]) -> Result<Place> {
 }
 
 /// Slope and intercept of each frame with a group of its own.
-fn lines_of(object: &Object) -> Result<Vec<(f64, f64)>> {
+pub(super) fn lines_of(object: &Object) -> Result<Vec<(f64, f64)>> {
     let shared = object.item(tags::SHARED_GROUPS, 0)?;
     let own = object.items(tags::FRAME_GROUPS, MOST_GROUPS)?;
     let line = |own: &Object| nearest_of([Some(own), shared.as_ref()], object, tags::PIXEL_TRANSFORM, line_of);
     own.iter().map(|own| Ok(line(own)?.unwrap_or((1.0, 0.0)))).collect()
-}
-
-/// A file whose frames are read one after another; inflated once, where it is deflated.
-pub(in crate::data) struct Frames {
-    file: DicomFile<'static>,
-    /// Slope and intercept of each frame with a group of its own; looked for once, as groups lie one after another.
-    lines: Vec<(f64, f64)>,
-}
-
-impl Frames {
-    /// # Errors
-    /// No DICOM file, broken, or one that inflates to more than an image may take.
-    pub fn open(bytes: Vec<u8>) -> Result<Self> {
-        let file = DicomFile::open_kept(bytes)?;
-        let lines = match file.object_without_pixels()? {
-            object if object.value(tags::MODALITY_LUTS).is_some() => Vec::new(),
-            object => lines_of(&object)?,
-        };
-        Ok(Self { file, lines })
-    }
-
-    /// A frame's values after its own rescaling, row after row.
-    ///
-    /// # Errors
-    /// As [`super::decode`], or it is in colour.
-    pub fn rescaled(&self, index: usize, values: &mut Vec<f32>) -> Result<()> {
-        let object = self.file.object()?;
-        let frame = frame::read(&object, &self.file, index)?;
-        let is_gray = frame.samples == 1 && frame.photometric.starts_with("MONOCHROME");
-        ensure!(is_gray, "is in colour, which no window fits");
-        let modality = match self.lines.get(index) {
-            Some((slope, intercept)) => Modality::Line(*slope, *intercept),
-            None => modality(&object, &frame, index)?,
-        };
-        modality.values(&frame.values, values);
-        Ok(())
-    }
-
-    /// A frame as [`super::decode`] shows it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn shown(&self, index: usize) -> Result<Picture> {
-        let object = self.file.object()?;
-        let values = frame::read(&object, &self.file, index)?;
-        picture(&object, values, index)
-    }
 }
