@@ -200,7 +200,8 @@ const DATA: &[Key] = &[
         Kind::Window,
         "\"percentile\"",
         "Volumes: values that become black and white after rescaling, Hounsfield units in CT; percentile: 0.5 to 99.5 \
-         of all voxels, for MR; three of them become three channels. All of this is kept in the model",
+         of all voxels, for MR; file: of each DICOM slice its own, as a viewer shows it; three of them become three \
+         channels. All of this is kept in the model",
     ),
     key("data.workers", Kind::Int(1, 256), "2", "Threads that decode images and tokenize").per_machine(),
     key("data.prefetch", Kind::Int(1, 1024), "8", "Batches prepared ahead of the model").per_machine(),

@@ -248,8 +248,8 @@ impl Header {
     }
 }
 
-/// Where voxels begin: not before `least`, behind the header and the four bytes that end it. As nibabel has it, but that
-/// 0 means right behind these, as it does to the programs that write it, and not the file's first byte.
+/// Where voxels begin: not before `least`, behind the header and the four bytes that end it. As nibabel has it, but
+/// that 0 means right behind these, as it does to the programs that write it, and not the file's first byte.
 fn offset(fields: &Fields, places: &Places, least: u64) -> Result<u64> {
     let said = match places.is_second {
         true => Ok(fields.int(places.offset, 8)),

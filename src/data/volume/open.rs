@@ -107,7 +107,7 @@ pub(super) fn open_known(path: &Path, series: Option<&Arc<Series>>) -> Result<Vo
     match series {
         Some(series) => {
             ensure!(time == 0, "is a series of slices at one time, so there is no #{}; name the folder", time + 1);
-            Ok(series.volume())
+            Ok(series.volume(false))
         }
         None if is_named(&file, &[".npy", ".npz"]) => {
             ensure!(time == 0, "is an array of one point in time, so there is no #{}", time + 1);

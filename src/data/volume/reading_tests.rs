@@ -135,6 +135,36 @@ fn frames_of_loops_come_in_their_order_gray_or_in_colour() {
     }
 }
 
+/// Slices by the window of each frame are what frames are alone, which is held against pydicom (tests/it/dicom.rs).
+#[test]
+fn slices_by_the_window_of_their_file_are_shown_as_frames_are() {
+    let golden = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/dicom/{name}.dcm"));
+    let policy = VolumePolicy { window: Window::File, ..VolumePolicy::default() };
+    let folder = tempfile::tempdir().unwrap();
+    // Where the lowest values are white, frames are turned once.
+    let inverted = folder.path().join("inverted.dcm");
+    let mut bytes = fs::read(golden("frames")).unwrap();
+    let at = bytes.windows(11).position(|text| text == b"MONOCHROME2").unwrap();
+    bytes[at + 10] = b'1';
+    fs::write(&inverted, bytes).unwrap();
+    for path in [golden("enhanced_frames"), golden("enhanced_shared"), golden("frames"), inverted] {
+        let scan = Scan::of(&path, &policy).unwrap().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let all: Vec<usize> = (0..scan.count()).collect();
+        let frame = |&index: &usize| crate::data::image::decode(&bytes, index).unwrap();
+        assert!(scan.count() > 1);
+        assert_eq!(scan.slices(&all).unwrap(), all.iter().map(frame).collect::<Vec<_>>(), "{}", path.display());
+        let fixed = VolumePolicy { window: window(-500.0, 500.0), ..policy.clone() };
+        let fixed = Scan::of(&path, &fixed).unwrap().unwrap().slices(&all).unwrap();
+        assert_ne!(fixed, scan.slices(&all).unwrap(), "{}", path.display());
+    }
+    // What names no window is shown between percentiles.
+    let path = folder.path().join("a.nii");
+    fs::write(&path, file([4, 5, 6], [1.0; 3], &(0..120).collect::<Vec<i16>>())).unwrap();
+    let by = |policy: &VolumePolicy| slices(&path, policy, &[0, 5]).unwrap();
+    assert_eq!(by(&policy), by(&VolumePolicy::default()));
+}
+
 #[test]
 fn a_folder_of_loops_and_times_that_are_not_there_are_one_line() {
     let folder = tempfile::tempdir().unwrap();

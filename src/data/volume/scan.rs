@@ -10,7 +10,7 @@ use super::open::{Kind, kind_of, no_series, open_known};
 use super::planes::Volume;
 use super::policy::{VolumePolicy, evenly_spaced};
 use super::series::Series;
-use super::window::Ranges;
+use super::window::{Ranges, SHOWN};
 use crate::data::image::Picture;
 
 /// A volume, and the slices that it is cut into. The files of a series are looked through once; no file stays open.
@@ -83,15 +83,21 @@ impl Scan {
             }
             (Slices::Frames(..), None) => bail!("has no frames"),
         };
-        let ranges = self.ranges.of(|| self.open())?;
+        let ranges = match self.series.is_some() && self.ranges.are_of_files() {
+            true => vec![SHOWN],
+            false => self.ranges.of(|| self.open())?,
+        };
         let mut pictures = cut.pictures(&mut self.open()?, &ranges, which)?;
-        if self.series.as_ref().is_some_and(|series| series.is_inverted) {
+        if self.series.as_ref().is_some_and(|series| series.is_inverted) && !self.ranges.are_of_files() {
             pictures.iter_mut().flat_map(|picture| &mut picture.bytes).for_each(|byte| *byte = 255 - *byte);
         }
         Ok(pictures)
     }
 
     fn open(&self) -> Result<Volume> {
-        open_known(&self.path, self.series.as_ref())
+        match &self.series {
+            Some(series) if self.ranges.are_of_files() => Ok(series.volume(true)),
+            series => open_known(&self.path, series.as_ref()),
+        }
     }
 }

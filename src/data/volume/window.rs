@@ -19,6 +19,12 @@ const NAMED: [(&str, Range); 4] = [
     ("brain", Range { low: 0.0, high: 80.0 }),
 ];
 
+/// Of all voxels, where nobody says a window.
+const PERCENTS: [f64; 2] = [0.5, 99.5];
+
+/// Of what is shown in 8 bits already.
+pub(super) const SHOWN: Range = Range { low: 0.0, high: 255.0 };
+
 /// Values between black and white, after rescaling: Hounsfield units where the file is CT.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range {
@@ -36,11 +42,14 @@ pub enum Window {
     Percentile([f64; 2]),
     /// One window, or three of them as three channels.
     Values(Vec<Range>),
+    /// The own window of each DICOM slice or frame, as one alone is shown; of other volumes, which name none, as
+    /// percentiles by default.
+    File,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self::Percentile([0.5, 99.5])
+        Self::Percentile(PERCENTS)
     }
 }
 
@@ -62,13 +71,13 @@ enum OneWritten {
 
 impl Window {
     /// What may be written, in words.
-    pub const ALLOWED: &'static str = "\"percentile\", \"lung\", \"mediastinum\", \"bone\", \"brain\", [low, high] \
-                                       with the lower first, or a list of three of them but the first";
+    pub const ALLOWED: &'static str = "\"percentile\", \"file\", \"lung\", \"mediastinum\", \"bone\", \"brain\", \
+                                       [low, high] with the lower first, or a list of three of them but the first two";
 
     /// Channels of a picture: 1 or 3.
     pub fn channels(&self) -> usize {
         match self {
-            Self::Percentile(_) => 1,
+            Self::Percentile(_) | Self::File => 1,
             Self::Values(ranges) => ranges.len(),
         }
     }
@@ -81,6 +90,7 @@ impl TryFrom<Written> for Window {
         let one = |one: OneWritten| Range::try_from(one);
         Ok(match written {
             Written::Word(word) if word == "percentile" => Self::default(),
+            Written::Word(word) if word == "file" => Self::File,
             Written::Word(word) => Self::Values(vec![one(OneWritten::Word(word))?]),
             Written::Numbers(numbers) => Self::Values(vec![one(OneWritten::Numbers(numbers))?]),
             Written::Three(three) => Self::Values(three.into_iter().map(one).collect::<Result<_, _>>()?),
@@ -112,6 +122,7 @@ impl From<Window> for Written {
         match window {
             // Other percentiles cannot be written.
             Window::Percentile(_) => Self::Word("percentile".into()),
+            Window::File => Self::Word("file".into()),
             Window::Values(ranges) => match &ranges[..] {
                 [a, b, c] => Self::Three([a, b, c].map(|range| OneWritten::Numbers(one(range)))),
                 ranges => Self::Numbers(ranges.first().map_or([0.0, 1.0], one)),
@@ -150,17 +161,24 @@ impl Ranges {
         Self { window: window.clone(), known: Arc::default() }
     }
 
+    /// Whether each DICOM slice has its own.
+    pub fn are_of_files(&self) -> bool {
+        self.window == Window::File
+    }
+
     /// Of the volume that `open` opens. Percentiles are worked out once, as they take all voxels; a stream is read to
     /// its end for them.
     pub fn of(&self, open: impl FnOnce() -> Result<Volume>) -> Result<Vec<Range>> {
-        match (&self.window, self.known.get()) {
-            (Window::Values(ranges), _) => Ok(ranges.clone()),
-            (Window::Percentile(_), Some(range)) => Ok(vec![*range]),
-            (Window::Percentile(percents), None) => {
-                let range = of_percentiles(&mut open()?, *percents)?;
-                Ok(vec![*self.known.get_or_init(|| range)])
-            }
+        let percents = match &self.window {
+            Window::Values(ranges) => return Ok(ranges.clone()),
+            Window::Percentile(percents) => *percents,
+            Window::File => PERCENTS,
+        };
+        if let Some(range) = self.known.get() {
+            return Ok(vec![*range]);
         }
+        let range = of_percentiles(&mut open()?, percents)?;
+        Ok(vec![*self.known.get_or_init(|| range)])
     }
 }
 
