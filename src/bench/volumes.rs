@@ -77,8 +77,8 @@ fn read(path: &Path, policy: &VolumePolicy) -> Result<Vec<Picture>> {
     ensure!(frame_of(path).0.exists(), "there is no such file or folder");
     let scan = Scan::of(path, policy)?;
     let scan = scan.context(
-        "is no volume; allowed are NIfTI (.nii, .nii.gz), NumPy (.npy, .npz), a folder of one DICOM series, and a DICOM \
-         file of several frames",
+        "is no volume; allowed are NIfTI (.nii, .nii.gz), NumPy (.npy, .npz), a folder of one DICOM series, and a \
+         DICOM file of several frames",
     )?;
     scan.slices(&(0..scan.count()).collect::<Vec<_>>())
 }

@@ -15,11 +15,12 @@ use crate::train::stop;
     after_help = "Reads a data set in the layout in which it is downloaded: openi, mimic-cxr, roco, chexpert-plus, \
 padchest, a clone
 of github.com/ieee8023/covid-chestxray-dataset, ct-rate and merlin, whose volumes stay where they are, ms-cxr and
-chestx-det, whose findings are drawn as boxes, or a folder of images, series or volumes with texts beside them. Numbers of patients and studies are written as salted hashes. The same command goes on
-where it was stopped, writes anew what was made from other data or with another --size, and removes from the folder
-what it wrote and no row uses any more. Of PNG and JPEG files that keep their size everything but the pixels is left
-out: texts, Exif, profiles. Cells of the CSV are written as they are, and a report may begin with = or +, which
-spreadsheets take for a formula: import it there as text.
+chestx-det, whose findings are drawn as boxes, or a folder of images, series or volumes with texts beside them. Numbers
+of patients and studies are written as salted hashes. The same command goes on where it was stopped, writes anew what
+was made from other data or with another --size, and removes from the folder what it wrote and no row uses any more. Of
+PNG and JPEG files that keep their size everything but the pixels is left out: texts, Exif, profiles. Cells of the CSV
+are written as they are, and a report may begin with = or +, which spreadsheets take for a formula: import it there as
+text.
 
 Examples:
   reportclip data prepare mimic-cxr /data/mimic-cxr-jpg --out data/mimic --size 512

@@ -29,8 +29,8 @@ enum File {
 
 impl HeldImages {
     /// Of files as they were sent, whose volumes are cut and whose images are picked as evaluation does it by `policy`.
-    /// All volumes together may unpack to what one image may take. Of several, one that cannot be read is left out where
-    /// `policy` says so, here and when it is read.
+    /// All volumes together may unpack to what one image may take. Of several, one that cannot be read is left out
+    /// where `policy` says so, here and when it is read.
     ///
     /// # Errors
     /// No file, a NIfTI that cannot be opened or unpacks to too much beside those before it, or a DICOM file of many

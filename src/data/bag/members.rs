@@ -229,7 +229,7 @@ mod tests {
         assert!(Members::of(alone.into(), &policy).is_err());
     }
 
-    /// What is wrong with a file shows when its slices are read: it is told of, and not a slice by its number among all.
+    /// What is wrong with a file shows when its slices are read: it is told of, and not a slice by its number.
     #[test]
     fn of_a_file_that_is_broken_it_is_told_which_of_the_row_it_is() {
         let dir = tempfile::tempdir().unwrap();
