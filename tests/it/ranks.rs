@@ -251,6 +251,24 @@ fn ranks_train_bags_as_one_process_does() {
     }
 }
 
+/// Slices of volumes, drawn at random, through attention; with a frozen image tower by features that are kept of them.
+#[test]
+fn ranks_train_volumes_as_one_process_does() {
+    let Some(place) = Place::new() else { return };
+    let out = place.one(&["data", "synth", "--volumes", "--out", "ct", "--patients", "40", "--size", "32"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let keys = ["data.train=ct/manifest.csv", "data.window=[-1000, 400]", "data.bag.max=4", "data.bag.pick=random"];
+    let keys = [&keys[..], &["model.bag_pooling=attention", "train.batch_size=6"]].concat();
+    let still = ["freeze.image=all", "augment.rotation=0", "augment.brightness=0"];
+    for (name, more) in [("volumes", &[][..]), ("frozen", &still[..])] {
+        let more = sets(&[&keys[..], more].concat());
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        place.train_ok(1, &format!("{name}-1"), &more);
+        place.train_ok(2, &format!("{name}-2"), &more);
+        place.assert_same_training(&format!("{name}-1"), &format!("{name}-2"));
+    }
+}
+
 /// The sigmoid loss has a bias that is trained.
 #[test]
 fn ranks_train_a_siglip_as_one_process_does() {

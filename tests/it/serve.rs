@@ -616,6 +616,22 @@ fn studies_and_volumes_are_those_of_embed() {
     assert_near(&found[0], &expected[1], "three of seven slices");
     let health = server.get("/health").json();
     assert_eq!((&health["studies"], &health["volumes"]), (&json!(true), &json!(true)));
+    // So does one that reads them as is usual, and leaves out what cannot be read: by what its folder keeps.
+    let train = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let (head, pairs) = train.split_once('\n').unwrap();
+    let of_volumes = pairs.lines().map(|row| format!("../served.nii,{}\n", row.split_once(',').unwrap().1));
+    fs::write(place.path("phantom/served.csv"), format!("{head}\n{}", of_volumes.collect::<String>())).unwrap();
+    let sets = ["train.max_steps=2", "data.train=phantom/served.csv", "data.bag.on_bad=drop"];
+    place.train_ok("usual", &sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>());
+    let expected = embedded("usual/model");
+    let server = Server::start(&place, &["--model", "usual/model"]);
+    let refused = server.post("/v1/embeddings", &json!({"input": [{"image": sent[0]}]})).refusal(400);
+    assert!(refused.contains("reads volumes"), "{refused}");
+    let cut = STANDARD.encode(&packed[..packed.len() - 9]);
+    let both = json!({"input": [{"images": [cut, STANDARD.encode(&packed)]}]});
+    assert_near(&rows(&server.post("/v1/embeddings", &both).ok())[0], &expected[1], "the one that can be read");
+    let refused = server.post("/v1/embeddings", &json!({"input": [{"images": [cut, cut]}]})).refusal(400);
+    assert!(refused.contains("no other image"), "{refused}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
-use crate::runs::text;
+use crate::runs::{Place, json, text};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_reportclip");
 
@@ -75,6 +75,71 @@ fn reading_takes_the_memory_of_planes_and_not_of_volumes() {
     }
 }
 
+/// A model that was trained on volumes says so in its folder, and what is edited there is checked as configs are.
+#[test]
+fn a_model_of_volumes_knows_it_and_its_policy_is_checked() {
+    let place = Place::new();
+    let ok = |args: &[&str]| {
+        let out = place.run(args);
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+        text(&out.stderr)
+    };
+    ok(&["data", "synth", "--volumes", "--out", "ct", "--patients", "40", "--size", "32"]);
+    place.train_ok("of-images", &["--set", "train.max_steps=2"]);
+    assert!(!place.path("of-images/model/reportclip_bags.json").exists());
+    place.train_ok("run", &["--set", "train.max_steps=2", "--set", "data.train=ct/manifest.csv"]);
+    let kept = place.path("run/model/reportclip_bags.json");
+    let policy = std::fs::read_to_string(&kept).unwrap();
+    assert_eq!(json(policy.as_bytes())["of_volumes"], true, "{policy}");
+    let volume = place.path("ct/images/V0001.nii.gz");
+    let image = std::fs::read_dir(place.path("phantom/images")).unwrap().next().unwrap().unwrap().path();
+    let embed = |file: &Path| {
+        let file = file.display().to_string();
+        ["embed", "--model", "run/model", "--out", "e.safetensors", "--force", "--images", &file].map(str::to_string)
+    };
+    let told = |file: &Path| ok(&embed(file).each_ref().map(String::as_str)).contains("was trained on volumes");
+    assert!(told(&image) && !told(&volume));
+    for (from, to, wanted) in [
+        (r#""max": 32"#, r#""max": 0"#, "max is 0; allowed is a whole number from 1 to 65536"),
+        (r#""max": 32"#, r#""max": 32, "max": 3"#, "a name stands twice"),
+        (r#""max": 32"#, r#""max": 32, "most": 3"#, "most is no key; allowed are max,"),
+        (r#""axis": "axial""#, r#""axis": "axial", "slices": 0"#, "volume: slices is 0; allowed is a whole number"),
+        (r#""axis": "axial""#, r#""spacing": [1, 1, -1]"#, "volume: spacing is [1,1,-1]; allowed is a list of three"),
+        ("}", "", "not JSON from line"),
+    ] {
+        let edited = policy.replacen(from, to, 1);
+        assert_ne!(edited, policy, "{from}");
+        std::fs::write(&kept, edited).unwrap();
+        let args = embed(&volume);
+        let errors = place.errors(&args.each_ref().map(String::as_str), 1);
+        let [line] = &errors[..] else { panic!("{errors:?}") };
+        assert!(line.contains("reportclip_bags.json: ") && line.contains(wanted), "{line}");
+    }
+}
+
+/// What is no volume is told by its name, with what is there instead.
+#[test]
+fn what_is_no_volume_is_one_line() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path("several")).unwrap();
+    std::fs::create_dir_all(place.path("empty")).unwrap();
+    std::fs::create_dir_all(place.path("above/inner")).unwrap();
+    packed(&place.path("several/a.nii.gz"), 2);
+    packed(&place.path("several/b.nii.gz"), 2);
+    for (name, wanted) in [
+        ("none", "there is no such file or folder"),
+        ("empty", "is an empty folder; name one that holds the slices of one DICOM series"),
+        ("several", "is a folder of 2 NIfTI or NumPy files; name the file"),
+        ("above", "is a folder of 1 folders; name the one that holds the slices"),
+        ("phantom/images", "images, and no series; name the file"),
+        ("tiny.toml", "is no volume; allowed are NIfTI (.nii, .nii.gz), NumPy (.npy, .npz), a folder of one DICOM"),
+    ] {
+        let errors = place.errors(&["bench", "volumes", name, "--rounds", "1"], 1);
+        let [line] = &errors[..] else { panic!("{errors:?}") };
+        assert!(line.starts_with(&format!("{name}: ")) && line.contains(wanted), "{line}");
+    }
+}
+
 /// The slices that are measured are those that are written.
 #[test]
 fn slices_that_are_kept_are_an_array() {
@@ -92,8 +157,17 @@ fn slices_that_are_kept_are_an_array() {
     // Planes 2, 6 and 10 of 12.
     let shades: Vec<u8> = kept[128..].chunks(256 * 256).map(|slice| slice[1000]).collect();
     assert_eq!(shades, [2, 6, 10]);
-    for (policy, wanted) in [("{", "EOF"), (r#"{"window": "liver"}"#, "liver"), (r#"{"slice": 3}"#, "unknown field")] {
+    for (policy, wanted) in [
+        ("{", "not JSON from line 1, column 1 on"),
+        (r#"{"window": "liver"}"#, r#"window is "liver"; allowed is "percentile""#),
+        (r#"{"slice": 3}"#, "slice is no key; allowed are axis, spacing, slices"),
+        (r#"{"slices": 3, "slices": 4}"#, "a name stands twice"),
+        (r#"{"slices": 0}"#, "slices is 0; allowed is a whole number from 1 to 30000"),
+        (r#"{"spacing": [1, 1, 0]}"#, "spacing is [1,1,0]; allowed is a list of three numbers above 0 and up to 100"),
+    ] {
         let output = Command::new(BINARY).args(["bench", "volumes", "a.nii.gz", "--policy", policy]).output().unwrap();
-        assert!(output.status.code() == Some(2) && text(&output.stderr).contains(wanted), "{}", text(&output.stderr));
+        let told = text(&output.stderr);
+        let is_line = told.lines().filter(|line| line.starts_with("error: ")).count() == 1;
+        assert!(output.status.code() == Some(2) && is_line && told.contains(wanted), "{told}");
     }
 }
