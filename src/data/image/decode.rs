@@ -41,6 +41,14 @@ pub(crate) fn frame_of(path: &Path) -> (PathBuf, usize) {
     }
 }
 
+/// Whether it ends as the number of a frame that is none, and is no file.
+pub(in crate::data) fn counts_from_zero(path: &Path) -> bool {
+    path.to_string_lossy().ends_with("#0") && !path.exists()
+}
+
+/// What is told of that.
+pub(in crate::data) const NO_ZEROTH: &str = "ends in #0; frames and points in time count from 1, as in scan.dcm#1";
+
 /// Content of an image file, which may be as long as what decoding one image may take. No error says its name, and one
 /// of the system is a [`std::io::Error`].
 pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
@@ -49,6 +57,7 @@ pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
         let text = "is a folder and no series of DICOM slices; name the PNG, JPEG or DICOM files in it";
         return Err(std::io::Error::other(text).into());
     }
+    ensure!(!counts_from_zero(&file), "{NO_ZEROTH}");
     let file = open_plain(&file)?;
     let (len, most) = (file.metadata()?.len(), most());
     ensure!(len <= most, "has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");
@@ -116,6 +125,7 @@ mod tests {
         assert_eq!(at("a.png#1").unwrap(), picture);
         let told = at("a.png#3").unwrap_err().root_cause().to_string();
         assert_eq!(told, "is no DICOM file and has one frame, so there is no frame 3");
+        assert!(at("a.png#0").unwrap_err().root_cause().to_string().starts_with("ends in #0; frames"));
     }
 
     #[test]

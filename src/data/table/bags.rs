@@ -175,6 +175,9 @@ fn lost(root: &Path, name: &str) -> Result<Kind, Unusable> {
         Ok(meta) if meta.is_file() => Ok(Kind::File),
         Ok(meta) if meta.is_dir() => Ok(Kind::Folder),
         Ok(_) => Err("image: is not a file".to_string().into()),
+        Err(_) if image::counts_from_zero(&root.join(name)) => {
+            Err(Unusable::new(ProblemKind::MissingImage, format!("image: {}", image::NO_ZEROTH)))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
             let reason = if Path::new(name).is_absolute() {

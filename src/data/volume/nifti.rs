@@ -100,7 +100,8 @@ pub(super) fn opened(
         needed.div_ceil(1 << 20),
         most >> 20
     );
-    ensure!(time < header.times, "has {} points in time, so there is no #{}", header.times, time + 1);
+    let times = header.times;
+    ensure!(time < times, "has {times} points in time, so there is no #{}; allowed are #1 to #{times}", time + 1);
     afford(header.plane_bytes())?;
     let geometry = header.geometry.clone();
     let offset = header.offset + time as u64 * header.volume_bytes();

@@ -61,7 +61,8 @@ impl Described {
     /// # Errors
     /// There is no such frame.
     pub fn check(&self, index: usize) -> Result<()> {
-        ensure!(index < self.frames, "has {} frames, so there is no frame {}", self.frames, index + 1);
+        let (frames, frame) = (self.frames, index + 1);
+        ensure!(index < frames, "has {frames} frames, so there is no frame {frame}; allowed are 1 to {frames}");
         Ok(())
     }
 

@@ -4,9 +4,8 @@
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
-use std::sync::Mutex;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::super::budget::most;
 use super::super::picture::Picture;
@@ -37,8 +36,7 @@ pub(in crate::data) struct Frames {
 
 /// Where the pixels of frames lie.
 struct Parts {
-    /// Whoever reads moves its place.
-    file: Mutex<File>,
+    file: File,
     pixels: Pixels,
 }
 
@@ -97,7 +95,7 @@ impl Frames {
             None => fragments(&file, start, length)?,
         };
         bytes.truncate(before + at.tag);
-        Self::of_file(DicomFile::open_kept(bytes)?, Some(Parts { file: Mutex::new(file), pixels }))
+        Self::of_file(DicomFile::open_kept(bytes)?, Some(Parts { file, pixels }))
     }
 
     fn of_file(file: DicomFile<'static>, parts: Option<Parts>) -> Result<Self> {
@@ -142,10 +140,10 @@ impl Frames {
         let object = self.file.object_without_pixels()?;
         let described = frame::described(&object, &self.file)?;
         described.check(index)?;
-        let mut file = file.lock().map_err(|_| anyhow!("cannot be read: another reader of it failed"))?;
-        let mut read = |from: u64, length: usize, bytes: &mut Vec<u8>| -> Result<()> {
+        let read = |from: u64, length: usize, bytes: &mut Vec<u8>| -> Result<()> {
+            let mut file = file;
             file.seek(SeekFrom::Start(from))?;
-            let read = file.by_ref().take(length as u64).read_to_end(bytes)?;
+            let read = file.take(length as u64).read_to_end(bytes)?;
             ensure!(read == length, "is broken or truncated DICOM: it ends in frame {}", index + 1);
             Ok(())
         };
