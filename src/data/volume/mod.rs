@@ -3,7 +3,7 @@
 //! Owns the readers of volumes, their orientation, resampling and windows. Which slices of a volume are read is the
 //! caller's choice. But for percentiles, no volume is in memory as a whole: planes are read one after another, of
 //! NIfTI, NumPy and series of files only those that the slices asked for are made of; of what is compressed, all, for
-//! its checksum. A DICOM file of many frames is read whole.
+//! its checksum. Of a DICOM file of many frames those that are asked for are read, where they can be read alone.
 
 mod bytes;
 mod cut;
