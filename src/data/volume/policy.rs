@@ -126,7 +126,7 @@ mod tests {
         for (wrong, told) in [
             (r#"{"axes": "axial"}"#, "axes is no key; allowed are axis, spacing, slices, orientation, window; did you"),
             (r#"{"axis": 1}"#, r#"axis is 1; allowed is "axial", "coronal", "sagittal""#),
-            (r#"{"window": "liver"}"#, r#"window is "liver"; allowed is "percentile", "lung""#),
+            (r#"{"window": "liver"}"#, r#"window is "liver"; allowed is "percentile", "file""#),
             (r#"{"window": [80, 0]}"#, "window is [80,0]; allowed is"),
             (r#"{"window": [1, 2, 3]}"#, "window is [1,2,3]; allowed is"),
             (r#"{"spacing": [1, 1, -2]}"#, "spacing is [1,1,-2]; allowed is a list of three numbers above 0"),
