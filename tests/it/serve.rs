@@ -617,10 +617,15 @@ fn studies_and_volumes_are_those_of_embed() {
     let health = server.get("/health").json();
     assert_eq!((&health["studies"], &health["volumes"]), (&json!(true), &json!(true)));
     // So does one that reads them as is usual, and leaves out what cannot be read: by what its folder keeps.
-    let train = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
-    let (head, pairs) = train.split_once('\n').unwrap();
-    let of_volumes = pairs.lines().map(|row| format!("../served.nii,{}\n", row.split_once(',').unwrap().1));
-    fs::write(place.path("phantom/served.csv"), format!("{head}\n{}", of_volumes.collect::<String>())).unwrap();
+    nifti(&place.path("served-val.nii"), 5);
+    let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let of_volume = |row: &str| {
+        let (_, rest) = row.split_once(',')?;
+        let split = [(",train,", "served.nii"), (",val,", "served-val.nii")].into_iter();
+        split.filter(|(split, _)| rest.contains(split)).map(|(_, file)| format!("../{file},{rest}")).next()
+    };
+    let rows_of_volumes = manifest.lines().take(1).map(str::to_string).chain(manifest.lines().filter_map(of_volume));
+    fs::write(place.path("phantom/served.csv"), rows_of_volumes.collect::<Vec<_>>().join("\n")).unwrap();
     let sets = ["train.max_steps=2", "data.train=phantom/served.csv", "data.bag.on_bad=drop"];
     place.train_ok("usual", &sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>());
     let expected = embedded("usual/model");
