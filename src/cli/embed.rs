@@ -70,9 +70,13 @@ pub(super) struct Args {
     /// beside the row's ids [default: safetensors]
     #[arg(long, value_parser = format)]
     format: Option<ShardFormat>,
-    /// Rows of a shard, rounded up to whole batches [default: 10000]
+    /// Rows of a shard, rounded up to whole batches [default: 10000; with --late 1000]
     #[arg(long, value_name = "ROWS", value_parser = shard_rows)]
     shard_rows: Option<usize>,
+    /// Keep, beside the rows' vectors, those of images' patches and of texts' tokens in 8 bits, for `search --late`: in a
+    /// folder of safetensors
+    #[arg(long)]
+    late: bool,
     /// Keep the names of images in the file, absolute ones of --images; they may be names of patients
     #[arg(long)]
     keep_names: bool,
@@ -91,6 +95,8 @@ pub(super) struct Args {
 
 /// Rows of a shard where nobody says: of 512 numbers, 20 MB of images.
 const SHARD_ROWS: usize = 10_000;
+/// With patches and tokens, of which a shard's are held at once: of 196 patches of 512 numbers, 100 MB.
+const LATE_SHARD_ROWS: usize = 1000;
 
 fn format(word: &str) -> Result<ShardFormat, String> {
     ShardFormat::find(word).ok_or_else(|| format!("allowed are {}", ShardFormat::WORDS.join(", ")))
@@ -123,7 +129,11 @@ impl Args {
     }
 
     fn is_of_shards(&self) -> bool {
-        self.is_named_as_folder() || self.format.is_some() || self.shard_rows.is_some() || is_folder(&self.out)
+        self.is_named_as_folder()
+            || self.late
+            || self.format.is_some()
+            || self.shard_rows.is_some()
+            || is_folder(&self.out)
     }
 }
 
@@ -151,11 +161,16 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         })?;
         usage::ensure(!args.is_of_shards(), || {
             format!(
-                "--out {place}: is called as a file, and --format and --shard-rows are of folders; end its name in \
-                 \"/\", or leave them out"
+                "--out {place}: is called as a file, and --format, --shard-rows and --late are of folders; end its name \
+                 in \"/\", or leave them out"
             )
         })?;
     }
+    let other = args.format.filter(|format| args.late && *format != ShardFormat::Safetensors);
+    usage::ensure(other.is_none(), || {
+        let word = other.map_or("", |format| format.word());
+        format!("--late: patches and tokens are kept as safetensors, not as {word}; leave --format out")
+    })?;
     spare_models(&args.out).context("--out")?;
     if args.is_of_shards() { run_folder(args, model, world) } else { run_file(args, model, world) }
 }
@@ -180,15 +195,17 @@ fn run_folder(args: &Args, model: IndexModel, world: &Rc<dyn Collective>) -> Res
     stop::listen()?;
     let options = FolderOptions {
         format: args.format.unwrap_or(ShardFormat::Safetensors),
-        shard_rows: args.shard_rows.unwrap_or(SHARD_ROWS),
+        shard_rows: args.shard_rows.unwrap_or(if args.late { LATE_SHARD_ROWS } else { SHARD_ROWS }),
         keep_names: args.keep_names,
+        late: args.late,
         force: args.force,
     };
     let filled = fill((&args.contents()?, &args.out), model, options, world.as_ref(), &stop::asked)?;
     let Filled { images, texts, shards, kept } = filled;
     let kept = if kept > 0 { format!(", {kept} of them kept") } else { String::new() };
+    let with = if args.late { ", with patches and tokens" } else { "" };
     let (place, word) = (args.out.display(), if shards == 1 { "shard" } else { "shards" });
     output::print(&format!(
-        "{place}: image_embeds of {images} rows, text_embeds of {texts} rows in {shards} {word}{kept}"
+        "{place}: image_embeds of {images} rows, text_embeds of {texts} rows in {shards} {word}{kept}{with}"
     ))
 }

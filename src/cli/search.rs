@@ -10,7 +10,7 @@ use crate::config::Precision;
 use crate::hub::HubError;
 use crate::search::{
     APPROXIMATE_ABOVE, CANDIDATES, Found, Gallery, HAS_GRAPHS, Hit, Index, Names, Queries, Query, Side, check_model,
-    find, query_vectors, read_queries,
+    find, find_late, late_query_vectors, query_vectors, read_queries,
 };
 use crate::session::Session;
 
@@ -51,6 +51,10 @@ pub(super) struct Args {
     /// Look at every row, however many there are: the default, without a word above a million rows
     #[arg(long)]
     exact: bool,
+    /// Compare the tokens of a text or the patches of an image with each row's patches or tokens (MaxSim), in an index
+    /// that `embed --late` made
+    #[arg(long, conflicts_with_all = ["weights", "approximate"])]
+    late: bool,
     /// Model folder or hub id, where the one that made the index lies today; default where the index says
     #[arg(long, value_name = "DIR|HUB_ID")]
     model: Option<String>,
@@ -84,11 +88,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let queries = queries(args)?;
     let mut index = Index::open(&args.index)?;
     let place = || args.index.display().to_string();
+    if args.late {
+        index.check_late().with_context(place)?;
+    }
     let (names, sides) = (Names::read(&index), queries.sides(&index));
     for side in [Side::Images, Side::Texts].into_iter().filter(|side| sides.contains(side)) {
         use_graphs(args, &mut index, side).with_context(place)?;
     }
-    if args.queries.is_some() && looks_at_all(args, &index, &sides) {
+    if args.queries.is_some() && !args.late && looks_at_all(args, &index, &sides) {
         index.hold(HELD).with_context(place)?;
     }
     let session = match &queries {
@@ -100,11 +107,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         // What is wrong with a query is no fault of the index.
         let vectors = match (&queries, &session) {
             (Queries::Asked(asked), Some(session)) => {
-                query_vectors(session, &asked[part.clone()]).context(asked_by(args))?
+                let vectors = if args.late { late_query_vectors } else { query_vectors };
+                vectors(session, &asked[part.clone()]).context(asked_by(args))?
             }
             (queries, _) => queries.vectors(part.clone()).context(asked_by(args))?,
         };
         let asked: Vec<(Side, Vec<f32>)> = sides[part].iter().copied().zip(vectors).collect();
+        let find = if args.late { find_late } else { find };
         let found = find((&index, &names), &asked, args.k).with_context(place)?;
         for (number, found) in (start..).zip(&found) {
             show(args, number, found)?;
@@ -142,7 +151,21 @@ fn queries(args: &Args) -> Result<Queries> {
     usage::ensure(args.weights.is_none() || queries.has_both(), || {
         "--weights: no query has a text and an image to be weighed; name both, or leave it out".into()
     })?;
+    if args.late {
+        check_late(args, &queries)?;
+    }
     Ok(queries)
+}
+
+/// Late interaction compares what a model makes of one text or one image.
+fn check_late(args: &Args, queries: &Queries) -> Result<()> {
+    usage::ensure(matches!(queries, Queries::Asked(_)), || {
+        format!("--late: {} holds a vector a query; name texts or images", asked_by(args))
+    })?;
+    usage::ensure(!queries.has_both(), || {
+        "--late: a query has a text and an image together; name one of them, or leave --late out".into()
+    })?;
+    Ok(())
 }
 
 /// Where what is asked for stands.

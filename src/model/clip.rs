@@ -155,6 +155,17 @@ impl ClipModel {
         self.project_text(&self.text_states(input_ids)?)
     }
 
+    /// [`Self::text_features`] with those of each token: (batch, embed_dim) and below them (rows, embed_dim), not
+    /// normalised, and which rows are whose. A token goes through what follows the blocks, projection included, as what
+    /// stands for the text does.
+    ///
+    /// # Errors
+    /// As there; a tower that keeps no tokens.
+    pub fn text_features_with_tokens(&self, input_ids: &Tensor) -> Result<(Value, Segments)> {
+        let (whole, tokens, segments) = self.text.with_tokens(input_ids)?;
+        Ok((self.text_projection.forward(&ops::concat_rows(&whole, &tokens)?)?, segments))
+    }
+
     /// What the text tower alone makes of input_ids: (batch, width).
     ///
     /// # Errors

@@ -11,14 +11,16 @@ use super::approximate;
 use super::build::IndexModel;
 use super::content::ShardContent;
 use super::folder::{List, MOST_SHARD_ROWS, Record};
+use super::gallery::Side;
 use super::items::{IndexContents, Items, source};
+use super::late::Codes;
 use super::shard::{self, Shard, ShardFormat};
 use super::source::IndexSource;
 use crate::digest::{ContentHash, Depth};
 use crate::dist::Collective;
 use crate::error::Interrupted;
 use crate::fs::{FolderLock, LOCK, holds_others};
-use crate::session::{Encoder, Session, model_content};
+use crate::session::{Encoder, Keep, Session, model_content};
 use crate::track::Counted;
 
 /// How an index is kept in a folder.
@@ -30,6 +32,8 @@ pub struct FolderOptions {
     pub shard_rows: usize,
     /// Whether names of images, which may be names of patients, are kept.
     pub keep_names: bool,
+    /// Whether patches of images and tokens of texts are kept beside the rows' vectors; in safetensors only.
+    pub late: bool,
     /// Whether shards of another model or of other options are thrown away.
     pub force: bool,
 }
@@ -77,6 +81,7 @@ pub fn fill(
         records: Vec::new(),
         contents: Vec::new(),
         keeps_names: options.keep_names,
+        late: options.late,
         source,
     };
     agree(world, &items, &list)?;
@@ -151,6 +156,10 @@ fn fingerprint(source: &IndexSource, batch_size: usize, shard_rows: usize, optio
     hash.field([u8::from(options.keep_names)]);
     hash.field((batch_size as u64).to_le_bytes());
     hash.field((shard_rows as u64).to_le_bytes());
+    // Folders of older programs are the same as before.
+    if options.late {
+        hash.field("late");
+    }
     hash.hex()
 }
 
@@ -232,28 +241,47 @@ impl Filling<'_> {
         }
         // Whoever finds the record finds the embeddings that it is of.
         Record::remove(self.folder, number)?;
+        let mut late = Vec::new();
         let images = self.items.images(range.clone());
-        let images = self.encode(&images, |encoder, images| encoder.images(images))?;
+        let images = self.encode(&images, (Side::Images, &mut late), |encoder, images, keep| match keep {
+            Some(keep) => encoder.images_with_patches(images, keep),
+            None => encoder.images(images),
+        })?;
         let texts = self.items.texts(range.clone())?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let texts = self.encode(&texts, |encoder, texts| encoder.texts(texts))?;
-        let shard = Shard { first: range.start, images, texts, origins: &record.origins, lines };
+        let texts = self.encode(&texts, (Side::Texts, &mut late), |encoder, texts, keep| match keep {
+            Some(keep) => encoder.texts_with_tokens(texts, keep),
+            None => encoder.texts(texts),
+        })?;
+        let shard = Shard { first: range.start, images, texts, late, origins: &record.origins, lines };
         let access = self.list.access();
-        shard::write(self.folder, at, &shard, access)?;
+        shard::write(self.folder, at, shard, access)?;
         record.content = Some(ShardContent::of(&files)?);
         Record::write(&record.bytes()?, self.folder, number, access)?;
         Ok(false)
     }
 
-    /// Whole batches at a time, to tell how far it has come.
-    fn encode<T>(&mut self, all: &[T], embeds: impl Fn(&Encoder, &[T]) -> Result<Tensor>) -> Result<Option<Tensor>> {
+    /// Whole batches at a time, to tell how far it has come. Of a late index, adds patches or tokens to `late`.
+    fn encode<T>(
+        &mut self,
+        all: &[T],
+        (side, late): (Side, &mut Vec<(Side, Codes)>),
+        embeds: impl Fn(&Encoder, &[T], Option<Keep>) -> Result<Tensor>,
+    ) -> Result<Option<Tensor>> {
         /// Batches between two looks at the progress.
         const BATCHES: usize = 16;
-        let mut rows = Vec::new();
+        let (mut rows, mut codes) = (Vec::new(), Codes::of_width(self.encoder.model.embed_dim()));
         for some in all.chunks(BATCHES * self.encoder.batch_size) {
-            rows.push(embeds(self.encoder, some)?);
+            let mut keep = |vectors: &[f32]| codes.push(vectors);
+            rows.push(embeds(self.encoder, some, if self.list.late { Some(&mut keep) } else { None })?);
             self.progress.add(some.len());
         }
-        if rows.is_empty() { Ok(None) } else { Ok(Some(Tensor::cat(&rows, 0)?)) }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        if self.list.late {
+            late.push((side, codes));
+        }
+        Ok(Some(Tensor::cat(&rows, 0)?))
     }
 }

@@ -64,7 +64,7 @@ pub fn joined(text: Option<Vec<f32>>, image: Option<Vec<f32>>, (of_text, of_imag
 /// What a search came to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Found {
-    /// `image_embeds` or `text_embeds`.
+    /// `image_embeds` or `text_embeds`; of late interaction, `image_patches` or `text_tokens`.
     pub searched: &'static str,
     /// How many rows those have.
     pub gallery: usize,
@@ -97,13 +97,14 @@ pub fn check_model(index: &IndexSource, model: &str) -> Result<()> {
     )
 }
 
+/// Queries that are encoded at once.
+const BATCH: usize = 64;
+
 /// The vectors of queries, embed_dim numbers each: that of a text or an image, or of both the weighted mean.
 ///
 /// # Errors
 /// An image that cannot be read.
 pub fn query_vectors(session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32>>> {
-    /// Queries that are encoded at once.
-    const BATCH: usize = 64;
     let encoder = session.encoder(BATCH.min(queries.len().max(1)))?;
     let texts: Vec<&str> = queries.iter().filter_map(|query| query.text.as_deref()).collect();
     let images: Vec<ImageSource> = queries.iter().filter_map(|query| query.image.clone()).collect();
@@ -128,11 +129,47 @@ pub fn search((index, names): (&Index, &Names), session: &Session, queries: &[Qu
     find((index, names), &asked, k)
 }
 
+/// [`query_vectors`] for [`find_late`]: those of a text's tokens or of an image's patches, one after the other.
+///
+/// # Errors
+/// As there; a query of a text and an image together, or towers without tokens or patches.
+pub fn late_query_vectors(session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32>>> {
+    let encoder = session.encoder(BATCH.min(queries.len().max(1)))?;
+    let (mut of_texts, mut of_images) = (Vec::new(), Vec::new());
+    let texts: Vec<&str> = queries.iter().filter_map(|query| query.text.as_deref()).collect();
+    if !texts.is_empty() {
+        encoder.texts_with_tokens(&texts, &mut |vectors| of_texts.push(vectors.to_vec()))?;
+    }
+    let images: Vec<ImageSource> = queries.iter().filter_map(|query| query.image.clone()).collect();
+    if !images.is_empty() {
+        encoder.images_with_patches(&images, &mut |vectors| of_images.push(vectors.to_vec()))?;
+    }
+    let (mut of_texts, mut of_images) = (of_texts.into_iter(), of_images.into_iter());
+    let vectors = |query: &Query| match (&query.text, &query.image) {
+        (Some(_), None) => of_texts.next(),
+        (None, Some(_)) => of_images.next(),
+        _ => None,
+    };
+    queries.iter().map(vectors).map(|vectors| vectors.context("a late query is a text or an image")).collect()
+}
+
 /// [`search`] for queries that are vectors already, each with the side that is looked through.
 ///
 /// # Errors
 /// As there.
-pub fn find((index, names): (&Index, &Names), queries: &[(Side, Vec<f32>)], k: usize) -> Result<Vec<Found>> {
+pub fn find(place: (&Index, &Names), queries: &[(Side, Vec<f32>)], k: usize) -> Result<Vec<Found>> {
+    answer(place, queries, k, false)
+}
+
+/// [`find`] by MaxSim, for queries of several vectors, as [`Index::find_late`] does it.
+///
+/// # Errors
+/// As there; an index without patches and tokens.
+pub fn find_late(place: (&Index, &Names), queries: &[(Side, Vec<f32>)], k: usize) -> Result<Vec<Found>> {
+    answer(place, queries, k, true)
+}
+
+fn answer((index, names): (&Index, &Names), queries: &[(Side, Vec<f32>)], k: usize, late: bool) -> Result<Vec<Found>> {
     let mut found: Vec<Option<Found>> = queries.iter().map(|_| None).collect();
     for side in [Side::Images, Side::Texts] {
         let asked: Vec<usize> = (0..queries.len()).filter(|&i| queries[i].0 == side).collect();
@@ -140,14 +177,18 @@ pub fn find((index, names): (&Index, &Names), queries: &[(Side, Vec<f32>)], k: u
             continue;
         }
         let gallery = index.gallery(side).with_context(|| format!("has no {}", side.word()))?;
-        let (width, searched, gallery) = (gallery.width(), side.word(), gallery.rows());
-        for &i in &asked {
-            let expected = queries[i].1.len();
-            ensure!(width == expected, "has embeddings of width {width}, the query one of {expected}");
-        }
-        let vectors: Vec<f32> = asked.iter().flat_map(|&i| &queries[i].1).copied().collect();
+        let (width, gallery) = (gallery.width(), gallery.rows());
+        let searched = if late { side.parts_word() } else { side.word() };
         let (count, begun) = (asked.len(), Instant::now());
-        let best = index.find(side, &vectors, k)?;
+        let best = if late {
+            index.find_late(side, &asked.iter().map(|&i| queries[i].1.as_slice()).collect::<Vec<_>>(), k)?
+        } else {
+            for &i in &asked {
+                let expected = queries[i].1.len();
+                ensure!(width == expected, "has embeddings of width {width}, the query one of {expected}");
+            }
+            index.find(side, &asked.iter().flat_map(|&i| &queries[i].1).copied().collect::<Vec<f32>>(), k)?
+        };
         tracing::debug!("{count} queries over {gallery} rows in {:.4} s", begun.elapsed().as_secs_f64());
         let mut seen = Seen::new();
         for (i, best) in asked.into_iter().zip(best) {

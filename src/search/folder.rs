@@ -19,6 +19,7 @@ use super::approximate::{Graphs, Place};
 use super::content::ShardContent;
 use super::gallery::{Gallery, Side};
 use super::identity::{Origins, access};
+use super::late::LateGallery;
 use super::shard::{self, ShardFormat};
 use super::source::IndexSource;
 use super::stamp::CHANGED;
@@ -58,6 +59,9 @@ pub(super) struct List {
     /// Whether names of images are kept.
     #[serde(default)]
     pub keeps_names: bool,
+    /// Whether the shards hold patches and tokens beside the rows' vectors.
+    #[serde(default)]
+    pub late: bool,
     /// What it is of, but for the rows.
     pub source: IndexSource,
 }
@@ -266,16 +270,26 @@ impl Folder {
     /// # Errors
     /// A shard is missing, or has other rows than the list says.
     pub fn gallery(&self, side: Side) -> Result<Option<Gallery>> {
-        let mut parts = Vec::new();
-        for number in 0..self.list.shards() {
-            let (images, texts) = self.list.counts(number);
-            let count = if side == Side::Images { images } else { texts };
-            if count == 0 {
-                continue;
-            }
-            parts.push(shard::open(&self.path, (self.list.format, number), side, count)?);
+        let open = |(number, count)| shard::open(&self.path, (self.list.format, number), side, count);
+        Gallery::of(self.shards_of(side).map(open).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Shards that have rows of one side, and how many.
+    fn shards_of(&self, side: Side) -> impl Iterator<Item = (usize, usize)> {
+        let count = move |(images, texts)| if side == Side::Images { images } else { texts };
+        (0..self.list.shards()).map(move |number| (number, count(self.list.counts(number)))).filter(|(_, n)| *n > 0)
+    }
+
+    /// The patches or tokens of one side; `None` where the index has none.
+    ///
+    /// # Errors
+    /// As [`Self::gallery`].
+    pub fn late(&self, side: Side) -> Result<Option<LateGallery>> {
+        if !self.list.late {
+            return Ok(None);
         }
-        Gallery::of(parts)
+        let at = |number| shard::path(&self.path, (self.list.format, number), side);
+        LateGallery::open(self.shards_of(side).map(|(number, count)| (at(number), count)), side)
     }
 
     /// The graphs of one side, made where they are not there.

@@ -8,6 +8,8 @@ use super::approximate::{GraphRecall, Graphs};
 use super::folder::Folder;
 use super::gallery::{Gallery, Side};
 use super::identity::Origins;
+use super::late::LateGallery;
+use super::max_sim::max_sim;
 use super::scan::{Scored, scan};
 use super::source::{About, IndexSource};
 use super::tensors::{self, Header};
@@ -43,6 +45,8 @@ pub struct Index {
     images: Option<Gallery>,
     texts: Option<Gallery>,
     folder: Option<Folder>,
+    /// Patches of images and tokens of texts, of a late index.
+    late: [Option<LateGallery>; 2],
     /// Of images, and of texts, where they are used.
     graphs: [Option<Graphs>; 2],
 }
@@ -84,16 +88,17 @@ impl Index {
                 tracing::debug!("the index does not say what its vectors are; `reportclip embed` makes one that does")
             }
         }
-        Ok(Self { source: about.source, images, texts, folder: None, graphs: [None, None] })
+        Ok(Self { source: about.source, images, texts, folder: None, late: [None, None], graphs: [None, None] })
     }
 
     fn of_folder(path: &Path, whole: u64) -> Result<Self> {
         let folder = Folder::open(path)?;
         let (images, texts) = (folder.gallery(Side::Images)?, folder.gallery(Side::Texts)?);
         anyhow::ensure!(images.is_some() || texts.is_some(), "holds no embeddings");
+        let late = [folder.late(Side::Images)?, folder.late(Side::Texts)?];
         // After the files were looked at: what changes from now on is told by what is known of them since then.
         folder.check(whole)?;
-        Ok(Self { source: folder.source().clone(), images, texts, folder: Some(folder), graphs: [None, None] })
+        Ok(Self { source: folder.source().clone(), images, texts, folder: Some(folder), late, graphs: [None, None] })
     }
 
     /// The embeddings of one side, where it has any.
@@ -127,6 +132,31 @@ impl Index {
             Some(graphs) => graphs.find(gallery, queries, k),
             None => scan(gallery, queries, k),
         }
+    }
+
+    /// Makes sure that it holds patches and tokens, for [`Self::find_late`].
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check_late(&self) -> Result<()> {
+        anyhow::ensure!(
+            self.late.iter().any(Option::is_some),
+            "holds no patches and tokens, which --late looks at; `reportclip embed --late --out FOLDER/` makes an index \
+             that does"
+        );
+        Ok(())
+    }
+
+    /// For each of `queries`, several vectors of embed_dim numbers in a row, the `k` rows of a side with the largest
+    /// MaxSim: over the query's vectors, the sum of the largest cosine with one of the row's patches or tokens. Every row
+    /// is looked at.
+    ///
+    /// # Errors
+    /// There are no patches or tokens of this side, queries of another width, vectors that cannot be read.
+    pub fn find_late(&self, side: Side, queries: &[&[f32]], k: usize) -> Result<Vec<Vec<Scored>>> {
+        self.check_late()?;
+        let gallery = self.late[side as usize].as_ref();
+        max_sim(gallery.with_context(|| format!("has no {}", side.parts_word()))?, queries, k)
     }
 
     /// Whether it is a folder, beside whose shards graphs may lie.

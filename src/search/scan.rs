@@ -78,7 +78,7 @@ impl Best {
         }
     }
 
-    fn merge(mut self, other: Self) -> Self {
+    pub fn merge(mut self, other: Self) -> Self {
         other.kept.into_iter().for_each(|Reverse(scored)| self.offer(scored));
         self
     }

@@ -8,9 +8,10 @@ use candle_core::Tensor;
 
 use super::gallery::{Side, Vectors};
 use super::identity::{Origins, RowIdentity};
+use super::late::Codes;
 use super::npy;
 use super::parquet::{self, VectorColumn};
-use super::tensors::{self, Header};
+use super::tensors::{self, Header, Plain};
 use crate::fs::Access;
 use crate::words::words;
 
@@ -38,13 +39,15 @@ pub(super) struct Shard<'a> {
     /// (rows, embed_dim).
     pub images: Option<Tensor>,
     pub texts: Option<Tensor>,
+    /// Patches and tokens, of a late index.
+    pub late: Vec<(Side, Codes)>,
     pub origins: &'a Origins,
     /// Line of the manifest of each row, if it is of one.
     pub lines: Vec<u64>,
 }
 
 /// Where one side of a shard lies.
-fn path(folder: &Path, (format, number): (ShardFormat, usize), side: Side) -> PathBuf {
+pub(super) fn path(folder: &Path, (format, number): (ShardFormat, usize), side: Side) -> PathBuf {
     match (format, side) {
         (ShardFormat::Safetensors, _) => folder.join(format!("shard-{number:05}.safetensors")),
         (ShardFormat::Npy, Side::Images) => folder.join(format!("img_emb/img_emb_{number:05}.npy")),
@@ -133,9 +136,11 @@ fn number_of(path: &Path) -> Option<usize> {
 pub(super) fn write(
     folder: &Path,
     (format, number): (ShardFormat, usize),
-    shard: &Shard,
+    mut shard: Shard,
     access: Access,
 ) -> Result<()> {
+    let late = std::mem::take(&mut shard.late);
+    let shard = &shard;
     let both = [(Side::Images, &shard.images), (Side::Texts, &shard.texts)];
     let both = both.into_iter().filter_map(|(side, tensor)| Some((side, tensor.as_ref()?)));
     let rows = |vectors| parquet::Rows {
@@ -146,7 +151,10 @@ pub(super) fn write(
     };
     match format {
         ShardFormat::Safetensors => {
-            let tensors = both.map(|(side, tensor)| (side.word(), tensor));
+            let rows = both.map(|(side, tensor)| Ok((side.word(), Plain::of(tensor)?)));
+            let mut tensors = rows.collect::<Result<Vec<_>>>()?;
+            tensors.extend(late.into_iter().flat_map(|(side, codes)| codes.tensors(side)));
+            let tensors = tensors.iter().map(|(name, tensor)| (*name, tensor));
             tensors::write(&path(folder, (format, number), Side::Images), tensors, None, access)
         }
         ShardFormat::Npy => {

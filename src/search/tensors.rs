@@ -1,5 +1,6 @@
 //! Embeddings as safetensors: written whole, read a block of rows at a time.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -7,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
+use safetensors::{Dtype, View};
 use serde::Deserialize;
 
 use super::gallery::Vectors;
@@ -25,9 +27,9 @@ const MOST_HEADER: u64 = 100_000_000;
 ///
 /// # Errors
 /// They cannot be written; an old file is untouched then.
-pub(super) fn write<'t>(
+pub(super) fn write<V: View>(
     path: &Path,
-    tensors: impl Iterator<Item = (&'static str, &'t Tensor)>,
+    tensors: impl Iterator<Item = (&'static str, V)>,
     about: Option<String>,
     access: Access,
 ) -> Result<()> {
@@ -38,6 +40,43 @@ pub(super) fn write<'t>(
         safetensors::serialize_to_file(tensors, metadata, path)?;
         Ok(std::fs::set_permissions(path, rights)?)
     })
+}
+
+/// Numbers as their bytes, little-endian.
+pub(super) struct Plain {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl Plain {
+    /// A tensor of f32.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn of(tensor: &Tensor) -> Result<Self> {
+        let numbers: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+        let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Ok(Self { dtype: Dtype::F32, shape: tensor.dims().to_vec(), bytes })
+    }
+}
+
+impl View for &Plain {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 /// A file's header: which tensors lie where, and what it says of them.
@@ -88,13 +127,28 @@ impl Header {
     /// # Errors
     /// It is no matrix of f32 that lies in the file.
     pub fn rows(&self, path: &Path, name: &str) -> Result<Option<(usize, usize, Vectors)>> {
+        let Some((shape, offset)) = self.lies(name, "F32", 4)? else { return Ok(None) };
+        let &[rows, width] = shape else { anyhow::bail!("{name}: is no matrix") };
+        ensure!(width > 0, "{name}: does not lie in the file as its header says");
+        Ok(Some((rows, width, Vectors::Raw { path: path.to_path_buf(), offset, stamp: self.stamp })))
+    }
+
+    /// The shape of a tensor of this type, whose numbers have so many bytes, and where it begins in the file.
+    ///
+    /// # Errors
+    /// It is of another type, or does not lie in the file.
+    pub fn lies(&self, name: &str, dtype: &str, size: usize) -> Result<Option<(&[usize], u64)>> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let (from, to) = entry.data_offsets;
-        ensure!(entry.dtype == "F32", "{name}: is of type {}, not F32", entry.dtype);
-        let &[rows, width] = entry.shape.as_slice() else { anyhow::bail!("{name}: is no matrix") };
-        let bytes = rows.checked_mul(width).and_then(|n| n.checked_mul(4)).map(|n| n as u64);
-        let fits = to.checked_sub(from).is_some_and(|length| Some(length) == bytes) && to <= self.bytes && width > 0;
+        ensure!(entry.dtype == dtype, "{name}: is of type {}, not {dtype}", entry.dtype);
+        let bytes = entry.shape.iter().try_fold(size, |all, side| all.checked_mul(*side)).map(|n| n as u64);
+        let fits = to.checked_sub(from).is_some_and(|length| Some(length) == bytes) && to <= self.bytes;
         ensure!(fits, "{name}: does not lie in the file as its header says");
-        Ok(Some((rows, width, Vectors::Raw { path: path.to_path_buf(), offset: self.start + from, stamp: self.stamp })))
+        Ok(Some((&entry.shape, self.start + from)))
+    }
+
+    /// By what the file is known again.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
     }
 }

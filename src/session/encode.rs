@@ -60,26 +60,40 @@ impl Encoder<'_> {
     }
 
     fn own_images(&self, images: &[ImageSource]) -> Result<Vec<Tensor>> {
+        let mut rows = Vec::new();
+        self.each_batch(images, |pixel_values, places| {
+            let embeds = match Bags::of(places) {
+                None => self.model.image_embeds(pixel_values)?,
+                Some(bags) => {
+                    self.model.bag_embeds(&self.features_of_all(pixel_values)?, &bags.segments, &bags.places)?
+                }
+            };
+            rows.push(embeds.to_device(&Device::Cpu)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// Lets `see` have the pixel_values of this rank's batches in order, (images, 3, height, width), with the places of
+    /// each source's images.
+    pub(super) fn each_batch(
+        &self,
+        images: &[ImageSource],
+        mut see: impl FnMut(&Tensor, &[Vec<f32>]) -> Result<()>,
+    ) -> Result<()> {
         let size = self.preprocess.output_size();
         let (height, width) = size.context("the preprocessing gives images of various sizes")?;
         let batches = self.own(batches(images, self.batch_size, &self.bags));
         let batches: Vec<Vec<ImageSource>> = batches.map(<[_]>::to_vec).collect();
         let (preprocess, policy) = (self.preprocess.clone(), self.bags.clone());
         let make = move |i: u64| batches.get(i as usize).map(|images| decoded(&preprocess, &policy, images));
-        let mut rows = Vec::new();
         for batch in Prefetch::start(0, self.workers, 2 * self.workers, make)? {
             let Decoded { values, places } = batch?;
             let count: usize = places.iter().map(Vec::len).sum();
             let pixel_values = Tensor::from_vec(values, (count, 3, height as usize, width as usize), self.device)?;
-            let embeds = match Bags::of(&places) {
-                None => self.model.image_embeds(&pixel_values)?,
-                Some(bags) => {
-                    self.model.bag_embeds(&self.features_of_all(&pixel_values)?, &bags.segments, &bags.places)?
-                }
-            };
-            rows.push(embeds.to_device(&Device::Cpu)?);
+            see(&pixel_values, &places)?;
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// image_features of the images of bags, as many at once as of other images; (images, embed_dim).
@@ -176,7 +190,7 @@ pub struct UnreadableImage {
 }
 
 /// Figures of features that are not numbers would look like figures.
-fn finite(rows: Embeddings, what: &str) -> Result<Embeddings> {
+pub(super) fn finite(rows: Embeddings, what: &str) -> Result<Embeddings> {
     ensure!(squared_sum(&rows)?.is_finite(), "the {what} are not finite: the weights or the config are broken");
     Ok(rows)
 }

@@ -22,6 +22,7 @@ mod hostile_tokenizers;
 mod hostile_weights;
 mod house;
 mod hub;
+mod late;
 mod local;
 mod loopback;
 mod metrics;

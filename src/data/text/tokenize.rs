@@ -215,6 +215,16 @@ impl ReportTokenizer {
         Ok(chunks)
     }
 
+    /// Ids that stand for no part of a text: marks of begin and end, and padding.
+    ///
+    /// # Errors
+    /// Whatever the tokenizer reports.
+    pub fn marks(&self) -> Result<Vec<u32>> {
+        let mut marks = self.all_ids("")?;
+        marks.push(self.pad_id);
+        Ok(marks)
+    }
+
     /// Tokens of `text` with both marks, also where that is more than fit.
     ///
     /// # Errors

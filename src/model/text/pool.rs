@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::model::format::Pooling;
 use crate::model::graph::{Drawing, Edge};
-use crate::ops::Segments;
+use crate::ops::{self, Segments, Value};
 
 /// What stands for the whole text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,17 @@ impl TextPool {
     /// [`Self::row`] of each text, among the rows of all; `None` where it is the mean.
     pub fn rows(self, segments: &Segments) -> Option<Vec<u32>> {
         segments.spans().map(|(first, length)| Some((first + self.row(length)?) as u32)).collect()
+    }
+
+    /// The state of each text, of the rows of all, (rows, width) → (texts, width).
+    ///
+    /// # Errors
+    /// Other counts than `segments` says.
+    pub fn rows_of(self, tokens: &Value, segments: &Segments) -> candle_core::Result<Value> {
+        match self.rows(segments) {
+            Some(pooled) => ops::select_rows(tokens, &pooled),
+            None => ops::mean_rows(tokens, segments),
+        }
     }
 
     /// The state, before a dense pooler. x: (batch, tokens, width), attention_mask: (batch, tokens) → (batch, width).

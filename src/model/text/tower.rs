@@ -121,6 +121,15 @@ pub trait TextTower {
     /// # Errors
     /// Longer texts than the tower takes, ids outside the vocabulary.
     fn forward(&self, input_ids: &Tensor) -> candle_core::Result<Value>;
+
+    /// [`Self::forward`] with a row for each token, as the pooling reads it: (batch, width), (rows, width), and which rows
+    /// are whose. A text's rows are its first tokens, as many as the tower looks at.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; a tower that keeps no tokens.
+    fn with_tokens(&self, _input_ids: &Tensor) -> candle_core::Result<(Value, Value, Segments)> {
+        candle_core::bail!("this text tower gives one vector a text, and none a token")
+    }
 }
 
 /// The rows of a batch, checked against the tower's limits.

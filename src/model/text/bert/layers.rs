@@ -10,7 +10,7 @@ use crate::model::layers::transformer::{Stack, StackConfig};
 use crate::model::params::{Builder, Depth, Init};
 use crate::model::text::pool::TextPool;
 use crate::model::text::tower::{PackedTexts, TextTower};
-use crate::ops::{self, Activation, Value};
+use crate::ops::{self, Activation, Segments, Value};
 
 pub struct Bert {
     token_embedding: Value,              // (vocab_size, width)
@@ -60,25 +60,41 @@ pub(super) fn stack_config(c: &BertConfig) -> StackConfig {
     }
 }
 
-impl TextTower for Bert {
-    /// Padding is left out: texts lie one after the other.
-    fn forward(&self, input_ids: &Tensor) -> Result<Value> {
+impl Bert {
+    /// Embeddings of the texts' tokens, (rows, width), and which are whose. Padding is left out: texts lie one after the
+    /// other.
+    fn embedded(&self, input_ids: &Tensor) -> Result<(Value, Segments)> {
         let c = &self.config;
         let PackedTexts { ids, segments, positions } = PackedTexts::of(input_ids, c, c.pad_id)?;
         let positions: Vec<u32> = positions.into_iter().map(|place| place + c.position_offset as u32).collect();
-        let mut x = ops::embedding(&self.token_embedding, &ids)?; // (rows, width)
+        let mut x = ops::embedding(&self.token_embedding, &ids)?;
         x = ops::add_embedding(&x, &self.position_embedding, &positions)?;
         if let Some(types) = &self.token_type_embedding {
             x = ops::add_embedding(&x, types, &vec![0; positions.len()])?;
         }
-        let x = self.norm.forward(&x)?;
-        let Some(pooled) = c.pool.rows(&segments) else {
+        Ok((self.norm.forward(&x)?, segments))
+    }
+
+    fn through_pooler(&self, states: Value) -> Result<Value> {
+        match &self.pooler {
+            Some(pooler) => Activation::Tanh.apply(&pooler.forward(&states)?),
+            None => Ok(states),
+        }
+    }
+}
+
+impl TextTower for Bert {
+    fn forward(&self, input_ids: &Tensor) -> Result<Value> {
+        let (x, segments) = self.embedded(input_ids)?;
+        let Some(pooled) = self.config.pool.rows(&segments) else {
             return ops::mean_rows(&self.stack.forward_all(0, x, &segments)?, &segments);
         };
-        let state = self.stack.forward_pooled(0, x, &segments, &pooled)?;
-        match &self.pooler {
-            Some(pooler) => Activation::Tanh.apply(&pooler.forward(&state)?),
-            None => Ok(state),
-        }
+        self.through_pooler(self.stack.forward_pooled(0, x, &segments, &pooled)?)
+    }
+
+    fn with_tokens(&self, input_ids: &Tensor) -> Result<(Value, Value, Segments)> {
+        let (x, segments) = self.embedded(input_ids)?;
+        let tokens = self.through_pooler(self.stack.forward_all(0, x, &segments)?)?;
+        Ok((self.config.pool.rows_of(&tokens, &segments)?, tokens, segments))
     }
 }

@@ -31,6 +31,21 @@ impl ClipText {
         })
     }
 
+    /// Embeddings of the texts' tokens, (rows, width), which are whose, and the row that stands for each text. Where
+    /// attention is causal, nothing behind a text's pooled token can reach it: each text is cut there, and the texts lie
+    /// one after the other without padding.
+    fn embedded(&self, input_ids: &Tensor) -> Result<(Value, Segments, Vec<u32>)> {
+        let rows = rows(input_ids, &self.config)?;
+        let ends: Vec<usize> = rows.iter().map(|row| self.pooled_position(row)).collect();
+        let cut = |row: &'_ [u32], end: usize| if self.config.causal { end + 1 } else { row.len() };
+        let texts: Vec<&[u32]> = rows.iter().zip(&ends).map(|(row, &end)| &row[..cut(row, end)]).collect();
+        let segments = Segments::of_lengths(texts.iter().map(|t| t.len()));
+        let positions: Vec<u32> = texts.iter().flat_map(|t| 0..t.len() as u32).collect();
+        let pooled: Vec<u32> = segments.firsts().iter().zip(&ends).map(|(first, end)| (first + end) as u32).collect();
+        let x = ops::embedding(&self.token_embedding, &texts.concat())?;
+        Ok((ops::add_embedding(&x, &self.position_embedding, &positions)?, segments, pooled))
+    }
+
     fn pooled_position(&self, ids: &[u32]) -> usize {
         let wanted = match self.config.eos {
             EosRule::HighestId => ids.iter().copied().max().unwrap_or(0),
@@ -59,19 +74,15 @@ pub(super) fn stack_config(c: &ClipTextConfig) -> StackConfig {
 }
 
 impl TextTower for ClipText {
-    /// Where attention is causal, nothing behind a text's pooled token can reach it: each text is cut there, and the
-    /// texts lie one after the other without padding.
     fn forward(&self, input_ids: &Tensor) -> Result<Value> {
-        let rows = rows(input_ids, &self.config)?;
-        let ends: Vec<usize> = rows.iter().map(|row| self.pooled_position(row)).collect();
-        let cut = |row: &'_ [u32], end: usize| if self.config.causal { end + 1 } else { row.len() };
-        let texts: Vec<&[u32]> = rows.iter().zip(&ends).map(|(row, &end)| &row[..cut(row, end)]).collect();
-        let segments = Segments::of_lengths(texts.iter().map(|t| t.len()));
-        let positions: Vec<u32> = texts.iter().flat_map(|t| 0..t.len() as u32).collect();
-        let pooled: Vec<u32> = segments.firsts().iter().zip(&ends).map(|(first, end)| (first + end) as u32).collect();
-        let x = ops::embedding(&self.token_embedding, &texts.concat())?; // (rows, width)
-        let x = ops::add_embedding(&x, &self.position_embedding, &positions)?;
+        let (x, segments, pooled) = self.embedded(input_ids)?;
         // The norm works on each token alone: only the pooled ones need it.
         self.final_norm.forward(&self.stack.forward_pooled(0, x, &segments, &pooled)?)
+    }
+
+    fn with_tokens(&self, input_ids: &Tensor) -> Result<(Value, Value, Segments)> {
+        let (x, segments, pooled) = self.embedded(input_ids)?;
+        let tokens = self.final_norm.forward(&self.stack.forward_all(0, x, &segments)?)?;
+        Ok((ops::select_rows(&tokens, &pooled)?, tokens, segments))
     }
 }

@@ -47,9 +47,10 @@ impl ModernBert {
     }
 }
 
-impl TextTower for ModernBert {
-    /// Padding is left out: texts lie one after the other.
-    fn forward(&self, input_ids: &Tensor) -> Result<Value> {
+impl ModernBert {
+    /// What the blocks make of the texts' tokens, (rows, width), and which are whose. Padding is left out: texts lie one
+    /// after the other.
+    fn blocks(&self, input_ids: &Tensor) -> Result<(Value, Segments)> {
         let c = &self.config;
         let PackedTexts { ids, segments, positions } = PackedTexts::of(input_ids, c, c.pad_id)?;
         let places = Rc::new((segments.clone(), positions));
@@ -63,11 +64,24 @@ impl TextTower for ModernBert {
                 block.forward(&x, &places.0, &places.1)?
             };
         }
+        Ok((x, segments))
+    }
+}
+
+impl TextTower for ModernBert {
+    fn forward(&self, input_ids: &Tensor) -> Result<Value> {
+        let (x, segments) = self.blocks(input_ids)?;
         // The norm works on each token alone: where one is pooled, only that one needs it.
-        match c.pool.rows(&segments) {
+        match self.config.pool.rows(&segments) {
             Some(pooled) => self.final_norm.forward(&ops::select_rows(&x, &pooled)?),
             None => ops::mean_rows(&self.final_norm.forward(&x)?, &segments),
         }
+    }
+
+    fn with_tokens(&self, input_ids: &Tensor) -> Result<(Value, Value, Segments)> {
+        let (x, segments) = self.blocks(input_ids)?;
+        let tokens = self.final_norm.forward(&x)?;
+        Ok((self.config.pool.rows_of(&tokens, &segments)?, tokens, segments))
     }
 }
 

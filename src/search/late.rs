@@ -1,0 +1,278 @@
+//! Several vectors a row, in 8 bits: the patches of its image or the tokens of its text, one row after the other.
+//!
+//! A vector is kept as a direction: its codes are its numbers times 127 over the largest of them, rounded, and what is
+//! read are the codes over their length. Rows are told by offsets, (rows + 1): row i has the vectors `offsets[i]..
+//! offsets[i + 1]`.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use safetensors::Dtype;
+
+use super::gallery::Side;
+use super::stamp::Stamp;
+use super::tensors::{Header, Plain};
+
+/// The largest code.
+const MOST: f32 = 127.0;
+/// Vectors of neighbouring rows that one thread goes through, about.
+const BLOCK: u64 = 8192;
+
+impl Side {
+    /// The tensors of what this side's rows hold in parts: codes and offsets.
+    fn parts(self) -> [&'static str; 2] {
+        match self {
+            Self::Images => ["image_patches", "image_patch_offsets"],
+            Self::Texts => ["text_tokens", "text_token_offsets"],
+        }
+    }
+
+    /// What is looked at by [`super::Index::find_late`].
+    pub fn parts_word(self) -> &'static str {
+        self.parts()[0]
+    }
+}
+
+/// Vectors in 8 bits as they come, row after row.
+pub(super) struct Codes {
+    width: usize,
+    codes: Vec<u8>,
+    offsets: Vec<u64>,
+}
+
+impl Codes {
+    pub fn of_width(width: usize) -> Self {
+        Self { width, codes: Vec::new(), offsets: vec![0] }
+    }
+
+    /// Adds a row: its vectors, (vectors, width).
+    pub fn push(&mut self, vectors: &[f32]) {
+        for vector in vectors.chunks_exact(self.width) {
+            encode(vector, &mut self.codes);
+        }
+        self.offsets.push((self.codes.len() / self.width) as u64);
+    }
+
+    /// As tensors: (vectors, width) I8 and (rows + 1) I64.
+    pub fn tensors(self, side: Side) -> [(&'static str, Plain); 2] {
+        let [codes, offsets] = side.parts();
+        let bytes = self.offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+        let shape = vec![self.codes.len() / self.width, self.width];
+        [
+            (codes, Plain { dtype: Dtype::I8, shape, bytes: self.codes }),
+            (offsets, Plain { dtype: Dtype::I64, shape: vec![self.offsets.len()], bytes }),
+        ]
+    }
+}
+
+/// Codes are bytes of i8.
+pub(super) fn encode(vector: &[f32], codes: &mut Vec<u8>) {
+    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let scale = if largest > 0.0 { MOST / largest } else { 0.0 };
+    codes.extend(vector.iter().map(|x| (x * scale).round() as i8 as u8));
+}
+
+/// Vectors of length 1; of zeros, zeros.
+pub(super) fn decode(codes: &[u8], width: usize) -> Vec<f32> {
+    let mut numbers: Vec<f32> = codes.iter().map(|&code| f32::from(code as i8)).collect();
+    for vector in numbers.chunks_exact_mut(width) {
+        // Whole numbers: the sum is exact up to a width of 1,000, and near enough above.
+        let square: f32 = vector.iter().map(|x| x * x).sum();
+        let scale = if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 };
+        vector.iter_mut().for_each(|x| *x *= scale);
+    }
+    numbers
+}
+
+/// Of all rows of one side, the vectors of their parts, in their files.
+pub(super) struct LateGallery {
+    pub width: usize,
+    pub rows: usize,
+    pub parts: Vec<LatePart>,
+}
+
+/// The rows of one file.
+pub(super) struct LatePart {
+    /// Number of its first row.
+    pub first: usize,
+    pub width: usize,
+    /// Which vectors are a row's: one more than there are rows.
+    pub offsets: Vec<u64>,
+    path: PathBuf,
+    /// Where the codes begin.
+    start: u64,
+    stamp: Stamp,
+}
+
+impl LateGallery {
+    /// Of shards in order, with so many rows each.
+    ///
+    /// # Errors
+    /// A shard is missing, has other rows, or does not hold together.
+    pub fn open(shards: impl Iterator<Item = (PathBuf, usize)>, side: Side) -> Result<Option<Self>> {
+        let mut gallery: Option<Self> = None;
+        for (path, count) in shards {
+            let first = gallery.as_ref().map_or(0, |gallery| gallery.rows);
+            let part = LatePart::open(&path, side, first, count).with_context(|| path.display().to_string())?;
+            let gallery = gallery.get_or_insert(Self { width: part.width, rows: 0, parts: Vec::new() });
+            ensure!(
+                gallery.width == part.width,
+                "{}: has {} of width {}, the others {}",
+                path.display(),
+                side.parts_word(),
+                part.width,
+                gallery.width
+            );
+            gallery.rows += count;
+            gallery.parts.push(part);
+        }
+        Ok(gallery)
+    }
+
+    /// All rows, some neighbours of one file at a time.
+    pub fn blocks(&self) -> Vec<(&LatePart, Range<usize>)> {
+        self.parts.iter().flat_map(|part| part.blocks().into_iter().map(move |rows| (part, rows))).collect()
+    }
+}
+
+impl LatePart {
+    fn open(path: &Path, side: Side, first: usize, count: usize) -> Result<Self> {
+        let header = Header::read(path)?;
+        let [codes, offsets] = side.parts();
+        let missing = |name: &str| format!("has no {name}");
+        let (shape, start) = header.lies(codes, "I8", 1)?.with_context(|| missing(codes))?;
+        let &[vectors, width] = shape else { anyhow::bail!("{codes}: is no matrix") };
+        let (shape, at) = header.lies(offsets, "I64", 8)?.with_context(|| missing(offsets))?;
+        ensure!(shape == [count + 1], "{offsets}: has shape {shape:?}, where the list says {count} rows");
+        ensure!(width > 0, "{codes}: has width 0");
+        let stamp = header.stamp();
+        let bytes = read(path, stamp, at, 8 * (count + 1))?;
+        let offsets: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|&eight| u64::from_le_bytes(eight)).collect();
+        let holds = offsets[0] == 0 && offsets[count] == vectors as u64 && offsets.is_sorted_by(|a, b| a < b);
+        ensure!(holds, "{}: are no offsets of rows into {vectors} vectors", side.parts()[1]);
+        Ok(Self { first, width, offsets, path: path.to_path_buf(), start, stamp })
+    }
+
+    /// Neighbouring rows with not many more vectors than a block's, or one row.
+    fn blocks(&self) -> Vec<Range<usize>> {
+        let (mut blocks, mut start) = (Vec::new(), 0);
+        while start + 1 < self.offsets.len() {
+            let most = self.offsets[start] + BLOCK;
+            let end = self.offsets.partition_point(|&offset| offset <= most).saturating_sub(1).max(start + 1);
+            blocks.push(start..end);
+            start = end;
+        }
+        blocks
+    }
+
+    /// Some vectors, (vectors, width), L2-normalised.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn vectors(&self, range: Range<u64>) -> Result<Vec<f32>> {
+        let (from, count) = (self.start + range.start * self.width as u64, (range.end - range.start) as usize);
+        let codes = read(&self.path, self.stamp, from, count * self.width);
+        Ok(decode(&codes.with_context(|| self.path.display().to_string())?, self.width))
+    }
+}
+
+fn read(path: &Path, stamp: Stamp, from: u64, count: usize) -> Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    stamp.check(&file)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = vec![0; count];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Access;
+    use crate::search::tensors;
+
+    #[test]
+    fn a_vector_in_8_bits_points_where_it_did() {
+        let width = 64;
+        let mut codes = Vec::new();
+        let vectors: Vec<f32> = (0..100 * width).map(|i| (i as f32 * 0.37).sin() * (1 + i % 5) as f32).collect();
+        vectors.chunks(width).for_each(|vector| encode(vector, &mut codes));
+        for (was, is) in vectors.chunks(width).zip(decode(&codes, width).chunks(width)) {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            assert!((dot(is, is) - 1.0).abs() < 1e-5);
+            let cosine = dot(was, is) / dot(was, was).sqrt();
+            assert!(cosine > 0.9999, "{cosine}");
+        }
+        codes.clear();
+        encode(&[0.0, 0.0], &mut codes);
+        encode(&[-2.0, 1e-9], &mut codes);
+        assert_eq!(decode(&codes, 2), [0.0, 0.0, -1.0, 0.0]);
+    }
+
+    fn written(dir: &Path, change: impl FnOnce(&mut [(&'static str, Plain); 2])) -> Result<LateGallery> {
+        let mut codes = Codes::of_width(2);
+        for row in 1..=3 {
+            codes.push(&vec![0.5; 2 * row]);
+        }
+        let mut tensors = codes.tensors(Side::Images);
+        change(&mut tensors);
+        let path = dir.join("shard.safetensors");
+        tensors::write(&path, tensors.iter().map(|(name, tensor)| (*name, tensor)), None, Access::Usual)?;
+        LateGallery::open([(path, 3)].into_iter(), Side::Images).map(Option::unwrap)
+    }
+
+    #[test]
+    fn a_shard_that_does_not_hold_together_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let gallery = written(dir.path(), |_| ()).unwrap();
+        assert_eq!((gallery.width, gallery.rows, gallery.parts[0].offsets.as_slice()), (2, 3, &[0, 1, 3, 6][..]));
+        assert_eq!(gallery.parts[0].vectors(5..6).unwrap(), [0.5f32.sqrt(); 2]);
+        let set = |offsets: [i64; 4]| {
+            move |tensors: &mut [(&'static str, Plain); 2]| {
+                tensors[1].1.bytes = offsets.iter().flat_map(|x| x.to_le_bytes()).collect();
+            }
+        };
+        let into = "image_patch_offsets: are no offsets of rows into 6 vectors";
+        for offsets in [[1, 2, 3, 6], [0, 3, 1, 6], [0, 1, 1, 6], [0, 1, 3, 5], [0, 1, 3, 7], [0, -1, 3, 6]] {
+            let told = format!("{:#}", written(dir.path(), set(offsets)).err().unwrap());
+            assert!(told.ends_with(into), "{told}");
+        }
+        type Change = fn(&mut [(&'static str, Plain); 2]);
+        let changes: [(Change, &str); 5] = [
+            (|tensors| tensors[1].0 = "other", "has no image_patch_offsets"),
+            (|tensors| tensors[0].0 = "other", "has no image_patches"),
+            (|tensors| tensors[0].1.dtype = Dtype::U8, "image_patches: is of type U8, not I8"),
+            (|tensors| tensors[0].1.shape = vec![12], "image_patches: is no matrix"),
+            (
+                |tensors| {
+                    tensors[1].1.shape = vec![3];
+                    tensors[1].1.bytes.truncate(24);
+                },
+                "image_patch_offsets: has shape [3], where the list says 3 rows",
+            ),
+        ];
+        for (change, why) in changes {
+            let told = format!("{:#}", written(dir.path(), change).err().unwrap());
+            assert!(told.ends_with(why), "{told}");
+        }
+    }
+
+    #[test]
+    fn blocks_have_all_rows_once() {
+        let stamp = Stamp::of(&tempfile::tempfile().unwrap()).unwrap();
+        let mut offsets = vec![0];
+        for count in [1, 8191, 1, 9000, 20_000, 5, 5].into_iter().chain([100; 200]) {
+            offsets.push(offsets[offsets.len() - 1] + count);
+        }
+        let part = LatePart { first: 0, width: 1, offsets, path: PathBuf::new(), start: 0, stamp };
+        let blocks = part.blocks();
+        assert_eq!(blocks[..4], [0..2, 2..3, 3..4, 4..5]);
+        assert!(blocks.windows(2).all(|two| two[0].end == two[1].start));
+        assert_eq!(blocks.last().unwrap().end, 207);
+        let vectors = |rows: &Range<usize>| part.offsets[rows.end] - part.offsets[rows.start];
+        assert!(blocks[4..].iter().all(|rows| vectors(rows) <= BLOCK));
+    }
+}

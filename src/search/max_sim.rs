@@ -1,0 +1,198 @@
+//! Late interaction: a row's score is, over the query's vectors, the sum of the largest cosine with any of the row's
+//! (MaxSim, arXiv 2004.12832; `maxsim` of sentence-transformers). Every row is looked at, some vectors at a time.
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+use rayon::prelude::*;
+
+use super::late::{LateGallery, LatePart};
+use super::scan::{Best, Scored};
+use crate::ops::products;
+
+/// Vectors of queries that are compared with a block at once, but for a query that has more.
+const AT_ONCE: usize = 2048;
+/// Cosines that a thread holds at once.
+const COSINES: usize = 1 << 22;
+/// Best rows that are kept at once, of all queries together.
+const MOST_KEPT: usize = 1 << 22;
+
+/// Queries of several vectors each.
+struct Asked {
+    width: usize,
+    /// (vectors, width), one query after the other.
+    numbers: Vec<f32>,
+    /// Vectors of each query.
+    spans: Vec<Range<usize>>,
+}
+
+impl Asked {
+    fn of(queries: &[&[f32]], width: usize) -> Self {
+        let ends = queries.iter().scan(0, |end, query| {
+            let start = *end;
+            *end += query.len() / width;
+            Some(start..*end)
+        });
+        Self { width, spans: ends.collect(), numbers: queries.concat() }
+    }
+
+    fn vectors(&self) -> usize {
+        self.numbers.len() / self.width
+    }
+}
+
+/// For each query, (vectors, width), the `k` rows with the largest scores, the best one first. The same for any number
+/// of threads.
+///
+/// # Errors
+/// Queries of another width or without vectors; vectors that cannot be read.
+pub(super) fn max_sim(gallery: &LateGallery, queries: &[&[f32]], k: usize) -> Result<Vec<Vec<Scored>>> {
+    let width = gallery.width;
+    let fits = queries.iter().all(|query| !query.is_empty() && query.len().is_multiple_of(width));
+    ensure!(fits, "a query is no vectors of width {width}");
+    let blocks = gallery.blocks();
+    let most = (MOST_KEPT / k.clamp(1, gallery.rows.max(1))).max(1);
+    let mut found = Vec::new();
+    for queries in groups(queries, width, most) {
+        let asked = Asked::of(queries, width);
+        let none = || queries.iter().map(|_| Best::new(k)).collect::<Vec<_>>();
+        let look = |mut best: Vec<Best>, (part, rows): &(&LatePart, Range<usize>)| -> Result<Vec<Best>> {
+            let offsets = &part.offsets[rows.start..=rows.end];
+            let offer = |row: usize, query: usize, score: f32| {
+                best[query].offer(Scored { row: part.first + rows.start + row, score });
+            };
+            let at_once = (COSINES / asked.vectors()).clamp(16, AT_ONCE) as u64;
+            score(&asked, (offsets, &|range| part.vectors(range)), at_once, offer)?;
+            Ok(best)
+        };
+        let merge = |a: Vec<Best>, b: Vec<Best>| Ok(a.into_iter().zip(b).map(|(a, b)| a.merge(b)).collect());
+        let best = blocks.par_iter().try_fold(none, look).try_reduce(none, merge)?;
+        found.extend(best.into_iter().map(Best::into_sorted));
+    }
+    Ok(found)
+}
+
+/// Neighbouring queries with few enough vectors together, or one of them.
+fn groups<'a, 'q>(queries: &'a [&'q [f32]], width: usize, most: usize) -> Vec<&'a [&'q [f32]]> {
+    let (mut groups, mut start, mut vectors) = (Vec::new(), 0, 0);
+    for (i, query) in queries.iter().enumerate() {
+        let more = query.len() / width;
+        if i > start && (vectors + more > AT_ONCE || i - start == most) {
+            groups.push(&queries[start..i]);
+            (start, vectors) = (i, 0);
+        }
+        vectors += more;
+    }
+    if start < queries.len() {
+        groups.push(&queries[start..]);
+    }
+    groups
+}
+
+/// Tells `offer` of each row and query the score. Row i has the vectors `offsets[i]..offsets[i + 1]`, which `vectors`
+/// reads, `at_once` of them: those of one row need not be held together.
+fn score(
+    asked: &Asked,
+    (offsets, vectors): (&[u64], &dyn Fn(Range<u64>) -> Result<Vec<f32>>),
+    at_once: u64,
+    mut offer: impl FnMut(usize, usize, f32),
+) -> Result<()> {
+    let (count, width) = (asked.vectors(), asked.width);
+    let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
+    let mut largest = vec![f32::NEG_INFINITY; count];
+    let (mut row, mut cosines) = (0, Vec::new());
+    for start in (first..last).step_by(at_once as usize) {
+        let end = last.min(start + at_once);
+        let some = vectors(start..end)?;
+        let columns = some.len() / width;
+        cosines.resize(count * columns, 0.0);
+        products(&asked.numbers, &some, width, &mut cosines);
+        while row + 1 < offsets.len() && offsets[row] < end {
+            let own = (offsets[row].max(start) - start) as usize..(offsets[row + 1].min(end) - start) as usize;
+            for (largest, cosines) in largest.iter_mut().zip(cosines.chunks_exact(columns)) {
+                *largest = cosines[own.clone()].iter().fold(*largest, |a, &b| a.max(b));
+            }
+            if offsets[row + 1] > end {
+                break;
+            }
+            for (query, span) in asked.spans.iter().enumerate() {
+                offer(row, query, largest[span.clone()].iter().sum());
+            }
+            largest.fill(f32::NEG_INFINITY);
+            row += 1;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::{DType, Device, Tensor, safetensors};
+
+    use super::*;
+    use crate::search::late::{decode, encode};
+
+    /// Scores of every query and row, (queries, rows).
+    fn scores(queries: &[&[f32]], rows: &[f32], offsets: &[u64], at_once: u64, width: usize) -> Vec<f32> {
+        let (asked, count) = (Asked::of(queries, width), offsets.len() - 1);
+        let mut found = vec![f32::NAN; queries.len() * count];
+        let vectors = |range: Range<u64>| Ok(rows[range.start as usize * width..range.end as usize * width].to_vec());
+        score(&asked, (offsets, &vectors), at_once, |row, query, score| found[query * count + row] = score).unwrap();
+        found
+    }
+
+    /// How far scores of up to 31 vectors are from those of `expected`, at most.
+    fn apart(found: &[f32], expected: &[f32]) -> f32 {
+        assert_eq!(found.len(), expected.len());
+        found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    /// scripts/golden/late.py: vectors of f32 within 2e-5; those in 8 bits within 0.05 of sums of up to 31 cosines, and
+    /// in the same order but for rows that are nearly alike.
+    #[test]
+    fn scores_are_those_of_sentence_transformers() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/late.safetensors");
+        let golden = safetensors::load(path, &Device::Cpu).unwrap();
+        let numbers = |name: &str| golden[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let offsets = |tensor: &Tensor| -> Vec<u64> {
+            tensor.to_dtype(DType::I64).unwrap().to_vec1::<i64>().unwrap().iter().map(|&x| x as u64).collect()
+        };
+        let (rows, queries, expected) = (numbers("rows"), numbers("queries"), numbers("scores"));
+        let (row_offsets, query_offsets) = (offsets(&golden["row_offsets"]), offsets(&golden["query_offsets"]));
+        let width = golden["rows"].dim(1).unwrap();
+        let queries: Vec<&[f32]> =
+            query_offsets.windows(2).map(|w| &queries[w[0] as usize * width..w[1] as usize * width]).collect();
+        assert!(queries.len() == 8 && row_offsets.len() == 81 && rows.len() > 2048 * width);
+        // Blocks that end anywhere in a row, and within one row several times.
+        for at_once in [2048, 100, 7, 1] {
+            let found = scores(&queries, &rows, &row_offsets, at_once, width);
+            assert!(apart(&found, &expected) < 2e-5, "{at_once}: {}", apart(&found, &expected));
+        }
+        let mut codes = Vec::new();
+        rows.chunks(width).for_each(|vector| encode(vector, &mut codes));
+        let found = scores(&queries, &decode(&codes, width), &row_offsets, 100, width);
+        let off = apart(&found, &expected);
+        assert!(off > 1e-4 && off < 0.05, "{off}");
+        let (mut same, mut pairs) = (0, 0);
+        for (found, expected) in found.chunks(80).zip(expected.chunks(80)) {
+            for (a, b) in (0..80).flat_map(|a| (0..a).map(move |b| (a, b))) {
+                pairs += 1;
+                same += usize::from((found[a] > found[b]) == (expected[a] > expected[b]));
+            }
+        }
+        assert!(same as f64 > 0.995 * f64::from(pairs), "{same} of {pairs} pairs in the same order, {off} apart");
+    }
+
+    #[test]
+    fn queries_are_grouped_by_their_vectors_and_their_number() {
+        let query = |vectors: usize| vec![0.0; vectors * 2];
+        let long: Vec<Vec<f32>> = [1000, 1000, 100, 3000, 1, 1, 1].map(query).into();
+        let all: Vec<&[f32]> = long.iter().map(Vec::as_slice).collect();
+        let sizes = |most| groups(&all, 2, most).iter().map(|group| group.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(1024), [2, 1, 1, 3]);
+        assert_eq!(sizes(2), [2, 1, 1, 2, 1]);
+        assert_eq!(sizes(1), [1; 7]);
+    }
+}
