@@ -24,6 +24,7 @@ use crate::{device, ops};
   reportclip embed --model runs/demo/model --data data/phantom/manifest.csv --out all.safetensors
   reportclip embed --model runs/demo/model --data data/phantom/manifest.csv --out index/
   reportclip embed --model runs/demo/model --data data/phantom/manifest.csv --out vectors/ --format parquet
+  reportclip embed --late --model runs/demo/model --data data/phantom/manifest.csv --out late/
   reportclip embed --model runs/demo/model --images a.png b.png --out images.safetensors
   reportclip embed --model runs/demo/model --texts lines.txt --out texts.safetensors
   reportclip embed --model runs/demo/model --dicomweb https://pacs.example/dicom-web --study 1.2.840.1,1.2.840.2 \

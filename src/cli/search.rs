@@ -20,6 +20,7 @@ use crate::session::Session;
   reportclip search --index all.safetensors --image new.png --json
   reportclip search --index index/ --image new.png --text \"no effusion any more\" --weights 0.7,0.3
   reportclip search --index index/ --queries questions.txt --json > hits.jsonl
+  reportclip search --late --index late/ --text \"left pleural effusion\"
 
 Shows reports and names of images from the manifest that the index was made of. Of an index of image files it shows
 their numbers, in the order of `embed --images` from 1, and their names if `embed --keep-names` kept them. In JSON, row

@@ -31,7 +31,7 @@ impl Side {
     }
 
     /// What is looked at by [`super::Index::find_late`].
-    pub fn parts_word(self) -> &'static str {
+    pub(super) fn parts_word(self) -> &'static str {
         self.parts()[0]
     }
 }
