@@ -15,6 +15,8 @@ steps = {}
 for tag in events.Tags()["scalars"]:
     for event in events.Scalars(tag):
         steps.setdefault(event.step, {})[tag] = event.value
+if not steps:
+    sys.exit(f"{folder}: holds no figures of TensorBoard; `train.tensorboard = true` (the default) writes them")
 with wandb.init(project="reportclip", name=folder.name) as run:
     for step, figures in sorted(steps.items()):
         run.log(figures, step=step)

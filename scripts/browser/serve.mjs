@@ -1,10 +1,10 @@
 // The server's page in a real browser: search, drop, classes, explanation, errors, both themes and languages, keyboard.
 //
 //   npm i playwright axe-core          (in any folder; run from there)
-//   node .../scripts/browser/serve.mjs http://127.0.0.1:8417 IMAGE OUT_FOLDER [CHROMIUM]
+//   node .../scripts/browser/serve.mjs http://127.0.0.1:8417 IMAGE[,IMAGE…] OUT_FOLDER [CHROMIUM]
 //
-// The server must have --index (of a manifest, with images) and --prompts. Writes screenshots into OUT_FOLDER; fails on
-// a violation that axe-core finds, on any message on the console that is not a refusal that was meant, and on a request
+// The server must have --index (of a manifest, with images) and --prompts. Of a model of studies all images are dropped
+// at once; one may be a volume (.nii.gz). Writes screenshots into OUT_FOLDER; fails on a violation that axe-core finds, on any message on the console that is not a refusal that was meant, and on a request
 // to another host.
 
 import assert from "node:assert/strict";
@@ -15,23 +15,29 @@ import path from "node:path";
 const require = createRequire(path.join(process.cwd(), "x.js"));
 const { chromium } = require("playwright");
 const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const [url, imagePath, out, executablePath] = process.argv.slice(2);
-const image = fs.readFileSync(imagePath).toString("base64");
+const [url, imagePaths, out, executablePath] = process.argv.slice(2);
+const paths = imagePaths.split(",");
+const types = { ".png": "image/png", ".jpg": "image/jpeg", ".dcm": "application/dicom", ".gz": "application/gzip" };
+const images = paths.map((file) => ({
+  name: path.basename(file),
+  type: types[path.extname(file)] ?? "",
+  data: fs.readFileSync(file).toString("base64"),
+}));
+const isSeen = images.some(({ type }) => /^image\/(png|jpeg)$/.test(type));
 fs.mkdirSync(out, { recursive: true });
 
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
 let checks = 0;
 
-async function drop(page, base64, name, type) {
-  const transfer = await page.evaluateHandle(
-    ([data, name, type]) => {
+async function drop(page, files) {
+  const transfer = await page.evaluateHandle((files) => {
+    const transfer = new DataTransfer();
+    for (const { data, name, type } of files) {
       const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-      const transfer = new DataTransfer();
       transfer.items.add(new File([bytes], name, { type }));
-      return transfer;
-    },
-    [base64, name, type],
-  );
+    }
+    return transfer;
+  }, files);
   await page.dispatchEvent("#drop", "dragover", { dataTransfer: transfer });
   assert(await page.evaluate(() => document.getElementById("drop").classList.contains("over")), "the field answers");
   await page.dispatchEvent("#drop", "drop", { dataTransfer: transfer });
@@ -106,12 +112,16 @@ async function visit(colorScheme, locale, viewport) {
   await page.keyboard.press("Enter");
   await page.waitForSelector("#hits:not([hidden]) li");
   assert.equal(await page.locator("#list li").count(), 10);
-  assert((await page.locator("#list img").count()) > 0, "hits have pictures");
+  assert((await page.locator("#list img").count()) > 0 || !isSeen, "hits have pictures, but for volumes");
   await loaded(page, "#list img");
   assert(await page.locator("#list .report").first().innerText(), "hits have reports");
 
-  await drop(page, image, "scan.png", "image/png");
-  await loaded(page, "#preview");
+  await drop(page, images);
+  assert.equal(await page.isVisible("#preview"), isSeen);
+  if (isSeen) await loaded(page, "#preview");
+  const about = await page.innerText("#about");
+  assert(images.length > 1 ? about.includes(images.length) : about.includes(images[0].name), about);
+  await shot("chosen");
   await page.click("#classify");
   await page.waitForSelector("#classes:not([hidden]) tbody tr");
   const shares = (await page.locator("#bars .number").allInnerTexts()).map(parseFloat);
@@ -123,6 +133,8 @@ async function visit(colorScheme, locale, viewport) {
   await page.click("#explain");
   await page.waitForSelector("#explanation:not([hidden]) #map:not([hidden])");
   await loaded(page, "#map");
+  if (images.length > 1) await page.waitForSelector("#strip:not([hidden])");
+  if (await page.isVisible("#strip")) await loaded(page, "#strip");
   assert((await page.locator("#tokens span").count()) > 3);
   await page.click("#search");
   await until("status", "search", true);
@@ -146,14 +158,14 @@ async function visit(colorScheme, locale, viewport) {
   await page.click("#classify");
   await page.waitForFunction(() => document.getElementById("error").textContent);
   assert.equal(messages.length, 0, "nothing was asked");
-  await drop(page, Buffer.from("no image").toString("base64"), "note.txt", "text/plain");
+  await drop(page, [{ data: Buffer.from("no image").toString("base64"), name: "note.txt", type: "text/plain" }]);
   await page.click("#classify");
   await page.waitForFunction(() => /400/.test(document.getElementById("error").textContent));
   await violations(page, `${where}, refused`);
   await shot("refused");
   assert(messages.length === 1 && /400/.test(messages[0]), `${messages}`);
   await page.click("#clear");
-  await page.setInputFiles("#image", imagePath);
+  await page.setInputFiles("#image", paths);
   await page.click("#classify");
   await until("error", "classify", false);
   assert.equal(messages.length, 1);
@@ -163,7 +175,7 @@ async function visit(colorScheme, locale, viewport) {
   await page.click("#classify");
   assert(await page.isDisabled("#classify"));
   await page.click("#clear");
-  await page.setInputFiles("#image", imagePath);
+  await page.setInputFiles("#image", paths);
   assert(await page.isEnabled("#classify"), "another image can be asked for at once");
   await release();
   assert(await page.isHidden("#classes"), "no classes of an image that is gone");

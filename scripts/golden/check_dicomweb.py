@@ -92,7 +92,8 @@ def check(binary, folder, place, orthanc):
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         if path.read_bytes()[128:132] != b"DICM":
             continue
-        one = run(binary, place, *embed, "--out", "one.safetensors", "--images", str(path), ok=False)
+        # Of an instance of several frames the first, as from a PACS: by its name alone it is all of them.
+        one = run(binary, place, *embed, "--out", "one.safetensors", "--images", f"{path}#1", ok=False)
         if one.returncode != 0:
             unread += 1
             continue

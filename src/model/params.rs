@@ -35,6 +35,21 @@ pub struct Param {
     pub trainable: bool,
 }
 
+impl Param {
+    /// A copy of the tensor's numbers under this name; trainable unless it is a buffer.
+    ///
+    /// # Errors
+    /// A tensor of another shape than declared.
+    pub(super) fn new(spec: ParamSpec, tensor: &Tensor) -> Result<Self> {
+        if tensor.shape() != &spec.shape {
+            bail!("{}: shape {:?}, declared {:?}", spec.name, tensor.dims(), spec.shape.dims());
+        }
+        let var = Var::from_tensor(&tensor.to_dtype(DType::F32)?.contiguous()?)?;
+        let trainable = !spec.buffer;
+        Ok(Self { spec, var, trainable })
+    }
+}
+
 /// All weights of a model, in the order of their names.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
@@ -49,19 +64,16 @@ impl Params {
     ///
     /// # Errors
     /// A tensor of another shape than declared.
-    pub fn new(mut weights: Vec<(ParamSpec, Tensor)>) -> Result<Self> {
-        weights.sort_by(|a, b| a.0.name.cmp(&b.0.name));
-        let param = |(spec, tensor): (ParamSpec, Tensor)| {
-            if tensor.shape() != &spec.shape {
-                bail!("{}: shape {:?}, declared {:?}", spec.name, tensor.dims(), spec.shape.dims());
-            }
-            let var = Var::from_tensor(&tensor.to_dtype(DType::F32)?.contiguous()?)?;
-            let trainable = !spec.buffer;
-            Ok(Param { spec, var, trainable })
-        };
-        let list = weights.into_par_iter().map(param).collect::<Result<Vec<_>>>()?;
+    pub fn new(weights: Vec<(ParamSpec, Tensor)>) -> Result<Self> {
+        let list = weights.into_par_iter().map(|(spec, tensor)| Param::new(spec, &tensor)).collect::<Result<_>>()?;
+        Ok(Self::of(list))
+    }
+
+    /// These weights.
+    pub(super) fn of(mut list: Vec<Param>) -> Self {
+        list.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         let index = list.iter().enumerate().map(|(i, p)| (p.spec.name.clone(), i)).collect();
-        Ok(Self { list, index, adapter_scale: None })
+        Self { list, index, adapter_scale: None }
     }
 
     /// The same weights, of which some are adapters; see [`super::layers::lora`].

@@ -1,5 +1,6 @@
 //! Strict loading: every declared weight is found, every tensor of the file is used or ignored for a stated reason.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,7 +18,7 @@ use crate::error::ProblemList;
 use crate::hub::{ModelFiles, Source};
 use crate::model::format::rename::to_ours;
 use crate::model::layers::interpolate;
-use crate::model::{BagPoolingRequest, ClipConfig, ClipModel, ParamSpec, Params};
+use crate::model::{BagPoolingRequest, ClipConfig, ClipModel, Param, ParamSpec, Params};
 use crate::ops::{physical_memory_mib, squared_sum};
 
 /// What is asked for beside what the files say.
@@ -180,8 +181,12 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
     }
     let shapes: HashMap<String, Shape> = ClipModel::specs(&config)?.into_iter().map(|s| (s.name, s.shape)).collect();
     let not_finite = Mutex::new(BTreeMap::new());
-    // On all threads: what takes time is the first touch of each page.
-    let read = |mut spec: ParamSpec| -> Result<(ParamSpec, Tensor)> {
+    // On all threads: what takes time is the first touch of each page. Each weight is made of its tensor at once, the
+    // largest first: what they free is taken by those that follow, and the process is left with no more than its
+    // weights.
+    let mut specs = specs;
+    specs.sort_by_key(|spec| Reverse(spec.shape.elem_count()));
+    let read = |mut spec: ParamSpec| -> Result<Param> {
         let tensor = match model.home(&spec.name) {
             None => spec.random(options.seed, device)?,
             Some((part, name, how)) => {
@@ -194,7 +199,7 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
             }
         };
         spec.shape = shapes[&spec.name].clone();
-        Ok((spec, tensor.to_device(device)?))
+        Ok(Param::new(spec, &tensor.to_device(device)?)?)
     };
     let list = specs.into_par_iter().map(read).collect::<Result<Vec<_>>>()?;
     refuse_not_finite(&not_finite.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -206,7 +211,7 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
     };
     let files = files.into_iter().chain(model.fresh_bag_pooling).collect();
     let layout = Layout { family: model.family, files, beside: model.beside };
-    Ok(Loaded { config, layout, params: Params::new(list)?, ignored, fresh })
+    Ok(Loaded { config, layout, params: Params::of(list), ignored, fresh })
 }
 
 fn count_not_finite(tensor: &Tensor) -> Result<usize> {

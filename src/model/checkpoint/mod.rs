@@ -13,6 +13,7 @@ mod pair;
 mod pickle;
 mod source;
 mod state_dict;
+mod tensor_file;
 mod torch;
 mod transformers;
 

@@ -5,18 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
 use serde_json::Value;
 
+use super::tensor_file::{TensorFile, check_header};
 use super::torch::TorchFile;
 use crate::fs::read_up_to;
 use crate::hub::ModelFiles;
 use crate::json;
-
-/// Longest header of a safetensors file; that of a model of ten thousand tensors has a megabyte.
-const MAX_HEADER: u64 = 32 << 20;
 
 /// A folder within a model's files.
 #[derive(Clone, Copy)]
@@ -70,7 +67,7 @@ pub(super) struct WeightFiles {
 }
 
 enum Kind {
-    Safetensors(MmapedSafetensors),
+    Safetensors(Vec<TensorFile>),
     Torch(Vec<TorchFile>),
 }
 
@@ -126,9 +123,12 @@ impl WeightFiles {
     fn list(&self) -> Box<dyn Iterator<Item = (String, Vec<usize>, String)> + '_> {
         let named = |name: &str| modern(name).unwrap_or_else(|| name.to_string());
         match &self.kind {
-            Kind::Safetensors(st) => Box::new(st.tensors().into_iter().map(move |(name, view)| {
-                (named(&name), view.shape().to_vec(), view.dtype().to_string().to_lowercase())
-            })),
+            Kind::Safetensors(parts) => Box::new(
+                parts
+                    .iter()
+                    .flat_map(TensorFile::tensors)
+                    .map(move |(name, info)| (named(&name), info.shape.clone(), info.dtype.to_string().to_lowercase())),
+            ),
             Kind::Torch(parts) => Box::new(
                 parts
                     .iter()
@@ -146,13 +146,11 @@ impl WeightFiles {
     /// The tensor of this name in its own type, on the CPU.
     pub fn get_as_stored(&self, name: &str) -> Result<Tensor> {
         let name = self.stored.get(name).map_or(name, String::as_str);
-        Ok(match &self.kind {
-            Kind::Safetensors(st) => st.load(name, &Device::Cpu)?,
-            Kind::Torch(parts) => {
-                let found = parts.iter().find_map(|part| part.get(name).transpose()).transpose()?;
-                found.with_context(|| format!("tensor {name} cannot be read from the archive"))?
-            }
-        })
+        let found = match &self.kind {
+            Kind::Safetensors(parts) => parts.iter().find_map(|part| part.get(name).transpose()),
+            Kind::Torch(parts) => parts.iter().find_map(|part| part.get(name).transpose()),
+        };
+        found.transpose()?.with_context(|| format!("tensor {name} is in none of the files"))
     }
 }
 
@@ -163,17 +161,11 @@ fn modern(name: &str) -> Option<String> {
 }
 
 fn open_safetensors(paths: &[PathBuf]) -> Result<Kind> {
-    for path in paths {
+    let open = |path: &PathBuf| {
         check_not_lfs_pointer(path)?;
-        check_header(path)?;
-    }
-    // SAFETY: the map is read-only and lives as long as the struct; the header and every offset are validated against
-    // the file's length before use. A file that another process truncates meanwhile would fault, as in any mapper of
-    // weights; checkpoints are replaced by rename, never rewritten in place.
-    #[allow(unsafe_code)]
-    let mapped = unsafe { MmapedSafetensors::multi(paths) };
-    let names = paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
-    Ok(Kind::Safetensors(mapped.with_context(|| format!("{names}: not a whole safetensors file"))?))
+        TensorFile::open(path)
+    };
+    paths.iter().map(open).collect::<Result<Vec<_>>>().map(Kind::Safetensors)
 }
 
 fn open_torch(paths: &[PathBuf]) -> Result<Kind> {
@@ -182,19 +174,6 @@ fn open_torch(paths: &[PathBuf]) -> Result<Kind> {
         TorchFile::open(path)
     };
     paths.iter().map(open).collect::<Result<Vec<_>>>().map(Kind::Torch)
-}
-
-/// Names and places take several times their bytes in memory.
-fn check_header(path: &Path) -> Result<()> {
-    let mut length = [0u8; 8];
-    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut length));
-    let length = u64::from_le_bytes(length);
-    ensure!(
-        read.is_ok() && length <= MAX_HEADER,
-        "{}: not a whole safetensors file: its header would have {length} bytes; allowed are {MAX_HEADER}",
-        path.display()
-    );
-    Ok(())
 }
 
 /// A repository cloned without Git LFS has small text files in place of weights.
@@ -231,8 +210,8 @@ fn shards(folder: Folder, index: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// It cannot be read, or is no whole safetensors file.
 pub fn read_safetensors(path: &Path, most: u64) -> Result<(HashMap<String, Tensor>, HashMap<String, String>)> {
-    check_header(path)?;
     let place = || format!("{}: not a whole safetensors file", path.display());
+    std::fs::File::open(path).map_err(Into::into).and_then(|mut file| check_header(&mut file)).with_context(place)?;
     let bytes = read_up_to(path, most)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(place)?;
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).with_context(place)?;

@@ -144,10 +144,10 @@ function classes(answer) {
 }
 
 function explanation(answer) {
-  const cosine = say("cosine", answer.cosine.toFixed(3));
+  const cosine = answer.cosine.toFixed(3);
   const { bag_cosine: bag, images, explained_image: number } = answer;
-  const before = answer.strip ? `${say("ofStudy", bag.toFixed(3), images.length, number + 1)} ` : "";
-  $("cosine").textContent = before + cosine;
+  const ofStudy = () => say("ofStudy", bag.toFixed(3), images.length, number + 1, cosine);
+  $("cosine").textContent = answer.strip ? ofStudy() : say("cosine", cosine);
   $("strip").hidden = !answer.strip;
   if (answer.strip) $("strip").src = answer.strip;
   $("strip").alt = say("strip");
