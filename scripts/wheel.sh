@@ -2,9 +2,9 @@
 # The binary as a wheel, built by maturin as scripts/release.sh builds it, installed into a fresh venv and asked for its
 # version there; says which glibc it needs.
 #   scripts/wheel.sh [--plain] [OPTIONS OF maturin build]
-# With --plain what cargo has built already is used: quicker, and names of folders stay in the binary. With --zig (pip
-# install ziglang) the wheel is for any Linux since glibc 2.17, whatever this machine's is. Needs Python 3 with venv;
-# fetches maturin and auditwheel into a venv of its own, unless MATURIN and AUDITWHEEL name them.
+# With --plain what cargo has built already is used: quicker, and names of folders stay in the binary. With --zig the
+# wheel is for any Linux since glibc 2.17, whatever this machine's is. Needs Python 3 with venv; fetches maturin,
+# auditwheel and, where it is wanted, ziglang into a venv of its own, unless MATURIN and AUDITWHEEL name them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/recipe.sh
@@ -15,7 +15,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 if [ -z "${MATURIN:-}" ] || [ -z "${AUDITWHEEL:-}" ]; then
     python3 -m venv "$work/tools"
-    "$work/tools/bin/pip" install --quiet 'maturin>=1.9,<2' auditwheel
+    zig=
+    case " $* " in *" --zig "*) zig=ziglang ;; esac
+    "$work/tools/bin/pip" install --quiet 'maturin>=1.9,<2' auditwheel $zig
+    # maturin asks the first Python for zig.
+    export PATH="$work/tools/bin:$PATH"
     MATURIN=$work/tools/bin/maturin AUDITWHEEL=$work/tools/bin/auditwheel
 fi
 if [ -z "$plain" ]; then

@@ -11,7 +11,9 @@ size takes some 0.1 s an image on two cores, so that a hundred clients would wai
 counts as 0 requests/s, and the script fails in the end.
 
 Prints what was run, one line of JSON for each server, kind and round, and tables: medians with the lowest and the
-highest round. Memory is that of the server alone, its peak and what it has after the last request.
+highest round. Memory is that of the server alone, its peak and what it has after the last request. CPU time is all of
+the server's while it is measured, by the requests that were answered: on a machine that does other work it is what to
+read, and says nothing of cores that wait.
 """
 
 import argparse
@@ -103,6 +105,14 @@ def of_process(pid, field):
     return own + sum(of_process(int(child), field) for child in children)
 
 
+def cpu_of_process(pid):
+    """CPU seconds of a process and what it started."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_of_process(int(child)) for child in children)
+
+
 def wait_until_ready(process):
     began = time.monotonic()
     while time.monotonic() < began + options.timeout:
@@ -176,7 +186,10 @@ def measured(name, number, known):
             load(kind, options.warm_up)
             # Behind what the clients of the warm-up no longer wait for.
             vector(kind)
+            before = cpu_of_process(process.pid)
             row = {"server": name, "kind": kind, "round": number, **load(kind, options.seconds)}
+            if row["answered"]:
+                row["cpu_ms"] = round(1000 * (cpu_of_process(process.pid) - before) / row["answered"], 2)
             memory = {what: round(of_process(process.pid, field)) for what, field in MEMORY.items()}
             rows.append(row | memory)
             print(json.dumps(rows[-1]), flush=True)
@@ -195,6 +208,7 @@ COLUMNS = {
     "requests_per_s": "requests/s",
     "p50_ms": "p50, ms",
     "p99_ms": "p99, ms",
+    "cpu_ms": "CPU a request, ms",
     "peak_mib": "peak, MiB",
     "resident_mib": "afterwards, MiB",
     "refused": "refused",
