@@ -205,11 +205,10 @@ fn figures(found: &[Grounding], patients: &[usize], options: &RetrievalOptions) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::others;
 
     #[test]
     fn the_next_of_another_patient_goes_around_the_end() {
-        let others = |patients: &[usize]| super::others(patients);
         assert_eq!(others(&[0, 0, 1, 2, 0]), [2, 2, 3, 4, 2].map(Some));
         assert_eq!(others(&[1, 1]), [None, None]);
         assert!(others(&[]).is_empty());
