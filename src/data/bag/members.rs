@@ -234,7 +234,7 @@ mod tests {
     fn of_a_file_that_is_broken_it_is_told_which_of_the_row_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, last: f32| {
-            let mut values = vec![1.0f32; 2 * 2 * 3];
+            let mut values = [1.0f32; 2 * 2 * 3];
             values[11] = last;
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             let mut head = crate::npy::header_of_bytes(&[3, 2, 2]);
