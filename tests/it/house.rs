@@ -130,7 +130,13 @@ const DECODERS: [(&str, &str, &[&str]); 16] = [
         "safetensors and pickles",
         r"\bsafetensors::|candle_core::pickle",
         // The third reads this repository's golden files.
-        &["model/checkpoint/source.rs", "search/tensors.rs", "bench/parity/models.rs", "train/checkpoint.rs"],
+        &[
+            "model/checkpoint/source.rs",
+            "search/tensors.rs",
+            "bench/parity/models.rs",
+            "train/checkpoint.rs",
+            "model/checkpoint/tensor_file.rs",
+        ],
     ),
 ];
 
