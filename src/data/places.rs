@@ -304,6 +304,13 @@ mod tests {
         assert!(error("image,label,mask\n").contains("has no rows"));
         let broken = "image,label,x,y,width,height\n\"a\n\",b,1,2,3,4\n\na,b,1,2,x,4\n";
         assert!(error(broken).contains("line 5: \"x\" is no number of pixels"), "{}", error(broken));
+        for (text, line) in [
+            (broken.replace('\n', "\r\n"), 5),
+            ("image,label,x\r\na,b,c\r\n".into(), 2),
+            ("image,label,x\na,b,c".into(), 2),
+        ] {
+            assert!(error(&text).contains(&format!("line {line}: ")), "{}", error(&text));
+        }
         assert!(error("image,label,x,x\n").contains("columns 3 and 4 are both called \"x\"; rename or remove one"));
         let sized = |size: &str| format!("image,label,x,y,width,height,image_width,image_height\na,b,1,2,3,4,{size}\n");
         assert!(error(&sized("0,5")).contains("line 2: measured on an image of 0 × 5 pixels"));

@@ -76,10 +76,18 @@ pub(in crate::data) fn each_line<const N: usize>(
         }
     }
     let mut record = csv::StringRecord::new();
+    // The reader counts the line ends that it has passed, of which a row's own is one; not so "\r\n", whose second half
+    // goes with the next row. Where a record begins, it does not say: blank lines may stand before.
+    let lines_in =
+        |record: &csv::StringRecord| record.iter().map(|cell| cell.matches('\n').count() as u64).sum::<u64>();
+    let mut end = reader.position().line();
+    let whole = u64::from(end > 1 + lines_in(&header));
     row.set(0);
     while reader.read_record(&mut record).with_context(|| format!("{}: is broken or not UTF-8", path.display()))? {
         row.set(0);
-        let line = record.position().map_or(0, csv::Position::line);
+        let next = end + 1 - whole;
+        end = reader.position().line();
+        let line = end.saturating_sub(lines_in(&record) + whole).max(next);
         take(line, at.map(|at| at.and_then(|at| record.get(at)).unwrap_or_default().trim()))?;
     }
     Ok(())
