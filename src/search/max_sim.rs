@@ -17,6 +17,9 @@ const COSINES: usize = 1 << 22;
 /// Best rows that are kept at once, of all queries together.
 const MOST_KEPT: usize = 1 << 22;
 
+/// Reads some vectors, (vectors, width).
+type Read<'a> = &'a dyn Fn(Range<u64>) -> Result<Vec<f32>>;
+
 /// Queries of several vectors each.
 struct Asked {
     width: usize,
@@ -93,7 +96,7 @@ fn groups<'a, 'q>(queries: &'a [&'q [f32]], width: usize, most: usize) -> Vec<&'
 /// reads, `at_once` of them: those of one row need not be held together.
 fn score(
     asked: &Asked,
-    (offsets, vectors): (&[u64], &dyn Fn(Range<u64>) -> Result<Vec<f32>>),
+    (offsets, vectors): (&[u64], Read),
     at_once: u64,
     mut offer: impl FnMut(usize, usize, f32),
 ) -> Result<()> {
