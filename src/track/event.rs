@@ -94,7 +94,7 @@ pub enum Event {
     Note(Note),
     /// What frozen layers make of images or reports is worked out.
     Preparing {
-        /// "image features" or "text features".
+        /// "image features", "reports" or "sentences".
         what: &'static str,
         /// Rows done.
         done: usize,

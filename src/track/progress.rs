@@ -17,8 +17,8 @@ pub struct ProgressSink {
     total: u64,
     last: Option<StepRecord>,
     samples_per_s: f64,
-    /// Rows of which the last line about image features told.
-    prepared: usize,
+    /// What the last line about features told of, and how many.
+    prepared: (&'static str, usize),
 }
 
 impl ProgressSink {
@@ -30,7 +30,7 @@ impl ProgressSink {
             bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Self { bar, log_every, total: 0, last: None, samples_per_s: 0.0, prepared: 0 }
+        Self { bar, log_every, total: 0, last: None, samples_per_s: 0.0, prepared: ("", 0) }
     }
 
     fn line(&self, text: &str) {
@@ -105,9 +105,9 @@ impl Sink for ProgressSink {
                     bar.set_message(*what);
                 }
                 // A line at each tenth.
-                None if 10 * done / total != 10 * self.prepared / total => {
-                    self.line(&format!("{what}: {done} of {total} rows"));
-                    self.prepared = *done;
+                None if self.prepared.0 != *what || 10 * done / total != 10 * self.prepared.1 / total => {
+                    self.line(&format!("{what}: {done} of {total}"));
+                    self.prepared = (what, *done);
                 }
                 None => {}
             },

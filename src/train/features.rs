@@ -97,13 +97,15 @@ impl TrainStep<'_> {
         if !self.loss.uses_reports() {
             return Ok(None);
         }
-        let count = batch.pairs + batch.opposed.len();
-        let input_ids = Tensor::from_slice(&batch.input_ids, (count, batch.tokens), self.device)?;
-        let Some(reports) = self.reports else { return Ok(Some(model.text_features(&input_ids)?)) };
+        let ids_from = |first: usize| {
+            let count = batch.pairs + batch.opposed.len() - first;
+            Tensor::from_slice(&batch.input_ids[first * batch.tokens..], (count, batch.tokens), self.device)
+        };
+        let Some(reports) = self.reports else { return Ok(Some(model.text_features(&ids_from(0)?)?)) };
         let mut states = reports.of(&batch.rows, self.device)?;
         if !batch.opposed.is_empty() {
             // They are others at each step.
-            let opposed = model.text_states(&input_ids.narrow(0, batch.pairs, batch.opposed.len())?)?;
+            let opposed = model.text_states(&ids_from(batch.pairs)?)?;
             states = Tensor::cat(&[&states, opposed.tensor()], 0)?;
         }
         Ok(Some(model.project_text(&states.into())?))

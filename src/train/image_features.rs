@@ -11,9 +11,7 @@ use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
 use crate::data::image::frame_of;
-use crate::data::{
-    Dataset, FeatureCache, FeaturePrecision, KeptFeatures, Members, Numbers, Prefetch, Prepared, Row, Slots,
-};
+use crate::data::{Dataset, FeatureCache, KeptFeatures, Members, Numbers, Prefetch, Prepared, Row, Slots};
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
 use crate::session::image_features_change;
@@ -43,7 +41,8 @@ impl Trainer<'_> {
     /// not.
     pub(super) fn keep_image_features(&mut self) -> Result<Option<Stopped>> {
         let frozen = self.frozen.image();
-        let (kept, reason) = choose(self.config, &*self.folder.config.vision, self.epochs());
+        let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
+        let (kept, reason) = choose(self.config, &*self.folder.config.vision, epochs);
         if !kept {
             if frozen != FreezeDepth::None {
                 let text = format!("image features are worked out at each step: {reason}");
@@ -51,14 +50,9 @@ impl Trainer<'_> {
             }
             return Ok(None);
         }
-        let mut layers = format!("{:?} {frozen:?}", self.folder.config.vision);
-        if self.products == DType::BF16 {
-            layers.push_str(" in bf16");
-        }
         let precision = self.config.data.feature_precision;
-        if precision == FeaturePrecision::Bf16 {
-            layers.push_str(" kept in bf16");
-        }
+        let layers = format!("{:?} {frozen:?}", self.folder.config.vision);
+        let mut layers = kept_features::worked_out(layers, self.products, precision);
         let (slots, by_policy) = slots(&self.train);
         if by_policy {
             layers.push_str(&format!(" {:?}", self.train.bags));
@@ -70,12 +64,7 @@ impl Trainer<'_> {
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
         let (count, numbers) = (slots.count(), Numbers { width, precision });
         let open = || FeatureCache::open(&path, &key, count, numbers).context("data.feature_cache");
-        // One rank a host writes; the others open the file when it is whole.
-        let writer = if self.world.local().0 == 0 { Some(open()?) } else { None };
-        let missing: Vec<u32> = writer.iter().flat_map(FeatureCache::missing).map(|slot| slot as u32).collect();
-        let (mut missing, _) = self.world.gather_numbers(&missing)?;
-        missing.sort_unstable();
-        missing.dedup();
+        let (writer, missing) = kept_features::to_fill(&*self.world, open)?;
         let size = (count * numbers.bytes()) >> 20;
         self.emit(&Event::Note(Note::choice(format!(
             "image features are kept in {} ({size} MiB, {} of {} {} to work out): {reason}",

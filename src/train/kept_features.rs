@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use candle_core::DType;
 
 use crate::config::Config;
+use crate::data::{FeatureCache, FeaturePrecision};
 use crate::digest::ContentHash;
+use crate::dist::Collective;
 use crate::model::Param;
 
 /// The folder that the config names; else one beside `run`, so that the members of a sweep share it.
@@ -25,4 +28,28 @@ pub(super) fn key<'a>(layers: &str, weights: impl Iterator<Item = &'a Param>) ->
         key.numbers(&param.var)?;
     }
     Ok(key)
+}
+
+/// `layers`, with the type that products are worked out in and what they are kept as.
+pub(super) fn worked_out(mut layers: String, products: DType, precision: FeaturePrecision) -> String {
+    if products == DType::BF16 {
+        layers.push_str(" in bf16");
+    }
+    if precision == FeaturePrecision::Bf16 {
+        layers.push_str(" kept in bf16");
+    }
+    layers
+}
+
+/// A cache to be filled, by one rank a host, and what is missing on any host. The others open it when it is whole.
+pub(super) fn to_fill(
+    world: &dyn Collective,
+    open: impl Fn() -> Result<FeatureCache>,
+) -> Result<(Option<FeatureCache>, Vec<u32>)> {
+    let writer = if world.local().0 == 0 { Some(open()?) } else { None };
+    let missing: Vec<u32> = writer.iter().flat_map(FeatureCache::missing).map(|slot| slot as u32).collect();
+    let (mut missing, _) = world.gather_numbers(&missing)?;
+    missing.sort_unstable();
+    missing.dedup();
+    Ok((writer, missing))
 }

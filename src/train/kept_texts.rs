@@ -1,7 +1,8 @@
-//! Where the text tower is frozen, what it makes of each training report, and of each sentence where the objective looks
-//! at these, is worked out once, before the first step.
+//! Where the text tower is frozen, what it makes of each training report, and of each sentence where the objective
+//! looks at these, is worked out once, before the first step.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -11,15 +12,19 @@ use super::kept_features;
 use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
-use crate::data::{Dataset, FeatureCache, FeaturePrecision, Numbers};
+use crate::data::{Dataset, FeatureCache, Numbers};
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Part};
 use crate::track::{Event, Note, RunFolder};
+
+/// Texts that are encoded together.
+const AT_ONCE: usize = 64;
 
 /// What the frozen text tower makes of texts, on the disk.
 #[derive(Debug)]
 pub struct KeptTexts {
     cache: FeatureCache,
+    path: PathBuf,
     width: usize,
 }
 
@@ -32,10 +37,18 @@ impl KeptTexts {
         let count = texts.len();
         let mut numbers = Vec::with_capacity(count * self.width);
         for text in texts {
-            let is_there = self.cache.read(text as usize, &mut numbers)?;
-            ensure!(is_there, "data.feature_cache: the features of text {text} are no longer there");
+            let is_there = self.cache.read(text as usize, &mut numbers).with_context(|| self.place())?;
+            ensure!(
+                is_there,
+                "{}: the features of text {text} are not there; --resume latest makes them",
+                self.place()
+            );
         }
         Ok(Tensor::from_vec(numbers, (count, self.width), device)?)
+    }
+
+    fn place(&self) -> String {
+        format!("data.feature_cache: {}", self.path.display())
     }
 }
 
@@ -57,7 +70,7 @@ impl KeptReports {
 }
 
 /// Whether they are kept, and why. `stays`: the text tower gives the same for a text at each step.
-fn choose(config: &Config, stays: bool, epochs: f64) -> (bool, &'static str) {
+fn choose(config: &Config, stays: bool) -> (bool, &'static str) {
     if config.freeze.text_until.is_some() {
         (false, "freeze.text_until thaws the text tower")
     } else if config.train.dropout > 0.0 {
@@ -66,8 +79,6 @@ fn choose(config: &Config, stays: bool, epochs: f64) -> (bool, &'static str) {
         (false, "a part of the text tower is trained")
     } else if !config.data.cache_features {
         (false, "data.cache_features is false")
-    } else if epochs <= 1.0 {
-        (false, "no report is seen twice")
     } else {
         (true, "the frozen text tower gives the same at each epoch")
     }
@@ -77,35 +88,56 @@ impl Trainer<'_> {
     /// Fills the caches of what the text tower makes of reports and of their sentences, where it is frozen. Returns why
     /// training shall not begin, if it shall not.
     pub(super) fn keep_text_features(&mut self) -> Result<Option<Stopped>> {
-        let uses_reports = self.supervision.loss(&self.config.loss, 0.0).uses_reports();
-        if self.config.freeze.text == FreezeDepth::None || !uses_reports {
+        if self.config.freeze.text == FreezeDepth::None {
             return Ok(None);
         }
-        let (kept, reason) = choose(self.config, self.frozen.text_stays(), self.epochs());
-        let of_reports = kept && !self.config.report.draws();
-        if !of_reports {
-            let reason = if kept { "another part of a report is read at each step" } else { reason };
-            self.emit(&Event::Note(Note::choice(format!("report features are worked out at each step: {reason}"))))?;
-        }
-        if of_reports {
-            let (ids, of_rows) = self.distinct_reports()?;
-            match self.keep_texts("reports", &ids, reason)? {
-                Ok(texts) => self.reports = Some(KeptReports { texts, of_rows }),
-                Err(stopped) => return Ok(Some(stopped)),
+        let (kept, reason) = choose(self.config, self.frozen.text_stays());
+        if self.supervision.loss(&self.config.loss, 0.0).uses_reports() {
+            let kept = match self.config.report.draws() {
+                true if kept => Err("another part of a report is read at each step"),
+                _ if !kept => Err(reason),
+                _ => Ok(self.distinct_reports()?),
+            };
+            let kept = kept.and_then(|(ids, of_rows)| self.seen_twice(of_rows.len(), &ids).map(|()| (ids, of_rows)));
+            match kept {
+                Err(reason) => self.tell_of_each_step("reports", reason)?,
+                Ok((ids, of_rows)) => match self.keep_texts("reports", &ids, reason)? {
+                    Ok(texts) => self.reports = Some(KeptReports { texts, of_rows }),
+                    Err(stopped) => return Ok(Some(stopped)),
+                },
             }
         }
-        let ids = self.supervision.sentences().filter(|_| kept).map(|sentences| sentences.ids().to_vec());
-        let Some(ids) = ids else { return Ok(None) };
-        match self.keep_texts("sentences", &ids, reason)? {
-            Ok(texts) => self.sentences = Some(texts),
-            Err(stopped) => return Ok(Some(stopped)),
+        let Some(sentences) = self.supervision.sentences() else { return Ok(None) };
+        let ids = sentences.ids().to_vec();
+        let kept = if kept { self.seen_twice(sentences.in_all(), &ids) } else { Err(reason) };
+        match kept {
+            Err(reason) => self.tell_of_each_step("sentences", reason)?,
+            Ok(()) => match self.keep_texts("sentences", &ids, reason)? {
+                Ok(texts) => self.sentences = Some(texts),
+                Err(stopped) => return Ok(Some(stopped)),
+            },
         }
         Ok(None)
     }
 
+    /// Whether texts come again, of which an epoch sees `count`.
+    fn seen_twice(&self, count: usize, distinct: &[Vec<u32>]) -> Result<(), &'static str> {
+        let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
+        if count as f64 * epochs > distinct.len() as f64 { Ok(()) } else { Err("hardly one is seen twice") }
+    }
+
+    fn tell_of_each_step(&mut self, what: &str, reason: &str) -> Result<()> {
+        self.emit(&Event::Note(Note::choice(format!("features of {what} are worked out at each step: {reason}"))))
+    }
+
     /// What the text tower makes of texts, given as token ids: read, or worked out where it is missing. `what` they are
     /// is told, with the reason why they are kept. In place of it, why training shall not begin.
-    fn keep_texts(&mut self, what: &str, texts: &[Vec<u32>], reason: &str) -> Result<Result<KeptTexts, Stopped>> {
+    fn keep_texts(
+        &mut self,
+        what: &'static str,
+        texts: &[Vec<u32>],
+        reason: &str,
+    ) -> Result<Result<KeptTexts, Stopped>> {
         let width = self.folder.config.text.width();
         let precision = self.config.data.feature_precision;
         let key = self.key(texts)?;
@@ -114,12 +146,7 @@ impl Trainer<'_> {
         let path = self.world.from_first(|| Ok(kept_features::folder(self.config, run).join(name)))?;
         let numbers = Numbers { width, precision };
         let open = || FeatureCache::open(&path, &key, texts.len(), numbers).context("data.feature_cache");
-        // One rank a host writes; the others open the file when it is whole.
-        let writer = if self.world.local().0 == 0 { Some(open()?) } else { None };
-        let missing: Vec<u32> = writer.iter().flat_map(FeatureCache::missing).map(|slot| slot as u32).collect();
-        let (mut missing, _) = self.world.gather_numbers(&missing)?;
-        missing.sort_unstable();
-        missing.dedup();
+        let (writer, missing) = kept_features::to_fill(&*self.world, open)?;
         self.emit(&Event::Note(Note::choice(format!(
             "features of {what} are kept in {} ({} MiB, {} of {} distinct ones to work out): {reason}",
             path.display(),
@@ -127,14 +154,14 @@ impl Trainer<'_> {
             missing.len(),
             texts.len()
         ))))?;
-        if let Some(stopped) = self.encode_texts(writer.as_ref(), texts, &missing)? {
+        if let Some(stopped) = self.encode_texts(what, (writer.as_ref(), texts), &missing)? {
             return Ok(Err(stopped));
         }
         let cache = match writer {
             Some(cache) => cache,
             None => open()?,
         };
-        Ok(Ok(KeptTexts { cache, width }))
+        Ok(Ok(KeptTexts { cache, path, width }))
     }
 
     /// The token ids of each distinct text, short ones first, and which of them each training row has.
@@ -151,13 +178,9 @@ impl Trainer<'_> {
 
     /// Over all that the features depend on.
     fn key(&self, texts: &[Vec<u32>]) -> Result<String> {
-        let mut layers = format!("{:?}", self.folder.config.text);
-        if self.products == DType::BF16 {
-            layers.push_str(" in bf16");
-        }
-        if self.config.data.feature_precision == FeaturePrecision::Bf16 {
-            layers.push_str(" kept in bf16");
-        }
+        // Other processors round in other places.
+        let layers = format!("{:?} {:?}", self.folder.config.text, self.device.location());
+        let layers = kept_features::worked_out(layers, self.products, self.config.data.feature_precision);
         let of_tower = |p: &&Param| p.spec.part == Part::Text;
         let mut key = kept_features::key(&layers, self.state.params.iter().filter(of_tower))?;
         for ids in texts {
@@ -166,39 +189,40 @@ impl Trainer<'_> {
         Ok(key.hex())
     }
 
-    /// Each rank works out its share of each round; all that write get all.
+    /// Each rank encodes a part of each round; all that write get all. Parts are the same ones whatever is missing, and
+    /// however many ranks there are: how texts are put together changes the last bits of what they give.
     fn encode_texts(
         &mut self,
-        cache: Option<&FeatureCache>,
-        texts: &[Vec<u32>],
+        what: &'static str,
+        (cache, texts): (Option<&FeatureCache>, &[Vec<u32>]),
         missing: &[u32],
     ) -> Result<Option<Stopped>> {
         let weights = Builder::eval(&self.state.params).products(self.products);
         let model = ClipModel::new(&self.folder.config, &weights)?;
         let width = self.folder.config.text.width();
-        let round = self.config.eval.batch_size * self.world.size();
-        let mut done = 0;
-        for slots in missing.chunks(round) {
+        let mut parts: Vec<usize> = missing.iter().map(|&text| text as usize / AT_ONCE).collect();
+        parts.dedup();
+        let of_part = |part: usize| part * AT_ONCE..texts.len().min((part + 1) * AT_ONCE);
+        for (round, parts) in parts.chunks(self.world.size()).enumerate() {
             if self.world.any(stop::asked())? {
-                let text = "stopped while text features were worked out; go on with --resume latest".into();
+                let text = format!("stopped while features of {what} were worked out; go on with --resume latest");
                 return Ok(Some(Stopped { cause: Cause::Signal, text }));
             }
-            let own: Vec<&[u32]> =
-                slots[self.world.share(slots.len())].iter().map(|&slot| &texts[slot as usize][..]).collect();
-            let features = match own.len() {
-                0 => Tensor::zeros((0, width), DType::F32, &self.device)?,
-                count => {
-                    let (ids, tokens) = self.train.tokenizer.pad(&own);
-                    let ids = Tensor::from_vec(ids, (count, tokens), &self.device)?;
+            let features = match parts.get(self.world.rank()) {
+                None => Tensor::zeros((0, width), DType::F32, &self.device)?,
+                Some(&part) => {
+                    let (ids, tokens) = self.train.tokenizer.pad(&texts[of_part(part)]);
+                    let ids = Tensor::from_vec(ids, (of_part(part).len(), tokens), &self.device)?;
                     model.text_states(&ids)?.tensor().to_dtype(DType::F32)?
                 }
             };
             let features: Vec<f32> = self.world.gather_rows(&features)?.flatten_all()?.to_vec1()?;
+            let rows = parts.iter().flat_map(|&part| of_part(part));
             if let Some(cache) = cache {
-                cache.write(slots.iter().map(|&slot| slot as usize).zip(features.chunks_exact(width)))?;
+                cache.write(rows.zip(features.chunks_exact(width)))?;
             }
-            done += slots.len();
-            self.emit(&Event::Preparing { what: "text features", done, total: missing.len() })?;
+            let done = missing.len().min((round + 1) * self.world.size() * AT_ONCE);
+            self.emit(&Event::Preparing { what, done, total: missing.len() })?;
         }
         // Whoever does not write waits until all is written.
         self.world.gather_bytes(&[])?;

@@ -73,9 +73,14 @@ impl SentenceTokens {
         &self.ids
     }
 
+    /// How many all reports have.
+    pub fn in_all(&self) -> usize {
+        self.of_rows.iter().map(Vec::len).sum()
+    }
+
     /// What a person should know of them.
     pub fn note(&self) -> String {
-        let each = self.of_rows.iter().map(Vec::len).sum::<usize>() as f64 / self.of_rows.len().max(1) as f64;
+        let each = self.in_all() as f64 / self.of_rows.len().max(1) as f64;
         format!("sentences: {} distinct ones in {} reports, {each:.1} each", self.ids.len(), self.of_rows.len())
     }
 

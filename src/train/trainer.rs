@@ -68,11 +68,6 @@ impl Trainer<'_> {
         self.state.progress.step
     }
 
-    /// How often each row is seen.
-    pub(super) fn epochs(&self) -> f64 {
-        self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64
-    }
-
     /// Works out what frozen layers make of images and reports, where that is kept. Returns why training shall not
     /// begin, if it shall not.
     pub(super) fn keep_features(&mut self) -> Result<Option<Stopped>> {

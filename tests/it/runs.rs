@@ -804,8 +804,9 @@ fn features_of_texts_under_a_frozen_tower_are_kept_and_change_nothing() {
     let place = Place::new();
     // Opposites are other texts at each step, and stand beside what is kept.
     for (run, options, whats) in [
-        ("clip", ["data.negation=0.5", "train.accumulate=2"], &["reports"][..]),
-        ("local", ["loss.kind=[\"clip\",\"local\"]", "train.accumulate=2"], &["reports", "sentences"]),
+        ("clip", ["data.negation=0.5", "train.accum_freq=2"], &["reports"][..]),
+        ("local", ["loss.kind=[\"clip\",\"local\"]", "train.accum_freq=2"], &["reports", "sentences"]),
+        ("class", ["loss.kind=[\"class\",\"local\"]", "loss.prompts=classes.toml"], &["sentences"]),
         ("drawn", ["loss.kind=[\"clip\",\"local\"]", "report.section=random_sentence"], &["sentences"]),
     ] {
         let all = [&options[..], &["freeze.text=\"all\"", "train.max_steps=12"]].concat();
@@ -820,7 +821,8 @@ fn features_of_texts_under_a_frozen_tower_are_kept_and_change_nothing() {
         };
         let with = text(&place.train_ok(&name("with"), &sets(&[])).stderr);
         let without = text(&place.train_ok(&name("without"), &sets(&["data.cache_features=false"])).stderr);
-        assert!(without.contains("report features are worked out at each step: data.cache_features is false"));
+        let each_step = format!("features of {} are worked out at each step: data.cache_features is false", whats[0]);
+        assert!(without.contains(&each_step), "{without}");
         let (a, b) = (losses_of(&place, &name("with")), losses_of(&place, &name("without")));
         assert!(a.len() == 12 && b.len() == 12);
         for (a, b) in a.iter().zip(&b) {
@@ -841,11 +843,14 @@ fn features_of_texts_under_a_frozen_tower_are_kept_and_change_nothing() {
         (["freeze.text=all", "report.section=random_sentence"], "another part of a report is read at each step"),
         (["freeze.text=all", "freeze.text_until=4"], "freeze.text_until thaws the text tower"),
         (["freeze.text=1", "train.max_steps=4"], "a part of the text tower is trained"),
-        (["freeze.text=all", "train.max_steps=1"], "no report is seen twice"),
+        (["freeze.text=all", "train.max_steps=1"], "hardly one is seen twice"),
     ] {
         let sets: Vec<&str> = options.iter().flat_map(|s| ["--set", *s]).collect();
         let told = text(&place.train_ok("other", &sets).stderr);
-        assert!(told.contains(&format!("report features are worked out at each step: {reason}")), "{reason}: {told}");
+        assert!(
+            told.contains(&format!("features of reports are worked out at each step: {reason}")),
+            "{reason}: {told}"
+        );
         fs::remove_dir_all(place.path("other")).unwrap();
     }
 }
