@@ -118,6 +118,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(alpha) = args.conformal {
         evaluation = evaluation.with_conformal(alpha, args.subgroup.clone(), &source)?;
     }
+    let of_table = || format!("--grounding {}", args.grounding.as_deref().unwrap_or(Path::new("")).display());
+    places.as_ref().map_or(Ok(()), |places| evaluation.check_places(places)).with_context(of_table)?;
     let model = judge.open(&judge.model)?;
     if let Some(base) = &args.wise_ft {
         let base = judge.open(base)?;
@@ -129,7 +131,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
         write_bag_weights(path, &evaluation, &model)?;
     }
     let grounding = places.map(|places| evaluation.grounding(&model, &places, args.grounding_map));
-    let of_table = || format!("--grounding {}", args.grounding.as_deref().unwrap_or(Path::new("")).display());
     let grounding = grounding.transpose().with_context(of_table)?;
     print(args, &report, grounding.as_ref())
 }

@@ -116,7 +116,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             "bag_cosine": bag.as_ref().map(|bag| bag.cosine), "images": bag.as_ref().map(|bag| &bag.images),
             "explained_image": most,
             "cosine": found.cosine, "logit": found.logit, "grid": found.grid, "patches": found.patches,
-            "map": found.map.word(),
+            "map": found.map.word(), "reason": found.reason,
             "tokens": found.tokens, "place": place.map(|p| p.place), "gallery": place.map(|p| p.gallery),
         }));
     }
@@ -180,12 +180,13 @@ fn lines(args: &Args, found: &Explanation, place: Option<Place>) -> Vec<String> 
             (gallery + 2) as f64 / 2.0
         ));
     }
+    lines.push(format!("map of {}: {}", found.map.word(), found.reason));
     lines.push("token relevance, the highest 1:".into());
     for (token, value) in &found.tokens {
         lines.push(format!("  {:<20} {value:.2} {}", token, "█".repeat((value * 30.0).round() as usize)));
     }
     let shows = |relevance: &str| match found.map {
-        MapKind::Patches => format!("how alike each place is to the text; {}", found.reason),
+        MapKind::Patches => "how alike each place is to the text".into(),
         MapKind::Relevance => format!("{relevance}: gradient × attention"),
     };
     let drawn = [

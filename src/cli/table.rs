@@ -101,13 +101,13 @@ pub(super) fn figures(figures: &[Figure]) -> String {
 /// How well maps find places.
 pub(super) fn grounding(report: &GroundingReport) -> String {
     let GroundingReport { reason, places, images, elsewhere, unseen, cut, .. } = report;
-    let more = |count: usize, what: &str| if count > 0 { format!("; {count} more {what}") } else { String::new() };
+    let more = |count: usize, what: &str| if count > 0 { format!("; {count} {what}") } else { String::new() };
     format!(
         "\nplaces found by the map of {} ({reason}): {places} on {images} images{}{}{}\n{}",
         report.map.word(),
-        more(*elsewhere, "are on other images"),
-        more(*unseen, "are too small or too large to be judged"),
-        more(*cut, "reach beyond their image, and what lies within counts"),
+        more(*cut, "of these places reach beyond their image, and what lies within counts"),
+        more(*elsewhere, "more are on other images"),
+        more(*unseen, "more are too small or too large to be judged"),
         beside_others(&report.figures, report.of_others.as_deref(), (24, "another's map", "uniform")),
     )
 }
@@ -176,8 +176,10 @@ pub(super) fn zero_shot(report: &ZeroShotReport) -> String {
 pub(super) fn negation(report: &NegationReport) -> String {
     let of = |(kind, count): &(&str, usize)| format!("{kind} {count}");
     let counts: Vec<String> = report.sentences.iter().map(of).collect();
+    let own = "\nits own image minus another's, paired on the same sentences [95 % interval]\n";
+    let over = report.over_others.as_deref().map_or(String::new(), |over| format!("\n{own}{}", figures(over)));
     format!(
-        "\ntrue sentences against their opposites: {} [95 % interval]\n{}",
+        "\ntrue sentences against their opposites: {} [95 % interval]\n{}{over}",
         counts.join(", "),
         beside_others(&report.figures, report.of_others.as_deref(), (45, "another's image", "chance"))
     )

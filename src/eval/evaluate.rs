@@ -9,7 +9,7 @@ use super::by_patient::{ByPatient, of_retrieval};
 use super::conformal::retrieval_sets;
 use super::encoded::EncodedSplit;
 use super::figure::Figure;
-use super::grounding::{GroundingReport, grounding};
+use super::grounding::{GroundingReport, check_places, grounding};
 use super::negation::{NegationReport, Preferences};
 use super::paired::retrieval_difference;
 use super::patch_maps::MapKind;
@@ -84,6 +84,14 @@ impl Evaluation {
         check_names(&subgroups, &source.columns)?;
         let rare = check_values(&subgroups, &source.columns, &self.rows, 0)?;
         Ok(Self { conformal: Some((alpha, subgroups, rare)), ..self })
+    }
+
+    /// Makes sure that places on the images of the rows lie on them, before a model is asked. Reads these images.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn check_places(&self, places: &[Described]) -> Result<()> {
+        check_places(&self.rows, places)
     }
 
     /// How well the model's maps find places on the images of the rows; `map`: what they show, where that is asked for.

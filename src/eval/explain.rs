@@ -66,7 +66,7 @@ pub(super) fn explain_by(
     let logit = cosine * scale + head("logit_bias")?.unwrap_or(0.0);
     let (patches, grid) = match map {
         MapKind::Patches => {
-            let maps = PatchMaps::of(session, image)?;
+            let maps = PatchMaps::of((session, &session.model()?), image)?;
             (maps.cosines(&l2_normalize(&y)?)?, maps.grid)
         }
         MapKind::Relevance => patches(session, &of_image)?,

@@ -1,20 +1,23 @@
 //! Whether a model finds the places of what is said of an image.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use candle_core::Tensor;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::explain::explain_by;
 use super::figure::Figure;
+use super::pairs::case_of;
 use super::patch_maps::{MapKind, PatchMaps};
 use super::relevance_map::at_pixels;
 use super::retrieval::RetrievalOptions;
 use crate::data::{Described, ImageSource, Picture, Row};
 use crate::metrics::bootstrap;
 use crate::metrics::grounding::{Grounding, THRESHOLDS};
+use crate::model::ClipModel;
 use crate::seed::{Purpose, stream};
 use crate::session::Session;
 
@@ -28,8 +31,9 @@ pub struct GroundingReport {
     /// Contrast, pointing game, overlap; of each place alike, with intervals by patient. Chance is what a map's values
     /// give when they are dealt out uniformly over the pixels, which no smooth map is.
     pub figures: Vec<Figure>,
-    /// The same figures of each sentence's map over another patient's image, held against this image's place: what a
-    /// map reaches that does not look at the image. `None` where all are of one patient.
+    /// The same figures of each sentence's map over another patient's image (where none is named, another study's, or
+    /// one with another report), held against this image's place: what a map reaches that does not look at the image.
+    /// `None` where all are of one.
     pub of_others: Option<Vec<Figure>>,
     /// Sentences with a place that were judged, each with its image.
     pub places: usize,
@@ -39,7 +43,7 @@ pub struct GroundingReport {
     pub elsewhere: usize,
     /// Places that are too small for the model's image size, or cover all of it.
     pub unseen: usize,
-    /// Places some of which lies beyond the image; what lies within is judged.
+    /// Of those that were judged, by what lies within, how many reach beyond the image.
     pub cut: usize,
 }
 
@@ -47,7 +51,32 @@ pub struct GroundingReport {
 struct Judged<'a> {
     image: ImageSource,
     patient: usize,
+    /// Whom images of others are not of; see [`case_of`].
+    case: usize,
     described: Vec<&'a Described>,
+}
+
+/// Makes sure that every place on images among `rows` lies on its image, before any model is asked. Images that cannot
+/// be read are passed over: whoever encodes them tells.
+///
+/// # Errors
+/// The first place that does not, and how many more there are.
+pub(super) fn check_places(rows: &[Row], places: &[Described]) -> Result<()> {
+    let wrong = |image: &Judged| {
+        let size = image.image.read().map(|picture| (picture.width, picture.height));
+        let of = |described: &&Described| {
+            let mask = described.mask(*size.as_ref().ok()?);
+            mask.err().map(|error| error.context(format!("a place of {}", image.image)))
+        };
+        image.described.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let wrong: Vec<_> = by_image(rows, places).par_iter().flat_map_iter(wrong).collect();
+    let more = wrong.len().saturating_sub(1);
+    match wrong.into_iter().next() {
+        None => Ok(()),
+        Some(first) if more == 0 => Err(first),
+        Some(first) => Err(anyhow!("{first:#}; and {more} more sentences have places that cannot be used")),
+    }
 }
 
 /// Figures of `session`'s maps on the places of images among `rows`; `kind`: what is asked for.
@@ -71,7 +100,12 @@ pub(super) fn grounding(
     );
     let encoder = session.encoder(64)?;
     let (mut found, mut of_others, mut patients, mut images, mut cut) = (Vec::new(), Vec::new(), Vec::new(), 0, 0);
-    let others = others(&judged.iter().map(|image| image.patient).collect::<Vec<_>>());
+    let others = others(&judged.iter().map(|image| image.case).collect::<Vec<_>>());
+    // Each distinct sentence is encoded once.
+    let sentences: BTreeSet<&str> =
+        judged.iter().flat_map(|image| image.described.iter().map(|place| place.sentence.as_str())).collect();
+    let sentences: Vec<&str> = sentences.into_iter().collect();
+    let texts = if map == MapKind::Patches { Some(encoder.texts(&sentences)?) } else { None };
     // Each image is seen once, and kept until it has stood in for the last.
     let mut last_use: Vec<usize> = (0..judged.len()).collect();
     others.iter().enumerate().for_each(|(at, other)| {
@@ -81,20 +115,21 @@ pub(super) fn grounding(
     for (number, (image, other)) in judged.iter().zip(&others).enumerate() {
         for at in std::iter::once(number).chain(*other) {
             if let Entry::Vacant(place) = kept.entry(at) {
-                place.insert(Seen::of(session, &judged[at].image, map)?);
+                place.insert(Seen::of((session, &encoder.model), &judged[at].image, map)?);
             }
         }
         let (seen, other) = (&kept[&number], other.map(|other| &kept[&other]));
         let before = found.len();
         for described in &image.described {
             let mask = described.mask(seen.size).with_context(|| format!("a place of {}", image.image))?;
-            cut += usize::from(described.regions.iter().any(|region| region.reaches_beyond(seen.size)));
             let inside = session.folder.preprocess.place(&mask)?;
             let sentence = &described.sentence;
-            let text = if map == MapKind::Patches { Some(encoder.texts(&[sentence])?) } else { None };
+            let of_texts = sentences.partition_point(|other| other < &sentence.as_str());
+            let text = texts.as_ref().map(|texts| texts.narrow(0, of_texts, 1)).transpose()?;
             let map = |seen: &Seen| seen.map(session, sentence, text.as_ref());
             let Some(grounding) = Grounding::of(&map(seen)?, &inside) else { continue };
             found.push(grounding);
+            cut += usize::from(described.regions.iter().any(|region| region.reaches_beyond(seen.size)));
             patients.push(image.patient);
             if let Some(other) = other {
                 of_others.extend(Grounding::of(&map(other)?, &inside));
@@ -120,7 +155,7 @@ pub(super) fn grounding(
     })
 }
 
-/// For each image the next of another patient, around the end; `None` where all are of one.
+/// For each image the next of another case (patient), around the end; `None` where all are of one.
 fn others(patients: &[usize]) -> Vec<Option<usize>> {
     let mut others = vec![None; patients.len()];
     for at in (0..2 * patients.len()).rev() {
@@ -144,7 +179,7 @@ enum SeenAs {
 }
 
 impl Seen {
-    fn of(session: &Session, image: &ImageSource, map: MapKind) -> Result<Self> {
+    fn of(session: (&Session, &ClipModel), image: &ImageSource, map: MapKind) -> Result<Self> {
         let picture = image.read()?;
         let size = (picture.width, picture.height);
         let of = match map {
@@ -173,7 +208,7 @@ impl Seen {
 fn by_image<'a>(rows: &'a [Row], places: &'a [Described]) -> Vec<Judged<'a>> {
     let mut of_image: BTreeMap<&str, Vec<&Described>> = BTreeMap::new();
     places.iter().for_each(|place| of_image.entry(&place.image).or_default().push(place));
-    let mut patients: HashMap<&str, usize> = HashMap::new();
+    let (mut patients, mut cases): (HashMap<&str, usize>, HashMap<_, usize>) = (HashMap::new(), HashMap::new());
     let mut judged = Vec::new();
     for (number, row) in rows.iter().enumerate() {
         let source = row.image();
@@ -181,7 +216,8 @@ fn by_image<'a>(rows: &'a [Row], places: &'a [Described]) -> Vec<Judged<'a>> {
             // An image with several reports is judged once.
             let Some(described) = of_image.remove(name) else { continue };
             let patient = row.patient_id().map_or(number, |patient| *patients.entry(patient).or_insert(number));
-            judged.push(Judged { image: image.clone(), patient, described });
+            let case = *cases.entry(case_of(row)).or_insert(number);
+            judged.push(Judged { image: image.clone(), patient, case, described });
         }
     }
     judged

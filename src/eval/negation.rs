@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::encoded::{EncodedSplit, numbers};
 use super::figure::Figure;
+use super::pairs::case_of;
 use super::retrieval::RetrievalOptions;
 use crate::data::{Opposite, OppositeKind, opposites};
 use crate::metrics::bootstrap;
@@ -22,9 +23,12 @@ pub struct NegationReport {
     /// Shares, over all of them and by kind; of negations those that deny, those that affirm, and the mean of these
     /// two. Chance is one half, and where both are as near, that is what counts.
     pub figures: Vec<Figure>,
-    /// The same of the same sentences, each held against an image of another patient: what a model comes to that does
-    /// not look at the image. `None` where more than half of the images are of one patient.
+    /// The same of the same sentences, each held against an image of another patient (where none is named, of another
+    /// study, or of another report): what a model comes to that does not look at the image. `None` where more than
+    /// half of the images are of one.
     pub of_others: Option<Vec<Figure>>,
+    /// Those minus these, paired: what comes of looking.
+    pub over_others: Option<Vec<Figure>>,
 }
 
 /// Kind, whether the true sentence denies, and 1 where that is nearer, 0 where the other is.
@@ -76,8 +80,11 @@ impl Preferences {
         let items = |stands_in: &dyn Fn(usize) -> usize| -> Vec<Item> {
             found.iter().map(|&(kind, image, said, opposite)| prefers(kind, stands_in(image), said, opposite)).collect()
         };
-        let groups = &split.pairs.images.groups;
-        let of_others = others(groups, seed).map(|others| items(&|image| others[image]));
+        let (groups, images) = (&split.pairs.images.groups, &split.pairs.images);
+        let mut cases: HashMap<_, usize> = HashMap::new();
+        let mut case = |row: &usize| *cases.entry(case_of(&split.pairs.rows[*row])).or_insert(*row);
+        let cases: Vec<usize> = images.first_rows.iter().map(&mut case).collect();
+        let of_others = others(&cases, seed).map(|others| items(&|image| others[image]));
         let groups = found.iter().map(|(_, image, ..)| groups[*image]).collect();
         Ok(Self { items: items(&|image| image), of_others, groups })
     }
@@ -94,6 +101,7 @@ impl Preferences {
             sentences: OppositeKind::ALL.into_iter().map(count).collect(),
             figures: figures(&self.items),
             of_others: self.of_others.as_ref().map(figures),
+            over_others: self.of_others.as_ref().map(|others| self.minus(others, options)),
         }
     }
 
@@ -103,14 +111,19 @@ impl Preferences {
     /// The two saw different rows.
     pub fn difference(&self, other: &Self, options: &RetrievalOptions) -> Result<Vec<Figure>> {
         ensure!(self.items.len() == other.items.len(), "the two models saw different rows");
-        let both: Vec<_> = self.items.iter().copied().zip(other.items.iter().copied()).collect();
+        Ok(self.minus(&other.items, options))
+    }
+
+    /// Shares minus those of the same sentences as `others` have them, with paired intervals.
+    fn minus(&self, others: &[Item], options: &RetrievalOptions) -> Vec<Figure> {
+        let both: Vec<_> = self.items.iter().copied().zip(others.iter().copied()).collect();
         let difference = |both: &[(Item, Item)]| -> Vec<f64> {
             let (ours, theirs): (Vec<Item>, Vec<Item>) = both.iter().copied().unzip();
             shares(&ours).into_iter().zip(shares(&theirs)).map(|(a, b)| a - b).collect()
         };
         let rng = |i: u64| stream(options.seed, Purpose::Bootstrap, i);
         let bounds = bootstrap::interval(&both, &self.groups, options.bootstrap, rng, difference);
-        Ok(Figure::list(names().iter().map(|n| (n.as_str(), Some(0.0))), difference(&both), bounds))
+        Figure::list(names().iter().map(|n| (n.as_str(), Some(0.0))), difference(&both), bounds)
     }
 }
 
@@ -170,6 +183,8 @@ mod tests {
         assert_eq!(values[4..], [1.0, 0.0, 0.5], "who prefers every denial knows nothing");
         let blind: Vec<f64> = report.of_others.as_ref().unwrap().iter().map(|f| f.value).collect();
         assert_eq!(blind[..3], [0.5, 2.0 / 3.0, 0.0], "who sees other images");
+        let gained = &report.over_others.as_ref().unwrap()[0];
+        assert!((gained.value - (values[0] - blind[0])).abs() < 1e-12 && gained.interval.is_some(), "{gained:?}");
         assert!(values[3].is_nan() && report.figures[3].interval.is_none());
         let (low, high) = report.figures[0].interval.unwrap();
         assert!(low < values[0] && values[0] < high, "{low} {high}");

@@ -44,6 +44,13 @@ fn patients(rows: &[Row]) -> Option<Vec<usize>> {
     rows.iter().map(number).collect()
 }
 
+/// Whose a row is, for what must be held against somebody else's: its patient's, where none is named its study's, and
+/// where neither is that of all rows with this report: two views of a study often have one.
+pub(super) fn case_of(row: &Row) -> (u8, &str) {
+    let named = [row.patient_id(), row.study_id()];
+    (0..).zip(named).find_map(|(kind, name)| Some((kind, name?))).unwrap_or((2, row.report()))
+}
+
 /// The patient of each item's first row, or that row: an image and the report beside it are one case.
 fn groups(patients: Option<&[usize]>, first_rows: &[usize]) -> Vec<usize> {
     first_rows.iter().map(|&row| patients.map_or(row, |p| p[row])).collect()

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 
 use crate::data::Picture;
+use crate::model::ClipModel;
 use crate::ops::reference::l2_normalize;
 use crate::session::Session;
 use crate::words::words;
@@ -40,12 +41,12 @@ pub(super) struct PatchMaps {
 }
 
 impl PatchMaps {
-    /// Of one image.
-    pub(super) fn of(session: &Session, picture: &Picture) -> Result<Self> {
+    /// Of one image, by the session's model, which is taken from it once for all images.
+    pub(super) fn of((session, model): (&Session, &ClipModel), picture: &Picture) -> Result<Self> {
         let folder = &session.folder;
         let size = folder.config.vision.image_size();
         let pixels = Tensor::from_vec(folder.preprocess.apply(picture, None)?, (1, 3, size, size), &session.device)?;
-        let features = session.model()?.image_features_with_patches(&pixels)?;
+        let features = model.image_features_with_patches(&pixels)?;
         let rows = features.tensor().dim(0)?;
         let patches = l2_normalize(&features.tensor().narrow(0, 1, rows - 1)?)?.to_device(&Device::Cpu)?;
         let grid = ((rows - 1) as f64).sqrt().round() as usize;

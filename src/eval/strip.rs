@@ -37,8 +37,8 @@ const GLYPHS: [(char, u16); 11] = [
 
 /// `pictures`, of images of `bag` by their numbers, those with the largest parts of its cosine first: as the model sees
 /// them in gray, with the map of [`MapKind::of`] in red, on one scale for all: how alike each patch is to the text, or
-/// gradient × attention of the bag's cosine. Below each its number in the bag, from 1, and its share (attention's, else the gradient's). Images go through
-/// the tower one at a time. PNG.
+/// gradient × attention of the bag's cosine. Below each its number in the bag, from 1, and its share (attention's, else
+/// the gradient's). Images go through the tower one at a time. PNG.
 ///
 /// # Errors
 /// No picture, more than [`MOST_DRAWN`], or one of no image that was read; whatever the model reports.
@@ -48,15 +48,19 @@ pub fn strip(session: &Session, bag: &BagExplanation, pictures: &[(usize, Pictur
     let shown: Vec<usize> = bag.ranked().into_iter().filter(is_shown).collect();
     ensure!(shown.len() == pictures.len(), "a picture of no image that was read");
     let (mut seen, mut relevance, mut grid) = (Vec::new(), Vec::new(), 0);
+    let model = match MapKind::of(session).0 {
+        MapKind::Patches => Some(session.model()?),
+        MapKind::Relevance => None,
+    };
     for &at in &shown {
         let picture = pictures.iter().find(|(number, _)| *number == bag.images[at].number);
         let (_, picture) = picture.context("an image that was read is gone")?;
-        let (patches, side) = match MapKind::of(session).0 {
-            MapKind::Patches => {
-                let maps = PatchMaps::of(session, picture)?;
+        let (patches, side) = match &model {
+            Some(model) => {
+                let maps = PatchMaps::of((session, model), picture)?;
                 (maps.cosines(&bag.text)?, maps.grid)
             }
-            MapKind::Relevance => patch_relevance(session, picture, &bag.gradients[at])?,
+            None => patch_relevance(session, picture, &bag.gradients[at])?,
         };
         relevance.extend(patches);
         grid = side;

@@ -186,6 +186,18 @@ fn bags_have_the_patches_of_all_their_images() {
     }
 }
 
+/// Alike rows as positives, beside the objectives that go with it.
+#[test]
+fn sentences_of_alike_reports_are_positives_beside_objectives_that_take_them() {
+    let place = Place::new();
+    for kind in ["siglip", "multi_positive"] {
+        let kinds = format!("loss.kind=[\"{kind}\", \"local\"]");
+        let keys = [&kinds, "loss.positives=label", "loss.false_negatives=positive", "train.max_steps=3"];
+        place.train_ok(kind, &keys.iter().flat_map(|key| ["--set", *key]).collect::<Vec<_>>());
+        assert!(place.path(&format!("{kind}/model/reportclip_local.json")).exists());
+    }
+}
+
 /// From training to maps: what a model was trained for is kept in its folder, its maps are judged on the boxes that
 /// `data synth` wrote, and explained by.
 #[test]
@@ -242,6 +254,10 @@ fn maps_are_judged_and_explained_by() {
         let args = ["explain", "--model", &model, "--image", image.to_str().unwrap(), "--text", "Large left effusion."];
         let explained = json(&place.run(&[&args[..], &["--json"]].concat()).stdout);
         assert_eq!(explained["map"], map);
+        let reason = explained["reason"].as_str().unwrap();
+        assert!(reason.starts_with("the model was trained "), "{reason}");
+        let lines = text(&place.run(&args).stdout);
+        assert!(lines.contains(&format!("map of {map}: {reason}\n")), "without a picture too: {lines}");
         assert_eq!(explained["patches"].as_array().unwrap().len() as u64, explained["grid"].as_u64().unwrap().pow(2));
     }
     for (table, told) in [
@@ -249,6 +265,10 @@ fn maps_are_judged_and_explained_by() {
         (
             "image,label,x,y,width,height\n\nIMAGE,Effusion,99,1,4,4\n",
             "line 3: it lies outside of its image of 32 × 32 pixels",
+        ),
+        (
+            "image,label,x,y,width,height\nIMAGE,Effusion,99,1,4,4\nIMAGE,Nodule,1,99,4,4\n",
+            "; and 1 more sentences have places that cannot be used",
         ),
     ] {
         let first = csv::Reader::from_path(&boxes).unwrap().records().next().unwrap().unwrap();

@@ -91,6 +91,10 @@ fn eval_tells_how_often_the_truth_is_preferred() {
     assert_eq!(blind.iter().map(|f| f["name"].as_str().unwrap()).collect::<Vec<_>>(), names, "with other images");
     assert!(blind[0]["value"].is_number() && blind[0]["chance"] == 0.5, "{negation}");
     assert!(blind.iter().zip(figures).any(|(a, b)| a["value"] != b["value"]), "images are exchanged: {negation}");
+    let over = negation["over_others"].as_array().unwrap();
+    let value_of = |figure: &serde_json::Value| figure["value"].as_f64().unwrap();
+    assert!((value_of(&over[0]) - (value_of(&figures[0]) - value_of(&blind[0]))).abs() < 1e-9, "paired: {negation}");
+    assert!(over[0]["interval"].is_array() && over[0]["chance"] == 0.0, "{negation}");
     let names_of = |parts: &[&str]| parts.iter().map(|part| format!("prefers truth, {part}")).collect::<Vec<_>>();
     let by_direction = ["negation of denials", "negation of what is affirmed", "negation, mean of these two"];
     let expected = names_of(&[&["all", "negation", "laterality", "size"][..], &by_direction].concat());
@@ -116,4 +120,5 @@ fn eval_tells_how_often_the_truth_is_preferred() {
     let lines = text(&eval("plain/model", &[]));
     assert!(lines.contains("true sentences against their opposites: negation "), "{lines}");
     assert!(lines.contains("another's image           chance\nprefers truth, all "), "{lines}");
+    assert!(lines.contains("its own image minus another's, paired on the same sentences"), "{lines}");
 }
