@@ -67,6 +67,13 @@ impl LossConfig {
         self.false_negatives != FalseNegatives::Keep || self.asks_for(TargetKind::Likeness)
     }
 
+    /// Whether what `false_negatives` is about are sentences alone, not whole reports.
+    pub fn spares_sentences_alone(&self) -> bool {
+        let mut takers =
+            self.kinds.iter().filter(|(kind, _)| kind.takes.false_negatives.contains(&self.false_negatives));
+        takers.all(|(kind, _)| kind.needs.places)
+    }
+
     /// The objective that sees the model's `logit_bias`, if any does.
     pub fn uses_bias(&self) -> Option<&'static ObjectiveKind> {
         self.kinds.iter().map(|(kind, _)| *kind).find(|kind| kind.needs.bias)

@@ -49,8 +49,8 @@ pub(super) const LOSS: &[Key] = &[
         Kind::OneOf(FalseNegatives::WORDS),
         "\"keep\"",
         "What becomes of other rows that are alike a row by loss.positives: they stay negatives, are left out, count \
-         as one together, or are positives (siglip, local; multi_positive is that for whole reports). For local, of \
-         the sentences of their reports",
+         as one together, or are positives (siglip, and local beside siglip or multi_positive, which is that for \
+         whole reports; not with clip). For local, of the sentences of their reports",
     ),
     key(
         "loss.debias",

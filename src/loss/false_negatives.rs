@@ -19,7 +19,7 @@ words!(
 );
 
 /// From here on rows are the same: a cosine of equal reports may fall short of 1 by rounding.
-const SAME: f64 = 1.0 - 1e-6;
+pub(super) const SAME: f64 = 1.0 - 1e-6;
 
 impl FalseNegatives {
     /// How much each pair of a batch counts, (batch · batch), by how alike its rows are.

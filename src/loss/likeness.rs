@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::false_negatives::SAME;
 use super::vectors::Vectors;
 use crate::seed::name_index;
 use crate::words::words;
@@ -115,7 +116,12 @@ impl Likeness {
                 let cosines = vectors.products(rows, (vectors, rows));
                 // Where a product stands may decide its last bit: one of the two counts for both.
                 let cosine = |i: usize, j: usize| f64::from(cosines[i.min(j) * rows.len() + i.max(j)]);
-                of_pairs(&|i, j| if cosine(i, j) >= *threshold { cosine(i, j).min(1.0) } else { 0.0 })
+                // What falls short by rounding counts: equal vectors are alike by 1, whatever the threshold.
+                of_pairs(&|i, j| match cosine(i, j) {
+                    same if same >= SAME => 1.0,
+                    alike if alike >= *threshold - (1.0 - SAME) => alike.max(0.0),
+                    _ => 0.0,
+                })
             }
         }
     }
@@ -170,12 +176,14 @@ impl Likeness {
 }
 
 /// Likeness of training rows for objectives whose negatives they may not be, and a line that tells of it.
+/// `of_sentences`: these are sentences alone, which equal reports share, so that "report" is no way out.
 ///
 /// # Errors
 /// No two rows are alike.
 pub fn likeness_of_negatives(
     (by, threshold): (Positives, f64),
     rows: &[RowFacts],
+    of_sentences: bool,
 ) -> Result<(Likeness, String), String> {
     let joins = |likeness: &Likeness| match likeness {
         Likeness::Sets(sets) => {
@@ -190,17 +198,19 @@ pub fn likeness_of_negatives(
         let note = likeness.described(by);
         return Ok((likeness, note));
     }
-    let hint = hint(|other| joins(&Likeness::of(other, rows, threshold)), "set loss.false_negatives = \"keep\"");
+    let would = |other| !(of_sentences && other == Positives::Report) && joins(&Likeness::of(other, rows, threshold));
+    let hint = hint(by, would, "set loss.false_negatives = \"keep\"");
     Err(format!("loss.positives: no two rows are alike by {:?}; {hint}", by.word()))
 }
 
-/// Which other values would do with this data, or what to take instead. Nothing is encoded for a hint.
-fn hint(would: impl Fn(Positives) -> bool, instead: &str) -> String {
+/// Which values other than `by` would do with this data, or what to take instead. Nothing is encoded for a hint.
+fn hint(by: Positives, would: impl Fn(Positives) -> bool, instead: &str) -> String {
     let others = Positives::WORDS.iter().filter_map(|word| Positives::find(word));
     let others = others.filter(|&other| other != Positives::ReportSimilarity && would(other));
     let others: Vec<String> = others.map(|other| format!("{:?}", other.word())).collect();
     match others.as_slice() {
-        [] => format!("no value would with this data: {instead}"),
+        [] if by == Positives::ReportSimilarity => format!("no other would with this data: {instead}"),
+        [] => format!("no other would with this data (\"report_similarity\" was not tried): {instead}"),
         others => format!("what would with this data: {}", others.join(", ")),
     }
 }
@@ -222,7 +232,7 @@ pub fn likeness_of_training(
         let note = likeness.described(by);
         return Ok((likeness, note));
     }
-    let hint = hint(|other| helps(other, &Likeness::of(other, rows, threshold)), "take loss.kind = \"clip\"");
+    let hint = hint(by, |other| helps(other, &Likeness::of(other, rows, threshold)), "take loss.kind = \"clip\"");
     Err(format!(
         "loss.positives: {:?} changes nothing: no batch has two rows that are alike and whose texts differ, and alike \
          rows with one text have the loss and the gradient of plain pairs; {hint}",
@@ -271,11 +281,17 @@ mod tests {
         };
         near(table(0.7), [1.0, 0.8, 0.0, 0.8, 1.0, 0.0, 0.0, 0.0, 1.0]);
         near(table(0.5), [1.0, 0.8, 0.0, 0.8, 1.0, 0.6, 0.0, 0.6, 1.0]);
+        // The product of equal vectors may fall short of 1, and of a threshold, by rounding.
+        let short = [[1.0 - 2e-7, 0.0], [1.0 - 2e-7, 0.0], [0.8, 0.6]];
+        let rows: Vec<RowFacts> = short.iter().map(|v| row(v.as_slice())).collect();
+        let likeness = |threshold| Likeness::of(Positives::ReportSimilarity, &rows, threshold);
+        assert_eq!(likeness(1.0).table(&[0, 1, 2]), [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        near(likeness(0.8).table(&[0, 1, 2]), [1.0, 1.0, 0.8, 1.0, 1.0, 0.8, 0.8, 0.8, 1.0]);
     }
 
     #[test]
     fn negatives_need_two_rows_that_are_alike() {
-        let told = |by, rows: &[RowFacts]| likeness_of_negatives((by, 0.9), rows);
+        let told = |by, rows: &[RowFacts]| likeness_of_negatives((by, 0.9), rows, false);
         let table = rows(&[("r", Some("1"), Some("a;b")), ("r", Some("2"), Some("b")), ("s", None, None)]);
         // Equal reports change this loss, though not that over positives.
         assert_eq!(told(Positives::Report, &table).unwrap().1, "3 training rows in 2 groups by report");
@@ -285,8 +301,11 @@ mod tests {
             "loss.positives: no two rows are alike by \"study\"; what would with this data: \"report\", \
              \"label_similarity\""
         );
+        let of_sentences = likeness_of_negatives((Positives::Study, 0.9), &table, true).unwrap_err();
+        assert!(of_sentences.ends_with("what would with this data: \"label_similarity\""), "{of_sentences}");
         let error = told(Positives::Label, &rows(&[("r", None, None), ("s", None, None)])).unwrap_err();
-        assert!(error.ends_with("no value would with this data: set loss.false_negatives = \"keep\""), "{error}");
+        let told = "no other would with this data (\"report_similarity\" was not tried): set loss.false_negatives = ";
+        assert!(error.contains(told), "{error}");
     }
 
     #[test]
@@ -315,6 +334,6 @@ mod tests {
         let error = told(Positives::Label, &studies, plain).unwrap_err();
         assert!(error.ends_with("what would with this data: \"study\""), "{error}");
         let error = told(Positives::Study, &studies, Drawing { one_view: true, ..plain }).unwrap_err();
-        assert!(error.ends_with("no value would with this data: take loss.kind = \"clip\""), "{error}");
+        assert!(error.ends_with("(\"report_similarity\" was not tried): take loss.kind = \"clip\""), "{error}");
     }
 }

@@ -70,8 +70,8 @@ struct Answers {
     /// (rows · candidates) whether a sentence is of the image's report.
     own: Vec<bool>,
     /// (rows · candidates) 1 for these; of others how alike the most alike report that has the sentence is to the
-    /// image's own, where that counts.
-    alike: Vec<f64>,
+    /// image's own. Empty where that does not count. In f32, as cosines of reports are: half the memory.
+    alike: Vec<f32>,
     candidates: usize,
 }
 
@@ -79,20 +79,24 @@ impl Answers {
     /// Of images and sentences, by how alike pairs are, (images · images).
     fn of(local: &LocalFeatures, sentences: usize, wanted: FalseNegatives, likeness: &[f64]) -> Result<Self> {
         let (of_pairs, images) = (local.of_pairs, local.of_pairs.len());
-        let (mut own, mut alike) = (vec![false; images * sentences], vec![0.0; images * sentences]);
+        let (mut own, mut alike) = (vec![false; images * sentences], Vec::new());
         if wanted != FalseNegatives::Keep {
             if likeness.len() != images * images {
                 bail!("{} numbers of likeness for {images} pairs", likeness.len());
             }
+            alike = vec![0f32; images * sentences];
             for (alike, likeness) in alike.chunks_exact_mut(sentences).zip(likeness.chunks_exact(images)) {
                 for (of_pair, likeness) in of_pairs.iter().zip(likeness) {
-                    of_pair.iter().for_each(|&s| alike[s as usize] = likeness.max(alike[s as usize]));
+                    of_pair.iter().for_each(|&s| alike[s as usize] = alike[s as usize].max(*likeness as f32));
                 }
             }
         }
         for (image, of_pair) in of_pairs.iter().enumerate() {
             for at in of_pair.iter().map(|&sentence| image * sentences + sentence as usize) {
-                (own[at], alike[at]) = (true, 1.0);
+                own[at] = true;
+                if let Some(alike) = alike.get_mut(at) {
+                    *alike = 1.0;
+                }
             }
         }
         Ok(Self { own, alike, candidates: sentences })
@@ -103,7 +107,17 @@ impl Answers {
         let rows = self.own.len() / self.candidates;
         let places = || (0..self.own.len()).map(|i| i % rows * self.candidates + i / rows);
         let own = places().map(|at| self.own[at]).collect();
-        Self { own, alike: places().map(|at| self.alike[at]).collect(), candidates: rows }
+        let alike = if self.alike.is_empty() { Vec::new() } else { places().map(|at| self.alike[at]).collect() };
+        Self { own, alike, candidates: rows }
+    }
+
+    /// How alike a row's candidates are to what is its own.
+    fn alike(&self, row: usize) -> Vec<f64> {
+        let of_row = row * self.candidates..(row + 1) * self.candidates;
+        match self.alike.is_empty() {
+            true => self.own[of_row].iter().map(|own| f64::from(u8::from(*own))).collect(),
+            false => self.alike[of_row].iter().map(|alike| f64::from(*alike)).collect(),
+        }
     }
 
     /// The loss of logits, (rows, candidates). A row without anything right does not count.
@@ -121,21 +135,25 @@ impl Answers {
             true => logits.clone(),
             false => logits.index_select(&Tensor::new(rows.as_slice(), logits.device())?, 0)?,
         };
-        let counted = rows.iter().flat_map(|&row| row as usize * self.candidates..(row as usize + 1) * self.candidates);
-        let (own, alike): (Vec<bool>, Vec<f64>) = counted.map(|at| (self.own[at], self.alike[at])).unzip();
-        let hard = own.chunks_exact(self.candidates).flat_map(|own| {
-            let count = own.iter().filter(|own| **own).count() as f64;
-            own.iter().map(move |own| f64::from(u8::from(*own)) / count)
+        let own = |row: u32| &self.own[row as usize * self.candidates..][..self.candidates];
+        let hard = rows.iter().flat_map(|&row| {
+            let count = own(row).iter().filter(|own| **own).count() as f64;
+            own(row).iter().map(move |own| f64::from(u8::from(*own)) / count)
         });
-        let weights = of.false_negatives.of_rows(&alike, &own, self.candidates);
+        let weights = |&row: &u32| of.false_negatives.of_rows(&self.alike(row as usize), own(row), self.candidates);
+        let weights = rows.iter().flat_map(weights).collect();
         let candidates = Candidates { weights, hard: hard.collect(), of_batch: self.candidates };
         candidates.loss(&logits, of.label_smoothing, None)
     }
 
     /// Each row's target as its candidates are alike to what is its own, smoothed.
     fn targets(&self, eps: f64) -> SoftTargets {
-        let rows = || self.alike.chunks_exact(self.candidates).map(|row| (row, row.iter().sum::<f64>()));
-        let share = |(row, sum): (&[f64], f64), smoothing: f64| -> Vec<f64> {
+        let with_sum = |row: Vec<f64>| {
+            let sum = row.iter().sum::<f64>();
+            (row, sum)
+        };
+        let rows = || (0..self.own.len() / self.candidates).map(|row| with_sum(self.alike(row)));
+        let share = |(row, sum): (Vec<f64>, f64), smoothing: f64| -> Vec<f64> {
             let everywhere = if sum > 0.0 { smoothing / self.candidates as f64 } else { 0.0 };
             let own = |alike: &f64| if *alike > 0.0 { (1.0 - smoothing) * alike / sum } else { 0.0 };
             row.iter().map(|alike| own(alike) + everywhere).collect()

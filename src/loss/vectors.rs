@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::digest::ContentHash;
-use crate::ops::products;
+use crate::ops::products_on_all;
 
 /// One a row, one after the other.
 #[derive(Clone, PartialEq)]
@@ -28,13 +28,13 @@ impl Vectors {
         self.numbers.len() / self.width.max(1)
     }
 
-    /// The products of `rows` with `others` of another table, (rows · others).
+    /// The products of `rows` with `others` of another table, (rows · others), on all threads.
     pub(super) fn products(&self, rows: &[u32], (table, others): (&Self, &[u32])) -> Vec<f32> {
         let picked = |table: &Self, rows: &[u32]| -> Vec<f32> {
             rows.iter().flat_map(|&row| table.row(row as usize).iter().copied()).collect()
         };
         let mut found = vec![0.0; rows.len() * others.len()];
-        products(&picked(self, rows), &picked(table, others), self.width.max(1), &mut found);
+        products_on_all(&picked(self, rows), &picked(table, others), self.width.max(1), &mut found);
         found
     }
 }

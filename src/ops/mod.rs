@@ -64,7 +64,7 @@ pub use local_similarity::local_similarity;
 pub use maps::{avg_pool, depthwise_conv, max_pool, mean_rows};
 pub use patchify::patchify;
 pub use position_bias::PositionBias;
-pub use products::products;
+pub use products::{products, products_on_all};
 pub use relevance::{Relevance, roll_out};
 pub use response_norm::response_norm;
 pub use rows::{add_embedding, concat_rows, embedding, prepend, select_rows};

@@ -49,7 +49,7 @@ impl Supervision {
             let facts = supervision.facts(rows);
             let likeness = match c.asks_for(TargetKind::Likeness) {
                 true => likeness_of_training(c.alike_by(), &facts, drawing),
-                false => likeness_of_negatives(c.alike_by(), &facts),
+                false => likeness_of_negatives(c.alike_by(), &facts, c.spares_sentences_alone()),
             };
             let (likeness, note) = likeness.map_err(anyhow::Error::msg)?;
             notes.push(Note::choice(format!("likeness: {note}")));
