@@ -175,15 +175,15 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
     summarise(problems).with_context(|| model.place())?;
     for (file, name) in carried {
         let file = &mut model.files[file];
-        let tensor = file.weights.get_as_stored(&name)?;
+        let tensor = file.weights.get_as_stored(&name).with_context(|| format!("{}: {name}", file.folder))?;
         let name = name.strip_prefix(file.prefix).unwrap_or(&name).to_string();
         file.saved.carried.push((name, tensor));
     }
     let shapes: HashMap<String, Shape> = ClipModel::specs(&config)?.into_iter().map(|s| (s.name, s.shape)).collect();
     let not_finite = Mutex::new(BTreeMap::new());
-    // On all threads: what takes time is the first touch of each page. Each weight is made of its tensor at once, the
-    // largest first: what they free is taken by those that follow, and the process is left with no more than its
-    // weights.
+    // On all threads: what takes time is the first touch of each page. Each weight is made of its tensor at once, a
+    // thread's largest first: what they free is taken by those that follow, and the process is left with little more than
+    // its weights.
     let mut specs = specs;
     specs.sort_by_key(|spec| Reverse(spec.shape.elem_count()));
     let read = |mut spec: ParamSpec| -> Result<Param> {

@@ -1,7 +1,7 @@
 //! The files that hold tensors: safetensors, whole or in shards, and PyTorch's zip archives, whose pickle is parsed and
 //! never executed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -103,10 +103,22 @@ impl WeightFiles {
             let paths = if name.ends_with(".json") { shards(folder, &path)? } else { vec![path] };
             let kind = if i < 2 { open_safetensors(&paths)? } else { open_torch(&paths)? };
             let mut files = Self { kind, stored: HashMap::new() };
+            if let Some(name) = files.doubled() {
+                bail!(
+                    "{folder}: tensor {name} is there twice in {}; which of them counts, nothing says",
+                    file_list(&paths)
+                );
+            }
             files.stored = files.shapes().into_keys().filter_map(|stored| Some((modern(&stored)?, stored))).collect();
             return Ok(files);
         }
         bail!("{folder}: no weights; looked for {}", names.join(", "))
+    }
+
+    /// A name that two tensors have, in two files or in an old and a new form.
+    fn doubled(&self) -> Option<String> {
+        let mut seen = HashSet::new();
+        self.list().map(|(name, ..)| name).find(|name| !seen.insert(name.clone()))
     }
 
     /// Name → shape of everything inside.
@@ -152,6 +164,14 @@ impl WeightFiles {
         };
         found.transpose()?.with_context(|| format!("tensor {name} is in none of the files"))
     }
+}
+
+/// Names of files, the first few.
+fn file_list(paths: &[PathBuf]) -> String {
+    const SHOWN: usize = 3;
+    let names = paths.iter().take(SHOWN).filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
+    let more = if paths.len() > SHOWN { format!(" and {} more", paths.len() - SHOWN) } else { String::new() };
+    names.collect::<Vec<_>>().join(", ") + &more
 }
 
 /// BERTs converted from TensorFlow call a norm's weight gamma and its bias beta.
@@ -243,4 +263,33 @@ pub fn save_safetensors_noting(path: &Path, tensors: &[(String, Tensor)], notes:
         Ok(std::fs::File::open(path)?.sync_all()?)
     };
     write().with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Source;
+
+    #[test]
+    fn a_name_is_in_one_shard_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let save = |file: &str, names: &[&str]| {
+            let tensor = |name: &&str| (name.to_string(), Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap());
+            save_safetensors(&dir.path().join(file), &names.iter().map(tensor).collect::<Vec<_>>()).unwrap();
+        };
+        let map = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
+        std::fs::write(dir.path().join("model.safetensors.index.json"), map).unwrap();
+        let files = ModelFiles::open(&Source::Folder(dir.path().to_path_buf())).unwrap();
+        let open = || WeightFiles::open(Folder::top(&files), TRANSFORMERS);
+        save("one.safetensors", &["a", "LayerNorm.gamma"]);
+        save("two.safetensors", &["b"]);
+        let weights = open().unwrap();
+        assert_eq!(weights.shapes().into_keys().collect::<Vec<_>>(), ["LayerNorm.weight", "a", "b"]);
+        assert!(weights.get("LayerNorm.weight").is_ok() && weights.get("b").is_ok() && weights.get("c").is_err());
+        for (name, told) in [("a", "tensor a"), ("LayerNorm.weight", "tensor LayerNorm.weight")] {
+            save("two.safetensors", &["b", name]);
+            let error = open().err().unwrap().to_string();
+            assert!(error.contains(&format!("{told} is there twice in one.safetensors, two.safetensors")), "{error}");
+        }
+    }
 }

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::safetensors::Load;
@@ -18,8 +18,9 @@ const MAX_HEADER: u64 = 32 << 20;
 const LENGTH: u64 = 8;
 
 pub(super) struct TensorFile {
-    /// Threads share its position. Open all the while: what takes the name meanwhile is another file.
-    file: Mutex<File>,
+    path: PathBuf,
+    /// Open all the while: what takes the name meanwhile is another file.
+    file: File,
     header: Metadata,
     /// Where the numbers begin.
     start: u64,
@@ -45,7 +46,7 @@ impl TensorFile {
             place(),
             header.data_len()
         );
-        Ok(Self { file: Mutex::new(file), header, start })
+        Ok(Self { path: path.to_path_buf(), file, header, start })
     }
 
     /// Places by name.
@@ -59,14 +60,15 @@ impl TensorFile {
     /// The file cannot be read, or the tensor has a type that no weights have.
     pub fn get(&self, name: &str) -> Result<Option<Tensor>> {
         let Some(info) = self.header.info(name) else { return Ok(None) };
+        self.read(info).with_context(|| self.path.display().to_string()).map(Some)
+    }
+
+    fn read(&self, info: &TensorInfo) -> Result<Tensor> {
         let (from, to) = info.data_offsets;
         let mut bytes = vec![0; to - from];
-        {
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.seek(SeekFrom::Start(self.start + from as u64))?;
-            file.read_exact(&mut bytes)?;
-        }
-        Ok(Some(TensorView::new(info.dtype, info.shape.clone(), &bytes)?.load(&Device::Cpu)?))
+        // At a place of its own: threads read side by side.
+        self.file.read_exact_at(&mut bytes, self.start + from as u64)?;
+        Ok(TensorView::new(info.dtype, info.shape.clone(), &bytes)?.load(&Device::Cpu)?)
     }
 }
 
@@ -78,4 +80,36 @@ pub(super) fn check_header(file: &mut File) -> Result<u64> {
     ensure!(length <= MAX_HEADER, "its header would have {length} bytes; allowed are {MAX_HEADER}");
     ensure!(LENGTH + length <= all, "it has {all} bytes, its header would have {length}");
     Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::model::checkpoint::save_safetensors;
+
+    #[test]
+    fn files_that_are_cut_off_are_told_of_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let tensor = Tensor::arange(0f32, 12.0, &Device::Cpu).unwrap();
+        save_safetensors(&path, &[("a".into(), tensor.clone()), ("b".into(), tensor)]).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let file = TensorFile::open(&path).unwrap();
+        let numbers = |name| file.get(name).unwrap().unwrap().to_vec1::<f32>().unwrap();
+        assert!(numbers("a") == numbers("b") && numbers("b")[11] == 11.0);
+        assert!(file.get("c").unwrap().is_none());
+        // While it is open; what is there still is read.
+        let open = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        open.set_len(whole.len() as u64 - 1).unwrap();
+        assert_eq!(numbers("a")[11], 11.0);
+        let told = format!("{:#}", file.get("b").unwrap_err());
+        assert!(told.starts_with(&format!("{}: ", path.display())), "{told}");
+        for bytes in [&whole[..whole.len() - 1], &[whole.as_slice(), &[0]].concat()] {
+            fs::write(&path, bytes).unwrap();
+            let told = format!("{:#}", TensorFile::open(&path).err().unwrap());
+            assert!(told.contains(&format!("it has {} bytes, by its header", bytes.len())), "{told}");
+        }
+    }
 }

@@ -128,7 +128,9 @@ pub trait TextTower {
     /// # Errors
     /// As [`Self::forward`]; a tower that keeps no tokens.
     fn with_tokens(&self, _input_ids: &Tensor) -> candle_core::Result<(Value, Value, Segments)> {
-        candle_core::bail!("this text tower gives one vector a text, and none a token")
+        candle_core::bail!(
+            "this text tower gives one vector a text and none a token, which --late compares; leave it out"
+        )
     }
 }
 
