@@ -5,12 +5,14 @@ split, size on disk, and time.
     scripts/study/late_search.py PROGRAM MANIFEST OUT MODEL…
 
 Writes indexes and queries into OUT, and a line of JSON a model. CPU time is the program's own (user + system), of one search
-with all rows of the split as queries. Reports that stand there twice count as each other's.
+with all rows of the split as queries. Reports that stand there twice count as each other's, for texts and images alike.
+Folders of an earlier run are removed first.
 """
 
 import csv
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -42,12 +44,15 @@ for column in ["text", "image"]:
         writer = csv.writer(file)
         writer.writerow([column])
         for row in rows:
-            writer.writerow([" ".join(row["report"].split()) if column == "text" else folder / row["image"]])
+            images = ";".join(str(folder / image.strip()) for image in row["image"].split(";"))
+            writer.writerow([" ".join(row["report"].split()) if column == "text" else images])
 
 for number, model in enumerate(models):
     told = {"model": model, "rows": len(rows)}
     for name, late in [("plain", []), ("late", ["--late"])]:
         index = out / f"{name}-{number}"
+        # Shards that are there already would be kept.
+        shutil.rmtree(index, ignore_errors=True)
         _, wall, cpu = run("embed", *late, "--model", model, "--data", manifest, "--split", "test", "--out", f"{index}/",
                            "--force")
         told[name] = {"bytes": size(index), "embed_s": round(wall, 2), "embed_cpu_s": round(cpu, 2)}
@@ -55,8 +60,8 @@ for number, model in enumerate(models):
             stdout, wall, cpu = run("search", *late, "--index", index, "--queries", out / f"{column}.csv", "-k", 10,
                                     "--json")
             hits = [[hit["row"] for hit in json.loads(line)["hits"]] for line in stdout.splitlines()]
-            key = "report" if column == "image" else "image"
-            own = [[i for i, found in enumerate(found) if rows[found][key] == row[key]] for found, row in zip(hits, rows)]
+            own = [[i for i, found in enumerate(found) if rows[found]["report"] == row["report"]]
+                   for found, row in zip(hits, rows)]
             assert len(hits) == len(rows)
             told[name][column] = {
                 **{f"recall@{k}": round(100 * sum(any(i < k for i in own) for own in own) / len(own), 1) for k in (1, 10)},
