@@ -72,6 +72,8 @@ pub(super) struct Args {
 
 /// Queries that are answered together: hits of a long file are printed while it is gone through.
 const AT_ONCE: usize = 1024;
+/// The same with --late, where each has vectors of its own by the hundred.
+const LATE_AT_ONCE: usize = 64;
 /// Vectors that are read once and held for a file of queries: 1 GiB.
 const HELD: usize = 1 << 30;
 
@@ -89,12 +91,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let queries = queries(args)?;
     let mut index = Index::open(&args.index)?;
     let place = || args.index.display().to_string();
-    if args.late {
-        index.check_late().with_context(place)?;
-    }
     let (names, sides) = (Names::read(&index), queries.sides(&index));
-    for side in [Side::Images, Side::Texts].into_iter().filter(|side| sides.contains(side)) {
-        use_graphs(args, &mut index, side).with_context(place)?;
+    let looked_at: Vec<Side> = [Side::Images, Side::Texts].into_iter().filter(|side| sides.contains(side)).collect();
+    if args.late {
+        index.check_late(&looked_at).with_context(place)?;
+    } else {
+        // Graphs know whole rows only.
+        looked_at.iter().try_for_each(|side| use_graphs(args, &mut index, *side)).with_context(place)?;
     }
     if args.queries.is_some() && !args.late && looks_at_all(args, &index, &sides) {
         index.hold(HELD).with_context(place)?;
@@ -103,13 +106,16 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Queries::Asked(_) => Some(open_model(args, &index)?),
         Queries::Vectors(_) => None,
     };
-    for start in (0..queries.len()).step_by(AT_ONCE) {
-        let part = start..queries.len().min(start + AT_ONCE);
+    let at_once = if args.late { LATE_AT_ONCE } else { AT_ONCE };
+    for start in (0..queries.len()).step_by(at_once) {
+        let part = start..queries.len().min(start + at_once);
         // What is wrong with a query is no fault of the index.
         let vectors = match (&queries, &session) {
             (Queries::Asked(asked), Some(session)) => {
-                let vectors = if args.late { late_query_vectors } else { query_vectors };
-                vectors(session, &asked[part.clone()]).context(asked_by(args))?
+                let asked = &asked[part.clone()];
+                let vectors =
+                    if args.late { late_query_vectors(&index, session, asked) } else { query_vectors(session, asked) };
+                vectors.context(asked_by(args))?
             }
             (queries, _) => queries.vectors(part.clone()).context(asked_by(args))?,
         };

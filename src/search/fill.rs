@@ -270,11 +270,13 @@ impl Filling<'_> {
     ) -> Result<Option<Tensor>> {
         /// Batches between two looks at the progress.
         const BATCHES: usize = 16;
-        let (mut rows, mut codes) = (Vec::new(), Codes::of_width(self.encoder.model.embed_dim()));
+        let (mut rows, mut done, mut codes) = (Vec::new(), 0, Codes::of_width(self.encoder.model.embed_dim()));
         for some in all.chunks(BATCHES * self.encoder.batch_size) {
             let mut keep = |vectors: &[f32]| codes.push(vectors);
             rows.push(embeds(self.encoder, some, if self.list.late { Some(&mut keep) } else { None })?);
             self.progress.add(some.len());
+            done += some.len();
+            codes.reserve(done, all.len() - done);
         }
         if rows.is_empty() {
             return Ok(None);

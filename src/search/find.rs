@@ -129,12 +129,18 @@ pub fn search((index, names): (&Index, &Names), session: &Session, queries: &[Qu
     find((index, names), &asked, k)
 }
 
-/// [`query_vectors`] for [`find_late`]: those of a text's tokens or of an image's patches, one after the other.
+/// [`query_vectors`] for [`find_late`] in `index`: those of a text's tokens or of an image's patches, one after the other.
 ///
 /// # Errors
-/// As there; a query of a text and an image together, or towers without tokens or patches.
-pub fn late_query_vectors(session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32>>> {
+/// As there; a query of a text and an image together, towers without tokens or patches, vectors of another width than the
+/// index's.
+pub fn late_query_vectors(index: &Index, session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32>>> {
     let encoder = session.encoder(BATCH.min(queries.len().max(1)))?;
+    // Several vectors in a row do not tell how wide they are.
+    for width in queries.iter().filter_map(|query| Some(index.gallery(query.side(index))?.width())) {
+        let own = encoder.model.embed_dim();
+        ensure!(width == own, "the index has embeddings of width {width}, the query ones of {own}");
+    }
     let (mut of_texts, mut of_images) = (Vec::new(), Vec::new());
     let texts: Vec<&str> = queries.iter().filter_map(|query| query.text.as_deref()).collect();
     if !texts.is_empty() {

@@ -280,6 +280,11 @@ impl Folder {
         (0..self.list.shards()).map(move |number| (number, count(self.list.counts(number)))).filter(|(_, n)| *n > 0)
     }
 
+    /// Whether patches and tokens lie beside the rows' vectors.
+    pub fn is_late(&self) -> bool {
+        self.list.late
+    }
+
     /// The patches or tokens of one side; `None` where the index has none.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! An index that is open: its vectors where they are, and what its rows were made from.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
@@ -45,8 +46,8 @@ pub struct Index {
     images: Option<Gallery>,
     texts: Option<Gallery>,
     folder: Option<Folder>,
-    /// Patches of images and tokens of texts, of a late index.
-    late: [Option<LateGallery>; 2],
+    /// Patches of images, and tokens of texts, where they are used.
+    late: [OnceLock<LateGallery>; 2],
     /// Of images, and of texts, where they are used.
     graphs: [Option<Graphs>; 2],
 }
@@ -88,17 +89,17 @@ impl Index {
                 tracing::debug!("the index does not say what its vectors are; `reportclip embed` makes one that does")
             }
         }
-        Ok(Self { source: about.source, images, texts, folder: None, late: [None, None], graphs: [None, None] })
+        Ok(Self { source: about.source, images, texts, folder: None, late: Default::default(), graphs: [None, None] })
     }
 
     fn of_folder(path: &Path, whole: u64) -> Result<Self> {
         let folder = Folder::open(path)?;
         let (images, texts) = (folder.gallery(Side::Images)?, folder.gallery(Side::Texts)?);
         anyhow::ensure!(images.is_some() || texts.is_some(), "holds no embeddings");
-        let late = [folder.late(Side::Images)?, folder.late(Side::Texts)?];
         // After the files were looked at: what changes from now on is told by what is known of them since then.
         folder.check(whole)?;
-        Ok(Self { source: folder.source().clone(), images, texts, folder: Some(folder), late, graphs: [None, None] })
+        let (source, folder) = (folder.source().clone(), Some(folder));
+        Ok(Self { source, images, texts, folder, late: Default::default(), graphs: [None, None] })
     }
 
     /// The embeddings of one side, where it has any.
@@ -134,17 +135,18 @@ impl Index {
         }
     }
 
-    /// Makes sure that it holds patches and tokens, for [`Self::find_late`].
+    /// Makes sure that it holds patches and tokens, for [`Self::find_late`], and opens those of `sides`: plain searches
+    /// leave them alone.
     ///
     /// # Errors
-    /// It does not.
-    pub fn check_late(&self) -> Result<()> {
+    /// It does not, or their files do not hold together.
+    pub fn check_late(&self, sides: &[Side]) -> Result<()> {
         anyhow::ensure!(
-            self.late.iter().any(Option::is_some),
+            self.folder.as_ref().is_some_and(Folder::is_late),
             "holds no patches and tokens, which --late looks at; `reportclip embed --late --out FOLDER/` makes an index \
              that does"
         );
-        Ok(())
+        sides.iter().try_for_each(|side| self.late_gallery(*side).map(drop))
     }
 
     /// For each of `queries`, several vectors of embed_dim numbers in a row, the `k` rows of a side with the largest
@@ -154,9 +156,26 @@ impl Index {
     /// # Errors
     /// There are no patches or tokens of this side, queries of another width, vectors that cannot be read.
     pub fn find_late(&self, side: Side, queries: &[&[f32]], k: usize) -> Result<Vec<Vec<Scored>>> {
-        self.check_late()?;
-        let gallery = self.late[side as usize].as_ref();
-        max_sim(gallery.with_context(|| format!("has no {}", side.parts_word()))?, queries, k)
+        max_sim(self.late_gallery(side)?, queries, k)
+    }
+
+    /// The patches or tokens of one side, opened when they are first asked for.
+    fn late_gallery(&self, side: Side) -> Result<&LateGallery> {
+        let late = &self.late[side as usize];
+        if let Some(gallery) = late.get() {
+            return Ok(gallery);
+        }
+        let opened = self.folder.as_ref().map(|folder| folder.late(side)).transpose()?.flatten();
+        let opened = opened.with_context(|| format!("has no {}", side.parts_word()))?;
+        let width = self.gallery(side).map(Gallery::width);
+        anyhow::ensure!(
+            width == Some(opened.width),
+            "{}: have width {}, the embeddings beside them {}",
+            side.parts_word(),
+            opened.width,
+            width.unwrap_or_default()
+        );
+        Ok(late.get_or_init(|| opened))
     }
 
     /// Whether it is a folder, beside whose shards graphs may lie.

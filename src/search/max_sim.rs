@@ -4,18 +4,15 @@
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
-use rayon::prelude::*;
 
 use super::late::{LateGallery, LatePart};
-use super::scan::{Best, Scored};
+use super::scan::{Best, Scored, best_of, queries_at_once};
 use crate::ops::products;
 
 /// Vectors of queries that are compared with a block at once, but for a query that has more.
 const AT_ONCE: usize = 2048;
 /// Cosines that a thread holds at once.
 const COSINES: usize = 1 << 22;
-/// Best rows that are kept at once, of all queries together.
-const MOST_KEPT: usize = 1 << 22;
 
 /// Reads some vectors, (vectors, width).
 type Read<'a> = &'a dyn Fn(Range<u64>) -> Result<Vec<f32>>;
@@ -51,14 +48,16 @@ impl Asked {
 /// Queries of another width or without vectors; vectors that cannot be read.
 pub(super) fn max_sim(gallery: &LateGallery, queries: &[&[f32]], k: usize) -> Result<Vec<Vec<Scored>>> {
     let width = gallery.width;
-    let fits = queries.iter().all(|query| !query.is_empty() && query.len().is_multiple_of(width));
-    ensure!(fits, "a query is no vectors of width {width}");
+    let other = queries.iter().find(|query| query.is_empty() || !query.len().is_multiple_of(width));
+    ensure!(
+        other.is_none(),
+        "a query of {} numbers is no vectors of width {width}, as the index's patches and tokens are",
+        other.map_or(0, |query| query.len())
+    );
     let blocks = gallery.blocks();
-    let most = (MOST_KEPT / k.clamp(1, gallery.rows.max(1))).max(1);
     let mut found = Vec::new();
-    for queries in groups(queries, width, most) {
+    for queries in groups(queries, width, queries_at_once(k, gallery.rows)) {
         let asked = Asked::of(queries, width);
-        let none = || queries.iter().map(|_| Best::new(k)).collect::<Vec<_>>();
         let look = |mut best: Vec<Best>, (part, rows): &(&LatePart, Range<usize>)| -> Result<Vec<Best>> {
             let offsets = &part.offsets[rows.start..=rows.end];
             let offer = |row: usize, query: usize, score: f32| {
@@ -68,9 +67,7 @@ pub(super) fn max_sim(gallery: &LateGallery, queries: &[&[f32]], k: usize) -> Re
             score(&asked, (offsets, &|range| part.vectors(range)), at_once, offer)?;
             Ok(best)
         };
-        let merge = |a: Vec<Best>, b: Vec<Best>| Ok(a.into_iter().zip(b).map(|(a, b)| a.merge(b)).collect());
-        let best = blocks.par_iter().try_fold(none, look).try_reduce(none, merge)?;
-        found.extend(best.into_iter().map(Best::into_sorted));
+        found.extend(best_of(&blocks, (queries.len(), k), look)?);
     }
     Ok(found)
 }
@@ -90,6 +87,17 @@ fn groups<'a, 'q>(queries: &'a [&'q [f32]], width: usize, most: usize) -> Vec<&'
         groups.push(&queries[start..]);
     }
     groups
+}
+
+/// The largest of some numbers and `before`, which is one: sixteen at once. What is no number counts for nothing.
+fn largest_of(before: f32, numbers: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = numbers.as_chunks::<16>();
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(a, &b)| *a = larger(*a, b));
+    }
+    rest.iter().chain(&lanes).fold(before, |a, &b| larger(a, b))
 }
 
 /// Tells `offer` of each row and query the score. Row i has the vectors `offsets[i]..offsets[i + 1]`, which `vectors`
@@ -113,7 +121,7 @@ fn score(
         while row + 1 < offsets.len() && offsets[row] < end {
             let own = (offsets[row].max(start) - start) as usize..(offsets[row + 1].min(end) - start) as usize;
             for (largest, cosines) in largest.iter_mut().zip(cosines.chunks_exact(columns)) {
-                *largest = cosines[own.clone()].iter().fold(*largest, |a, &b| a.max(b));
+                *largest = largest_of(*largest, &cosines[own.clone()]);
             }
             if offsets[row + 1] > end {
                 break;
@@ -130,12 +138,44 @@ fn score(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use candle_core::{DType, Device, Tensor, safetensors};
 
     use super::*;
-    use crate::search::late::{decode, encode};
+    use crate::fs::Access;
+    use crate::search::gallery::Side;
+    use crate::search::late::{Codes, decode, encode};
+    use crate::search::tensors;
+
+    /// scripts/golden/late.py: vectors one row after the other, with offsets, and scores of every query and row.
+    struct Golden {
+        width: usize,
+        rows: Vec<f32>,
+        offsets: Vec<u64>,
+        queries: Vec<Vec<f32>>,
+        scores: Vec<f32>,
+    }
+
+    fn golden() -> Golden {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/late.safetensors");
+        let golden = safetensors::load(path, &Device::Cpu).unwrap();
+        let numbers = |name: &str| golden[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let offsets = |tensor: &Tensor| -> Vec<u64> {
+            tensor.to_dtype(DType::I64).unwrap().to_vec1::<i64>().unwrap().iter().map(|&x| x as u64).collect()
+        };
+        let (width, queries) = (golden["rows"].dim(1).unwrap(), numbers("queries"));
+        let of_queries = offsets(&golden["query_offsets"]);
+        let query = |w: &[u64]| queries[w[0] as usize * width..w[1] as usize * width].to_vec();
+        Golden {
+            width,
+            rows: numbers("rows"),
+            offsets: offsets(&golden["row_offsets"]),
+            queries: of_queries.windows(2).map(query).collect(),
+            scores: numbers("scores"),
+        }
+    }
 
     /// Scores of every query and row, (queries, rows).
     fn scores(queries: &[&[f32]], rows: &[f32], offsets: &[u64], at_once: u64, width: usize) -> Vec<f32> {
@@ -156,17 +196,8 @@ mod tests {
     /// in the same order but for rows that are nearly alike.
     #[test]
     fn scores_are_those_of_sentence_transformers() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/late.safetensors");
-        let golden = safetensors::load(path, &Device::Cpu).unwrap();
-        let numbers = |name: &str| golden[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let offsets = |tensor: &Tensor| -> Vec<u64> {
-            tensor.to_dtype(DType::I64).unwrap().to_vec1::<i64>().unwrap().iter().map(|&x| x as u64).collect()
-        };
-        let (rows, queries, expected) = (numbers("rows"), numbers("queries"), numbers("scores"));
-        let (row_offsets, query_offsets) = (offsets(&golden["row_offsets"]), offsets(&golden["query_offsets"]));
-        let width = golden["rows"].dim(1).unwrap();
-        let queries: Vec<&[f32]> =
-            query_offsets.windows(2).map(|w| &queries[w[0] as usize * width..w[1] as usize * width]).collect();
+        let Golden { width, rows, offsets: row_offsets, queries, scores: expected } = golden();
+        let queries: Vec<&[f32]> = queries.iter().map(Vec::as_slice).collect();
         assert!(queries.len() == 8 && row_offsets.len() == 81 && rows.len() > 2048 * width);
         // Blocks that end anywhere in a row, and within one row several times.
         for at_once in [2048, 100, 7, 1] {
@@ -186,6 +217,66 @@ mod tests {
             }
         }
         assert!(same as f64 > 0.995 * f64::from(pairs), "{same} of {pairs} pairs in the same order, {off} apart");
+    }
+
+    /// Over shards, groups of queries and threads as over one matrix.
+    #[test]
+    fn the_best_rows_are_those_of_all_scores() {
+        let Golden { width, rows, offsets, queries, scores: expected } = golden();
+        let (dir, mut first, mut shards) = (tempfile::tempdir().unwrap(), 0, Vec::new());
+        for count in [30, 1, 49] {
+            let (mut codes, path) = (Codes::of_width(width), dir.path().join(format!("{first}.safetensors")));
+            for (done, row) in (first..first + count).enumerate() {
+                codes.push(&rows[offsets[row] as usize * width..offsets[row + 1] as usize * width]);
+                codes.reserve(done + 1, count - done - 1);
+            }
+            let parts = codes.tensors(Side::Images);
+            tensors::write(&path, parts.iter().map(|(name, part)| (*name, part)), None, Access::Usual).unwrap();
+            shards.push((path, count));
+            first += count;
+        }
+        let gallery = LateGallery::open(shards.into_iter(), Side::Images).unwrap().unwrap();
+        // More vectors than are compared at once, between queries that are grouped.
+        let long: Vec<f32> = queries.concat().into_iter().cycle().take(3000 * width).collect();
+        let few = queries.iter().map(Vec::as_slice);
+        let asked: Vec<&[f32]> = few.clone().chain([long.as_slice()]).chain(few).collect();
+        let mut codes = Vec::new();
+        rows.chunks(width).for_each(|vector| encode(vector, &mut codes));
+        let all = scores(&asked, &decode(&codes, width), &offsets, 100, width);
+        for k in [1, 3, 80, 1000] {
+            let found = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| max_sim(&gallery, &asked, k).unwrap())
+            };
+            let best = found(1);
+            assert_eq!(best, found(4));
+            assert_eq!(best.len(), asked.len());
+            for (query, (best, all)) in best.iter().zip(all.chunks(80)).enumerate() {
+                let most = 1e-5 + 1e-6 * (asked[query].len() / width) as f32;
+                let mut sorted = all.to_vec();
+                sorted.sort_by(|a, b| b.total_cmp(a));
+                assert_eq!(best.iter().map(|hit| hit.row).collect::<BTreeSet<_>>().len(), k.min(80));
+                for (hit, score) in best.iter().zip(sorted) {
+                    let near = |other: f32| (hit.score - other).abs() < most;
+                    assert!(near(score) && near(all[hit.row]), "query {query}: {hit:?}, not {score}");
+                    assert!(query >= 8 || (hit.score - expected[query * 80 + hit.row]).abs() < 0.05, "{hit:?}");
+                }
+            }
+        }
+        let told = max_sim(&gallery, &[&[0.0; 25]], 1).unwrap_err().to_string();
+        assert!(told.starts_with("a query of 25 numbers is no vectors of width 24"), "{told}");
+    }
+
+    #[test]
+    fn the_largest_is_found_wherever_it_stands() {
+        let numbers: Vec<f32> = (0..37).map(|i| -((i * 7 % 37) as f32)).collect();
+        for length in 1..=37 {
+            let largest = numbers[..length].iter().copied().fold(f32::MIN, f32::max);
+            assert_eq!(largest_of(f32::NEG_INFINITY, &numbers[..length]), largest);
+            assert_eq!(largest_of(1.0, &numbers[..length]), 1.0);
+            assert_eq!(largest_of(-100.0, &[&numbers[..length], &[f32::NAN]].concat()), largest);
+        }
+        assert_eq!(largest_of(0.5, &[]), 0.5);
     }
 
     #[test]

@@ -19,7 +19,7 @@ const MOST_KEPT: usize = 1 << 22;
 pub struct Scored {
     /// Row of the index, from 0.
     pub row: usize,
-    /// Cosine.
+    /// Cosine, or of late interaction the sum of several.
     pub score: f32,
 }
 
@@ -97,20 +97,33 @@ impl Best {
 pub(super) fn scan(gallery: &Gallery, queries: &[f32], k: usize) -> Result<Vec<Vec<Scored>>> {
     let width = gallery.width();
     ensure!(queries.len().is_multiple_of(width), "{} numbers are no queries of width {width}", queries.len());
-    let at_once = (MOST_KEPT / k.clamp(1, gallery.rows().max(1))).clamp(1, QUERIES);
+    let at_once = queries_at_once(k, gallery.rows()).min(QUERIES);
     let blocks = gallery.blocks();
     let mut found = Vec::new();
     for queries in queries.chunks(at_once * width) {
-        let count = queries.len() / width;
-        let none = || (0..count).map(|_| Best::new(k)).collect::<Vec<_>>();
         let look = |best: Vec<Best>, block: &Block| {
             gallery.with_block(*block, |rows| Ok(compare(best, rows, queries, *block)))
         };
-        let merge = |a: Vec<Best>, b: Vec<Best>| Ok(a.into_iter().zip(b).map(|(a, b)| a.merge(b)).collect());
-        let best = blocks.par_iter().try_fold(none, look).try_reduce(none, merge)?;
-        found.extend(best.into_iter().map(Best::into_sorted));
+        found.extend(best_of(&blocks, (queries.len() / width, k), look)?);
     }
     Ok(found)
+}
+
+/// Of how many queries the best rows may be kept at once.
+pub(super) fn queries_at_once(k: usize, rows: usize) -> usize {
+    (MOST_KEPT / k.clamp(1, rows.max(1))).max(1)
+}
+
+/// The `k` best rows for each of so many queries, of blocks that `look` adds to the best so far, side by side.
+pub(super) fn best_of<B: Sync>(
+    blocks: &[B],
+    (queries, k): (usize, usize),
+    look: impl Fn(Vec<Best>, &B) -> Result<Vec<Best>> + Sync + Send,
+) -> Result<Vec<Vec<Scored>>> {
+    let none = || (0..queries).map(|_| Best::new(k)).collect::<Vec<_>>();
+    let merge = |a: Vec<Best>, b: Vec<Best>| Ok(a.into_iter().zip(b).map(|(a, b)| a.merge(b)).collect());
+    let best = blocks.par_iter().try_fold(none, look).try_reduce(none, merge)?;
+    Ok(best.into_iter().map(Best::into_sorted).collect())
 }
 
 fn compare(mut best: Vec<Best>, rows: &[f32], queries: &[f32], block: Block) -> Vec<Best> {

@@ -15,8 +15,9 @@ impl Encoder<'_> {
     /// of a bag those of all its images.
     ///
     /// # Errors
-    /// As there; a tower that keeps no patches.
+    /// As there; a tower that keeps no patches; an encoder that several ranks share.
     pub fn images_with_patches(&self, images: &[ImageSource], keep: Keep) -> Result<Embeddings> {
+        self.check_alone()?;
         let mut rows = Vec::new();
         self.each_batch(images, |pixel_values, places| {
             let (whole, patches) = self.patches_of_all(pixel_values)?;
@@ -37,6 +38,12 @@ impl Encoder<'_> {
         self.rows(rows, images.len(), "image features")
     }
 
+    fn check_alone(&self) -> Result<()> {
+        let ranks = self.world.size();
+        ensure!(ranks == 1, "patches and tokens are made by one process alone, and {ranks} share this encoder");
+        Ok(())
+    }
+
     /// Features of images, (images, embed_dim), and vectors of their patches, as many images at once as of others.
     fn patches_of_all(&self, pixel_values: &Tensor) -> Result<(Tensor, Vec<f32>)> {
         let (mut whole, mut patches) = (Vec::new(), Vec::new());
@@ -55,22 +62,24 @@ impl Encoder<'_> {
     /// out are padding and the marks of begin and end; a text that has nothing else keeps its first.
     ///
     /// # Errors
-    /// As there; a tower that keeps no tokens.
+    /// As there; a tower that keeps no tokens; an encoder that several ranks share.
     pub fn texts_with_tokens(&self, texts: &[&str], keep: Keep) -> Result<Embeddings> {
-        let (marks, width) = (self.tokenizer.marks()?, self.model.embed_dim());
+        self.check_alone()?;
+        let ((begin, end), width) = (self.tokenizer.marks()?, self.model.embed_dim());
         let mut rows = Vec::new();
         for chunk in texts.chunks(self.batch_size) {
-            let (ids, tokens) = self.tokenizer.encode_batch(chunk.iter().copied())?;
+            let all = chunk.iter().map(|text| self.tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+            let (ids, tokens) = self.tokenizer.pad(&all);
             let input_ids = Tensor::from_slice(&ids, (chunk.len(), tokens), self.device)?;
             let (features, segments) = self.model.text_features_with_tokens(&input_ids)?;
             let features = features.tensor();
             rows.push(l2_normalize(&features.narrow(0, 0, chunk.len())?)?.to_device(&Device::Cpu)?);
             let vectors = unit_rows(features, chunk.len(), "features of tokens")?;
-            for ((first, length), ids) in segments.spans().zip(ids.chunks(tokens)) {
-                let is_word = |i: &usize| !marks.contains(&ids[*i]);
-                let row = |i: usize| &vectors[(first + i) * width..][..width];
-                let words: Vec<&[f32]> = (0..length).filter(is_word).map(row).collect();
-                if words.is_empty() { keep(row(0)) } else { keep(&words.concat()) }
+            for ((first, length), own) in segments.spans().zip(&all) {
+                // By their places: padding may be a word, such as the "!" of CLIP's, and words may look like marks.
+                let words = begin..length.min(own.len().saturating_sub(end));
+                let words = if words.is_empty() { 0..1 } else { words };
+                keep(&vectors[(first + words.start) * width..(first + words.end) * width]);
             }
         }
         self.rows(rows, texts.len(), "text features")

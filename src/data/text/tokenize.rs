@@ -215,14 +215,14 @@ impl ReportTokenizer {
         Ok(chunks)
     }
 
-    /// Ids that stand for no part of a text: marks of begin and end, and padding.
+    /// How many marks a text has at its begin, and at its end.
     ///
     /// # Errors
     /// Whatever the tokenizer reports.
-    pub fn marks(&self) -> Result<Vec<u32>> {
-        let mut marks = self.all_ids("")?;
-        marks.push(self.pad_id);
-        Ok(marks)
+    pub fn marks(&self) -> Result<(usize, usize)> {
+        let (marks, some) = (self.all_ids("")?, self.all_ids("a")?);
+        let begin = marks.iter().zip(&some).take_while(|(mark, id)| mark == id).count();
+        Ok((begin, marks.len() - begin))
     }
 
     /// Tokens of `text` with both marks, also where that is more than fit.
