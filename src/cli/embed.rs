@@ -74,8 +74,8 @@ pub(super) struct Args {
     /// Rows of a shard, rounded up to whole batches [default: 10000; with --late 1000]
     #[arg(long, value_name = "ROWS", value_parser = shard_rows)]
     shard_rows: Option<usize>,
-    /// Keep, beside the rows' vectors, those of images' patches and of texts' tokens in 8 bits, for `search --late`: in a
-    /// folder of safetensors
+    /// Keep, beside the rows' vectors, those of images' patches and of texts' tokens in 8 bits, for `search --late`: in
+    /// a folder of safetensors
     #[arg(long)]
     late: bool,
     /// Keep the names of images in the file, absolute ones of --images; they may be names of patients
@@ -162,8 +162,8 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         })?;
         usage::ensure(!args.is_of_shards(), || {
             format!(
-                "--out {place}: is called as a file, and --format, --shard-rows and --late are of folders; end its name \
-                 in \"/\", or leave them out"
+                "--out {place}: is called as a file, and --format, --shard-rows and --late are of folders; end its \
+                 name in \"/\", or leave them out"
             )
         })?;
     }

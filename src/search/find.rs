@@ -129,11 +129,12 @@ pub fn search((index, names): (&Index, &Names), session: &Session, queries: &[Qu
     find((index, names), &asked, k)
 }
 
-/// [`query_vectors`] for [`find_late`] in `index`: those of a text's tokens or of an image's patches, one after the other.
+/// [`query_vectors`] for [`find_late`] in `index`: those of a text's tokens or of an image's patches, one after the
+/// other.
 ///
 /// # Errors
-/// As there; a query of a text and an image together, towers without tokens or patches, vectors of another width than the
-/// index's.
+/// As there; a query of a text and an image together, towers without tokens or patches, vectors of another width than
+/// the index's.
 pub fn late_query_vectors(index: &Index, session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32>>> {
     let encoder = session.encoder(BATCH.min(queries.len().max(1)))?;
     // Several vectors in a row do not tell how wide they are.

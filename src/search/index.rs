@@ -143,15 +143,15 @@ impl Index {
     pub fn check_late(&self, sides: &[Side]) -> Result<()> {
         anyhow::ensure!(
             self.folder.as_ref().is_some_and(Folder::is_late),
-            "holds no patches and tokens, which --late looks at; `reportclip embed --late --out FOLDER/` makes an index \
-             that does"
+            "holds no patches and tokens, which --late looks at; `reportclip embed --late --out FOLDER/` makes an \
+             index that does"
         );
         sides.iter().try_for_each(|side| self.late_gallery(*side).map(drop))
     }
 
     /// For each of `queries`, several vectors of embed_dim numbers in a row, the `k` rows of a side with the largest
-    /// MaxSim: over the query's vectors, the sum of the largest cosine with one of the row's patches or tokens. Every row
-    /// is looked at.
+    /// MaxSim: over the query's vectors, the sum of the largest cosine with one of the row's patches or tokens. Every
+    /// row is looked at.
     ///
     /// # Errors
     /// There are no patches or tokens of this side, queries of another width, vectors that cannot be read.

@@ -20,8 +20,8 @@ use crate::error::one_line;
 pub struct Hit {
     /// From 1.
     pub rank: usize,
-    /// Cosine; of a text and an image together, the weighted mean of both; of late interaction, MaxSim: the sum over the
-    /// query's vectors.
+    /// Cosine; of a text and an image together, the weighted mean of both; of late interaction, MaxSim: the sum over
+    /// the query's vectors.
     pub score: f32,
     /// Row of the index, from 0.
     pub row: usize,

@@ -58,8 +58,8 @@ impl Encoder<'_> {
         Ok((Tensor::cat(&whole, 0)?, patches))
     }
 
-    /// [`Self::texts`] in this process alone, with the tokens of each text: `keep` has those of one after the other. Left
-    /// out are padding and the marks of begin and end; a text that has nothing else keeps its first.
+    /// [`Self::texts`] in this process alone, with the tokens of each text: `keep` has those of one after the other.
+    /// Left out are padding and the marks of begin and end; a text that has nothing else keeps its first.
     ///
     /// # Errors
     /// As there; a tower that keeps no tokens; an encoder that several ranks share.

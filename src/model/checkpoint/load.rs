@@ -182,8 +182,8 @@ fn finish(mut model: UnloadedModel, options: &LoadOptions, device: &Device) -> R
     let shapes: HashMap<String, Shape> = ClipModel::specs(&config)?.into_iter().map(|s| (s.name, s.shape)).collect();
     let not_finite = Mutex::new(BTreeMap::new());
     // On all threads: what takes time is the first touch of each page. Each weight is made of its tensor at once, a
-    // thread's largest first: what they free is taken by those that follow, and the process is left with little more than
-    // its weights.
+    // thread's largest first: what they free is taken by those that follow, and the process is left with little more
+    // than its weights.
     let mut specs = specs;
     specs.sort_by_key(|spec| Reverse(spec.shape.elem_count()));
     let read = |mut spec: ParamSpec| -> Result<Param> {

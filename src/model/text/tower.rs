@@ -122,8 +122,8 @@ pub trait TextTower {
     /// Longer texts than the tower takes, ids outside the vocabulary.
     fn forward(&self, input_ids: &Tensor) -> candle_core::Result<Value>;
 
-    /// [`Self::forward`] with a row for each token, as the pooling reads it: (batch, width), (rows, width), and which rows
-    /// are whose. A text's rows are its first tokens, as many as the tower looks at.
+    /// [`Self::forward`] with a row for each token, as the pooling reads it: (batch, width), (rows, width), and which
+    /// rows are whose. A text's rows are its first tokens, as many as the tower looks at.
     ///
     /// # Errors
     /// As [`Self::forward`]; a tower that keeps no tokens.

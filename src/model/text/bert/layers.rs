@@ -61,8 +61,8 @@ pub(super) fn stack_config(c: &BertConfig) -> StackConfig {
 }
 
 impl Bert {
-    /// Embeddings of the texts' tokens, (rows, width), and which are whose. Padding is left out: texts lie one after the
-    /// other.
+    /// Embeddings of the texts' tokens, (rows, width), and which are whose. Padding is left out: texts lie one after
+    /// the other.
     fn embedded(&self, input_ids: &Tensor) -> Result<(Value, Segments)> {
         let c = &self.config;
         let PackedTexts { ids, segments, positions } = PackedTexts::of(input_ids, c, c.pad_id)?;

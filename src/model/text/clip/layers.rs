@@ -32,8 +32,8 @@ impl ClipText {
     }
 
     /// Embeddings of the texts' tokens, (rows, width), which are whose, and the row that stands for each text. Where
-    /// attention is causal, nothing behind a text's pooled token can reach it: each text is cut there, and the texts lie
-    /// one after the other without padding.
+    /// attention is causal, nothing behind a text's pooled token can reach it: each text is cut there, and the texts
+    /// lie one after the other without padding.
     fn embedded(&self, input_ids: &Tensor) -> Result<(Value, Segments, Vec<u32>)> {
         let rows = rows(input_ids, &self.config)?;
         let ends: Vec<usize> = rows.iter().map(|row| self.pooled_position(row)).collect();

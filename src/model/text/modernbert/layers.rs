@@ -48,8 +48,8 @@ impl ModernBert {
 }
 
 impl ModernBert {
-    /// What the blocks make of the texts' tokens, (rows, width), and which are whose. Padding is left out: texts lie one
-    /// after the other.
+    /// What the blocks make of the texts' tokens, (rows, width), and which are whose. Padding is left out: texts lie
+    /// one after the other.
     fn blocks(&self, input_ids: &Tensor) -> Result<(Value, Segments)> {
         let c = &self.config;
         let PackedTexts { ids, segments, positions } = PackedTexts::of(input_ids, c, c.pad_id)?;
