@@ -220,8 +220,13 @@ impl ReportTokenizer {
     /// # Errors
     /// Whatever the tokenizer reports.
     pub fn marks(&self) -> Result<(usize, usize)> {
-        let (marks, some) = (self.all_ids("")?, self.all_ids("a")?);
-        let begin = marks.iter().zip(&some).take_while(|(mark, id)| mark == id).count();
+        let marks = self.all_ids("")?;
+        let mut begin = marks.len();
+        // Texts that begin as one without a word does; a vocabulary may pass over some of them.
+        for text in ["a", "0", "的"] {
+            let ids = self.all_ids(text)?;
+            begin = begin.min(marks.iter().zip(&ids).take_while(|(mark, id)| mark == id).count());
+        }
         Ok((begin, marks.len() - begin))
     }
 
