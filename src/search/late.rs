@@ -10,11 +10,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use safetensors::Dtype;
 
 use super::gallery::Side;
 use super::stamp::Stamp;
-use super::tensors::{Header, Plain};
+use super::tensors::{Dtype, Header, Plain};
 
 /// The largest code.
 const MOST: f32 = 127.0;

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
-use safetensors::{Dtype, View};
+pub(super) use safetensors::Dtype;
+use safetensors::View;
 use serde::Deserialize;
 
 use super::gallery::Vectors;
