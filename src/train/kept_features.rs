@@ -2,14 +2,63 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use candle_core::DType;
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
 
 use crate::config::Config;
 use crate::data::{FeatureCache, FeaturePrecision};
 use crate::digest::ContentHash;
 use crate::dist::Collective;
 use crate::model::Param;
+
+/// What the frozen text tower makes of texts, on the disk.
+#[derive(Debug)]
+pub struct KeptTexts {
+    pub(super) cache: FeatureCache,
+    pub(super) path: PathBuf,
+    pub(super) width: usize,
+}
+
+impl KeptTexts {
+    /// Those of some texts by their numbers, (texts, width).
+    ///
+    /// # Errors
+    /// The file cannot be read, or has lost some.
+    pub(super) fn of(&self, texts: impl ExactSizeIterator<Item = u32>, device: &Device) -> Result<Tensor> {
+        let count = texts.len();
+        let mut numbers = Vec::with_capacity(count * self.width);
+        for text in texts {
+            let is_there = self.cache.read(text as usize, &mut numbers).with_context(|| self.place())?;
+            ensure!(
+                is_there,
+                "{}: the features of text {text} are not there; --resume latest makes them",
+                self.place()
+            );
+        }
+        Ok(Tensor::from_vec(numbers, (count, self.width), device)?)
+    }
+
+    fn place(&self) -> String {
+        format!("data.feature_cache: {}", self.path.display())
+    }
+}
+
+/// Of the training reports: each distinct one once.
+#[derive(Debug)]
+pub struct KeptReports {
+    pub(super) texts: KeptTexts,
+    pub(super) of_rows: Vec<u32>,
+}
+
+impl KeptReports {
+    /// Those of some training rows, (rows, width).
+    ///
+    /// # Errors
+    /// As [`KeptTexts::of`].
+    pub(super) fn of(&self, rows: &[usize], device: &Device) -> Result<Tensor> {
+        self.texts.of(rows.iter().map(|&row| self.of_rows[row]), device)
+    }
+}
 
 /// The folder that the config names; else one beside `run`, so that the members of a sweep share it.
 pub(super) fn folder(config: &Config, run: &Path) -> PathBuf {

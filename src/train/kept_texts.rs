@@ -2,13 +2,12 @@
 //! looks at these, is worked out once, before the first step.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Device, Tensor};
+use anyhow::{Context, Result};
+use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::kept_features;
+use super::kept_features::{self, KeptReports, KeptTexts};
 use super::stop::{self, Cause, Stopped};
 use super::trainer::Trainer;
 use crate::config::Config;
@@ -19,55 +18,6 @@ use crate::track::{Event, Note, RunFolder};
 
 /// Texts that are encoded together.
 const AT_ONCE: usize = 64;
-
-/// What the frozen text tower makes of texts, on the disk.
-#[derive(Debug)]
-pub struct KeptTexts {
-    cache: FeatureCache,
-    path: PathBuf,
-    width: usize,
-}
-
-impl KeptTexts {
-    /// Those of some texts by their numbers, (texts, width).
-    ///
-    /// # Errors
-    /// The file cannot be read, or has lost some.
-    pub(super) fn of(&self, texts: impl ExactSizeIterator<Item = u32>, device: &Device) -> Result<Tensor> {
-        let count = texts.len();
-        let mut numbers = Vec::with_capacity(count * self.width);
-        for text in texts {
-            let is_there = self.cache.read(text as usize, &mut numbers).with_context(|| self.place())?;
-            ensure!(
-                is_there,
-                "{}: the features of text {text} are not there; --resume latest makes them",
-                self.place()
-            );
-        }
-        Ok(Tensor::from_vec(numbers, (count, self.width), device)?)
-    }
-
-    fn place(&self) -> String {
-        format!("data.feature_cache: {}", self.path.display())
-    }
-}
-
-/// Of the training reports: each distinct one once.
-#[derive(Debug)]
-pub struct KeptReports {
-    texts: KeptTexts,
-    of_rows: Vec<u32>,
-}
-
-impl KeptReports {
-    /// Those of some training rows, (rows, width).
-    ///
-    /// # Errors
-    /// As [`KeptTexts::of`].
-    pub(super) fn of(&self, rows: &[usize], device: &Device) -> Result<Tensor> {
-        self.texts.of(rows.iter().map(|&row| self.of_rows[row]), device)
-    }
-}
 
 /// Whether they are kept, and why. `stays`: the text tower gives the same for a text at each step.
 fn choose(config: &Config, stays: bool) -> (bool, &'static str) {

@@ -44,7 +44,7 @@ mod trainer;
 mod validate;
 
 pub use dry_run::{FirstStep, try_first_step};
-pub use kept_texts::{KeptReports, KeptTexts};
+pub use kept_features::{KeptReports, KeptTexts};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
 pub use records::{BestStep, TestFigures};

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::all_reduce::{AllReduce, OnGrad};
 use super::found::{ImageFeatures, Local, Run};
-use super::kept_texts::{KeptReports, KeptTexts};
+use super::kept_features::{KeptReports, KeptTexts};
 use super::opposed::{OpposedFeatures, of_reports};
 use super::prompt_tokens::PromptTokens;
 use super::supervision::Supervision;

@@ -9,7 +9,7 @@ use candle_core::{DType, Device};
 
 use super::all_reduce::check_same_weights;
 use super::chance::ChanceWatch;
-use super::kept_texts::{KeptReports, KeptTexts};
+use super::kept_features::{KeptReports, KeptTexts};
 use super::plan::Plan;
 use super::run_writer::RunWriter;
 use super::state::State;
