@@ -37,6 +37,9 @@ struct Row {
     object: &'static str,
     index: usize,
     embedding: Numbers,
+    /// Files of its study that could not be read.
+    #[serde(skip_serializing_if = "inputs::is_whole")]
+    left_out: usize,
 }
 
 #[derive(Serialize)]
@@ -57,6 +60,7 @@ pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Reques
     let asked = state.bodies.read(request).await?;
     let (sent, base64) = read(asked.fields, &state)?;
     let (mut rows, mut tokens, mut room) = (Vec::with_capacity(sent.len()), 0, Some(asked.room));
+    let mut left_out = Vec::with_capacity(sent.len());
     let mut sent = sent.into_iter();
     // As many at a time as go through a tower together, so that others find places between them.
     while sent.len() > 0 {
@@ -64,14 +68,16 @@ pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Reques
         let places = state.queue.places(taken).await?;
         let mut items = Vec::with_capacity(part);
         for input in sent.by_ref().take(part) {
-            items.push(match input {
+            let (item, left) = match input {
                 Input::Images(study) => inputs::item(&state, study).await?,
                 Input::Text(text) => {
                     let ids = inputs::ids(&state, text).await?;
                     tokens += ids.len();
-                    Item::Text(ids)
+                    (Item::Text(ids), 0)
                 }
-            });
+            };
+            items.push(item);
+            left_out.push(left);
         }
         if sent.len() == 0 {
             drop(room.take());
@@ -82,10 +88,10 @@ pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Reques
         true => Numbers::Base64(STANDARD.encode(row.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())),
         false => Numbers::Floats(row),
     };
-    let row = |(index, row)| Row { object: "embedding", index, embedding: numbers(row) };
+    let row = |(index, (row, left_out))| Row { object: "embedding", index, embedding: numbers(row), left_out };
     let list = List {
         object: "list",
-        data: rows.into_iter().enumerate().map(row).collect(),
+        data: rows.into_iter().zip(left_out).enumerate().map(row).collect(),
         model: &state.options.name,
         usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
     };

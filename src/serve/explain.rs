@@ -43,6 +43,9 @@ struct ExplainedStudy {
     explained_image: usize,
     /// Those that count most, side by side.
     strip: String,
+    /// Files that could not be read.
+    #[serde(skip_serializing_if = "inputs::is_whole")]
+    left_out: usize,
 }
 
 pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Request) -> Answer {
@@ -66,16 +69,17 @@ pub(super) async fn explain_pair(State(state): State<Arc<Served>>, request: Requ
     let waits = Arc::clone(&state.pictures).acquire_owned().await.map_err(|_| Refusal::failed())?;
     let held = inputs::opened(&state, study).await?;
     let bag = if held.count() > 1 {
-        let read = ReadBag { count: held.count(), read: inputs::read(&state, held.clone()).await? };
+        let (read, left_out) = inputs::read(&state, held.clone()).await?;
+        let read = ReadBag { count: held.count(), read };
         let of_text = text.clone();
         let work = move |model: &Model| explain_bag(model.session, read, &of_text);
         let bag = state.queue.run((rest, Arc::clone(&kept)), work).await?;
-        Some(bag.map_err(|e| Refusal::internal(&e))?)
+        Some((bag.map_err(|e| Refusal::internal(&e))?, left_out))
     } else {
         drop(rest);
         None
     };
-    let pictures = pictures(&state, held, bag.as_ref()).await?;
+    let pictures = pictures(&state, held, bag.as_ref().map(|(bag, _)| bag)).await?;
     drop(asked.room);
     let work = move |model: &Model| {
         let explained = explained(model.session, bag, &pictures, &text);
@@ -103,7 +107,7 @@ async fn pictures(
 
 fn explained(
     session: &Session,
-    bag: Option<BagExplanation>,
+    bag: Option<(BagExplanation, usize)>,
     pictures: &[(usize, Picture)],
     text: &str,
 ) -> anyhow::Result<Explained> {
@@ -116,9 +120,9 @@ fn explained(
         let seen = session.folder.preprocess.resize_and_crop(picture, None)?;
         Some(url(&relevance_map(&seen, &found)?))
     };
-    let study = |bag: BagExplanation| -> anyhow::Result<ExplainedStudy> {
+    let study = |(bag, left_out): (BagExplanation, usize)| -> anyhow::Result<ExplainedStudy> {
         let strip = url(&strip(session, &bag, pictures)?);
-        Ok(ExplainedStudy { bag_cosine: bag.cosine, images: bag.images, explained_image: *number, strip })
+        Ok(ExplainedStudy { bag_cosine: bag.cosine, images: bag.images, explained_image: *number, strip, left_out })
     };
     let study = bag.map(study).transpose()?;
     let Explanation { cosine, logit, map, patches, grid, tokens, .. } = found;

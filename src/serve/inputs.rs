@@ -73,22 +73,29 @@ pub(super) async fn opened(state: &Arc<Served>, sent: SentStudy) -> Result<HeldI
     Ok(held)
 }
 
-/// Decodes `sent` to what the image tower takes.
+/// Decodes `sent` to what the image tower takes; and of how many files something was left out.
 ///
 /// # Errors
 /// As [`opened`].
-pub(super) async fn item(state: &Arc<Served>, sent: SentStudy) -> Result<Item, Refusal> {
+pub(super) async fn item(state: &Arc<Served>, sent: SentStudy) -> Result<(Item, usize), Refusal> {
     let held = opened(state, sent).await?;
-    read(state, held).await.map(Item::Images)
+    let (read, left_out) = read(state, held).await?;
+    Ok((Item::Images(read), left_out))
 }
 
-/// Those of `held` that the model reads.
+/// Those of `held` that the model reads; and of how many files something was left out.
 ///
 /// # Errors
 /// One cannot be read.
-pub(super) async fn read(state: &Arc<Served>, held: HeldImages) -> Result<Vec<Member>, Refusal> {
+pub(super) async fn read(state: &Arc<Served>, held: HeldImages) -> Result<(Vec<Member>, usize), Refusal> {
     let of_work = Arc::clone(state);
     decode(state, move |is_wanted| held.read(&of_work.preprocess, is_wanted)).await
+}
+
+/// Whether nothing was left out, which answers do not say.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+pub(super) fn is_whole(left_out: &usize) -> bool {
+    *left_out == 0
 }
 
 /// Places that what is sent takes in the queue: one for each image that the model reads, of a volume the most that it

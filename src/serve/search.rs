@@ -40,6 +40,9 @@ struct Answered {
     searched: &'static str,
     gallery: usize,
     hits: Vec<Shown>,
+    /// Files of the study that could not be read.
+    #[serde(skip_serializing_if = "inputs::is_whole")]
+    left_out: usize,
 }
 
 pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -> Answer {
@@ -77,12 +80,14 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     // One is kept for the whole of it: whose query is encoded is not turned away before the search.
     let rest = kept.split(kept.num_permits().saturating_sub(1)).ok_or_else(Refusal::failed)?;
     let kept = Arc::new(kept);
-    let mut items = Vec::new();
+    let (mut items, mut left_out) = (Vec::new(), 0);
     if let Some(text) = text {
         items.push(Item::Text(inputs::ids(&state, text).await?));
     }
     if let Some(image) = image {
-        items.push(inputs::item(&state, image).await?);
+        let item;
+        (item, left_out) = inputs::item(&state, image).await?;
+        items.push(item);
     }
     drop(asked.room);
     let mut rows = state.queue.encode(items, rest, Some(Arc::clone(&kept))).await?.into_iter();
@@ -100,7 +105,7 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     };
     let hits = tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::failed())?;
     let hits = hits.map_err(|e| Refusal::internal(&e))?;
-    json(&Answered { searched: among.word(), gallery, hits })
+    json(&Answered { searched: among.word(), gallery, hits, left_out })
 }
 
 /// A hit as it is told, with a picture where one is wanted and there is one.

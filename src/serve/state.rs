@@ -9,7 +9,6 @@ use super::metrics::Metrics;
 use super::options::{ServeOptions, ServedWith};
 use super::queue::Queue;
 use super::searched::Searched;
-use crate::data::volume::VolumePolicy;
 use crate::data::{BagPolicy, Preprocess, ReportTokenizer};
 use crate::eval::Classifier;
 use crate::model::BagPooling;
@@ -70,9 +69,9 @@ impl Served {
         }
     }
 
-    /// Whether the model was made for volumes: its folder says so, or how they are cut.
+    /// Whether the model was trained on volumes.
     pub fn reads_volumes(&self) -> bool {
-        self.bags.of_volumes || self.bags.volume != VolumePolicy::default()
+        self.bags.of_volumes
     }
 
     /// Images that are decoded, and searches whose files are read, at once.

@@ -112,7 +112,9 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     // Of a model that was trained so before, places drift where they are not trained.
     model.folder.local = config.loss.uses_places().then_some(config.loss.local);
     let kept = std::mem::replace(&mut model.folder.bags, BagPolicy::of_training(&config.data, &splits.train));
-    if kept != BagPolicy::default() && kept != model.folder.bags {
+    // What rows were is no setting, and older models do not say.
+    let settings = |bags: &BagPolicy| BagPolicy { of_volumes: false, ..bags.clone() };
+    if kept != BagPolicy::default() && settings(&kept) != settings(&model.folder.bags) {
         let (before, now) = (kept.to_json()?, model.folder.bags.to_json()?);
         let keys = "data.bag, data.volume, data.window";
         notes.push(Note::warning(format!("{keys}: the model read bags as {before}; from now on it reads {now}")));

@@ -604,19 +604,6 @@ fn studies_and_volumes_are_those_of_embed() {
     let health = server.get("/health").json();
     assert_eq!((&health["studies"], &health["volumes"]), (&json!(false), &json!(false)));
     // A model that was made for volumes does not answer of one slice.
-    place.train_ok(
-        "of-volumes",
-        &["--set", "train.max_steps=2", "--set", "data.window=[0, 200]", "--set", "data.bag.max=3"],
-    );
-    let expected = embedded("of-volumes/model");
-    let server = Server::start(&place, &["--model", "of-volumes/model"]);
-    let refused = server.post("/v1/embeddings", &json!({"input": [{"image": sent[0]}]})).refusal(400);
-    assert!(refused.contains("reads volumes"), "{refused}");
-    let found = rows(&server.ask("POST /v1/embeddings", "Content-Type: application/gzip\r\n", &packed).ok());
-    assert_near(&found[0], &expected[1], "three of seven slices");
-    let health = server.get("/health").json();
-    assert_eq!((&health["studies"], &health["volumes"]), (&json!(true), &json!(true)));
-    // So does one that reads them as is usual, and leaves out what cannot be read: by what its folder keeps.
     nifti(&place.path("served-val.nii"), 5);
     let manifest = fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
     let of_volume = |row: &str| {
@@ -626,6 +613,17 @@ fn studies_and_volumes_are_those_of_embed() {
     };
     let rows_of_volumes = manifest.lines().take(1).map(str::to_string).chain(manifest.lines().filter_map(of_volume));
     fs::write(place.path("phantom/served.csv"), rows_of_volumes.collect::<Vec<_>>().join("\n")).unwrap();
+    let sets = ["train.max_steps=2", "data.train=phantom/served.csv", "data.window=[0, 200]", "data.bag.max=3"];
+    place.train_ok("of-volumes", &sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>());
+    let expected = embedded("of-volumes/model");
+    let server = Server::start(&place, &["--model", "of-volumes/model"]);
+    let refused = server.post("/v1/embeddings", &json!({"input": [{"image": sent[0]}]})).refusal(400);
+    assert!(refused.contains("reads volumes"), "{refused}");
+    let found = rows(&server.ask("POST /v1/embeddings", "Content-Type: application/gzip\r\n", &packed).ok());
+    assert_near(&found[0], &expected[1], "three of seven slices");
+    let health = server.get("/health").json();
+    assert_eq!((&health["studies"], &health["volumes"]), (&json!(true), &json!(true)));
+    // So does one that reads them as is usual, and leaves out what cannot be read: by what its folder keeps.
     let sets = ["train.max_steps=2", "data.train=phantom/served.csv", "data.bag.on_bad=drop"];
     place.train_ok("usual", &sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>());
     let expected = embedded("usual/model");
@@ -634,7 +632,13 @@ fn studies_and_volumes_are_those_of_embed() {
     assert!(refused.contains("reads volumes"), "{refused}");
     let cut = STANDARD.encode(&packed[..packed.len() - 9]);
     let both = json!({"input": [{"images": [cut, STANDARD.encode(&packed)]}]});
-    assert_near(&rows(&server.post("/v1/embeddings", &both).ok())[0], &expected[1], "the one that can be read");
+    let found = server.post("/v1/embeddings", &both).ok();
+    assert_near(&rows(&found)[0], &expected[1], "the one that can be read");
+    assert_eq!(found["data"][0]["left_out"], 1);
+    let damaged = json!({"input": [{"images": [STANDARD.encode([0; 400]), STANDARD.encode(&packed)]}]});
+    let found = server.post("/v1/embeddings", &damaged).ok();
+    assert_near(&rows(&found)[0], &expected[1], "beside one of which nothing tells what it was");
+    assert_eq!(found["data"][0]["left_out"], 1);
     let refused = server.post("/v1/embeddings", &json!({"input": [{"images": [cut, cut]}]})).refusal(400);
     assert!(refused.contains("no other image"), "{refused}");
 }

@@ -204,7 +204,8 @@ fn images_in_memory_are_read_as_files_are() {
     assert_eq!((alone.count(), alone.are_of_volumes()), (5, true));
     let wanted = || true;
     let preprocess = Preprocess::clip(8);
-    let ours = held.read(&preprocess, &wanted).unwrap();
+    let (ours, left_out) = held.read(&preprocess, &wanted).unwrap();
+    assert_eq!(left_out, 0);
     let theirs = members.read(&policy.fixed(6), &policy, |picture| preprocess.prepare(picture, None)).unwrap();
     let values = |member: &Member| {
         let mut values = vec![0.0; member.prepared.len()];

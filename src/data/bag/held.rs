@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{BagPolicy, Member, by_file, place};
 use crate::data::config::OnBadImage;
-use crate::data::image::{self, dicom, most_bytes};
+use crate::data::image::{self, begins_as_one, dicom, is_over_limit, most_bytes};
 use crate::data::volume::HeldVolume;
 use crate::data::{Picture, Preprocess};
 use crate::error::one_line;
@@ -29,8 +29,8 @@ enum File {
 
 impl HeldImages {
     /// Of files as they were sent, whose volumes are cut and whose images are picked as evaluation does it by `policy`.
-    /// All volumes together may unpack to what one image may take. Of several, one that cannot be read is left out
-    /// where `policy` says so, here and when it is read.
+    /// All volumes together may unpack to what one image may take. Of several, one that is broken is left out where
+    /// `policy` says so, here and when it is read; what is too large or of a kind that is not taken is not.
     ///
     /// # Errors
     /// No file, a NIfTI that cannot be opened or unpacks to too much beside those before it, or a DICOM file of many
@@ -39,14 +39,16 @@ impl HeldImages {
         ensure!(!files.is_empty(), "has no images");
         let (count, mut room) = (files.len(), most_bytes());
         let file = |(number, bytes): (usize, Vec<u8>)| {
-            let bytes: Arc<[u8]> = bytes.into();
-            let opened = match HeldVolume::is_one(&bytes) {
-                true => HeldVolume::open(bytes, &policy.volume, &mut room).map(File::Volume),
-                false => one_frame(&bytes).map(|()| File::Image(bytes)),
-            };
-            match opened {
-                Err(e) if leaves_out(policy, count) => Ok(File::Bad(one_line(&e))),
-                opened => opened.map_err(|e| of_file(number, count, &e)),
+            let (bytes, leaves_out): (Arc<[u8]>, _) = (bytes.into(), leaves_out(policy, count));
+            if !HeldVolume::is_one(&bytes) {
+                one_frame(&bytes).map_err(|e| of_file(number, count, &e))?;
+                // What nothing tells of may have been a volume.
+                let bad = if leaves_out && !begins_as_one(&bytes) { image::decode(&bytes, 0).err() } else { None };
+                return Ok(bad.map_or(File::Image(bytes), |e| File::Bad(one_line(&e))));
+            }
+            match HeldVolume::open(bytes, &policy.volume, &mut room) {
+                Err(e) if leaves_out && !is_over_limit(&e) => Ok(File::Bad(one_line(&e))),
+                opened => opened.map(File::Volume).map_err(|e| of_file(number, count, &e)),
             }
         };
         let files = files.into_iter().enumerate().map(file).collect::<Result<_>>()?;
@@ -63,14 +65,15 @@ impl HeldImages {
         self.files.iter().all(|file| matches!(file, File::Volume(_) | File::Bad(_)))
     }
 
-    /// Those that evaluation reads, as the model takes them, file by file as long as `is_wanted` says so.
+    /// Those that evaluation reads, as the model takes them, file by file as long as `is_wanted` says so; and of how
+    /// many files something was left out.
     ///
     /// # Errors
     /// One cannot be read, or where these are left out none can; or nobody wants them any more.
-    pub fn read(&self, preprocess: &Preprocess, is_wanted: &dyn Fn() -> bool) -> Result<Vec<Member>> {
+    pub fn read(&self, preprocess: &Preprocess, is_wanted: &dyn Fn() -> bool) -> Result<(Vec<Member>, usize)> {
         let count = self.count();
         let mut read = Vec::new();
-        let bad = self.each(&self.policy.fixed(count), is_wanted, &mut |number, picture| {
+        let (bad, left_out) = self.each(&self.policy.fixed(count), is_wanted, &mut |number, picture| {
             read.push(Member { number, place: place(number, count), prepared: preprocess.prepare(&picture, None)? });
             Ok(())
         })?;
@@ -78,9 +81,9 @@ impl HeldImages {
             Some(bad) if read.is_empty() => Err(anyhow!("{bad}; no other image that is read of it can be either")),
             Some(bad) => {
                 warn!("an image that was sent is left out (data.bag.on_bad): {bad}");
-                Ok(read)
+                Ok((read, left_out))
             }
-            None => Ok(read),
+            None => Ok((read, 0)),
         }
     }
 
@@ -90,7 +93,7 @@ impl HeldImages {
     /// One cannot be read, or is not there, or nobody wants them any more.
     pub fn pictures(&self, numbers: &[usize], is_wanted: &dyn Fn() -> bool) -> Result<Vec<(usize, Picture)>> {
         let mut pictures = Vec::new();
-        let bad = self.each(numbers, is_wanted, &mut |number, picture| {
+        let (bad, _) = self.each(numbers, is_wanted, &mut |number, picture| {
             pictures.push((number, picture));
             Ok(())
         })?;
@@ -99,28 +102,39 @@ impl HeldImages {
         Ok(pictures)
     }
 
-    /// A volume is opened once for all of its slices. Gives what is wrong with the first file that was left out.
+    /// A volume is opened once for all of its slices. Gives what is wrong with the first file of which something was left
+    /// out, and how many these are.
     fn each(
         &self,
         numbers: &[usize],
         is_wanted: &dyn Fn() -> bool,
         take: &mut dyn FnMut(usize, Picture) -> Result<()>,
-    ) -> Result<Option<anyhow::Error>> {
+    ) -> Result<(Option<anyhow::Error>, usize)> {
         let (asked, mut first_bad) = (by_file(self.files.iter().map(File::count), numbers), None);
+        let mut left_out = 0;
         for (i, (file, (start, which))) in self.files.iter().zip(asked).enumerate() {
             ensure!(is_wanted(), "is not wanted any more");
-            let mut read = || {
-                for (slice, picture) in which.iter().zip(file.pictures(&which)?) {
-                    take(start + slice, picture)?;
+            let mut is_whole = true;
+            let mut check = |e: anyhow::Error| {
+                let told = of_file(i, self.files.len(), &e);
+                if !leaves_out(&self.policy, self.files.len()) || is_over_limit(&e) {
+                    return Err(told);
                 }
+                first_bad.get_or_insert(told);
+                is_whole = false;
                 Ok(())
             };
-            match read().map_err(|e: anyhow::Error| of_file(i, self.files.len(), &e)) {
-                Err(bad) if leaves_out(&self.policy, self.files.len()) => drop(first_bad.get_or_insert(bad)),
-                read => read?,
+            match file.pictures(&which) {
+                Ok(pictures) => {
+                    for (slice, picture) in which.iter().zip(pictures) {
+                        take(start + slice, picture).or_else(&mut check)?;
+                    }
+                }
+                Err(e) => check(e)?,
             }
+            left_out += usize::from(!is_whole);
         }
-        Ok(first_bad)
+        Ok((first_bad, left_out))
     }
 }
 
@@ -189,12 +203,25 @@ mod tests {
         let policy = BagPolicy { on_bad: OnBadImage::Drop, ..BagPolicy::default() };
         let read = |files: &[&[u8]], policy| {
             let held = HeldImages::of(files.iter().map(|file| file.to_vec()).collect(), policy)?;
-            let read = held.read(&Preprocess::clip(8), &|| true)?;
+            let (read, left_out) = held.read(&Preprocess::clip(8), &|| true)?;
+            assert_eq!(left_out, files.len() - read.len());
             let numbers: Vec<usize> = read.iter().map(|member| member.number).collect();
             assert_eq!(held.pictures(&numbers, &|| true)?.len(), numbers.len());
             anyhow::Ok((held.count(), numbers))
         };
         assert_eq!(read(&[&cut, &png, b"text", &png], &policy).unwrap(), (4, vec![1, 3]));
+        // What is too large, or of a kind that is not taken, is refused as before.
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let frames = std::fs::read(root.join("tests/golden/dicom/frames.dcm")).unwrap();
+        let told = HeldImages::of(vec![png.clone(), frames], &policy).unwrap_err().to_string();
+        assert!(told.starts_with("2 of 2 is a DICOM file of 3 frames"), "{told}");
+        let limited = HeldImages {
+            files: vec![File::Bad("is broken".into()), File::Image(png.clone().into())],
+            policy: policy.clone(),
+        };
+        let mut too_large = |_: usize, _: Picture| crate::data::image::afford(u64::MAX);
+        let told = limited.each(&[0, 1], &|| true, &mut too_large).unwrap_err().to_string();
+        assert!(told.starts_with("2 of 2 takes "), "{told}");
         let refused = |files: &[&[u8]], policy| read(files, policy).unwrap_err().to_string();
         let told = refused(&[&cut, b"text"], &policy);
         assert!(told.starts_with("1 of 2 begins as gzip") && told.ends_with("can be either"), "{told}");

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::{BagPolicy, by_file, place};
 use crate::data::config::{DataConfig, OnBadImage};
 use crate::data::table::ImageSource;
-use crate::data::volume::{Scan, evenly_spaced, is_volume, told_once};
+use crate::data::volume::{Scan, evenly_spaced, is_of_voxels, is_volume, told_once};
 use crate::data::{Picture, Prepared, Row};
 use crate::error::one_line;
 
@@ -183,17 +183,42 @@ fn place_of_file(source: &ImageSource, file: usize) -> String {
 }
 
 impl BagPolicy {
-    /// Of a model that is trained on these rows: their images are volumes where a few of them, evenly spaced, are.
+    /// Of a model that is trained on these rows.
     pub fn of_training(config: &DataConfig, rows: &[Row]) -> Self {
-        /// A file that may be DICOM is opened.
-        const MOST: usize = 16;
-        let most = rows.len().min(MOST);
-        let is_of_volumes = |k| {
-            let image = rows[evenly_spaced(k, most, rows.len())].image();
-            image.images().iter().all(|image| volume_of(image).is_some())
-        };
-        Self { of_volumes: most > 0 && (0..most).all(is_of_volumes), ..Self::from(config) }
+        Self { of_volumes: are_of_voxels(rows), ..Self::from(config) }
     }
+}
+
+/// Whether no row has an image or a loop. All rows are looked at by their names, and where these do not tell into evenly
+/// spaced files.
+fn are_of_voxels(rows: &[Row]) -> bool {
+    /// Of rows one in twenty of which is another kind, so many miss it twice in a million times.
+    const MOST: usize = 256;
+    let is_of_row = |row: &Row, looks| {
+        let mut untold = false;
+        for image in row.image().images() {
+            match image {
+                ImageSource::File(_) => match is_of_voxels(image.file(), looks) {
+                    Some(false) => return Some(false),
+                    Some(true) => {}
+                    None => untold = true,
+                },
+                ImageSource::Packed(_) | ImageSource::Bag(_) => return Some(false),
+            }
+        }
+        (!untold).then_some(true)
+    };
+    let mut untold = Vec::new();
+    for row in rows {
+        match is_of_row(row, false) {
+            Some(true) => {}
+            Some(false) => return false,
+            None => untold.push(row),
+        }
+    }
+    let most = untold.len().min(MOST);
+    let is_one = |k| is_of_row(untold[evenly_spaced(k, most, untold.len())], true) == Some(true);
+    !rows.is_empty() && (0..most).all(is_one)
 }
 
 /// The file of a volume; `None` of other images.
@@ -259,6 +284,24 @@ mod tests {
             for told in [members.picture(5).unwrap_err(), read.unwrap_err()] {
                 assert!(told.to_string().contains(wanted), "{told}");
             }
+        }
+    }
+
+    #[test]
+    fn one_image_or_loop_among_the_rows_makes_a_model_none_of_volumes() {
+        let dir = tempfile::tempdir().unwrap();
+        let frames = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dicom/frames.dcm");
+        std::fs::copy(frames, dir.path().join("loop.dcm")).unwrap();
+        for name in ["a.png", "a.nii"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        for (last, expected) in [("a.nii", true), ("a.png", false), ("loop.dcm", false), ("a.nii;a.png", false)] {
+            let rows: String = (0..40).map(|i| format!("a.nii,report {i}\n")).collect();
+            let manifest = dir.path().join("m.csv");
+            std::fs::write(&manifest, format!("image,report\n{rows}{last},last\n")).unwrap();
+            let rows = crate::data::Manifest::open(&manifest, &crate::data::Columns::default(), None).unwrap().rows;
+            assert_eq!(rows.len(), 41);
+            assert_eq!(are_of_voxels(&rows), expected, "{last}");
         }
     }
 

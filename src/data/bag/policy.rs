@@ -108,8 +108,9 @@ impl BagPolicy {
     pub fn to_json(&self) -> Result<Value> {
         let (pick, on_bad) = (self.pick.word(), self.on_bad.word());
         let mut kept = json!({"max": self.max, "pick": pick, "on_bad": on_bad, "volume": self.volume.to_json()?});
-        if self.of_volumes {
-            kept["of_volumes"] = true.into();
+        // What is not said is taken from how volumes are cut.
+        if self.of_volumes || self.volume != VolumePolicy::default() {
+            kept["of_volumes"] = self.of_volumes.into();
         }
         Ok(kept)
     }
@@ -124,13 +125,16 @@ impl BagPolicy {
         let volume = fields.get("volume").map(VolumePolicy::from_json).transpose().context("volume")?;
         let of_volumes = fields.get("of_volumes");
         let of_volumes = of_volumes.map(|v| json::field("of_volumes", v, "true or false", Value::as_bool));
+        let volume = volume.unwrap_or_default();
+        // Models of before this was kept were made for volumes where they cut them in another way than is usual.
+        let of_volumes = of_volumes.transpose()?.unwrap_or(volume != VolumePolicy::default());
         Ok(Self {
             max: json::count("max", needed("max")?, Self::MOST)?,
             pick: json::word("pick", needed("pick")?, Pick::WORDS, Pick::find)?,
             on_bad: json::word("on_bad", needed("on_bad")?, OnBadImage::WORDS, OnBadImage::find)?,
             // Models of before volumes were read do not say.
-            volume: volume.unwrap_or_default(),
-            of_volumes: of_volumes.transpose()?.unwrap_or_default(),
+            volume,
+            of_volumes,
         })
     }
 }
@@ -197,6 +201,11 @@ mod tests {
         let volume = VolumePolicy { slices: Some(9), ..VolumePolicy::default() };
         let all = BagPolicy { max: 5, pick: Pick::Stride, on_bad: OnBadImage::Drop, volume, of_volumes: true };
         assert_eq!(BagPolicy::from_json(&all.to_json().unwrap()).unwrap(), all);
+        let of_loops = BagPolicy { of_volumes: false, ..all.clone() };
+        assert_eq!(BagPolicy::from_json(&of_loops.to_json().unwrap()).unwrap(), of_loops);
+        let mut before = of_loops.to_json().unwrap();
+        before.as_object_mut().unwrap().remove("of_volumes");
+        assert_eq!(BagPolicy::from_json(&before).unwrap(), all, "as models were kept before");
         let with = |key: &str, value: Value| {
             let mut json = all.to_json().unwrap();
             json[key] = value;

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 /// `data.max_image_mib` where no config says otherwise.
 pub const DEFAULT_MAX_IMAGE_MIB: u64 = 512;
@@ -25,11 +25,27 @@ pub(in crate::data) fn most() -> u64 {
 /// Refuses what would take more bytes than one image may.
 pub(in crate::data) fn afford(bytes: u64) -> Result<()> {
     let most = most();
-    ensure!(
-        bytes <= most,
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(over_limit(format!(
         "takes {} MiB to decode; allowed are {} (data.max_image_mib, or --max-image-mib)",
         bytes.div_ceil(1 << 20),
         most >> 20
-    );
-    Ok(())
+    )))
+}
+
+/// What is refused for its size, and may be whole.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct OverLimit(String);
+
+/// An error of what takes more than is allowed.
+pub(in crate::data) fn over_limit(message: String) -> anyhow::Error {
+    OverLimit(message).into()
+}
+
+/// Whether an error is one of these.
+pub(in crate::data) fn is_over_limit(error: &anyhow::Error) -> bool {
+    error.chain().any(<dyn std::error::Error>::is::<OverLimit>)
 }

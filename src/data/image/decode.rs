@@ -1,5 +1,6 @@
 //! Image files to 8-bit pixels, gray or RGB: PNG, JPEG, DICOM.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,7 +19,21 @@ use crate::fs::open_plain;
 /// # Errors
 /// Not an image, truncated, claiming more than 30,000 pixels a side, or taking more bytes than `data.max_image_mib`.
 pub fn read(path: &Path) -> Result<Picture> {
+    if let Some(picture) = frame_alone(path) {
+        return picture.with_context(|| path.display().to_string());
+    }
     file_bytes(path).and_then(|bytes| decode(&bytes, frame_of(path).1)).with_context(|| path.display().to_string())
+}
+
+/// The frame that `x.dcm#3` names, of a DICOM file, of which no other is read; `None` of other paths.
+fn frame_alone(path: &Path) -> Option<Result<Picture>> {
+    let (file, frame) = frame_of(path);
+    if file == path || counts_from_zero(&file) {
+        return None;
+    }
+    let mut head = Vec::with_capacity(132);
+    open_plain(&file).ok()?.take(132).read_to_end(&mut head).ok()?;
+    dicom::is_dicom(&head).then(|| dicom::Frames::open(&file)?.shown(frame).and_then(whole))
 }
 
 /// [`read`] of a mask: alpha is laid over black, for what is transparent is not marked.
@@ -105,6 +120,11 @@ fn whole(picture: Picture) -> Result<Picture> {
     let wanted = *width as usize * *height as usize * channels;
     ensure!(bytes.len() == wanted, "has {} values where {width} × {height} pixels have {wanted}", bytes.len());
     Ok(picture)
+}
+
+/// Whether bytes begin as one of the images that are read.
+pub(in crate::data) fn begins_as_one(bytes: &[u8]) -> bool {
+    bytes.starts_with(png::SIGNATURE) || bytes.starts_with(jpeg::SIGNATURE) || dicom::is_dicom(bytes)
 }
 
 /// Whether a file holds no image, but says where Git LFS has it.

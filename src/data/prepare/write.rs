@@ -80,11 +80,15 @@ impl Job<'_> {
             root(),
             found.entries.len()
         );
-        // As far as rows have a report: those without take no part.
-        let told = || found.entries.iter().filter(|entry| !entry.report.trim().is_empty());
-        let shared = told().count() - told().map(|entry| &entry.image).collect::<HashSet<_>>().len();
+        // As far as rows have a report and their image is there: others take no part.
+        let told = |entry: &&Entry| !entry.report.trim().is_empty() && entry.image.is_file();
+        let told: Vec<&Entry> = match self.options.shard {
+            Some(_) => found.entries.par_iter().filter(told).collect(),
+            None => Vec::new(),
+        };
+        let shared = told.len() - told.iter().map(|entry| &entry.image).collect::<HashSet<_>>().len();
         ensure!(
-            shared == 0 || self.options.shard.is_none(),
+            shared == 0,
             "{}: {shared} rows share their image with another, as boxes do; shards hold each once: leave --webdataset \
              out",
             root()
@@ -118,8 +122,8 @@ impl Job<'_> {
         summary.studies = distinct(|r| &r.study);
         summary.fingerprint = of_bytes(&manifest);
         let name = if self.options.shard.is_some() { "rows.csv" } else { "manifest.csv" };
-        replace_file(&out.join(name), &manifest)?;
-        replace_file(&out.join("summary.json"), &serde_json::to_vec_pretty(&summary)?)?;
+        replace_file(&out.join(name), &manifest).with_context(place)?;
+        replace_file(&out.join("summary.json"), &serde_json::to_vec_pretty(&summary)?).with_context(place)?;
         // Members of shards stand below the shard's name.
         let file = |image: &str| image.split_once(".tar/").map_or(image.to_string(), |(tar, _)| format!("{tar}.tar"));
         let kept = rows.iter().map(|r| file(&r.image)).collect();
@@ -202,7 +206,7 @@ impl Job<'_> {
         let name = place(image.source, image.ending);
         let path = self.out.join(&name);
         fs::create_dir_all(path.parent().unwrap_or(self.out)).with_context(|| self.out.display().to_string())?;
-        replace_file(&path, &image.bytes)?;
+        replace_file(&path, &image.bytes).with_context(|| self.out.display().to_string())?;
         Ok(Some(name))
     }
 
@@ -223,16 +227,17 @@ impl Job<'_> {
         let count = parts.len();
         let one = |(name, part): (String, &mut [Prepared])| -> Result<()> {
             let path = self.out.join(&name);
+            let place = || path.display().to_string();
             let before = lock(record).shards.get(&name).filter(|_| path.is_file()).cloned();
             if before.is_none_or(|before| before != self.content(part)) {
-                lock(record).begin_shard(self.out, &name)?;
+                lock(record).begin_shard(self.out, &name).with_context(place)?;
                 let content = self.shard(&path, part)?;
                 let mut record = lock(record);
                 record.shards.insert(name.clone(), content);
-                record.save(self.out)?;
+                record.save(self.out).with_context(place)?;
             }
             (self.progress)(done.fetch_add(part.len(), Ordering::Relaxed) + part.len(), total);
-            let held = shard_keys(&path)?;
+            let held = shard_keys(&path).with_context(place)?;
             for row in part.iter_mut() {
                 row.image = if held.contains(&row.key) { format!("{name}/{}", row.key) } else { String::new() };
             }
@@ -258,7 +263,8 @@ impl Job<'_> {
     /// Writes one shard, and says what it was made from. Rows whose image cannot be decoded are left out.
     fn shard(&self, path: &Path, rows: &[Prepared]) -> Result<String> {
         let mut content = self.content_of_none();
-        let mut shard = ShardWriter::create(path)?;
+        let place = || path.display().to_string();
+        let mut shard = ShardWriter::create(path).with_context(place)?;
         for row in rows {
             ensure!(!(self.stop)(), Interrupted(STOPPED.into()));
             let encoded = row.encoded(self.options.size).with_context(|| self.root.display().to_string());
@@ -268,9 +274,11 @@ impl Job<'_> {
             };
             row.add_to(&mut content, image.source);
             let texts = &row.json();
-            shard.add(&ShardSample { key: &row.key, image: &image.bytes, ending: image.ending, texts })?;
+            shard
+                .add(&ShardSample { key: &row.key, image: &image.bytes, ending: image.ending, texts })
+                .with_context(place)?;
         }
-        shard.finish()?;
+        shard.finish().with_context(place)?;
         Ok(content.hex())
     }
 }

@@ -110,12 +110,16 @@ pub(super) fn find(root: &Path, text: &str, bag: &BagColumns) -> Result<(Found, 
         // A row of a gathered study may name several itself.
         let inner = if one(name).is_err() { several(name, &bag.separator) } else { None };
         for name in inner.as_deref().unwrap_or(std::slice::from_ref(name)) {
-            match one(name) {
-                Ok(Kind::File) => found.push(name.clone()),
+            let files = match one(name) {
+                Ok(Kind::File) => Ok(vec![name.clone()]),
                 // A series is one volume.
-                Ok(Kind::Folder) if is_volume(&root.join(name)) => found.push(name.clone()),
-                Ok(Kind::Folder) => found.extend(files_of(root, name)?),
-                Err(lost) if bag.on_bad == OnBadImage::Row => return Err(or_list(name, lost)),
+                Ok(Kind::Folder) if is_volume(&root.join(name)) => Ok(vec![name.clone()]),
+                Ok(Kind::Folder) => files_of(root, name),
+                Err(lost) => Err(or_list(name, lost)),
+            };
+            match files {
+                Ok(files) => found.extend(files),
+                Err(lost) if bag.on_bad == OnBadImage::Row => return Err(lost),
                 Err(lost) => {
                     left_out += 1;
                     missing.get_or_insert(lost);
@@ -157,7 +161,9 @@ fn several(text: &str, separator: &str) -> Option<Vec<String>> {
 /// Why what begins as a JSON list names nothing; names may begin so too.
 fn or_list(text: &str, lost: Unusable) -> Unusable {
     let inner = text.strip_prefix('[').map(str::trim_start);
-    if !inner.is_some_and(|inner| inner.ends_with(']') || inner.starts_with(['"', '\''])) {
+    // `[old]` is one name.
+    let is_list = |inner: &str| inner.ends_with(']') && inner.contains(['"', '\'', ',', ';']);
+    if !inner.is_some_and(|inner| is_list(inner) || inner.starts_with(['"', '\''])) {
         return lost;
     }
     let reason = "image: begins as a list and is no JSON list of names; allowed is one such as [\"a.png\", \"b.png\"]";

@@ -19,11 +19,16 @@ pub(super) struct Gzip<R> {
     /// `None` after the end.
     member: Option<GzDecoder<R>>,
     is_first: bool,
+    /// Members in a row that hold nothing.
+    empty: usize,
 }
+
+/// Most members of a gzip file in a row that hold nothing: each takes an inflater of its own.
+const MOST_EMPTY: usize = 1000;
 
 impl<R: BufRead> Gzip<R> {
     pub fn new(packed: R) -> Self {
-        Self { member: Some(GzDecoder::new(packed)), is_first: true }
+        Self { member: Some(GzDecoder::new(packed)), is_first: true, empty: 0 }
     }
 }
 
@@ -32,15 +37,27 @@ impl<R: BufRead> Read for Gzip<R> {
         while let Some(member) = self.member.as_mut().filter(|_| !into.is_empty()) {
             match member.read(into) {
                 Ok(0) => {
+                    self.empty += 1;
+                    if self.empty > MOST_EMPTY {
+                        return Err(ErrorKind::InvalidData.into());
+                    }
                     let next = self.member.take().map(|member| GzDecoder::new(member.into_inner()));
                     (self.member, self.is_first) = (next, false);
                 }
-                Err(_) if !self.is_first && member.header().is_none() => self.member = None,
-                read => return read,
+                Err(error) if !self.is_first && member.header().is_none() && is_no_member(&error) => self.member = None,
+                read => {
+                    self.empty = 0;
+                    return read;
+                }
             }
         }
         Ok(0)
     }
+}
+
+/// Whether an error says that no member begins there, and not that a disk failed.
+fn is_no_member(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
 }
 
 /// A file, or what it unpacks to.
@@ -140,5 +157,39 @@ impl Planes for Stored {
             }
             _ => error.into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufReader, Write};
+
+    use super::*;
+
+    fn member(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap()
+    }
+
+    #[test]
+    fn members_that_hold_nothing_are_bounded_and_a_disk_that_fails_is_no_end() {
+        let with = |empty: usize| [member(b"ab"), member(b"").repeat(empty), member(b"c")].concat();
+        let mut all = Vec::new();
+        Gzip::new(&with(MOST_EMPTY - 1)[..]).read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"abc");
+        let error = Gzip::new(&with(MOST_EMPTY + 1)[..]).read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+
+        struct Fails;
+        impl Read for Fails {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::other("the disk"))
+            }
+        }
+        let whole = member(b"ab");
+        let mut behind = Vec::new();
+        let error = Gzip::new(BufReader::new(whole.as_slice().chain(Fails))).read_to_end(&mut behind).unwrap_err();
+        assert_eq!((error.to_string().as_str(), &behind[..]), ("the disk", &b"ab"[..]));
     }
 }

@@ -35,7 +35,7 @@ pub use fault::Fault;
 pub use held::HeldVolume;
 pub use inspect::{Inspected, inspect};
 pub use open::is_volume;
-pub(in crate::data) use open::no_series;
+pub(in crate::data) use open::{is_of_voxels, no_series};
 pub use policy::{Axis, Orientation, VolumePolicy, evenly_spaced};
 pub use scan::Scan;
 pub use window::{Range, Window};

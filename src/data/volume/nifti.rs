@@ -4,7 +4,7 @@
 //! num-derive and six more crates, makes room for whatever a header claims, and reads a whole volume where one slice is
 //! asked for.
 
-use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::bytes::{Bytes, Gzip, Stored};
 use super::geometry::{self, Geometry, Order};
 use super::numbers::{Coding, Number};
 use super::planes::Volume;
-use crate::data::image::afford;
+use crate::data::image::{afford, over_limit};
 use crate::fs::open_plain;
 
 /// A byte of gzip unpacks to at most so many.
@@ -77,9 +77,15 @@ pub(super) fn opened(
     let mut head = first_bytes(&mut bytes, length, is_packed)?;
     if is_second(&head) {
         head.resize(540, 0);
-        bytes
-            .read_at(348, &mut head[348..])
-            .map_err(|_| anyhow!("ends in its NIfTI-2 header, which takes 540 bytes"))?;
+        bytes.read_at(348, &mut head[348..]).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                anyhow!("ends in its NIfTI-2 header, which takes 540 bytes ({length} bytes); copy it anew")
+            }
+            ErrorKind::InvalidInput | ErrorKind::InvalidData => {
+                anyhow!("is broken: it cannot be unpacked ({length} bytes); copy it anew")
+            }
+            _ => error.into(),
+        })?;
     }
     let header = Header::read(&head)?;
     let needed = header.offset.saturating_add(header.volume_bytes().saturating_mul(header.times as u64));
@@ -94,12 +100,13 @@ pub(super) fn opened(
         "claims {} bytes of voxels, which a file of {length} bytes cannot hold; is it truncated?",
         needed - header.offset
     );
-    ensure!(
-        needed <= most,
-        "unpacks to {} MiB; {} are left of what all that is sent may (data.max_image_mib, or --max-image-mib)",
-        needed.div_ceil(1 << 20),
-        most >> 20
-    );
+    if needed > most {
+        return Err(over_limit(format!(
+            "unpacks to {} MiB; {} are left of what all that is sent may (data.max_image_mib, or --max-image-mib)",
+            needed.div_ceil(1 << 20),
+            most >> 20
+        )));
+    }
     let times = header.times;
     ensure!(time < times, "has {times} points in time, so there is no #{}; allowed are #1 to #{times}", time + 1);
     afford(header.plane_bytes())?;

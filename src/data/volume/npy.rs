@@ -3,7 +3,7 @@
 //! Arrays say nothing of millimetres: slices come first, from the feet to the head, then rows to the back, then columns
 //! to the patient's left, as a DICOM series has them; voxels count as 1 mm.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -27,9 +27,12 @@ const MOST_HEADER: usize = 16 << 10;
 pub(super) fn open(path: &Path) -> Result<Volume> {
     let mut file = open_plain(path)?;
     let mut start = [0; 2];
-    file.read_exact(&mut start).map_err(|_| anyhow!("is empty, and no array; save it anew"))?;
+    let length = file.metadata()?.len();
+    file.read_exact(&mut start).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => anyhow!("has {length} bytes, and no array; save it anew"),
+        _ => error.into(),
+    })?;
     if start != *b"PK" {
-        let length = file.metadata()?.len();
         return array(Bytes::Plain(Box::new(file)), 0, length);
     }
     let entries = archive::entries(&mut file)?;

@@ -1,15 +1,17 @@
 //! Which reader a volume needs.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
-use super::geometry::MOST_SLICES;
 use super::planes::Volume;
 use super::series::{self, Listing, Series};
 use super::{nifti, npy};
+use crate::data::image::dicom::is_dicom;
 use crate::data::image::frame_of;
+use crate::fs::open_plain;
 
 /// Endings of NIfTI and NumPy files.
 const VOXELS: [&str; 4] = [".nii", ".nii.gz", ".npy", ".npz"];
@@ -45,31 +47,60 @@ pub(super) fn kind_of(path: &Path) -> Kind {
     }
 }
 
+/// Whether rows of it are of voxels in space, NIfTI, NumPy or DICOM slices with a place, and not images or loops;
+/// `None` where only a look into the file tells, and `looks` does not allow one.
+pub(in crate::data) fn is_of_voxels(path: &Path, looks: bool) -> Option<bool> {
+    let file = frame_of(path).0;
+    if is_named(&file, &VOXELS) {
+        return Some(true);
+    }
+    if is_named(&file, &[".png", ".jpg", ".jpeg"]) || file != path {
+        return Some(false);
+    }
+    looks.then(|| matches!(kind_of(path), Kind::Series(listing) if listing.is_placed()))
+}
+
+/// Entries of a folder that are counted for a message.
+const MOST_COUNTED: usize = 300;
+
+/// Whether a file has DICOM's mark.
+fn is_marked_dicom(file: &Path) -> bool {
+    let mut head = Vec::with_capacity(132);
+    let read = open_plain(file).and_then(|file| Ok(file.take(132).read_to_end(&mut head)?));
+    read.is_ok() && is_dicom(&head)
+}
+
 /// What a folder that is no series holds instead, and what to name; files are counted and not named.
 pub(in crate::data) fn no_series(folder: &Path) -> String {
     let Ok(entries) = std::fs::read_dir(folder) else { return "is a folder that cannot be opened".into() };
     let (mut volumes, mut dicom, mut images, mut folders, mut others) = (0, 0, 0, 0, 0);
-    // More is no folder that somebody looks through.
-    for path in entries.take(2 * MOST_SLICES).flatten().map(|entry| entry.path()) {
+    let mut entries = entries.flatten().map(|entry| entry.path());
+    for path in entries.by_ref().take(MOST_COUNTED) {
         let count = match () {
             () if path.is_dir() => &mut folders,
             () if is_named(&path, &VOXELS) => &mut volumes,
             () if is_named(&path, &[".png", ".jpg", ".jpeg"]) => &mut images,
-            () if may_be_dicom(&path) && series::is_dicom(&path) => &mut dicom,
+            () if may_be_dicom(&path) && is_marked_dicom(&path) => &mut dicom,
             () => &mut others,
         };
         *count += 1;
     }
+    let least = if entries.next().is_some() { "at least " } else { "" };
     let several = "of several that one report is about all, as a;b";
     match (volumes, dicom, images, folders, others) {
-        (1.., ..) => format!("is a folder of {volumes} NIfTI or NumPy files; name the file, {several}"),
-        (_, 1.., ..) => format!(
-            "is a folder of {dicom} DICOM files, and no series: the first does not say where its slice lies; name the \
-             file, {several}"
-        ),
-        (_, _, 1.., ..) => format!("is a folder of {images} images, and no series; name the file, {several}"),
-        (.., 1.., _) => format!("is a folder of {folders} folders; name the one that holds the slices of one series"),
-        (.., 1..) => format!("is a folder without images: none of its {others} files is one; name another"),
+        (1.., ..) => format!("is a folder of {least}{volumes} NIfTI or NumPy files; name the file, {several}"),
+        (_, 1.., ..) => {
+            let why = match Listing::of_folder(folder) {
+                Err(error) => crate::error::one_line(&error),
+                Ok(_) => "the first does not say where its slice lies".into(),
+            };
+            format!("is a folder of {least}{dicom} DICOM files, and no series: {why}; name the file, {several}")
+        }
+        (_, _, 1.., ..) => format!("is a folder of {least}{images} images, and no series; name the file, {several}"),
+        (.., 1.., _) => {
+            format!("is a folder of {least}{folders} folders; name the one that holds the slices of one series")
+        }
+        (.., 1..) => format!("is a folder without images: none of its {least}{others} files is one; name another"),
         _ => "is an empty folder; name one that holds the slices of one DICOM series, or a file".into(),
     }
 }

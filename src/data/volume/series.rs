@@ -55,13 +55,26 @@ impl Listing {
 
     /// Whether the first DICOM file says where in the patient it lies, or holds many frames; radiographs do neither.
     pub fn is_series(&self) -> bool {
+        self.first().is_some_and(|place| place.frames > 1 || is_placed(&place))
+    }
+
+    /// Whether the first DICOM file says where in the patient it lies; loops do not.
+    pub fn is_placed(&self) -> bool {
+        self.first().is_some_and(|place| is_placed(&place))
+    }
+
+    /// Of the first DICOM file.
+    fn first(&self) -> Option<Place> {
         let place = |file: &PathBuf| match place_of(file) {
             Ok(Start::Dicom(place, _)) => Some(place),
             Ok(Start::Other { .. }) | Err(_) => None,
         };
-        let first = self.0.iter().find_map(place);
-        first.is_some_and(|place| place.frames > 1 || (place.directions.is_some() && place.position.is_some()))
+        self.0.iter().find_map(place)
     }
+}
+
+fn is_placed(place: &Place) -> bool {
+    place.directions.is_some() && place.position.is_some()
 }
 
 /// A frame of a file, and where it lies.
@@ -191,11 +204,6 @@ fn check_alike(slices: &[Slice], first: &Place) -> Result<()> {
 /// Whether a file is DICOM and holds several frames.
 pub(super) fn has_frames(file: &Path) -> bool {
     matches!(place_of(file), Ok(Start::Dicom(place, _)) if place.frames > 1)
-}
-
-/// Whether a file is DICOM.
-pub(super) fn is_dicom(file: &Path) -> bool {
-    matches!(place_of(file), Ok(Start::Dicom(..)))
 }
 
 /// What messages call a file.
@@ -356,6 +364,8 @@ fn middle(steps: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
+const IN_COLOUR: &str = "is in colour, which is shown only in loops; leave it out, or name its files as images";
+
 impl Planes for Frames {
     fn read(&mut self, k: usize, plane: &mut Vec<f32>) -> Result<()> {
         let Self { series, as_shown, held } = self;
@@ -364,7 +374,7 @@ impl Planes for Frames {
         let frames = series.opened(file, held)?;
         if *as_shown {
             let picture = frames.shown(frame).with_context(name)?;
-            ensure!(picture.channels == 1, "{}: is in colour among gray frames", name());
+            ensure!(picture.channels == 1, "{}: {IN_COLOUR}", name());
             plane.clear();
             plane.extend(picture.bytes.iter().map(|&byte| f32::from(byte)));
         } else {

@@ -43,8 +43,8 @@ struct Parts {
 enum Pixels {
     /// From this byte on, frame by frame.
     Native(u64),
-    /// Place and length of each fragment, after the table of where frames begin.
-    Fragments(Vec<u8>, Vec<(u64, u64)>),
+    /// Place and length of each fragment, after the table of where frames begin; and the lengths alone.
+    Fragments(Vec<u8>, Vec<(u64, u64)>, Vec<usize>),
 }
 
 impl Frames {
@@ -56,6 +56,7 @@ impl Frames {
         let mut file = open_plain(path)?;
         let (length, mut bytes) = (file.metadata()?.len(), Vec::new());
         for head in HEADS {
+            bytes.reserve_exact(head.min(length).saturating_sub(bytes.len() as u64) as usize);
             file.by_ref().take(head - bytes.len() as u64).read_to_end(&mut bytes)?;
             let Ok(start) = DicomFile::open(&bytes) else { break };
             if let Some(at) = start.pixels() {
@@ -73,6 +74,7 @@ impl Frames {
             length <= most,
             "has {length} bytes and is read whole; allowed are {most} (data.max_image_mib, --max-image-mib)"
         );
+        bytes.reserve_exact(length.saturating_sub(bytes.len() as u64) as usize);
         file.take((most + 1).saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes)?;
         Self::of_file(DicomFile::open_kept(bytes)?, None)
     }
@@ -155,9 +157,8 @@ impl Frames {
                 read(from, length, &mut bytes)?;
                 described.of_native(&bytes)?
             }
-            Pixels::Fragments(table, fragments) => {
-                let lengths: Vec<usize> = fragments.iter().map(|(_, length)| *length as usize).collect();
-                let own = &fragments[frame::fragments_of(&lengths, table, described.frames, index)?];
+            Pixels::Fragments(table, fragments, lengths) => {
+                let own = &fragments[frame::fragments_of(lengths, table, described.frames, index)?];
                 let length: u64 = own.iter().map(|(_, length)| length).sum();
                 ensure!(length <= most(), "has {length} bytes in frame {}; allowed are {}", index + 1, most());
                 for (from, length) in own {
@@ -207,7 +208,9 @@ fn fragments(file: &File, start: u64, length: u64) -> Result<Pixels> {
         }
         at += size;
     }
-    Ok(Pixels::Fragments(table.context("is broken or truncated DICOM: it has no table of fragments")?, fragments))
+    let lengths = fragments.iter().map(|(_, length)| *length as usize).collect();
+    let table = table.context("is broken or truncated DICOM: it has no table of fragments")?;
+    Ok(Pixels::Fragments(table, fragments, lengths))
 }
 
 #[cfg(test)]
@@ -287,7 +290,8 @@ mod tests {
         }
         let read = bytes_read().zip(before).map(|(after, before)| after - before);
         let most = HEADS[0] + 3 * u64::from(size) + 4096;
-        assert!(read.is_none_or(|read| (3 * u64::from(size)..most).contains(&read)), "{read:?} bytes, {most} at most");
+        let fits = |read| (3 * u64::from(size)..most).contains(&read);
+        assert!(read.map_or(cfg!(not(target_os = "linux")), fits), "{read:?} bytes, {most} at most");
         file.set_len(at(frames) - 1).unwrap();
         let told = Frames::open(&path).map(|_| ()).unwrap_err().to_string();
         assert!(told.contains("bytes of pixels are claimed, where"), "{told}");
