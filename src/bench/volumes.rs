@@ -58,7 +58,9 @@ pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
         let mut seconds = 0.0;
         for (i, path) in bench.volumes.iter().enumerate() {
             let started = Instant::now();
-            let pictures = read(path, &bench.policy).with_context(|| path.display().to_string())?;
+            // The file may be called after a patient.
+            let place = || format!("volume {} of the {count} on the command line", i + 1);
+            let pictures = read(path, &bench.policy).with_context(place)?;
             seconds += started.elapsed().as_secs_f64();
             slices += pictures.len();
             if let Some(file) = bench.keep.as_deref().filter(|_| (round, i) == (0, 0)) {

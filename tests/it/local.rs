@@ -114,7 +114,7 @@ fn every_tower_learns_from_its_patches() {
         // Of one patch the sum is that patch.
         of_forms.extend((rows > 2 * pairs).then(|| (name, apart(&other, &whole))));
     }
-    assert!(of_bf16.iter().all(|(_, apart)| *apart > 0.0 && *apart < 0.1), "bf16 is near, and not f32: {of_bf16:?}");
+    assert!(of_bf16.iter().all(|(_, apart)| *apart > 0.0 && *apart < 0.3), "bf16 is near, and not f32: {of_bf16:?}");
     assert!(of_patches.iter().all(|(_, apart)| *apart > 0.1), "patches add to whole images: {of_patches:?}");
     assert!(!of_forms.is_empty() && of_forms.iter().all(|(_, apart)| *apart > 1e-3), "two forms: {of_forms:?}");
 }
