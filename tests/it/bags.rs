@@ -253,8 +253,14 @@ fn rows_name_several_images_in_many_ways() {
     let told = manifest.problems[0].to_string();
     assert!(told.contains("image: there is no such file below") && !told.contains("gone"), "{told}");
     let dropping = BagColumns { on_bad: OnBadImage::Drop, ..BagColumns::default() };
-    let manifest = open("g.csv", rows, dropping);
+    let manifest = open("g.csv", rows, dropping.clone());
     assert_eq!((sizes(&manifest), manifest.problems.len()), (vec![1], 2));
+    // So is a folder without images; one name in brackets is no list.
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    let manifest = open("e.csv", "image,report\na.png;empty,x\n[old],y\n", dropping);
+    assert_eq!((sizes(&manifest), manifest.problems.len()), (vec![1], 1));
+    let told = manifest.problems[0].to_string();
+    assert!(told.contains("image: there is no such file below"), "{told}");
     // A list that is none is told as such, a name that begins as one is still a name.
     pictures(dir.path(), &["[1].png", "[2].png"]);
     let rows = "image,report\n['gone.png'],x\n\"['gone.png';'b.png']\",y\n[1].png;[2].png,z\n[1].png,z\n";

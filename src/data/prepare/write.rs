@@ -321,6 +321,19 @@ mod tests {
         files
     }
 
+    #[test]
+    fn rows_that_share_an_image_that_is_missing_do_not_keep_shards_from_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all = entries(dir.path(), 3);
+        let gone = Entry { image: dir.path().join("gone.png"), report: "x".into(), ..Entry::default() };
+        all.extend([gone.clone(), gone]);
+        let summary = run(&dir.path().join("out"), &all, Some(2), &NOW).unwrap();
+        assert_eq!((summary.rows, summary.missing_images), (3, 2));
+        all.push(all[0].clone());
+        let told = run(&dir.path().join("shared"), &all, Some(2), &NOW).unwrap_err().to_string();
+        assert!(told.starts_with("data: 1 rows share their image"), "{told}");
+    }
+
     /// A disk that is gone, or fails, is no reason to throw away what was made of it.
     #[test]
     fn images_that_are_gone_for_a_moment_take_nothing_with_them() {
