@@ -93,7 +93,6 @@ pub(super) async fn read(state: &Arc<Served>, held: HeldImages) -> Result<(Vec<M
 }
 
 /// Whether nothing was left out, which answers do not say.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 pub(super) fn is_whole(left_out: &usize) -> bool {
     *left_out == 0
 }
