@@ -1,14 +1,16 @@
 //! What the frozen layers make of each training image, kept on disk so that it is worked out once.
 //!
-//! The file: a header that names what the numbers were made of, one byte a row that says whether it is there, the rows
-//! as little-endian f32 or bf16. It grows by whole rows, so an interrupted run goes on where it was.
+//! The file: a header that names what the numbers were made of, a checksum a row or 0 where it is not there (u32), the
+//! rows as f32 or bf16; all little-endian. It grows by whole rows, so an interrupted run goes on where it was. Nobody
+//! would see from a loss that numbers were damaged, so each row is held against its checksum when it is read.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use crc::{CRC_32_ISCSI, Crc, Table};
 use half::bf16;
 
 use super::config::FeaturePrecision;
@@ -17,13 +19,17 @@ use super::config::FeaturePrecision;
 const MAGIC: usize = 8;
 const KEY_BYTES: usize = 64;
 const HEADER: u64 = (MAGIC + KEY_BYTES + 16) as u64;
+/// Bytes of a checksum.
+const SUM: usize = 4;
 
 /// An open cache. Threads read it at the same time: each names the place in the file that it reads, and none waits for
 /// another.
 #[derive(Debug)]
 pub struct FeatureCache {
     file: File,
-    present: Vec<AtomicBool>,
+    path: PathBuf,
+    /// Of each row; 0 of one that is not there.
+    sums: Vec<AtomicU32>,
     numbers: Numbers,
 }
 
@@ -48,8 +54,8 @@ impl Numbers {
 
     fn magic(self) -> &'static [u8; MAGIC] {
         match self.precision {
-            FeaturePrecision::F32 => b"rc-feat1",
-            FeaturePrecision::Bf16 => b"rc-featb",
+            FeaturePrecision::F32 => b"rc-feat2",
+            FeaturePrecision::Bf16 => b"rc-fea2b",
         }
     }
 
@@ -90,40 +96,44 @@ impl FeatureCache {
         header.extend(key.as_bytes());
         header.extend((rows as u64).to_le_bytes());
         header.extend((numbers.width as u64).to_le_bytes());
-        let length = HEADER + rows as u64 + (rows * numbers.bytes()) as u64;
+        let length = HEADER + (rows * (SUM + numbers.bytes())) as u64;
         let mut found = vec![0; header.len()];
         let same = file.metadata()?.len() == length && file.read_exact_at(&mut found, 0).is_ok() && found == header;
-        let mut present = vec![0; rows];
+        let mut sums = vec![0; SUM * rows];
         if same {
-            file.read_exact_at(&mut present, HEADER).with_context(place)?;
+            file.read_exact_at(&mut sums, HEADER).with_context(place)?;
         } else {
             file.set_len(0).with_context(place)?;
             file.set_len(length).with_context(place)?;
             file.write_all_at(&header, 0).with_context(place)?;
         }
-        Ok(Self { file, present: present.into_iter().map(|byte| AtomicBool::new(byte == 1)).collect(), numbers })
+        let sums = sums.as_chunks().0.iter().map(|&four| AtomicU32::new(u32::from_le_bytes(four))).collect();
+        Ok(Self { file, path: path.into(), sums, numbers })
     }
 
     /// The rows that are not there yet.
     pub fn missing(&self) -> Vec<usize> {
-        (0..self.present.len()).filter(|&row| !self.has(row)).collect()
+        (0..self.sums.len()).filter(|&row| self.sum(row) == 0).collect()
     }
 
     /// Stores rows: number and `width` numbers of each. They count as there only once they are on the disk.
     ///
     /// # Errors
     /// The disk is full.
-    pub fn write<'a>(&self, rows: impl Iterator<Item = (usize, &'a [f32])> + Clone) -> Result<()> {
-        let count = self.present.len();
-        for (row, numbers) in rows.clone() {
+    pub fn write<'a>(&self, rows: impl Iterator<Item = (usize, &'a [f32])>) -> Result<()> {
+        let count = self.sums.len();
+        let mut sums = Vec::new();
+        for (row, numbers) in rows {
             let has_all = numbers.len() == self.numbers.width;
             ensure!(row < count && has_all, "row {row} of {count}, {} numbers", numbers.len());
-            self.file.write_all_at(&self.numbers.written(numbers), self.start(row))?;
+            let bytes = self.numbers.written(numbers);
+            self.file.write_all_at(&bytes, self.start(row))?;
+            sums.push((row, checksum(row, &bytes)));
         }
         self.file.sync_data()?;
-        for (row, _) in rows {
-            self.file.write_all_at(&[1], HEADER + row as u64)?;
-            self.present[row].store(true, Ordering::Release);
+        for (row, sum) in sums {
+            self.file.write_all_at(&sum.to_le_bytes(), HEADER + (SUM * row) as u64)?;
+            self.sums[row].store(sum, Ordering::Release);
         }
         Ok(())
     }
@@ -131,24 +141,41 @@ impl FeatureCache {
     /// Appends a row to `numbers`; says whether it is there.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or the row is not as it was written.
     pub fn read(&self, row: usize, numbers: &mut Vec<f32>) -> Result<bool> {
-        if !self.has(row) {
+        let sum = self.sum(row);
+        if sum == 0 {
             return Ok(false);
         }
+        let place = || format!("data.feature_cache: {}", self.path.display());
         let mut bytes = vec![0; self.numbers.bytes()];
-        self.file.read_exact_at(&mut bytes, self.start(row))?;
+        self.file.read_exact_at(&mut bytes, self.start(row)).with_context(place)?;
+        ensure!(
+            checksum(row, &bytes) == sum,
+            "{}: is damaged: entry {row} is not as it was written; delete the file, and it is made anew",
+            place()
+        );
         self.numbers.append(&bytes, numbers);
         Ok(true)
     }
 
-    fn has(&self, row: usize) -> bool {
-        self.present.get(row).is_some_and(|there| there.load(Ordering::Acquire))
+    /// The checksum of a row; 0 where it is not there.
+    fn sum(&self, row: usize) -> u32 {
+        self.sums.get(row).map_or(0, |sum| sum.load(Ordering::Acquire))
     }
 
     fn start(&self, row: usize) -> u64 {
-        HEADER + self.present.len() as u64 + (row * self.numbers.bytes()) as u64
+        HEADER + (SUM * self.sums.len() + row * self.numbers.bytes()) as u64
     }
+}
+
+/// Over a row's number and bytes; never 0.
+fn checksum(row: usize, bytes: &[u8]) -> u32 {
+    static CASTAGNOLI: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+    let mut digest = CASTAGNOLI.digest();
+    digest.update(&(row as u64).to_le_bytes());
+    digest.update(bytes);
+    digest.finalize().max(1)
 }
 
 #[cfg(test)]
@@ -193,7 +220,7 @@ mod tests {
             let cache = FeatureCache::open(&path, &key, 100, wide(precision)).unwrap();
             assert_eq!(cache.missing().len(), 100, "rows of another precision are none of these");
             cache.write([(3, row.as_slice())].into_iter()).unwrap();
-            std::fs::metadata(&path).unwrap().len() - HEADER - 100
+            std::fs::metadata(&path).unwrap().len() - HEADER - 100 * SUM as u64
         };
         assert_eq!((length(FeaturePrecision::F32), length(FeaturePrecision::Bf16)), (25_600, 12_800));
         let cache = FeatureCache::open(&path, &key, 100, wide(FeaturePrecision::Bf16)).unwrap();
@@ -202,6 +229,34 @@ mod tests {
         // Eight bits of each number are kept: half of the last is the most that is lost.
         let lost = row.iter().zip(&found).map(|(a, b)| (a - b).abs() / a.abs().max(1e-30)).fold(0.0, f32::max);
         assert!(lost > 0.0 && lost <= 2f32.powi(-8), "{lost}");
+    }
+
+    #[test]
+    fn a_damaged_row_is_told_and_the_others_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, key) = (dir.path().join("c"), "0".repeat(64));
+        let cache = FeatureCache::open(&path, &key, 3, f32s(2)).unwrap();
+        cache.write([(0, [0.0f32, 0.0].as_slice()), (1, [1.5, 2.5].as_slice())].into_iter()).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let rows = HEADER as usize + 3 * SUM;
+        for (at, bytes) in [(rows + 8, f32::NAN.to_le_bytes()), (rows + 12, [0; 4]), (HEADER as usize + 4, [9; 4])] {
+            let mut damaged = whole.clone();
+            damaged[at..at + 4].copy_from_slice(&bytes);
+            std::fs::write(&path, damaged).unwrap();
+            let cache = FeatureCache::open(&path, &key, 3, f32s(2)).unwrap();
+            let mut numbers = Vec::new();
+            assert!(cache.read(0, &mut numbers).unwrap() && !cache.read(2, &mut numbers).unwrap());
+            let error = cache.read(1, &mut numbers).unwrap_err().to_string();
+            let told = error.starts_with("data.feature_cache: ") && error.ends_with("and it is made anew");
+            assert!(told && error.contains("c: is damaged: entry 1 "), "{error}");
+            assert_eq!(numbers, [0.0, 0.0]);
+        }
+        // A row in another's place.
+        let mut moved = whole.clone();
+        moved.copy_within(rows..rows + 8, rows + 8);
+        moved.copy_within(HEADER as usize..HEADER as usize + SUM, HEADER as usize + SUM);
+        std::fs::write(&path, moved).unwrap();
+        assert!(FeatureCache::open(&path, &key, 3, f32s(2)).unwrap().read(1, &mut Vec::new()).is_err());
     }
 
     /// Readers that shared the file's own position would have to wait for one another.

@@ -1,8 +1,10 @@
 //! What is kept on disk of frozen layers and of teachers: where it lies, and what it depends on.
 
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
 use crate::config::Config;
@@ -10,6 +12,7 @@ use crate::data::{FeatureCache, FeaturePrecision};
 use crate::digest::ContentHash;
 use crate::dist::Collective;
 use crate::model::Param;
+use crate::model::freeze::FreezeDepth;
 
 /// What the frozen text tower makes of texts, on the disk.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ impl KeptTexts {
         let count = texts.len();
         let mut numbers = Vec::with_capacity(count * self.width);
         for text in texts {
-            let is_there = self.cache.read(text as usize, &mut numbers).with_context(|| self.place())?;
+            let is_there = self.cache.read(text as usize, &mut numbers)?;
             ensure!(
                 is_there,
                 "{}: the features of text {text} are not there; --resume latest makes them",
@@ -64,6 +67,33 @@ impl KeptReports {
 pub(super) fn folder(config: &Config, run: &Path) -> PathBuf {
     let beside = || run.parent().unwrap_or(Path::new(".")).join("feature-cache");
     config.data.feature_cache.clone().unwrap_or_else(beside)
+}
+
+/// That the folder which the config names can be written to, where something is to be kept there.
+///
+/// # Errors
+/// It is none, or nothing can be written there.
+pub(super) fn check_folder(config: &Config) -> Result<()> {
+    let freeze = &config.freeze;
+    let frozen = freeze.image != FreezeDepth::None || freeze.text != FreezeDepth::None;
+    let keeps = (frozen && config.data.cache_features) || config.loss.teacher.is_some();
+    let Some(folder) = config.data.feature_cache.as_deref().filter(|_| keeps) else { return Ok(()) };
+    let whole = std::path::absolute(folder)?;
+    let Some(above) = whole.ancestors().find(|above| above.exists()) else { return Ok(()) };
+    let hint = "name a folder that can be written to, or one that can be made";
+    ensure!(above.is_dir(), "data.feature_cache: {}: {} is no folder; {hint}", folder.display(), above.display());
+    let probe = above.join(format!(".reportclip-{}", std::process::id()));
+    match File::create_new(&probe) {
+        Ok(_) => Ok(fs::remove_file(&probe)?),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => {
+            bail!(
+                "data.feature_cache: {}: nothing can be written in {} ({e}); {hint}",
+                folder.display(),
+                above.display()
+            )
+        }
+    }
 }
 
 /// A key over what vectors depend on: this version, `layers` and how they are worked out, and weights. Preprocessing,

@@ -5,10 +5,36 @@ use std::ops::Range;
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
-use crate::data::Batch;
+use crate::config::Config;
+use crate::data::{Batch, Row, opposites};
 use crate::dist::Collective;
 use crate::loss::Opposed;
+use crate::track::Note;
+
+/// How many of the training reports data.negation can turn, of 2,000 at most.
+///
+/// # Errors
+/// Not one of all.
+pub(super) fn told(config: &Config, rows: &[Row]) -> Result<Option<Note>, String> {
+    const LOOKED_AT: usize = 2000;
+    if config.data.negation <= 0.0 {
+        return Ok(None);
+    }
+    let turns = |row: &Row| !opposites(row.report()).is_empty();
+    let sample: Vec<&Row> = rows.iter().step_by(rows.len().div_ceil(LOOKED_AT).max(1)).collect();
+    let count = sample.par_iter().filter(|row| turns(row)).count();
+    if count == 0 && !rows.par_iter().any(turns) {
+        return Err(format!(
+            "data.negation: not one of {} training reports has a sentence that can be turned round (docs/negatives.md \
+             says which can); leave data.negation at 0",
+            rows.len()
+        ));
+    }
+    let looked = if sample.len() < rows.len() { " looked at" } else { "" };
+    Ok(Some(Note::choice(format!("negation: {count} of {} training reports{looked} can be turned", sample.len()))))
+}
 
 /// Those of a step.
 pub(super) struct OpposedFeatures {

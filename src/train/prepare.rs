@@ -5,6 +5,7 @@ use candle_core::{DType, Device};
 
 use super::best_metric::{self, validation_labels};
 use super::frozen_texts::FrozenTexts;
+use super::kept_features;
 use super::leaks;
 use super::order::sampler;
 use super::phantoms;
@@ -70,12 +71,11 @@ pub struct Prepared {
 pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     let mut problems = ProblemList::default();
     let mut notes = Vec::new();
-    let (device, reason) = match problems.keep(crate::device::choose(&config.device, world.local())) {
+    let (device, device_reason) = match problems.keep(crate::device::choose(&config.device, world.local())) {
         Some((device, reason)) => (device, reason),
         None => (Device::Cpu, String::new()),
     };
-    notes.push(Note::choice(format!("device: {reason}")));
-    let device_reason = reason;
+    notes.push(Note::choice(format!("device: {device_reason}")));
     ops::use_tensor_cores(config.train.tensor_cores);
     let products = Products::choose((&config.train).into(), &device);
     notes.extend(without_effect(&config.train, &device, products.dtype));
@@ -84,6 +84,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
         notes.push(Note::warning(format!("label_smoothing is {eps}; above 0.2 most of the loss is its floor")));
     }
     notes.extend(BagPolicy::from(&config.data).unread_slices().map(Note::warning));
+    problems.keep(kept_features::check_folder(config));
     phantoms::draw(config, &mut notes)?;
     let prompts = config.loss.prompts.as_ref();
     let prompts = prompts.and_then(|path| problems.keep(Prompts::open(path).context("loss.prompts")));
@@ -147,8 +148,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     let frozen = thaw::apply(config, [None; 2], 0, &mut params);
     // By the weights, not by the keys: an objective may train a bias that no key freezes.
     if params.trainable().next().is_none() && config.freeze.until().iter().all(Option::is_none) {
-        let line = "freeze: everything is frozen, so there is nothing to train";
-        return Err(Problems(vec![Problem(line.into())]).into());
+        return Err(Problems(vec![Problem("freeze: everything is frozen, so there is nothing to train".into())]).into());
     }
     if config.loss.uses_bias().is_none() && params.get("logit_bias").is_some() {
         notes.push(Note::choice("logit_bias stays as it is: loss.kind does not see it"));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 
 use super::frozen_texts::FrozenTexts;
+use super::opposed;
 use super::prompt_tokens::PromptTokens;
 use super::sentence_tokens::SentenceTokens;
 use super::teacher::Teacher;
@@ -43,6 +44,7 @@ impl Supervision {
     ) -> Result<Self> {
         let c = &config.loss;
         let mut supervision = Self { texts, teacher, ..Self::default() };
+        notes.extend(opposed::told(config, rows).map_err(anyhow::Error::msg)?);
         supervision.targets.teacher = supervision.teacher.as_ref().and_then(|teacher| teacher.rows(rows));
         if c.needs_likeness() {
             let drawing = Drawing { texts_vary: texts_vary(config), one_view: config.data.views == Views::One };

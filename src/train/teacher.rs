@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::checkpoint::tensors_of;
 use super::kept_features;
@@ -13,7 +13,7 @@ use super::readable::readable_images;
 use super::stop;
 use crate::config::Config;
 use crate::data::{BagPolicy, ImageFiles, ImageSource, OnError, Row};
-use crate::digest::Depth;
+use crate::digest::{ContentHash, Depth};
 use crate::fs::Access;
 use crate::loss::{TeacherRows, Vectors};
 use crate::model::checkpoint::save_safetensors;
@@ -118,7 +118,9 @@ fn read_or_encode(encoder: &Encoder, path: &Path, pairs: &[&Row], on_error: OnEr
         let mut kept = tensors_of(path).ok()?;
         let (of_images, of_texts) = (kept.remove("image_embeds")?, kept.remove("text_embeds")?);
         let whole = of_images.dim(0).ok()? == pairs.len() && of_texts.dim(0).ok()? == pairs.len();
-        whole.then_some((of_images, of_texts))
+        // Damaged numbers would be learnt from without a word.
+        let written = kept.remove("digest")?.flatten_all().ok()?.to_vec1::<u8>().ok()?;
+        (whole && written == digest(&of_images, &of_texts).ok()?).then_some((of_images, of_texts))
     };
     if let Some(kept) = read() {
         return Ok(kept);
@@ -134,7 +136,17 @@ fn read_or_encode(encoder: &Encoder, path: &Path, pairs: &[&Row], on_error: OnEr
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let tensors = [("image_embeds".to_string(), of_readable.clone()), ("text_embeds".to_string(), of_texts.clone())];
+    let digest = Tensor::new(digest(&of_readable, &of_texts)?, &Device::Cpu)?;
+    let named = [("image_embeds", &of_readable), ("text_embeds", &of_texts), ("digest", &digest)];
+    let tensors = named.map(|(name, tensor)| (name.to_string(), tensor.clone()));
     Access::Owner.replace_with(path, |temporary| save_safetensors(temporary, &tensors))?;
     Ok((of_readable, of_texts))
+}
+
+/// 32 bytes over all numbers.
+fn digest(images: &Tensor, texts: &Tensor) -> Result<Vec<u8>> {
+    let mut hash = ContentHash::default();
+    hash.numbers(images)?;
+    hash.numbers(texts)?;
+    Ok(hash.bytes().to_vec())
 }

@@ -1052,6 +1052,20 @@ fn every_objective_trains_in_chunks_and_resumes() {
     assert_eq!(fs::metadata(&kept[0]).unwrap().modified().unwrap(), written, "they are read, not made anew");
     place.train_ok("pupil-at-once", &teacher);
     place.assert_same_run("pupil", "pupil-at-once");
+    // One that is damaged is made anew.
+    let whole = fs::read(&kept[0]).unwrap();
+    let mut damaged = whole.clone();
+    // Its end is the digest of the numbers before it.
+    let last = damaged.len() - 32 - 5;
+    damaged[last] ^= 0x55;
+    fs::write(&kept[0], damaged).unwrap();
+    place.train_ok("pupil-anew", &teacher);
+    place.assert_same_run("pupil-anew", "pupil-at-once");
+    assert!(fs::read(&kept[0]).unwrap() == whole, "the teacher's vectors are mended");
+    let kept_in_a_file = ["train", "tiny.toml", "--out", "no", "--set", "freeze.image=all", "--set"];
+    let errors = place.errors(&[&kept_in_a_file[..], &["data.feature_cache=tiny.toml/kept"]].concat(), 2);
+    assert!(errors[0].contains("tiny.toml is no folder; name a folder that can"), "{errors:?}");
+    assert!(!place.path("no").exists(), "it is told before a run folder is made");
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=distill"], 2);
     assert!(errors[0].contains("loss.teacher is missing"), "{errors:?}");
     let tried = place.run(&["train", "tiny.toml", "--dry-run", "--set", "data.negation=1"]);
