@@ -174,6 +174,10 @@ pub(super) fn zero_shot(report: &ZeroShotReport) -> String {
 
 /// Shares of true sentences that are preferred, and of how many.
 pub(super) fn negation(report: &NegationReport) -> String {
+    if report.sentences.iter().all(|(_, count)| *count == 0) {
+        let line = "--negation: no sentence of these reports can be turned round, so there is nothing to tell";
+        return format!("\n{line}; docs/negatives.md says which can");
+    }
     let of = |(kind, count): &(&str, usize)| format!("{kind} {count}");
     let counts: Vec<String> = report.sentences.iter().map(of).collect();
     let own = "\nits own image minus another's, paired on the same sentences [95 % interval]\n";

@@ -133,7 +133,28 @@ impl Likeness {
             Self::Sets(sets) => sets.len(),
             Self::Vectors { vectors, .. } => vectors.rows(),
         };
-        format!("{rows} training rows in {} groups by {}", self.groups(), by.word())
+        let groups = format!("{rows} training rows in {} groups by {}", self.groups(), by.word());
+        let Self::Vectors { threshold, .. } = self else { return groups };
+        let (alike, looked) = (self.alike(false), self.sample().len());
+        let pairs = looked * looked.saturating_sub(1) / 2;
+        let of = if looked < rows { format!(" of {looked} rows looked at") } else { String::new() };
+        format!("{groups}; {alike} of the {pairs} pairs{of} are alike from {threshold} on")
+    }
+
+    /// Up to 2,000 rows of vectors, which are held against each other.
+    fn sample(&self) -> Vec<u32> {
+        const LOOKED_AT: usize = 2000;
+        let Self::Vectors { vectors, .. } = self else { return Vec::new() };
+        (0..vectors.rows() as u32).step_by(vectors.rows().div_ceil(LOOKED_AT).max(1)).collect()
+    }
+
+    /// How many pairs of the sample are alike, or only of those with unequal vectors.
+    fn alike(&self, unequal: bool) -> usize {
+        let (Self::Vectors { vectors, .. }, rows) = (self, self.sample()) else { return 0 };
+        let table = self.table(&rows);
+        let differ = |i: usize, j: usize| vectors.row(rows[i] as usize) != vectors.row(rows[j] as usize);
+        let pairs = (0..rows.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+        pairs.filter(|&(i, j)| table[i * rows.len() + j] > 0.0 && (!unequal || differ(i, j))).count()
     }
 
     /// How many groups of rows with one key, or one set, or one vector, there are.
@@ -160,7 +181,7 @@ impl Likeness {
             |key: u64, report| report_of.insert(key, report).is_some_and(|before| texts_vary || before != report);
         match self {
             // Unlike reports have unlike vectors, and those may be alike enough.
-            Self::Vectors { .. } => self.groups() > 1,
+            Self::Vectors { .. } => self.alike(!texts_vary) > 0,
             Self::Keys(keys) => keys.iter().zip(rows).any(|(&key, row)| join(key, row.report)),
             Self::Sets(sets) => {
                 let mut set_of: HashMap<u32, &Vec<u32>> = HashMap::new();
@@ -190,7 +211,8 @@ pub fn likeness_of_negatives(
             let mut known = HashSet::new();
             sets.iter().any(|set| !set.iter().all(|label| known.insert(label)))
         }
-        Likeness::Vectors { .. } => rows.len() > 1,
+        // Equal ones are alike, wherever they are.
+        Likeness::Vectors { .. } => likeness.groups() < rows.len() || likeness.alike(false) > 0,
         Likeness::Keys(keys) => likeness.groups() < keys.len(),
     };
     let likeness = Likeness::of(by, rows, threshold);
@@ -287,6 +309,29 @@ mod tests {
         let likeness = |threshold| Likeness::of(Positives::ReportSimilarity, &rows, threshold);
         assert_eq!(likeness(1.0).table(&[0, 1, 2]), [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
         near(likeness(0.8).table(&[0, 1, 2]), [1.0, 1.0, 0.8, 1.0, 1.0, 0.8, 0.8, 0.8, 1.0]);
+    }
+
+    #[test]
+    fn it_is_told_how_many_reports_a_threshold_makes_alike() {
+        let vectors = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]];
+        let row = |features| RowFacts { features, ..RowFacts::default() };
+        let rows: Vec<RowFacts> = vectors.iter().map(|v| row(v.as_slice())).collect();
+        let by = Positives::ReportSimilarity;
+        let negatives = |threshold| likeness_of_negatives((by, threshold), &rows, false).map(|(_, note)| note);
+        let training = |threshold, rows: &[RowFacts], drawing| {
+            likeness_of_training((by, threshold), rows, drawing).map(|(_, note)| note)
+        };
+        let told = "3 training rows in 3 groups by report_similarity; 2 of the 3 pairs are alike from 0.5 on";
+        assert_eq!(negatives(0.5).unwrap(), told);
+        assert_eq!(training(0.5, &rows, Drawing::default()).unwrap(), told);
+        assert!(negatives(0.7).unwrap().ends_with("1 of the 3 pairs are alike from 0.7 on"));
+        assert!(negatives(0.9).unwrap_err().contains("no two rows are alike by \"report_similarity\""));
+        assert!(training(0.9, &rows, Drawing::default()).unwrap_err().contains("changes nothing"));
+        // Equal ones are no news to positives, unless another part of each is read.
+        let equal = [rows[0].clone(), rows[0].clone(), rows[2].clone()];
+        assert!(training(0.9, &equal, Drawing::default()).is_err());
+        assert!(training(0.9, &equal, Drawing { texts_vary: true, one_view: false }).is_ok());
+        assert!(likeness_of_negatives((by, 0.9), &equal, false).is_ok());
     }
 
     #[test]

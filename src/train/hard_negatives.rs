@@ -12,6 +12,7 @@ use super::readable::readable_images;
 use super::trainer::Trainer;
 use crate::data::{HardFrom, HardNegatives, ImageSource, NO_ROW, Neighbours, Row};
 use crate::session::Encoder;
+use crate::track::{Event, Note};
 
 impl Trainer<'_> {
     /// Whether negatives are mined at all.
@@ -34,6 +35,13 @@ impl Trainer<'_> {
     /// Finds the hardest negatives of each training row anew.
     pub(super) fn mine(&mut self) -> Result<()> {
         let found = self.hardest().context("mining hard negatives")?;
+        let has_none = |lists: &[u32]| lists.iter().all(|&row| row == NO_ROW);
+        let before = self.state.neighbours.as_ref().filter(|before| !before.rows.is_empty());
+        if has_none(&found.rows) && !before.is_some_and(|before| has_none(&before.rows)) {
+            let line = "data.hard_negatives: no row has one, so batches are as without them: all others are alike it \
+                        (by report, study or label), or nearer than data.hard_negatives.margin lets them be";
+            self.emit(&Event::Note(Note::warning(line)))?;
+        }
         self.state.neighbours = Some(Arc::new(found));
         self.hand_to_sampler();
         Ok(())

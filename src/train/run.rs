@@ -180,7 +180,12 @@ impl Trainer<'_> {
         chunks.retain(|b| b.pairs > 0);
         let own: usize = chunks.iter().map(|b| b.pairs).sum();
         let pairs = self.world.gather_numbers(&[own as u32])?.0.iter().map(|&n| n as usize).sum();
-        ensure!(pairs >= 2, "step {}: fewer than 2 of its rows could be read", self.step_number() + 1);
+        ensure!(
+            pairs >= 2,
+            "step {}: fewer than 2 of its rows could be read; `reportclip data lint {}` tells what is wrong with each",
+            self.step_number() + 1,
+            self.config.data.train_name()
+        );
         Ok((chunks, pairs))
     }
 

@@ -161,13 +161,13 @@ fn names(folder: &Path) -> BTreeSet<String> {
 fn ranks_train_as_one_process_does() {
     let Some(place) = Place::new() else { return };
     let chunks = ["train.batch_size=3", "train.accum_freq=4"];
-    let similar = ["loss.false_negatives=remove", "loss.positives=report_similarity"];
+    let similar = ["loss.false_negatives=remove", "loss.positives=report_similarity", "loss.positives_threshold=0.5"];
     let mined = ["data.hard_negatives.k=2", "data.hard_negatives.refresh=3"];
     let local = "loss.kind=[\"clip\", \"local\"]";
     let cases: [(&str, &[&str]); 18] = [
         ("mined", &[mined[0], mined[1], "train.batch_size=7"]),
         ("negation", &["data.negation=0.7", chunks[0], chunks[1]]),
-        ("alike", &[similar[0], similar[1], "train.batch_size=7"]),
+        ("alike", &[similar[0], similar[1], similar[2], "train.batch_size=7"]),
         ("clip", &[]),
         ("clip-uneven", &["train.batch_size=7"]),
         ("clip-chunks", &chunks),
