@@ -51,6 +51,8 @@ pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
     if let Some(file) = &bench.keep {
         let is_free = fs::symlink_metadata(file).is_err();
         ensure!(is_free, "{}: is there already, and nothing is written over; name another file", file.display());
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        ensure!(folder.is_none_or(Path::is_dir), "{}: there is no such folder; make it first", file.display());
     }
     let (mut rates, mut slices) = (Vec::new(), 0);
     for round in 0..=bench.rounds {
@@ -63,7 +65,8 @@ pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
             let pictures = read(path, &bench.policy).with_context(place)?;
             seconds += started.elapsed().as_secs_f64();
             slices += pictures.len();
-            if let Some(file) = bench.keep.as_deref().filter(|_| (round, i) == (0, 0)) {
+            // When all were read once: nothing is left behind where one of them cannot be.
+            if let Some(file) = bench.keep.as_deref().filter(|_| (round, i) == (1, 0)) {
                 keep(&pictures, file)?;
             }
         }
@@ -111,5 +114,7 @@ mod tests {
         };
         assert!(volumes(&bench).unwrap_err().to_string().contains("is there already"));
         assert_eq!(fs::read(&volume).unwrap(), b"a scan");
+        let bench = VolumesBench { keep: Some(dir.path().join("none/k.npy")), ..bench };
+        assert!(volumes(&bench).unwrap_err().to_string().contains("there is no such folder; make it first"));
     }
 }

@@ -65,7 +65,7 @@ fn top(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    usage::ensure(!args.text.trim().is_empty(), || "--text is empty".into())?;
+    usage::ensure(!args.text.trim().is_empty(), || "--text is empty; name what to look for".into())?;
     for path in args.image.iter().filter(|path| !image::frame_of(path).0.exists()) {
         let (text, separator) = (path.to_string_lossy(), BagColumns::default().separator);
         usage::ensure(!text.starts_with('[') && !text.contains(&separator), || {
@@ -136,6 +136,13 @@ fn may_draw(args: &Args) -> Result<()> {
     for (path, flag) in pictures(args) {
         let read = images.iter().map(PathBuf::as_path).chain([Path::new(&args.model)]).chain(args.data.as_deref());
         may_write_beside(path, args.force, read).and_then(|()| spare_models(path)).context(flag)?;
+        usage::ensure(path.extension().is_none_or(|ending| ending.eq_ignore_ascii_case("png")), || {
+            format!("{flag} {}: a PNG is written; name a file that ends in .png", path.display())
+        })?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        usage::ensure(folder.is_none_or(Path::is_dir), || {
+            format!("{flag} {}: there is no such folder; make it first", path.display())
+        })?;
     }
     let same = args.out.as_ref().zip(args.strip.as_ref()).is_some_and(|(a, b)| a == b || is_same_file(a, b));
     usage::ensure(!same, || "--out and --strip name one file; name two".into())?;

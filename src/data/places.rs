@@ -67,7 +67,7 @@ pub fn read_places(path: &Path) -> Result<Vec<Described>> {
     sheet::each_line(path, columns, |line, row| {
         take((path, line), &row, &mut found).with_context(|| format!("{}: line {line}", path.display()))
     })?;
-    ensure!(!found.is_empty(), "{}: has no rows", path.display());
+    ensure!(!found.is_empty(), "{}: has no rows; needed is one for each place", path.display());
     Ok(found.into_values().collect())
 }
 
@@ -88,7 +88,10 @@ fn take((path, line): (&Path, u64), row: &[&str; 12], found: &mut BTreeMap<(Stri
         _ => bail!("has only one of image_width and image_height; needed are both or none"),
     };
     if let Some((width, height)) = measured_on {
-        ensure!(width > 0.0 && height > 0.0, "measured on an image of {width} × {height} pixels");
+        ensure!(
+            width > 0.0 && height > 0.0,
+            "measured on an image of {width} × {height} pixels; allowed are sides above 0"
+        );
     }
     let key = (image.to_string(), sentence.to_string());
     let new = || Described { image: key.0.clone(), sentence: key.1.clone(), regions: Vec::new() };
@@ -98,7 +101,7 @@ fn take((path, line): (&Path, u64), row: &[&str; 12], found: &mut BTreeMap<(Stri
 
 fn number(text: &str) -> Result<f64> {
     let number: Option<f64> = text.parse().ok().filter(|number: &f64| number.is_finite());
-    number.with_context(|| format!("{text:?} is no number of pixels"))
+    number.with_context(|| format!("{text:?} is no number of pixels; allowed are finite numbers"))
 }
 
 fn corner_and_sides(cells: [Option<&str>; 4]) -> Result<Shape> {
@@ -106,7 +109,12 @@ fn corner_and_sides(cells: [Option<&str>; 4]) -> Result<Shape> {
     for ((to, cell), name) in numbers.iter_mut().zip(cells).zip(["x", "y", "width", "height"]) {
         *to = number(cell.with_context(|| format!("has no {name}, polygon or mask"))?)?;
     }
-    ensure!(numbers[2] > 0.0 && numbers[3] > 0.0, "a box of {} × {} pixels", numbers[2], numbers[3]);
+    ensure!(
+        numbers[2] > 0.0 && numbers[3] > 0.0,
+        "a box of {} × {} pixels; allowed are sides above 0",
+        numbers[2],
+        numbers[3]
+    );
     Ok(Shape::Box(numbers))
 }
 

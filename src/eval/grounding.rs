@@ -112,6 +112,8 @@ pub(super) fn grounding(
         other.iter().for_each(|&other| last_use[other] = last_use[other].max(at));
     });
     let mut kept: HashMap<usize, Seen> = HashMap::new();
+    // Of the first that cannot be seen, why.
+    let mut unseen: Option<String> = None;
     for (number, (image, other)) in judged.iter().zip(&others).enumerate() {
         for at in std::iter::once(number).chain(*other) {
             if let Entry::Vacant(place) = kept.entry(at) {
@@ -127,7 +129,12 @@ pub(super) fn grounding(
             let of_texts = sentences.partition_point(|other| other < &sentence.as_str());
             let text = texts.as_ref().map(|texts| texts.narrow(0, of_texts, 1)).transpose()?;
             let map = |seen: &Seen| seen.map(session, sentence, text.as_ref());
-            let Some(grounding) = Grounding::of(&map(seen)?, &inside) else { continue };
+            let Some(grounding) = Grounding::of(&map(seen)?, &inside) else {
+                let why = if inside.first() == Some(&true) { "covers all of its image" } else { "covers no pixel" };
+                let lines = described.regions.iter().map(|region| region.line.to_string()).collect::<Vec<_>>();
+                unseen.get_or_insert_with(|| format!("what line {} names {why}", lines.join(", ")));
+                continue;
+            };
             found.push(grounding);
             cut += usize::from(described.regions.iter().any(|region| region.reaches_beyond(seen.size)));
             patients.push(image.patient);
@@ -139,7 +146,11 @@ pub(super) fn grounding(
         kept.retain(|&at, _| last_use[at] > number);
     }
     let side = session.folder.config.vision.image_size();
-    ensure!(!found.is_empty(), "no place can be seen at {side} pixels a side");
+    ensure!(
+        !found.is_empty(),
+        "no place can be seen at {side} pixels a side: {}",
+        unseen.as_deref().unwrap_or("there is none")
+    );
     // Either all have one or, of a single patient, none.
     let of_others = (of_others.len() == found.len()).then(|| figures(&of_others, &patients, options));
     Ok(GroundingReport {

@@ -85,7 +85,11 @@ fn named(files: &[PathBuf]) -> String {
 }
 
 fn bytes(files: &[PathBuf]) -> Result<u64> {
-    let length = |path: &PathBuf| Ok(std::fs::metadata(path).with_context(|| path.display().to_string())?.len());
+    let length = |path: &PathBuf| {
+        let meta = std::fs::metadata(path);
+        let place = || format!("{}: the same `reportclip embed` makes it anew", path.display());
+        Ok(meta.with_context(place)?.len())
+    };
     files.iter().map(length).sum()
 }
 

@@ -184,6 +184,12 @@ fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
     }
     let before = List::read(out).with_context(place)?;
     let is_ours = before.is_some() || !holds_others(out, &[LOCK, BEGUN]);
+    let was_ours = !is_ours && out.join(shard::ROWS).is_dir();
+    ensure!(
+        !was_ours,
+        "--out {}: its index.json is gone; name a new folder, or remove this one if it was an index",
+        out.display()
+    );
     ensure!(is_ours, "--out {}: holds other files, and no index; name a new folder", out.display());
     let held = FolderLock::take(out)?;
     match before.filter(|before| before.fingerprint != list.fingerprint) {

@@ -29,6 +29,9 @@ use crate::json::MAX_BYTES;
 
 /// The list's file.
 const LIST: &str = "index.json";
+
+/// What helps where a part of an index is broken or gone.
+const ANEW: &str = "the same `reportclip embed` makes it anew";
 /// Most rows of a shard: what they were made from is read at once.
 pub const MOST_SHARD_ROWS: usize = 131_072;
 
@@ -92,7 +95,10 @@ impl List {
         if !path.exists() {
             return Ok(None);
         }
-        let list: Self = parse(&path).context("not written by `reportclip embed`")?;
+        let list: Self = parse(&path).context(
+            "not written by `reportclip embed`, or its index.json is broken; name another folder, or remove this index \
+             and make it anew",
+        )?;
         let fits = (1..=MOST_SHARD_ROWS).contains(&list.shard_rows);
         ensure!(fits, "{}: shard_rows = {}; allowed are 1 to {MOST_SHARD_ROWS}", path.display(), list.shard_rows);
         Ok(Some(list))
@@ -248,14 +254,14 @@ impl Folder {
         let mut bytes = 0;
         for number in 0..shards {
             let path = record_path(&self.path, number);
-            let meta = fs::metadata(&path).with_context(|| path.display().to_string())?;
+            let meta = fs::metadata(&path).with_context(|| format!("{}: {ANEW}", path.display()))?;
             ensure!(meta.is_file(), "{}: is no regular file", path.display());
             bytes += meta.len();
         }
         let check = |(number, told): (usize, &String)| -> Result<()> {
             let path = record_path(&self.path, number);
             let is_same = of_bytes(&read_up_to(&path, MAX_BYTES)?) == *told;
-            ensure!(is_same, "{}: is not the list of rows that was written; make the index anew", path.display());
+            ensure!(is_same, "{}: is not the list of rows that was written; {ANEW}", path.display());
             Ok(())
         };
         if bytes > whole { Ok(()) } else { told.par_iter().enumerate().try_for_each(check) }

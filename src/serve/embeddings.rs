@@ -61,17 +61,20 @@ pub(super) async fn embeddings(State(state): State<Arc<Served>>, request: Reques
     let (sent, base64) = read(asked.fields, &state)?;
     let (mut rows, mut tokens, mut room) = (Vec::with_capacity(sent.len()), 0, Some(asked.room));
     let mut left_out = Vec::with_capacity(sent.len());
+    let count = sent.len();
     let mut sent = sent.into_iter();
     // As many at a time as go through a tower together, so that others find places between them.
     while sent.len() > 0 {
         let (part, taken) = part(sent.as_slice(), &state);
         let places = state.queue.places(taken).await?;
         let mut items = Vec::with_capacity(part);
-        for input in sent.by_ref().take(part) {
+        let first = count - sent.len() + 1;
+        for (number, input) in (first..).zip(sent.by_ref().take(part)) {
+            let of = |refusal: Refusal| refusal.of_input(number, count);
             let (item, left) = match input {
-                Input::Images(study) => inputs::item(&state, study).await?,
+                Input::Images(study) => inputs::item(&state, study).await.map_err(of)?,
                 Input::Text(text) => {
-                    let ids = inputs::ids(&state, text).await?;
+                    let ids = inputs::ids(&state, text).await.map_err(of)?;
                     tokens += ids.len();
                     (Item::Text(ids), 0)
                 }
@@ -129,9 +132,9 @@ fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusa
     }
     state.queue.check(inputs.len())?;
     let inputs = inputs.into_iter().map(input).collect::<Result<Vec<_>, _>>()?;
-    for input in &inputs {
+    for (at, input) in inputs.iter().enumerate() {
         if let Input::Text(text) = input {
-            inputs::check_length(state, text)?;
+            inputs::check_length(state, text).map_err(|refusal| refusal.of_input(at + 1, inputs.len()))?;
         }
     }
     let base64 = match fields.text("encoding_format")?.as_deref() {

@@ -62,7 +62,13 @@ pub(super) async fn opened(state: &Arc<Served>, sent: SentStudy) -> Result<HeldI
     };
     let policy = state.bags.clone();
     let work = move |_: &dyn Fn() -> bool| {
-        let files = files.into_iter().map(bytes).collect::<Result<Vec<_>, Refusal>>();
+        let count = files.len();
+        let files = files.into_iter().enumerate().map(|(at, file)| bytes(file, (at + 1, count)));
+        let files = match files.collect::<Result<Vec<_>, Refusal>>() {
+            // Of a model of volumes, too, which would say that this is none.
+            Ok(files) if matches!(&files[..], [only] if only.is_empty()) => Err(Refusal::bad("the image is empty")),
+            files => files,
+        };
         files.map(|files| HeldImages::of(files, &policy)).map_or_else(|refusal| Ok(Err(refusal)), |held| held.map(Ok))
     };
     let held = decode(state, work).await??;
@@ -139,15 +145,17 @@ pub(super) async fn ids(state: &Arc<Served>, text: String) -> Result<Vec<u32>, R
     ids.map_err(|_| Refusal::failed())?.map_err(|e| Refusal::bad(one_line(&e)))
 }
 
-fn bytes(sent: SentImage) -> Result<Vec<u8>, Refusal> {
+/// The bytes of image `number` of `count`.
+fn bytes(sent: SentImage, (number, count): (usize, usize)) -> Result<Vec<u8>, Refusal> {
+    let which = if count > 1 { format!("image {number} of {count}: ") } else { String::new() };
     let text = match sent {
         SentImage::Bytes(bytes) => return Ok(bytes),
         SentImage::Text(text) => text,
     };
     let data = data_of(&text).ok_or_else(|| {
-        Refusal::bad(format!("a data URL must be `data:TYPE;base64,…` with TYPE one of {}", KINDS.join(", ")))
+        Refusal::bad(format!("{which}a data URL must be `data:TYPE;base64,…` with TYPE one of {}", KINDS.join(", ")))
     })?;
-    BASE64.decode(data).map_err(|_| Refusal::bad("an image must be base64, or a data URL of base64"))
+    BASE64.decode(data).map_err(|_| Refusal::bad(format!("{which}an image must be base64, or a data URL of base64")))
 }
 
 /// The base64 of an image, alone or in a data URL of a kind that is read.

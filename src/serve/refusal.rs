@@ -29,6 +29,13 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// Which of several inputs what is wrong was found in.
+    pub fn of_input(self, number: usize, count: usize) -> Self {
+        let is_told = count > 1 && self.status == StatusCode::BAD_REQUEST;
+        let message = if is_told { format!("input {number} of {count}: {}", self.message) } else { self.message };
+        Self { message, ..self }
+    }
+
     /// There is no room now.
     pub fn full(what: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{what}; try again in a second"))

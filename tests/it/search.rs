@@ -236,7 +236,7 @@ fn what_was_made_from_something_else_is_made_anew_or_refused() {
     fs::write(&told, "{}").unwrap();
     search_told("rows-00001.json: is not the list of rows that was written");
     fs::remove_file(&told).unwrap();
-    search_told("rows-00001.json: No such file");
+    search_told("rows-00001.json: the same `reportclip embed` makes it anew: No such file");
     assert!(std::process::Command::new("mkfifo").arg(&told).status().unwrap().success());
     search_told("rows-00001.json: is no regular file");
     fs::remove_file(&told).unwrap();

@@ -35,7 +35,7 @@ pub(in crate::cli) struct Args {
     /// normal one, which it fits
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     noise: f64,
-    /// Share of the studies that show no finding, in whole percent
+    /// Share of the studies that show no finding, 0 to 1 in steps of 0.01
     #[arg(long, default_value_t = 0.35, value_parser = share)]
     normal: f64,
     /// Draw CTs of the chest instead, one a patient, as .nii.gz of size × size × size / 2 voxels; column finding_slices

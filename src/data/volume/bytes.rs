@@ -14,11 +14,14 @@ pub(super) trait ReadSeek: Read + Seek {}
 impl<T: Read + Seek> ReadSeek for T {}
 
 /// What the members of a gzip file hold, one after another (RFC 1952). As gzip and nibabel do, it ends where behind a
-/// whole member, whose checksum was right, no other begins: padding and whatever else stands there is passed over.
+/// whole member, whose checksum was right, no other begins: padding and whatever else stands there is passed over. A
+/// member that begins and is cut off within its header is none of that.
 pub(super) struct Gzip<R> {
     /// `None` after the end.
     member: Option<GzDecoder<R>>,
     is_first: bool,
+    /// Whether a member's mark stands where this one begins.
+    is_marked: bool,
     /// Members in a row that hold nothing.
     empty: usize,
 }
@@ -28,7 +31,7 @@ const MOST_EMPTY: usize = 1000;
 
 impl<R: BufRead> Gzip<R> {
     pub fn new(packed: R) -> Self {
-        Self { member: Some(GzDecoder::new(packed)), is_first: true, empty: 0 }
+        Self { member: Some(GzDecoder::new(packed)), is_first: true, is_marked: true, empty: 0 }
     }
 }
 
@@ -41,10 +44,14 @@ impl<R: BufRead> Read for Gzip<R> {
                     if self.empty > MOST_EMPTY {
                         return Err(ErrorKind::InvalidData.into());
                     }
-                    let next = self.member.take().map(|member| GzDecoder::new(member.into_inner()));
-                    (self.member, self.is_first) = (next, false);
+                    let Some(mut packed) = self.member.take().map(GzDecoder::into_inner) else { break };
+                    // Of a buffer that ends within the mark, its first byte.
+                    self.is_marked = packed.fill_buf().is_ok_and(|head| matches!(head, [0x1f] | [0x1f, 0x8b, ..]));
+                    (self.member, self.is_first) = (Some(GzDecoder::new(packed)), false);
                 }
-                Err(error) if !self.is_first && member.header().is_none() && is_no_member(&error) => self.member = None,
+                Err(error) if !self.is_first && member.header().is_none() && is_no_member(&error, self.is_marked) => {
+                    self.member = None;
+                }
                 read => {
                     self.empty = 0;
                     return read;
@@ -55,9 +62,14 @@ impl<R: BufRead> Read for Gzip<R> {
     }
 }
 
-/// Whether an error says that no member begins there, and not that a disk failed.
-fn is_no_member(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
+/// Whether an error says that no member begins there, and not that a disk failed, or that one is cut off whose mark is
+/// there.
+fn is_no_member(error: &std::io::Error, is_marked: bool) -> bool {
+    match error.kind() {
+        ErrorKind::InvalidInput | ErrorKind::InvalidData => true,
+        ErrorKind::UnexpectedEof => !is_marked,
+        _ => false,
+    }
 }
 
 /// A file, or what it unpacks to.
@@ -170,6 +182,22 @@ mod tests {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(bytes).unwrap();
         packed.finish().unwrap()
+    }
+
+    #[test]
+    fn a_member_that_is_cut_off_in_its_header_is_no_padding() {
+        let read = |behind: &[u8]| {
+            let mut all = Vec::new();
+            let packed = [&member(b"ab"), behind].concat();
+            Gzip::new(&packed[..]).read_to_end(&mut all).map(|_| all).map_err(|error| error.kind())
+        };
+        for padding in [&b""[..], &[0], &[0; 9], &[0; 600], b"a note", b"a note that is longer than a header"] {
+            assert_eq!(read(padding).unwrap(), b"ab", "{padding:?}");
+        }
+        for length in 1..10 {
+            assert_eq!(read(&member(b"c")[..length]), Err(ErrorKind::UnexpectedEof), "{length}");
+        }
+        assert_eq!(read(&member(b"c")).unwrap(), b"abc");
     }
 
     #[test]

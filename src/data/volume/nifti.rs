@@ -108,6 +108,7 @@ pub(super) fn opened(
         )));
     }
     let times = header.times;
+    ensure!(times > 1 || time == 0, "has one point in time, so there is no #{}; allowed is #1", time + 1);
     ensure!(time < times, "has {times} points in time, so there is no #{}; allowed are #1 to #{times}", time + 1);
     afford(header.plane_bytes())?;
     let geometry = header.geometry.clone();
