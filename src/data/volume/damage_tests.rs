@@ -65,10 +65,14 @@ fn what_stands_behind_a_packed_volume_is_no_damage_to_it() {
     let expected = read(&packed(&plain)).unwrap();
     let (first, second) = (packed(&plain[..400]), packed(&plain[400..]));
     let members = [&first[..], &second].concat();
-    for behind in [&b""[..], &[0; 512], b"x", b"\x1f", b"\x1f\x8b", b"\x1f\x8b\x08 no gzip", &b"notes ".repeat(99)] {
+    for behind in [&b""[..], &[0; 512], b"x", b"\x1f\x8b\x08 no gzip", &b"notes ".repeat(99)] {
         for whole in [&packed(&plain)[..], &members, &[&packed(b"")[..], &members].concat()] {
             assert_eq!(read(&[whole, behind].concat()).as_ref(), Ok(&expected), "{behind:?}");
         }
+    }
+    // But for a member that begins there and is cut off.
+    for behind in [&b"\x1f"[..], b"\x1f\x8b", b"\x1f\x8b\x08"] {
+        assert!(read(&[&members, behind].concat()).unwrap_err().contains("is truncated"), "{behind:?}");
     }
     // Where voxels are lacking, what stands behind a member is no padding.
     for cut in [1, 9, 12, second.len() - 1] {
