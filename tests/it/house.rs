@@ -34,8 +34,8 @@ const LAYERS: [&[&str]; 11] = [
     &["lib"],
 ];
 /// The optimizer goes by the parts of the model; JSON is read from files; threads are started when the tile registers
-/// that kernels need have been asked for; names of an archive's entries and of JSON's fields are shown as errors show what
-/// was given; what digests are made of is opened as other files are.
+/// that kernels need have been asked for; names of an archive's entries and of JSON's fields are shown as errors show
+/// what was given; what digests are made of is opened as other files are.
 const SIDEWAYS: [(&str, &str); 6] =
     [("optim", "model"), ("json", "fs"), ("json", "error"), ("device", "ops"), ("archive", "error"), ("digest", "fs")];
 

@@ -102,8 +102,8 @@ impl HeldImages {
         Ok(pictures)
     }
 
-    /// A volume is opened once for all of its slices. Gives what is wrong with the first file of which something was left
-    /// out, and how many these are.
+    /// A volume is opened once for all of its slices. Gives what is wrong with the first file of which something was
+    /// left out, and how many these are.
     fn each(
         &self,
         numbers: &[usize],

@@ -189,8 +189,8 @@ impl BagPolicy {
     }
 }
 
-/// Whether no row has an image or a loop. All rows are looked at by their names, and where these do not tell into evenly
-/// spaced files.
+/// Whether no row has an image or a loop. All rows are looked at by their names, and where these do not tell into
+/// evenly spaced files.
 fn are_of_voxels(rows: &[Row]) -> bool {
     /// Of rows one in twenty of which is another kind, so many miss it twice in a million times.
     const MOST: usize = 256;
