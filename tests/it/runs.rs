@@ -802,6 +802,7 @@ fn switches_for_gpus_change_nothing_on_a_cpu() {
 #[test]
 fn features_of_texts_under_a_frozen_tower_are_kept_and_change_nothing() {
     let place = Place::new();
+    fs::write(place.path("classes.toml"), PROMPTS).unwrap();
     // Opposites are other texts at each step, and stand beside what is kept.
     for (run, options, whats) in [
         ("clip", ["data.negation=0.5", "train.accum_freq=2"], &["reports"][..]),
