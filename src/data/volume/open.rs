@@ -66,7 +66,7 @@ const MOST_COUNTED: usize = 300;
 /// Whether a file has DICOM's mark.
 fn is_marked_dicom(file: &Path) -> bool {
     let mut head = Vec::with_capacity(132);
-    let read = open_plain(file).and_then(|file| Ok(file.take(132).read_to_end(&mut head)?));
+    let read = open_plain(file).and_then(|file| file.take(132).read_to_end(&mut head));
     read.is_ok() && is_dicom(&head)
 }
 
