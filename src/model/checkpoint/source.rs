@@ -109,10 +109,18 @@ impl WeightFiles {
                     file_list(&paths)
                 );
             }
-            files.stored = files.shapes().into_keys().filter_map(|stored| Some((modern(&stored)?, stored))).collect();
+            files.stored = files.stored_names().filter_map(|stored| Some((modern(&stored)?, stored))).collect();
             return Ok(files);
         }
         bail!("{folder}: no weights; looked for {}", names.join(", "))
+    }
+
+    /// Names as the files have them.
+    fn stored_names(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        match &self.kind {
+            Kind::Safetensors(parts) => Box::new(parts.iter().flat_map(TensorFile::tensors).map(|(name, _)| name)),
+            Kind::Torch(parts) => Box::new(parts.iter().flat_map(TorchFile::tensors).map(|(name, _)| name.to_string())),
+        }
     }
 
     /// A name that two tensors have, in two files or in an old and a new form.
