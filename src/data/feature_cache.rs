@@ -147,16 +147,25 @@ impl FeatureCache {
         if sum == 0 {
             return Ok(false);
         }
-        let place = || format!("data.feature_cache: {}", self.path.display());
         let mut bytes = vec![0; self.numbers.bytes()];
-        self.file.read_exact_at(&mut bytes, self.start(row)).with_context(place)?;
+        self.file.read_exact_at(&mut bytes, self.start(row)).with_context(|| self.place())?;
         ensure!(
             checksum(row, &bytes) == sum,
             "{}: is damaged: entry {row} is not as it was written; delete the file, and it is made anew",
-            place()
+            self.place()
         );
         self.numbers.append(&bytes, numbers);
         Ok(true)
+    }
+
+    /// What messages about it begin with.
+    pub fn place(&self) -> String {
+        format!("data.feature_cache: {}", self.path.display())
+    }
+
+    /// Numbers a row.
+    pub fn width(&self) -> usize {
+        self.numbers.width
     }
 
     /// The checksum of a row; 0 where it is not there.

@@ -1,7 +1,5 @@
 //! Rows of vectors: held, or read from their files a block at a time.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -183,15 +181,8 @@ impl Vectors {
             Self::Held(numbers) => Ok(numbers[rows.start * width..rows.end * width].to_vec()),
             Self::Parquet(column) => column.numbers(rows, width),
             Self::Raw { path, offset, stamp } => {
-                let read = || -> Result<Vec<u8>> {
-                    let mut file = File::open(path)?;
-                    stamp.check(&file)?;
-                    file.seek(SeekFrom::Start(offset + 4 * (rows.start * width) as u64))?;
-                    let mut bytes = vec![0; 4 * rows.len() * width];
-                    file.read_exact(&mut bytes)?;
-                    Ok(bytes)
-                };
-                let bytes = read().with_context(|| path.display().to_string())?;
+                let bytes = stamp.read(path, offset + 4 * (rows.start * width) as u64, 4 * rows.len() * width);
+                let bytes = bytes.with_context(|| path.display().to_string())?;
                 Ok(bytes.as_chunks::<4>().0.iter().map(|&four| f32::from_le_bytes(four)).collect())
             }
         }

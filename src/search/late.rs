@@ -4,8 +4,6 @@
 //! read are the codes over their length. Rows are told by offsets, (rows + 1): row i has the vectors `offsets[i]..
 //! offsets[i + 1]`.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -160,7 +158,7 @@ impl LatePart {
         ensure!(shape == [count + 1], "{offsets}: has shape {shape:?}, where the list says {count} rows");
         ensure!((1..=MOST_WIDTH).contains(&width), "{codes}: has width {width}; allowed are 1 to {MOST_WIDTH}");
         let stamp = header.stamp();
-        let bytes = read(path, stamp, at, 8 * (count + 1))?;
+        let bytes = stamp.read(path, at, 8 * (count + 1))?;
         let offsets: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|&eight| u64::from_le_bytes(eight)).collect();
         let holds = offsets[0] == 0 && offsets[count] == vectors as u64 && offsets.is_sorted_by(|a, b| a < b);
         ensure!(holds, "{}: are no offsets of rows into {vectors} vectors", side.parts()[1]);
@@ -185,18 +183,9 @@ impl LatePart {
     /// They cannot be read.
     pub fn vectors(&self, range: Range<u64>) -> Result<Vec<f32>> {
         let (from, count) = (self.start + range.start * self.width as u64, (range.end - range.start) as usize);
-        let codes = read(&self.path, self.stamp, from, count * self.width);
+        let codes = self.stamp.read(&self.path, from, count * self.width);
         Ok(decode(&codes.with_context(|| self.path.display().to_string())?, self.width))
     }
-}
-
-fn read(path: &Path, stamp: Stamp, from: u64, count: usize) -> Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    stamp.check(&file)?;
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = vec![0; count];
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

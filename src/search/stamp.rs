@@ -1,6 +1,8 @@
 //! Whether a file of an index is still the one that was opened.
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Result, ensure};
@@ -25,5 +27,18 @@ impl Stamp {
     pub fn check(&self, file: &File) -> Result<()> {
         ensure!(Self::of(file)? == *self, CHANGED);
         Ok(())
+    }
+
+    /// Some bytes of the file of this stamp.
+    ///
+    /// # Errors
+    /// It cannot be read, or is another one by now; without its path.
+    pub fn read(&self, path: &Path, from: u64, count: usize) -> Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        self.check(&file)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = vec![0; count];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 }

@@ -15,7 +15,7 @@ use crate::data::{Dataset, FeatureCache, KeptFeatures, Members, Numbers, Prefetc
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
 use crate::session::image_features_change;
-use crate::track::{Event, Note, RunFolder};
+use crate::track::{Event, Note};
 
 /// Whether features are kept, and why.
 pub(super) fn choose(config: &Config, vision: &dyn VisionConfig, epochs: f64) -> (bool, &'static str) {
@@ -41,8 +41,7 @@ impl Trainer<'_> {
     /// not.
     pub(super) fn keep_image_features(&mut self) -> Result<Option<Stopped>> {
         let frozen = self.frozen.image();
-        let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
-        let (kept, reason) = choose(self.config, &*self.folder.config.vision, epochs);
+        let (kept, reason) = choose(self.config, &*self.folder.config.vision, self.epochs());
         if !kept {
             if frozen != FreezeDepth::None {
                 let text = format!("image features are worked out at each step: {reason}");
@@ -58,9 +57,7 @@ impl Trainer<'_> {
             layers.push_str(&format!(" {:?}", self.train.bags));
         }
         let key = key(&layers, &self.state.params, &self.train, &self.train_images)?;
-        let name = format!("{}.{}", &key[..16], precision.word());
-        let run = self.writer.run().map_or(self.config.output.as_path(), RunFolder::path);
-        let path = self.world.from_first(|| Ok(kept_features::folder(self.config, run).join(name)))?;
+        let path = self.feature_file(&format!("{}.{}", &key[..16], precision.word()))?;
         let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
         let (count, numbers) = (slots.count(), Numbers { width, precision });
         let open = || FeatureCache::open(&path, &key, count, numbers).context("data.feature_cache");

@@ -16,11 +16,7 @@ use crate::model::freeze::FreezeDepth;
 
 /// What the frozen text tower makes of texts, on the disk.
 #[derive(Debug)]
-pub struct KeptTexts {
-    pub(super) cache: FeatureCache,
-    pub(super) path: PathBuf,
-    pub(super) width: usize,
-}
+pub struct KeptTexts(pub(super) FeatureCache);
 
 impl KeptTexts {
     /// Those of some texts by their numbers, (texts, width).
@@ -28,21 +24,15 @@ impl KeptTexts {
     /// # Errors
     /// The file cannot be read, or has lost some.
     pub(super) fn of(&self, texts: impl ExactSizeIterator<Item = u32>, device: &Device) -> Result<Tensor> {
-        let count = texts.len();
-        let mut numbers = Vec::with_capacity(count * self.width);
+        let Self(cache) = self;
+        let shape = (texts.len(), cache.width());
+        let mut numbers = Vec::with_capacity(shape.0 * shape.1);
         for text in texts {
-            let is_there = self.cache.read(text as usize, &mut numbers)?;
-            ensure!(
-                is_there,
-                "{}: the features of text {text} are not there; --resume latest makes them",
-                self.place()
-            );
+            let is_there = cache.read(text as usize, &mut numbers)?;
+            let place = || cache.place();
+            ensure!(is_there, "{}: the features of text {text} are not there; --resume latest makes them", place());
         }
-        Ok(Tensor::from_vec(numbers, (count, self.width), device)?)
-    }
-
-    fn place(&self) -> String {
-        format!("data.feature_cache: {}", self.path.display())
+        Ok(Tensor::from_vec(numbers, shape, device)?)
     }
 }
 

@@ -14,23 +14,23 @@ use crate::config::Config;
 use crate::data::{Dataset, FeatureCache, Numbers};
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel, Param, Part};
-use crate::track::{Event, Note, RunFolder};
+use crate::track::{Event, Note};
 
 /// Texts that are encoded together.
 const AT_ONCE: usize = 64;
 
-/// Whether they are kept, and why. `stays`: the text tower gives the same for a text at each step.
-fn choose(config: &Config, stays: bool) -> (bool, &'static str) {
+/// Why they are kept, or why not. `stays`: the text tower gives the same for a text at each step.
+fn choose(config: &Config, stays: bool) -> Result<&'static str, &'static str> {
     if config.freeze.text_until.is_some() {
-        (false, "freeze.text_until thaws the text tower")
+        Err("freeze.text_until thaws the text tower")
     } else if config.train.dropout > 0.0 {
-        (false, "train.dropout is not 0, and frozen blocks drop other numbers at each step")
+        Err("train.dropout is not 0, and frozen blocks drop other numbers at each step")
     } else if !stays {
-        (false, "a part of the text tower is trained")
+        Err("a part of the text tower is trained")
     } else if !config.data.cache_features {
-        (false, "data.cache_features is false")
+        Err("data.cache_features is false")
     } else {
-        (true, "the frozen text tower gives the same at each epoch")
+        Ok("the frozen text tower gives the same at each epoch")
     }
 }
 
@@ -41,39 +41,41 @@ impl Trainer<'_> {
         if self.config.freeze.text == FreezeDepth::None {
             return Ok(None);
         }
-        let (kept, reason) = choose(self.config, self.frozen.text_stays());
+        let kept = choose(self.config, self.frozen.text_stays());
         if self.supervision.loss(&self.config.loss, 0.0).uses_reports() {
-            let kept = match self.config.report.draws() {
-                true if kept => Err("another part of a report is read at each step"),
-                _ if !kept => Err(reason),
-                _ => Ok(self.distinct_reports()?),
-            };
-            let kept = kept.and_then(|(ids, of_rows)| self.seen_twice(of_rows.len(), &ids).map(|()| (ids, of_rows)));
-            match kept {
+            let drawn = self.config.report.draws().then_some("another part of a report is read at each step");
+            let reason = kept.and_then(|reason| drawn.map_or(Ok(reason), Err));
+            let (ids, of_rows) = if reason.is_ok() { self.distinct_reports()? } else { Default::default() };
+            match reason.and_then(|reason| self.seen_twice(of_rows.len(), &ids, reason)) {
                 Err(reason) => self.tell_of_each_step("reports", reason)?,
-                Ok((ids, of_rows)) => match self.keep_texts("reports", &ids, reason)? {
+                Ok(reason) => match self.keep_texts("reports", &ids, reason)? {
                     Ok(texts) => self.reports = Some(KeptReports { texts, of_rows }),
                     Err(stopped) => return Ok(Some(stopped)),
                 },
             }
         }
         let Some(sentences) = self.supervision.sentences() else { return Ok(None) };
-        let ids = sentences.ids().to_vec();
-        let kept = if kept { self.seen_twice(sentences.in_all(), &ids) } else { Err(reason) };
-        match kept {
+        match kept.and_then(|reason| self.seen_twice(sentences.in_all(), sentences.ids(), reason)) {
             Err(reason) => self.tell_of_each_step("sentences", reason)?,
-            Ok(()) => match self.keep_texts("sentences", &ids, reason)? {
-                Ok(texts) => self.sentences = Some(texts),
-                Err(stopped) => return Ok(Some(stopped)),
-            },
+            Ok(reason) => {
+                let ids = sentences.ids().to_vec();
+                match self.keep_texts("sentences", &ids, reason)? {
+                    Ok(texts) => self.sentences = Some(texts),
+                    Err(stopped) => return Ok(Some(stopped)),
+                }
+            }
         }
         Ok(None)
     }
 
-    /// Whether texts come again, of which an epoch sees `count`.
-    fn seen_twice(&self, count: usize, distinct: &[Vec<u32>]) -> Result<(), &'static str> {
-        let epochs = self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64;
-        if count as f64 * epochs > distinct.len() as f64 { Ok(()) } else { Err("hardly one is seen twice") }
+    /// `reason`, where texts come again, of which an epoch sees `count`.
+    fn seen_twice(
+        &self,
+        count: usize,
+        distinct: &[Vec<u32>],
+        reason: &'static str,
+    ) -> Result<&'static str, &'static str> {
+        if count as f64 * self.epochs() > distinct.len() as f64 { Ok(reason) } else { Err("hardly one is seen twice") }
     }
 
     fn tell_of_each_step(&mut self, what: &str, reason: &str) -> Result<()> {
@@ -88,13 +90,10 @@ impl Trainer<'_> {
         texts: &[Vec<u32>],
         reason: &str,
     ) -> Result<Result<KeptTexts, Stopped>> {
-        let width = self.folder.config.text.width();
         let precision = self.config.data.feature_precision;
         let key = self.key(texts)?;
-        let name = format!("{what}-{}.{}", &key[..16], precision.word());
-        let run = self.writer.run().map_or(self.config.output.as_path(), RunFolder::path);
-        let path = self.world.from_first(|| Ok(kept_features::folder(self.config, run).join(name)))?;
-        let numbers = Numbers { width, precision };
+        let path = self.feature_file(&format!("{what}-{}.{}", &key[..16], precision.word()))?;
+        let numbers = Numbers { width: self.folder.config.text.width(), precision };
         let open = || FeatureCache::open(&path, &key, texts.len(), numbers).context("data.feature_cache");
         let (writer, missing) = kept_features::to_fill(&*self.world, open)?;
         self.emit(&Event::Note(Note::choice(format!(
@@ -111,7 +110,7 @@ impl Trainer<'_> {
             Some(cache) => cache,
             None => open()?,
         };
-        Ok(Ok(KeptTexts { cache, path, width }))
+        Ok(Ok(KeptTexts(cache)))
     }
 
     /// The token ids of each distinct text, short ones first, and which of them each training row has.

@@ -1,6 +1,7 @@
 //! A run in progress: what the loop works with. Knows neither the loop, which is in `run`, nor what the loop calls,
 //! which stands beside it by concern: `validate`, `image_features`, `kept_texts`, `hand_over`, `skipped`, `log`.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use candle_core::{DType, Device};
 
 use super::all_reduce::check_same_weights;
 use super::chance::ChanceWatch;
-use super::kept_features::{KeptReports, KeptTexts};
+use super::kept_features::{self, KeptReports, KeptTexts};
 use super::plan::Plan;
 use super::run_writer::RunWriter;
 use super::state::State;
@@ -20,7 +21,7 @@ use crate::data::{Dataset, Prompts, Row};
 use crate::dist::Collective;
 use crate::metrics::Metric;
 use crate::session::{Frozen, ModelFolder};
-use crate::track::Event;
+use crate::track::{Event, RunFolder};
 
 pub(super) struct Trainer<'a> {
     pub world: Rc<dyn Collective>,
@@ -66,6 +67,17 @@ impl Trainer<'_> {
     /// Steps done.
     pub(super) fn step_number(&self) -> u64 {
         self.state.progress.step
+    }
+
+    /// How often each row is seen.
+    pub(super) fn epochs(&self) -> f64 {
+        self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64
+    }
+
+    /// Where features of this name are kept, the same on all ranks.
+    pub(super) fn feature_file(&self, name: &str) -> Result<PathBuf> {
+        let run = self.writer.run().map_or(self.config.output.as_path(), RunFolder::path);
+        self.world.from_first(|| Ok(kept_features::folder(self.config, run).join(name)))
     }
 
     /// Works out what frozen layers make of images and reports, where that is kept. Returns why training shall not

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::TensorInfo;
 
 use serde_json::Value;
 
@@ -109,51 +110,42 @@ impl WeightFiles {
                     file_list(&paths)
                 );
             }
-            files.stored = files.stored_names().filter_map(|stored| Some((modern(&stored)?, stored))).collect();
+            files.stored = files.list().filter_map(|(stored, ..)| Some((modern(&stored)?, stored))).collect();
             return Ok(files);
         }
         bail!("{folder}: no weights; looked for {}", names.join(", "))
     }
 
-    /// Names as the files have them.
-    fn stored_names(&self) -> Box<dyn Iterator<Item = String> + '_> {
-        match &self.kind {
-            Kind::Safetensors(parts) => Box::new(parts.iter().flat_map(TensorFile::tensors).map(|(name, _)| name)),
-            Kind::Torch(parts) => Box::new(parts.iter().flat_map(TorchFile::tensors).map(|(name, _)| name.to_string())),
-        }
-    }
-
     /// A name that two tensors have, in two files or in an old and a new form.
     fn doubled(&self) -> Option<String> {
         let mut seen = HashSet::new();
-        self.list().map(|(name, ..)| name).find(|name| !seen.insert(name.clone()))
+        self.list().map(|(name, ..)| current(name)).find(|name| !seen.insert(name.clone()))
     }
 
     /// Name → shape of everything inside.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        self.list().map(|(name, shape, _)| (name, shape)).collect()
+        self.list().map(|(name, shape, _)| (current(name), shape)).collect()
     }
 
     /// Names of the tensors that hold whole numbers or truth values, with their type.
     pub fn integers(&self) -> BTreeMap<String, String> {
-        self.list().filter(|(_, _, numbers)| !numbers.contains('f')).map(|(name, _, numbers)| (name, numbers)).collect()
+        let integers = self.list().filter(|(_, _, numbers)| !numbers.contains('f'));
+        integers.map(|(name, _, numbers)| (current(name), numbers)).collect()
     }
 
-    /// Name, shape and type of everything inside, as "f32", "bf16", "i64".
+    /// Name, as the files have it, shape and type of everything inside, as "f32", "bf16", "i64".
     fn list(&self) -> Box<dyn Iterator<Item = (String, Vec<usize>, String)> + '_> {
-        let named = |name: &str| modern(name).unwrap_or_else(|| name.to_string());
         match &self.kind {
-            Kind::Safetensors(parts) => Box::new(
-                parts
-                    .iter()
-                    .flat_map(TensorFile::tensors)
-                    .map(move |(name, info)| (named(&name), info.shape.clone(), info.dtype.to_string().to_lowercase())),
-            ),
+            Kind::Safetensors(parts) => {
+                let told =
+                    |(name, info): (_, &TensorInfo)| (name, info.shape.clone(), info.dtype.to_string().to_lowercase());
+                Box::new(parts.iter().flat_map(TensorFile::tensors).map(told))
+            }
             Kind::Torch(parts) => Box::new(
                 parts
                     .iter()
                     .flat_map(TorchFile::tensors)
-                    .map(move |(name, place)| (named(name), place.shape.clone(), place.element.name.to_string())),
+                    .map(|(name, place)| (name.to_string(), place.shape.clone(), place.element.name.to_string())),
             ),
         }
     }
@@ -186,6 +178,11 @@ fn file_list(paths: &[PathBuf]) -> String {
 fn modern(name: &str) -> Option<String> {
     let rename = |old: &str, new: &str| Some(format!("{}LayerNorm.{new}", name.strip_suffix(old)?));
     rename("LayerNorm.gamma", "weight").or_else(|| rename("LayerNorm.beta", "bias"))
+}
+
+/// What models call it today.
+fn current(name: String) -> String {
+    modern(&name).unwrap_or(name)
 }
 
 fn open_safetensors(paths: &[PathBuf]) -> Result<Kind> {
