@@ -50,8 +50,12 @@ def main():
                     gains = [f[figure][0] - base[m][s][0][figure][0] for s, (f, _) in runs.items()]
                     cell += f" ({mean(gains):+.3f} ± {half(gains):.3f})"
                 cells.append(cell)
-            recalls = [r for _, r in runs.values()]
-            cells.append(f"{100 * mean(recalls):.1f} ± {100 * half(recalls):.1f} %")
+            recalls = [100 * r for _, r in runs.values()]
+            cell = f"{mean(recalls):.1f} ± {half(recalls):.1f} %"
+            if name != "global":
+                gains = [100 * (r - base[m][s][1]) for s, (_, r) in runs.items()]
+                cell += f" ({mean(gains):+.1f} ± {half(gains):.1f})"
+            cells.append(cell)
             print(f"| {words} | {m} | " + " | ".join(cells) + " |")
     if not base["patches"]:
         sys.exit(f"{out}: no seed of whole images alone is judged yet")

@@ -30,6 +30,13 @@ def line(setting, seed, seconds, run):
     print(json.dumps({"setting": setting, "seed": int(seed), "seconds": float(seconds), "figures": figures}))
 
 
+def base_of(setting):
+    """The setting that this one is held against."""
+    if setting.startswith("local-"):
+        return "local"
+    return "siglip" if setting.startswith("siglip") else "plain"
+
+
 def table(path):
     runs = {}
     for text in open(path):
@@ -38,7 +45,7 @@ def table(path):
     print("| setting | seeds | " + " | ".join(FIGURES) + " | whole run, s |")
     print("|---|---|" + "---|" * (len(FIGURES) + 1))
     for setting, of_seed in runs.items():
-        base = runs.get("siglip" if setting.startswith("siglip") else "plain", {})
+        base = runs.get(base_of(setting), {})
         seeds = sorted(set(of_seed) & set(base))
         # Not done yet.
         if not seeds:

@@ -12,7 +12,7 @@ shift
 cd "$(dirname "$0")/../.."
 program=$(realpath "${REPORTCLIP:-target/release/reportclip}")
 all=(plain negation remove soften similar debias hard-text hard-image distill)
-all+=(siglip siglip-negation siglip-positive siglip-remove)
+all+=(siglip siglip-negation siglip-positive siglip-remove local local-map local-remove local-soften)
 settings=("$@")
 [ $# -gt 0 ] || settings=("${all[@]}")
 mkdir -p "$out"
@@ -54,6 +54,10 @@ keys_of() {
     hard-text) echo data.hard_negatives.k=2 ;;
     hard-image) echo data.hard_negatives.k=2 data.hard_negatives.from=image ;;
     distill) echo loss.kind=[\"clip\",\"distill\"] loss.teacher="$out/teacher/model" ;;
+    local) echo loss.kind=[\"clip\",\"local\"] ;;
+    local-map) echo loss.kind=[\"clip\",\"local\"] loss.local.form=map ;;
+    local-remove) echo loss.kind=[\"clip\",\"local\"] loss.positives=$alike loss.false_negatives=remove ;;
+    local-soften) echo loss.kind=[\"clip\",\"local\"] loss.positives=$alike loss.false_negatives=soften ;;
     siglip) echo loss.kind=siglip ;;
     siglip-negation) echo loss.kind=siglip data.negation=0.5 ;;
     siglip-positive) echo loss.kind=siglip loss.positives=$alike loss.false_negatives=positive ;;
