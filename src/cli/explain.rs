@@ -14,7 +14,7 @@ use crate::eval::{
 };
 use crate::fs::{is_same_file, may_write_beside, replace_private};
 use crate::model::checkpoint::spare_models;
-use crate::session::Session;
+use crate::session::{Session, tell_cut};
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("drawn").multiple(true))]
@@ -75,6 +75,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     may_draw(args)?;
     // Gradients of attention are kept by the CPU's kernels alone.
     let session = Session::open(&args.model, "cpu")?.in_precision(args.precision.precision);
+    tell_cut(&session.folder.tokenizer, "--text", &[args.text.as_str()])?;
     let source = ImageSource::of_files(&args.image);
     let members = Members::of(source.clone(), &session.folder.bags)?;
     let bag = match members.is_one_image() {

@@ -10,7 +10,7 @@ use crate::config::Precision;
 use crate::hub::HubError;
 use crate::search::{
     APPROXIMATE_ABOVE, CANDIDATES, Found, Gallery, HAS_GRAPHS, Hit, Index, Names, Queries, Query, Side, check_model,
-    find, find_late, late_query_vectors, query_vectors, read_queries,
+    check_texts, find, find_late, late_query_vectors, query_vectors, read_queries,
 };
 use crate::session::Session;
 
@@ -103,7 +103,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
         index.hold(HELD).with_context(place)?;
     }
     let session = match &queries {
-        Queries::Asked(_) => Some(open_model(args, &index)?),
+        Queries::Asked(asked) => {
+            let session = open_model(args, &index)?;
+            check_texts(&session, asked).with_context(|| asked_by(args))?;
+            Some(session)
+        }
         Queries::Vectors(_) => None,
     };
     let at_once = if args.late { LATE_AT_ONCE } else { AT_ONCE };
@@ -152,7 +156,8 @@ fn queries(args: &Args) -> Result<Queries> {
     let queries = match &args.queries {
         Some(path) => read_queries(path, weights).with_context(|| asked_by(args))?,
         None => {
-            Queries::Asked(vec![Query { text: args.text.clone(), image: args.image.clone().map(Into::into), weights }])
+            let (text, image) = (args.text.clone(), args.image.clone().map(Into::into));
+            Queries::Asked(vec![Query { text, image, weights, place: None }])
         }
     };
     usage::ensure(args.weights.is_none() || queries.has_both(), || {

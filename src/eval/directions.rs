@@ -6,15 +6,16 @@ use candle_core::Tensor;
 use crate::data::Prompts;
 use crate::loss::PromptFeatures;
 use crate::ops::reference::l2_normalize;
-use crate::session::{Embeddings, Encoder};
+use crate::session::{Embeddings, Encoder, tell_cut};
 
 /// Directions of the classes: for each a unit vector, the mean of its sentences' unit vectors made unit again, as
-/// CLIP's own zero-shot classifier. (directions, embed_dim)
+/// CLIP's own zero-shot classifier. (directions, embed_dim). Warns of sentences that are cut.
 ///
 /// # Errors
 /// Whatever the encoder reports.
 pub fn class_directions(encoder: &Encoder, prompts: &Prompts) -> Result<Embeddings> {
     let (sentences, counts) = prompts.sentences();
+    tell_cut(encoder.tokenizer, "prompts", &sentences)?;
     directions(PromptFeatures { sentences: &encoder.texts(&sentences)?, counts: &counts })
 }
 

@@ -20,7 +20,7 @@ use super::subgroups::{RareValues, check_names, check_values};
 use super::top_k::{TopKFigures, top_k};
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{Described, ReportPolicy, Row};
-use crate::session::{Encoder, RowSource, Session};
+use crate::session::{Encoder, RowSource, Session, tell_cut};
 
 /// Encodes the distinct images and reports of `rows` and computes all figures.
 ///
@@ -124,13 +124,15 @@ impl Evaluation {
         Ok(Self { probe: Some(rows), ..self })
     }
 
-    /// Figures of `model`, and how far they are from those of `other`. Each encodes each image once.
+    /// Figures of `model`, and how far they are from those of `other`. Each encodes each image once. Warns of reports
+    /// that `model` does not read to their ends.
     ///
     /// # Errors
     /// No rows; an image that cannot be read.
     pub fn judge(&self, model: &Session, other: Option<&Session>) -> Result<EvaluationReport> {
         let encoder = model.encoder(self.batch_size)?;
         let split = EncodedSplit::new(&encoder, &self.rows)?;
+        tell_cut(encoder.tokenizer, "reports", &split.pairs.texts)?;
         let matched = matched(&split, &self.options)?;
         let retrieval = figures_with(&split, &matched, &self.options)?;
         let probe = self.probe.as_ref().map(|fit| linear_probe(&encoder, fit, &split)).transpose()?;

@@ -12,7 +12,7 @@ use super::items::{IndexContents, Items, source};
 use super::source::{About, IndexSource};
 use super::tensors;
 use crate::config::Precision;
-use crate::session::{Session, model_content};
+use crate::session::{Session, model_content, tell_cut};
 
 /// Room for what rows were made from in an index's header, of which safetensors allows 100 MB.
 const MOST_IDENTITIES: usize = 80_000_000;
@@ -69,6 +69,7 @@ pub fn build(contents: &IndexContents, model: IndexModel, out: &Path, keep_names
     source.precision = session.precision();
     // The commit of a repository that was not in the cache is known only now.
     source.model_content = model_content(name)?;
+    tell_cut(&session.folder.tokenizer, "texts", &texts)?;
     let encoder = session.encoder(model.batch_size)?;
     let image_embeds = if images.is_empty() { None } else { Some(encoder.images(&images)?) };
     let text_embeds = if texts.is_empty() { None } else { Some(encoder.texts(&texts)?) };

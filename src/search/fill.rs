@@ -20,7 +20,7 @@ use crate::digest::{ContentHash, Depth};
 use crate::dist::Collective;
 use crate::error::Interrupted;
 use crate::fs::{FolderLock, LOCK, holds_others};
-use crate::session::{Encoder, Keep, Session, model_content};
+use crate::session::{Encoder, Keep, Session, count_cut, model_content, warn_cut};
 use crate::track::Counted;
 
 /// How an index is kept in a folder.
@@ -56,7 +56,8 @@ pub struct Filled {
 /// the manifest's rows.
 ///
 /// # Errors
-/// As [`super::build()`]; the folder holds something else; [`Interrupted`] once `stop` says so.
+/// As [`super::build()`]; the folder holds something else; [`Interrupted`] once `stop` says so. Where the first shard
+/// cannot be made, a folder that was not there before is taken away.
 pub fn fill(
     (contents, out): (&IndexContents, &Path),
     model: IndexModel,
@@ -85,6 +86,7 @@ pub fn fill(
         source,
     };
     agree(world, &items, &list)?;
+    let is_new = !out.exists();
     // The others begin when the first one has made room.
     let _held = if world.is_first() { Some(begin(out, &list, options.force)?) } else { None };
     world.gather_bytes(&[])?;
@@ -92,20 +94,28 @@ pub fn fill(
     let own: Vec<usize> = (0..list.shards()).filter(|number| number % world.size() == world.rank()).collect();
     let count = |number: &usize| list.counts(*number).0 + list.counts(*number).1;
     let progress = Counted::start("embeddings", own.iter().map(count).sum(), world.is_first());
-    let mut filling = Filling { folder: out, list: &list, items: &items, encoder: &encoder, progress };
+    let mut filling =
+        Filling { folder: out, list: &list, items: &items, encoder: &encoder, texts: 0, cut: 0, progress };
     let (mut kept, mut done) = (0, 0);
     for &number in &own {
         if stop() {
             break;
         }
-        kept += u32::from(filling.shard(number)?);
+        let is_kept = filling.shard(number).inspect_err(|_| {
+            if is_new && done == 0 && world.size() == 1 {
+                unmake(out);
+            }
+        })?;
+        kept += u32::from(is_kept);
         done += 1;
     }
+    let (texts, cut) = (filling.texts, filling.cut);
     drop(filling);
-    // What the ranks agree on: how many shards each has.
-    let (told, _) = world.gather_numbers(&[done, kept])?;
-    let (pairs, _) = told.as_chunks::<2>();
-    let (done, kept): (u32, u32) = pairs.iter().fold((0, 0), |(d, k), pair| (d + pair[0], k + pair[1]));
+    // What the ranks agree on: how many shards each has, and how many texts were cut.
+    let (told, _) = world.gather_numbers(&[done, kept, texts, cut])?;
+    let (each, _) = told.as_chunks::<4>();
+    let [done, kept, texts, cut] = each.iter().fold([0u32; 4], |all, own| std::array::from_fn(|i| all[i] + own[i]));
+    warn_cut(encoder.tokenizer, "texts", (cut as usize, texts as usize));
     ensure!(
         done as usize == list.shards(),
         Interrupted(format!(
@@ -212,12 +222,24 @@ fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
     Ok(held)
 }
 
+/// Takes away a folder in which no shard was made, and which this call has made: no other file is touched, and a folder
+/// that holds one stays.
+fn unmake(out: &Path) {
+    drop(shard::remove_from(out, 0));
+    drop(List::remove(out));
+    drop(fs::remove_file(out.join(LOCK)));
+    drop(fs::remove_dir(out));
+}
+
 /// The shards of one rank.
 struct Filling<'a> {
     folder: &'a Path,
     list: &'a List,
     items: &'a Items,
     encoder: &'a Encoder<'a>,
+    /// Texts that were encoded, and those of them whose ends the model does not read.
+    texts: u32,
+    cut: u32,
     progress: Counted,
 }
 
@@ -255,6 +277,8 @@ impl Filling<'_> {
         })?;
         let texts = self.items.texts(range.clone())?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        self.texts += texts.len() as u32;
+        self.cut += count_cut(self.encoder.tokenizer, &texts)? as u32;
         let texts = self.encode(&texts, (Side::Texts, &mut late), |encoder, texts, keep| match keep {
             Some(keep) => encoder.texts_with_tokens(texts, keep),
             None => encoder.texts(texts),
@@ -274,6 +298,8 @@ impl Filling<'_> {
         (side, late): (Side, &mut Vec<(Side, Codes)>),
         embeds: impl Fn(&Encoder, &[T], Option<Keep>) -> Result<Tensor>,
     ) -> Result<Option<Tensor>> {
+        /// Most bytes of patches or tokens that are held at once: 8 GiB.
+        const MOST_LATE: usize = 8 << 30;
         /// Batches between two looks at the progress.
         const BATCHES: usize = 16;
         let (mut rows, mut done, mut codes) = (Vec::new(), 0, Codes::of_width(self.encoder.model.embed_dim()));
@@ -283,6 +309,13 @@ impl Filling<'_> {
             self.progress.add(some.len());
             done += some.len();
             codes.reserve(done, all.len() - done);
+            ensure!(
+                codes.bytes() <= MOST_LATE,
+                "the vectors of {} of a shard take more than {} GiB after {done} of {} rows; name fewer --shard-rows",
+                side.parts_word(),
+                MOST_LATE >> 30,
+                all.len()
+            );
         }
         if rows.is_empty() {
             return Ok(None);

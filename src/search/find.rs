@@ -1,10 +1,12 @@
 //! Finding: the rows of an index that fit a text, an image or both best.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use candle_core::Tensor;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::gallery::Side;
@@ -13,7 +15,7 @@ use super::names::{Hit, Names, Seen};
 use super::source::IndexSource;
 use crate::data::ImageSource;
 use crate::fs::is_same_file;
-use crate::session::{Session, model_content};
+use crate::session::{Session, UnreadableImage, model_content, warn_cut};
 
 /// What is looked for: a text, an image, or both.
 #[derive(Clone, Debug)]
@@ -24,17 +26,34 @@ pub struct Query {
     pub image: Option<ImageSource>,
     /// How much the text and the image count where both are given.
     pub weights: (f32, f32),
+    /// Where it stands in a file of queries, for messages.
+    pub place: Option<QueryPlace>,
+}
+
+/// Where a query stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryPlace {
+    /// Its number among the queries, from 1.
+    pub number: usize,
+    /// The line of the file on which it begins, from 1.
+    pub line: u64,
+}
+
+impl fmt::Display for QueryPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "query {} (line {})", self.number, self.line)
+    }
 }
 
 impl Query {
     /// A text.
     pub fn of_text(text: impl Into<String>) -> Self {
-        Self { text: Some(text.into()), image: None, weights: (0.5, 0.5) }
+        Self { text: Some(text.into()), image: None, weights: (0.5, 0.5), place: None }
     }
 
     /// An image file.
     pub fn of_image(path: &Path) -> Self {
-        Self { text: None, image: Some(path.to_path_buf().into()), weights: (0.5, 0.5) }
+        Self { text: None, image: Some(path.to_path_buf().into()), weights: (0.5, 0.5), place: None }
     }
 
     /// Where `index` is looked through for it.
@@ -97,20 +116,65 @@ pub fn check_model(index: &IndexSource, model: &str) -> Result<()> {
     )
 }
 
+/// Makes sure that the model's tokenizer takes the texts of all `queries`, before one is encoded, and warns of those
+/// that are cut.
+///
+/// # Errors
+/// One is too long to be tokenized; the message says where it stands.
+pub fn check_texts(session: &Session, queries: &[Query]) -> Result<()> {
+    let tokenizer = &session.folder.tokenizer;
+    let is_cut = |query: &Query| -> Option<Result<bool>> {
+        let tokens = tokenizer.count(query.text.as_ref()?).map_err(|e| in_column(query, "text", e));
+        Some(tokens.map(|tokens| tokens > tokenizer.context_length()))
+    };
+    // The first that cannot be used is told, whichever is looked at first.
+    let found: Vec<Result<bool>> = queries.par_iter().filter_map(is_cut).collect();
+    let found = found.into_iter().collect::<Result<Vec<bool>>>()?;
+    warn_cut(tokenizer, "queries", (found.iter().filter(|is_cut| **is_cut).count(), found.len()));
+    Ok(())
+}
+
+/// What is wrong with a query's text or image, with where that stands.
+fn in_column(query: &Query, column: &str, error: anyhow::Error) -> anyhow::Error {
+    match query.place {
+        Some(place) => error.context(format!("{place}, {column}")),
+        None => error,
+    }
+}
+
+/// The images of `queries` through `encode`.
+///
+/// # Errors
+/// Of one that cannot be read, with where it stands.
+fn of_images<T>(queries: &[Query], encode: impl FnOnce(&[ImageSource]) -> Result<T>) -> Result<T> {
+    let images: Vec<ImageSource> = queries.iter().filter_map(|query| query.image.clone()).collect();
+    encode(&images).map_err(|e| {
+        let Some(bad) = e.downcast_ref::<UnreadableImage>() else { return e };
+        let asks = |query: &&Query| query.place.is_some() && query.image.as_ref() == Some(&bad.image);
+        let Some(query) = queries.iter().find(asks) else { return e };
+        // The line is told once.
+        let reason = bad.reason.strip_prefix(&format!("{}: ", bad.image)).unwrap_or(&bad.reason);
+        in_column(query, "image", anyhow!("{reason}"))
+    })
+}
+
 /// Queries that are encoded at once.
 const BATCH: usize = 64;
 
 /// The vectors of queries, embed_dim numbers each: that of a text or an image, or of both the weighted mean.
 ///
 /// # Errors
-/// An image that cannot be read.
+/// An image that cannot be read, with where it stands in a file.
 pub fn query_vectors(session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32>>> {
     let encoder = session.encoder(BATCH.min(queries.len().max(1)))?;
     let texts: Vec<&str> = queries.iter().filter_map(|query| query.text.as_deref()).collect();
-    let images: Vec<ImageSource> = queries.iter().filter_map(|query| query.image.clone()).collect();
-    let rows = |embeds: Tensor| embeds.to_vec2::<f32>();
+    let rows = |embeds: Tensor| anyhow::Ok(embeds.to_vec2::<f32>()?);
     let mut texts = if texts.is_empty() { Vec::new() } else { rows(encoder.texts(&texts)?)? }.into_iter();
-    let mut images = if images.is_empty() { Vec::new() } else { rows(encoder.images(&images)?)? }.into_iter();
+    let encode = |images: &[ImageSource]| match images {
+        [] => Ok(Vec::new()),
+        images => rows(encoder.images(images)?),
+    };
+    let mut images = of_images(queries, encode)?.into_iter();
     let vector = |query: &Query| {
         let text = query.text.as_ref().and_then(|_| texts.next());
         let image = query.image.as_ref().and_then(|_| images.next());
@@ -124,6 +188,7 @@ pub fn query_vectors(session: &Session, queries: &[Query]) -> Result<Vec<Vec<f32
 /// # Errors
 /// A model of another width; an image or vectors that cannot be read; an index that has changed since it was opened.
 pub fn search((index, names): (&Index, &Names), session: &Session, queries: &[Query], k: usize) -> Result<Vec<Found>> {
+    check_texts(session, queries)?;
     let vectors = query_vectors(session, queries)?;
     let asked: Vec<(Side, Vec<f32>)> = queries.iter().map(|query| query.side(index)).zip(vectors).collect();
     find((index, names), &asked, k)
@@ -142,19 +207,19 @@ pub fn late_query_vectors(index: &Index, session: &Session, queries: &[Query]) -
         let own = encoder.model.embed_dim();
         ensure!(width == own, "the index has embeddings of width {width}, the query ones of {own}");
     }
-    let (mut of_texts, mut of_images) = (Vec::new(), Vec::new());
+    let (mut tokens, mut patches) = (Vec::new(), Vec::new());
     let texts: Vec<&str> = queries.iter().filter_map(|query| query.text.as_deref()).collect();
     if !texts.is_empty() {
-        encoder.texts_with_tokens(&texts, &mut |vectors| of_texts.push(vectors.to_vec()))?;
+        encoder.texts_with_tokens(&texts, &mut |vectors| tokens.push(vectors.to_vec()))?;
     }
-    let images: Vec<ImageSource> = queries.iter().filter_map(|query| query.image.clone()).collect();
-    if !images.is_empty() {
-        encoder.images_with_patches(&images, &mut |vectors| of_images.push(vectors.to_vec()))?;
-    }
-    let (mut of_texts, mut of_images) = (of_texts.into_iter(), of_images.into_iter());
+    of_images(queries, |images| match images {
+        [] => Ok(()),
+        images => encoder.images_with_patches(images, &mut |vectors| patches.push(vectors.to_vec())).map(drop),
+    })?;
+    let (mut tokens, mut patches) = (tokens.into_iter(), patches.into_iter());
     let vectors = |query: &Query| match (&query.text, &query.image) {
-        (Some(_), None) => of_texts.next(),
-        (None, Some(_)) => of_images.next(),
+        (Some(_), None) => tokens.next(),
+        (None, Some(_)) => patches.next(),
         _ => None,
     };
     queries.iter().map(vectors).map(|vectors| vectors.context("a late query is a text or an image")).collect()

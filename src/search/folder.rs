@@ -109,6 +109,11 @@ impl List {
         self.access().replace_with(&folder.join(LIST), |path| Ok(fs::write(path, bytes)?))
     }
 
+    /// Removes the list of a folder.
+    pub fn remove(folder: &Path) -> std::io::Result<()> {
+        fs::remove_file(folder.join(LIST))
+    }
+
     /// Who may read what is in the folder.
     pub fn access(&self) -> Access {
         access(self.keeps_names)

@@ -55,6 +55,11 @@ impl Codes {
         let _ = self.codes.try_reserve_exact(more);
     }
 
+    /// Bytes of all vectors so far.
+    pub fn bytes(&self) -> usize {
+        self.codes.len()
+    }
+
     /// Adds a row: its vectors, (vectors, width).
     pub fn push(&mut self, vectors: &[f32]) {
         for vector in vectors.chunks_exact(self.width) {

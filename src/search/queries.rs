@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::find::Query;
+use super::find::{Query, QueryPlace};
 use super::gallery::{Gallery, Side};
 use super::index::Index;
 use super::npy;
@@ -102,8 +102,12 @@ pub fn read_queries(path: &Path, weights: (f32, f32)) -> Result<Queries> {
         "csv" => of_table(path, weights)?,
         _ => {
             let text = text_of_file(path)?;
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            lines.map(|line| Query { weights, ..Query::of_text(line) }).collect()
+            let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
+            let query = |(number, (line, text)): (usize, (u64, &str))| {
+                let place = Some(QueryPlace { number, line });
+                Query { weights, place, ..Query::of_text(text) }
+            };
+            (1..).zip(lines).map(query).collect()
         }
     };
     ensure!(!queries.is_empty(), "holds no queries");
@@ -126,12 +130,10 @@ fn of_table(path: &Path, weights: (f32, f32)) -> Result<Vec<Query>> {
     for (line, record) in records {
         let cell = |column: Option<usize>| record.get(column?).map(str::trim).filter(|cell| !cell.is_empty());
         let [text, image] = columns.map(cell);
-        let number = queries.len() + 1;
-        ensure!(
-            text.is_some() || image.is_some(),
-            "query {number} has neither text nor image, the columns that are read"
-        );
-        queries.push(Query { text: text.map(str::to_string), image: image.map(|name| image_of(line, name)), weights });
+        let place = QueryPlace { number: queries.len() + 1, line };
+        ensure!(text.is_some() || image.is_some(), "{place} has neither text nor image, the columns that are read");
+        let (text, image) = (text.map(str::to_string), image.map(|name| image_of(line, name)));
+        queries.push(Query { text, image, weights, place: Some(place) });
     }
     Ok(queries)
 }
@@ -185,10 +187,14 @@ mod tests {
         let has: Vec<(bool, bool)> = rows.iter().map(|q| (q.text.is_some(), q.image.is_some())).collect();
         assert_eq!(has, [(true, true), (true, false), (false, true)]);
         assert_eq!((rows[0].text.as_deref(), rows[0].weights), (Some("left, large"), (0.7, 0.3)));
+        // Numbers count queries, lines those of the file.
+        let places = |queries: &[Query]| queries.iter().map(|q| q.place.unwrap().to_string()).collect::<Vec<_>>();
+        assert_eq!(places(&lines), ["query 1 (line 1)", "query 2 (line 3)"]);
+        assert_eq!(places(&rows), ["query 1 (line 2)", "query 2 (line 3)", "query 3 (line 4)"]);
         for (name, text, why) in [
             ("a.txt", "\n \n", "holds no queries"),
             ("a.csv", "image,text\n", "holds no queries"),
-            ("a.csv", "image,text\n,\n", "query 1 has neither text nor image"),
+            ("a.csv", "image,text\n,\n", "query 1 (line 2) has neither text nor image"),
             ("a.csv", "file,report\na.png,x\n", "line 1: has no column text or image"),
             ("a.csv", "text,text\na,b\n", "line 1: there are two columns \"text\"; rename one"),
             ("a.csv", "text\n\"abc\n", "line 2: a quote opens here and is never closed"),

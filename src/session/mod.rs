@@ -2,6 +2,7 @@
 //! export and training all start here. Owns no figure and writes nothing.
 
 mod content;
+mod cut;
 mod encode;
 mod folder;
 mod fresh;
@@ -15,6 +16,7 @@ mod processor;
 mod rows;
 
 pub use content::model_content;
+pub use cut::{count_cut, tell_cut, warn_cut};
 pub use encode::{Embeddings, Encoder, UnreadableImage};
 pub use folder::{BAGS_FILE, LOCAL_FILE, ModelFolder, REPORT_FILE};
 pub use frozen::{Frozen, image_features_change};

@@ -438,7 +438,8 @@ fn what_is_wrong_with_a_query_is_not_the_indexs_fault_and_names_nobody() {
     embed(&place, &["--out", "index/"]);
     fs::write(place.path("q.csv"), "text,image\nnodule,\n,zxqv_miller.png\n").unwrap();
     let errors = place.errors(&["search", "--index", "index", "--queries", "q.csv"], 1);
-    assert!(errors.len() == 1 && errors[0].contains("q.csv:3: "), "{errors:?}");
+    let told = "--queries q.csv: query 2 (line 3), image: No such file";
+    assert!(errors.len() == 1 && errors[0].starts_with(told), "{errors:?}");
     assert!(!errors[0].contains("zxqv") && !errors[0].contains("index"), "{errors:?}");
     let errors = place.errors(&["search", "--index", "index", "--image", "gone.png"], 1);
     assert!(errors[0].contains("gone.png: No such file") && !errors[0].contains("index"), "{errors:?}");
@@ -446,6 +447,59 @@ fn what_is_wrong_with_a_query_is_not_the_indexs_fault_and_names_nobody() {
     Tensor::ones((1, 3), candle_core::DType::F32, &Device::Cpu).unwrap().write_npy(place.path("q.npy")).unwrap();
     let errors = place.errors(&["search", "--index", "index", "--queries", "q.npy"], 1);
     assert!(errors[0].contains("index: has embeddings of width 16, the query one of 3"), "{errors:?}");
+}
+
+#[test]
+fn texts_that_are_cut_are_told_once_and_one_that_cannot_be_used_by_its_line() {
+    let place = trained();
+    let long = "effusion nodule ".repeat(60);
+    fs::write(place.path("q.txt"), format!("nodule\n\n{long}\n{long}\n")).unwrap();
+    let cut = "2 of 3 are longer than the 48 tokens that the model reads, and are cut";
+    let told = |args: &[&str], what: &str| {
+        let (_, stderr) = ok(&place, args);
+        assert_eq!(stderr.matches(&format!("{what}: ")).count(), 1, "{args:?}: {stderr}");
+        stderr
+    };
+    let texts = ["embed", "--model", "run/model", "--texts", "q.txt", "--out"];
+    for out in ["texts.safetensors", "texts/"] {
+        let stderr = told(&[&texts[..], &[out]].concat(), "texts");
+        assert!(stderr.contains(&format!("warning: texts: {cut}")), "{stderr}");
+    }
+    let search = ["search", "--index", "texts", "--queries"];
+    let stderr = told(&[&search[..], &["q.txt"]].concat(), "queries");
+    assert!(stderr.contains(&format!("warning: queries: {cut}")), "{stderr}");
+    let prompts = crate::runs::PROMPTS.replace("Consolidation.", &long);
+    fs::write(place.path("p.toml"), prompts).unwrap();
+    let zero_shot = ["zero-shot", "--model", "run/model", "--data", "phantom/manifest.csv", "--prompts", "p.toml"];
+    let stderr = told(&zero_shot, "prompts");
+    assert!(stderr.contains("prompts: 1 of 4 are longer than the 48 tokens"), "{stderr}");
+    fs::write(place.path("q.csv"), format!("text\n\nnodule\n\n{}\n", "x ".repeat(600_000))).unwrap();
+    let errors = place.errors(&[&search[..], &["q.csv"]].concat(), 1);
+    let told = "--queries q.csv: query 2 (line 5), text: tokenizing: a text of 1199999 bytes; ";
+    assert!(errors.len() == 1 && errors[0].starts_with(told), "{errors:?}");
+}
+
+#[test]
+fn where_the_first_shard_cannot_be_made_no_folder_is_left() {
+    let place = trained();
+    fs::write(place.path("bad.png"), "no image").unwrap();
+    let image = image(&place);
+    let embed = |images: &[&str], out: &str| {
+        let args = ["embed", "--model", "run/model", "--batch-size", "1", "--shard-rows", "1", "--out", out, "--images"];
+        place.errors(&[&args[..], images].concat(), 1)
+    };
+    for format in ["safetensors", "npy"] {
+        let args = ["embed", "--model", "run/model", "--images", "bad.png", "--out", "new/", "--format", format];
+        let errors = place.errors(&args, 1);
+        assert!(errors[0].contains("bad.png"), "{errors:?}");
+        assert!(!place.path("new").exists(), "{format}");
+    }
+    // What was there stays, and so does a shard that was made.
+    fs::create_dir(place.path("old")).unwrap();
+    embed(&["bad.png"], "old/");
+    assert!(place.path("old/index.json").exists());
+    embed(&[&image, "bad.png"], "half/");
+    assert!(place.path("half/shard-00000.safetensors").exists());
 }
 
 #[test]
