@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::Spread;
-use crate::data::image::frame_of;
+use crate::data::image::{NO_ZEROTH, counts_from_zero, frame_of};
 use crate::data::volume::Scan;
 use crate::data::{Picture, VolumePolicy};
 use crate::fs::replace_file;
@@ -79,6 +79,7 @@ pub fn volumes(bench: &VolumesBench) -> Result<VolumesFigures> {
 
 /// All slices.
 fn read(path: &Path, policy: &VolumePolicy) -> Result<Vec<Picture>> {
+    ensure!(!counts_from_zero(path), "{NO_ZEROTH}");
     ensure!(frame_of(path).0.exists(), "there is no such file or folder");
     let scan = Scan::of(path, policy)?;
     let scan = scan.context(

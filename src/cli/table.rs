@@ -106,7 +106,7 @@ pub(super) fn grounding(report: &GroundingReport) -> String {
         "\nplaces found by the map of {} ({reason}): {places} on {images} images{}{}{}\n{}",
         report.map.word(),
         more(*cut, "of these places reach beyond their image, and what lies within counts"),
-        more(*elsewhere, "more are on other images"),
+        more(*elsewhere, "more are on images that are not among these rows"),
         more(*unseen, "more are too small or too large to be judged"),
         beside_others(&report.figures, report.of_others.as_deref(), (24, "another's map", "uniform")),
     )

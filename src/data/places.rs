@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::image;
 use super::image::Picture;
@@ -149,7 +149,8 @@ impl Described {
             }
             match &region.shape {
                 Shape::Mask(path) => {
-                    let mask = image::read_mask(path).with_context(|| format!("line {}", region.line))?;
+                    let read = image::read_mask(path).map_err(where_names_start);
+                    let mask = read.with_context(|| format!("line {}", region.line))?;
                     ensure!(
                         (mask.width, mask.height) == (width, height),
                         "line {}: {}: is {}×{}, its image {width}×{height}",
@@ -174,6 +175,15 @@ impl Described {
             }
         }
         Ok(Picture { width, height, channels: 1, bytes })
+    }
+}
+
+/// Where the names of masks start, of one that is not there.
+fn where_names_start(error: anyhow::Error) -> anyhow::Error {
+    let is_missing = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::NotFound;
+    match error.downcast_ref().is_some_and(is_missing) {
+        true => anyhow!("{error:#}; relative names of masks start at the folder of their table"),
+        false => error,
     }
 }
 
@@ -290,6 +300,11 @@ mod tests {
         assert_eq!(mask(png::ColorType::Rgb, &[0, 0, 255, 0, 200, 0, 9, 9, 9]), [255, 255, 0]);
         let clear = [0, 255, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0];
         assert_eq!(mask(png::ColorType::Rgba, &clear), [255, 0, 0]);
+        let regions = vec![Region { shape: Shape::Mask(dir.path().join("gone.png")), measured_on: None, line: 2 }];
+        let gone = Described { image: String::new(), sentence: String::new(), regions };
+        let told = format!("{:#}", gone.mask((3, 1)).unwrap_err());
+        assert!(told.starts_with("line 2: ") && told.contains("gone.png: No such file"), "{told}");
+        assert!(told.ends_with("; relative names of masks start at the folder of their table"), "{told}");
     }
 
     #[test]
@@ -310,6 +325,14 @@ mod tests {
         assert!(error("image,label,x,y,width,height\na,b,1,2,3,0\n").contains("a box of 3 × 0 pixels"));
         assert!(error("image,label,polygon\na,b,1 2 3\n").contains("needed are 3 corners"));
         assert!(error("image,label,mask\n").contains("has no rows"));
+        for (text, why) in [
+            (&b"image,label,x,y,width,height\na,b,1,2,3,4\na,\xc9panchement,1,2,3,4\n"[..], "line 3 is not UTF-8; "),
+            (b"\xff\xfei\0m\0a\0g\0e\0", "is UTF-16; save it as UTF-8"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let told = format!("{:#}", read_places(&path).unwrap_err());
+            assert!(told.starts_with(&format!("{}: {why}", path.display())), "{told}");
+        }
         let broken = "image,label,x,y,width,height\n\"a\n\",b,1,2,3,4\n\na,b,1,2,x,4\n";
         assert!(error(broken).contains("line 5: \"x\" is no number of pixels"), "{}", error(broken));
         for (text, line) in [

@@ -19,7 +19,7 @@ use crate::metrics::bootstrap;
 use crate::metrics::grounding::{Grounding, THRESHOLDS};
 use crate::model::ClipModel;
 use crate::seed::{Purpose, stream};
-use crate::session::Session;
+use crate::session::{Session, tell_cut};
 
 /// How well a model's maps find places.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,10 +39,13 @@ pub struct GroundingReport {
     pub places: usize,
     /// Their images.
     pub images: usize,
-    /// Places on images that are not among the rows.
+    /// Sentences that were left out, as their images are not among the rows.
     pub elsewhere: usize,
-    /// Places that are too small for the model's image size, or cover all of it.
+    /// Sentences that were left out, as their places are too small for the model's image size, or cover all of it.
     pub unseen: usize,
+    /// Of those that were left out, how many and why, in words.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Of those that were judged, by what lies within, how many reach beyond the image.
     pub cut: usize,
 }
@@ -98,6 +101,7 @@ pub(super) fn grounding(
         "none of {} places is on an image of these rows; its column image must name images as the manifest does",
         places.len()
     );
+    let elsewhere = told_elsewhere(&judged, places);
     let encoder = session.encoder(64)?;
     let (mut found, mut of_others, mut patients, mut images, mut cut) = (Vec::new(), Vec::new(), Vec::new(), 0, 0);
     let others = others(&judged.iter().map(|image| image.case).collect::<Vec<_>>());
@@ -105,6 +109,7 @@ pub(super) fn grounding(
     let sentences: BTreeSet<&str> =
         judged.iter().flat_map(|image| image.described.iter().map(|place| place.sentence.as_str())).collect();
     let sentences: Vec<&str> = sentences.into_iter().collect();
+    tell_cut(encoder.tokenizer, "sentences with a place", &sentences)?;
     let texts = if map == MapKind::Patches { Some(encoder.texts(&sentences)?) } else { None };
     // Each image is seen once, and kept until it has stood in for the last.
     let mut last_use: Vec<usize> = (0..judged.len()).collect();
@@ -131,8 +136,7 @@ pub(super) fn grounding(
             let map = |seen: &Seen| seen.map(session, sentence, text.as_ref());
             let Some(grounding) = Grounding::of(&map(seen)?, &inside) else {
                 let why = if inside.first() == Some(&true) { "covers all of its image" } else { "covers no pixel" };
-                let lines = described.regions.iter().map(|region| region.line.to_string()).collect::<Vec<_>>();
-                unseen.get_or_insert_with(|| format!("what line {} names {why}", lines.join(", ")));
+                unseen.get_or_insert_with(|| format!("what line {} names {why}", lines_of(described)));
                 continue;
             };
             found.push(grounding);
@@ -151,6 +155,12 @@ pub(super) fn grounding(
         "no place can be seen at {side} pixels a side: {}",
         unseen.as_deref().unwrap_or("there is none")
     );
+    let too_small = known - found.len();
+    let unseen = unseen.map(|first| {
+        format!("{too_small} sentences: no place that can be seen at {side} pixels a side; of the first, {first}")
+    });
+    let left_out: Vec<String> = elsewhere.into_iter().chain(unseen).collect();
+    left_out.iter().for_each(|line| tracing::warn!("places left out: {line}"));
     // Either all have one or, of a single patient, none.
     let of_others = (of_others.len() == found.len()).then(|| figures(&of_others, &patients, options));
     Ok(GroundingReport {
@@ -161,9 +171,28 @@ pub(super) fn grounding(
         places: found.len(),
         images,
         elsewhere: places.len() - known,
-        unseen: known - found.len(),
+        unseen: too_small,
+        left_out,
         cut,
     })
+}
+
+/// How many sentences stand for images that no row names, in words; `None` where there are none.
+fn told_elsewhere(judged: &[Judged], places: &[Described]) -> Option<String> {
+    let known: BTreeSet<&str> = judged.iter().flat_map(|image| &image.described).map(|p| p.image.as_str()).collect();
+    let others = || places.iter().filter(|place| !known.contains(place.image.as_str()));
+    let first = others().min_by_key(|place| place.regions.first().map_or(u64::MAX, |region| region.line))?;
+    Some(format!(
+        "{} sentences: their images are not among these rows, of another split or named otherwise than the manifest \
+         names them; the first stands on line {}",
+        others().count(),
+        lines_of(first)
+    ))
+}
+
+/// The lines of the table that name its places.
+fn lines_of(described: &Described) -> String {
+    described.regions.iter().map(|region| region.line.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// For each image the next of another case (patient), around the end; `None` where all are of one.

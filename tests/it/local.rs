@@ -245,6 +245,7 @@ fn maps_are_judged_and_explained_by() {
         let rows = csv::Reader::from_path(&boxes).unwrap().records().count() as u64;
         assert!(count("places") > 0 && count("images") > 0 && count("places") + count("unseen") <= rows, "{grounding}");
         assert_eq!(count("elsewhere"), 0);
+        assert_eq!(grounding["left_out"].as_array().unwrap().is_empty(), count("unseen") == 0, "{grounding}");
     }
     let table = text(&eval("local", &[]));
     assert!(table.contains("places found by the map of patches (the model was trained to find"), "{table}");
@@ -278,6 +279,26 @@ fn maps_are_judged_and_explained_by() {
         assert!(errors[0].contains("--grounding") && errors[0].contains("wrong.csv"), "{errors:?}");
         assert!(errors[0].contains(told), "{errors:?}");
     }
+    // What is left out beside others is told, in JSON and beside it.
+    let table = fs::read_to_string(&boxes).unwrap();
+    let header = csv::Reader::from_path(&boxes).unwrap().headers().unwrap().clone();
+    let row = |cell: &str| match cell {
+        "image" => "elsewhere.png",
+        "x" | "y" => "1",
+        "width" | "height" => "4",
+        "sentence" | "report" | "label" => "Effusion",
+        _ => "",
+    };
+    let more = header.iter().map(row).collect::<Vec<_>>().join(",");
+    fs::write(place.path("more.csv"), format!("{}\n{more}\n", table.trim_end())).unwrap();
+    let model = ["eval", "--model", "local/model", "--data", "phantom/manifest.csv", "--bootstrap", "50"];
+    let output = place.run(&[&model[..], &["--json", "--grounding", "more.csv"]].concat());
+    let (stderr, grounding) = (text(&output.stderr), json(&output.stdout)["grounding"].clone());
+    assert_eq!(grounding["elsewhere"], 1, "{grounding}");
+    let told = "1 sentences: their images are not among these rows";
+    assert!(grounding["left_out"][0].as_str().unwrap().starts_with(told), "{grounding}");
+    assert!(stderr.contains(&format!("warning: places left out: {told}")), "{stderr}");
+    assert!(!stderr.contains("elsewhere.png"), "names of images may name patients: {stderr}");
     fs::write(place.path("other.csv"), "image,label,x,y,width,height\nelsewhere.png,Effusion,1,1,4,4\n").unwrap();
     let args = ["eval", "--model", "local/model", "--data", "phantom/manifest.csv", "--grounding", "other.csv"];
     let errors = place.errors(&args, 1);

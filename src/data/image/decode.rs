@@ -1,6 +1,6 @@
 //! Image files to 8-bit pixels, gray or RGB: PNG, JPEG, DICOM.
 
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -56,13 +56,26 @@ pub(crate) fn frame_of(path: &Path) -> (PathBuf, usize) {
     }
 }
 
-/// Whether it ends as the number of a frame that is none, and is no file.
-pub(in crate::data) fn counts_from_zero(path: &Path) -> bool {
-    path.to_string_lossy().ends_with("#0") && !path.exists()
+/// Whether it ends as the number of a frame that is none, of a file that is there.
+pub(crate) fn counts_from_zero(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.strip_suffix("#0").is_some_and(|file| Path::new(file).exists()) && !path.exists()
 }
 
 /// What is told of that.
-pub(in crate::data) const NO_ZEROTH: &str = "ends in #0; frames and points in time count from 1, as in scan.dcm#1";
+pub(crate) const NO_ZEROTH: &str = "ends in #0; frames and points in time count from 1, as in scan.dcm#1";
+
+/// That a file is not there, of a name that ends as that of a frame: its number, which may be a patient's, is not told.
+fn of_the_file(path: &Path, error: io::Error) -> io::Error {
+    let text = path.to_string_lossy();
+    let is_of_frame = text.rsplit_once('#').is_some_and(|(_, number)| number.parse::<usize>().is_ok());
+    match error.kind() {
+        ErrorKind::NotFound if is_of_frame => {
+            io::Error::new(ErrorKind::NotFound, "there is no such file, with or without the number behind the #")
+        }
+        _ => error,
+    }
+}
 
 /// Content of an image file, which may be as long as what decoding one image may take. No error says its name, and one
 /// of the system is a [`std::io::Error`].
@@ -70,15 +83,15 @@ pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
     let file = frame_of(path).0;
     if file.is_dir() {
         let text = "is a folder and no series of DICOM slices; name the PNG, JPEG or DICOM files in it";
-        return Err(std::io::Error::other(text).into());
+        return Err(io::Error::other(text).into());
     }
     ensure!(!counts_from_zero(&file), "{NO_ZEROTH}");
-    let file = open_plain(&file)?;
+    let file = open_plain(&file).map_err(|e| of_the_file(path, e))?;
     let (len, most) = (file.metadata()?.len(), most());
     ensure!(len <= most, "has {len} bytes; allowed are {most} (data.max_image_mib, --max-image-mib)");
     let mut bytes = Vec::with_capacity(len as usize);
     // It may grow meanwhile.
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, most + 1), &mut bytes)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() as u64 <= most, "has more than {most} bytes (data.max_image_mib, --max-image-mib)");
     Ok(bytes)
 }
@@ -146,6 +159,11 @@ mod tests {
         let told = at("a.png#3").unwrap_err().root_cause().to_string();
         assert_eq!(told, "is no DICOM file and has one frame, so there is no frame 3");
         assert!(at("a.png#0").unwrap_err().root_cause().to_string().starts_with("ends in #0; frames"));
+        for name in ["gone.png#0", "gone.png#3"] {
+            let told = at(name).unwrap_err().root_cause().to_string();
+            assert_eq!(told, "there is no such file, with or without the number behind the #");
+        }
+        assert!(at("gone.png").unwrap_err().root_cause().to_string().starts_with("No such file"));
     }
 
     #[test]

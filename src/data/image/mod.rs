@@ -17,7 +17,8 @@ mod strip;
 
 pub use budget::{DEFAULT_MAX_IMAGE_MIB, set_max_image_mib};
 pub(in crate::data) use budget::{afford, is_over_limit, most as most_bytes, over_limit};
-pub(in crate::data) use decode::{NO_ZEROTH, begins_as_one, counts_from_zero, is_lfs_pointer, read_mask};
+pub(crate) use decode::{NO_ZEROTH, counts_from_zero};
+pub(in crate::data) use decode::{begins_as_one, is_lfs_pointer, read_mask};
 pub use decode::{decode, read};
 pub(crate) use decode::{file_bytes, frame_of};
 pub use encode::{gray_of_side, reduced, thumbnail};

@@ -147,7 +147,7 @@ impl FindingKind {
     }
 
     /// The kind of rows that cannot be used, and the sentence about them.
-    pub(super) fn of_problem(kind: ProblemKind) -> (Self, &'static str) {
+    pub fn of_problem(kind: ProblemKind) -> (Self, &'static str) {
         match kind {
             ProblemKind::MissingImage => (Self::MissingImage, "images that are not there; check --image-root"),
             ProblemKind::EmptyReport => (Self::EmptyReport, "rows without a report"),

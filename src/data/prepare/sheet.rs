@@ -4,10 +4,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 
 use crate::data::bounded::{Bounded, OfRows};
-use crate::data::table::names_of;
+use crate::data::table::{names_of, why_not_utf8};
 use crate::fs::open_plain;
 
 /// Most that a compressed file may unpack to.
@@ -42,8 +42,16 @@ pub(in crate::data) fn each_line<const N: usize>(
     mut take: impl FnMut(u64, [&str; N]) -> Result<()>,
 ) -> Result<()> {
     let place = || path.display().to_string();
+    let is_packed = path.extension().is_some_and(|e| e == "gz");
+    let broken = |e: csv::Error| {
+        let is_plain = !is_packed && matches!(e.kind(), csv::ErrorKind::Utf8 { .. });
+        match is_plain.then(|| why_not_utf8(path)).flatten() {
+            Some(why) => anyhow!("{}: {why}", path.display()),
+            None => Error::from(e).context(format!("{}: is broken or not UTF-8", path.display())),
+        }
+    };
     let file = open_plain(path).with_context(place)?;
-    let reader: Box<dyn Read> = if path.extension().is_some_and(|e| e == "gz") {
+    let reader: Box<dyn Read> = if is_packed {
         Box::new(Bounded::new(flate2::read::MultiGzDecoder::new(file), MOST_UNPACKED))
     } else {
         Box::new(file)
@@ -51,7 +59,7 @@ pub(in crate::data) fn each_line<const N: usize>(
     let reader = OfRows::new(reader, MOST_RECORD);
     let row = Rc::clone(&reader.row);
     let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 18).from_reader(reader);
-    let header = reader.headers().with_context(place)?.clone();
+    let header = reader.headers().map_err(broken)?.clone();
     let wanted = columns.map(|c| c.trim_end_matches('?'));
     ensure!(
         header.iter().any(|cell| !cell.trim().is_empty()),
@@ -83,7 +91,7 @@ pub(in crate::data) fn each_line<const N: usize>(
     let mut end = reader.position().line();
     let whole = u64::from(end > 1 + lines_in(&header));
     row.set(0);
-    while reader.read_record(&mut record).with_context(|| format!("{}: is broken or not UTF-8", path.display()))? {
+    while reader.read_record(&mut record).map_err(broken)? {
         row.set(0);
         let next = end + 1 - whole;
         end = reader.position().line();

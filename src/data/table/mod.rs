@@ -18,6 +18,7 @@ pub use columns::{BagColumns, Columns};
 pub use fields::ProblemKind;
 pub use format::NewColumn;
 pub(in crate::data) use format::PackedImages;
+pub(in crate::data) use formats::why_not_utf8;
 pub use formats::{ShardSample, ShardWriter, comma_records, format_names, set_columns, shard_keys};
 pub use manifest::{Line, Manifest, RowProblem};
 pub use row::{ImageSource, Origin, Row};

@@ -16,6 +16,7 @@ use crate::data::table::columns::Columns;
 use crate::data::table::format::{Format, NewColumn};
 
 pub use csv::comma_records;
+pub(in crate::data) use text::why_not_utf8;
 pub use webdataset::{ShardSample, ShardWriter, shard_keys};
 
 /// All formats. Folders are searched for what each knows in this order; a file belongs to the last that claims it, so

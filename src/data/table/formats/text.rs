@@ -72,6 +72,24 @@ pub(super) fn next_line(source: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<
     Ok(!line.is_empty())
 }
 
+/// Why a text is not UTF-8, by its first line that is not; `None` where all are, or one is too long to be looked at.
+pub(in crate::data) fn why_not_utf8(path: &Path) -> Option<String> {
+    let mut source = match open(path) {
+        Ok(source) => source,
+        Err(e) => return Some(format!("{e:#}")),
+    };
+    let mut line = Vec::new();
+    for number in 1.. {
+        if !next_line(&mut source, &mut line).ok()? {
+            break;
+        }
+        if let Err(e) = std::str::from_utf8(&line) {
+            return Some(not_utf8(&line, e.valid_up_to(), number));
+        }
+    }
+    None
+}
+
 /// Message about bytes that are not UTF-8 from `valid` on; the first of `bytes` stands on line `line`.
 pub(super) fn not_utf8(bytes: &[u8], valid: usize, line: u64) -> String {
     let line = line + bytes[..valid].iter().filter(|&&b| b == b'\n').count() as u64;
