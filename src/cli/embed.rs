@@ -10,7 +10,7 @@ use super::{output, usage};
 use crate::data::dicomweb::PacsStudies;
 use crate::data::image;
 use crate::dist::Collective;
-use crate::fs::may_write_beside;
+use crate::fs::{check_writable, may_write_beside};
 use crate::model::checkpoint::spare_models;
 use crate::search::{
     Filled, FolderOptions, IndexContents, IndexModel, MOST_SHARD_ROWS, ShardFormat, build, fill, is_folder,
@@ -192,6 +192,7 @@ fn run_file(args: &Args, model: IndexModel, world: &Rc<dyn Collective>) -> Resul
 }
 
 fn run_folder(args: &Args, model: IndexModel, world: &Rc<dyn Collective>) -> Result<()> {
+    check_writable(&args.out).context("--out")?;
     device::share_cores(world.local().1, ops::online_cores())?;
     stop::listen()?;
     let options = FolderOptions {

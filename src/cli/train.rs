@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{output, table};
@@ -13,6 +13,7 @@ use crate::device;
 use crate::dist::{self, Collective};
 use crate::error::{Interrupted, Problem, Problems};
 use crate::eval::Validation;
+use crate::fs::check_writable;
 use crate::model::ClipConfig;
 use crate::ops;
 use crate::track::{Level, Note, RunFolder};
@@ -68,6 +69,9 @@ fn train_or_try(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
             // Better told now than after data and model were read.
             let path = fresh_path(&config, args);
             RunFolder::check_free(&path)?;
+            if !args.dry_run {
+                check_writable(&path).context("run folder")?;
+            }
             if let Some(other) = RunFolder::of_config(&args.config).filter(|_| !args.dry_run) {
                 let (other, path) = (other.display(), path.display());
                 tracing::info!("a new run with the config of {other} goes to {path}; --resume goes on with that one");

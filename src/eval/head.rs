@@ -15,7 +15,7 @@ use super::zero_shot::{LabelledPrompts, Scores, scores};
 use crate::data::{Prompts, Row};
 use crate::digest::{ContentHash, of_bytes, sha256_of};
 use crate::error::{Problem, Problems};
-use crate::fs::{may_write, read_up_to, replace_file, replace_with};
+use crate::fs::{check_writable, may_write, read_up_to, replace_file, replace_with};
 use crate::json;
 use crate::metrics::few_shot::{LinearHead, Method};
 use crate::model::checkpoint::{BESIDE, Listing, read_safetensors, save_safetensors_noting, spare_models};
@@ -117,7 +117,7 @@ impl Head {
         // A model keeps it in its own folder, and in no folder inside that.
         spare_models(folder)?;
         if !folder.exists() {
-            return Ok(());
+            return check_writable(folder);
         }
         ensure!(folder.is_dir(), "{}: is no folder", folder.display());
         Listing::without(folder, &[WEIGHTS, ABOUT])?;

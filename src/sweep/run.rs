@@ -20,7 +20,7 @@ use super::table::{SettingFigures, markdown, table};
 use crate::config::{self, Config};
 use crate::dist::Single;
 use crate::error::{Problem, Problems, one_line};
-use crate::fs::{FolderLock, replace_file};
+use crate::fs::{FolderLock, check_writable, replace_file};
 use crate::session::{PrecisionRequest, Products};
 use crate::train;
 use crate::train::stop::{self, Cause};
@@ -128,6 +128,7 @@ pub fn run(request: &Request) -> Result<Finished> {
     }
     let default = || Path::new("runs").join(format!("{}-sweep", config::run_name(&request.config)));
     let folder = request.folder.clone().unwrap_or_else(default);
+    check_writable(&folder).context("sweep")?;
     // Data, tokenizer and model are opened once before the first member; the demo's phantoms are drawn then, once.
     let prepared = train::prepare(&config, &Single)?;
     ensure!(

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::{output, usage};
 use crate::data::prepare::{Job, Options, Preset};
 use crate::error::{Problem, Problems, did_you_mean};
+use crate::fs::check_writable;
 use crate::train::stop;
 
 #[derive(Debug, clap::Args)]
@@ -72,6 +73,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         salt: args.salt.clone(),
     };
     options.writes_images(&preset).map_err(|e| usage::wrong(&e))?;
+    check_writable(&args.out).context("--out")?;
     stop::listen()?;
     let found = preset.read(&args.root)?;
     found.notes.iter().for_each(|note| tracing::warn!("{note}"));

@@ -1,12 +1,17 @@
 //! Files and folders are replaced whole: a kill at any moment leaves the old one or the new one. A folder that a
 //! process works in for long is held by it. Knows no run.
 
+mod destination;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use destination::PROBE;
+pub use destination::{check_writable, is_same_file, may_make_folder, may_write, may_write_beside, read_too};
 
 /// The file by which a folder is held.
 pub const LOCK: &str = ".lock";
@@ -120,10 +125,11 @@ pub fn bytes_of(source: impl Read, most: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a folder holds anything but files and folders of these names; one that is not there holds nothing.
+/// Whether a folder holds anything but files and folders of these names, and what a kill left of a try to write there;
+/// one that is not there holds nothing.
 pub fn holds_others(folder: &Path, names: &[&str]) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name()).any(|name| !names.iter().any(|known| name == *known))
+    entries.map(|entry| entry.file_name()).any(|name| name != PROBE && !names.iter().any(|known| name == *known))
 }
 
 /// Writes a file beside its place, syncs it and renames it there.
@@ -184,90 +190,6 @@ impl Access {
             fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         }
         Ok(())
-    }
-}
-
-/// Makes sure that a file that a user names may be written: its folder is there, and in its place nothing, or with
-/// `force` a plain file. Devices and links are never replaced.
-///
-/// # Errors
-/// Something is there, or no folder.
-pub fn may_write(path: &Path, force: bool) -> Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
-        bail!("{}: there is no folder {}; make it first", path.display(), folder.display());
-    }
-    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
-    let what = match meta.file_type() {
-        kind if kind.is_symlink() => "is a link",
-        kind if kind.is_dir() => "is a folder",
-        kind if !kind.is_file() => "is no plain file",
-        _ => {
-            ensure!(force, "{}: is there already; --force writes over it", path.display());
-            return Ok(());
-        }
-    };
-    bail!("{}: {what}, and only plain files are written over; name another file", path.display())
-}
-
-/// [`may_write`] for a command that reads `inputs`, files or folders: these, and what lies in the folders but for
-/// pages, are not written over with `force` either.
-///
-/// # Errors
-/// As there; it is one of the inputs.
-pub fn may_write_beside<'a>(path: &Path, force: bool, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    may_write(path, force)?;
-    let Ok(real) = fs::canonicalize(path) else { return Ok(()) };
-    let is_page = real.extension().is_some_and(|ending| ending == "html");
-    for input in inputs {
-        // Others are patterns or names of the hub.
-        let Ok(read) = fs::canonicalize(input) else { continue };
-        let inside = read.is_dir() && real.starts_with(&read) && !is_page;
-        ensure!(!inside && !is_same_file(&real, &read), read_too(path));
-    }
-    Ok(())
-}
-
-/// Makes sure that a folder that a user names may be made by a command that reads the folders `inputs`: in its place is
-/// nothing, not even a link that leads nowhere, and it lies in none of these, whose lists of checksums would not name
-/// it.
-///
-/// # Errors
-/// Something is there, or it lies in an input.
-pub fn may_make_folder<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    // Without a slash at its end, which would follow a link.
-    let path: PathBuf = path.components().collect();
-    let shown = path.display();
-    ensure!(
-        fs::symlink_metadata(&path).is_err(),
-        "{shown}: exists already; nothing is overwritten, name another folder"
-    );
-    let whole = std::path::absolute(&path)?;
-    let Some(above) = whole.ancestors().find_map(|above| fs::canonicalize(above).ok()) else { return Ok(()) };
-    ensure!(above.is_dir(), "{shown}: {} is no folder", above.display());
-    // Others are names of the hub.
-    let read = inputs.into_iter().filter_map(|input| fs::canonicalize(input).ok());
-    let mut around = read.filter(|read| above.starts_with(read));
-    around.next().map_or(Ok(()), |read| {
-        bail!("{shown}: lies in {}, which this command reads; name a folder elsewhere", read.display())
-    })
-}
-
-/// Why a file that the same command reads is not written over.
-pub fn read_too(path: &Path) -> String {
-    format!("{}: this command reads it, so it is not written over; name another file", path.display())
-}
-
-/// By name, or as another name of one file.
-pub fn is_same_file(a: &Path, b: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let node = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-        a == b || node(a).is_some_and(|a| Some(a) == node(b))
-    }
-    #[cfg(not(unix))]
-    {
-        a == b
     }
 }
 
@@ -432,61 +354,6 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read(&path).unwrap(), b"secret");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn only_plain_files_are_written_over_and_only_when_asked() {
-        let dir = tempfile::tempdir().unwrap();
-        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
-        may_write(&file, false).unwrap();
-        let error = may_write(&dir.path().join("no/file"), true).unwrap_err().to_string();
-        assert!(error.contains("no/file: there is no folder ") && error.ends_with("no; make it first"), "{error}");
-        fs::write(&file, "x").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert!(may_write(&file, false).unwrap_err().to_string().ends_with("is there already; --force writes over it"));
-        may_write(&file, true).unwrap();
-        for path in [Path::new("/dev/null"), dir.path(), &link] {
-            let error = may_write(path, true).unwrap_err().to_string();
-            assert!(error.ends_with("only plain files are written over; name another file"), "{error}");
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn what_is_read_is_not_written_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::create_dir(at("model")).unwrap();
-        for name in ["a.csv", "b.csv", "model/weights", "model/page.html"] {
-            fs::write(at(name), "x").unwrap();
-        }
-        fs::hard_link(at("a.csv"), at("same.csv")).unwrap();
-        let (a, model) = (at("a.csv"), at("model"));
-        let allowed = |name: &str| {
-            may_write_beside(&at(name), true, [a.as_path(), &model, Path::new("org/name")]).map_err(|e| e.to_string())
-        };
-        for name in ["a.csv", "same.csv", "model/../a.csv", "model/weights"] {
-            assert!(allowed(name).unwrap_err().contains("this command reads it"), "{name}");
-        }
-        for name in ["b.csv", "new.csv", "model/new", "model/page.html"] {
-            allowed(name).unwrap();
-        }
-        assert_eq!(way(&at("model"), &at("")).unwrap(), Path::new(".."));
-        std::os::unix::fs::symlink(at("nowhere"), at("link")).unwrap();
-        for (name, told) in [
-            ("link", "link: exists already; "),
-            ("link/", "link: exists already; "),
-            ("model", "model: exists already; "),
-            ("model/x/y", "model, which this command reads; name a folder elsewhere"),
-            ("a.csv/x", "a.csv is no folder"),
-        ] {
-            let error = may_make_folder(&at(name), [model.as_path()]).unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
-        }
-        may_make_folder(&at("models/x"), [model.as_path(), Path::new("org/name")]).unwrap();
-        assert_eq!(way(&at(""), &at("model")).unwrap(), Path::new("model"));
-        assert_eq!(way(&model, &model).unwrap(), Path::new(""));
     }
 
     #[cfg(unix)]
