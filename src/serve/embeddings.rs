@@ -131,7 +131,9 @@ fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusa
         return Err(Refusal::bad(format!("\"input\" has {} entries; allowed are 1 to {MOST_INPUTS}", inputs.len())));
     }
     state.queue.check(inputs.len())?;
-    let inputs = inputs.into_iter().map(input).collect::<Result<Vec<_>, _>>()?;
+    let count = inputs.len();
+    let read = |(number, value)| input(value).map_err(|refusal: Refusal| refusal.of_input(number, count));
+    let inputs = (1..).zip(inputs).map(read).collect::<Result<Vec<_>, _>>()?;
     for (at, input) in inputs.iter().enumerate() {
         if let Input::Text(text) = input {
             inputs::check_length(state, text).map_err(|refusal| refusal.of_input(at + 1, inputs.len()))?;
@@ -159,7 +161,8 @@ fn input(value: Value) -> Result<Input, Refusal> {
     let wrong = "an input must be a text, a data URL of an image, {\"text\": …}, {\"image\": …} or {\"images\": […]}";
     match value {
         Value::String(text) if is_url(&text) => Ok(Input::Images(SentStudy::One(SentImage::Text(text)))),
-        Value::String(text) if !text.trim().is_empty() => Ok(Input::Text(text)),
+        Value::String(text) if text.trim().is_empty() => Err(Refusal::bad("the text is empty")),
+        Value::String(text) => Ok(Input::Text(text)),
         Value::Object(object) => {
             let mut fields = Fields::json(object);
             let input = match (fields.text("text")?, fields.study()?) {

@@ -686,6 +686,16 @@ fn bad_requests_get_one_line_and_never_end_the_server() {
         let message = server.post(path, body).refusal(400);
         assert!(!message.contains("Zxqv") && !message.contains(&cut[..20]), "{path}: {message}");
     }
+    // Of several, which one is at fault.
+    for (input, told) in [
+        (json!(["a", " ", "b"]), "input 2 of 3: the text is empty"),
+        (json!(["a", {"text": ""}]), "input 2 of 2: \"text\" must be a text that is not empty"),
+        (json!([7, "a"]), "input 1 of 2: an input must be a text, "),
+        (json!([" "]), "the text is empty"),
+    ] {
+        let message = server.post("/v1/embeddings", &json!({"input": input})).refusal(400);
+        assert!(message.starts_with(told), "{message}");
+    }
     let raw = |headers: &str, body: &[u8]| server.ask("POST /v1/embeddings", headers, body);
     for twice in [r#"{"input": "a", "input": "a"}"#, r#"{"input": {"image": "Zxqv", "text": "a", "text": "b"}}"#] {
         assert!(raw(JSON, twice.as_bytes()).refusal(400).contains("has a name twice"), "{twice}");
