@@ -85,8 +85,8 @@ pub enum Event {
     Skipped {
         /// "train" or "val".
         manifest: String,
-        /// Lines of the manifest.
-        lines: Vec<u64>,
+        /// Lines of the manifest, each with the kind of fault.
+        lines: Vec<(u64, Option<String>)>,
         /// Skipped so far.
         total: usize,
     },

@@ -103,9 +103,9 @@ impl Sink for JsonlSink {
             Event::Eval { step, figures, compared, best, .. } => self
                 .metrics
                 .write(&json!({"kind": "eval", "step": step, "best": best, "metric": compared, "val": figures})),
-            Event::Skipped { manifest, lines, .. } => {
-                lines.iter().try_for_each(|line| self.skipped.write(&json!({"manifest": manifest, "line": line})))
-            }
+            Event::Skipped { manifest, lines, .. } => lines.iter().try_for_each(|(line, reason)| {
+                self.skipped.write(&json!({"manifest": manifest, "line": line, "reason": reason}))
+            }),
             Event::Timing { step, seconds, waiting, samples_per_s } => self
                 .timing
                 .write(&json!({"step": step, "seconds": seconds, "waiting": waiting, "samples_per_s": samples_per_s})),

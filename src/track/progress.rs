@@ -91,7 +91,7 @@ impl Sink for ProgressSink {
                 self.line(&format!("step {step}/{}: validation: {line}{mark}", self.total));
             }
             Event::Skipped { manifest, lines, total } => {
-                let list = lines.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+                let list = lines.iter().map(|(line, _)| line.to_string()).collect::<Vec<_>>().join(", ");
                 self.line(&format!("warning: skipped line {list} of the {manifest} manifest ({total} rows so far)"));
             }
             Event::Note(note) => match note.level {

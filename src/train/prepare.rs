@@ -257,7 +257,7 @@ fn open_splits(config: &Config, prompts: Option<&Prompts>) -> Result<Splits> {
     image::set_max_image_mib(config.data.max_image_mib);
     let root = config.data.image_root.as_deref();
     let (train, mut sources) = Manifest::open_all(&config.data.train, &columns, root)?;
-    let skip = |of: &'static str| move |p: &RowProblem| SkippedRow::new(of, p.file.number, p.line);
+    let skip = |of: &'static str| move |p: &RowProblem| SkippedRow::of(of, p);
     let mut problems: Vec<String> = train.problems.iter().map(RowProblem::to_string).collect();
     let mut skipped: Vec<SkippedRow> = train.problems.iter().map(skip("train")).collect();
     let known_splits = train.splits().into_iter().map(str::to_string).collect();

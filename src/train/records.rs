@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::RowProblem;
+use crate::data::lint::FindingKind;
 use crate::eval::Validation;
 
 /// run.json: what is needed to say later what this run was.
@@ -36,19 +38,41 @@ fn one() -> usize {
 }
 
 /// A row that could not be read, by where it stands: names of files may name patients, so none is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SkippedRow {
     /// "train" (data.train) or "val" (data.val); with the number of the file where it is not the first.
     pub manifest: String,
     /// Line of that manifest.
     pub line: u64,
+    /// The kind of fault, by the word that `data lint` has for it; older checkpoints do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
+
+/// A row is the one that stands there, whatever is wrong with it.
+impl PartialEq for SkippedRow {
+    fn eq(&self, other: &Self) -> bool {
+        (self.line, &self.manifest) == (other.line, &other.manifest)
+    }
+}
+
+impl Eq for SkippedRow {}
 
 impl SkippedRow {
     /// A row of file number `file`, from 0, of the manifests called `manifest`.
-    pub fn new(manifest: &str, file: usize, line: u64) -> Self {
+    fn new(manifest: &str, (file, line): (usize, u64), fault: FindingKind) -> Self {
         let manifest = if file == 0 { manifest.to_string() } else { format!("{manifest} file {}", file + 1) };
-        Self { manifest, line }
+        Self { manifest, line, reason: Some(fault.word().into()) }
+    }
+
+    /// One that reading the manifest found.
+    pub fn of(manifest: &str, problem: &RowProblem) -> Self {
+        Self::new(manifest, (problem.file.number, problem.line), FindingKind::of_problem(problem.kind).0)
+    }
+
+    /// One whose image cannot be read; `place`: number of its file, and line.
+    pub fn unreadable(manifest: &str, place: (usize, u64)) -> Self {
+        Self::new(manifest, place, FindingKind::UnreadableImage)
     }
 }
 

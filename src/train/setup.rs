@@ -61,7 +61,7 @@ impl<'a> Trainer<'a> {
             changed = other_products(&mut state.progress, &products);
             // As in the run that was not stopped: what could not be read takes no part any more.
             let skipped = &state.progress.skipped;
-            val.retain(|row| !skipped.contains(&SkippedRow::new("val", row.origin().number, row.line)));
+            val.retain(|row| !skipped.contains(&SkippedRow::unreadable("val", (row.origin().number, row.line))));
         } else if let Some(run) = &run {
             begins_with(run, &data)?;
         }

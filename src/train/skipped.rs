@@ -15,7 +15,7 @@ impl Trainer<'_> {
             errors.is_empty() || self.config.data.on_error == OnError::Skip,
             "{first}; mend it, or set data.on_error = \"skip\""
         );
-        let own: Vec<SkippedRow> = errors.iter().map(|e| SkippedRow::new("train", e.file, e.line)).collect();
+        let own: Vec<SkippedRow> = errors.iter().map(|e| SkippedRow::unreadable("train", (e.file, e.line))).collect();
         let mut rows = Vec::new();
         for told in self.world.gather_bytes(&serde_json::to_vec(&own)?)? {
             rows.extend(serde_json::from_slice::<Vec<SkippedRow>>(&told)?);
@@ -30,7 +30,7 @@ impl Trainer<'_> {
         known.extend(new.iter().cloned());
         let total = known.len();
         for rows in new.chunk_by(|a, b| a.manifest == b.manifest) {
-            let lines = rows.iter().map(|r| r.line).collect();
+            let lines = rows.iter().map(|r| (r.line, r.reason.clone())).collect();
             self.emit(&Event::Skipped { manifest: rows[0].manifest.clone(), lines, total })?;
         }
         let allowed = self.config.data.max_skipped;

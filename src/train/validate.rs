@@ -141,7 +141,7 @@ impl Trainer<'_> {
             if !skip {
                 return Err(error.context(place));
             }
-            let skipped = rows.iter().map(|r| SkippedRow::new("val", r.origin().number, r.line)).collect();
+            let skipped = rows.iter().map(|r| SkippedRow::unreadable("val", (r.origin().number, r.line))).collect();
             self.val.retain(|r| Some(r.image()) != bad);
             self.note_skipped(skipped).context(place)?;
         }

@@ -446,7 +446,8 @@ fn a_truncated_image_stops_or_is_skipped_and_counted() {
     place.train_ok("skip", &args);
     let skipped = fs::read_to_string(place.path("skip/skipped.jsonl")).unwrap();
     assert_eq!(skipped.lines().count(), 1, "counted once, however often it is met: {skipped}");
-    assert_eq!(skipped.trim(), format!("{{\"manifest\":\"train\",\"line\":{}}}", line + 1), "no file names");
+    let told = format!("{{\"manifest\":\"train\",\"line\":{},\"reason\":\"unreadable_image\"}}", line + 1);
+    assert_eq!(skipped.trim(), told, "no file names");
     let args = ["train", "tiny.toml", "--out", "few", "--set", "train.max_steps=30", "--set", "data.on_error=skip"];
     let errors = place.errors(&[&args[..], &["--set", "data.max_skipped=0"]].concat(), 1);
     assert!(errors[0].contains("data.max_skipped is 0"), "{errors:?}");
@@ -462,7 +463,8 @@ fn a_broken_validation_image_is_named_or_skipped() {
     assert!(errors[0].contains(&format!("phantom/manifest.csv:{}: image ", line + 1)), "{errors:?}");
     place.train_ok("skip", &["--set", "data.on_error=skip"]);
     let skipped = fs::read_to_string(place.path("skip/skipped.jsonl")).unwrap();
-    assert_eq!(skipped.trim(), format!("{{\"manifest\":\"val\",\"line\":{}}}", line + 1));
+    let told = format!("{{\"manifest\":\"val\",\"line\":{},\"reason\":\"unreadable_image\"}}", line + 1);
+    assert_eq!(skipped.trim(), told);
     // Interrupted and resumed, it is skipped again and told once.
     place.train_ok("half", &["--set", "data.on_error=skip", "--set", "train.stop_after=5"]);
     place.train_ok("half", &["--set", "data.on_error=skip", "--resume", "latest"]);

@@ -140,7 +140,7 @@ fn what_never_ends_is_not_read_for_ever() {
         }
     }
     let line = search("--queries q.csv");
-    assert!(line.contains("q.csv:2: is no regular file"), "{line}");
+    assert!(line.contains("q.csv: query 1 (line 2), image: is no regular file"), "{line}");
     let line = embed("--data m.csv");
     assert!(line.contains("m.csv:2: image: is not a file"), "{line}");
     assert!(!place.path("s").exists());
@@ -370,6 +370,8 @@ fn data_that_would_be_used_otherwise_is_not_the_same() {
     write("all", &[&[broken.as_str()][..], &all].concat());
     place.train_ok("skipping", &all_of);
     write("all", &all);
+    let skipped = fs::read_to_string(place.path("skipping/skipped.jsonl")).unwrap();
+    assert!(skipped.contains("\"reason\":\"missing_image\""), "{skipped}");
     let line = refused("skipping", &all_of);
     assert!(line.contains("left out (1, see skipped.jsonl)") && line.contains("other lines now"), "{line}");
 }
