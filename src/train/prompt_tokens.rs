@@ -9,7 +9,7 @@ use crate::data::{Prompts, ReportTokenizer};
 use crate::dist::Collective;
 use crate::model::ClipModel;
 use crate::ops::Value;
-use crate::session::Frozen;
+use crate::session::{Frozen, tell_cut};
 
 /// The prompts' sentences as token ids.
 #[derive(Debug)]
@@ -40,8 +40,10 @@ impl SentenceFeatures {
 }
 
 impl PromptTokens {
+    /// Of `prompts`; warns of sentences that are cut.
     pub fn new(prompts: &Prompts, tokenizer: &ReportTokenizer) -> Result<Self> {
         let (sentences, counts) = prompts.sentences();
+        tell_cut(tokenizer, "prompts", &sentences)?;
         let (input_ids, tokens) = tokenizer.encode_batch(sentences.iter().copied())?;
         Ok(Self { input_ids, tokens, counts })
     }
