@@ -29,8 +29,8 @@ pub use approximate::{CANDIDATES, GraphRecall};
 pub use build::{Embedded, IndexModel, build};
 pub use fill::{Filled, FolderOptions, fill};
 pub use find::{
-    Found, Query, QueryPlace, check_model, check_texts, find, find_late, joined, late_query_vectors, query_vectors, search,
-    side,
+    Found, Query, QueryPlace, check_model, check_texts, find, find_late, joined, late_query_vectors, query_vectors,
+    search, side,
 };
 pub use folder::{MOST_SHARD_ROWS, is_folder};
 pub use gallery::{Gallery, Side};

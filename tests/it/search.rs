@@ -485,7 +485,8 @@ fn where_the_first_shard_cannot_be_made_no_folder_is_left() {
     fs::write(place.path("bad.png"), "no image").unwrap();
     let image = image(&place);
     let embed = |images: &[&str], out: &str| {
-        let args = ["embed", "--model", "run/model", "--batch-size", "1", "--shard-rows", "1", "--out", out, "--images"];
+        let args =
+            ["embed", "--model", "run/model", "--batch-size", "1", "--shard-rows", "1", "--out", out, "--images"];
         place.errors(&[&args[..], images].concat(), 1)
     };
     for format in ["safetensors", "npy"] {
