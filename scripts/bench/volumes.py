@@ -2,11 +2,13 @@
 """reportclip's reading of volumes beside nibabel + scipy and pydicom + numpy, one core each, in turn, and the ratios.
 
   volumes.py --python peer-venv/bin/python --reportclip target/release/reportclip [--rounds 5] [--folder DIR] [--case N]
-Three cases: a chest CT as .nii.gz (256 × 256 × 128, int16, 0.8 × 0.8 × 2.5 mm), brought to 1.5 × 1.5 × 3 mm, lung
-window; every fourth slice of a CT as .nii (512 × 512 × 256); a DICOM series of 128 slices of 512 × 512, uncompressed.
+Cases: 0, a chest CT as .nii.gz (256 × 256 × 128, int16, 0.8 × 0.8 × 2.5 mm), brought to 1.5 × 1.5 × 3 mm, lung window;
+1, every fourth slice of a CT as .nii (512 × 512 × 256); 2, a DICOM series of 128 slices of 512 × 512, uncompressed; 3 to
+6, every fourth frame of a DICOM file of 64 frames of 512 × 512: uncompressed, RLE, JPEG-LS, JPEG 2000 (lossless), the
+last two where the peer has pyjpegls or pylibjpeg-openjpeg; else they are left out, which is told.
 Both give 8-bit slices hung alike, which are compared (1 of 255) before anything is timed. Files are in the machine's
 cache.
-The peer's environment needs nibabel, pydicom, scipy.
+The peer's environment needs nibabel, pydicom, scipy; for cases 5 and 6 pyjpegls, pylibjpeg and pylibjpeg-openjpeg.
 """
 import argparse, json, os, resource, statistics, subprocess, sys, tempfile, time
 
@@ -16,6 +18,10 @@ CASES = {
     "nifti gzip, resampled": ("chest.nii.gz", {"window": "lung", "spacing": SPACING}),
     "nifti, every 4th slice": ("large.nii", {"window": "mediastinum", "slices": 64}),
     "dicom series": ("series", {"window": "lung"}),
+    "dicom frames, every 4th": ("frames.dcm", {"window": "lung", "slices": 16}),
+    "dicom frames, RLE, every 4th": ("frames-rle.dcm", {"window": "lung", "slices": 16}),
+    "dicom frames, JPEG-LS, every 4th": ("frames-jls.dcm", {"window": "lung", "slices": 16}),
+    "dicom frames, JPEG 2000, every 4th": ("frames-j2k.dcm", {"window": "lung", "slices": 16}),
 }
 
 
@@ -34,8 +40,6 @@ def chest(shape, seed):
 def make(folder):
     import nibabel as nib
     import numpy as np
-    import pydicom
-    from pydicom.dataset import Dataset, FileMetaDataset
     files = [("chest.nii.gz", (256, 256, 128), (0.8, 0.8, 2.5)), ("large.nii", (512, 512, 256), (0.7, 0.7, 1.0))]
     for name, shape, (x, y, z) in files:
         nib.save(nib.Nifti1Image(chest(shape, 1), np.diag([-x, -y, z, 1])), f"{folder}/{name}")
@@ -43,18 +47,46 @@ def make(folder):
     data = chest((512, 512, 128), 2) + 1024
     order = np.random.default_rng(3).permutation(128)
     for place, k in enumerate(order):
-        ds = Dataset()
-        ds.file_meta = FileMetaDataset()
-        ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", f"1.2.826.0.1.3680043.8.498.{k + 1}"
-        ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
-        ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        ds.Modality, ds.SeriesInstanceUID = "CT", "1.2.826.0.1.3680043.8.498.77"
-        ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = 512, 512, 1, "MONOCHROME2"
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-        ds.RescaleSlope, ds.RescaleIntercept, ds.PixelSpacing = 1.0, -1024.0, [0.7, 0.7]
+        ds = dicom(k + 1)
         ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0.0, 0.0, 1.25 * float(k)]
         ds.PixelData = np.ascontiguousarray(data[:, :, k].T).astype("<u2").tobytes()
-        pydicom.dcmwrite(f"{folder}/series/{place:04d}.dcm", ds, enforce_file_format=True)
+        ds.save_as(f"{folder}/series/{place:04d}.dcm", enforce_file_format=True)
+    make_frames(folder, data[:, :, ::2])
+
+
+def dicom(number):
+    """A CT of 512 × 512 without pixels."""
+    import pydicom
+    from pydicom.dataset import Dataset, FileMetaDataset
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", f"1.2.826.0.1.3680043.8.498.{number}"
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    ds.Modality, ds.SeriesInstanceUID = "CT", "1.2.826.0.1.3680043.8.498.77"
+    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = 512, 512, 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    ds.RescaleSlope, ds.RescaleIntercept, ds.PixelSpacing = 1.0, -1024.0, [0.7, 0.7]
+    return ds
+
+
+def make_frames(folder, data):
+    """One file of many frames, in the transfer syntaxes that there are encoders for."""
+    import numpy as np
+    from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+    for name, syntax in [("frames", None), ("frames-rle", RLELossless), ("frames-jls", JPEGLSLossless),
+                         ("frames-j2k", JPEG2000Lossless)]:
+        ds = dicom(1000)
+        ds.NumberOfFrames = data.shape[2]
+        ds.PixelData = np.ascontiguousarray(data.transpose(2, 1, 0)).astype("<u2").tobytes()
+        ds["PixelData"].VR = "OW"
+        try:
+            if syntax is not None:
+                ds.compress(syntax, generate_instance_uid=False)
+        except (RuntimeError, NotImplementedError) as e:
+            print(f"{name}: no encoder: {e}", file=sys.stderr)
+            continue
+        ds.save_as(f"{folder}/{name}.dcm", enforce_file_format=True)
 
 
 def windowed(values, low, high):
@@ -94,7 +126,19 @@ def series(path):
     return windowed(np.stack([rescaled(ds) for ds in files]), *LUNG)
 
 
+def frames(path):
+    import numpy as np
+    import pydicom
+    from pydicom.pixels import iter_pixels
+    head = pydicom.dcmread(path, stop_before_pixels=True)
+    slope, intercept = np.float32(head.RescaleSlope), np.float32(head.RescaleIntercept)
+    # As evenly spaced as `slices` takes them; pydicom decodes those frames only.
+    read = iter_pixels(path, indices=list(range(2, int(head.NumberOfFrames), 4)))
+    return windowed(np.stack([frame.astype(np.float32) * slope + intercept for frame in read]), *LUNG)
+
+
 PEERS = {"nifti gzip, resampled": gzip_nifti, "nifti, every 4th slice": every_fourth, "dicom series": series}
+PEERS.update({case: frames for case in CASES if case.startswith("dicom frames")})
 
 
 def peer(case, path, rounds, keep):
@@ -136,12 +180,15 @@ def main():
     with tempfile.TemporaryDirectory() as own:
         folder = args.folder or own
         os.makedirs(folder, exist_ok=True)
-        if not os.path.exists(f"{folder}/series/0127.dcm"):
+        if not os.path.exists(f"{folder}/frames.dcm"):
             inner("make", folder)
         for number, (case, (name, policy)) in enumerate(CASES.items()):
             if args.case not in (None, number):
                 continue
             path, kept = f"{folder}/{name}", [f"{folder}/ours.npy", f"{folder}/theirs.npy"]
+            if not os.path.exists(path):
+                print(f"{case}: left out, the peer cannot write it", file=sys.stderr)
+                continue
             for earlier in filter(os.path.exists, kept):
                 os.remove(earlier)
             command = one_core + [args.reportclip, "bench", "volumes", path, "--policy", json.dumps(policy), "--json"]

@@ -89,6 +89,8 @@ pub enum Event {
         lines: Vec<(u64, Option<String>)>,
         /// Skipped so far.
         total: usize,
+        /// How many of these have images of transfer syntaxes that are not read, and of which, in words.
+        unread: Option<String>,
     },
     /// A line to tell once.
     Note(Note),

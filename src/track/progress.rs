@@ -90,9 +90,11 @@ impl Sink for ProgressSink {
                 let mark = if *best && *step > 0 { ", best so far" } else { "" };
                 self.line(&format!("step {step}/{}: validation: {line}{mark}", self.total));
             }
-            Event::Skipped { manifest, lines, total } => {
+            Event::Skipped { manifest, lines, total, unread } => {
                 let list = lines.iter().map(|(line, _)| line.to_string()).collect::<Vec<_>>().join(", ");
-                self.line(&format!("warning: skipped line {list} of the {manifest} manifest ({total} rows so far)"));
+                let unread = unread.as_ref().map_or(String::new(), |told| format!(", {told}"));
+                let rows = format!("line {list} of the {manifest} manifest ({total} rows so far)");
+                self.line(&format!("warning: skipped {rows}{unread}"));
             }
             Event::Note(note) => match note.level {
                 Level::Choice => self.line(&note.text),

@@ -114,7 +114,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     model.folder.local = config.loss.uses_places().then_some(config.loss.local);
     let kept = std::mem::replace(&mut model.folder.bags, BagPolicy::of_training(&config.data, &splits.train));
     // What rows were is no setting, and older models do not say.
-    let settings = |bags: &BagPolicy| BagPolicy { of_volumes: false, ..bags.clone() };
+    let settings = |bags: &BagPolicy| BagPolicy { of_volumes: false, of_images: false, ..bags.clone() };
     if kept != BagPolicy::default() && settings(&kept) != settings(&model.folder.bags) {
         let (before, now) = (kept.to_json()?, model.folder.bags.to_json()?);
         let keys = "data.bag, data.volume, data.window";

@@ -116,7 +116,7 @@ impl<'a> Trainer<'a> {
         if restored {
             trainer.restore_best()?;
         } else {
-            trainer.note_skipped(skipped)?;
+            trainer.note_skipped(skipped.into_iter().map(|row| (row, None)).collect())?;
         }
         Ok(trainer)
     }

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use super::best_metric::validation_labels;
 use super::records::{BestStep, SkippedRow};
 use super::trainer::Trainer;
+use crate::data::dicom::unread_syntax;
 use crate::data::{OnError, Row};
 use crate::dist::Collective;
 use crate::eval::{LabelledPrompts, Pictures, RetrievalOptions, RowObjective, Validation, ValidationOptions, validate};
@@ -133,7 +134,9 @@ impl Trainer<'_> {
                 Ok(figures) => return Ok(figures),
                 Err(e) => e,
             };
-            let bad = error.downcast_ref::<UnreadableImage>().map(|e| e.image.clone());
+            let unreadable = error.downcast_ref::<UnreadableImage>();
+            let bad = unreadable.map(|e| e.image.clone());
+            let syntax = unreadable.and_then(|e| unread_syntax(&e.reason)).map(str::to_string);
             let rows: Vec<&Row> = self.val.iter().filter(|r| Some(r.image()) == bad).collect();
             let Some(first) = rows.first() else { return Err(error.context("validation")) };
             let place = first.place();
@@ -141,7 +144,8 @@ impl Trainer<'_> {
             if !skip {
                 return Err(error.context(place));
             }
-            let skipped = rows.iter().map(|r| SkippedRow::unreadable("val", (r.origin().number, r.line))).collect();
+            let skipped = |r: &&Row| (SkippedRow::unreadable("val", (r.origin().number, r.line)), syntax.clone());
+            let skipped = rows.iter().map(skipped).collect();
             self.val.retain(|r| Some(r.image()) != bad);
             self.note_skipped(skipped).context(place)?;
         }

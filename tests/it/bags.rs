@@ -627,7 +627,7 @@ fn an_unreadable_image_of_a_bag_is_told_or_left_out() {
     place.train_ok("drops", &[&sets[..], &["--set", "data.bag.on_bad=\"drop\""]].concat());
     let skipped = place.train_ok("skips", &[&sets[..], &["--set", "data.on_error=\"skip\""]].concat());
     assert!(!text(&skipped.stderr).contains("extra"));
-    let policy = BagPolicy { on_bad: OnBadImage::Drop, ..BagPolicy::default() };
+    let policy = BagPolicy { on_bad: OnBadImage::Drop, of_images: false, ..BagPolicy::default() };
     let kept = json(&fs::read(place.path("drops/model/reportclip_bags.json")).unwrap());
     assert_eq!(BagPolicy::from_json(&kept).unwrap(), policy);
     // So is one that is not there, by what the model says, also where an index is read again.

@@ -93,12 +93,18 @@ fn a_model_of_volumes_knows_it_and_its_policy_is_checked() {
     assert_eq!(json(policy.as_bytes())["of_volumes"], true, "{policy}");
     let volume = place.path("ct/images/V0001.nii.gz");
     let image = std::fs::read_dir(place.path("phantom/images")).unwrap().next().unwrap().unwrap().path();
-    let embed = |file: &Path| {
+    let embed_by = |model: &str, file: &Path| {
         let file = file.display().to_string();
-        ["embed", "--model", "run/model", "--out", "e.safetensors", "--force", "--images", &file].map(str::to_string)
+        ["embed", "--model", model, "--out", "e.safetensors", "--force", "--images", &file].map(str::to_string)
     };
-    let told = |file: &Path| ok(&embed(file).each_ref().map(String::as_str)).contains("was trained on volumes");
+    let embed = |file: &Path| embed_by("run/model", file);
+    let by = |model: &str, file: &Path| ok(&embed_by(model, file).each_ref().map(String::as_str));
+    let told = |file: &Path| by("run/model", file).contains("was trained on volumes");
     assert!(told(&image) && !told(&volume));
+    // So does one that was trained on single images, by saying nothing of bags.
+    let warning = "the model was trained on single images, and volumes are read: of each at most 32 slices";
+    assert_eq!(by("of-images/model", &volume).matches(warning).count(), 1);
+    assert!(!by("of-images/model", &image).contains(warning) && !by("run/model", &volume).contains(warning));
     for (from, to, wanted) in [
         (r#""max": 32"#, r#""max": 0"#, "max is 0; allowed is a whole number from 1 to 65536"),
         (r#""max": 32"#, r#""max": 32, "max": 3"#, "a name stands twice"),

@@ -51,7 +51,10 @@ impl HeldImages {
                 opened => opened.map(File::Volume).map_err(|e| of_file(number, count, &e)),
             }
         };
-        let files = files.into_iter().enumerate().map(file).collect::<Result<_>>()?;
+        let files = files.into_iter().enumerate().map(file).collect::<Result<Vec<File>>>()?;
+        if files.iter().any(|file| matches!(file, File::Volume(_))) {
+            policy.tell_of_volumes();
+        }
         Ok(Self { files, policy: policy.evenly() })
     }
 

@@ -3,6 +3,7 @@
 
 mod held;
 mod kept;
+mod left_out;
 mod members;
 mod policy;
 

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result};
 use rand::seq::index;
 use serde_json::{Value, json};
+use tracing::warn;
 
 use crate::data::config::{BagConfig, DataConfig, OnBadImage, Pick};
-use crate::data::volume::{VolumePolicy, evenly_spaced};
+use crate::data::volume::{VolumePolicy, evenly_spaced, told_once};
 use crate::json;
 use crate::seed::{Purpose, stream};
 
@@ -22,10 +23,12 @@ pub struct BagPolicy {
     pub volume: VolumePolicy,
     /// Whether the model was trained on volumes: where they are cut as is usual, nothing else tells.
     pub of_volumes: bool,
+    /// Whether it was trained on single images; so it is taken of one whose folder says nothing of bags.
+    pub of_images: bool,
 }
 
 impl Default for BagPolicy {
-    /// 32 evenly spaced ones, all of which can be read.
+    /// 32 evenly spaced ones, all of which can be read, for a model of single images.
     fn default() -> Self {
         Self {
             max: 32,
@@ -33,6 +36,7 @@ impl Default for BagPolicy {
             on_bad: OnBadImage::Row,
             volume: VolumePolicy::default(),
             of_volumes: false,
+            of_images: true,
         }
     }
 }
@@ -40,7 +44,7 @@ impl Default for BagPolicy {
 impl From<&DataConfig> for BagPolicy {
     fn from(config: &DataConfig) -> Self {
         let BagConfig { max, pick, on_bad, .. } = config.bag;
-        Self { max, pick, on_bad, volume: config.volume_policy(), of_volumes: false }
+        Self { max, pick, on_bad, volume: config.volume_policy(), of_volumes: false, of_images: false }
     }
 }
 
@@ -95,6 +99,19 @@ impl BagPolicy {
         ))
     }
 
+    /// Says once what is done with volumes where the model knows none.
+    pub(super) fn tell_of_volumes(&self) {
+        if self.of_images {
+            let max = self.max;
+            told_once("volumes for images", || {
+                warn!(
+                    "as far as its folder says, the model was trained on single images, and volumes are read: of each \
+                     at most {max} slices go through the image tower, and their pooled embedding stands for it"
+                )
+            });
+        }
+    }
+
     /// The same for evaluation, which takes evenly spaced images whatever training takes.
     #[must_use]
     pub fn evenly(&self) -> Self {
@@ -112,6 +129,9 @@ impl BagPolicy {
         if self.of_volumes || self.volume != VolumePolicy::default() {
             kept["of_volumes"] = self.of_volumes.into();
         }
+        if self.of_images {
+            kept["of_images"] = true.into();
+        }
         Ok(kept)
     }
 
@@ -120,14 +140,14 @@ impl BagPolicy {
     /// # Errors
     /// An unknown or missing key, or a value that the key does not have.
     pub fn from_json(kept: &Value) -> Result<Self> {
-        let fields = json::fields(kept, &["max", "pick", "on_bad", "volume", "of_volumes"])?;
+        let fields = json::fields(kept, &["max", "pick", "on_bad", "volume", "of_volumes", "of_images"])?;
         let needed = |key: &str| fields.get(key).with_context(|| format!("{key} is missing"));
         let volume = fields.get("volume").map(VolumePolicy::from_json).transpose().context("volume")?;
-        let of_volumes = fields.get("of_volumes");
-        let of_volumes = of_volumes.map(|v| json::field("of_volumes", v, "true or false", Value::as_bool));
+        let is = |key: &str, value| json::field(key, value, "true or false", Value::as_bool);
+        let flag = |key: &str| fields.get(key).map(|value| is(key, value)).transpose();
         let volume = volume.unwrap_or_default();
         // Models of before this was kept were made for volumes where they cut them in another way than is usual.
-        let of_volumes = of_volumes.transpose()?.unwrap_or(volume != VolumePolicy::default());
+        let of_volumes = flag("of_volumes")?.unwrap_or(volume != VolumePolicy::default());
         Ok(Self {
             max: json::count("max", needed("max")?, Self::MOST)?,
             pick: json::word("pick", needed("pick")?, Pick::WORDS, Pick::find)?,
@@ -135,6 +155,8 @@ impl BagPolicy {
             // Models of before volumes were read do not say.
             volume,
             of_volumes,
+            // Those that keep a policy and do not say may know bags.
+            of_images: flag("of_images")?.unwrap_or(false),
         })
     }
 }
@@ -199,10 +221,13 @@ mod tests {
     #[test]
     fn json_keeps_all() {
         let volume = VolumePolicy { slices: Some(9), ..VolumePolicy::default() };
-        let all = BagPolicy { max: 5, pick: Pick::Stride, on_bad: OnBadImage::Drop, volume, of_volumes: true };
+        let (pick, on_bad) = (Pick::Stride, OnBadImage::Drop);
+        let all = BagPolicy { max: 5, pick, on_bad, volume, of_volumes: true, of_images: false };
         assert_eq!(BagPolicy::from_json(&all.to_json().unwrap()).unwrap(), all);
         let of_loops = BagPolicy { of_volumes: false, ..all.clone() };
         assert_eq!(BagPolicy::from_json(&of_loops.to_json().unwrap()).unwrap(), of_loops);
+        let of_images = BagPolicy { of_volumes: false, of_images: true, ..all.clone() };
+        assert_eq!(BagPolicy::from_json(&of_images.to_json().unwrap()).unwrap(), of_images);
         let mut before = of_loops.to_json().unwrap();
         before.as_object_mut().unwrap().remove("of_volumes");
         assert_eq!(BagPolicy::from_json(&before).unwrap(), all, "as models were kept before");
@@ -218,6 +243,7 @@ mod tests {
             (with("pick", json!("best")), r#"pick is "best"; allowed is "uniform","#),
             (with("on_bad", json!(1)), "on_bad is 1; allowed is"),
             (with("of_volumes", json!(1)), "of_volumes is 1; allowed is true or false"),
+            (with("of_images", json!(1)), "of_images is 1; allowed is true or false"),
             (with("volume", json!({"slices": 0})), "volume: slices is 0; allowed is"),
             (with("maximum", json!(1)), "maximum is no key; allowed are max,"),
         ] {

@@ -9,6 +9,7 @@ use super::finding::{Finding, Histogram, Level};
 use super::kind::FindingKind;
 use crate::data::fingerprint::{FileDigest, PerceptualHash, digest, near_duplicates};
 use crate::data::{ImageSource, Row, dicom, image};
+use crate::error::one_line;
 
 /// Smallest side that says something.
 const TINY: u32 = 64;
@@ -26,9 +27,11 @@ struct Facts {
 }
 
 /// Why an image cannot be read, as far as the advice differs.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, PartialEq)]
 enum Unreadable {
     LfsPointer,
+    /// DICOM of a transfer syntax that is not read, and its UID.
+    Syntax(String),
     Other,
 }
 
@@ -80,11 +83,18 @@ impl InspectedImages {
 
     pub fn findings(&self, rows: &[Row], findings: &mut Vec<Finding>) {
         let unreadable: Vec<usize> = self.facts.iter().filter(|(_, f)| f.is_err()).map(|(row, _)| *row).collect();
-        let pointers =
-            self.facts.iter().filter(|(_, f)| f.as_ref().is_err_and(|e| *e == Unreadable::LfsPointer)).count();
-        let hint = match pointers {
-            0 => "see `reportclip embed --images FILE` for what is wrong with one".to_string(),
-            n => format!("{n} are Git LFS pointers; run `git lfs pull` where they came from"),
+        let reasons = || self.facts.iter().filter_map(|(_, facts)| facts.as_ref().err());
+        let pointers = reasons().filter(|reason| **reason == Unreadable::LfsPointer).count();
+        let uids = reasons().filter_map(|reason| match reason {
+            Unreadable::Syntax(uid) => Some(&uid[..]),
+            Unreadable::LfsPointer | Unreadable::Other => None,
+        });
+        let pointers = (pointers > 0)
+            .then(|| format!("{pointers} are Git LFS pointers; run `git lfs pull` where they came from"));
+        let hints: Vec<String> = pointers.into_iter().chain(dicom::unread_syntaxes(uids)).collect();
+        let hint = match hints.is_empty() {
+            true => "see `reportclip embed --images FILE` for what is wrong with one".to_string(),
+            false => hints.join("; "),
         };
         let mut add = |level, kind, found: Vec<usize>, message: String| {
             findings.extend(Finding::new(level, kind, rows, found, message));
@@ -131,7 +141,10 @@ fn inspect(source: &ImageSource) -> Result<Facts, Unreadable> {
     if image::is_lfs_pointer(&bytes) {
         return Err(Unreadable::LfsPointer);
     }
-    facts(source, &bytes).map_err(|_| Unreadable::Other)
+    facts(source, &bytes).map_err(|e| match dicom::unread_syntax(&one_line(&e)) {
+        Some(uid) => Unreadable::Syntax(uid.to_string()),
+        None => Unreadable::Other,
+    })
 }
 
 fn facts(source: &ImageSource, bytes: &[u8]) -> anyhow::Result<Facts> {

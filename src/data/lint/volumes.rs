@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::finding::{Finding, Histogram, Level};
 use super::kind::FindingKind;
 use crate::data::volume::{Fault, Inspected, evenly_spaced, inspect};
-use crate::data::{ImageSource, Row};
+use crate::data::{ImageSource, Row, dicom};
 use crate::error::one_line;
 
 /// A volume with the first row that names it, and what is known of it, or why it cannot be read, without its name.
@@ -89,8 +89,11 @@ impl InspectedVolumes {
             let bad = self.looked_at.iter().filter_map(|looked| Some((looked.row, looked.known.as_ref().err()?)));
             let bad: Vec<(usize, &Unread)> = bad.filter(|(_, unread)| unread.fault == fault).collect();
             let Some((_, Unread { reason, .. })) = bad.first() else { continue };
-            let message =
-                format!("{what}; the first {reason}; `reportclip embed --images FILE` says what is wrong with another");
+            let uids = bad.iter().filter_map(|(_, unread)| dicom::unread_syntax(&unread.reason));
+            let unread = dicom::unread_syntaxes(uids).map_or(String::new(), |told| format!("{told}; "));
+            let message = format!(
+                "{what}; {unread}the first {reason}; `reportclip embed --images FILE` says what is wrong with another"
+            );
             let found = bad.iter().map(|(row, _)| *row).collect();
             findings.extend(Finding::new(Level::Error, kind, rows, found, message));
         }

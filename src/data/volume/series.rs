@@ -256,7 +256,10 @@ fn place_of(path: &Path) -> Result<Start> {
     // Radiographs end their elements here, as slices do; files of many frames have a place of each.
     for most in dicom::HEADS {
         file.by_ref().take(most - head.len() as u64).read_to_end(&mut head)?;
-        if (head.len() as u64) < most || dicom::reaches_pixels(&head) {
+        if let Some(place) = dicom::place_at_start(&head) {
+            return Ok(Start::Dicom(place?, head));
+        }
+        if (head.len() as u64) < most {
             return Ok(Start::Dicom(dicom::place(&head)?, head));
         }
     }

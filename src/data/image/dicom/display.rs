@@ -168,7 +168,7 @@ impl Modality {
 }
 
 /// Slope and intercept that stand in `place`.
-pub(super) fn line_of(place: &Object) -> Result<Option<(f64, f64)>> {
+fn line_of(place: &Object) -> Result<Option<(f64, f64)>> {
     Ok(place.number(tags::SLOPE).zip(place.number(tags::INTERCEPT)))
 }
 

@@ -6,9 +6,9 @@ use std::io::Read;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::super::budget::most;
-use super::elements::{Encoding, Object, PixelsAt};
+use super::elements::{Elements, Object};
 use super::tags::{self, Tag};
-use crate::error::shown;
+use super::walk::{Encoding, PixelsAt};
 
 /// Bytes before the elements: 128 of anything and DICM.
 const PREAMBLE: usize = 132;
@@ -32,8 +32,11 @@ pub(super) struct DicomFile<'a> {
     /// UID that says how elements and pixels are written.
     pub syntax: String,
     encoding: Encoding,
-    data: Cow<'a, [u8]>,
-    taken: u64,
+    /// All of the file, or what its elements inflate to.
+    bytes: Cow<'a, [u8]>,
+    /// Where the elements begin.
+    start: usize,
+    is_deflated: bool,
 }
 
 impl DicomFile<'static> {
@@ -41,17 +44,8 @@ impl DicomFile<'static> {
     ///
     /// # Errors
     /// As there.
-    pub fn open_kept(mut bytes: Vec<u8>) -> Result<Self> {
-        let DicomFile { syntax, encoding, data, taken } = DicomFile::open(&bytes)?;
-        let data = match data {
-            Cow::Owned(inflated) => inflated,
-            Cow::Borrowed(rest) => {
-                let start = bytes.len() - rest.len();
-                bytes.drain(..start);
-                bytes
-            }
-        };
-        Ok(Self { syntax, encoding, data: Cow::Owned(data), taken })
+    pub fn open_kept(bytes: Vec<u8>) -> Result<Self> {
+        Self::of(Cow::Owned(bytes))
     }
 }
 
@@ -59,17 +53,29 @@ impl<'a> DicomFile<'a> {
     /// # Errors
     /// No DICOM file, broken, or one that inflates to more than an image may take.
     pub fn open(bytes: &'a [u8]) -> Result<Self> {
-        ensure!(is_dicom(bytes), "is no DICOM file: DICM does not stand at byte 128");
-        let (meta, rest) = Object::meta(&bytes[PREAMBLE..])?;
-        let syntax = meta.text(tags::TRANSFER_SYNTAX);
+        Self::of(Cow::Borrowed(bytes))
+    }
+
+    fn of(bytes: Cow<'a, [u8]>) -> Result<Self> {
+        ensure!(is_dicom(&bytes), "is no DICOM file: DICM does not stand at byte 128");
+        let (syntax, length) = {
+            let (meta, length) = Object::meta(&bytes[PREAMBLE..])?;
+            (meta.text(tags::TRANSFER_SYNTAX), length)
+        };
         let syntax = syntax.context("is broken or truncated DICOM: it names no transfer syntax")?;
         let (explicit, big_endian) = (syntax != "1.2.840.10008.1.2", syntax == "1.2.840.10008.1.2.2");
-        let data = match &syntax[..] {
-            "1.2.840.10008.1.2.1.99" => Cow::Owned(inflated(rest)?),
-            _ => Cow::Borrowed(rest),
+        let encoding = Encoding { explicit, big_endian };
+        let (start, is_deflated) = (PREAMBLE + length, syntax == "1.2.840.10008.1.2.1.99");
+        let (bytes, start) = match is_deflated {
+            true => (Cow::Owned(inflated(&bytes[start..])?), 0),
+            false => (bytes, start),
         };
-        let taken = if matches!(data, Cow::Owned(_)) { data.len() as u64 } else { 0 };
-        Ok(Self { syntax, encoding: Encoding { explicit, big_endian }, data, taken })
+        Ok(Self { syntax, encoding, bytes, start, is_deflated })
+    }
+
+    /// Bytes of the elements.
+    pub fn data(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 
     /// The elements.
@@ -77,42 +83,38 @@ impl<'a> DicomFile<'a> {
     /// # Errors
     /// They are broken.
     pub fn object(&self) -> Result<Object<'_>> {
-        Object::read(&self.data, self.encoding)
+        Object::read(self.data(), self.encoding)
     }
 
-    /// The elements before the pixels, which may be cut off.
+    /// The elements, of which all before the pixels are known; these begin at byte `at`.
+    ///
+    /// # Errors
+    /// The pixels are broken.
+    pub fn object_of(&self, elements: Elements, at: usize) -> Result<Object<'_>> {
+        Object::with_pixels(elements, self.data(), at, self.encoding)
+    }
+
+    /// The elements before the pixels, which may be cut off, and where these lie; `None` where the bytes do not say.
     ///
     /// # Errors
     /// They are broken.
-    pub fn object_without_pixels(&self) -> Result<Object<'_>> {
-        Object::read_before_pixels(&self.data, self.encoding)
+    pub fn before_pixels(&self) -> Result<(Object<'_>, Option<PixelsAt>)> {
+        Object::before_pixels(self.data(), self.encoding)
     }
 
-    /// Whether the elements before the pixels are all there.
-    pub fn reaches_pixels(&self) -> bool {
-        Object::reaches_pixels(&self.data, self.encoding)
+    /// Whether its elements stand in the file as they are, with the low byte first: frames can be read alone.
+    pub fn is_plain(&self) -> bool {
+        !self.is_deflated && !self.encoding.big_endian
     }
 
-    /// Where the pixels begin among the elements, where these are written with the low byte first and not deflated;
-    /// `None` where they cannot be told from the bytes that there are.
-    pub fn pixels(&self) -> Option<PixelsAt> {
-        let is_plain = matches!(self.data, Cow::Borrowed(_)) && !self.encoding.big_endian;
-        is_plain.then(|| Object::pixels(&self.data, self.encoding)).flatten()
-    }
-
-    /// Bytes of the elements.
-    pub fn len(&self) -> usize {
-        self.data.len()
+    /// Where in the file its elements begin, where they are not deflated.
+    pub fn start(&self) -> usize {
+        self.start
     }
 
     /// Bytes that were taken to inflate the data set.
     pub fn taken(&self) -> u64 {
-        self.taken
-    }
-
-    /// The UID for messages.
-    pub fn syntax_name(&self) -> String {
-        shown(&self.syntax)
+        if self.is_deflated { self.bytes.len() as u64 } else { 0 }
     }
 }
 

@@ -9,10 +9,12 @@ use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 use super::super::budget::{afford, most};
 use super::super::jpeg_header::JpegHeader;
 use super::super::picture::MAX_SIDE;
-use super::elements::{Object, Value};
+use super::elements::Object;
 use super::file::DicomFile;
+use super::syntax::unread;
 use super::tags;
 use super::values::{Decoded, Frame};
+use super::walk::Held;
 use super::{jpeg_2000, jpeg_ls, rle};
 use crate::error::caught;
 
@@ -103,24 +105,27 @@ impl Described {
 pub(super) fn read(object: &Object, file: &DicomFile, index: usize) -> Result<Frame> {
     let described = described(object, file)?;
     described.check(index)?;
-    match object.value(tags::PIXELS).context("has no pixels")? {
-        (Value::Bytes(all), big_endian) => {
+    let (held, big_endian) = object.held(tags::PIXELS).context("has no pixels")?;
+    match held {
+        Held::Bytes(place) => {
             let Described { frame, layout, .. } = &described;
-            let turned = turned(all, big_endian, object.is_of_words(tags::PIXELS), layout.allocated);
-            let copied = if matches!(turned, Cow::Owned(_)) { all.len() as u64 } else { 0 };
+            let (own, start) = described.words_of(object.part(place), index)?;
+            let turned = turned(own, big_endian && object.is_of_words(tags::PIXELS), layout.allocated);
+            let copied = if matches!(turned, Cow::Owned(_)) { own.len() as u64 } else { 0 };
             afford(layout.taken + copied + frame.need(layout.planar))?;
-            let values = described.native(&turned, index)?;
+            let values = described.native(&turned, start)?;
             Ok(Frame { values, ..described.frame })
         }
-        (Value::Fragments(offsets, fragments), _) => {
-            let lengths: Vec<usize> = fragments.iter().map(|fragment| fragment.len()).collect();
-            let bytes = match &fragments[fragments_of(&lengths, offsets, described.frames, index)?] {
-                [only] => Cow::Borrowed(*only),
-                several => Cow::Owned(several.concat()),
+        Held::Fragments(table, fragments) => {
+            let begins = |fragment: &Range<usize>| fragment.start as u64;
+            let own = fragments_of(fragments, begins, object.part(table), described.frames, index)?;
+            let bytes = match &fragments[own] {
+                [only] => Cow::Borrowed(object.part(only)),
+                several => Cow::Owned(several.iter().map(|place| object.part(place)).collect::<Vec<_>>().concat()),
             };
             described.of_fragment(&bytes, file)
         }
-        (Value::Items(..), _) => bail!("has no pixels"),
+        Held::Items(..) => bail!("has no pixels"),
     }
 }
 
@@ -136,30 +141,43 @@ fn is_halved(frame: &Frame) -> Result<bool> {
     Ok(is_halved)
 }
 
-/// Bytes whose values have their low byte first.
-fn turned(all: &[u8], big_endian: bool, of_words: bool, allocated: usize) -> Cow<'_, [u8]> {
-    if !(big_endian && of_words) {
-        return Cow::Borrowed(all);
+/// Bytes whose values have their low byte first. `is_swapped`: words of them have their high byte first.
+fn turned(own: &[u8], is_swapped: bool, allocated: usize) -> Cow<'_, [u8]> {
+    if !is_swapped {
+        return Cow::Borrowed(own);
     }
-    let mut bytes = all.to_vec();
-    bytes.chunks_exact_mut(if allocated == 32 { 4 } else { 2 }).for_each(<[u8]>::reverse);
+    let mut bytes = own.to_vec();
+    bytes.chunks_exact_mut(word_of(allocated)).for_each(<[u8]>::reverse);
     Cow::Owned(bytes)
 }
 
+/// Bytes that are turned together.
+fn word_of(allocated: usize) -> usize {
+    if allocated == 32 { 4 } else { 2 }
+}
+
+const CUT: &str = "has fewer pixels than it says: it is truncated";
+
 impl Described {
-    /// Values of a frame that is not compressed.
-    fn native(&self, all: &[u8], index: usize) -> Result<Vec<i32>> {
+    /// Of pixels that are not compressed the words that hold a frame, and the bit of them at which it begins.
+    fn words_of<'a>(&self, all: &'a [u8], index: usize) -> Result<(&'a [u8], usize)> {
+        let (bits, word) = (self.native_bits()?, word_of(self.layout.allocated));
+        let start = bits.checked_mul(index).context(CUT)?;
+        let end = start.checked_add(bits).context(CUT)?;
+        ensure!(all.len() * 8 >= end, CUT);
+        let from = start / 8 / word * word;
+        let to = end.div_ceil(8).next_multiple_of(word).min(all.len());
+        Ok((&all[from..to], start - 8 * from))
+    }
+
+    /// Values of a frame that is not compressed and begins at bit `start`.
+    fn native(&self, bytes: &[u8], start: usize) -> Result<Vec<i32>> {
         let Self { frame, layout, .. } = self;
-        let bits = self.native_bits()?;
-        let start = bits.checked_mul(index).context("has fewer pixels than it says: it is truncated")?;
-        ensure!(all.len() * 8 >= start.saturating_add(bits), "has fewer pixels than it says: it is truncated");
-        let bytes = match layout.allocated {
-            1 => all,
-            _ => all.get(start / 8..start / 8 + bits / 8).unwrap_or_default(),
-        };
+        let end = start.saturating_add(self.native_bits()?);
+        ensure!(bytes.len() * 8 >= end, CUT);
         let values = match layout.allocated {
-            1 => (start..start + bits).map(|bit| i32::from(bytes[bit / 8] >> (bit % 8) & 1)).collect(),
-            allocated => numbers(bytes, allocated, frame),
+            1 => (start..end).map(|bit| i32::from(bytes[bit / 8] >> (bit % 8) & 1)).collect(),
+            allocated => numbers(&bytes[start / 8..end / 8], allocated, frame),
         };
         Ok(if is_halved(frame)? {
             let mut all = Vec::with_capacity(frame.count());
@@ -184,7 +202,7 @@ fn numbers(bytes: &[u8], allocated: usize, frame: &Frame) -> Vec<i32> {
 }
 
 fn sign(raw: u32, bits: u32, signed: bool) -> i32 {
-    let shift = 32 - bits;
+    let shift = 32 - bits.clamp(1, 32);
     if signed { ((raw << shift) as i32) >> shift } else { raw as i32 }
 }
 
@@ -196,10 +214,19 @@ fn interleaved(planes: &[i32]) -> Vec<i32> {
     values
 }
 
-/// Which fragments, of these lengths, hold a frame: it may lie in several.
-pub(super) fn fragments_of(lengths: &[usize], offsets: &[u8], frames: usize, index: usize) -> Result<Range<usize>> {
-    let (known, count) = (offsets.len() / 4, lengths.len());
-    ensure!(count > 0, "has no pixels");
+/// Which fragments hold a frame: it may lie in several. `begins`: where the content of each begins, in rising order.
+///
+/// # Errors
+/// The table of where frames begin is missing where it is needed, does not point at fragments, or not in order.
+pub(super) fn fragments_of<F>(
+    fragments: &[F],
+    begins: impl Fn(&F) -> u64,
+    offsets: &[u8],
+    frames: usize,
+    index: usize,
+) -> Result<Range<usize>> {
+    let (known, count) = (offsets.len() / 4, fragments.len());
+    let origin = begins(fragments.first().context("has no pixels")?);
     match frames {
         1 => return Ok(0..count),
         frames if frames == count => return Ok(index..index + 1),
@@ -209,31 +236,21 @@ pub(super) fn fragments_of(lengths: &[usize], offsets: &[u8], frames: usize, ind
         let b = offsets.get(4 * i..4 * i + 4)?;
         Some(u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])))
     };
-    let start = offset(index).context("its table of fragments is broken")?;
+    let start = offset(index).context(BROKEN_TABLE)?;
     let end = offset(index + 1).unwrap_or(u64::MAX);
-    // Offsets count from the first fragment's item, eight bytes before its content.
-    let places = lengths.iter().scan(0u64, |next, length| {
-        let at = *next;
-        *next += 8 + *length as u64;
-        Some(at)
-    });
-    let (mut first, mut last) = (0, 0);
-    for at in places {
-        first += usize::from(at < start);
-        last += usize::from(at < end);
-    }
-    ensure!(first < last, "its table of fragments is broken");
+    // Offsets count from the first fragment's item, which stands as far before its content as those of the others.
+    let at = |fragment: &F| begins(fragment).saturating_sub(origin);
+    let before = |place: u64| fragments.partition_point(|fragment| at(fragment) < place);
+    let (first, last) = (before(start), before(end));
+    // From the next fragment on it would be another picture.
+    ensure!(first < last && at(&fragments[first]) == start, BROKEN_TABLE);
     Ok(first..last)
 }
 
+const BROKEN_TABLE: &str = "its table of fragments is broken";
+
 fn decode(bytes: &[u8], file: &DicomFile, frame: &mut Frame, layout: &Layout) -> Result<()> {
-    let name = transfer_syntax(&file.syntax).with_context(|| {
-        format!(
-            "has transfer syntax {}, which is not read; known are uncompressed, deflated, RLE, JPEG, JPEG-LS and \
-             JPEG 2000",
-            file.syntax_name()
-        )
-    })?;
+    let name = transfer_syntax(&file.syntax).with_context(|| unread(&file.syntax))?;
     let values = 4 * frame.count() as u64;
     let decoded = caught(|| match name {
         "RLE" => rle::decode(bytes, frame, layout.allocated),

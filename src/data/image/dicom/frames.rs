@@ -1,50 +1,57 @@
 //! Frames of one file, one after another. Where the file says before its pixels how long these are, of what is not
-//! deflated only the frames that are asked for are read; else all of it.
+//! deflated only the frames that are asked for are read; else all of it. Where a file's elements and frames lie is
+//! found once, and remembered of the last files with frames that are read alone.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
 use super::super::budget::most;
 use super::super::picture::Picture;
-use super::display::{Modality, modality, picture};
-use super::elements::{Object, PixelsAt};
+use super::display::{modality, picture};
+use super::elements::{Elements, Object};
 use super::file::DicomFile;
 use super::frame::{self, Described};
-use super::place::lines_of;
-use super::tags;
+use super::recent::{Recent, Stamp};
 use super::values::Frame;
+use super::walk::{MOST_FRAGMENTS, PixelsAt};
 use crate::fs::open_plain;
 
 /// Bytes at a file's beginning that hold all elements before the pixels: nearly always; with places and windows of some
 /// hundred frames; of some ten thousand.
 pub(in crate::data) const HEADS: [u64; 3] = [64 << 10, 1 << 20, 16 << 20];
-/// Fragments of compressed pixels.
-const MOST_FRAGMENTS: usize = 1 << 20;
+/// Groups of frames whose places are kept; more are looked for one by one.
+const MOST_GROUPS: usize = 1 << 15;
+
+/// Files with frames that are read alone: rows may name these one by one, and epochs come back to them.
+static RECENT: Recent<Found> = Recent::new();
 
 /// A file whose frames are read one after another; inflated once, where it is deflated.
 pub(in crate::data) struct Frames {
+    found: Arc<Found>,
+    /// From which frames are read alone.
+    file: File,
+}
+
+/// What a file holds, and where.
+struct Found {
     /// All of it, or what stands before the pixels.
     file: DicomFile<'static>,
-    /// `None` where all of it is there.
-    parts: Option<Parts>,
-    /// Slope and intercept of each frame with a group of its own; looked for once, as groups lie one after another.
-    lines: Vec<(f64, f64)>,
+    elements: Elements,
+    /// `None` where all of the file is there.
+    pixels: Option<Pixels>,
 }
 
 /// Where the pixels of frames lie.
-struct Parts {
-    file: File,
-    pixels: Pixels,
-}
-
 enum Pixels {
     /// From this byte on, frame by frame.
     Native(u64),
-    /// Place and length of each fragment, after the table of where frames begin; and the lengths alone.
-    Fragments(Vec<u8>, Vec<(u64, u64)>, Vec<usize>),
+    /// The table of where frames begin, and where each fragment lies.
+    Fragments(Vec<u8>, Vec<Range<u64>>),
 }
 
 impl Frames {
@@ -54,58 +61,15 @@ impl Frames {
     /// No DICOM file, broken, or one that has to be read whole and is longer than an image may be, or inflates to more.
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = open_plain(path)?;
-        let (length, mut bytes) = (file.metadata()?.len(), Vec::new());
-        for head in HEADS {
-            bytes.reserve_exact(head.min(length).saturating_sub(bytes.len() as u64) as usize);
-            file.by_ref().take(head - bytes.len() as u64).read_to_end(&mut bytes)?;
-            let Ok(start) = DicomFile::open(&bytes) else { break };
-            if let Some(at) = start.pixels() {
-                match several_frames(&start, &at)? {
-                    None => break,
-                    Some(frame) => return Self::of_parts(bytes, &at, file, length, &frame),
-                }
-            }
-            if (bytes.len() as u64) < head {
-                break;
-            }
+        let stamp = Stamp::of(&file);
+        if let Some(found) = stamp.and_then(|stamp| RECENT.find(path, stamp)) {
+            return Ok(Self { found, file });
         }
-        let most = most();
-        ensure!(
-            length <= most,
-            "has {length} bytes and is read whole; allowed are {most} (data.max_image_mib, --max-image-mib)"
-        );
-        bytes.reserve_exact(length.saturating_sub(bytes.len() as u64) as usize);
-        file.take((most + 1).saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes)?;
-        Self::of_file(DicomFile::open_kept(bytes)?, None)
-    }
-
-    /// `at`: where in the elements the pixels begin.
-    fn of_parts(mut bytes: Vec<u8>, at: &PixelsAt, file: File, length: u64, frame: &Described) -> Result<Self> {
-        let before = bytes.len() - DicomFile::open(&bytes)?.len();
-        let start = (before + at.value) as u64;
-        let pixels = match at.length {
-            Some(claimed) => {
-                let left = length.saturating_sub(start);
-                ensure!(
-                    claimed as u64 <= left,
-                    "is broken or truncated DICOM: {claimed} bytes of pixels are claimed, where {left} are left"
-                );
-                let needed = frame.native_bits()?.saturating_mul(frame.frames) / 8;
-                ensure!(needed <= claimed, "has fewer pixels than it says: it is truncated");
-                Pixels::Native(start)
-            }
-            None => fragments(&file, start, length)?,
-        };
-        bytes.truncate(before + at.tag);
-        Self::of_file(DicomFile::open_kept(bytes)?, Some(Parts { file, pixels }))
-    }
-
-    fn of_file(file: DicomFile<'static>, parts: Option<Parts>) -> Result<Self> {
-        let lines = match file.object_without_pixels()? {
-            object if object.value(tags::MODALITY_LUTS).is_some() => Vec::new(),
-            object => lines_of(&object)?,
-        };
-        Ok(Self { file, parts, lines })
+        let found = Arc::new(Found::of(&mut file)?);
+        if let Some(stamp) = stamp.filter(|_| found.pixels.is_some()) {
+            RECENT.keep(path, stamp, found.size(), &found);
+        }
+        Ok(Self { found, file })
     }
 
     /// A frame's values after its own rescaling, row after row.
@@ -116,11 +80,7 @@ impl Frames {
         let (object, frame) = self.frame(index)?;
         let is_gray = frame.samples == 1 && frame.photometric.starts_with("MONOCHROME");
         ensure!(is_gray, "is in colour, which no window fits");
-        let modality = match self.lines.get(index) {
-            Some((slope, intercept)) => Modality::Line(*slope, *intercept),
-            None => modality(&object, &frame, index)?,
-        };
-        modality.values(&frame.values, values);
+        modality(&object, &frame, index)?.values(&frame.values, values);
         Ok(())
     }
 
@@ -134,46 +94,132 @@ impl Frames {
     }
 
     fn frame(&self, index: usize) -> Result<(Object<'_>, Frame)> {
-        let Some(Parts { file, pixels }) = &self.parts else {
-            let object = self.file.object()?;
-            let frame = frame::read(&object, &self.file, index)?;
+        let Found { file, elements, pixels } = &*self.found;
+        let object = elements.of(file.data());
+        let Some(pixels) = pixels else {
+            let frame = frame::read(&object, file, index)?;
             return Ok((object, frame));
         };
-        let object = self.file.object_without_pixels()?;
-        let described = frame::described(&object, &self.file)?;
+        let described = frame::described(&object, file)?;
         described.check(index)?;
-        let read = |from: u64, length: usize, bytes: &mut Vec<u8>| -> Result<()> {
-            let mut file = file;
-            file.seek(SeekFrom::Start(from))?;
-            let read = file.take(length as u64).read_to_end(bytes)?;
-            ensure!(read == length, "is broken or truncated DICOM: it ends in frame {}", index + 1);
-            Ok(())
-        };
         let mut bytes = Vec::new();
         let frame = match pixels {
             Pixels::Native(start) => {
-                let length = described.native_bits()? / 8;
-                let from = start.saturating_add((length as u64).saturating_mul(index as u64));
-                read(from, length, &mut bytes)?;
+                let length = (described.native_bits()? / 8) as u64;
+                let from = start.saturating_add(length.saturating_mul(index as u64));
+                self.read(index, from..from.saturating_add(length), &mut bytes)?;
                 described.of_native(&bytes)?
             }
-            Pixels::Fragments(table, fragments, lengths) => {
-                let own = &fragments[frame::fragments_of(lengths, table, described.frames, index)?];
-                let length: u64 = own.iter().map(|(_, length)| length).sum();
+            Pixels::Fragments(table, fragments) => {
+                let begins = |fragment: &Range<u64>| fragment.start;
+                let own = &fragments[frame::fragments_of(fragments, begins, table, described.frames, index)?];
+                let length: u64 = own.iter().map(|place| place.end - place.start).sum();
                 ensure!(length <= most(), "has {length} bytes in frame {}; allowed are {}", index + 1, most());
-                for (from, length) in own {
-                    read(*from, *length as usize, &mut bytes)?;
+                for place in own {
+                    self.read(index, place.clone(), &mut bytes)?;
                 }
-                described.of_fragment(&bytes, &self.file)?
+                described.of_fragment(&bytes, file)?
             }
         };
         Ok((object, frame))
     }
+
+    /// Appends bytes of a frame, which are no more than an image may have.
+    fn read(&self, index: usize, place: Range<u64>, bytes: &mut Vec<u8>) -> Result<()> {
+        let length = (place.end - place.start) as usize;
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(place.start))?;
+        bytes.reserve_exact(length);
+        let read = file.take(length as u64).read_to_end(bytes)?;
+        ensure!(read == length, "is broken or truncated DICOM: it ends in frame {}", index + 1);
+        Ok(())
+    }
+}
+
+impl Found {
+    fn of(file: &mut File) -> Result<Self> {
+        let (length, mut bytes) = (file.metadata()?.len(), Vec::new());
+        let mut known = None;
+        for head in HEADS {
+            bytes.reserve_exact(head.min(length).saturating_sub(bytes.len() as u64) as usize);
+            file.by_ref().take(head - bytes.len() as u64).read_to_end(&mut bytes)?;
+            let Ok(start) = DicomFile::open(&bytes) else { break };
+            if !start.is_plain() {
+                break;
+            }
+            if let Ok((object, Some(at))) = start.before_pixels() {
+                let several = several_frames(&object, &start, &at)?;
+                let elements = object.into_elements();
+                match several {
+                    None => known = Some((elements, at)),
+                    Some(frame) => {
+                        let before = start.start();
+                        return Self::of_parts((bytes, before), (elements, at), (&*file, length), &frame);
+                    }
+                }
+                break;
+            }
+            if (bytes.len() as u64) < head {
+                break;
+            }
+        }
+        let most = most();
+        ensure!(
+            length <= most,
+            "has {length} bytes and is read whole; allowed are {most} (data.max_image_mib, --max-image-mib)"
+        );
+        bytes.reserve_exact(length.saturating_sub(bytes.len() as u64) as usize);
+        file.take((most + 1).saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes)?;
+        let file = DicomFile::open_kept(bytes)?;
+        let object = match known {
+            Some((elements, at)) => file.object_of(elements, at.tag)?,
+            None => file.object()?,
+        };
+        let elements = object.with_groups(MOST_GROUPS)?.into_elements();
+        Ok(Self { file, elements, pixels: None })
+    }
+
+    /// Of a file's first bytes, of which those of its elements, of which these are known, begin at byte `before`.
+    fn of_parts(
+        (mut bytes, before): (Vec<u8>, usize),
+        (elements, at): (Elements, PixelsAt),
+        (file, length): (&File, u64),
+        frame: &Described,
+    ) -> Result<Self> {
+        let start = (before + at.value) as u64;
+        let pixels = match at.length {
+            Some(claimed) => {
+                let left = length.saturating_sub(start);
+                ensure!(
+                    claimed as u64 <= left,
+                    "is broken or truncated DICOM: {claimed} bytes of pixels are claimed, where {left} are left"
+                );
+                let needed = frame.native_bits()?.saturating_mul(frame.frames) / 8;
+                ensure!(needed <= claimed, "has fewer pixels than it says: it is truncated");
+                Pixels::Native(start)
+            }
+            None => fragments(file, start, length)?,
+        };
+        bytes.truncate(before + at.tag);
+        bytes.shrink_to_fit();
+        let file = DicomFile::open_kept(bytes)?;
+        let elements = elements.of(file.data()).with_groups(MOST_GROUPS)?.into_elements();
+        Ok(Self { file, elements, pixels: Some(pixels) })
+    }
+
+    /// Bytes of memory that it takes.
+    fn size(&self) -> usize {
+        let pixels = match &self.pixels {
+            Some(Pixels::Fragments(table, fragments)) => table.len() + size_of_val(&fragments[..]),
+            Some(Pixels::Native(_)) | None => 0,
+        };
+        self.file.start() + self.file.data().len() + self.elements.size() + pixels
+    }
 }
 
 /// What is said of the frames of a file, where there are several and each can be read alone.
-fn several_frames(start: &DicomFile, at: &PixelsAt) -> Result<Option<Described>> {
-    let frame = frame::described(&start.object_without_pixels()?, start)?;
+fn several_frames(object: &Object, start: &DicomFile, at: &PixelsAt) -> Result<Option<Described>> {
+    let frame = frame::described(object, start)?;
     // Bits of a frame may begin within a byte.
     let is_alone = frame.frames > 1 && (at.length.is_none() || frame.has_whole_bytes());
     Ok(Some(frame).filter(|_| is_alone))
@@ -203,14 +249,13 @@ fn fragments(file: &File, start: u64, length: u64) -> Result<Pixels> {
             table = Some(bytes);
         } else {
             ensure!(fragments.len() < MOST_FRAGMENTS, "has more than {MOST_FRAGMENTS} fragments");
-            fragments.push((at, size));
+            fragments.push(at..at + size);
             file.seek_relative(size as i64)?;
         }
         at += size;
     }
-    let lengths = fragments.iter().map(|(_, length)| *length as usize).collect();
     let table = table.context("is broken or truncated DICOM: it has no table of fragments")?;
-    Ok(Pixels::Fragments(table, fragments, lengths))
+    Ok(Pixels::Fragments(table, fragments))
 }
 
 #[cfg(test)]
@@ -237,7 +282,7 @@ mod tests {
             let bytes = std::fs::read(golden(name)).unwrap();
             let frames = Frames::open(&golden(name)).unwrap();
             let count = dicom::place(&bytes).unwrap().frames;
-            assert_eq!(frames.parts.is_some(), alone, "{name}");
+            assert_eq!(frames.found.pixels.is_some(), alone, "{name}");
             assert_eq!(count > 1, alone, "{name}");
             // Backwards, as nothing says in which order they are asked for.
             for index in (0..count).rev() {
@@ -295,6 +340,71 @@ mod tests {
         file.set_len(at(frames) - 1).unwrap();
         let told = Frames::open(&path).map(|_| ()).unwrap_err().to_string();
         assert!(told.contains("bytes of pixels are claimed, where"), "{told}");
+    }
+
+    /// Where frames lie is remembered as long as the file is the same.
+    #[test]
+    fn a_file_that_changed_is_looked_into_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.dcm");
+        let written = |name: &str, seconds| {
+            std::fs::copy(golden(name), &path).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+            Frames::open(&path).unwrap()
+        };
+        let first = written("frames", 1);
+        let again = Frames::open(&path).unwrap();
+        assert!(Arc::ptr_eq(&first.found, &again.found));
+        assert_eq!(again.shown(1).unwrap(), first.shown(1).unwrap());
+        let other = written("frames", 2);
+        assert!(!Arc::ptr_eq(&first.found, &other.found));
+        let bytes = std::fs::read(golden("rle_frames")).unwrap();
+        assert_eq!(written("rle_frames", 2).shown(1).unwrap(), dicom::decode(&bytes, 1).unwrap());
+    }
+
+    /// Words whose high byte comes first, of which a frame may begin and end in the middle.
+    #[test]
+    fn frames_of_an_odd_number_of_bytes_are_turned_each_for_itself() {
+        let pixels: Vec<u8> = (1..=10).map(|i| 20 * i).collect();
+        let mut bytes = [&[0; 128], &b"DICM\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.2\0"[..]].concat();
+        let mut put = |element: u16, kind: &[u8], value: &[u8]| {
+            let length = (value.len() as u16).to_be_bytes();
+            bytes.extend([&0x28u16.to_be_bytes(), &element.to_be_bytes(), kind, &length, value].concat());
+        };
+        put(0x04, b"CS", b"MONOCHROME2 ");
+        put(0x08, b"IS", b"3 ");
+        for (element, number) in [(0x10, 1u16), (0x11, 3), (0x100, 8), (0x101, 8), (0x103, 0)] {
+            put(element, b"US", &number.to_be_bytes());
+        }
+        put(0x1050, b"DS", b"128 ");
+        put(0x1051, b"DS", b"256 ");
+        bytes.extend([&b"\x7f\xe0\0\x10OW\0\0"[..], &10u32.to_be_bytes()].concat());
+        bytes.extend(pixels.chunks(2).flat_map(|word| [word[1], word[0]]));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.dcm");
+        std::fs::write(&path, &bytes).unwrap();
+        let frames = Frames::open(&path).unwrap();
+        for index in [2, 0, 1] {
+            assert_eq!(frames.shown(index).unwrap().bytes, pixels[3 * index..3 * index + 3], "{index}");
+        }
+        assert!(frames.shown(3).is_err());
+    }
+
+    #[test]
+    fn a_table_that_points_elsewhere_than_at_fragments_is_told() {
+        // Of two bytes each, eight of a head before them: items at 0, 10 and 20 from the first.
+        let fragments = [8..10, 18..20, 28..30u64];
+        let of = |table: [u32; 2], index| {
+            let table: Vec<u8> = table.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+            frame::fragments_of(&fragments, |fragment| fragment.start, &table, 2, index).ok()
+        };
+        assert_eq!([of([0, 20], 0), of([0, 20], 1)], [Some(0..2), Some(2..3)]);
+        assert_eq!([of([0, 10], 0), of([0, 10], 1)], [Some(0..1), Some(1..3)]);
+        // Within a fragment, behind all, in disorder.
+        assert_eq!([of([0, 11], 1), of([0, 100], 1), of([20, 0], 0), of([0, 0], 0)], [None, None, None, None]);
+        let none: [Range<u64>; 0] = [];
+        assert!(frame::fragments_of(&none, |fragment| fragment.start, &[], 1, 0).is_err());
     }
 
     #[test]

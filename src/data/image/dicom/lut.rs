@@ -2,8 +2,9 @@
 
 use anyhow::{Result, bail, ensure};
 
-use super::elements::{Object, Value};
+use super::elements::Object;
 use super::tags::Tag;
+use super::walk::Held;
 
 /// Values from `first` on to entries; what is below or above takes the first or last.
 pub(super) struct Lut {
@@ -20,7 +21,8 @@ impl Lut {
         let count = if d[0] == 0 { 1 << 16 } else { usize::from(d[0]) };
         let first = if signed { i32::from(d[1] as i16) } else { i32::from(d[1]) };
         let bits = u32::from(d[2]).clamp(1, 16);
-        let Some((Value::Bytes(bytes), _)) = object.value(data) else { bail!("a lookup table has no entries") };
+        let Some((Held::Bytes(place), _)) = object.held(data) else { bail!("a lookup table has no entries") };
+        let bytes = object.part(place);
         let entries: Vec<u16> = match bytes.len() {
             len if len >= 2 * count => object.words(data, count),
             _ => bytes.iter().map(|&b| b.into()).take(count).collect(),

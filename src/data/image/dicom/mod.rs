@@ -12,16 +12,20 @@ mod jpeg_2000;
 mod jpeg_ls;
 mod lut;
 mod place;
+mod recent;
 mod rle;
+mod syntax;
 mod tags;
 mod values;
+mod walk;
 
 use anyhow::Result;
 
 pub use file::is_dicom;
 pub(in crate::data) use frames::{Frames, HEADS};
 pub use place::Place;
-pub(in crate::data) use place::{place, places, reaches_pixels};
+pub(in crate::data) use place::{place, place_at_start, places};
+pub use syntax::{unread_syntax, unread_syntaxes};
 pub use values::Frame;
 
 use super::picture::Picture;

@@ -3,13 +3,10 @@
 
 use anyhow::{Context, Result};
 
-use super::display::{line_of, nearest_of};
+use super::display::nearest_of;
 use super::elements::Object;
 use super::file::DicomFile;
 use super::tags::{self, Tag};
-
-/// Groups of frames that are looked into; more are looked for one by one.
-const MOST_GROUPS: usize = 1 << 15;
 
 /// Where a frame lies. Directions and positions are DICOM's: x to the left, y to the back, z to the head.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,14 +34,18 @@ pub struct Place {
 /// # Errors
 /// Broken.
 pub(in crate::data) fn place(bytes: &[u8]) -> Result<Place> {
-    let file = DicomFile::open(bytes)?;
-    let all = places_in(&file.object_without_pixels()?, 1)?;
-    all.into_iter().next().context("has no frames")
+    first(DicomFile::open(bytes)?.before_pixels()?.0)
 }
 
-/// Whether a file's beginning holds all elements before the pixels, which then begin in it.
-pub(in crate::data) fn reaches_pixels(bytes: &[u8]) -> bool {
-    DicomFile::open(bytes).is_ok_and(|file| file.reaches_pixels())
+/// [`place`] of a file's beginning; `None` where that may not hold all elements before the pixels.
+pub(in crate::data) fn place_at_start(bytes: &[u8]) -> Option<Result<Place>> {
+    let file = DicomFile::open(bytes).ok()?;
+    let (object, pixels) = file.before_pixels().ok()?;
+    pixels.map(|_| first(object))
+}
+
+fn first(object: Object) -> Result<Place> {
+    places_in(object, 1)?.into_iter().next().context("has no frames")
 }
 
 /// Where each of so many frames lies.
@@ -52,14 +53,18 @@ pub(in crate::data) fn reaches_pixels(bytes: &[u8]) -> bool {
 /// # Errors
 /// Broken.
 pub(in crate::data) fn places(bytes: &[u8], frames: usize) -> Result<Vec<Place>> {
-    let file = DicomFile::open(bytes)?;
-    places_in(&file.object_without_pixels()?, frames)
+    places_in(DicomFile::open(bytes)?.before_pixels()?.0, frames)
 }
 
 /// The groups of all frames are looked for once: a search for each would go through them from the first.
-fn places_in(object: &Object, frames: usize) -> Result<Vec<Place>> {
-    let (own, shared) = (object.items(tags::FRAME_GROUPS, frames)?, object.item(tags::SHARED_GROUPS, 0)?);
-    (0..frames).map(|index| place_in(object, [own.get(index), shared.as_ref()])).collect()
+fn places_in(object: Object, frames: usize) -> Result<Vec<Place>> {
+    let object = object.with_groups(frames)?;
+    let shared = object.item(tags::SHARED_GROUPS, 0)?;
+    let place = |index| {
+        let own = object.item(tags::FRAME_GROUPS, index)?;
+        place_in(&object, [own.as_ref(), shared.as_ref()])
+    };
+    (0..frames).map(place).collect()
 }
 
 fn place_in(object: &Object, groups: [Option<&Object>; 2]) -> Result<Place> {
@@ -80,12 +85,4 @@ fn place_in(object: &Object, groups: [Option<&Object>; 2]) -> Result<Place> {
         is_colour: object.text(tags::PHOTOMETRIC).is_some_and(|kind| !kind.starts_with("MONOCHROME")),
         is_inverted: object.text(tags::PHOTOMETRIC).is_some_and(|kind| kind == "MONOCHROME1"),
     })
-}
-
-/// Slope and intercept of each frame with a group of its own.
-pub(super) fn lines_of(object: &Object) -> Result<Vec<(f64, f64)>> {
-    let shared = object.item(tags::SHARED_GROUPS, 0)?;
-    let own = object.items(tags::FRAME_GROUPS, MOST_GROUPS)?;
-    let line = |own: &Object| nearest_of([Some(own), shared.as_ref()], object, tags::PIXEL_TRANSFORM, line_of);
-    own.iter().map(|own| Ok(line(own)?.unwrap_or((1.0, 0.0)))).collect()
 }
