@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::common::{golden, named_by};
+use crate::runs::{Place, text};
 use reportclip::data::dicom;
 use serde_json::Value;
 
@@ -166,4 +167,27 @@ fn compressed_pixels_that_end_early_are_an_error() {
     }
     assert!(files >= 15, "{files}");
     assert!(accepted.is_empty(), "{accepted:#?}");
+}
+
+/// Such a file may be whole: it is counted apart from what is broken, by its UID.
+#[test]
+fn a_transfer_syntax_that_is_not_read_is_counted_apart() {
+    let place = Place::new();
+    let (read, unread) = (b"1.2.840.10008.1.2.4.50", b"1.2.840.10008.1.2.4.99");
+    let mut bytes = std::fs::read(golden("dicom/jpeg_8.dcm")).unwrap();
+    let at = bytes.windows(read.len()).position(|w| w == read).unwrap();
+    bytes[at..at + read.len()].copy_from_slice(unread);
+    let error = dicom::decode(&bytes, 0).unwrap_err().to_string();
+    assert!(dicom::unread_syntax(&error).is_some_and(|uid| uid.as_bytes() == unread), "{error}");
+    // What is read is found by its content, whatever it is called.
+    let manifest = std::fs::read_to_string(place.path("phantom/manifest.csv")).unwrap();
+    let images = manifest.lines().filter(|line| line.contains(",train,")).map(|line| line.split(',').next().unwrap());
+    for (image, content) in images.zip([&bytes[..], b"no image"]) {
+        std::fs::write(place.path("phantom").join(image), content).unwrap();
+    }
+    let told = "1 of a transfer syntax that is not supported: 1.2.840.10008.1.2.4.99";
+    let run = place.train_ok("skip", &["--set", "train.max_steps=30", "--set", "data.on_error=skip"]);
+    assert_eq!(text(&run.stderr).matches(told).count(), 1, "{}", text(&run.stderr));
+    let lint = text(&place.run(&["data", "lint", "phantom/manifest.csv"]).stdout);
+    assert!(lint.contains(told) && lint.contains("2 unreadable_image"), "{lint}");
 }

@@ -117,6 +117,7 @@ pub(super) fn read(object: &Object, file: &DicomFile, index: usize) -> Result<Fr
             Ok(Frame { values, ..described.frame })
         }
         Held::Fragments(table, fragments) => {
+            ensure_read(file)?;
             let begins = |fragment: &Range<usize>| fragment.start as u64;
             let own = fragments_of(fragments, begins, object.part(table), described.frames, index)?;
             let bytes = match &fragments[own] {
@@ -212,6 +213,14 @@ fn interleaved(planes: &[i32]) -> Vec<i32> {
     let mut values = Vec::with_capacity(planes.len());
     (0..pixels).for_each(|i| values.extend([planes[i], planes[pixels + i], planes[2 * pixels + i]]));
     values
+}
+
+/// Of a film all frames lie in few fragments, which would be told of instead.
+///
+/// # Errors
+/// The transfer syntax of compressed pixels is not read.
+pub(super) fn ensure_read(file: &DicomFile) -> Result<()> {
+    transfer_syntax(&file.syntax).map(|_| ()).with_context(|| unread(&file.syntax))
 }
 
 /// Which fragments hold a frame: it may lie in several. `begins`: where the content of each begins, in rising order.

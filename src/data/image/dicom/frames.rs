@@ -111,6 +111,7 @@ impl Frames {
                 described.of_native(&bytes)?
             }
             Pixels::Fragments(table, fragments) => {
+                frame::ensure_read(file)?;
                 let begins = |fragment: &Range<u64>| fragment.start;
                 let own = &fragments[frame::fragments_of(fragments, begins, table, described.frames, index)?];
                 let length: u64 = own.iter().map(|place| place.end - place.start).sum();
