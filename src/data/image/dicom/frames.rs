@@ -107,6 +107,7 @@ impl Frames {
             Pixels::Native(start) => {
                 let length = (described.native_bits()? / 8) as u64;
                 let from = start.saturating_add(length.saturating_mul(index as u64));
+                bytes.reserve_exact(length as usize);
                 self.read(index, from..from.saturating_add(length), &mut bytes)?;
                 described.of_native(&bytes)?
             }
@@ -116,6 +117,7 @@ impl Frames {
                 let own = &fragments[frame::fragments_of(fragments, begins, table, described.frames, index)?];
                 let length: u64 = own.iter().map(|place| place.end - place.start).sum();
                 ensure!(length <= most(), "has {length} bytes in frame {}; allowed are {}", index + 1, most());
+                bytes.reserve_exact(length as usize);
                 for place in own {
                     self.read(index, place.clone(), &mut bytes)?;
                 }
@@ -130,7 +132,6 @@ impl Frames {
         let length = (place.end - place.start) as usize;
         let mut file = &self.file;
         file.seek(SeekFrom::Start(place.start))?;
-        bytes.reserve_exact(length);
         let read = file.take(length as u64).read_to_end(bytes)?;
         ensure!(read == length, "is broken or truncated DICOM: it ends in frame {}", index + 1);
         Ok(())
