@@ -89,8 +89,8 @@ impl InspectedImages {
             Unreadable::Syntax(uid) => Some(&uid[..]),
             Unreadable::LfsPointer | Unreadable::Other => None,
         });
-        let pointers = (pointers > 0)
-            .then(|| format!("{pointers} are Git LFS pointers; run `git lfs pull` where they came from"));
+        let pointers =
+            (pointers > 0).then(|| format!("{pointers} are Git LFS pointers; run `git lfs pull` where they came from"));
         let hints: Vec<String> = pointers.into_iter().chain(dicom::unread_syntaxes(uids)).collect();
         let hint = match hints.is_empty() {
             true => "see `reportclip embed --images FILE` for what is wrong with one".to_string(),
