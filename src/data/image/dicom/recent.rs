@@ -22,7 +22,7 @@ impl Stamp {
         let meta = file.metadata().ok()?;
         let written = meta.modified().ok()?;
         let is_settled = SystemTime::now().duration_since(written).is_ok_and(|age| age > SETTLED);
-        is_settled.then(|| Self(meta.len(), written))
+        is_settled.then_some(Self(meta.len(), written))
     }
 }
 
