@@ -1,8 +1,8 @@
 //! Fine-tunes CLIP on medical image–report pairs: the library behind the `reportclip` binary.
 //!
 //! Modules depend on one another in one direction only:
-//! `error fs archive npy digest json words span seed device ops metrics` ← `track hub dist` ← `data model loss optim
-//! run_report` ←
+//! `error fs archive npy digest json words span groups seed device ops metrics` ← `track hub dist` ←
+//! `data model loss optim run_report` ←
 //! `config` ← `session` ← `export eval search` ← `train serve` ← `sweep` ← `bench` ← `cli`.
 
 mod archive;
@@ -17,6 +17,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod fs;
+mod groups;
 pub mod http;
 pub mod hub;
 pub mod json;

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::late::{LateGallery, LatePart};
 use super::scan::{Best, Scored, best_of, queries_at_once};
+use crate::groups;
 use crate::ops::products;
 
 /// Vectors of queries that are compared with a block at once, but for a query that has more.
@@ -56,7 +57,9 @@ pub(super) fn max_sim(gallery: &LateGallery, queries: &[&[f32]], k: usize) -> Re
     );
     let blocks = gallery.blocks();
     let mut found = Vec::new();
-    for queries in groups(queries, width, queries_at_once(k, gallery.rows)) {
+    let costs = queries.iter().map(|query| [query.len() / width, 1]);
+    for group in groups::within(costs, [AT_ONCE, queries_at_once(k, gallery.rows)]) {
+        let queries = &queries[group];
         let asked = Asked::of(queries, width);
         let look = |mut best: Vec<Best>, (part, rows): &(&LatePart, Range<usize>)| -> Result<Vec<Best>> {
             let offsets = &part.offsets[rows.start..=rows.end];
@@ -70,23 +73,6 @@ pub(super) fn max_sim(gallery: &LateGallery, queries: &[&[f32]], k: usize) -> Re
         found.extend(best_of(&blocks, (queries.len(), k), look)?);
     }
     Ok(found)
-}
-
-/// Neighbouring queries with few enough vectors together, or one of them.
-fn groups<'a, 'q>(queries: &'a [&'q [f32]], width: usize, most: usize) -> Vec<&'a [&'q [f32]]> {
-    let (mut groups, mut start, mut vectors) = (Vec::new(), 0, 0);
-    for (i, query) in queries.iter().enumerate() {
-        let more = query.len() / width;
-        if i > start && (vectors + more > AT_ONCE || i - start == most) {
-            groups.push(&queries[start..i]);
-            (start, vectors) = (i, 0);
-        }
-        vectors += more;
-    }
-    if start < queries.len() {
-        groups.push(&queries[start..]);
-    }
-    groups
 }
 
 /// The largest of some numbers and `before`, which is one: sixteen at once. What is no number counts for nothing.
@@ -277,16 +263,5 @@ mod tests {
             assert_eq!(largest_of(-100.0, &[&numbers[..length], &[f32::NAN]].concat()), largest);
         }
         assert_eq!(largest_of(0.5, &[]), 0.5);
-    }
-
-    #[test]
-    fn queries_are_grouped_by_their_vectors_and_their_number() {
-        let query = |vectors: usize| vec![0.0; vectors * 2];
-        let long: Vec<Vec<f32>> = [1000, 1000, 100, 3000, 1, 1, 1].map(query).into();
-        let all: Vec<&[f32]> = long.iter().map(Vec::as_slice).collect();
-        let sizes = |most| groups(&all, 2, most).iter().map(|group| group.len()).collect::<Vec<_>>();
-        assert_eq!(sizes(1024), [2, 1, 1, 3]);
-        assert_eq!(sizes(2), [2, 1, 1, 2, 1]);
-        assert_eq!(sizes(1), [1; 7]);
     }
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::data::{BagPolicy, Bags, ImageSource, Members, Prefetch, Preprocess, ReportTokenizer};
 use crate::dist::Collective;
 use crate::error::one_line;
+use crate::groups;
 use crate::model::ClipModel;
 use crate::ops::squared_sum;
 
@@ -83,9 +84,11 @@ impl Encoder<'_> {
     ) -> Result<()> {
         let size = self.preprocess.output_size();
         let (height, width) = size.context("the preprocessing gives images of various sizes")?;
-        let batches = self.own(batches(images, self.batch_size, &self.bags));
-        let batches: Vec<Vec<ImageSource>> = batches.map(<[_]>::to_vec).collect();
         let (preprocess, policy) = (self.preprocess.clone(), self.bags.clone());
+        // Files that may hold frames are looked into.
+        let costs: Vec<_> = images.par_iter().map(|source| [Members::most(source, &policy)]).collect();
+        let batches = self.own(groups::within(costs, [self.batch_size]));
+        let batches: Vec<Vec<ImageSource>> = batches.map(|batch| images[batch].to_vec()).collect();
         let make = move |i: u64| batches.get(i as usize).map(|images| decoded(&preprocess, &policy, images));
         for batch in Prefetch::start(0, self.workers, 2 * self.workers, make)? {
             let Decoded { values, places } = batch?;
@@ -133,24 +136,6 @@ impl Encoder<'_> {
     fn gather(&self, own: &[Tensor]) -> Result<Embeddings> {
         self.world.gather_parts(own, self.model.embed_dim(), &Device::Cpu)
     }
-}
-
-/// Neighbours of which together no more than `most` images are read, or one alone.
-fn batches<'a>(sources: &'a [ImageSource], most: usize, policy: &BagPolicy) -> Vec<&'a [ImageSource]> {
-    let (mut batches, mut start, mut images) = (Vec::new(), 0, 0);
-    // Files that may hold frames are looked into.
-    let most_of: Vec<usize> = sources.par_iter().map(|source| Members::most(source, policy)).collect();
-    for (i, more) in most_of.into_iter().enumerate() {
-        if i > start && images + more > most {
-            batches.push(&sources[start..i]);
-            (start, images) = (i, 0);
-        }
-        images += more;
-    }
-    if start < sources.len() {
-        batches.push(&sources[start..]);
-    }
-    batches
 }
 
 /// The images of a batch.

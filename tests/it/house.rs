@@ -21,7 +21,10 @@ fn named(path: &Path) -> String {
 
 /// From the ground up; a module may know those of lower layers, and within a layer only what is listed.
 const LAYERS: [&[&str]; 11] = [
-    &["error", "fs", "archive", "npy", "digest", "http", "json", "words", "span", "ops", "metrics", "seed", "device"],
+    &[
+        "error", "fs", "archive", "npy", "digest", "http", "json", "words", "span", "groups", "ops", "metrics", "seed",
+        "device",
+    ],
     &["track", "hub", "dist"],
     &["data", "model", "loss", "optim", "run_report"],
     &["config"],
