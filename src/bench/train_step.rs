@@ -272,6 +272,7 @@ pub(super) fn random_batch(bench: &TrainStepBench, number: usize) -> Result<Batc
         pairs: bench.batch_size,
         rows: (0..bench.batch_size).collect(),
         tokens,
+        text_states: None,
         opposed: Vec::new(),
         errors: Vec::new(),
     })

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::augment::Augmented;
 use super::config::{AugmentConfig, LongReports};
 use super::text::{OppositeKind, opposites_of_part, with_opposite};
-use super::{BagPolicy, Bags, KeptFeatures, Member, Members};
+use super::{BagPolicy, Bags, KeptFeatures, KeptReports, Member, Members};
 use super::{Packed, Prepared, Preprocess, ReportPolicy, ReportTokenizer, Row};
 use crate::error::one_line;
 use crate::ops::{self, Uploaded, Uploader};
@@ -37,6 +37,8 @@ pub struct Dataset {
     pub bags: BagPolicy,
     /// What the frozen layers make of the images, where that is kept.
     pub features: Option<Arc<KeptFeatures>>,
+    /// What a frozen text tower makes of the reports, where that is kept.
+    pub reports: Option<Arc<KeptReports>>,
 }
 
 /// A row that could not be read.
@@ -74,6 +76,8 @@ pub struct Batch {
     pub bags: Option<Bags>,
     /// (pairs + opposed, tokens), padded on the right to the longest.
     pub input_ids: Vec<u32>,
+    /// What a frozen text tower makes of the reports, (pairs, width), where that is kept.
+    pub text_states: Option<Vec<f32>>,
     /// Pairs that were read.
     pub pairs: usize,
     /// The row of each, by its number in the data set.
@@ -90,7 +94,7 @@ impl Dataset {
     /// The batch of `rows`, with augmentation drawn for samples number `first_sample`, `first_sample + 1`, …
     ///
     /// # Errors
-    /// Only what is no fault of a row: the tokenizer fails.
+    /// Only what is no fault of a row: the tokenizer fails, or kept features cannot be read.
     pub fn batch(&self, rows: &[usize], first_sample: u64) -> anyhow::Result<Batch> {
         let (mut prepared, mut features) = (Vec::new(), Vec::new());
         let (mut errors, mut places) = (Vec::new(), Vec::with_capacity(rows.len()));
@@ -135,8 +139,10 @@ impl Dataset {
         let all = texts.iter().map(|t| &**t).chain(more.iter().map(String::as_str));
         let (input_ids, tokens) = self.tokenizer.encode_batch(all)?;
         let (input_ids, opposed) = told_apart(input_ids, tokens, pairs, &of);
+        let text_states = self.reports.as_ref().map(|reports| reports.read(&read)).transpose()?;
         let images = if self.features.is_some() { Images::Features(features) } else { Images::Prepared(prepared) };
-        Ok(Batch { images, bags: Bags::of(&places), input_ids, pairs, rows: read, tokens, opposed, errors })
+        let bags = Bags::of(&places);
+        Ok(Batch { images, bags, input_ids, text_states, pairs, rows: read, tokens, opposed, errors })
     }
 
     /// The images of a row that are read as sample number `sample`. All are changed alike.

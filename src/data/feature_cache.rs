@@ -163,11 +163,6 @@ impl FeatureCache {
         format!("data.feature_cache: {}", self.path.display())
     }
 
-    /// Numbers a row.
-    pub fn width(&self) -> usize {
-        self.numbers.width
-    }
-
     /// The checksum of a row; 0 where it is not there.
     fn sum(&self, row: usize) -> u32 {
         self.sums.get(row).map_or(0, |sum| sum.load(Ordering::Acquire))

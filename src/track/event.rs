@@ -96,7 +96,7 @@ pub enum Event {
     Note(Note),
     /// What frozen layers make of images or reports is worked out.
     Preparing {
-        /// "image features", "reports" or "sentences".
+        /// "image features", "features of reports" or "features of sentences".
         what: &'static str,
         /// Rows done.
         done: usize,

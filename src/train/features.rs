@@ -101,8 +101,8 @@ impl TrainStep<'_> {
             let count = batch.pairs + batch.opposed.len() - first;
             Tensor::from_slice(&batch.input_ids[first * batch.tokens..], (count, batch.tokens), self.device)
         };
-        let Some(reports) = self.reports else { return Ok(Some(model.text_features(&ids_from(0)?)?)) };
-        let mut states = reports.of(&batch.rows, self.device)?;
+        let Some(states) = &batch.text_states else { return Ok(Some(model.text_features(&ids_from(0)?)?)) };
+        let mut states = Tensor::from_slice(states, (batch.pairs, self.config.text.width()), self.device)?;
         if !batch.opposed.is_empty() {
             // They are others at each step.
             let opposed = model.text_states(&ids_from(batch.pairs)?)?;
@@ -144,7 +144,8 @@ impl TrainStep<'_> {
         let own = match self.sentences {
             Some(_) if share.is_empty() => None,
             Some(kept) => {
-                let states = kept.of(numbers[share.clone()].iter().copied(), self.device)?;
+                let states = kept.read(numbers[share.clone()].iter().copied())?;
+                let states = Tensor::from_vec(states, (share.len(), self.config.text.width()), self.device)?;
                 Some(run.model.project_text(&states.into())?)
             }
             None => self.encoded_sentences(run, tokens, &numbers[share.clone()])?,

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
+use super::fill::{Encoded, ToKeep};
 use super::kept_features;
-use super::stop::{self, Cause, Stopped};
+use super::stop::Stopped;
 use super::trainer::Trainer;
 use crate::config::Config;
 use crate::data::image::frame_of;
-use crate::data::{Dataset, FeatureCache, KeptFeatures, Members, Numbers, Prefetch, Prepared, Row, Slots};
+use crate::data::{Dataset, Images, KeptFeatures, Members, Prefetch, Prepared, Row, Slots};
+use crate::groups;
 use crate::model::freeze::FreezeDepth;
-use crate::model::{Builder, ClipModel, Param, Params, Part, VisionConfig};
+use crate::model::{ClipModel, Param, Params, Part, VisionConfig};
 use crate::session::image_features_change;
-use crate::track::{Event, Note};
 
 /// Whether features are kept, and why.
 pub(super) fn choose(config: &Config, vision: &dyn VisionConfig, epochs: f64) -> (bool, &'static str) {
@@ -40,124 +40,81 @@ impl Trainer<'_> {
     /// Fills the cache of features and makes the data set read it. Returns why training shall not begin, if it shall
     /// not.
     pub(super) fn keep_image_features(&mut self) -> Result<Option<Stopped>> {
-        let frozen = self.frozen.image();
+        let (what, frozen) = ("image features", self.frozen.image());
         let (kept, reason) = choose(self.config, &*self.folder.config.vision, self.epochs());
         if !kept {
             if frozen != FreezeDepth::None {
-                let text = format!("image features are worked out at each step: {reason}");
-                self.emit(&Event::Note(Note::choice(text)))?;
+                self.tell_of_each_step(what, reason)?;
             }
             return Ok(None);
         }
-        let precision = self.config.data.feature_precision;
         let layers = format!("{:?} {frozen:?}", self.folder.config.vision);
-        let mut layers = kept_features::worked_out(layers, self.products, precision);
+        let mut layers = kept_features::worked_out(layers, self.products, self.config.data.feature_precision);
         let (slots, by_policy) = slots(&self.train);
         if by_policy {
             layers.push_str(&format!(" {:?}", self.train.bags));
         }
-        let key = key(&layers, &self.state.params, &self.train, &self.train_images)?;
-        let path = self.feature_file(&format!("{}.{}", &key[..16], precision.word()))?;
-        let width = self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?;
-        let (count, numbers) = (slots.count(), Numbers { width, precision });
-        let open = || FeatureCache::open(&path, &key, count, numbers).context("data.feature_cache");
-        let (writer, missing) = kept_features::to_fill(&*self.world, open)?;
-        let size = (count * numbers.bytes()) >> 20;
-        self.emit(&Event::Note(Note::choice(format!(
-            "image features are kept in {} ({size} MiB, {} of {} {} to work out): {reason}",
-            path.display(),
-            missing.len(),
-            count,
-            if count == self.train.rows.len() { "rows" } else { "images" }
-        ))))?;
-        if let Some(reason) = self.fill(writer.as_ref(), width, (missing, slots.images()))? {
-            return Ok(Some(reason));
-        }
-        let cache = match writer {
-            Some(cache) => cache,
-            None => open()?,
+        let features = ToKeep {
+            what,
+            prefix: "",
+            key: key(&layers, &self.state.params, &self.train, &self.train_images)?,
+            count: slots.count(),
+            of: if slots.count() == self.train.rows.len() { "rows" } else { "images" },
+            width: self.folder.config.vision.frozen_numbers(frozen).context("this tower's features cannot be kept")?,
+            reason,
         };
-        let dataset = Dataset { features: Some(Arc::new(KeptFeatures { cache, slots })), ..(*self.train).clone() };
-        self.train = Arc::new(dataset);
+        let rounds = |this: &Self, missing: Vec<u32>| this.read_ahead(&missing, slots.images());
+        let cache = match self.kept_file(&features, rounds, Self::encode_images)? {
+            Ok(cache) => cache,
+            Err(stopped) => return Ok(Some(stopped)),
+        };
+        Arc::make_mut(&mut self.train).features = Some(Arc::new(KeptFeatures { cache, slots }));
         Ok(None)
     }
 
-    /// Each rank works out its share of each round; all that write get all. Rows whose image cannot be read stay
-    /// missing: the step that needs one tells of it.
-    fn fill(
-        &mut self,
-        cache: Option<&FeatureCache>,
-        width: usize,
-        (missing, images): (Vec<u32>, Vec<(usize, usize)>),
-    ) -> Result<Option<Stopped>> {
-        let weights = Builder::eval(&self.state.params).products(self.products);
-        let model = ClipModel::new(&self.folder.config, &weights)?;
-        let size = self.folder.config.vision.image_size();
-        let round = self.config.eval.batch_size * self.world.size();
-        let of_round = |rows: &[u32]| rows[self.world.share(rows.len())].to_vec();
-        let rounds = rounds(&missing, &images, round);
-        let lengths: Vec<usize> = rounds.iter().map(|slots| slots.len()).collect();
-        let own: Vec<Vec<u32>> = rounds.into_iter().map(of_round).collect();
+    /// Of each round of slots how many it has, and this rank's images, read ahead. Rows whose image cannot be read stay
+    /// missing: the step that needs one tells of it. `images`: row and number of each slot's.
+    fn read_ahead(&self, slots: &[u32], images: Vec<(usize, usize)>) -> Result<Prefetch<(usize, Vec<Read>)>> {
+        let rounds = rounds(slots, &images, self.config.eval.batch_size * self.world.size());
+        let own = |round: Vec<u32>| (round.len(), round[self.world.share(round.len())].to_vec());
+        let rounds: Vec<(usize, Vec<u32>)> = rounds.into_iter().map(own).collect();
         let dataset = Arc::clone(&self.train);
-        let decode = move |i: u64| -> Option<Vec<(u32, Prepared)>> {
+        let make = move |i: u64| -> Option<(usize, Vec<Read>)> {
+            let (count, own) = rounds.get(i as usize)?;
             // Images of one row together: those of a volume are read at once.
-            let rows = own.get(i as usize)?.chunk_by(|&a, &b| images[a as usize].0 == images[b as usize].0);
-            Some(rows.flat_map(|slots| read(&dataset, slots, &images)).collect())
+            let rows = own.chunk_by(|&a, &b| images[a as usize].0 == images[b as usize].0);
+            Some((*count, rows.flat_map(|slots| read(&dataset, slots, &images)).collect()))
         };
-        let data = &self.config.data;
-        let mut done = 0;
-        for (images, length) in Prefetch::start(0, data.workers, data.prefetch, decode)?.zip(lengths) {
-            if self.world.any(stop::asked())? {
-                let text = "stopped while image features were worked out; go on with --resume latest".into();
-                return Ok(Some(Stopped { cause: Cause::Signal, text }));
-            }
-            done += length;
-            let rows: Vec<u32> = images.iter().map(|(row, _)| *row).collect();
-            let features = match images.as_slice() {
-                [] => Tensor::zeros((0, width), DType::F32, &self.device)?,
-                images => {
-                    let mut numbers = vec![0.0; images.iter().map(|(_, image)| image.len()).sum()];
-                    let each = numbers.len() / images.len();
-                    numbers.chunks_exact_mut(each).zip(images).for_each(|(numbers, (_, image))| image.write(numbers));
-                    let pixel_values = Tensor::from_vec(numbers, (images.len(), 3, size, size), &self.device)?;
-                    let features = model.frozen_image_features(&pixel_values, self.frozen.image())?;
-                    features.reshape((images.len(), width))?
-                }
-            };
-            let (rows, _) = self.world.gather_numbers(&rows)?;
-            let features: Vec<f32> = self.world.gather_rows(&features)?.flatten_all()?.to_vec1()?;
-            if let Some(cache) = cache.filter(|_| !rows.is_empty()) {
-                cache.write(rows.iter().map(|&row| row as usize).zip(features.chunks_exact(width)))?;
-            }
-            self.emit(&Event::Preparing { what: "image features", done, total: missing.len() })?;
+        Prefetch::start(0, self.config.data.workers, self.config.data.prefetch, make)
+    }
+
+    /// What the frozen layers make of images.
+    fn encode_images(&self, model: &ClipModel, images: Vec<Read>) -> Result<Encoded> {
+        let (slots, images): (Vec<u32>, Vec<Prepared>) = images.into_iter().unzip();
+        if images.is_empty() {
+            return Ok((slots, None));
         }
-        // Whoever does not write waits until all is written.
-        self.world.gather_bytes(&[])?;
-        Ok(None)
+        let (count, size) = (images.len(), self.folder.config.vision.image_size());
+        let pixel_values = Images::Prepared(images).to_tensor((count, 3, size, size), &self.device)?;
+        let features = model.frozen_image_features(&pixel_values, self.frozen.image())?;
+        Ok((slots, Some(features.reshape((count, ()))?)))
     }
 }
+
+/// A slot's image.
+type Read = (u32, Prepared);
 
 /// `slots`, in order, in rounds of at most `most`: those of a row in one, where that has room for them, so that its
 /// volumes are opened once. `images`: row and number of each slot's.
-fn rounds<'a>(slots: &'a [u32], images: &[(usize, usize)], most: usize) -> Vec<&'a [u32]> {
-    let (mut rounds, mut start, mut end) = (Vec::new(), 0, 0);
-    for row in slots.chunk_by(|&a, &b| images[a as usize].0 == images[b as usize].0) {
-        if end > start && end + row.len() - start > most {
-            rounds.push(&slots[start..end]);
-            start = end;
-        }
-        end += row.len();
-        while end - start > most {
-            rounds.push(&slots[start..start + most]);
-            start += most;
-        }
-    }
-    rounds.extend((end > start).then(|| &slots[start..end]));
-    rounds
+fn rounds(slots: &[u32], images: &[(usize, usize)], most: usize) -> Vec<Vec<u32>> {
+    let rows = slots.chunk_by(|&a, &b| images[a as usize].0 == images[b as usize].0);
+    let parts: Vec<&[u32]> = rows.flat_map(|row| row.chunks(most)).collect();
+    let rounds = groups::within(parts.iter().map(|part| [part.len()]), [most]);
+    rounds.into_iter().map(|round| parts[round].concat()).collect()
 }
 
 /// The images of these slots, all of one row, as far as they can be read. `images`: row and number of each slot's.
-fn read(dataset: &Dataset, slots: &[u32], images: &[(usize, usize)]) -> Vec<(u32, Prepared)> {
+fn read(dataset: &Dataset, slots: &[u32], images: &[(usize, usize)]) -> Vec<Read> {
     let Some((row, _)) = slots.first().map(|&slot| images[slot as usize]) else { return Vec::new() };
     let Ok(members) = Members::of(dataset.rows[row].image(), &dataset.bags) else { return Vec::new() };
     let numbers: Vec<usize> = slots.iter().map(|&slot| images[slot as usize].1).collect();

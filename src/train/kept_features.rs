@@ -5,53 +5,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 
 use crate::config::Config;
-use crate::data::{FeatureCache, FeaturePrecision};
+use crate::data::FeaturePrecision;
 use crate::digest::ContentHash;
-use crate::dist::Collective;
 use crate::model::Param;
 use crate::model::freeze::FreezeDepth;
-
-/// What the frozen text tower makes of texts, on the disk.
-#[derive(Debug)]
-pub struct KeptTexts(pub(super) FeatureCache);
-
-impl KeptTexts {
-    /// Those of some texts by their numbers, (texts, width).
-    ///
-    /// # Errors
-    /// The file cannot be read, or has lost some.
-    pub(super) fn of(&self, texts: impl ExactSizeIterator<Item = u32>, device: &Device) -> Result<Tensor> {
-        let Self(cache) = self;
-        let shape = (texts.len(), cache.width());
-        let mut numbers = Vec::with_capacity(shape.0 * shape.1);
-        for text in texts {
-            let is_there = cache.read(text as usize, &mut numbers)?;
-            let place = || cache.place();
-            ensure!(is_there, "{}: the features of text {text} are not there; --resume latest makes them", place());
-        }
-        Ok(Tensor::from_vec(numbers, shape, device)?)
-    }
-}
-
-/// Of the training reports: each distinct one once.
-#[derive(Debug)]
-pub struct KeptReports {
-    pub(super) texts: KeptTexts,
-    pub(super) of_rows: Vec<u32>,
-}
-
-impl KeptReports {
-    /// Those of some training rows, (rows, width).
-    ///
-    /// # Errors
-    /// As [`KeptTexts::of`].
-    pub(super) fn of(&self, rows: &[usize], device: &Device) -> Result<Tensor> {
-        self.texts.of(rows.iter().map(|&row| self.of_rows[row]), device)
-    }
-}
 
 /// The folder that the config names; else one beside `run`, so that the members of a sweep share it.
 pub(super) fn folder(config: &Config, run: &Path) -> PathBuf {
@@ -108,17 +68,4 @@ pub(super) fn worked_out(mut layers: String, products: DType, precision: Feature
         layers.push_str(" kept in bf16");
     }
     layers
-}
-
-/// A cache to be filled, by one rank a host, and what is missing on any host. The others open it when it is whole.
-pub(super) fn to_fill(
-    world: &dyn Collective,
-    open: impl Fn() -> Result<FeatureCache>,
-) -> Result<(Option<FeatureCache>, Vec<u32>)> {
-    let writer = if world.local().0 == 0 { Some(open()?) } else { None };
-    let missing: Vec<u32> = writer.iter().flat_map(FeatureCache::missing).map(|slot| slot as u32).collect();
-    let (mut missing, _) = world.gather_numbers(&missing)?;
-    missing.sort_unstable();
-    missing.dedup();
-    Ok((writer, missing))
 }

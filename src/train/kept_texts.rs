@@ -2,19 +2,21 @@
 //! looks at these, is worked out once, before the first step.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::kept_features::{self, KeptReports, KeptTexts};
-use super::stop::{self, Cause, Stopped};
+use super::fill::{Encoded, ToKeep};
+use super::kept_features;
+use super::stop::Stopped;
 use super::trainer::Trainer;
 use crate::config::Config;
-use crate::data::{Dataset, FeatureCache, Numbers};
+use crate::data::{Dataset, KeptReports, KeptTexts};
 use crate::model::freeze::FreezeDepth;
-use crate::model::{Builder, ClipModel, Param, Part};
-use crate::track::{Event, Note};
+use crate::model::{ClipModel, Param, Part};
 
 /// Texts that are encoded together.
 const AT_ONCE: usize = 64;
@@ -46,71 +48,52 @@ impl Trainer<'_> {
             let drawn = self.config.report.draws().then_some("another part of a report is read at each step");
             let reason = kept.and_then(|reason| drawn.map_or(Ok(reason), Err));
             let (ids, of_rows) = if reason.is_ok() { self.distinct_reports()? } else { Default::default() };
-            match reason.and_then(|reason| self.seen_twice(of_rows.len(), &ids, reason)) {
-                Err(reason) => self.tell_of_each_step("reports", reason)?,
-                Ok(reason) => match self.keep_texts("reports", &ids, reason)? {
-                    Ok(texts) => self.reports = Some(KeptReports { texts, of_rows }),
-                    Err(stopped) => return Ok(Some(stopped)),
-                },
+            match self.keep_texts(("reports-", "features of reports"), &ids, (of_rows.len(), reason))? {
+                Ok(None) => {}
+                Ok(Some(texts)) => {
+                    Arc::make_mut(&mut self.train).reports = Some(Arc::new(KeptReports { texts, of_rows }));
+                }
+                Err(stopped) => return Ok(Some(stopped)),
             }
         }
         let Some(sentences) = self.supervision.sentences() else { return Ok(None) };
-        match kept.and_then(|reason| self.seen_twice(sentences.in_all(), sentences.ids(), reason)) {
-            Err(reason) => self.tell_of_each_step("sentences", reason)?,
-            Ok(reason) => {
-                let ids = sentences.ids().to_vec();
-                match self.keep_texts("sentences", &ids, reason)? {
-                    Ok(texts) => self.sentences = Some(texts),
-                    Err(stopped) => return Ok(Some(stopped)),
-                }
-            }
+        let (ids, seen) = (sentences.ids().to_vec(), sentences.in_all());
+        match self.keep_texts(("sentences-", "features of sentences"), &ids, (seen, kept))? {
+            Ok(texts) => self.sentences = texts,
+            Err(stopped) => return Ok(Some(stopped)),
         }
         Ok(None)
     }
 
-    /// `reason`, where texts come again, of which an epoch sees `count`.
-    fn seen_twice(
-        &self,
-        count: usize,
-        distinct: &[Vec<u32>],
-        reason: &'static str,
-    ) -> Result<&'static str, &'static str> {
-        if count as f64 * self.epochs() > distinct.len() as f64 { Ok(reason) } else { Err("hardly one is seen twice") }
-    }
-
-    fn tell_of_each_step(&mut self, what: &str, reason: &str) -> Result<()> {
-        self.emit(&Event::Note(Note::choice(format!("features of {what} are worked out at each step: {reason}"))))
-    }
-
-    /// What the text tower makes of texts, given as token ids: read, or worked out where it is missing. `what` they are
-    /// is told, with the reason why they are kept. In place of it, why training shall not begin.
+    /// What the text tower makes of texts, given as token ids: read, or worked out where it is missing. Told are what
+    /// they are, and why they are kept, or why not: also where they hardly come again, of which an epoch sees `seen`.
+    /// In place of it, why training shall not begin.
     fn keep_texts(
         &mut self,
-        what: &'static str,
+        (prefix, what): (&'static str, &'static str),
         texts: &[Vec<u32>],
-        reason: &str,
-    ) -> Result<Result<KeptTexts, Stopped>> {
-        let precision = self.config.data.feature_precision;
-        let key = self.key(texts)?;
-        let path = self.feature_file(&format!("{what}-{}.{}", &key[..16], precision.word()))?;
-        let numbers = Numbers { width: self.folder.config.text.width(), precision };
-        let open = || FeatureCache::open(&path, &key, texts.len(), numbers).context("data.feature_cache");
-        let (writer, missing) = kept_features::to_fill(&*self.world, open)?;
-        self.emit(&Event::Note(Note::choice(format!(
-            "features of {what} are kept in {} ({} MiB, {} of {} distinct ones to work out): {reason}",
-            path.display(),
-            (texts.len() * numbers.bytes()) >> 20,
-            missing.len(),
-            texts.len()
-        ))))?;
-        if let Some(stopped) = self.encode_texts(what, (writer.as_ref(), texts), &missing)? {
-            return Ok(Err(stopped));
-        }
-        let cache = match writer {
-            Some(cache) => cache,
-            None => open()?,
+        (seen, kept): (usize, Result<&'static str, &'static str>),
+    ) -> Result<Result<Option<KeptTexts>, Stopped>> {
+        let come_again = seen as f64 * self.epochs() > texts.len() as f64;
+        let kept = kept.and_then(|reason| if come_again { Ok(reason) } else { Err("hardly one is seen twice") });
+        let reason = match kept {
+            Ok(reason) => reason,
+            Err(reason) => return self.tell_of_each_step(what, reason).map(|()| Ok(None)),
         };
-        Ok(Ok(KeptTexts(cache)))
+        let (key, width) = (self.key(texts)?, self.folder.config.text.width());
+        let features = ToKeep { what, prefix, key, count: texts.len(), of: "distinct ones", width, reason };
+        // Parts are the same ones whatever is missing, and however many ranks there are: how texts are put together
+        // changes the last bits of what they give.
+        let of_part = |&part: &usize| part * AT_ONCE..texts.len().min((part + 1) * AT_ONCE);
+        let rounds = |this: &Self, missing: Vec<u32>| -> Result<Vec<(usize, Range<usize>)>> {
+            let mut parts: Vec<usize> = missing.iter().map(|&text| text as usize / AT_ONCE).collect();
+            parts.dedup();
+            let (rank, size) = (this.world.rank(), this.world.size());
+            let own = |round: &[usize]| (size * AT_ONCE, round.get(rank).map_or(0..0, of_part));
+            Ok(parts.chunks(size).map(own).collect())
+        };
+        let encode = |this: &Self, model: &ClipModel, own: Range<usize>| this.encode_texts(model, texts, own);
+        Ok(self.kept_file(&features, rounds, encode)?.map(|cache| Some(KeptTexts(cache))))
     }
 
     /// The token ids of each distinct text, short ones first, and which of them each training row has.
@@ -138,43 +121,14 @@ impl Trainer<'_> {
         Ok(key.hex())
     }
 
-    /// Each rank encodes a part of each round; all that write get all. Parts are the same ones whatever is missing, and
-    /// however many ranks there are: how texts are put together changes the last bits of what they give.
-    fn encode_texts(
-        &mut self,
-        what: &'static str,
-        (cache, texts): (Option<&FeatureCache>, &[Vec<u32>]),
-        missing: &[u32],
-    ) -> Result<Option<Stopped>> {
-        let weights = Builder::eval(&self.state.params).products(self.products);
-        let model = ClipModel::new(&self.folder.config, &weights)?;
-        let width = self.folder.config.text.width();
-        let mut parts: Vec<usize> = missing.iter().map(|&text| text as usize / AT_ONCE).collect();
-        parts.dedup();
-        let of_part = |part: usize| part * AT_ONCE..texts.len().min((part + 1) * AT_ONCE);
-        for (round, parts) in parts.chunks(self.world.size()).enumerate() {
-            if self.world.any(stop::asked())? {
-                let text = format!("stopped while features of {what} were worked out; go on with --resume latest");
-                return Ok(Some(Stopped { cause: Cause::Signal, text }));
-            }
-            let features = match parts.get(self.world.rank()) {
-                None => Tensor::zeros((0, width), DType::F32, &self.device)?,
-                Some(&part) => {
-                    let (ids, tokens) = self.train.tokenizer.pad(&texts[of_part(part)]);
-                    let ids = Tensor::from_vec(ids, (of_part(part).len(), tokens), &self.device)?;
-                    model.text_states(&ids)?.tensor().to_dtype(DType::F32)?
-                }
-            };
-            let features: Vec<f32> = self.world.gather_rows(&features)?.flatten_all()?.to_vec1()?;
-            let rows = parts.iter().flat_map(|&part| of_part(part));
-            if let Some(cache) = cache {
-                cache.write(rows.zip(features.chunks_exact(width)))?;
-            }
-            let done = missing.len().min((round + 1) * self.world.size() * AT_ONCE);
-            self.emit(&Event::Preparing { what, done, total: missing.len() })?;
+    /// What the tower makes of some texts, which are encoded together.
+    fn encode_texts(&self, model: &ClipModel, texts: &[Vec<u32>], own: Range<usize>) -> Result<Encoded> {
+        if own.is_empty() {
+            return Ok((Vec::new(), None));
         }
-        // Whoever does not write waits until all is written.
-        self.world.gather_bytes(&[])?;
-        Ok(None)
+        let (ids, tokens) = self.train.tokenizer.pad(&texts[own.clone()]);
+        let ids = Tensor::from_vec(ids, (own.len(), tokens), &self.device)?;
+        let states = model.text_states(&ids)?.tensor().to_dtype(DType::F32)?;
+        Ok((own.map(|text| text as u32).collect(), Some(states)))
     }
 }

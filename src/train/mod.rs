@@ -7,6 +7,7 @@ mod checkpoint;
 mod data_fingerprint;
 mod dry_run;
 mod features;
+mod fill;
 mod found;
 mod frozen_texts;
 mod hand_over;
@@ -44,7 +45,6 @@ mod trainer;
 mod validate;
 
 pub use dry_run::{FirstStep, try_first_step};
-pub use kept_features::{KeptReports, KeptTexts};
 pub use plan::{Plan, plan};
 pub use prepare::{Prepared, prepare};
 pub use records::{BestStep, TestFigures};

@@ -22,8 +22,7 @@ use crate::dist::Collective;
 use crate::error::{Problem, ProblemList, Problems, one_line};
 use crate::metrics::Metric;
 use crate::model::freeze::FreezeDepth;
-use crate::model::lora;
-use crate::model::{ClipConfig, Params};
+use crate::model::{ClipConfig, Params, lora};
 use crate::ops;
 use crate::session::{Frozen, ModelFolder, Products, open_model};
 use crate::track::Note;
@@ -174,6 +173,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
             negation: config.data.negation,
             seed: config.seed,
             features: None,
+            reports: None,
         },
         sources: splits.sources,
         folder: model.folder,

@@ -212,7 +212,6 @@ impl Trainer<'_> {
             images_at_once: config.train.batch_size,
             opposites: config.data.negation > 0.0,
             frozen: Some(&self.frozen),
-            reports: self.reports.as_ref(),
             sentences: self.sentences.as_ref(),
             ..TrainStep::new(&*self.world, &self.folder.config, &self.state.params, &loss)
         };

@@ -96,7 +96,6 @@ impl<'a> Trainer<'a> {
             unsaved: !restored,
             chance: ChanceWatch::default(),
             frozen,
-            reports: None,
             sentences: None,
             state,
             train: Arc::new(train),

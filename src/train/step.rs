@@ -8,11 +8,10 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::all_reduce::{AllReduce, OnGrad};
 use super::found::{ImageFeatures, Local, Run};
-use super::kept_features::{KeptReports, KeptTexts};
 use super::opposed::{OpposedFeatures, of_reports};
 use super::prompt_tokens::PromptTokens;
 use super::supervision::Supervision;
-use crate::data::Batch;
+use crate::data::{Batch, KeptTexts};
 use crate::dist::Collective;
 use crate::loss::{Inputs, LocalFeatures, Loss, LossOutput, PairTargets, PromptFeatures};
 use crate::model::{Builder, ClipConfig, ClipModel, Noise, Params};
@@ -50,9 +49,7 @@ pub struct TrainStep<'a> {
     pub opposites: bool,
     /// What is frozen, with what was kept of it: where batches hold [`Images::Features`], and to encode prompts once.
     pub frozen: Option<&'a Frozen>,
-    /// What a frozen text tower makes of the training reports, where that is kept.
-    pub reports: Option<&'a KeptReports>,
-    /// What it makes of each of their sentences, where that is kept.
+    /// What a frozen text tower makes of each sentence of the training reports, where that is kept.
     pub sentences: Option<&'a KeptTexts>,
 }
 
@@ -72,7 +69,6 @@ impl<'a> TrainStep<'a> {
             images_at_once: usize::MAX,
             opposites: false,
             frozen: None,
-            reports: None,
             sentences: None,
         }
     }

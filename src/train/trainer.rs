@@ -1,7 +1,7 @@
 //! A run in progress: what the loop works with. Knows neither the loop, which is in `run`, nor what the loop calls,
-//! which stands beside it by concern: `validate`, `image_features`, `kept_texts`, `hand_over`, `skipped`, `log`.
+//! which stands beside it by concern: `validate`, `fill`, `image_features`, `kept_texts`, `hand_over`, `skipped`,
+//! `log`.
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,18 +10,17 @@ use candle_core::{DType, Device};
 
 use super::all_reduce::check_same_weights;
 use super::chance::ChanceWatch;
-use super::kept_features::{self, KeptReports, KeptTexts};
 use super::plan::Plan;
 use super::run_writer::RunWriter;
 use super::state::State;
 use super::stop::Stopped;
 use super::supervision::Supervision;
 use crate::config::Config;
-use crate::data::{Dataset, Prompts, Row};
+use crate::data::{Dataset, KeptTexts, Prompts, Row};
 use crate::dist::Collective;
 use crate::metrics::Metric;
 use crate::session::{Frozen, ModelFolder};
-use crate::track::{Event, RunFolder};
+use crate::track::Event;
 
 pub(super) struct Trainer<'a> {
     pub world: Rc<dyn Collective>,
@@ -31,9 +30,7 @@ pub(super) struct Trainer<'a> {
     pub state: State,
     /// What is frozen at the state's step, with what is kept of it.
     pub frozen: Frozen,
-    /// What a frozen text tower makes of the training reports, where that is kept.
-    pub reports: Option<KeptReports>,
-    /// What it makes of each of their sentences, where that is kept.
+    /// What a frozen text tower makes of each sentence of the training reports, where that is kept.
     pub sentences: Option<KeptTexts>,
     /// The step of the last whole checkpoint.
     pub saved_at: Option<u64>,
@@ -72,12 +69,6 @@ impl Trainer<'_> {
     /// How often each row is seen.
     pub(super) fn epochs(&self) -> f64 {
         self.plan.total_steps as f64 / self.plan.steps_per_epoch.max(1) as f64
-    }
-
-    /// Where features of this name are kept, the same on all ranks.
-    pub(super) fn feature_file(&self, name: &str) -> Result<PathBuf> {
-        let run = self.writer.run().map_or(self.config.output.as_path(), RunFolder::path);
-        self.world.from_first(|| Ok(kept_features::folder(self.config, run).join(name)))
     }
 
     /// Works out what frozen layers make of images and reports, where that is kept. Returns why training shall not

@@ -122,6 +122,7 @@ pub fn batch(from: usize, to: usize) -> Batch {
         input_ids: ids.flatten_all().unwrap().to_vec1().unwrap(),
         pairs: to - from,
         rows: (from..to).collect(),
+        text_states: None,
         opposed: Vec::new(),
         errors: Vec::new(),
     }

@@ -31,6 +31,7 @@ fn step<'a>(loaded: &'a Loaded, expected: &HashMap<String, Tensor>) -> (TrainSte
         pairs,
         tokens,
         rows: (0..pairs).collect(),
+        text_states: None,
         opposed: Vec::new(),
         errors: Vec::new(),
     };

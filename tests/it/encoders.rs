@@ -100,6 +100,7 @@ impl Case {
             pairs: to - from,
             tokens: self.expected["input_ids"].dim(1).unwrap(),
             rows: (0..to - from).collect(),
+            text_states: None,
             opposed: Vec::new(),
             errors: Vec::new(),
         }

@@ -30,6 +30,7 @@ fn batch(case: &str, from: usize, to: usize) -> Batch {
         input_ids: ids.to_vec1().unwrap(),
         pairs: to - from,
         rows: (0..to - from).collect(),
+        text_states: None,
         opposed: Vec::new(),
         errors: Vec::new(),
     }

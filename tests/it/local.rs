@@ -43,6 +43,7 @@ fn batch(expected: &HashMap<String, Tensor>, from: usize, to: usize) -> Batch {
         input_ids: take("input_ids").to_dtype(DType::U32).unwrap().to_vec1().unwrap(),
         pairs: to - from,
         rows: (from..to).collect(),
+        text_states: None,
         opposed: Vec::new(),
         errors: Vec::new(),
     }

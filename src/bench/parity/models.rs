@@ -126,6 +126,7 @@ impl<'a> Case<'a> {
             pairs,
             tokens,
             rows: (0..pairs).collect(),
+            text_states: None,
             opposed: Vec::new(),
             errors: Vec::new(),
         })
