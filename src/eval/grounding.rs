@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::explain::explain_by;
 use super::figure::Figure;
-use super::pairs::case_of;
+use super::pairs::cases;
 use super::patch_maps::{MapKind, PatchMaps};
 use super::relevance_map::at_pixels;
 use super::retrieval::RetrievalOptions;
@@ -54,8 +54,7 @@ pub struct GroundingReport {
 struct Judged<'a> {
     image: ImageSource,
     patient: usize,
-    /// Whom images of others are not of; see [`case_of`].
-    case: usize,
+    row: &'a Row,
     described: Vec<&'a Described>,
 }
 
@@ -104,7 +103,7 @@ pub(super) fn grounding(
     let elsewhere = told_elsewhere(&judged, places);
     let encoder = session.encoder(64)?;
     let (mut found, mut of_others, mut patients, mut images, mut cut) = (Vec::new(), Vec::new(), Vec::new(), 0, 0);
-    let others = others(&judged.iter().map(|image| image.case).collect::<Vec<_>>());
+    let others = others(&cases(judged.iter().map(|image| image.row)));
     // Each distinct sentence is encoded once.
     let sentences: BTreeSet<&str> =
         judged.iter().flat_map(|image| image.described.iter().map(|place| place.sentence.as_str())).collect();
@@ -248,7 +247,7 @@ impl Seen {
 fn by_image<'a>(rows: &'a [Row], places: &'a [Described]) -> Vec<Judged<'a>> {
     let mut of_image: BTreeMap<&str, Vec<&Described>> = BTreeMap::new();
     places.iter().for_each(|place| of_image.entry(&place.image).or_default().push(place));
-    let (mut patients, mut cases): (HashMap<&str, usize>, HashMap<_, usize>) = (HashMap::new(), HashMap::new());
+    let mut patients: HashMap<&str, usize> = HashMap::new();
     let mut judged = Vec::new();
     for (number, row) in rows.iter().enumerate() {
         let source = row.image();
@@ -256,8 +255,7 @@ fn by_image<'a>(rows: &'a [Row], places: &'a [Described]) -> Vec<Judged<'a>> {
             // An image with several reports is judged once.
             let Some(described) = of_image.remove(name) else { continue };
             let patient = row.patient_id().map_or(number, |patient| *patients.entry(patient).or_insert(number));
-            let case = *cases.entry(case_of(row)).or_insert(number);
-            judged.push(Judged { image: image.clone(), patient, case, described });
+            judged.push(Judged { image: image.clone(), patient, row, described });
         }
     }
     judged

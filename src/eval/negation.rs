@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::encoded::{EncodedSplit, numbers};
 use super::figure::Figure;
-use super::pairs::case_of;
+use super::pairs::cases;
 use super::retrieval::RetrievalOptions;
 use crate::data::{Opposite, OppositeKind, opposites};
 use crate::metrics::bootstrap;
@@ -81,9 +81,7 @@ impl Preferences {
             found.iter().map(|&(kind, image, said, opposite)| prefers(kind, stands_in(image), said, opposite)).collect()
         };
         let (groups, images) = (&split.pairs.images.groups, &split.pairs.images);
-        let mut cases: HashMap<_, usize> = HashMap::new();
-        let mut case = |row: &usize| *cases.entry(case_of(&split.pairs.rows[*row])).or_insert(*row);
-        let cases: Vec<usize> = images.first_rows.iter().map(&mut case).collect();
+        let cases = cases(images.first_rows.iter().map(|&row| &split.pairs.rows[row]));
         let of_others = others(&cases, seed).map(|others| items(&|image| others[image]));
         let groups = found.iter().map(|(_, image, ..)| groups[*image]).collect();
         Ok(Self { items: items(&|image| image), of_others, groups })

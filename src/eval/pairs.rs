@@ -44,11 +44,16 @@ fn patients(rows: &[Row]) -> Option<Vec<usize>> {
     rows.iter().map(number).collect()
 }
 
-/// Whose a row is, for what must be held against somebody else's: its patient's, where none is named its study's, and
-/// where neither is that of all rows with this report: two views of a study often have one.
-pub(super) fn case_of(row: &Row) -> (u8, &str) {
-    let named = [row.patient_id(), row.study_id()];
-    (0..).zip(named).find_map(|(kind, name)| Some((kind, name?))).unwrap_or((2, row.report()))
+/// Whose each row is, for what must be held against somebody else's, as the number of the first that is of the same: of
+/// its patient's, where none is named its study's, and where neither is those with this report, which two views of a
+/// study often have.
+pub(super) fn cases<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<usize> {
+    let mut first: HashMap<_, usize> = HashMap::new();
+    let case = |row: &'a Row| {
+        let names = [row.patient_id(), row.study_id(), Some(row.report())];
+        (0..).zip(names).find_map(|(kind, name): (u8, _)| Some((kind, name?)))
+    };
+    rows.enumerate().map(|(number, row)| *first.entry(case(row)).or_insert(number)).collect()
 }
 
 /// The patient of each item's first row, or that row: an image and the report beside it are one case.
