@@ -66,7 +66,7 @@ impl ImageFiles {
             Depth::Whole => HashMap::new(),
             Depth::Parts => {
                 let packed = self.distinct.iter().filter(|place| matches!(place, ImageSource::Packed(_)));
-                let files: std::collections::HashSet<_> = packed.map(ImageSource::file).collect();
+                let files: HashSet<_> = packed.map(ImageSource::file).collect();
                 files.into_par_iter().map(|file| (file, of_file(file, depth).unwrap_or_default())).collect()
             }
         };

@@ -6,7 +6,6 @@ use rand::RngExt;
 use rayon::prelude::*;
 
 use super::fingerprint::digest;
-use super::image::frame_of;
 use super::image_files::content_of;
 use super::{ImageSource, Row};
 use crate::digest::Depth;
@@ -98,15 +97,10 @@ pub fn same_images(rows: &[Row]) -> Vec<(usize, usize)> {
             }
         }
     }
+    let with_length = |(image, row): (ImageSource, usize)| Some((image.file_len()?, (row, image)));
+    let files: Vec<_> = first.into_par_iter().filter_map(with_length).collect();
     let mut by_length: HashMap<u64, Vec<(usize, ImageSource)>> = HashMap::new();
-    let mut files: Vec<(ImageSource, usize)> = first.into_iter().collect();
-    files.sort_by_key(|(_, row)| *row);
-    let lengths: Vec<Option<u64>> = files.par_iter().map(|(image, _)| length(image)).collect();
-    for ((image, row), length) in files.into_iter().zip(lengths) {
-        if let Some(length) = length {
-            by_length.entry(length).or_default().push((row, image));
-        }
-    }
+    files.into_iter().for_each(|(length, file)| by_length.entry(length).or_default().push(file));
     let suspects: Vec<(usize, ImageSource)> = by_length.into_values().filter(|f| f.len() > 1).flatten().collect();
     // Frames of a file are told apart.
     let read = |(row, image): (usize, ImageSource)| Some((digest(&image, &content_of(&image, Depth::Whole)?), row));
@@ -116,16 +110,6 @@ pub fn same_images(rows: &[Row]) -> Vec<(usize, usize)> {
         digests.chunk_by(|a, b| a.0 == b.0).flat_map(|same| same[1..].iter().map(|other| (same[0].1, other.1))),
     );
     pairs
-}
-
-/// Bytes of an image, or of all files of a series.
-fn length(image: &ImageSource) -> Option<u64> {
-    match frame_of(image.file()).0 {
-        series if matches!(image, ImageSource::File(_)) && series.is_dir() => {
-            std::fs::read_dir(series).ok()?.map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
-        }
-        _ => image.file_len(),
-    }
 }
 
 /// Union by smallest member.

@@ -321,10 +321,15 @@ impl ImageSource {
         }
     }
 
-    /// Bytes of the image where that is known without reading it.
+    /// Bytes of the image where that is known without reading it; of a series those of all its files.
     pub fn file_len(&self) -> Option<u64> {
         match self {
-            Self::File(file) => std::fs::metadata(image::frame_of(&file.path).0).ok().map(|m| m.len()),
+            Self::File(file) => match image::frame_of(&file.path).0 {
+                series if series.is_dir() => {
+                    series.read_dir().ok()?.map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+                }
+                file => Some(file.metadata().ok()?.len()),
+            },
             Self::Packed(Packed { origin, line, part }) => match &origin.images {
                 Images::Packed(images) => images.image_len(*line, *part),
                 Images::Files(_) => None,
