@@ -1,15 +1,22 @@
 //! A data set through the towers, without gradients.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
+use super::again::Found;
+use super::frozen::Frozen;
 use crate::data::{BagPolicy, Bags, ImageSource, Members, Prefetch, Preprocess, ReportTokenizer};
+use crate::digest::ContentHash;
 use crate::dist::Collective;
 use crate::error::one_line;
 use crate::groups;
 use crate::model::ClipModel;
-use crate::ops::squared_sum;
+use crate::model::freeze::FreezeDepth;
+use crate::ops::reference::l2_normalize;
+use crate::ops::{Value, squared_sum};
 
 /// L2-normalised rows, on the CPU.
 pub type Embeddings = Tensor;
@@ -32,6 +39,9 @@ pub struct Encoder<'a> {
     pub batch_size: usize,
     /// Threads that decode images.
     pub workers: usize,
+    /// What is frozen while the same lists are encoded again and again: what these layers make of them is then worked
+    /// out once, and kept in memory unless it is more than 256 MiB. Files are not looked at anew.
+    pub frozen: Option<&'a Frozen>,
 }
 
 impl Encoder<'_> {
@@ -62,16 +72,37 @@ impl Encoder<'_> {
 
     fn own_images(&self, images: &[ImageSource]) -> Result<Vec<Tensor>> {
         let mut rows = Vec::new();
-        self.each_batch(images, |pixel_values, places| {
+        let mut embed = |features: Tensor, places: &[Vec<f32>]| -> Result<()> {
             let embeds = match Bags::of(places) {
-                None => self.model.image_embeds(pixel_values)?,
-                Some(bags) => {
-                    self.model.bag_embeds(&self.features_of_all(pixel_values)?, &bags.segments, &bags.places)?
-                }
+                None => l2_normalize(&features)?,
+                Some(bags) => self.model.bag_embeds(&features, &bags.segments, &bags.places)?,
             };
             rows.push(embeds.to_device(&Device::Cpu)?);
             Ok(())
+        };
+        let Some(frozen) = self.frozen.filter(|frozen| frozen.image() != FreezeDepth::None) else {
+            self.each_batch(images, |pixel_values, places| embed(self.features_of_all(pixel_values)?, places))?;
+            return Ok(rows);
+        };
+        let above = |x: &Tensor, places: &[Vec<f32>]| {
+            let each = x.dim(0)? / places.iter().map(Vec::len).sum::<usize>();
+            self.in_parts(x, each, |x| Ok(self.model.image_features_above(x.clone(), frozen.image())?.tensor().clone()))
+        };
+        let key = digest(images.iter().map(|image| format!("{image:?}")));
+        if let Some(kept) = frozen.images.get(&key) {
+            kept.iter().try_for_each(|(x, places)| embed(above(x, places)?, places))?;
+            return Ok(rows);
+        }
+        let mut found = Found::default();
+        self.each_batch(images, |pixel_values, places| {
+            let below = |x: &Tensor| Ok(self.model.frozen_image_features(x, frozen.image())?);
+            let x = self.in_parts(pixel_values, 1, below)?;
+            embed(above(&x, places)?, places)?;
+            let bytes = bytes_of(&x);
+            found.add((x, places.to_vec()), bytes);
+            Ok(())
         })?;
+        frozen.images.put(key, found);
         Ok(rows)
     }
 
@@ -104,12 +135,14 @@ impl Encoder<'_> {
     /// # Errors
     /// Images of another size than the model's.
     pub fn features_of_all(&self, pixel_values: &Tensor) -> Result<Tensor> {
-        let count = pixel_values.dim(0)?;
-        let features = |start: usize| -> Result<Tensor> {
-            let part = pixel_values.narrow(0, start, self.batch_size.min(count - start))?;
-            Ok(self.model.image_features(&part)?.tensor().clone())
-        };
-        let parts = (0..count).step_by(self.batch_size).map(features).collect::<Result<Vec<_>>>()?;
+        self.in_parts(pixel_values, 1, |x| Ok(self.model.image_features(x)?.tensor().clone()))
+    }
+
+    /// What `make` gives for parts of `x` of at most `batch_size` images, of which each has so many rows.
+    fn in_parts(&self, x: &Tensor, each: usize, make: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        let (count, most) = (x.dim(0)?, self.batch_size * each);
+        let part = |start: usize| make(&x.narrow(0, start, most.min(count - start))?);
+        let parts = (0..count).step_by(most).map(part).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&parts, 0)?)
     }
 
@@ -119,12 +152,43 @@ impl Encoder<'_> {
     /// Whatever tokenizer or model report; features that are not finite.
     pub fn texts(&self, texts: &[&str]) -> Result<Embeddings> {
         let mut rows = Vec::new();
-        for chunk in self.own(texts.chunks(self.batch_size).collect()) {
-            let (ids, tokens) = self.tokenizer.encode_batch(chunk.iter().copied())?;
-            let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), self.device)?;
-            rows.push(self.model.text_embeds(&input_ids)?.to_device(&Device::Cpu)?);
+        let mut embed = |states: &Tensor| -> Result<()> {
+            let features = self.model.project_text(&states.clone().into())?;
+            rows.push(l2_normalize(features.tensor())?.to_device(&Device::Cpu)?);
+            Ok(())
+        };
+        let again = self.frozen.filter(|frozen| frozen.text_stays()).map(|frozen| (&frozen.texts, digest(texts)));
+        if let Some(kept) = again.as_ref().and_then(|(again, key)| again.get(key)) {
+            kept.iter().try_for_each(&mut embed)?;
+        } else {
+            let mut found = Found::default();
+            for chunk in self.own(texts.chunks(self.batch_size).collect()) {
+                let (ids, tokens) = self.tokenizer.encode_batch(chunk.iter().copied())?;
+                let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), self.device)?;
+                let states = self.model.text_states(&input_ids)?.tensor().clone();
+                embed(&states)?;
+                if again.is_some() {
+                    let bytes = bytes_of(&states);
+                    found.add(states, bytes);
+                }
+            }
+            if let Some((again, key)) = again {
+                again.put(key, found);
+            }
         }
         finite(self.gather(&rows)?, "text features")
+    }
+
+    /// Rows of `count` items, (count, embed_dim), L2-normalised, which `features` gives of each batch of them, as
+    /// [`Self::images`] does it of images.
+    ///
+    /// # Errors
+    /// Those of `features`; features that are not finite.
+    pub fn embeddings(&self, count: usize, features: impl Fn(Range<usize>) -> Result<Value>) -> Result<Embeddings> {
+        let batches = (0..count).step_by(self.batch_size).map(|start| start..count.min(start + self.batch_size));
+        let embed = |batch| Ok(l2_normalize(features(batch)?.tensor())?.to_device(&Device::Cpu)?);
+        let rows = self.own(batches.collect()).map(embed).collect::<Result<Vec<_>>>()?;
+        finite(self.gather(&rows)?, "features")
     }
 
     /// Whole batches, so that each row is worked out among the same others whatever the number of ranks.
@@ -136,6 +200,17 @@ impl Encoder<'_> {
     fn gather(&self, own: &[Tensor]) -> Result<Embeddings> {
         self.world.gather_parts(own, self.model.embed_dim(), &Device::Cpu)
     }
+}
+
+/// A digest over what is in a list.
+fn digest(items: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
+    let mut digest = ContentHash::default();
+    items.into_iter().for_each(|item| digest.field(item));
+    digest.hex()
+}
+
+fn bytes_of(x: &Tensor) -> usize {
+    x.elem_count() * x.dtype().size_in_bytes()
 }
 
 /// The images of a batch.

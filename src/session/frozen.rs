@@ -1,4 +1,5 @@
-//! What of a model is frozen, and what the frozen text tower makes of texts that come again at each step.
+//! What of a model is frozen, and what frozen layers make of what comes again: prompts at each step, and the images and
+//! texts of validations.
 //!
 //! [`Frozen`] owns what is kept, and the only way to change what is trained makes a new one: nothing outlives the
 //! freezing that it was worked out under. Where dropout reaches frozen layers, they give something else each time, and
@@ -9,6 +10,7 @@ use std::cell::OnceCell;
 use anyhow::Result;
 use candle_core::Tensor;
 
+use super::again::Again;
 use crate::config::Config;
 use crate::model::freeze::{self, FreezeConfig, FreezeDepth};
 use crate::model::{Params, Part};
@@ -21,6 +23,10 @@ pub struct Frozen {
     /// Whether the text tower gives the same for a text at each step.
     text_stays: bool,
     prompt_states: OnceCell<Tensor>,
+    /// Of lists of images what the frozen layers make of each batch, and the places of each source's images.
+    pub(super) images: Again<(Tensor, Vec<Vec<f32>>)>,
+    /// Of lists of texts what the text tower makes of each batch.
+    pub(super) texts: Again<Tensor>,
 }
 
 impl Frozen {
@@ -29,7 +35,9 @@ impl Frozen {
     pub fn apply(freeze: FreezeConfig, dropout: f64, params: &mut Params) -> Self {
         freeze::apply(&freeze, params);
         let trained = params.trainable().any(|p| p.spec.part == Part::Text);
-        Self { freeze, text_stays: !trained && dropout == 0.0, prompt_states: OnceCell::new() }
+        let text_stays = !trained && dropout == 0.0;
+        let (images, texts) = Default::default();
+        Self { freeze, text_stays, prompt_states: OnceCell::new(), images, texts }
     }
 
     /// What this was made from.

@@ -1,6 +1,7 @@
 //! A model opened for use: weights, tokenizer, preprocessing, what of a report it reads, device. Evaluation, search,
 //! export and training all start here. Owns no figure and writes nothing.
 
+mod again;
 mod content;
 mod cut;
 mod encode;

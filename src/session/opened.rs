@@ -73,6 +73,7 @@ impl Session {
             device: &self.device,
             batch_size,
             workers: 2,
+            frozen: None,
         })
     }
 

@@ -40,6 +40,7 @@ impl FrozenTexts {
             device: params.iter().next().map_or(&Device::Cpu, |param| param.var.device()),
             batch_size: config.eval.batch_size,
             workers: config.data.workers,
+            frozen: None,
         };
         let (mut places, mut texts) = (BTreeMap::new(), Vec::new());
         for row in rows {

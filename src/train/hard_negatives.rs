@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::readable::readable_images;
 use super::trainer::Trainer;
-use crate::data::{HardFrom, HardNegatives, ImageSource, NO_ROW, Neighbours, Row};
+use crate::data::{HardFrom, HardNegatives, ImageSource, KeptReports, NO_ROW, Neighbours, Row};
 use crate::session::Encoder;
 use crate::track::{Event, Note};
 
@@ -58,10 +58,18 @@ impl Trainer<'_> {
         let rows = &self.train.rows;
         let settings = &self.config.data.hard_negatives;
         let encoder = self.encoder(&*self.world)?;
-        let sources: Vec<ImageSource> = rows.iter().map(Row::image).collect();
         // An image that cannot be read is told of when its turn in a step comes; here it is no negative of others.
-        let (readable, images) = readable_images(&encoder, &sources, self.config.data.on_error)?;
-        let texts = texts_of(&encoder, readable.iter().map(|&row| &rows[row as usize]))?;
+        let (readable, images) = match self.images_kept(&encoder)? {
+            Some(found) => found,
+            None => {
+                let sources: Vec<ImageSource> = rows.iter().map(Row::image).collect();
+                readable_images(&encoder, &sources, self.config.data.on_error)?
+            }
+        };
+        let texts = match &self.train.reports {
+            Some(kept) => self.texts_kept(&encoder, kept, &readable)?,
+            None => texts_of(&encoder, readable.iter().map(|&row| &rows[row as usize]))?,
+        };
         let known: Vec<Known> = readable.iter().map(|&row| Known::of(&rows[row as usize])).collect();
         let own = self.world.share(readable.len());
         let (queries, candidates) = match settings.from {
@@ -78,6 +86,42 @@ impl Trainer<'_> {
             }
         }
         Ok(Neighbours { rows: all, each: settings.k })
+    }
+
+    /// The rows whose image's features are kept, and their embeddings, (rows, embed_dim), made from these; `None` where
+    /// none are kept, or rows have several images.
+    fn images_kept(&self, encoder: &Encoder) -> Result<Option<(Vec<u32>, Tensor)>> {
+        let count = self.train.rows.len();
+        let Some(kept) = self.train.features.as_ref().filter(|kept| kept.slots.are_of_single_images()) else {
+            return Ok(None);
+        };
+        // Each host has its own file.
+        let missing: Vec<u32> = kept.cache.missing().into_iter().map(|row| row as u32).collect();
+        let (missing, _) = self.world.gather_numbers(&missing)?;
+        let missing: HashSet<u32> = missing.into_iter().collect();
+        let readable: Vec<u32> = (0..count as u32).filter(|row| !missing.contains(row)).collect();
+        if readable.is_empty() {
+            return Ok(None);
+        }
+        let width = self.folder.config.vision.width();
+        let features = |batch: Range<usize>| {
+            let mut numbers = Vec::new();
+            readable[batch].iter().try_for_each(|&row| kept.cache.read(row as usize, &mut numbers).map(drop))?;
+            let x = Tensor::from_slice(&numbers, (numbers.len() / width, width), &self.device)?;
+            Ok(encoder.model.image_features_above(x, self.frozen.image())?)
+        };
+        let images = encoder.embeddings(readable.len(), features)?;
+        Ok(Some((readable, images)))
+    }
+
+    /// Embeddings of the reports of these rows, (rows, embed_dim), from what is kept of them.
+    fn texts_kept(&self, encoder: &Encoder, kept: &KeptReports, rows: &[u32]) -> Result<Tensor> {
+        encoder.embeddings(rows.len(), |batch| {
+            let rows: Vec<usize> = rows[batch].iter().map(|&row| row as usize).collect();
+            let states =
+                Tensor::from_vec(kept.read(&rows)?, (rows.len(), self.folder.config.text.width()), &self.device)?;
+            Ok(encoder.model.project_text(&states.into())?)
+        })
     }
 }
 

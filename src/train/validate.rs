@@ -9,8 +9,9 @@ use crate::data::dicom::unread_syntax;
 use crate::data::{OnError, Row};
 use crate::dist::Collective;
 use crate::eval::{LabelledPrompts, Pictures, RetrievalOptions, RowObjective, Validation, ValidationOptions, validate};
+use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel};
-use crate::session::{Encoder, UnreadableImage};
+use crate::session::{Encoder, Frozen, UnreadableImage};
 use crate::track::{ComparedFigure, Event, Note};
 
 impl Trainer<'_> {
@@ -101,7 +102,16 @@ impl Trainer<'_> {
             device: &self.device,
             batch_size: self.config.eval.batch_size,
             workers: self.config.data.workers,
+            frozen: None,
         })
+    }
+
+    /// What is frozen, where what these layers make of the validation's pairs may be kept until the next one.
+    fn comes_again(&self) -> Option<&Frozen> {
+        let vision = &self.folder.config.vision;
+        let depth = self.frozen.image();
+        let can_be_cut = depth == FreezeDepth::None || vision.frozen_numbers(depth).is_some();
+        (self.config.data.cache_features && can_be_cut).then_some(&self.frozen)
     }
 
     /// Figures over `rows`, with so many examples to be looked at.
@@ -128,7 +138,7 @@ impl Trainer<'_> {
     /// Figures over the validation pairs; with `on_error = "skip"`, without those that cannot be read.
     fn figures_of_readable(&mut self) -> Result<(Validation, Pictures)> {
         loop {
-            let encoder = self.encoder(&*self.world)?;
+            let encoder = Encoder { frozen: self.comes_again(), ..self.encoder(&*self.world)? };
             let result = self.figures(&encoder, &self.val, self.config.eval.gallery);
             let error = match result {
                 Ok(figures) => return Ok(figures),

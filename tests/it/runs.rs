@@ -858,6 +858,32 @@ fn features_of_texts_under_a_frozen_tower_are_kept_and_change_nothing() {
     }
 }
 
+/// Mined from what is kept of frozen towers, negatives are those that are mined from files.
+#[test]
+fn hard_negatives_are_mined_from_kept_features() {
+    let place = Place::new();
+    let frozen = ["freeze.image=all", "freeze.text=all", "augment.rotation=0", "augment.brightness=0"];
+    let mined = "data.hard_negatives={ k = 2, refresh = 4 }";
+    let sets = |more: &[&'static str]| -> Vec<&str> {
+        frozen.iter().chain(&["train.max_steps=12"]).chain(more).flat_map(|s| ["--set", *s]).collect()
+    };
+    let told = text(&place.train_ok("runs/with", &sets(&[mined])).stderr);
+    assert!(told.contains("image features are kept in") && told.contains("features of reports are kept in"), "{told}");
+    place.train_ok("runs/without", &sets(&[mined, "data.cache_features=false"]));
+    let (a, b) = (losses_of(&place, "runs/with"), losses_of(&place, "runs/without"));
+    assert!(a.len() == 12 && a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} {b:?}");
+    place.train_ok("runs/plain", &sets(&[]));
+    assert_ne!(a, losses_of(&place, "runs/plain"), "negatives change the run");
+    // It is mining, before the first step, that reads them.
+    let mut files = fs::read_dir(place.path("runs/feature-cache")).unwrap().map(|file| file.unwrap().path());
+    let images = files.find(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("reports-")).unwrap();
+    let mut bytes = fs::read(&images).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&images, bytes).unwrap();
+    let told = text(&place.train("runs/damaged", &sets(&[mined])).stderr);
+    assert!(told.contains("mining hard negatives") && told.contains("is damaged"), "{told}");
+}
+
 fn losses_of(place: &Place, run: &str) -> Vec<f64> {
     let lines = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
     let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64();
@@ -880,6 +906,15 @@ fn features_of_frozen_images_are_kept_and_change_nothing() {
     for (a, b) in a.iter().zip(&b) {
         assert!((a - b).abs() < 1e-5, "{a} with kept features, {b} without");
     }
+    // So are validations, which look at their pairs once.
+    let of_evals = |run: &str| -> Vec<f64> {
+        let lines = fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap();
+        let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["val"]["loss"].as_f64();
+        lines.lines().filter_map(of).collect()
+    };
+    let (a, b) = (of_evals("runs/with"), of_evals("runs/without"));
+    assert!(a.len() > 1 && a.len() == b.len() && a[0] != a[a.len() - 1], "{a:?}");
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} {b:?}");
     // The same weights and images: nothing is worked out again, and the run is the same to the last bit.
     let again = text(&place.train_ok("runs/again", &sets(&[])).stderr);
     assert!(again.contains(&format!("0 of {rows} rows to work out")), "{again}");

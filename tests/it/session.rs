@@ -4,14 +4,18 @@
 use std::fs;
 
 use candle_core::{DType, Device, Tensor};
-use reportclip::data::{BagPolicy, Picture, Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, bpe};
+use reportclip::data::{
+    BagPolicy, ImageSource, Picture, Preprocess, ReportPolicy, ReportTokenizer, TokenizerKind, bpe, image,
+};
 use reportclip::eval::explain;
 use reportclip::model::LOGIT_SCALE_INIT;
 use reportclip::model::checkpoint::{FreshClip, FreshTower, LoadOptions, Loaded, fresh_clip, load, random};
+use reportclip::model::freeze::{FreezeConfig, FreezeDepth};
 use reportclip::ops::reference::l2_normalize;
-use reportclip::session::{ModelFolder, Session};
+use reportclip::session::{Encoder, Frozen, ModelFolder, Session};
 use serde_json::Value;
 
+use crate::bags::nifti_of;
 use crate::common::{golden, open, tensors};
 use crate::runs::{Place, json, text};
 
@@ -101,6 +105,52 @@ fn an_explained_logit_is_the_models_own() {
     assert!((explanation.logit - logit).abs() < 1e-4, "{} instead of {logit}", explanation.logit);
     let without_bias = explanation.cosine * f64::from(LOGIT_SCALE_INIT as f32).exp();
     assert!((explanation.logit - without_bias + 10.0).abs() < 1e-4, "{}", explanation.logit);
+}
+
+/// What frozen layers make of a list is worked out once: the next time no file is opened, and what lies above may have
+/// moved. A bag of more images than go through the tower at once is among them.
+#[test]
+fn a_list_that_comes_again_passes_frozen_layers_once() {
+    for depth in [FreezeDepth::All, FreezeDepth::Blocks(1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let picture = |shade: u8| {
+            let path = dir.path().join(format!("{shade}.png"));
+            let bytes = (0..40 * 32).map(|i| (i as u8).wrapping_mul(shade)).collect();
+            fs::write(&path, image::png(&Picture { width: 40, height: 32, channels: 1, bytes }).unwrap()).unwrap();
+            ImageSource::from(path)
+        };
+        let volume = dir.path().join("ct.nii");
+        nifti_of(&volume, 5, |i| ((i % 24) * (i / 480 + 2) * 9) as i16);
+        let images: Vec<ImageSource> = [1, 3, 7].map(picture).into_iter().chain([volume.into()]).collect();
+        let texts = ["left effusion", "no effusion", "effusion"];
+        let mut session = tiny(None);
+        let config = FreezeConfig { image: depth, text: FreezeDepth::All, ..FreezeConfig::NONE };
+        let frozen = Frozen::apply(config, 0.0, &mut session.params);
+        let numbers = |rows: Tensor| rows.to_vec2::<f32>().unwrap();
+        let encode = |session: &Session, frozen| {
+            let encoder = Encoder { frozen, ..session.encoder(2).unwrap() };
+            (numbers(encoder.images(&images).unwrap()), numbers(encoder.texts(&texts).unwrap()))
+        };
+        let expected = encode(&session, None);
+        assert_eq!(encode(&session, Some(&frozen)), expected, "{depth:?}");
+        let of_moved = |session: &mut Session| {
+            for name in ["visual_projection.weight", "text_projection.weight"] {
+                let param = session.params.iter().find(|param| param.spec.name == name).unwrap();
+                let weight = param.var.as_tensor();
+                // Another direction of each row, not its length alone.
+                let moved =
+                    (weight + weight.flatten_all().unwrap().flip(&[0]).unwrap().reshape(weight.shape()).unwrap());
+                param.var.set(&moved.unwrap()).unwrap();
+            }
+            encode(session, None)
+        };
+        let moved = of_moved(&mut session);
+        assert_ne!(moved, expected);
+        fs::remove_dir_all(dir.path()).unwrap();
+        assert_eq!(encode(&session, Some(&frozen)), moved, "{depth:?}: kept, under what is trained now");
+        let others = Encoder { frozen: Some(&frozen), ..session.encoder(2).unwrap() };
+        assert!(others.images(&images[..3]).is_err(), "another list is read");
+    }
 }
 
 /// Rows keep their names when a manifest is sorted anew, and get nobody else's when it is edited.

@@ -30,6 +30,11 @@ impl Slots {
         self.segments.rows()
     }
 
+    /// Whether each row has one image.
+    pub fn are_of_single_images(&self) -> bool {
+        self.counts.iter().all(|&count| count == 1)
+    }
+
     /// Row and number within its bag of the image of each slot.
     pub fn images(&self) -> Vec<(usize, usize)> {
         let of_row = |(row, &count): (usize, &usize)| {
