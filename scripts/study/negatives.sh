@@ -70,8 +70,11 @@ for seed in $(seq 0 $((${SEEDS:-5} - 1))); do
     for setting in "${settings[@]}"; do
         run="$out/$setting-$seed"
         [ -f "$run.json" ] && continue
-        # A teacher of notes is not to be had: no model of theirs is better than these.
-        if [ "$setting" = distill ]; then [ -z "${NOTES:-}" ] && teacher || continue; fi
+        # Of notes, no model is better than these, as a teacher would have to be; and a pair of encoders has no bias.
+        case ${NOTES:+notes-}$setting in
+        notes-distill | notes-siglip*) continue ;;
+        distill) teacher ;;
+        esac
         read -ra keys <<< "$(keys_of "$setting")"
         begun=$(date +%s.%N)
         rm -rf "$run"
