@@ -19,10 +19,18 @@ use crate::fs::open_plain;
 /// # Errors
 /// Not an image, truncated, claiming more than 30,000 pixels a side, or taking more bytes than `data.max_image_mib`.
 pub fn read(path: &Path) -> Result<Picture> {
-    if let Some(picture) = frame_alone(path) {
-        return picture.with_context(|| path.display().to_string());
+    read_unnamed(path).with_context(|| path.display().to_string())
+}
+
+/// [`read`] of a file whose name may be a patient's: no error says it.
+///
+/// # Errors
+/// As there.
+pub(in crate::data) fn read_unnamed(path: &Path) -> Result<Picture> {
+    match frame_alone(path) {
+        Some(picture) => picture,
+        None => decode(&file_bytes(path)?, frame_of(path).1),
     }
-    file_bytes(path).and_then(|bytes| decode(&bytes, frame_of(path).1)).with_context(|| path.display().to_string())
 }
 
 /// The frame that `x.dcm#3` names, of a DICOM file, of which no other is read; `None` of other paths.
@@ -94,6 +102,15 @@ pub(crate) fn file_bytes(path: &Path) -> Result<Vec<u8>> {
     file.take(most + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() as u64 <= most, "has more than {most} bytes (data.max_image_mib, --max-image-mib)");
     Ok(bytes)
+}
+
+/// Bytes of an image file where it is there; of a series, which is a folder, those of all its files.
+pub(in crate::data) fn file_len(path: &Path) -> Option<u64> {
+    let file = frame_of(path).0;
+    if file.is_dir() {
+        return file.read_dir().ok()?.map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+    }
+    Some(file.metadata().ok()?.len())
 }
 
 /// [`read`] for bytes in memory; `frame` counts from 0.

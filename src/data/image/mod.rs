@@ -21,6 +21,7 @@ pub(crate) use decode::{NO_ZEROTH, counts_from_zero};
 pub(in crate::data) use decode::{begins_as_one, is_lfs_pointer, read_mask};
 pub use decode::{decode, read};
 pub(crate) use decode::{file_bytes, frame_of};
+pub(in crate::data) use decode::{file_len, read_unnamed};
 pub use encode::{gray_of_side, reduced, thumbnail};
 pub use picture::Picture;
 pub use png::encode as png;

@@ -9,6 +9,7 @@ mod format;
 mod formats;
 mod list;
 mod manifest;
+mod packer;
 mod row;
 pub mod sources;
 

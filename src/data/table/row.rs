@@ -1,4 +1,4 @@
-//! Rows of image–report pairs, packed: a million of them with their reports take a few hundred megabytes.
+//! Rows of image–report pairs, and where their images are.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -32,9 +32,9 @@ pub(super) enum Images {
 
 /// Where one text of a row stands in its block; empty for none.
 #[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    start: u32,
-    len: u32,
+pub(super) struct Span {
+    pub start: u32,
+    pub len: u32,
 }
 
 /// One image–report pair.
@@ -42,10 +42,10 @@ struct Span {
 pub struct Row {
     /// Line of the manifest; where it has none, number of the row; from 1.
     pub line: u64,
-    origin: Arc<Origin>,
+    pub(super) origin: Arc<Origin>,
     /// Texts of this row and its neighbours.
-    block: Arc<str>,
-    spans: [Span; FIELDS],
+    pub(super) block: Arc<str>,
+    pub(super) spans: [Span; FIELDS],
 }
 
 impl Row {
@@ -282,15 +282,19 @@ impl ImageSource {
         .with_context(|| self.to_string())
     }
 
-    /// The decoded image; of a bag, the first.
+    /// The decoded image; of a bag, the first. Where a frame of a DICOM file is named, the others are not read.
     ///
     /// # Errors
     /// It cannot be read or decoded; the message names the row or the file.
     pub fn read(&self) -> Result<Picture> {
-        self.read_from(&self.bytes()?)
+        match self {
+            Self::File(file) => image::read_unnamed(&file.path).with_context(|| self.to_string()),
+            Self::Packed(_) => self.read_from(&self.bytes()?),
+            Self::Bag(_) => self.first().read(),
+        }
     }
 
-    /// The same from its bytes, which are at hand.
+    /// The same from the bytes of its file, which are at hand.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -324,12 +328,7 @@ impl ImageSource {
     /// Bytes of the image where that is known without reading it; of a series those of all its files.
     pub fn file_len(&self) -> Option<u64> {
         match self {
-            Self::File(file) => match image::frame_of(&file.path).0 {
-                series if series.is_dir() => {
-                    series.read_dir().ok()?.map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
-                }
-                file => Some(file.metadata().ok()?.len()),
-            },
+            Self::File(file) => image::file_len(&file.path),
             Self::Packed(Packed { origin, line, part }) => match &origin.images {
                 Images::Packed(images) => images.image_len(*line, *part),
                 Images::Files(_) => None,
@@ -351,53 +350,5 @@ impl fmt::Display for ImageSource {
                 write!(f, "{}:{line}", origin.path.display())
             }
         }
-    }
-}
-
-/// Collects rows of one origin into blocks.
-pub(super) struct RowPacker {
-    origin: Arc<Origin>,
-    text: String,
-    /// Rows whose block is not whole yet.
-    open: Vec<(u64, [Span; FIELDS])>,
-    rows: Vec<Row>,
-}
-
-/// Text of a block: large enough that the block's own cost is nothing, small enough to copy.
-const BLOCK: usize = 256 << 10;
-
-impl RowPacker {
-    pub fn new(origin: Arc<Origin>) -> Self {
-        Self { origin, text: String::with_capacity(2 * BLOCK), open: Vec::new(), rows: Vec::new() }
-    }
-
-    pub fn push(&mut self, line: u64, fields: &Fields) {
-        let spans = fields.each_ref().map(|field| {
-            let text = field.as_deref().unwrap_or_default();
-            let start = self.text.len() as u32;
-            self.text.push_str(text);
-            Span { start, len: text.len() as u32 }
-        });
-        self.open.push((line, spans));
-        if self.text.len() >= BLOCK {
-            self.close();
-        }
-    }
-
-    fn close(&mut self) {
-        let block: Arc<str> = self.text.as_str().into();
-        self.text.clear();
-        let origin = &self.origin;
-        self.rows.extend(self.open.drain(..).map(|(line, spans)| Row {
-            line,
-            origin: Arc::clone(origin),
-            block: Arc::clone(&block),
-            spans,
-        }));
-    }
-
-    pub fn finish(mut self) -> Vec<Row> {
-        self.close();
-        self.rows
     }
 }
