@@ -97,27 +97,31 @@ impl<'a> Object<'a> {
         Ok((Self { bytes, elements: Cow::Owned(elements) }, walk.at))
     }
 
-    /// With where the frames' groups lie, `most` of them: to search for each would go through all before it.
-    ///
-    /// # Errors
-    /// The sequence of groups is broken.
-    pub fn with_groups(mut self, most: usize) -> Result<Self> {
-        let mut groups = Vec::new();
+    /// With where the frames' groups lie, `most` of them: to search for each would go through all before it. Where the
+    /// sequence is broken, those before are there, and [`Self::item`] tells of it where a later one is asked for.
+    pub fn with_groups(mut self, most: usize) -> Self {
+        let (mut groups, mut looked_for) = (Vec::new(), most);
         if let Some((content, start, encoding)) = self.items(tags::FRAME_GROUPS) {
             let mut walk = Walk::new(content, 0, encoding);
             while !walk.is_at_end() && groups.len() < most {
-                let item = walk.item()?;
+                let Ok(item) = walk.item() else {
+                    looked_for = groups.len();
+                    break;
+                };
                 groups.push(start + item.start..start + item.end);
             }
         }
         let elements = self.elements.to_mut();
-        (elements.groups, elements.looked_for) = (groups, most);
-        Ok(self)
+        (elements.groups, elements.looked_for) = (groups, looked_for);
+        self
     }
 
-    /// Which elements there are, without the bytes.
+    /// Which elements there are, without the bytes, in no more memory than is told of.
     pub fn into_elements(self) -> Elements {
-        self.elements.into_owned()
+        let mut elements = self.elements.into_owned();
+        elements.all.shrink_to_fit();
+        elements.groups.shrink_to_fit();
+        elements
     }
 
     fn find(&self, tag: Tag) -> Option<&Element> {
@@ -249,6 +253,29 @@ impl Element {
                 let text = std::str::from_utf8(bytes).ok()?;
                 text.split('\\').map(|n| n.trim_matches([' ', '\0']).parse().ok()).collect()
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sequence says its length, so that nothing looks into it before a group is asked for.
+    #[test]
+    fn groups_before_a_broken_one_are_there() {
+        let encoding = Encoding { explicit: false, big_endian: false };
+        let item = |mark: u16, rows: u16| {
+            let rows = [&[0x28, 0, 0x10, 0, 2, 0, 0, 0][..], &rows.to_le_bytes()].concat();
+            [&[0xfe, 0xff][..], &mark.to_le_bytes(), &[10, 0, 0, 0], &rows].concat()
+        };
+        let items = [item(0xe000, 3), item(0xe000, 4), item(0xe001, 5), item(0xe000, 6)].concat();
+        let bytes = [&[0, 0x52, 0x30, 0x92][..], &(items.len() as u32).to_le_bytes(), &items].concat();
+        for most in [0, 1, 9] {
+            let object = Object::read(&bytes, encoding).unwrap().with_groups(most);
+            let rows =
+                |index| object.item(tags::FRAME_GROUPS, index).ok().map(|group| group.unwrap().words(tags::ROWS, 1));
+            assert_eq!([0, 1, 2, 3].map(rows), [Some(vec![3]), Some(vec![4]), None, None], "{most}");
         }
     }
 }

@@ -246,13 +246,14 @@ pub(super) fn fragments_of<F>(
         Some(u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])))
     };
     let start = offset(index).context(BROKEN_TABLE)?;
-    let end = offset(index + 1).unwrap_or(u64::MAX);
+    let next = offset(index + 1);
     // Offsets count from the first fragment's item, which stands as far before its content as those of the others.
     let at = |fragment: &F| begins(fragment).saturating_sub(origin);
     let before = |place: u64| fragments.partition_point(|fragment| at(fragment) < place);
-    let (first, last) = (before(start), before(end));
-    // From the next fragment on it would be another picture.
-    ensure!(first < last && at(&fragments[first]) == start, BROKEN_TABLE);
+    let (first, last) = (before(start), next.map_or(count, before));
+    // From another fragment on, or with a part of the next frame, it would be another picture.
+    let is_one = |i: usize, place: u64| fragments.get(i).is_some_and(|fragment| at(fragment) == place);
+    ensure!(first < last && is_one(first, start) && next.is_none_or(|next| is_one(last, next)), BROKEN_TABLE);
     Ok(first..last)
 }
 

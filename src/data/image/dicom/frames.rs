@@ -27,7 +27,8 @@ pub(in crate::data) const HEADS: [u64; 3] = [64 << 10, 1 << 20, 16 << 20];
 /// Groups of frames whose places are kept; more are looked for one by one.
 const MOST_GROUPS: usize = 1 << 15;
 
-/// Files with frames that are read alone: rows may name these one by one, and epochs come back to them.
+/// Files with frames that are read alone: rows may name these one by one, and epochs come back to them, though what
+/// shuffles the frames of many files has forgotten most of these.
 static RECENT: Recent<Found> = Recent::new();
 
 /// A file whose frames are read one after another; inflated once, where it is deflated.
@@ -177,7 +178,7 @@ impl Found {
             Some((elements, at)) => file.object_of(elements, at.tag)?,
             None => file.object()?,
         };
-        let elements = object.with_groups(MOST_GROUPS)?.into_elements();
+        let elements = object.with_groups(MOST_GROUPS).into_elements();
         Ok(Self { file, elements, pixels: None })
     }
 
@@ -205,7 +206,7 @@ impl Found {
         bytes.truncate(before + at.tag);
         bytes.shrink_to_fit();
         let file = DicomFile::open_kept(bytes)?;
-        let elements = elements.of(file.data()).with_groups(MOST_GROUPS)?.into_elements();
+        let elements = elements.of(file.data()).with_groups(MOST_GROUPS).into_elements();
         Ok(Self { file, elements, pixels: Some(pixels) })
     }
 
@@ -257,6 +258,7 @@ fn fragments(file: &File, start: u64, length: u64) -> Result<Pixels> {
         at += size;
     }
     let table = table.context("is broken or truncated DICOM: it has no table of fragments")?;
+    fragments.shrink_to_fit();
     Ok(Pixels::Fragments(table, fragments))
 }
 
@@ -339,6 +341,11 @@ mod tests {
         let most = HEADS[0] + 3 * u64::from(size) + 4096;
         let fits = |read| (3 * u64::from(size)..most).contains(&read);
         assert!(read.map_or(cfg!(not(target_os = "linux")), fits), "{read:?} bytes, {most} at most");
+        // A row may name one of a file that is longer than an image may be.
+        assert!(at(frames) > crate::data::image::most_bytes());
+        let named = crate::data::ImageSource::from(dir.path().join("a.dcm#10000"));
+        assert_eq!(named.read().unwrap(), open.shown(9_999).unwrap());
+        assert!(named.bytes().is_err());
         file.set_len(at(frames) - 1).unwrap();
         let told = Frames::open(&path).map(|_| ()).unwrap_err().to_string();
         assert!(told.contains("bytes of pixels are claimed, where"), "{told}");
@@ -405,6 +412,8 @@ mod tests {
         assert_eq!([of([0, 10], 0), of([0, 10], 1)], [Some(0..1), Some(1..3)]);
         // Within a fragment, behind all, in disorder.
         assert_eq!([of([0, 11], 1), of([0, 100], 1), of([20, 0], 0), of([0, 0], 0)], [None, None, None, None]);
+        // The next one lies there: this one would have a part of it.
+        assert_eq!([of([0, 11], 0), of([0, 100], 0), of([0, 30], 0)], [None, None, None]);
         let none: [Range<u64>; 0] = [];
         assert!(frame::fragments_of(&none, |fragment| fragment.start, &[], 1, 0).is_err());
     }

@@ -58,7 +58,7 @@ pub(in crate::data) fn places(bytes: &[u8], frames: usize) -> Result<Vec<Place>>
 
 /// The groups of all frames are looked for once: a search for each would go through them from the first.
 fn places_in(object: Object, frames: usize) -> Result<Vec<Place>> {
-    let object = object.with_groups(frames)?;
+    let object = object.with_groups(frames);
     let shared = object.item(tags::SHARED_GROUPS, 0)?;
     let place = |index| {
         let own = object.item(tags::FRAME_GROUPS, index)?;
