@@ -189,5 +189,6 @@ fn a_transfer_syntax_that_is_not_read_is_counted_apart() {
     let run = place.train_ok("skip", &["--set", "train.max_steps=30", "--set", "data.on_error=skip"]);
     assert_eq!(text(&run.stderr).matches(told).count(), 1, "{}", text(&run.stderr));
     let lint = text(&place.run(&["data", "lint", "phantom/manifest.csv"]).stdout);
-    assert!(lint.contains(told) && lint.contains("2 unreadable_image"), "{lint}");
+    let advice = format!("{told}; see `reportclip embed --images FILE`");
+    assert!(lint.contains(&advice) && lint.contains("2 unreadable_image"), "{lint}");
 }

@@ -85,17 +85,17 @@ impl InspectedImages {
         let unreadable: Vec<usize> = self.facts.iter().filter(|(_, f)| f.is_err()).map(|(row, _)| *row).collect();
         let reasons = || self.facts.iter().filter_map(|(_, facts)| facts.as_ref().err());
         let pointers = reasons().filter(|reason| **reason == Unreadable::LfsPointer).count();
+        let others = reasons().filter(|reason| **reason == Unreadable::Other).count();
         let uids = reasons().filter_map(|reason| match reason {
             Unreadable::Syntax(uid) => Some(&uid[..]),
             Unreadable::LfsPointer | Unreadable::Other => None,
         });
+        let others =
+            (others > 0).then(|| "see `reportclip embed --images FILE` for what is wrong with one".to_string());
         let pointers =
             (pointers > 0).then(|| format!("{pointers} are Git LFS pointers; run `git lfs pull` where they came from"));
-        let hints: Vec<String> = pointers.into_iter().chain(dicom::unread_syntaxes(uids)).collect();
-        let hint = match hints.is_empty() {
-            true => "see `reportclip embed --images FILE` for what is wrong with one".to_string(),
-            false => hints.join("; "),
-        };
+        let hints: Vec<String> = pointers.into_iter().chain(dicom::unread_syntaxes(uids)).chain(others).collect();
+        let hint = hints.join("; ");
         let mut add = |level, kind, found: Vec<usize>, message: String| {
             findings.extend(Finding::new(level, kind, rows, found, message));
         };
