@@ -41,6 +41,12 @@ pub(super) fn note(reason: &str) {
     }
 }
 
+/// How often [`note`] was told of this UID.
+#[cfg(test)]
+pub(super) fn noted(uid: &str) -> usize {
+    LEFT_OUT.0.lock().unwrap().get(uid).copied().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

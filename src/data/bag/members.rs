@@ -101,25 +101,23 @@ impl Members {
             let prepared = self.source.read().and_then(|picture| prepare(&picture))?;
             return Ok(vec![Member { number: 0, place: place(0, 1), prepared }]);
         }
-        let (mut read, mut first_bad) = (Vec::with_capacity(chosen.len()), None);
+        let (mut read, mut bad) = (Vec::with_capacity(chosen.len()), Vec::new());
         self.each(chosen, &mut |number, picture| {
             match picture.and_then(|picture| prepare(&picture).map_err(|e| self.named(number, &e))) {
                 Ok(prepared) => read.push(Member { number, place: place(number, count), prepared }),
-                Err(e) => {
-                    if policy.on_bad == OnBadImage::Drop {
-                        left_out::note(&e.to_string());
-                    }
-                    first_bad.get_or_insert(e);
-                }
+                Err(e) => bad.push(e),
             }
             // The rest is not read in vain.
-            first_bad.is_none() || policy.on_bad == OnBadImage::Drop
+            bad.is_empty() || policy.on_bad == OnBadImage::Drop
         });
-        match first_bad {
-            Some(bad) if policy.on_bad == OnBadImage::Row => Err(bad),
+        match bad.first() {
+            Some(_) if policy.on_bad == OnBadImage::Row => Err(bad.swap_remove(0)),
             Some(bad) if read.is_empty() => Err(anyhow!("{bad}; no other image of it can be read either")),
             _ if read.is_empty() => Err(anyhow!("{}: has no images", self.source)),
-            _ => Ok(read),
+            _ => {
+                bad.iter().for_each(|bad| left_out::note(&bad.to_string()));
+                Ok(read)
+            }
         }
     }
 
@@ -280,6 +278,31 @@ mod tests {
         assert_eq!((members.count(), read.len(), read[0].number), (2, 1, 0));
         let alone = dir.path().join("b.nii");
         assert!(Members::of(alone.into(), &policy).is_err());
+    }
+
+    /// Of a bag none of whose images can be read nothing is left out: it is an error.
+    #[test]
+    fn what_is_left_out_is_noted_where_something_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let (read, unread) = (b"1.2.840.10008.1.2.4.50", b"1.2.840.10008.1.2.4.98");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dicom/jpeg_8.dcm");
+        let mut bytes = std::fs::read(golden).unwrap();
+        let at = bytes.windows(read.len()).position(|w| w == read).unwrap();
+        bytes[at..at + read.len()].copy_from_slice(unread);
+        let image = Picture { width: 4, height: 3, channels: 1, bytes: vec![9; 12] };
+        let png = crate::data::image::png(&image).unwrap();
+        for (name, content) in [("a.dcm", &bytes), ("b.dcm", &bytes), ("c.png", &png)] {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        let policy = BagPolicy { on_bad: OnBadImage::Drop, ..BagPolicy::default() };
+        let clip = Preprocess::clip(8);
+        let noted = || left_out::noted(std::str::from_utf8(unread).unwrap());
+        for (names, images, left_out) in [(["a.dcm", "b.dcm"], 0, 0), (["a.dcm", "c.png"], 1, 1)] {
+            let files = ImageSource::of_files(&names.map(|name| dir.path().join(name)));
+            let members = Members::of(files, &policy).unwrap();
+            let read = members.read(&[0, 1], &policy, |picture| clip.prepare(picture, None));
+            assert_eq!((read.map_or(0, |read| read.len()), noted()), (images, left_out), "{names:?}");
+        }
     }
 
     /// What is wrong with a file shows when its slices are read: it is told of, and not a slice by its number.
