@@ -85,7 +85,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.bag_weights {
         let models = [Some(&judge.model), judge.compare.as_ref()].into_iter().flatten().map(Path::new);
         let read = models.chain([judge.data.data.as_path()]).chain(args.grounding.as_deref());
-        may_write_beside(path, args.force, read).and_then(|()| spare_models(path)).context("--bag-weights")?;
+        // First: the other tries the folder by a file.
+        spare_models(path).and_then(|()| may_write_beside(path, args.force, read)).context("--bag-weights")?;
         // Images of the manifest end in other ways, so that --force writes over none of them.
         usage::ensure(path.extension().is_some_and(|ending| ending == "jsonl"), || {
             format!("--bag-weights {}: holds lines of JSON; name a file that ends in .jsonl", path.display())

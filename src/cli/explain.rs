@@ -136,7 +136,8 @@ fn may_draw(args: &Args) -> Result<()> {
     let images: Vec<PathBuf> = args.image.iter().map(|path| image::frame_of(path).0).collect();
     for (path, flag) in pictures(args) {
         let read = images.iter().map(PathBuf::as_path).chain([Path::new(&args.model)]).chain(args.data.as_deref());
-        may_write_beside(path, args.force, read).and_then(|()| spare_models(path)).context(flag)?;
+        // First: the other tries the folder by a file.
+        spare_models(path).and_then(|()| may_write_beside(path, args.force, read)).context(flag)?;
         usage::ensure(path.extension().is_none_or(|ending| ending.eq_ignore_ascii_case("png")), || {
             format!("{flag} {}: a PNG is written; name a file that ends in .png", path.display())
         })?;

@@ -18,8 +18,9 @@ pub(super) fn check(path: &Path, force: bool, inputs: &[&Path]) -> Result<()> {
     usage::ensure(is_csv(path) || ending(path) == "jsonl", || {
         format!("--predictions {}: allowed are files that end in .csv and .jsonl", path.display())
     })?;
-    may_write_beside(path, force, inputs.iter().copied())?;
-    spare_models(path).context("--predictions")
+    // First: the other tries the folder by a file.
+    spare_models(path).context("--predictions")?;
+    may_write_beside(path, force, inputs.iter().copied())
 }
 
 fn ending(path: &Path) -> String {

@@ -7,23 +7,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-/// The file by which a folder is tried; a kill may leave it, and the next try takes it away.
-pub(super) const PROBE: &str = ".reportclip.tmp";
+/// The file by which a folder is tried; a kill may leave it, and the next try takes it away. Whoever lists a folder's
+/// files passes over it: another process may be trying the folder just then.
+pub const PROBE: &str = ".reportclip.tmp";
 
 /// Makes sure that files can be made in a folder, or where it is not there in the nearest one above it that is: an
 /// empty one is made and removed. What modes say is not enough: a file system may be one that is only read, and rights
 /// may be kept elsewhere.
 ///
 /// # Errors
-/// None can be made.
+/// None can be made; what is there is no folder.
 pub fn check_writable(folder: &Path) -> Result<()> {
     ensure_writable(folder, folder)
 }
 
 /// [`check_writable`] for what is called `shown`.
 fn ensure_writable(shown: &Path, folder: &Path) -> Result<()> {
-    let whole = std::path::absolute(folder)?;
+    // Without a slash at its end, with which a file counts as nothing.
+    let whole = std::path::absolute(folder.components().collect::<PathBuf>())?;
     let Some(there) = whole.ancestors().find(|above| above.exists()) else { return Ok(()) };
+    ensure!(there.is_dir(), "{}: {} is no folder; name another place", shown.display(), there.display());
     let probe = there.join(PROBE);
     let made = match OpenOptions::new().write(true).create_new(true).open(&probe) {
         // Another process tries the same folder, or was killed while it did.
@@ -41,12 +44,13 @@ fn ensure_writable(shown: &Path, folder: &Path) -> Result<()> {
 /// `force` a plain file. Devices and links are never replaced.
 ///
 /// # Errors
-/// Something is there, or no folder; or no file can be made in that.
+/// Something is there, or no folder; no file can be made in that; the path ends with a slash.
 pub fn may_write(path: &Path, force: bool) -> Result<()> {
     let (shown, folder) = (path.display(), path.parent().unwrap_or(Path::new("")));
     let is_there = folder.as_os_str().is_empty() || folder.exists();
     ensure!(is_there, "{shown}: there is no folder {}; make it first", folder.display());
-    if let Ok(meta) = fs::symlink_metadata(path) {
+    // A slash at the end would follow a link, and a file counts as nothing.
+    if let Ok(meta) = fs::symlink_metadata(path.components().collect::<PathBuf>()) {
         let other = match meta.file_type() {
             kind if kind.is_symlink() => Some("is a link"),
             kind if kind.is_dir() => Some("is a folder"),
@@ -58,6 +62,7 @@ pub fn may_write(path: &Path, force: bool) -> Result<()> {
         }
         ensure!(force, "{shown}: is there already; --force writes over it");
     }
+    ensure!(!path.as_os_str().as_encoded_bytes().ends_with(b"/"), "{shown}: ends as a folder does; name a file");
     // Files are written beside their places first.
     ensure_writable(path, if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
 }
@@ -138,6 +143,12 @@ mod tests {
             let told = check_writable(Path::new(folder)).unwrap_err().to_string();
             assert!(told.starts_with(&format!("{folder}: no file can be made in /proc (")), "{told}");
         }
+        // What is in the way, also where a slash follows.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for path in [file.path().to_path_buf(), file.path().join(""), file.path().join("a/b")] {
+            let told = check_writable(&path).unwrap_err().to_string();
+            assert!(told.ends_with(&format!("{} is no folder; name another place", file.path().display())), "{told}");
+        }
         for told in [
             may_write(Path::new("/proc/x.csv"), true).unwrap_err(),
             may_make_folder(Path::new("/proc/x"), []).unwrap_err(),
@@ -166,6 +177,10 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert!(may_write(&file, false).unwrap_err().to_string().ends_with("is there already; --force writes over it"));
         may_write(&file, true).unwrap();
+        for (name, told) in [("file/", "file/: is there already"), ("new.csv/", "new.csv/: ends as a folder does")] {
+            let error = may_write(&dir.path().join(name), false).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
         for path in [Path::new("/dev/null"), dir.path(), &link] {
             let error = may_write(path, true).unwrap_err().to_string();
             assert!(error.ends_with("only plain files are written over; name another file"), "{error}");

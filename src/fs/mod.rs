@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use destination::PROBE;
-pub use destination::{check_writable, is_same_file, may_make_folder, may_write, may_write_beside, read_too};
+pub use destination::{PROBE, check_writable, is_same_file, may_make_folder, may_write, may_write_beside, read_too};
 
 /// The file by which a folder is held.
 pub const LOCK: &str = ".lock";

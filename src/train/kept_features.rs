@@ -1,15 +1,14 @@
 //! What is kept on disk of frozen layers and of teachers: where it lies, and what it depends on.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result};
 use candle_core::DType;
 
 use crate::config::Config;
 use crate::data::FeaturePrecision;
 use crate::digest::ContentHash;
+use crate::fs::check_writable;
 use crate::model::Param;
 use crate::model::freeze::FreezeDepth;
 
@@ -28,22 +27,7 @@ pub(super) fn check_folder(config: &Config) -> Result<()> {
     let frozen = freeze.image != FreezeDepth::None || freeze.text != FreezeDepth::None;
     let keeps = (frozen && config.data.cache_features) || config.loss.teacher.is_some();
     let Some(folder) = config.data.feature_cache.as_deref().filter(|_| keeps) else { return Ok(()) };
-    let whole = std::path::absolute(folder)?;
-    let Some(above) = whole.ancestors().find(|above| above.exists()) else { return Ok(()) };
-    let hint = "name a folder that can be written to, or one that can be made";
-    ensure!(above.is_dir(), "data.feature_cache: {}: {} is no folder; {hint}", folder.display(), above.display());
-    let probe = above.join(format!(".reportclip-{}", std::process::id()));
-    match File::create_new(&probe) {
-        Ok(_) => Ok(fs::remove_file(&probe)?),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => {
-            bail!(
-                "data.feature_cache: {}: nothing can be written in {} ({e}); {hint}",
-                folder.display(),
-                above.display()
-            )
-        }
-    }
+    check_writable(folder).context("data.feature_cache")
 }
 
 /// A key over what vectors depend on: this version, `layers` and how they are worked out, and weights. Preprocessing,

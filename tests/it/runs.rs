@@ -1102,7 +1102,7 @@ fn every_objective_trains_in_chunks_and_resumes() {
     assert!(fs::read(&kept[0]).unwrap() == whole, "the teacher's vectors are mended");
     let kept_in_a_file = ["train", "tiny.toml", "--out", "no", "--set", "freeze.image=all", "--set"];
     let errors = place.errors(&[&kept_in_a_file[..], &["data.feature_cache=tiny.toml/kept"]].concat(), 2);
-    assert!(errors[0].contains("tiny.toml is no folder; name a folder that can"), "{errors:?}");
+    assert!(errors[0].contains("tiny.toml is no folder; name another place"), "{errors:?}");
     assert!(!place.path("no").exists(), "it is told before a run folder is made");
     let errors = place.errors(&["train", "tiny.toml", "--set", "loss.kind=distill"], 2);
     assert!(errors[0].contains("loss.teacher is missing"), "{errors:?}");

@@ -495,6 +495,9 @@ fn where_the_first_shard_cannot_be_made_no_folder_is_left() {
         assert!(errors[0].contains("bad.png"), "{errors:?}");
         assert!(!place.path("new").exists(), "{format}");
     }
+    // A file in its place is told of, also where a slash follows.
+    let errors = place.errors(&["embed", "--model", "run/model", "--images", &image, "--out", "bad.png/"], 1);
+    assert!(errors[0].starts_with("--out: bad.png/: ") && errors[0].contains("bad.png is no folder"), "{errors:?}");
     // What was there stays, and so does a shard that was made.
     fs::create_dir(place.path("old")).unwrap();
     embed(&["bad.png"], "old/");

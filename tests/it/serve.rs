@@ -314,6 +314,8 @@ fn zero_shot_is_calibrated_by_what_the_model_keeps() {
     assert_eq!((&answer["calibrated"], &answer["may_abstain"]), (&json!(false), &json!(false)));
     drop(plain);
 
+    // As a kill leaves it where the folder was tried.
+    fs::write(place.path("run/model/.reportclip.tmp"), "").unwrap();
     let report = judge(&["--keep-temperature"]);
     assert!(report.status.success(), "{}", text(&report.stderr));
     let report = parsed(&report.stdout);

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::open_clip;
 use crate::digest::{ContentHash, is_sha256, sha256_of};
-use crate::fs::{left_beside, read_up_to, replace_file, whole_tree};
+use crate::fs::{PROBE, left_beside, read_up_to, replace_file, whole_tree};
 
 /// `<64 hex digits>  <name>`, a line a file; `sha256sum --check` reads it too.
 const FILE: &str = "SHA256SUMS";
@@ -239,12 +239,13 @@ fn last_change(meta: &Metadata) -> Option<std::time::SystemTime> {
     meta.modified().ok()
 }
 
-/// Files of a folder by their names in it, without the list.
+/// Files of a folder by their names in it, without the list, and without those by which folders are tried: they come
+/// and go.
 fn names(folder: &Path) -> Result<Vec<String>> {
     let tree = whole_tree(folder).with_context(|| folder.display().to_string())?;
     let inside = tree.iter().filter(|path| path.is_file()).filter_map(|path| path.strip_prefix(folder).ok());
     let mut names: Vec<String> = inside.filter_map(|path| Some(path.to_str()?.replace('\\', "/"))).collect();
-    names.retain(|name| name != FILE);
+    names.retain(|name| name != FILE && name.rsplit('/').next() != Some(PROBE));
     names.sort();
     Ok(names)
 }
@@ -299,6 +300,27 @@ mod tests {
         fs::write(dir.path().join("model.safetensors"), "").unwrap();
         write_checksums(dir.path()).unwrap();
         assert!(spared("new").unwrap_err().to_string().contains("whose SHA256SUMS does not name it"));
+    }
+
+    /// Another process may be trying the folder, or was killed while it did.
+    #[test]
+    fn a_probe_makes_no_model_look_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("text")).unwrap();
+        let probes = [dir.path().join(PROBE), dir.path().join("text").join(PROBE)];
+        fs::write(dir.path().join("config.json"), "{}").unwrap();
+        // While the list is written, and after.
+        fs::write(&probes[0], "").unwrap();
+        write_checksums(dir.path()).unwrap();
+        probes.iter().for_each(|probe| fs::write(probe, "").unwrap());
+        assert!(check_checksums(dir.path()).unwrap());
+        assert!(Listing::without(dir.path(), &["kept.toml"]).unwrap().is_some());
+        probes.iter().for_each(|probe| fs::remove_file(probe).unwrap());
+        let found = verify_checksums(dir.path()).unwrap();
+        assert_eq!(found, Verification { whole: vec!["config.json".into()], ..Verification::default() });
+        fs::write(dir.path().join("other.tmp"), "").unwrap();
+        let told = check_checksums(dir.path()).unwrap_err().to_string();
+        assert!(told.contains("other.tmp: is not in SHA256SUMS"), "{told}");
     }
 
     #[test]
