@@ -1,4 +1,5 @@
-//! Closed sets of words: an enum each, whose values are written in config files, flags and results as one word.
+//! Closed sets of words: an enum each, whose values are written in config files, flags and results as one word. And
+//! counts in words.
 
 /// Makes an enum of words: `words!(/// What it is. Name { /// What it means. Variant = "word" })`.
 macro_rules! words {
@@ -30,3 +31,8 @@ macro_rules! words {
 }
 
 pub(crate) use words;
+
+/// "1 row", "2 rows".
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}

@@ -20,6 +20,7 @@ use crate::metrics::grounding::{Grounding, THRESHOLDS};
 use crate::model::ClipModel;
 use crate::seed::{Purpose, stream};
 use crate::session::{Session, tell_cut};
+use crate::words::counted;
 
 /// How well a model's maps find places.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,7 +136,7 @@ pub(super) fn grounding(
             let map = |seen: &Seen| seen.map(session, sentence, text.as_ref());
             let Some(grounding) = Grounding::of(&map(seen)?, &inside) else {
                 let why = if inside.first() == Some(&true) { "covers all of its image" } else { "covers no pixel" };
-                unseen.get_or_insert_with(|| format!("what line {} names {why}", lines_of(described)));
+                unseen.get_or_insert_with(|| format!("the place that begins on line {} {why}", line_of(described)));
                 continue;
             };
             found.push(grounding);
@@ -156,7 +157,8 @@ pub(super) fn grounding(
     );
     let too_small = known - found.len();
     let unseen = unseen.map(|first| {
-        format!("{too_small} sentences: no place that can be seen at {side} pixels a side; of the first, {first}")
+        let sentences = counted(too_small, "sentence", "sentences");
+        format!("{sentences} with no place that can be seen at {side} pixels a side; of the first, {first}")
     });
     let left_out: Vec<String> = elsewhere.into_iter().chain(unseen).collect();
     left_out.iter().for_each(|line| tracing::warn!("places left out: {line}"));
@@ -180,18 +182,17 @@ pub(super) fn grounding(
 fn told_elsewhere(judged: &[Judged], places: &[Described]) -> Option<String> {
     let known: BTreeSet<&str> = judged.iter().flat_map(|image| &image.described).map(|p| p.image.as_str()).collect();
     let others = || places.iter().filter(|place| !known.contains(place.image.as_str()));
-    let first = others().min_by_key(|place| place.regions.first().map_or(u64::MAX, |region| region.line))?;
+    let first = others().map(line_of).min()?;
     Some(format!(
-        "{} sentences: their images are not among these rows, of another split or named otherwise than the manifest \
-         names them; the first stands on line {}",
-        others().count(),
-        lines_of(first)
+        "{} on images that are not among these rows: of another split, or named otherwise than the manifest names \
+         them; the first begins on line {first}",
+        counted(others().count(), "sentence", "sentences")
     ))
 }
 
-/// The lines of the table that name its places.
-fn lines_of(described: &Described) -> String {
-    described.regions.iter().map(|region| region.line.to_string()).collect::<Vec<_>>().join(", ")
+/// The first line of the table that names a place of it.
+fn line_of(described: &Described) -> u64 {
+    described.regions.first().map_or(0, |region| region.line)
 }
 
 /// For each image the next of another case (patient), around the end; `None` where all are of one.

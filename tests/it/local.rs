@@ -296,7 +296,7 @@ fn maps_are_judged_and_explained_by() {
     let output = place.run(&[&model[..], &["--json", "--grounding", "more.csv"]].concat());
     let (stderr, grounding) = (text(&output.stderr), json(&output.stdout)["grounding"].clone());
     assert_eq!(grounding["elsewhere"], 1, "{grounding}");
-    let told = "1 sentences: their images are not among these rows";
+    let told = "1 sentence on images that are not among these rows";
     assert!(grounding["left_out"][0].as_str().unwrap().starts_with(told), "{grounding}");
     assert!(stderr.contains(&format!("warning: places left out: {told}")), "{stderr}");
     assert!(!stderr.contains("elsewhere.png"), "names of images may name patients: {stderr}");

@@ -10,6 +10,7 @@ use crate::data::prepare::{Job, Options, Preset};
 use crate::error::{Problem, Problems, did_you_mean};
 use crate::fs::check_writable;
 use crate::train::stop;
+use crate::words::counted;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -109,8 +110,4 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let left_out = later.into_iter().chain(earlier).filter(|(count, _)| *count > 0);
     lines.extend(left_out.map(|(count, what)| format!("left out: {} {what}", counted(count, "row", "rows"))));
     output::print(&lines.join("\n"))
-}
-
-fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
