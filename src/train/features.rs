@@ -144,7 +144,7 @@ impl TrainStep<'_> {
         let own = match self.sentences {
             Some(_) if share.is_empty() => None,
             Some(kept) => {
-                let states = kept.read(numbers[share.clone()].iter().copied())?;
+                let states = kept.read_at_once(&numbers[share.clone()])?;
                 let states = Tensor::from_vec(states, (share.len(), self.config.text.width()), self.device)?;
                 Some(run.model.project_text(&states.into())?)
             }

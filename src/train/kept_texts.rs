@@ -48,38 +48,49 @@ impl Trainer<'_> {
             let drawn = self.config.report.draws().then_some("another part of a report is read at each step");
             let reason = kept.and_then(|reason| drawn.map_or(Ok(reason), Err));
             let (ids, of_rows) = if reason.is_ok() { self.distinct_reports()? } else { Default::default() };
-            match self.keep_texts(("reports-", "features of reports"), &ids, (of_rows.len(), reason))? {
-                Ok(None) => {}
-                Ok(Some(texts)) => {
-                    Arc::make_mut(&mut self.train).reports = Some(Arc::new(KeptReports { texts, of_rows }));
+            let what = "features of reports";
+            if let Some(reason) = self.why_kept(what, (ids.len(), of_rows.len()), reason)? {
+                match self.keep_texts(("reports-", what, reason), &ids)? {
+                    Ok(texts) => {
+                        Arc::make_mut(&mut self.train).reports = Some(Arc::new(KeptReports { texts, of_rows }));
+                    }
+                    Err(stopped) => return Ok(Some(stopped)),
                 }
-                Err(stopped) => return Ok(Some(stopped)),
             }
         }
         let Some(sentences) = self.supervision.sentences() else { return Ok(None) };
-        let (ids, seen) = (sentences.ids().to_vec(), sentences.in_all());
-        match self.keep_texts(("sentences-", "features of sentences"), &ids, (seen, kept))? {
-            Ok(texts) => self.sentences = texts,
+        let (what, count) = ("features of sentences", (sentences.ids().len(), sentences.in_all()));
+        let Some(reason) = self.why_kept(what, count, kept)? else { return Ok(None) };
+        let ids = self.supervision.sentences().map(|sentences| sentences.ids().to_vec()).unwrap_or_default();
+        match self.keep_texts(("sentences-", what, reason), &ids)? {
+            Ok(texts) => self.sentences = Some(texts),
             Err(stopped) => return Ok(Some(stopped)),
         }
         Ok(None)
     }
 
+    /// Why what the text tower makes of `count` texts, of which an epoch sees `seen`, is kept; where it is not, also as
+    /// they hardly come again, that is told.
+    fn why_kept(
+        &mut self,
+        what: &str,
+        (count, seen): (usize, usize),
+        kept: Result<&'static str, &'static str>,
+    ) -> Result<Option<&'static str>> {
+        let come_again = seen as f64 * self.epochs() > count as f64;
+        match kept.and_then(|reason| if come_again { Ok(reason) } else { Err("hardly one is seen twice") }) {
+            Ok(reason) => Ok(Some(reason)),
+            Err(reason) => self.tell_of_each_step(what, reason).map(|()| None),
+        }
+    }
+
     /// What the text tower makes of texts, given as token ids: read, or worked out where it is missing. Told are what
-    /// they are, and why they are kept, or why not: also where they hardly come again, of which an epoch sees `seen`.
-    /// In place of it, why training shall not begin.
+    /// they are, and why they are kept. In place of it, why training shall not begin.
     fn keep_texts(
         &mut self,
-        (prefix, what): (&'static str, &'static str),
+        (prefix, what, reason): (&'static str, &'static str, &'static str),
         texts: &[Vec<u32>],
-        (seen, kept): (usize, Result<&'static str, &'static str>),
-    ) -> Result<Result<Option<KeptTexts>, Stopped>> {
-        let come_again = seen as f64 * self.epochs() > texts.len() as f64;
-        let kept = kept.and_then(|reason| if come_again { Ok(reason) } else { Err("hardly one is seen twice") });
-        let reason = match kept {
-            Ok(reason) => reason,
-            Err(reason) => return self.tell_of_each_step(what, reason).map(|()| Ok(None)),
-        };
+    ) -> Result<Result<KeptTexts, Stopped>> {
         let (key, width) = (self.key(texts)?, self.folder.config.text.width());
         let features = ToKeep { what, prefix, key, count: texts.len(), of: "distinct ones", width, reason };
         // Parts are the same ones whatever is missing, and however many ranks there are: how texts are put together
@@ -93,7 +104,7 @@ impl Trainer<'_> {
             Ok(parts.chunks(size).map(own).collect())
         };
         let encode = |this: &Self, model: &ClipModel, own: Range<usize>| this.encode_texts(model, texts, own);
-        Ok(self.kept_file(&features, rounds, encode)?.map(|cache| Some(KeptTexts(cache))))
+        Ok(self.kept_file(&features, rounds, encode)?.map(KeptTexts))
     }
 
     /// The token ids of each distinct text, short ones first, and which of them each training row has.
