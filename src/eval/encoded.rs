@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 
 use super::pairs::{Pair, Pairs};
 use crate::data::Row;
-use crate::session::{Embeddings, Encoder};
+use crate::session::{Embeddings, Encoder, Tokenized};
 
 /// The distinct images and reports of a split with their embeddings: made once, for every figure that is asked for.
 pub struct EncodedSplit<'a> {
@@ -24,9 +24,27 @@ impl<'a> EncodedSplit<'a> {
     /// # Errors
     /// No rows; [`crate::session::UnreadableImage`].
     pub fn new(encoder: &Encoder, rows: &'a [Row]) -> Result<Self> {
+        Self::of(encoder, rows, false)
+    }
+
+    /// [`Self::new`] that warns, before anything is encoded, of reports that the model does not read to their ends.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn telling(encoder: &Encoder, rows: &'a [Row]) -> Result<Self> {
+        Self::of(encoder, rows, true)
+    }
+
+    fn of(encoder: &Encoder, rows: &'a [Row], tells: bool) -> Result<Self> {
         ensure!(!rows.is_empty(), "there are no pairs to evaluate on");
         let pairs = Pairs::new(rows);
-        let (images, texts) = (encoder.images(&pairs.images.sources)?, encoder.texts(&pairs.texts)?);
+        let tokens = tells.then(|| Tokenized::of(encoder.tokenizer, &pairs.texts)).transpose()?;
+        tokens.iter().for_each(|tokens| tokens.warn_cut(encoder.tokenizer, "reports"));
+        let images = encoder.images(&pairs.images.sources)?;
+        let texts = match tokens {
+            Some(tokens) => encoder.texts_of_ids(&tokens.ids)?,
+            None => encoder.texts(&pairs.texts)?,
+        };
         let scale = f64::from(encoder.model.scale()?.to_scalar::<f32>()?);
         Ok(Self { pairs, images, texts, scale })
     }

@@ -20,7 +20,7 @@ use super::subgroups::{RareValues, check_names, check_values};
 use super::top_k::{TopKFigures, top_k};
 use crate::data::leaks::{Side, refuse_shared};
 use crate::data::{Described, ReportPolicy, Row};
-use crate::session::{Encoder, RowSource, Session, tell_cut};
+use crate::session::{Encoder, RowSource, Session};
 
 /// Encodes the distinct images and reports of `rows` and computes all figures.
 ///
@@ -131,8 +131,7 @@ impl Evaluation {
     /// No rows; an image that cannot be read.
     pub fn judge(&self, model: &Session, other: Option<&Session>) -> Result<EvaluationReport> {
         let encoder = model.encoder(self.batch_size)?;
-        let split = EncodedSplit::new(&encoder, &self.rows)?;
-        tell_cut(encoder.tokenizer, "reports", &split.pairs.texts)?;
+        let split = EncodedSplit::telling(&encoder, &self.rows)?;
         let matched = matched(&split, &self.options)?;
         let retrieval = figures_with(&split, &matched, &self.options)?;
         let probe = self.probe.as_ref().map(|fit| linear_probe(&encoder, fit, &split)).transpose()?;

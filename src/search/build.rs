@@ -12,7 +12,7 @@ use super::items::{IndexContents, Items, source};
 use super::source::{About, IndexSource};
 use super::tensors;
 use crate::config::Precision;
-use crate::session::{Session, model_content, tell_cut};
+use crate::session::{Session, Tokenized, model_content};
 
 /// Room for what rows were made from in an index's header, of which safetensors allows 100 MB.
 const MOST_IDENTITIES: usize = 80_000_000;
@@ -55,7 +55,6 @@ pub fn build(contents: &IndexContents, model: IndexModel, out: &Path, keep_names
     let name = model.name;
     let items = Items::read(contents, name, out, keep_names)?;
     let (images, texts) = (items.images(0..usize::MAX), items.texts(0..usize::MAX)?);
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut source = source(contents, name);
     source.origins = items.origins(0..usize::MAX);
     if items.size_of_origins() > MOST_IDENTITIES {
@@ -69,10 +68,14 @@ pub fn build(contents: &IndexContents, model: IndexModel, out: &Path, keep_names
     source.precision = session.precision();
     // The commit of a repository that was not in the cache is known only now.
     source.model_content = model_content(name)?;
-    tell_cut(&session.folder.tokenizer, "texts", &texts)?;
+    let tokenizer = &session.folder.tokenizer;
+    let tokens = Tokenized::of(tokenizer, &texts)?;
+    drop(texts);
+    tokens.warn_cut(tokenizer, "texts");
+    let texts = tokens.ids;
     let encoder = session.encoder(model.batch_size)?;
     let image_embeds = if images.is_empty() { None } else { Some(encoder.images(&images)?) };
-    let text_embeds = if texts.is_empty() { None } else { Some(encoder.texts(&texts)?) };
+    let text_embeds = if texts.is_empty() { None } else { Some(encoder.texts_of_ids(&texts)?) };
     let logits_per_image = match (&image_embeds, &text_embeds) {
         (Some(_), Some(_)) if images.len() * texts.len() > MOST_LOGITS => {
             tracing::warn!("logits_per_image is left out: {} × {} numbers are too many", images.len(), texts.len());

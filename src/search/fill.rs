@@ -20,7 +20,7 @@ use crate::digest::{ContentHash, Depth};
 use crate::dist::Collective;
 use crate::error::Interrupted;
 use crate::fs::{FolderLock, LOCK, holds_others};
-use crate::session::{Encoder, Keep, Session, count_cut, model_content, warn_cut};
+use crate::session::{Encoder, Keep, Session, Tokenized, model_content, warn_cut};
 use crate::track::Counted;
 
 /// How an index is kept in a folder.
@@ -275,13 +275,12 @@ impl Filling<'_> {
             Some(keep) => encoder.images_with_patches(images, keep),
             None => encoder.images(images),
         })?;
-        let texts = self.items.texts(range.clone())?;
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        self.texts += texts.len() as u32;
-        self.cut += count_cut(self.encoder.tokenizer, &texts)? as u32;
-        let texts = self.encode(&texts, (Side::Texts, &mut late), |encoder, texts, keep| match keep {
-            Some(keep) => encoder.texts_with_tokens(texts, keep),
-            None => encoder.texts(texts),
+        let texts = Tokenized::of(self.encoder.tokenizer, &self.items.texts(range.clone())?)?;
+        self.texts += texts.ids.len() as u32;
+        self.cut += texts.cut as u32;
+        let texts = self.encode(&texts.ids, (Side::Texts, &mut late), |encoder, ids, keep| match keep {
+            Some(keep) => encoder.ids_with_tokens(ids, keep),
+            None => encoder.texts_of_ids(ids),
         })?;
         let shard = Shard { first: range.start, images, texts, late, origins: &record.origins, lines };
         let access = self.list.access();
@@ -303,19 +302,25 @@ impl Filling<'_> {
         /// Batches between two looks at the progress.
         const BATCHES: usize = 16;
         let (mut rows, mut done, mut codes) = (Vec::new(), 0, Codes::of_width(self.encoder.model.embed_dim()));
-        for some in all.chunks(BATCHES * self.encoder.batch_size) {
+        let batch_size = self.encoder.batch_size;
+        for some in all.chunks(BATCHES * batch_size) {
             let mut keep = |vectors: &[f32]| codes.push(vectors);
             rows.push(embeds(self.encoder, some, if self.list.late { Some(&mut keep) } else { None })?);
             self.progress.add(some.len());
             done += some.len();
-            codes.reserve(done, all.len() - done);
+            // The first rows tell before the work what all will take; then what there is counts, as rows differ.
+            let bytes = if rows.len() == 1 { codes.expected(done, all.len()) } else { codes.bytes() };
             ensure!(
-                codes.bytes() <= MOST_LATE,
-                "the vectors of {} of a shard take more than {} GiB after {done} of {} rows; name fewer --shard-rows",
+                bytes <= MOST_LATE,
+                "the vectors of {} of a shard of {} rows take more than {} GiB, by the first {done} of them; name \
+                 --shard-rows {} or fewer",
                 side.parts_word(),
+                all.len(),
                 MOST_LATE >> 30,
-                all.len()
+                // Of whole batches.
+                (codes.rows_within(done, MOST_LATE) / batch_size * batch_size).max(batch_size)
             );
+            codes.reserve(done, all.len(), MOST_LATE);
         }
         if rows.is_empty() {
             return Ok(None);

@@ -47,12 +47,22 @@ impl Codes {
         Self { width, codes: Vec::new(), offsets: vec![0] }
     }
 
-    /// Makes room for so many rows like the last ones, of which `before` were pushed: a vector that grows by doubling
-    /// takes up to three times its bytes meanwhile.
-    pub fn reserve(&mut self, before: usize, rows: usize) {
-        let more = self.codes.len().div_ceil(before.max(1)).saturating_mul(rows);
+    /// Makes room for `all` rows like those that were pushed, `before` of them, up to `most` bytes: a vector that grows
+    /// by doubling takes up to three times its bytes meanwhile.
+    pub fn reserve(&mut self, before: usize, all: usize, most: usize) {
+        let more = self.expected(before, all).min(most).saturating_sub(self.codes.len());
         // Where that cannot be had, it may do without.
         let _ = self.codes.try_reserve_exact(more);
+    }
+
+    /// Bytes of `all` rows, where they are like the `before` that were pushed.
+    pub fn expected(&self, before: usize, all: usize) -> usize {
+        self.codes.len().div_ceil(before.max(1)).saturating_mul(all)
+    }
+
+    /// How many rows like the `before` that were pushed have `most` bytes.
+    pub fn rows_within(&self, before: usize, most: usize) -> usize {
+        most / self.expected(before, 1).max(1)
     }
 
     /// Bytes of all vectors so far.
@@ -215,6 +225,19 @@ mod tests {
         encode(&[0.0, 0.0], &mut codes);
         encode(&[-2.0, 1e-9], &mut codes);
         assert_eq!(decode(&codes, 2), [0.0, 0.0, -1.0, 0.0]);
+    }
+
+    #[test]
+    fn the_first_rows_tell_how_many_fit() {
+        let mut codes = Codes::of_width(2);
+        (1..=4).for_each(|vectors| codes.push(&vec![0.5; 2 * vectors]));
+        assert_eq!((codes.bytes(), codes.expected(4, 4), codes.expected(4, 100)), (20, 20, 500));
+        assert_eq!((codes.rows_within(4, 49), codes.rows_within(4, 50)), (9, 10));
+        assert_eq!((codes.expected(4, usize::MAX), codes.rows_within(4, 4)), (usize::MAX, 0));
+        codes.reserve(4, usize::MAX, 1 << 10);
+        assert!((1 << 10..1 << 20).contains(&codes.codes.capacity()), "no more than was allowed is asked for");
+        let none = Codes::of_width(2);
+        assert_eq!((none.expected(0, 5), none.rows_within(0, 7)), (0, 7));
     }
 
     fn written(dir: &Path, change: impl FnOnce(&mut [(&'static str, Plain); 2])) -> Result<LateGallery> {

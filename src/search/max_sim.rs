@@ -214,7 +214,7 @@ mod tests {
             let (mut codes, path) = (Codes::of_width(width), dir.path().join(format!("{first}.safetensors")));
             for (done, row) in (first..first + count).enumerate() {
                 codes.push(&rows[offsets[row] as usize * width..offsets[row + 1] as usize * width]);
-                codes.reserve(done + 1, count - done - 1);
+                codes.reserve(done + 1, count, usize::MAX);
             }
             let parts = codes.tensors(Side::Images);
             tensors::write(&path, parts.iter().map(|(name, part)| (*name, part)), None, Access::Usual).unwrap();

@@ -179,6 +179,20 @@ impl Encoder<'_> {
         finite(self.gather(&rows)?, "text features")
     }
 
+    /// [`Self::texts`] of the token ids of each text, as [`super::Tokenized`] has them; nothing is kept of frozen layers.
+    ///
+    /// # Errors
+    /// Whatever the model reports; features that are not finite.
+    pub fn texts_of_ids(&self, ids: &[Vec<u32>]) -> Result<Embeddings> {
+        let mut rows = Vec::new();
+        for chunk in self.own(ids.chunks(self.batch_size).collect()) {
+            let (padded, tokens) = self.tokenizer.pad(chunk);
+            let input_ids = Tensor::from_vec(padded, (chunk.len(), tokens), self.device)?;
+            rows.push(self.model.text_embeds(&input_ids)?.to_device(&Device::Cpu)?);
+        }
+        finite(self.gather(&rows)?, "text features")
+    }
+
     /// Rows of `count` items, (count, embed_dim), L2-normalised, which `features` gives of each batch of them, as
     /// [`Self::images`] does it of images.
     ///

@@ -64,25 +64,33 @@ impl Encoder<'_> {
     /// # Errors
     /// As there; a tower that keeps no tokens; an encoder that several ranks share.
     pub fn texts_with_tokens(&self, texts: &[&str], keep: Keep) -> Result<Embeddings> {
+        let ids = texts.iter().map(|text| self.tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+        self.ids_with_tokens(&ids, keep)
+    }
+
+    /// [`Self::texts_with_tokens`] of the token ids of each text, as [`super::Tokenized`] has them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ids_with_tokens(&self, ids: &[Vec<u32>], keep: Keep) -> Result<Embeddings> {
         self.check_alone()?;
         let ((begin, end), width) = (self.tokenizer.marks()?, self.model.embed_dim());
         let mut rows = Vec::new();
-        for chunk in texts.chunks(self.batch_size) {
-            let all = chunk.iter().map(|text| self.tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
-            let (ids, tokens) = self.tokenizer.pad(&all);
-            let input_ids = Tensor::from_slice(&ids, (chunk.len(), tokens), self.device)?;
+        for chunk in ids.chunks(self.batch_size) {
+            let (padded, tokens) = self.tokenizer.pad(chunk);
+            let input_ids = Tensor::from_slice(&padded, (chunk.len(), tokens), self.device)?;
             let (features, segments) = self.model.text_features_with_tokens(&input_ids)?;
             let features = features.tensor();
             rows.push(l2_normalize(&features.narrow(0, 0, chunk.len())?)?.to_device(&Device::Cpu)?);
             let vectors = unit_rows(features, chunk.len(), "features of tokens")?;
-            for ((first, length), own) in segments.spans().zip(&all) {
+            for ((first, length), own) in segments.spans().zip(chunk) {
                 // By their places: padding may be a word, such as the "!" of CLIP's, and words may look like marks.
                 let words = begin..length.min(own.len().saturating_sub(end));
                 let words = if words.is_empty() { 0..1 } else { words };
                 keep(&vectors[(first + words.start) * width..(first + words.end) * width]);
             }
         }
-        self.rows(rows, texts.len(), "text features")
+        self.rows(rows, ids.len(), "text features")
     }
 
     fn rows(&self, rows: Vec<Tensor>, count: usize, what: &str) -> Result<Embeddings> {

@@ -17,7 +17,7 @@ mod processor;
 mod rows;
 
 pub use content::model_content;
-pub use cut::{count_cut, tell_cut, warn_cut};
+pub use cut::{Tokenized, tell_cut, warn_cut};
 pub use encode::{Embeddings, Encoder, UnreadableImage};
 pub use folder::{BAGS_FILE, LOCAL_FILE, ModelFolder, REPORT_FILE};
 pub use frozen::{Frozen, image_features_change};

@@ -135,8 +135,17 @@ impl ReportTokenizer {
     /// # Errors
     /// Whatever the tokenizer reports.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.encode_telling(text)?.0)
+    }
+
+    /// [`Self::encode`], with whether the text has more tokens than fit, as [`Self::count`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_telling(&self, text: &str) -> Result<(Vec<u32>, bool)> {
         let mut ids = self.all_ids(text)?;
-        if ids.len() > self.kind.context_length
+        let is_cut = ids.len() > self.kind.context_length;
+        if is_cut
             && self.whole_sentences
             && let Some(first) = self.chunks(text)?.first()
         {
@@ -146,8 +155,10 @@ impl ReportTokenizer {
             let end = ids[ids.len() - 1];
             ids.truncate(self.kind.context_length);
             ids[self.kind.context_length - 1] = end;
+            // Those of many texts are held at once.
+            ids.shrink_to_fit();
         }
-        Ok(ids)
+        Ok((ids, is_cut))
     }
 
     /// Refuses a text by its bytes, before any work.
