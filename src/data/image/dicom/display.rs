@@ -178,6 +178,13 @@ pub(super) fn modality(object: &Object, frame: &Frame, index: usize) -> Result<M
     }
     let line = nearest(object, tags::PIXEL_TRANSFORM, index, line_of)?;
     let (slope, intercept) = line.unwrap_or((1.0, 0.0));
+    let largest = slope.abs() * f64::from(u32::MAX) + intercept.abs();
+    ensure!(
+        largest <= f64::from(f32::MAX),
+        "has RescaleSlope {slope:e} and RescaleIntercept {intercept:e}, by which values grow infinite; allowed are \
+         numbers by which they stay below {:e}",
+        f32::MAX
+    );
     Ok(Modality::Line(slope, intercept))
 }
 

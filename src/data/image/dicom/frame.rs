@@ -9,6 +9,7 @@ use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 use super::super::budget::{afford, most};
 use super::super::jpeg_header::JpegHeader;
 use super::super::picture::MAX_SIDE;
+use super::bits::{self, Bits, check_single};
 use super::elements::Object;
 use super::file::DicomFile;
 use super::syntax::unread;
@@ -21,6 +22,7 @@ use crate::error::caught;
 /// How values lie in the element.
 struct Layout {
     allocated: usize,
+    bits: Bits,
     planar: bool,
     /// Bytes that were taken before.
     taken: u64,
@@ -37,24 +39,25 @@ pub(super) struct Described {
 pub(super) fn described(object: &Object, file: &DicomFile) -> Result<Described> {
     let (rows, columns) = (object.count(tags::ROWS, "Rows")?, object.count(tags::COLUMNS, "Columns")?);
     let samples = object.number(tags::SAMPLES).map_or(1, |n| n as usize);
-    let frames = object.number(tags::FRAMES).map_or(1, |n| (n as usize).max(1));
+    let frames = bits::frames(object)?;
     let allocated = object.count(tags::BITS_ALLOCATED, "BitsAllocated")?;
     ensure!(samples == 1 || samples == 3, "has {samples} values a pixel; allowed are 1 and 3");
     ensure!(rows > 0 && columns > 0, "is {columns} × {rows} pixels");
     ensure!(rows.max(columns) <= MAX_SIDE as usize, "claims {columns} × {rows} pixels; allowed are {MAX_SIDE} a side");
     ensure!(matches!(allocated, 1 | 8 | 16 | 32), "has {allocated} bits a value; allowed are 1, 8, 16 and 32");
     let planar = object.number(tags::PLANAR) == Some(1.0);
-    let layout = Layout { allocated, planar, taken: file.taken() };
-    let bits_stored = object.number(tags::BITS_STORED).map_or(allocated as u32, |n| (n as u32).clamp(1, 32));
+    let is_coded = transfer_syntax(&file.syntax).is_some_and(|name| name != "RLE");
+    let bits = Bits::read(object, allocated, is_coded)?;
     let frame = Frame {
         rows,
         columns,
         samples,
-        bits_stored,
-        signed: object.number(tags::REPRESENTATION) == Some(1.0),
-        photometric: object.text(tags::PHOTOMETRIC).unwrap_or_else(|| "MONOCHROME2".into()),
+        bits_stored: bits.stored,
+        signed: bits.signed,
+        photometric: bits::photometric(object)?,
         values: Vec::new(),
     };
+    let layout = Layout { allocated, bits, planar, taken: file.taken() };
     afford(layout.taken + frame.need(planar))?;
     Ok(Described { frame, layout, frames })
 }
@@ -166,6 +169,9 @@ impl Described {
         let start = bits.checked_mul(index).context(CUT)?;
         let end = start.checked_add(bits).context(CUT)?;
         ensure!(all.len() * 8 >= end, CUT);
+        if self.layout.allocated == 1 {
+            check_single(all.len(), bits, self.frames)?;
+        }
         let from = start / 8 / word * word;
         let to = end.div_ceil(8).next_multiple_of(word).min(all.len());
         Ok((&all[from..to], start - 8 * from))
@@ -178,7 +184,7 @@ impl Described {
         ensure!(bytes.len() * 8 >= end, CUT);
         let values = match layout.allocated {
             1 => (start..end).map(|bit| i32::from(bytes[bit / 8] >> (bit % 8) & 1)).collect(),
-            allocated => numbers(&bytes[start / 8..end / 8], allocated, frame),
+            allocated => numbers(&bytes[start / 8..end / 8], allocated, &layout.bits),
         };
         Ok(if is_halved(frame)? {
             let mut all = Vec::with_capacity(frame.count());
@@ -192,19 +198,14 @@ impl Described {
     }
 }
 
-/// Little-endian values with their sign.
-fn numbers(bytes: &[u8], allocated: usize, frame: &Frame) -> Vec<i32> {
-    let one = |raw: u32| sign(raw, frame.bits_stored.min(allocated as u32), frame.signed);
+/// Little-endian values of the bits that count.
+fn numbers(bytes: &[u8], allocated: usize, bits: &Bits) -> Vec<i32> {
+    let one = |raw: u32| bits.value(raw);
     match allocated {
         8 => bytes.iter().map(|&b| one(b.into())).collect(),
         16 => bytes.chunks_exact(2).map(|b| one(u16::from_le_bytes([b[0], b[1]]).into())).collect(),
         _ => bytes.chunks_exact(4).map(|b| one(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect(),
     }
-}
-
-fn sign(raw: u32, bits: u32, signed: bool) -> i32 {
-    let shift = 32 - bits.clamp(1, 32);
-    if signed { ((raw << shift) as i32) >> shift } else { raw as i32 }
 }
 
 /// Planes one after another → values of a pixel side by side.
@@ -286,7 +287,8 @@ fn decode(bytes: &[u8], file: &DicomFile, frame: &mut Frame, layout: &Layout) ->
         frame.samples
     );
     if let Some(bits) = decoded.bits {
-        decoded.values.iter_mut().for_each(|v| *v = sign(*v as u32, bits, frame.signed));
+        let lowest = layout.bits.lowest;
+        decoded.values.iter_mut().for_each(|v| *v = bits::number(*v as u32 >> lowest, bits, frame.signed));
     }
     frame.values = decoded.values;
     ensure!(frame.values.len() == frame.count(), "its {name} pixels are fewer than it says");

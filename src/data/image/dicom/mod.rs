@@ -3,6 +3,7 @@
 //! Reads what is needed to show a frame and nothing else: no name, number or date of a patient is looked at, and no
 //! message holds a value of an element.
 
+mod bits;
 mod display;
 mod elements;
 mod file;
