@@ -40,9 +40,41 @@ pub fn parse_up_to(bytes: &[u8], most: usize) -> Result<Value> {
 pub fn parse_distinct(bytes: &[u8]) -> Result<Value> {
     check_bounds(bytes, MAX_VALUES)?;
     serde_json::from_slice::<Distinct>(bytes).map(|value| value.0).map_err(|e| match e.classify() {
-        Category::Data => anyhow!("a name stands twice"),
-        _ => anyhow!("not JSON from line {}, column {} on", e.line(), e.column()),
+        Category::Data => anyhow!("a name stands twice, again in line {}, column {}", e.line(), e.column()),
+        _ => no_json(bytes, &e),
     })
+}
+
+/// Where bytes end to be JSON, and why; what stands there is not repeated.
+fn no_json(bytes: &[u8], error: &serde_json::Error) -> anyhow::Error {
+    if bytes.trim_ascii().is_empty() {
+        return anyhow!("not JSON: it is empty");
+    }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        return anyhow!("not JSON: it begins with a byte order mark; write it without");
+    }
+    if let Err(e) = std::str::from_utf8(bytes) {
+        let before = &bytes[..e.valid_up_to()];
+        let lines = before.iter().filter(|&&b| b == b'\n').count();
+        let column = before.iter().rev().take_while(|&&b| b != b'\n').count();
+        return anyhow!("not JSON from line {}, column {} on: is not UTF-8", lines + 1, column + 1);
+    }
+    let (line, column) = (error.line(), error.column());
+    let rest = bytes.split(|&b| b == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
+    let rest = rest.get(column.saturating_sub(1)..).unwrap_or_default();
+    let parser = error.to_string();
+    // Of faults of form the parser says these words alone.
+    let why = match parser.rsplit_once(" at line ").map_or(&parser[..], |(why, _)| why) {
+        _ if rest.starts_with(b"NaN") || rest.starts_with(b"Infinity") => "NaN and Infinity are no numbers of JSON",
+        why if why.starts_with("EOF") => "it ends there",
+        "recursion limit exceeded" => "lists and objects stand in one another too deep",
+        "trailing characters" => "something stands behind its end",
+        "lone leading surrogate in hex escape" | "unexpected end of hex escape" => {
+            "half of a surrogate pair, or a cut one"
+        }
+        why => why,
+    };
+    anyhow!("not JSON from line {line}, column {column} on: {why}")
 }
 
 /// What `fields` hold by name, none of which is another than `known`.
@@ -201,5 +233,26 @@ mod tests {
             assert!(parse(twice.as_bytes()).is_ok() && parse_distinct(twice.as_bytes()).is_err(), "{twice}");
         }
         assert!(parse_distinct(&b"[".repeat(100_000)).is_err() && parse_distinct(b"{} x").is_err());
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_with_its_place_and_why() {
+        let told = |bytes: &[u8]| parse_distinct(bytes).unwrap_err().to_string();
+        for (bytes, wanted) in [
+            (&b" \n"[..], "not JSON: it is empty"),
+            (b"\xef\xbb\xbf{}", "not JSON: it begins with a byte order mark; write it without"),
+            (b"{\n\"a\": \"\xff\"}", "not JSON from line 2, column 7 on: is not UTF-8"),
+            (b"{\"a\": 1} x", "not JSON from line 1, column 10 on: something stands behind its end"),
+            (b"{\"a\":\n NaN}", "not JSON from line 2, column 2 on: NaN and Infinity are no numbers of JSON"),
+            (b"{\"a\": -Infinity}", "on: NaN and Infinity are no numbers of JSON"),
+            (b"{\"a\": \"\\ud800\"}", "on: half of a surrogate pair, or a cut one"),
+            (b"{\"a\": \"\\udc00\"}", "on: half of a surrogate pair, or a cut one"),
+            (b"{\"a\": ", "on: it ends there"),
+            (b"{\"Zxqv\" 1}", "not JSON from line 1, column 9 on: expected `:`"),
+            (b"{\"a\": 1, \"a\": 2}", "a name stands twice, again in line 1, column "),
+            (&b"[".repeat(1_000), "on: lists and objects stand in one another too deep"),
+        ] {
+            assert!(told(bytes).contains(wanted), "{}", told(bytes));
+        }
     }
 }

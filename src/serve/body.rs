@@ -15,7 +15,8 @@ use crate::json;
 
 /// Bodies of the longest kind that may be held at once.
 const LONGEST_AT_ONCE: usize = 8;
-/// What is refused is read on to this many times what is allowed: a client that is still sending hears no answer.
+/// What is refused is read on to this many times what is allowed: a client that is still sending hears no answer. What
+/// announces more is refused at once.
 const READ_ON: usize = 4;
 /// Bytes of a permit.
 const UNIT: usize = 1024;
@@ -77,7 +78,11 @@ impl Bodies {
         if request.headers().contains_key(header::EXPECT) {
             return;
         }
-        let mut body = pin!(request.into_body());
+        let body = request.into_body();
+        if self.is_endless(&body) {
+            return;
+        }
+        let mut body = pin!(body);
         let mut length = 0;
         while let Some(Ok(frame)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             length += frame.data_ref().map_or(0, Bytes::len);
@@ -85,6 +90,17 @@ impl Bodies {
                 break;
             }
         }
+    }
+
+    /// Whether it announces more than is read on.
+    fn is_endless(&self, body: &Body) -> bool {
+        body.size_hint().lower() > (READ_ON * self.most) as u64
+    }
+
+    /// The body is longer than it may be.
+    fn too_long(&self) -> Refusal {
+        let most = self.most >> 20;
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {most} MiB (--max-body-mib)"))
     }
 
     /// Room for `units` more, and as much as is taken at a time.
@@ -95,6 +111,9 @@ impl Bodies {
 
     /// The body with its room, which is taken as it arrives: who announces much and sends nothing keeps nobody out.
     async fn bytes(&self, body: Body) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refusal> {
+        if self.is_endless(&body) {
+            return Err(self.too_long());
+        }
         let mut body = pin!(body);
         let (mut bytes, mut length) = (Vec::new(), 0);
         let mut is_full = false;
@@ -126,8 +145,7 @@ impl Bodies {
         if length <= self.most {
             return Ok((bytes, room));
         }
-        let most = self.most >> 20;
-        Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {most} MiB (--max-body-mib)")))
+        Err(self.too_long())
     }
 }
 
@@ -136,7 +154,11 @@ fn kind(headers: &HeaderMap) -> Result<Kind, Refusal> {
     let said = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name = said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match name.as_str() {
-        "application/json" => Ok(Kind::Json),
+        "application/json" if is_utf8(said) => Ok(Kind::Json),
+        "application/json" => Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Content-Type says another charset than utf-8, the only one that JSON is read in",
+        )),
         "image/png"
         | "image/jpeg"
         | "application/dicom"
@@ -151,11 +173,21 @@ fn kind(headers: &HeaderMap) -> Result<Kind, Refusal> {
     }
 }
 
+/// Whether a content type names no other charset.
+fn is_utf8(said: &str) -> bool {
+    let named = said.split(';').skip(1).filter_map(|part| part.split_once('='));
+    let mut charsets = named.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    charsets.all(|(_, charset)| {
+        let charset = charset.trim().trim_matches('"');
+        ["utf-8", "utf8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known))
+    })
+}
+
 fn object(bytes: &[u8]) -> Result<Fields, Refusal> {
-    // What the parser says of a mistake may repeat what it found there.
     match json::parse_distinct(bytes) {
         Ok(Value::Object(object)) => Ok(Fields::json(object)),
         Ok(_) => Err(Refusal::bad("the body is no JSON object")),
-        Err(_) => Err(Refusal::bad("the body is no JSON, has a name twice, or too many values")),
+        // It says where and why, and nothing of what stands there.
+        Err(e) => Err(Refusal::bad(format!("the body: {e}"))),
     }
 }

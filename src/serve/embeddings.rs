@@ -139,11 +139,7 @@ fn read(mut fields: Fields, state: &Served) -> Result<(Vec<Input>, bool), Refusa
             inputs::check_length(state, text).map_err(|refusal| refusal.of_input(at + 1, inputs.len()))?;
         }
     }
-    let base64 = match fields.text("encoding_format")?.as_deref() {
-        None | Some("float") => false,
-        Some("base64") => true,
-        Some(_) => return Err(Refusal::bad("\"encoding_format\" must be \"float\" or \"base64\"")),
-    };
+    let base64 = fields.word("encoding_format", [("float", false), ("base64", true)])?.unwrap_or(false);
     let width = state.embed_dim;
     match fields.take("dimensions") {
         Some(Value::Number(n)) if n.as_u64() == Some(width as u64) => {}

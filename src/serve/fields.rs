@@ -51,6 +51,15 @@ impl Fields {
         }
     }
 
+    /// One of `words`, for what it stands for.
+    pub fn word<T: Copy>(&mut self, name: &str, words: [(&str, T); 2]) -> Result<Option<T>, Refusal> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let found = value.as_str().and_then(|said| words.iter().find(|(word, _)| *word == said));
+        let [(first, _), (second, _)] = words;
+        let refusal = || Refusal::bad(format!("{name:?} must be {first:?} or {second:?}"));
+        found.map(|(_, meant)| Some(*meant)).ok_or_else(refusal)
+    }
+
     /// A number within `from` to `to`.
     pub fn number(&mut self, name: &str, (from, to): (f64, f64)) -> Result<Option<f64>, Refusal> {
         let Some(value) = self.take(name) else { return Ok(None) };

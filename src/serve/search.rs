@@ -54,12 +54,8 @@ pub(super) async fn search(State(state): State<Arc<Served>>, request: Request) -
     let (image, text) = (fields.study()?, fields.text("text")?);
     let weight = fields.number("weight", (0.0, 1.0))?;
     let k = fields.count("k", MOST_HITS)?.unwrap_or(10);
-    let among = match fields.text("among")?.as_deref() {
-        None => side(&searched.index, text.is_some()),
-        Some("images") => Side::Images,
-        Some("texts") => Side::Texts,
-        Some(_) => return Err(Refusal::bad("\"among\" must be \"images\" or \"texts\"")),
-    };
+    let among = fields.word("among", [("images", Side::Images), ("texts", Side::Texts)])?;
+    let among = among.unwrap_or_else(|| side(&searched.index, text.is_some()));
     if searched.index.gallery(among).is_none() {
         return Err(Refusal::bad(format!("the index has no {}", among.word())));
     }

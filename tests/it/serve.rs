@@ -700,7 +700,19 @@ fn bad_requests_get_one_line_and_never_end_the_server() {
     }
     let raw = |headers: &str, body: &[u8]| server.ask("POST /v1/embeddings", headers, body);
     for twice in [r#"{"input": "a", "input": "a"}"#, r#"{"input": {"image": "Zxqv", "text": "a", "text": "b"}}"#] {
-        assert!(raw(JSON, twice.as_bytes()).refusal(400).contains("has a name twice"), "{twice}");
+        assert!(raw(JSON, twice.as_bytes()).refusal(400).contains("the body: a name stands twice"), "{twice}");
+    }
+    for (body, told) in [
+        (&b""[..], "the body: not JSON: it is empty"),
+        (&b"\xef\xbb\xbf{\"input\": \"Zxqv\"}"[..], "byte order mark"),
+        (&b"{\"input\":\n\"Zxqv\" \"Zxqv\"}"[..], "the body: not JSON from line 2, column 8 on: "),
+    ] {
+        let message = raw(JSON, body).refusal(400);
+        assert!(message.contains(told) && !message.contains("Zxqv"), "{message}");
+    }
+    for word in [json!(1), json!("Zxqv"), json!("")] {
+        let message = server.post("/v1/embeddings", &json!({"input": "a", "encoding_format": word})).refusal(400);
+        assert_eq!(message, "\"encoding_format\" must be \"float\" or \"base64\"");
     }
     for body in [&b""[..], b"{", b"{\"input\": \"\xff\"}", &b"[".repeat(100_000), &b"{\"a\":".repeat(10_000)] {
         raw(JSON, body).refusal(400);
@@ -710,10 +722,19 @@ fn bad_requests_get_one_line_and_never_end_the_server() {
     raw("Content-Type: text/plain\r\n", b"{\"input\": \"a\"}").refusal(415);
     raw("Content-Type: application/x-www-form-urlencoded\r\n", b"input=a").refusal(415);
     raw("", b"{}").refusal(415);
+    let charset = |name: &str| format!("Content-Type: application/json; charset={name}\r\n");
+    assert!(raw(&charset("utf-16"), b"{\"input\": \"a\"}").refusal(415).contains("charset"));
+    raw(&charset("UTF-8"), b"{\"input\": \"a\"}").ok();
     raw("Content-Type: text/plain\r\n", &vec![b' '; 3_000_000]).refusal(415);
     // Too long, told before and while it is sent.
     let long = server.ask("POST /v1/embeddings", JSON, &vec![b' '; 1_200_000]);
     assert!(long.refusal(413).contains("1 MiB"));
+    let mut announced = server.connect();
+    let head = format!("POST /zero-shot HTTP/1.1\r\n{}{JSON}Content-Length: 99999999999999\r\n\r\n", server.host());
+    announced.write_all(head.as_bytes()).unwrap();
+    let begun = Instant::now();
+    assert_eq!(Answer::read(announced).refusal(413), long.refusal(413));
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     let mut chunked = server.connect();
     let head = format!("POST /zero-shot HTTP/1.1\r\n{}{JSON}Transfer-Encoding: chunked\r\n\r\n", server.host());
     chunked.write_all(head.as_bytes()).unwrap();
