@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 
 use super::gallery::Vectors;
@@ -43,7 +43,7 @@ pub(super) fn write(path: &Path, matrix: &Tensor, access: Access) -> Result<()> 
 /// The rows of a matrix: how many, how wide, and where they lie.
 ///
 /// # Errors
-/// It is no `.npy` of a matrix of little-endian f32, row after row, or is cut off.
+/// It is no `.npy` of a matrix of little-endian f32, row after row, is cut off, or goes on behind it.
 pub(super) fn rows(path: &Path) -> Result<(usize, usize, Vectors)> {
     let mut file = open_plain(path)?;
     let (length, stamp) = (file.metadata()?.len(), Stamp::of(&file)?);
@@ -55,8 +55,9 @@ pub(super) fn rows(path: &Path) -> Result<(usize, usize, Vectors)> {
     let Some(&[rows, width]) = header.shape.as_deref() else { anyhow::bail!("holds no matrix") };
     let offset = header.length;
     let bytes = rows.checked_mul(width).and_then(|n| n.checked_mul(4)).map(|n| n as u64);
-    let fits = width > 0 && bytes.is_some_and(|bytes| length.checked_sub(offset).is_some_and(|rest| rest >= bytes));
-    ensure!(fits, "is cut off: it holds fewer than {rows} × {width} numbers");
+    let behind = bytes.and_then(|bytes| length.checked_sub(offset)?.checked_sub(bytes)).filter(|_| width > 0);
+    let behind = behind.with_context(|| format!("is cut off: it holds fewer than {rows} × {width} numbers"))?;
+    ensure!(behind == 0, "has {behind} bytes behind its {rows} × {width} numbers; allowed are none: save it anew");
     Ok((rows, width, Vectors::Raw { path: path.to_path_buf(), offset, stamp }))
 }
 
@@ -88,5 +89,8 @@ mod tests {
         }
         std::fs::write(&path, &bytes[..5]).unwrap();
         assert!(rows(&path).is_err());
+        std::fs::write(&path, [&bytes[..], b"xyz"].concat()).unwrap();
+        let told = rows(&path).map(|_| ()).unwrap_err().to_string();
+        assert!(told.starts_with("has 3 bytes behind its 10 × 3 numbers"), "{told}");
     }
 }

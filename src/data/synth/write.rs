@@ -11,7 +11,7 @@ use super::study::SynthOptions;
 use super::volume::{VolumeOptions, scans};
 use crate::data::image::{self, Picture};
 use crate::error::Interrupted;
-use crate::fs::{FolderLock, replace_file};
+use crate::fs::{FolderLock, LOCK, replace_file};
 
 const IMAGES: &str = "images";
 const MANIFEST: &str = "manifest.csv";
@@ -84,9 +84,17 @@ type Drawing<'a> = &'a dyn Fn(&Path) -> Result<Drawn>;
 
 fn hold_and_draw(folder: &Path, draw: Drawing) -> Result<usize> {
     is_free(folder)?;
-    std::fs::create_dir_all(folder)?;
-    let _held = FolderLock::take(folder)?;
-    draw_all(folder, draw)
+    let made: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    let drawn = std::fs::create_dir_all(folder).map_err(Into::into).and_then(|()| {
+        let _held = FolderLock::take(folder)?;
+        draw_all(folder, draw)
+    });
+    if drawn.is_err() && !made.is_empty() {
+        drop(std::fs::remove_file(folder.join(LOCK)));
+        // Of those that were not there before, as far as they are empty.
+        made.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
+    }
+    drawn
 }
 
 /// For whoever holds the folder.
@@ -198,6 +206,17 @@ mod tests {
         let error = write_once(dir.path(), &FEW, &stop).unwrap_err();
         assert!(error.downcast_ref::<Interrupted>().is_some(), "{error}");
         assert!(!dir.path().join(".images.tmp").exists() && !dir.path().join(IMAGES).exists());
+    }
+
+    #[test]
+    fn folders_that_were_made_for_nothing_are_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/b");
+        assert!(write_until(&folder, &FEW, &|| true).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::create_dir_all(&folder).unwrap();
+        assert!(write_until(&folder, &FEW, &|| true).is_err() && folder.is_dir());
+        assert!(write(&folder.join("c/d"), &FEW).unwrap() > 0 && folder.join("c/d").join(MANIFEST).is_file());
     }
 
     #[test]

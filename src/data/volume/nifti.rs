@@ -238,6 +238,13 @@ impl Header {
             "has scl_slope {slope} and scl_inter {intercept}; allowed is a finite scl_inter, or scl_slope 0"
         );
         let number = number(fields.int(places.datatype, 2))?;
+        let bits = fields.int(places.datatype + 2, 2);
+        // Some programs leave it 0.
+        ensure!(
+            bits == 0 || bits == 8 * number.size() as i64,
+            "has bitpix {bits}, bits of a voxel, where its data type has {}; allowed are that and 0",
+            8 * number.size()
+        );
         let offset = offset(&fields, places, u64::from(size.unsigned_abs()) + 4)?;
         let (affine, is_known) = affine(&fields, places, shape)?;
         let geometry = Geometry { shape, affine, is_known, order: Order::default() };

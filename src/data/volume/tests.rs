@@ -318,6 +318,7 @@ fn hostile_files_are_one_line_each() {
         ("flat.nii", with(280, &0f32.to_le_bytes()), "voxels of 0 × 1 × 1 mm"),
         ("same.nii", with(284, &1f32.to_le_bytes().repeat(5)), "the same way"),
         ("nan.nii", floats, "1 voxels that are NaN"),
+        ("bits.nii", with(72, &64i16.to_le_bytes()), "has bitpix 64, bits of a voxel, where its data type has 16"),
         ("colour.nii", with(70, &128i16.to_le_bytes()), "colours"),
         ("pair.nii", with(344, b"ni1\0"), ".img"),
         ("text.nii", b"image,report\n".repeat(100), "no NIfTI file"),
