@@ -153,7 +153,7 @@ fn agree(world: &dyn Collective, items: &Items, list: &List) -> Result<()> {
 
 /// To be raised by hand wherever images or texts are read otherwise than before: what older programs made is no part of
 /// an index then.
-const READERS: u64 = 1;
+const READERS: u64 = 2;
 
 /// Of what makes every number of a shard, but for its rows: those are compared one by one.
 fn fingerprint(source: &IndexSource, batch_size: usize, shard_rows: usize, options: FolderOptions) -> String {
