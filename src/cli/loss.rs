@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::{output, usage};
-use crate::fs::{text_of, text_up_to};
+use crate::fs::{open_plain, text_of};
 use crate::json;
 use crate::loss::explain::{Explanation, Input, InputTargets, explain};
 use crate::loss::smoothing;
@@ -67,7 +67,8 @@ fn read_input(args: &ExplainArgs) -> Result<Input> {
             let text = if path.as_os_str() == "-" {
                 text_of(std::io::stdin(), json::MAX_BYTES).context("stdin")?
             } else {
-                text_up_to(path, json::MAX_BYTES)?
+                let read = || text_of(open_plain(path)?, json::MAX_BYTES);
+                read().with_context(|| path.display().to_string())?
             };
             parse(&path.display().to_string(), &text)
         }

@@ -32,7 +32,7 @@ use std::path::Path;
 use crate::data::file_kind;
 use crate::data::table::format_names;
 use crate::error::{Problem, Problems};
-use crate::fs::bytes_of;
+use crate::fs::{bytes_of, open_plain};
 use crate::track::RunFolder;
 
 /// Reads a config file, applies `--set key=value` pairs in order, resolves and checks.
@@ -75,7 +75,7 @@ fn read(path: &Path) -> Result<String, String> {
              --set data.train={shown}"
         ));
     }
-    let bytes = std::fs::File::open(path).and_then(|file| bytes_of(file, MOST_BYTES)).map_err(|e| match e.kind() {
+    let bytes = open_plain(path).and_then(|file| bytes_of(file, MOST_BYTES)).map_err(|e| match e.kind() {
         _ if path.is_dir() => format!("config {shown}: {}", folder(path)),
         std::io::ErrorKind::NotFound => format!("config {shown}: there is no such file; name a config file (TOML)"),
         _ => format!("config {shown}: {e}"),

@@ -12,7 +12,7 @@ use super::records::Progress;
 use super::state::State;
 use crate::data::Neighbours;
 use crate::dist::Collective;
-use crate::fs::{read_up_to, replace_folder};
+use crate::fs::{open_plain, read_up_to, replace_folder};
 use crate::json;
 use crate::model::checkpoint::{check_checksums, save_safetensors, write_checksums};
 use crate::ops::squared_sum;
@@ -76,7 +76,7 @@ pub(super) fn evaluated(run: &RunFolder, step: u64, averaged: bool) -> Result<Op
     }
     let read = || -> Result<HashMap<String, Tensor>> {
         check_checksums(&folder)?;
-        candle_core::safetensors::load(&path, &Device::Cpu).with_context(|| path.display().to_string())
+        tensors_of(&path).with_context(|| path.display().to_string())
     };
     let tensors = read().with_context(|| {
         format!(
@@ -120,7 +120,12 @@ fn save_neighbours(path: &Path, neighbours: &Neighbours) -> Result<()> {
 }
 
 /// The tensors of a file that this program wrote.
+///
+/// # Errors
+/// It is no regular file, or no whole safetensors file.
 pub(super) fn tensors_of(path: &Path) -> Result<HashMap<String, Tensor>> {
+    // What took its place may be a pipe, which waits for who writes into it.
+    drop(open_plain(path)?);
     Ok(candle_core::safetensors::load(path, &Device::Cpu)?)
 }
 
@@ -162,7 +167,7 @@ fn of_file(
     let mut saved = match folder {
         Some(folder) => {
             let path = folder.join(name);
-            let saved = candle_core::safetensors::load(&path, &Device::Cpu)
+            let saved = tensors_of(&path)
                 .with_context(|| format!("{}: the checkpoint is damaged; resume from another", path.display()))?;
             ensure!(
                 saved.len() == wanted.len(),

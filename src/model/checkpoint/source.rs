@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::tensor_file::{TensorFile, check_header};
 use super::torch::TorchFile;
-use crate::fs::read_up_to;
+use crate::fs::{open_plain, read_up_to};
 use crate::hub::ModelFiles;
 use crate::json;
 
@@ -205,7 +205,7 @@ fn open_torch(paths: &[PathBuf]) -> Result<Kind> {
 fn check_not_lfs_pointer(path: &Path) -> Result<()> {
     use std::io::Read;
     let mut head = [0u8; 24];
-    let mut file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    let mut file = open_plain(path).with_context(|| path.display().to_string())?;
     let n = file.read(&mut head).with_context(|| path.display().to_string())?;
     ensure!(
         !head[..n].starts_with(b"version https://git-lfs"),
@@ -236,7 +236,7 @@ fn shards(folder: Folder, index: &Path) -> Result<Vec<PathBuf>> {
 /// It cannot be read, or is no whole safetensors file.
 pub fn read_safetensors(path: &Path, most: u64) -> Result<(HashMap<String, Tensor>, HashMap<String, String>)> {
     let place = || format!("{}: not a whole safetensors file", path.display());
-    std::fs::File::open(path).map_err(Into::into).and_then(|mut file| check_header(&mut file)).with_context(place)?;
+    open_plain(path).map_err(Into::into).and_then(|mut file| check_header(&mut file)).with_context(place)?;
     let bytes = read_up_to(path, most)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(place)?;
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).with_context(place)?;

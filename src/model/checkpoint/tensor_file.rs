@@ -12,6 +12,8 @@ use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 
+use crate::fs::open_plain;
+
 /// Longest header of a safetensors file; that of a model of ten thousand tensors has a megabyte.
 const MAX_HEADER: u64 = 32 << 20;
 /// Bytes before the header, which say how long it is.
@@ -33,7 +35,7 @@ impl TensorFile {
     /// No whole safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
         let place = || format!("{}: not a whole safetensors file", path.display());
-        let mut file = File::open(path).with_context(place)?;
+        let mut file = open_plain(path).with_context(place)?;
         let length = check_header(&mut file).with_context(place)?;
         let mut text = vec![0; length as usize];
         let read = file.read_exact(&mut text).map_err(anyhow::Error::from);

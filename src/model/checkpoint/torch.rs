@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use super::pickle::{self, MAX_BYTES, Unpickled};
 use super::state_dict::TensorPlace;
 use crate::archive;
+use crate::fs::open_plain;
 
 /// How the old form begins: the pickles of a magic number and of protocol 1001.
 const OLD_FORM: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
@@ -32,7 +33,7 @@ impl TorchFile {
     /// Neither form, or with anything in it but plain tensors.
     pub fn open(path: &Path) -> Result<Self> {
         let read = || {
-            let mut file = File::open(path)?;
+            let mut file = open_plain(path)?;
             let length = file.metadata()?.len();
             let head = archive::read_at(&mut file, 0, length.min(OLD_FORM.len() as u64) as usize)?;
             let (found, storages) = match head.as_slice() {
@@ -77,7 +78,7 @@ impl TorchFile {
         let steps = place.shape.iter().zip(&place.strides).map(|(&d, &stride)| (d as u64 - 1) * stride);
         let numbers = steps.sum::<u64>() as usize + 1;
         let start = storage.start + place.offset * element.bytes as u64;
-        let mut file = File::open(&self.path)?;
+        let mut file = open_plain(&self.path)?;
         let bytes = archive::read_at(&mut file, start, numbers * element.bytes)?;
         let bytes = if place.is_contiguous() { bytes } else { gather(&bytes, place) };
         Ok(Tensor::from_raw_buffer(&bytes, dtype, &place.shape, &Device::Cpu)?)
