@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::plan::Plan;
 use super::prepare::Prepared;
+use super::readable::MEND;
 use super::step::TrainStep;
 use crate::config::Config;
 use crate::data::OnError;
@@ -32,7 +33,7 @@ pub fn try_first_step(config: &Config, prepared: &Prepared, plan: &Plan, world: 
     let batches: Vec<_> = plan.chunks.iter().map(chunk).collect::<Result<_>>()?;
     for e in batches.iter().flat_map(|b| &b.errors) {
         let place = format!("{}: {}", e.place, e.reason);
-        ensure!(config.data.on_error == OnError::Skip, "{place}");
+        ensure!(config.data.on_error == OnError::Skip, "{place}; {MEND}");
         tracing::warn!("{place}");
     }
     let batches: Vec<_> = batches.into_iter().filter(|b| b.pairs > 0).collect();

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::readable::readable_images;
 use super::trainer::Trainer;
-use crate::data::{HardFrom, HardNegatives, ImageSource, KeptReports, NO_ROW, Neighbours, Row};
+use crate::data::{HardFrom, HardNegatives, KeptReports, NO_ROW, Neighbours, Row};
 use crate::session::Encoder;
 use crate::track::{Event, Note};
 
@@ -62,8 +62,8 @@ impl Trainer<'_> {
         let (readable, images) = match self.images_kept(&encoder)? {
             Some(found) => found,
             None => {
-                let sources: Vec<ImageSource> = rows.iter().map(Row::image).collect();
-                readable_images(&encoder, &sources, self.config.data.on_error)?
+                let all: Vec<&Row> = rows.iter().collect();
+                readable_images(&encoder, &all, self.config.data.on_error)?
             }
         };
         let texts = match &self.train.reports {

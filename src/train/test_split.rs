@@ -1,17 +1,19 @@
 //! The split that chooses nothing: its figures before the first step and of the model that is handed over, once each.
 //! The first rank works them out alone.
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Result};
 
 use super::records::{TEST, TestFigures};
+use super::skipped::{Skipped, leave_out};
 use super::stop::{Cause, Stopped};
 use super::trainer::Trainer;
+use crate::data::Row;
 use crate::dist::Single;
 use crate::error::one_line;
 use crate::eval::Validation;
 use crate::hub::{ModelFiles, Source};
 use crate::model::checkpoint::LoadOptions;
-use crate::session::{Session, UnreadableImage};
+use crate::session::{Encoder, Session};
 use crate::track::{Event, Note};
 
 impl Trainer<'_> {
@@ -20,11 +22,13 @@ impl Trainer<'_> {
         if self.test.is_empty() {
             return Ok(());
         }
-        let figures = self.world.from_first(|| {
-            let judged = self.figures(&self.encoder(&Single)?, &self.test, 0);
-            Ok(judged.map(|(figures, _)| figures).map_err(|e| self.why(&e)))
+        let mut left = None;
+        let (figures, skipped) = self.world.from_first(|| {
+            let judged = self.judged(&self.encoder(&Single)?);
+            left = Some(judged.rows);
+            Ok((judged.figures, judged.skipped))
         })?;
-        self.state.progress.untuned_test = self.told(figures)?;
+        self.state.progress.untuned_test = self.told(figures, left, skipped)?;
         Ok(())
     }
 
@@ -34,32 +38,67 @@ impl Trainer<'_> {
         if self.test.is_empty() || goes_on {
             return Ok(None);
         }
-        let figures = self.world.from_first(|| {
+        let mut left = None;
+        let (figures, skipped) = self.world.from_first(|| {
             let run = self.writer.run().context("the first rank has a run folder")?;
             let files = ModelFiles::open(&Source::Folder(run.model()))?;
-            let opened = Session::pretrained(&files, &LoadOptions::default(), None, &self.device);
-            let judged = opened.and_then(|session| {
-                let session = Session { products: self.products, ..session };
-                self.figures(&session.encoder(self.config.eval.batch_size)?, &self.test, 0)
-            });
-            Ok(judged.map(|(figures, _)| figures).map_err(|e| self.why(&e)))
+            let judge = || -> Result<Judged> {
+                let opened = Session::pretrained(&files, &LoadOptions::default(), None, &self.device)?;
+                let session = Session { products: self.products, ..opened };
+                Ok(self.judged(&session.encoder(self.config.eval.batch_size)?))
+            };
+            Ok(match judge() {
+                Ok(judged) => {
+                    left = Some(judged.rows);
+                    (judged.figures, judged.skipped)
+                }
+                Err(error) => (Err(one_line(&error)), Vec::new()),
+            })
         })?;
         let untuned = self.state.progress.untuned_test.clone();
+        let tuned = self.told(figures, left, skipped)?;
         let pairs = self.test.len();
-        Ok(self.told(figures)?.map(|tuned| TestFigures { pairs, untuned, tuned }))
+        Ok(tuned.map(|tuned| TestFigures { pairs, untuned, tuned }))
     }
 
-    /// An error in a line, with the place of the row that it is about.
-    fn why(&self, error: &Error) -> String {
-        let bad = error.downcast_ref::<UnreadableImage>();
-        let row = bad.and_then(|bad| self.test.iter().find(|row| row.image() == bad.image));
-        row.map_or_else(|| one_line(error), |row| format!("{}: {}", row.place(), one_line(error)))
+    /// Figures of the rows that can be read; as in validations, the others are left out where `data.on_error` says so.
+    fn judged(&self, encoder: &Encoder) -> Judged {
+        let (known, allowed) = (&self.state.progress.skipped, self.config.data.max_skipped);
+        let (mut rows, mut skipped) = (self.test.clone(), Vec::new());
+        let figures = loop {
+            let error = match self.figures(encoder, &rows, 0) {
+                Ok((figures, _)) => break Ok(figures),
+                Err(error) => error,
+            };
+            match leave_out(error, &mut rows, TEST, self.config.data.on_error) {
+                Ok((_, more)) => skipped.extend(more),
+                Err(error) => break Err(one_line(&error)),
+            }
+            let total = known.len() + skipped.iter().filter(|(row, _): &&Skipped| !known.contains(row)).count();
+            if total > allowed {
+                skipped.clear();
+                break Err(format!(
+                    "rows of it that cannot be read make {total} that cannot be used, and data.max_skipped is {allowed}"
+                ));
+            }
+        };
+        Judged { figures, rows, skipped }
     }
 
     /// What cannot be judged is no reason to lose a run.
-    fn told(&mut self, figures: Result<Validation, String>) -> Result<Option<Validation>> {
+    fn told(
+        &mut self,
+        figures: Result<Validation, String>,
+        left: Option<Vec<Row>>,
+        skipped: Vec<Skipped>,
+    ) -> Result<Option<Validation>> {
+        self.note_skipped(skipped)?;
         match figures {
-            Ok(figures) => Ok(Some(figures)),
+            Ok(figures) => {
+                // The first rank's, which judges alone.
+                self.test = left.unwrap_or_else(|| std::mem::take(&mut self.test));
+                Ok(Some(figures))
+            }
             Err(why) => {
                 self.test.clear();
                 self.emit(&Event::Note(Note::warning(format!("the split {TEST} is not judged: {why}"))))?;
@@ -67,4 +106,14 @@ impl Trainer<'_> {
             }
         }
     }
+}
+
+/// What came of the split.
+struct Judged {
+    /// Or why there are none.
+    figures: Result<Validation, String>,
+    /// Those that can be read.
+    rows: Vec<Row>,
+    /// The others.
+    skipped: Vec<Skipped>,
 }

@@ -3,15 +3,15 @@
 use anyhow::{Context, Result};
 
 use super::best_metric::validation_labels;
-use super::records::{BestStep, SkippedRow};
+use super::records::BestStep;
+use super::skipped::leave_out;
 use super::trainer::Trainer;
-use crate::data::dicom::unread_syntax;
-use crate::data::{OnError, Row};
+use crate::data::Row;
 use crate::dist::Collective;
 use crate::eval::{LabelledPrompts, Pictures, RetrievalOptions, RowObjective, Validation, ValidationOptions, validate};
 use crate::model::freeze::FreezeDepth;
 use crate::model::{Builder, ClipModel};
-use crate::session::{Encoder, Frozen, UnreadableImage};
+use crate::session::{Encoder, Frozen};
 use crate::track::{ComparedFigure, Event, Note};
 
 impl Trainer<'_> {
@@ -139,24 +139,12 @@ impl Trainer<'_> {
     fn figures_of_readable(&mut self) -> Result<(Validation, Pictures)> {
         loop {
             let encoder = Encoder { frozen: self.comes_again(), ..self.encoder(&*self.world)? };
-            let result = self.figures(&encoder, &self.val, self.config.eval.gallery);
-            let error = match result {
+            let error = match self.figures(&encoder, &self.val, self.config.eval.gallery) {
                 Ok(figures) => return Ok(figures),
-                Err(e) => e,
+                Err(error) => error,
             };
-            let unreadable = error.downcast_ref::<UnreadableImage>();
-            let bad = unreadable.map(|e| e.image.clone());
-            let syntax = unreadable.and_then(|e| unread_syntax(&e.reason)).map(str::to_string);
-            let rows: Vec<&Row> = self.val.iter().filter(|r| Some(r.image()) == bad).collect();
-            let Some(first) = rows.first() else { return Err(error.context("validation")) };
-            let place = first.place();
-            let skip = self.config.data.on_error == OnError::Skip && rows.len() < self.val.len();
-            if !skip {
-                return Err(error.context(place));
-            }
-            let skipped = |r: &&Row| (SkippedRow::unreadable("val", (r.origin().number, r.line)), syntax.clone());
-            let skipped = rows.iter().map(skipped).collect();
-            self.val.retain(|r| Some(r.image()) != bad);
+            let left = leave_out(error, &mut self.val, "val", self.config.data.on_error);
+            let (place, skipped) = left.context("validation")?;
             self.note_skipped(skipped).context(place)?;
         }
     }
