@@ -1,5 +1,7 @@
 //! Values checked against one another, as far as that can be done without opening data.
 
+use std::path::Path;
+
 use super::key::Key;
 use super::keys::KEYS;
 use super::sections::ModelInit;
@@ -120,6 +122,18 @@ impl Config {
                 .push(format!("{}: is set, but loss.kind does not name {name:?}", written.place_of("loss.teacher"))),
             _ => {}
         }
+        let folder = self.loss.teacher.as_deref().map(Path::new);
+        // Other names may be the hub's, and are looked at when they are opened.
+        let says_folder = |path: &&Path| path.is_absolute() || path.starts_with(".") || path.starts_with("..");
+        if let Some(path) = folder.filter(says_folder).filter(|path| !path.is_dir()) {
+            problems.push(format!("{}: {}: there is no such folder", written.place_of("loss.teacher"), path.display()));
+        }
+    }
+
+    /// Whether a key has another value than its default: a run's own config names every key, also where nobody chose.
+    fn departs(&self, key: &str) -> bool {
+        let default = KEYS.iter().find(|k| k.name == key).and_then(Key::default);
+        self.value(key) != default.as_ref()
     }
 
     /// What only some objectives can make use of.
@@ -142,6 +156,9 @@ impl Config {
             kind.takes.false_negatives.contains(&wanted)
         });
         check("loss.debias", self.loss.debias > 0.0, &|kind| kind.takes.debias);
+        for key in ["loss.local.form", "loss.local.temperature", "loss.local.attention_temperature"] {
+            check(key, self.departs(key), &|kind| kind.needs.places);
+        }
         let ordered = [
             ("data.no_duplicate_reports", self.data.no_duplicate_reports),
             ("data.length_buckets", self.data.length_buckets > 0),
@@ -205,14 +222,9 @@ impl Config {
                 place("data.negation")
             ));
         }
-        let idle = |key: &str| {
-            // A run's own config names every key, with its default where nobody chose.
-            let default = KEYS.iter().find(|k| k.name == key).and_then(Key::default);
-            self.value(key) != default.as_ref()
-        };
         if self.data.hard_negatives.k == 0 {
             let keys = ["data.hard_negatives.from", "data.hard_negatives.refresh", "data.hard_negatives.margin"];
-            for key in keys.into_iter().filter(|key| idle(key)) {
+            for key in keys.into_iter().filter(|key| self.departs(key)) {
                 problems.push(format!("{}: is set, but data.hard_negatives.k is 0; set k, such as 2", place(key)));
             }
         } else if !kinds.iter().any(|kind| kind.needs.reports || kind.needs.places) {
@@ -221,7 +233,16 @@ impl Config {
                 place("data.hard_negatives.k")
             ));
         }
-        if self.loss.positives != Positives::ReportSimilarity && idle("loss.positives_threshold") {
+        let (k, others) = (self.data.hard_negatives.k, self.samples_per_step().saturating_sub(1));
+        // A step of one row is told of already.
+        if k > others && others > 0 {
+            problems.push(format!(
+                "{}: is {k}, but a row meets only {others} others in a step of train.batch_size × train.accum_freq rows; \
+                 allowed is up to {others}",
+                place("data.hard_negatives.k")
+            ));
+        }
+        if self.loss.positives != Positives::ReportSimilarity && self.departs("loss.positives_threshold") {
             problems.push(format!(
                 "{}: is set, but loss.positives is {:?}; only \"report_similarity\" has it",
                 place("loss.positives_threshold"),
@@ -258,9 +279,7 @@ impl Config {
         }
         let pair = m.image.is_some() || m.text.is_some();
         for key in ["model.image_pooling", "model.text_pooling", "model.projection", "model.embed_dim"] {
-            // A run's own config names every key, with its default where nobody chose.
-            let default = KEYS.iter().find(|k| k.name == key).and_then(Key::default);
-            if !pair && self.value(key) != default.as_ref() {
+            if !pair && self.departs(key) {
                 problems.push(format!("{}: is set, but only pairs of model.image and model.text have it", place(key)));
             }
         }
