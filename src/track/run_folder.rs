@@ -142,14 +142,25 @@ impl RunFolder {
     /// Whole checkpoints, by step: they are renamed into place with all that they hold, so what has no state is none.
     pub fn list_checkpoints(&self) -> Vec<(u64, PathBuf)> {
         let mut list = list_checkpoints(&self.checkpoints());
-        list.retain(|(_, path)| path.join("state.json").is_file());
+        list.retain(has_state);
         list
+    }
+
+    /// What lies as checkpoints beyond the last whole one: something took their state away.
+    pub fn list_newer_without_state(&self) -> Vec<(u64, PathBuf)> {
+        let list = list_checkpoints(&self.checkpoints());
+        let whole = list.iter().rposition(has_state).map_or(0, |last| last + 1);
+        list[whole..].to_vec()
     }
 
     /// Where the checkpoint of `step` goes.
     pub fn checkpoint_path(&self, step: u64) -> PathBuf {
         self.checkpoints().join(format!("step-{step:08}"))
     }
+}
+
+fn has_state((_, checkpoint): &(u64, PathBuf)) -> bool {
+    checkpoint.join("state.json").is_file()
 }
 
 fn list_checkpoints(folder: &Path) -> Vec<(u64, PathBuf)> {

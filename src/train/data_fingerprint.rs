@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::prepare::Prepared;
@@ -10,7 +10,7 @@ use super::stop;
 use crate::config::Config;
 use crate::data::{ImageFiles, Row, Views};
 use crate::digest::{ContentHash, Depth, hex, of_bytes};
-use crate::fs::replace_file;
+use crate::fs::{bytes_of, open_plain, replace_file};
 
 /// File of a run folder that keeps it.
 const FILE: &str = "data.json";
@@ -24,6 +24,9 @@ pub(super) struct DataFingerprint {
     kinds: Vec<Kind>,
     /// SHA-256 over the content of the training images, in the order of their rows.
     pub train_images: String,
+    /// SHA-256 over the model that is learnt from; no part of [`Self::hex`], which runs that are older have without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    teacher: Option<String>,
 }
 
 /// One kind of thing.
@@ -148,7 +151,8 @@ impl DataFingerprint {
             Kind::of("how rows are divided over data.train", &division(config, prepared)),
             Kind::of_rows("pairs of the split test", judged),
         ];
-        Some(Self { pairs: (train.len(), val.len()), kinds, train_images: train_images.hex() })
+        let teacher = prepared.supervision.teacher_content().map(str::to_string);
+        Some(Self { pairs: (train.len(), val.len()), kinds, train_images: train_images.hex(), teacher })
     }
 
     /// One digest of all.
@@ -172,7 +176,27 @@ impl DataFingerprint {
 
     /// The one that the run was started with, where its folder still says.
     pub(super) fn read(run: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(run.join(FILE)).ok()?).ok()
+        /// Thirty digits a row of data.
+        const MOST: u64 = 4 << 30;
+        let file = open_plain(&run.join(FILE)).ok()?;
+        serde_json::from_slice(&bytes_of(file, MOST).ok()?).ok()
+    }
+
+    /// Whether the model that is learnt from is the one that the run in this folder began with. Runs of earlier
+    /// versions do not say.
+    ///
+    /// # Errors
+    /// It is another under the same name.
+    pub(super) fn check_teacher(&self, run: &Path, config: &Config) -> Result<()> {
+        let before = Self::read(run).and_then(|data| data.teacher);
+        let (Some(name), Some(before)) = (&config.loss.teacher, before) else { return Ok(()) };
+        ensure!(
+            self.teacher.as_deref() == Some(before.as_str()),
+            "cannot resume {}: loss.teacher holds other files than when the run began ({name}); put them back, or start \
+             a new run",
+            run.display()
+        );
+        Ok(())
     }
 
     /// Why a run that was started with `before` is not gone on with.

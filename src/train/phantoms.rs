@@ -5,11 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::stop;
+use super::{stop, teacher};
 use crate::config::Config;
 use crate::data::Row;
 use crate::data::synth::{self, Language, SynthOptions};
-use crate::hub::{ModelFiles, Source};
 use crate::track::Note;
 
 /// The demo's data, where the config asks for it and it is not there.
@@ -17,9 +16,7 @@ pub(super) fn draw(config: &Config, notes: &mut Vec<Note>) -> Result<()> {
     let Some(manifest) = config.data.train.first().filter(|path| !path.exists()) else { return Ok(()) };
     let Some(patients) = config.data.phantom else { return Ok(()) };
     // A name that is wrong is told before anything is drawn.
-    if let Some(teacher) = &config.loss.teacher {
-        ModelFiles::open(&Source::parse(teacher).context("loss.teacher")?).context("loss.teacher")?;
-    }
+    teacher::check_name(config)?;
     stop::listen()?;
     let folder = manifest.parent().unwrap_or(Path::new("."));
     // Always the same set: figures of runs with other seeds then differ by the run alone.

@@ -11,7 +11,7 @@ use super::order::sampler;
 use super::phantoms;
 use super::records::{SkippedRow, TEST};
 use super::supervision::Supervision;
-use super::teacher::Teacher;
+use super::teacher::{self, Teacher};
 use super::thaw;
 use crate::config::{Config, TrainConfig};
 use crate::data::leaks::{Side, shared};
@@ -85,6 +85,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     notes.extend(BagPolicy::from(&config.data).unread_slices().map(Note::warning));
     problems.keep(kept_features::check_folder(config));
     phantoms::draw(config, &mut notes)?;
+    problems.keep(teacher::check_name(config));
     let prompts = config.loss.prompts.as_ref();
     let prompts = prompts.and_then(|path| problems.keep(Prompts::open(path).context("loss.prompts")));
     let splits = problems.keep(open_splits(config, prompts.as_ref())).and_then(|splits| {
@@ -152,8 +153,7 @@ pub fn prepare(config: &Config, world: &dyn Collective) -> Result<Prepared> {
     if config.loss.uses_bias().is_none() && params.get("logit_bias").is_some() {
         notes.push(Note::choice("logit_bias stays as it is: loss.kind does not see it"));
     }
-    let teacher = Teacher::of(config, world.local(), rows()).context("loss.teacher")?;
-    let known = (prompts.as_ref(), texts, teacher);
+    let known = (prompts.as_ref(), texts, Teacher::of(config, world.local(), rows()).context("loss.teacher")?);
     let supervision = Supervision::new(config, &splits.train, known, &model.folder.tokenizer, &mut notes)
         .map_err(|e| Problems(vec![Problem(one_line(&e))]))?;
     let best_metric = best_metric(config, &splits.val, prompts.as_ref(), &mut notes)?;

@@ -46,6 +46,9 @@ pub fn find_run(config: &Config, file: &Path, out: Option<&Path>, from: &str) ->
         return Ok((RunFolder::open(run)?, Resume::From(Some(path))));
     }
     let run = RunFolder::open(&path)?;
+    for (_, passed) in run.list_newer_without_state() {
+        tracing::warn!("{}: has no state.json, so it is no whole checkpoint and is passed over", passed.display());
+    }
     let last = run.list_checkpoints().pop().map(|(_, path)| path);
     if last.is_none() {
         tracing::warn!("{}: stopped before its first checkpoint; starting at step 0", path.display());

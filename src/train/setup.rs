@@ -41,6 +41,7 @@ impl<'a> Trainer<'a> {
             // Every rank ends here, as one.
             Interrupted("stopped, as asked, while the images were read; no step was made".into())
         })?;
+        run.as_ref().map_or(Ok(()), |run| data.check_teacher(run.path(), config))?;
         let places = row_places(&prepared);
         let Prepared { params, folder, train, mut val, test, device, skipped, device_reason, products, .. } = prepared;
         let progress = Progress { total_steps: plan.total_steps, data_fingerprint: data.hex(), ..Progress::default() };
@@ -110,6 +111,7 @@ impl<'a> Trainer<'a> {
         };
         if restored {
             trainer.hand_to_sampler();
+            tracing::info!("resumed at step {} of {}", trainer.step_number(), trainer.plan.total_steps);
         }
         changed.map_or(Ok(()), |text| trainer.emit(&Event::Note(Note::warning(text))))?;
         if restored {

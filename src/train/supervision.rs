@@ -31,6 +31,11 @@ pub struct Supervision {
 }
 
 impl Supervision {
+    /// What the model that is learnt from holds, as a SHA-256.
+    pub(super) fn teacher_content(&self) -> Option<&str> {
+        self.teacher.as_ref().map(Teacher::content)
+    }
+
     /// Reads what `config`'s objectives ask for off `rows`. Adds to `notes` what a person should know.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use candle_core::{Device, Tensor};
 
 use super::checkpoint::tensors_of;
@@ -12,9 +12,11 @@ use super::kept_features;
 use super::readable::readable_images;
 use super::stop;
 use crate::config::Config;
-use crate::data::{BagPolicy, ImageFiles, ImageSource, OnError, Row};
+use crate::data::{BagPolicy, ImageFiles, OnError, Row};
 use crate::digest::{ContentHash, Depth};
+use crate::error::{Problem, Problems, one_line};
 use crate::fs::Access;
+use crate::hub::{ModelFiles, Source};
 use crate::loss::{TeacherRows, Vectors};
 use crate::model::checkpoint::save_safetensors;
 use crate::seed::name_index;
@@ -29,6 +31,8 @@ pub(super) struct Teacher {
     texts: Vec<f32>,
     width: usize,
     scale: f64,
+    /// SHA-256 over what it is, whatever it is called and whatever the pairs are.
+    content: String,
 }
 
 impl Teacher {
@@ -37,10 +41,10 @@ impl Teacher {
     /// turn.
     ///
     /// # Errors
-    /// There is no such model; an image that cannot be read, where `data.on_error` says so; the disk is full.
+    /// [`Problems`] where there is no such model; an image that cannot be read, where `data.on_error` says so; the disk is full.
     pub fn of<'a>(config: &Config, local: (usize, usize), rows: impl Iterator<Item = &'a Row>) -> Result<Option<Self>> {
         let Some(name) = &config.loss.teacher else { return Ok(None) };
-        let session = Session::open_on(name, &config.device, local)?;
+        let session = Session::open_on(name, &config.device, local).map_err(|e| wrong(&e))?;
         let (mut places, mut pairs) = (BTreeMap::new(), Vec::new());
         for row in rows {
             places.entry(place_of(row)).or_insert_with(|| {
@@ -53,7 +57,8 @@ impl Teacher {
             workers: config.data.workers,
             ..session.encoder(config.eval.batch_size)?
         };
-        let key = key(&session, &encoder, &pairs)?;
+        let content = content(&session, &encoder)?;
+        let key = key(&session, &encoder, &content, &pairs)?;
         let path = kept_features::folder(config, &config.output).join(format!("teacher-{}.safetensors", &key[..16]));
         let (images, texts) = read_or_encode(&encoder, &path, &pairs, config.data.on_error)?;
         let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
@@ -63,7 +68,13 @@ impl Teacher {
             images: numbers(&images)?,
             texts: numbers(&texts)?,
             scale: f64::from(encoder.model.scale()?.to_scalar::<f32>()?),
+            content,
         }))
+    }
+
+    /// SHA-256 over its weights, layers, preprocessing and tokenizer: by this a run knows it again.
+    pub fn content(&self) -> &str {
+        &self.content
     }
 
     /// Of `rows`, one after the other; `None` where one of them was not encoded.
@@ -89,17 +100,44 @@ fn place_of(row: &Row) -> (u64, u64) {
     (name_index(row.image_name()), name_index(row.report()))
 }
 
-/// Over all that the vectors depend on: weights, preprocessing, tokenizer, which images of a bag are read, the type of
-/// products, and what images and reports hold.
-fn key(session: &Session, encoder: &Encoder, pairs: &[&Row]) -> Result<String> {
-    let layers = format!("{:?} {:?} {:?}", session.folder.config, encoder.bags, session.products);
-    let mut key = kept_features::key(&layers, session.params.iter())?;
-    key.field(encoder.preprocess.to_json().to_string());
-    key.field(format!("{} {}", encoder.tokenizer.class(), encoder.tokenizer.context_length()));
-    for (name, bytes) in encoder.tokenizer.files() {
-        key.field(name);
-        key.field(bytes);
+/// That the config names what can be a model. Opens nothing but its folder and makes no request.
+///
+/// # Errors
+/// [`Problems`]: there is no such folder, or nothing could be called that.
+pub(super) fn check_name(config: &Config) -> Result<()> {
+    let Some(name) = &config.loss.teacher else { return Ok(()) };
+    Source::parse(name).and_then(|source| ModelFiles::open(&source)).map_err(|e| wrong(&e.into()))?;
+    Ok(())
+}
+
+/// `error` as one of the config's key.
+fn wrong(error: &Error) -> Problems {
+    Problems(vec![Problem(format!("loss.teacher: {}", one_line(error)))])
+}
+
+/// Over layers, weights, preprocessing and tokenizer.
+fn content(session: &Session, encoder: &Encoder) -> Result<String> {
+    let mut content = ContentHash::default();
+    content.field(format!("{:?}", session.folder.config));
+    for param in session.params.iter() {
+        content.field(&param.spec.name);
+        content.numbers(&param.var)?;
     }
+    content.field(encoder.preprocess.to_json().to_string());
+    content.field(format!("{} {}", encoder.tokenizer.class(), encoder.tokenizer.context_length()));
+    for (name, bytes) in encoder.tokenizer.files() {
+        content.field(name);
+        content.field(bytes);
+    }
+    Ok(content.hex())
+}
+
+/// Over all that the vectors depend on: what the teacher is, which images of a bag are read, the type of products, and
+/// what images and reports hold.
+fn key(session: &Session, encoder: &Encoder, content: &str, pairs: &[&Row]) -> Result<String> {
+    let layers = format!("{:?} {:?}", encoder.bags, session.products);
+    let mut key = kept_features::key(&layers, std::iter::empty())?;
+    key.field(content);
     let files = ImageFiles::of(pairs);
     let contents = files.contents(Depth::of(files.bytes()), &stop::asked).context("stopped while images were read")?;
     for (pair, content) in pairs.iter().zip(&contents) {
@@ -125,9 +163,8 @@ fn read_or_encode(encoder: &Encoder, path: &Path, pairs: &[&Row], on_error: OnEr
     if let Some(kept) = read() {
         return Ok(kept);
     }
-    let images: Vec<ImageSource> = pairs.iter().map(|pair| pair.image()).collect();
     let texts: Vec<&str> = pairs.iter().map(|pair| pair.report()).collect();
-    let (readable, of_readable) = readable_images(encoder, &images, on_error)?;
+    let (readable, of_readable) = readable_images(encoder, pairs, on_error)?;
     let of_texts = encoder.texts(&texts)?;
     if readable.len() < pairs.len() {
         let zeros = Tensor::zeros((pairs.len(), of_readable.dim(1)?), of_readable.dtype(), of_readable.device())?;
