@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{output, table};
+use super::{output, table, usage};
 use crate::config::{self, Config};
 use crate::device;
 use crate::dist::{self, Collective};
@@ -68,7 +68,7 @@ fn train_or_try(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
         None => {
             // Better told now than after data and model were read.
             let path = fresh_path(&config, args);
-            RunFolder::check_free(&path)?;
+            RunFolder::check_free(&path).map_err(|e| usage::wrong(&e))?;
             if !args.dry_run {
                 check_writable(&path).context("run folder")?;
             }

@@ -296,8 +296,8 @@ fn ctrl_c_saves_and_ends_well() {
     let place = Place::new();
     let child = place.long_run(&mut place.command(&LONG_RUN));
     // Nobody else may work in its folder meanwhile.
-    for more in [&[][..], &["--resume", "latest"]] {
-        let errors = place.errors(&[&LONG_RUN[..], more].concat(), 1);
+    for (more, code) in [(&[][..], 2), (&["--resume", "latest"], 1)] {
+        let errors = place.errors(&[&LONG_RUN[..], more].concat(), code);
         let held = errors[0].contains("another process is working in it") || errors[0].contains("holds a run already");
         assert!(errors.len() == 1 && held, "{errors:?}");
     }
@@ -347,7 +347,7 @@ fn resuming_another_run_is_refused() {
     assert_eq!(errors, ["cannot resume run: optim.lr was 0.001 and is 0.0001 now"]);
     let errors = place.errors(&args("train.max_steps=20"), 2);
     assert!(errors[0].contains("another length would change every learning rate"), "{errors:?}");
-    let errors = place.errors(&["train", "tiny.toml", "--out", "run"], 1);
+    let errors = place.errors(&["train", "tiny.toml", "--out", "run"], 2);
     assert!(errors[0].contains("holds a run already; continue it with --resume latest"), "{errors:?}");
     let errors = place.errors(&["train", "tiny.toml", "--out", "none", "--resume", "latest"], 1);
     assert!(errors[0].contains("holds no run to resume"), "{errors:?}");
@@ -451,6 +451,12 @@ fn a_truncated_image_stops_or_is_skipped_and_counted() {
     let args = ["train", "tiny.toml", "--out", "few", "--set", "train.max_steps=30", "--set", "data.on_error=skip"];
     let errors = place.errors(&[&args[..], &["--set", "data.max_skipped=0"]].concat(), 1);
     assert!(errors[0].contains("data.max_skipped is 0"), "{errors:?}");
+    // Whatever meets it first says what to do.
+    let args = ["train", "tiny.toml", "--out", "mined", "--set", "data.hard_negatives.k=2"];
+    let errors = place.errors(&args, 1);
+    let told = format!("mining hard negatives: phantom/manifest.csv:{}: image ", line + 1);
+    assert!(errors[0].starts_with(&told), "{errors:?}");
+    assert!(errors[0].ends_with("; mend it, or set data.on_error = \"skip\""), "{errors:?}");
 }
 
 #[test]
@@ -461,6 +467,8 @@ fn a_broken_validation_image_is_named_or_skipped() {
     fs::write(place.path("phantom").join(row.split(',').next().unwrap()), "no image").unwrap();
     let errors = place.errors(&["train", "tiny.toml", "--out", "stop"], 1);
     assert!(errors[0].contains(&format!("phantom/manifest.csv:{}: image ", line + 1)), "{errors:?}");
+    assert_eq!(errors[0].matches("manifest.csv").count(), 1, "{errors:?}");
+    assert!(errors[0].ends_with("; mend it, or set data.on_error = \"skip\""), "{errors:?}");
     place.train_ok("skip", &["--set", "data.on_error=skip"]);
     let skipped = fs::read_to_string(place.path("skip/skipped.jsonl")).unwrap();
     let told = format!("{{\"manifest\":\"val\",\"line\":{},\"reason\":\"unreadable_image\"}}", line + 1);
@@ -503,16 +511,79 @@ fn going_back_to_an_earlier_checkpoint_forgets_the_later_ones() {
     place.assert_same_run("ten", "run");
     // Nor is a folder with somebody's files.
     fs::create_dir_all(place.path("mine/model")).unwrap();
-    let errors = place.errors(&["train", "tiny.toml", "--out", "mine"], 1);
+    let errors = place.errors(&["train", "tiny.toml", "--out", "mine"], 2);
     assert!(errors[0].contains("holds files already, and nothing is overwritten"), "{errors:?}");
     // Checkpoints without a run are not a free place.
     fs::create_dir_all(place.path("stale/checkpoints/step-00000005")).unwrap();
-    let errors = place.errors(&["train", "tiny.toml", "--out", "stale"], 1);
+    let errors = place.errors(&["train", "tiny.toml", "--out", "stale"], 2);
     assert!(errors[0].contains("holds a run already"), "{errors:?}");
     // A shortened record is noticed.
     fs::write(place.path("run/metrics.jsonl"), "").unwrap();
     let errors = place.errors(&["train", "tiny.toml", "--out", "run", "--resume", "latest"], 1);
     assert!(errors[0].contains("has 0 bytes, the checkpoint noted"), "{errors:?}");
+}
+
+/// What is gone on with is told, and what is passed over.
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_without_its_state_is_not_passed_over_in_silence() {
+    let place = Place::new();
+    place.train_ok("ten", &[]);
+    place.train_ok("run", &["--set", "train.stop_after=6"]);
+    let state = place.path("run/checkpoints/step-00000006/state.json");
+    fs::remove_file(&state).unwrap();
+    assert!(Command::new("mkfifo").arg(&state).status().unwrap().success());
+    let told = text(&place.train_ok("run", &["--resume", "latest"]).stderr);
+    assert!(told.contains("step-00000006: has no state.json"), "{told}");
+    assert!(told.contains("resumed at step 4 of 10"), "{told}");
+    place.assert_same_run("ten", "run");
+}
+
+/// A run goes on with the teacher that it began with, wherever what it made is kept.
+#[cfg(unix)]
+#[test]
+fn a_teacher_that_was_replaced_is_refused() {
+    let place = Place::new();
+    let short = ["--set", "train.max_steps=2"];
+    place.train_ok("a", &short);
+    place.train_ok("b", &[&short[..], &["--set", "seed=4"]].concat());
+    fs::rename(place.path("a/model"), place.path("teach")).unwrap();
+    let teacher = [
+        "--set",
+        "loss.kind=[\"clip\", \"distill\"]",
+        "--set",
+        "loss.teacher=teach",
+        "--set",
+        "data.feature_cache=cache",
+    ];
+    let resume = [&teacher[..], &["--resume", "latest"]].concat();
+    place.train_ok("run", &[&teacher[..], &["--set", "train.stop_after=4"]].concat());
+    // A pipe in the place of what is kept is not waited for.
+    let kept: Vec<_> = fs::read_dir(place.path("cache")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    fs::remove_file(&kept[0]).unwrap();
+    assert!(Command::new("mkfifo").arg(&kept[0]).status().unwrap().success());
+    place.train_ok("whole", &teacher);
+    assert!(kept[0].is_file());
+    fs::rename(place.path("teach"), place.path("aside")).unwrap();
+    fs::rename(place.path("b/model"), place.path("teach")).unwrap();
+    let errors = place.errors(&[&["train", "tiny.toml", "--out", "run"], &resume[..]].concat(), 1);
+    let told = "cannot resume run: loss.teacher holds other files than when the run began";
+    assert!(errors[0].starts_with(told), "{errors:?}");
+    fs::remove_dir_all(place.path("teach")).unwrap();
+    fs::rename(place.path("aside"), place.path("teach")).unwrap();
+    // Runs of earlier versions do not say.
+    let noted = place.path("run/data.json");
+    let mut data = json(&fs::read(&noted).unwrap());
+    assert!(data.as_object_mut().unwrap().remove("teacher").is_some());
+    fs::write(&noted, data.to_string()).unwrap();
+    place.train_ok("run", &resume);
+    place.assert_same_run("run", "whole");
+    // Nor is a pipe in the place of weights.
+    fs::remove_file(place.path("teach/model.safetensors")).unwrap();
+    assert!(Command::new("mkfifo").arg(place.path("teach/model.safetensors")).status().unwrap().success());
+    let errors = place.errors(&[&["train", "tiny.toml", "--out", "pipe"], &teacher[..]].concat(), 2);
+    assert!(errors[0].starts_with("loss.teacher: "), "{errors:?}");
 }
 
 #[test]
@@ -659,7 +730,25 @@ fn training_ends_with_figures_of_the_split_that_chose_nothing() {
     fs::write(place.path("phantom").join(image), "no picture").unwrap();
     let output = place.train_ok("broken", &["--json"]);
     assert!(json(&output.stdout)["test"].is_null(), "{}", text(&output.stdout));
-    assert!(text(&output.stderr).contains("the split test is not judged: "), "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    let line = told.lines().find(|line| line.contains("the split test is not judged: ")).expect(&told);
+    assert_eq!(line.matches("manifest.csv").count(), 1, "{line}");
+    assert!(line.ends_with("; mend it, or set data.on_error = \"skip\""), "{line}");
+    // Or is left out, before and after.
+    let skip = ["--json", "--set", "data.on_error=skip"];
+    let output = place.train_ok("left-out", &skip);
+    let test = &json(&output.stdout)["test"];
+    let tests = rows.lines().filter(|line| line.contains(",test,")).count();
+    let broken = rows.lines().filter(|line| line.contains(",test,") && line.starts_with(&format!("{image},"))).count();
+    assert_eq!(test["pairs"], (tests - broken) as u64, "{test}");
+    assert!(test["untuned"].is_object() && test["tuned"].is_object(), "{test}");
+    let skipped = fs::read_to_string(place.path("left-out/skipped.jsonl")).unwrap();
+    assert_eq!(skipped.lines().count(), broken, "{skipped}");
+    assert!(skipped.lines().all(|line| line.starts_with("{\"manifest\":\"test\",")), "{skipped}");
+    // Nor does it cost a run that they are too many.
+    let output = place.train_ok("none-left-out", &[&skip[..], &["--set", "data.max_skipped=0"]].concat());
+    assert!(json(&output.stdout)["test"].is_null(), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("and data.max_skipped is 0"), "{}", text(&output.stderr));
     // Without such a split the validation pairs are told, with a warning.
     fs::write(&manifest, rows.replace(",test,", ",other,")).unwrap();
     let shown = text(&place.train_ok("without", &[]).stdout);
@@ -1131,6 +1220,13 @@ fn every_objective_trains_in_chunks_and_resumes() {
         (["loss.kind=[\"clip\", \"local\"]", "loss.false_negatives=positive"], "but \"clip\" of loss.kind has only"),
         (["data.negation=0.5", "loss.direction=t2i"], "opposites are held against images alone"),
         (["data.hard_negatives.from=image", "loss.kind=clip"], "but data.hard_negatives.k is 0"),
+        (["data.hard_negatives.k=8", "loss.kind=clip"], "is 8, but a row meets only 7 others in a step"),
+        (["loss.local.form=map", "loss.kind=clip"], "makes use of it; those that do are \"local\""),
+        (["loss.local.temperature=0.2", "loss.kind=clip"], "makes use of it; those that do are \"local\""),
+        (["loss.teacher=/nowhere", "loss.kind=[\"clip\", \"distill\"]"], "/nowhere: there is no such folder"),
+        // What only opening tells.
+        (["loss.teacher=nowhere", "loss.kind=[\"clip\", \"distill\"]"], "loss.teacher: "),
+        (["loss.teacher=phantom", "loss.kind=[\"clip\", \"distill\"]"], "loss.teacher: "),
         (["loss.positives=label", "loss.positives_threshold=0.5"], "only \"report_similarity\" has it"),
     ] {
         let errors = place.errors(&["train", "tiny.toml", "--set", keys[0], "--set", keys[1]], 2);

@@ -178,7 +178,7 @@ fn two_processes_never_share_a_run_folder() {
     let (outcome, found) = run(&place, &folder, script);
     let text = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     assert!(outcome.code == 0 && found.is_empty(), "{found:?}");
-    assert_eq!(text("codes"), "1\n1\n0\n", "{}{}{}", text("second.txt"), text("third.txt"), text("first.txt"));
+    assert_eq!(text("codes"), "2\n1\n0\n", "{}{}{}", text("second.txt"), text("third.txt"), text("first.txt"));
     assert!(text("second.txt").contains("holds a run already"), "{}", text("second.txt"));
     assert!(text("third.txt").contains("another process is working in it"), "{}", text("third.txt"));
     assert_eq!(text("run/metrics.jsonl"), text("alone/metrics.jsonl"));
