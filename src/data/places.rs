@@ -7,7 +7,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::image;
 use super::image::Picture;
-use super::prepare::sheet;
+use super::prepare::sheet::{self, Asked};
+use super::table::similar;
+use crate::error::shown;
 
 /// What is said of an image, with where that is: all places of one sentence are one.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,12 +44,32 @@ pub enum Shape {
     Mask(PathBuf),
 }
 
-/// Reads a table (CSV) with columns image, sentence (or report, or label), and x, y, width, height, or polygon
+/// Columns that change what a row says; which of them it needs, each row tells.
+const OF_SHAPES: [&str; 8] = ["x", "y", "width", "height", "polygon", "mask", "image_width", "image_height"];
+/// Columns of what is said; the first that a row fills counts.
+const OF_SENTENCES: [&str; 3] = ["sentence", "report", "label"];
+
+/// Columns that would be passed over for the case of their names, or a table without any sentence.
+fn check_header(cells: &[&str]) -> Result<()> {
+    for name in OF_SHAPES.iter().filter(|name| !cells.contains(name)) {
+        let other = cells.iter().find(|cell| cell.eq_ignore_ascii_case(name));
+        ensure!(other.is_none(), "there is no column {name:?}; did you mean {:?}?", other.unwrap_or(&""));
+    }
+    if !OF_SENTENCES.iter().any(|name| cells.contains(name)) {
+        let close = OF_SENTENCES.iter().find_map(|name| similar(name, cells));
+        let hint = close.map_or(String::new(), |close| format!("; did you mean {close:?}?"));
+        bail!("there is no column {}{hint}", OF_SENTENCES.join(", nor "));
+    }
+    Ok(())
+}
+
+/// Reads a table (CSV, its separator read off the header) with columns image, sentence (or report, or label), and x, y, width, height, or polygon
 /// ("x1 y1 x2 y2 …"), or mask (a file beside the table). Where columns image_width and image_height tell on what size
 /// boxes and polygons were measured, images may have another one.
 ///
 /// # Errors
-/// A column or a number that is missing, a column that stands twice; nothing in it.
+/// A column or a number that is missing, a column that stands twice or under a name of other case; a row with more cells
+/// than the header; nothing in it.
 pub fn read_places(path: &Path) -> Result<Vec<Described>> {
     let mut found = BTreeMap::new();
     let columns = [
@@ -64,7 +86,8 @@ pub fn read_places(path: &Path) -> Result<Vec<Described>> {
         "image_width?",
         "image_height?",
     ];
-    sheet::each_line(path, columns, |line, row| {
+    let needed = "image, sentence, and mask, polygon or x, y, width and height";
+    sheet::each_line(path, &Asked { columns, needed, header: check_header }, |line, row| {
         take((path, line), &row, &mut found).with_context(|| format!("{}: line {line}", path.display()))
     })?;
     ensure!(!found.is_empty(), "{}: has no rows; needed is one for each place", path.display());
@@ -100,8 +123,10 @@ fn take((path, line): (&Path, u64), row: &[&str; 12], found: &mut BTreeMap<(Stri
 }
 
 fn number(text: &str) -> Result<f64> {
-    let number: Option<f64> = text.parse().ok().filter(|number: &f64| number.is_finite());
-    number.with_context(|| format!("{text:?} is no number of pixels; allowed are finite numbers"))
+    /// No image is so wide.
+    const MOST: f64 = 1e9;
+    let number: Option<f64> = text.parse().ok().filter(|number: &f64| number.abs() <= MOST);
+    number.with_context(|| format!("{:?} is no number of pixels; allowed are numbers from -1e9 to 1e9", shown(text)))
 }
 
 fn corner_and_sides(cells: [Option<&str>; 4]) -> Result<Shape> {
@@ -319,8 +344,29 @@ mod tests {
         let found = read(two).unwrap();
         assert_eq!((found.len(), found[0].regions.len()), (1, 2), "one sentence, two places");
         let error = |text: &str| format!("{:#}", read(text).unwrap_err());
-        assert!(error("image,x\na,1\n").contains("line 2: names no image, or has no sentence, report or label"));
+        assert!(error("image,x\na,1\n").ends_with("there is no column sentence, nor report, nor label"));
         assert!(error("label,x\na,1\n").contains("there is no column \"image\""));
+        assert!(error("image,label,x\n,b,1\n").contains("line 2: names no image, or has no sentence, report or label"));
+        // A comma of the sentence cuts it; what is empty beyond the header says nothing.
+        let cut = error("image,x,y,width,height,sentence\na,1,2,3,4,Large, left effusion, with\n");
+        assert!(cut.ends_with("line 2: 8 columns where the header has 6; is a quote missing?"), "{cut}");
+        assert_eq!(read("image,x,y,width,height,label\na,1,2,3,4,b,, \n").unwrap().len(), 1);
+        for separator in [";", "\t", "|"] {
+            assert_eq!(read(&two.replace(',', separator)).unwrap(), found, "{separator}");
+        }
+        for (header, told) in [
+            ("Image,label,mask", "there is no column \"image\", only Image, label, mask; did you mean \"Image\"?"),
+            ("image,SENTENCE,mask", "there is no column sentence, nor report, nor label; did you mean \"SENTENCE\"?"),
+            ("image,label,x,Image_Width", "there is no column \"image_width\"; did you mean \"Image_Width\"?"),
+        ] {
+            assert!(error(&format!("{header}\n")).ends_with(told), "{}", error(header));
+        }
+        let told = error("zxqv,1,2,3,4\n");
+        assert!(
+            told.ends_with("with image, sentence, and mask, polygon or x, y, width and height missing?)"),
+            "{told}"
+        );
+        assert!(!told.contains("zxqv"), "{told}");
         assert!(error("image,label,x,y,width,height\na,b,1,2,3,\n").contains("line 2: has no height"));
         assert!(error("image,label,x,y,width,height\na,b,1,2,3,0\n").contains("a box of 3 × 0 pixels"));
         assert!(error("image,label,polygon\na,b,1 2 3\n").contains("needed are 3 corners"));
@@ -345,6 +391,13 @@ mod tests {
         assert!(error("image,label,x,x\n").contains("columns 3 and 4 are both called \"x\"; rename or remove one"));
         let sized = |size: &str| format!("image,label,x,y,width,height,image_width,image_height\na,b,1,2,3,4,{size}\n");
         assert!(error(&sized("0,5")).contains("line 2: measured on an image of 0 × 5 pixels"));
+        for long in ["1e308", "-1e308", "inf", "NaN"] {
+            let told = error(&sized(&format!("{long},5")));
+            assert!(
+                told.contains(&format!("line 2: {long:?} is no number of pixels; allowed are numbers from")),
+                "{told}"
+            );
+        }
         assert!(error(&sized("5,")).contains("has only one of image_width and image_height"));
         let sizes = read(&(sized("8,8") + "a,b,1,2,3,4,,\n")).unwrap();
         let measured: Vec<_> = sizes[0].regions.iter().map(|region| region.measured_on).collect();

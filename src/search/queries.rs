@@ -3,15 +3,15 @@
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::find::{Query, QueryPlace};
 use super::gallery::{Gallery, Side};
 use super::index::Index;
 use super::npy;
-use super::source::text_of_file;
+use super::source::{MOST_TEXT, text_of_file};
 use crate::data::ImageSource;
-use crate::data::table::comma_records;
+use crate::data::table::query_cells;
 
 /// What is asked for, in order.
 pub enum Queries {
@@ -78,14 +78,20 @@ fn length(numbers: &[f32]) -> Result<f64> {
     Ok(length)
 }
 
-/// Reads a file: vectors from `.npy`, texts and images from the columns `text` and `image` of a `.csv`, whose images
-/// start at its folder, else a text a line. Of a text and an image together, `weights` says how much each counts.
+/// Tables that are read, by how their files' names end.
+const TABLES: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "json"];
+/// What is no list of texts either.
+const OTHER_TABLES: [&str; 12] =
+    ["parquet", "arrow", "feather", "xlsx", "xls", "ods", "npz", "tar", "gz", "zip", "safetensors", "pt"];
+
+/// Reads a file: vectors from `.npy`, texts and images from the columns `text` and `image` of a table ([`TABLES`]), whose
+/// images start at its folder, else a text a line. Of a text and an image together, `weights` says how much each counts.
 ///
 /// # Errors
 /// It cannot be read, or asks for nothing; a vector that is zero or holds what is no finite number.
 pub fn read_queries(path: &Path, weights: (f32, f32)) -> Result<Queries> {
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    let queries = match ending {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+    let queries = match ending.as_str() {
         "npy" => {
             let (rows, width, vectors) = npy::rows(path)?;
             ensure!(rows > 0, "holds no queries");
@@ -99,7 +105,11 @@ pub fn read_queries(path: &Path, weights: (f32, f32)) -> Result<Queries> {
             }
             return Ok(Queries::Vectors(vectors));
         }
-        "csv" => of_table(path, weights)?,
+        table if TABLES.contains(&table) => of_table(path, weights)?,
+        other if OTHER_TABLES.contains(&other) => bail!(
+            "is called .{other}; allowed are tables as .csv, .tsv or .jsonl, vectors as .npy, and a text a line under \
+             another name, such as .txt"
+        ),
         _ => {
             let text = text_of_file(path)?;
             let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
@@ -116,23 +126,14 @@ pub fn read_queries(path: &Path, weights: (f32, f32)) -> Result<Queries> {
 
 /// What is broken is refused: queries that nobody asked would be answered all the same.
 fn of_table(path: &Path, weights: (f32, f32)) -> Result<Vec<Query>> {
-    let text = text_of_file(path)?;
-    let (header, records) = comma_records(&text)?;
-    let mut columns = [None; 2];
-    for (column, name) in columns.iter_mut().zip(["text", "image"]) {
-        let mut called_so = (0..header.len()).filter(|&i| header[i].trim() == name);
-        *column = called_so.next();
-        ensure!(called_so.next().is_none(), "line 1: there are two columns {name:?}; rename one");
-    }
-    ensure!(columns.iter().any(Option::is_some), "line 1: has no column text or image; name one of them so");
+    let bytes = std::fs::metadata(path)?.len();
+    ensure!(bytes <= MOST_TEXT, "has {bytes} bytes; allowed are {MOST_TEXT}");
     let image_of = ImageSource::of_list(path);
     let mut queries = Vec::new();
-    for (line, record) in records {
-        let cell = |column: Option<usize>| record.get(column?).map(str::trim).filter(|cell| !cell.is_empty());
-        let [text, image] = columns.map(cell);
+    for (line, [text, image]) in query_cells(path, ["text", "image"])? {
         let place = QueryPlace { number: queries.len() + 1, line };
         ensure!(text.is_some() || image.is_some(), "{place} has neither text nor image, the columns that are read");
-        let (text, image) = (text.map(str::to_string), image.map(|name| image_of(line, name)));
+        let image = image.map(|name| image_of(line, &name));
         queries.push(Query { text, image, weights, place: Some(place) });
     }
     Ok(queries)
@@ -195,17 +196,55 @@ mod tests {
             ("a.txt", "\n \n", "holds no queries"),
             ("a.csv", "image,text\n", "holds no queries"),
             ("a.csv", "image,text\n,\n", "query 1 (line 2) has neither text nor image"),
-            ("a.csv", "file,report\na.png,x\n", "line 1: has no column text or image"),
-            ("a.csv", "text,text\na,b\n", "line 1: there are two columns \"text\"; rename one"),
+            (
+                "a.csv",
+                "file,report\na.png,x\n",
+                "line 1, cut at commas: has no column text or image; name one of them so",
+            ),
+            ("a.csv", "text,text\na,b\n", "line 1, cut at commas: there are two columns \"text\"; rename one"),
             ("a.csv", "text\n\"abc\n", "line 2: a quote opens here and is never closed"),
             ("a.csv", "text\n\"zxqv\n\"def\n", "line 2: a quote opens here and is followed by text on line 3"),
             ("a.csv", "text,image\r\n\r\na,\r\nzxqv\r\n", "line 4: 1 columns where the header has 2"),
             ("a.csv", "text,image\nzxqv\n", "line 2: 1 columns where the header has 2; is a quote missing?"),
             ("a.csv", "text,image\nzxqv,a.png,b\n", "line 2: 3 columns where the header has 2"),
+            ("a.csv", "Text,zxqv\na,b\n", "there is no column \"text\"; did you mean \"Text\"?"),
+            ("a.csv", "text;Image\na;b\n", "line 1, cut at semicolons: there is no column \"image\"; did you mean"),
+            ("a.csv", "texts\na\n", "has no column text or image; did you mean \"texts\"?"),
+            ("a.jsonl", "{\"text\": \"a\"}\n{\"Text\": \"zxqv\"}\n", "line 2: there is no column \"text\"; did you"),
+            ("a.jsonl", "{\"text\": [\"zxqv\"]}\n", "line 1: \"text\" is neither text nor a number"),
+            ("a.json", "[\"zxqv\"]\n", "line 1: not a JSON object (column "),
+            ("a.jsonl", "{\"text\": \" \"}\n", "query 1 (line 1) has neither text nor image"),
+            ("a.tsv", " \n", "is empty; a file of queries names a text, an image or both in each row"),
+            ("a.xlsx", "text\n", "is called .xlsx; allowed are tables as .csv, .tsv or .jsonl, vectors as .npy"),
+            ("a.Parquet", "text\n", "is called .parquet; allowed are"),
             ("a.npy", "x", "no .npy file"),
         ] {
             let told = format!("{:#}", read(name, text).unwrap_err());
             assert!(told.contains(why) && !told.contains("zxqv"), "{told}");
+        }
+        // Other separators and objects say the same, whatever the case of the file's ending.
+        let asked = |queries: Vec<Query>| {
+            queries.into_iter().map(|q| (q.text.clone(), q.image.is_some(), q.place)).collect::<Vec<_>>()
+        };
+        let expected = asked(read("a.csv", "text,image\n\"left, large\",a.png\nnodule,\n").unwrap());
+        for (name, text) in [
+            ("a.tsv", "text\timage\nleft, large\ta.png\nnodule\t\n"),
+            ("a.CSV", "text;image\nleft, large;a.png\nnodule;\n"),
+            ("a.jsonl", "\n{\"text\": \"left, large\", \"image\": \"a.png\"}\n{\"image\": null, \"text\": \"nodule\"}"),
+        ] {
+            let found = asked(read(name, text).unwrap());
+            assert_eq!(found.len(), 2);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!((&found.0, found.1), (&expected.0, expected.1), "{name}");
+                assert_eq!(found.2.unwrap().number, expected.2.unwrap().number, "{name}");
+            }
+        }
+        // What is not UTF-8 is told by its line.
+        for (name, text) in [("a.txt", &b"a\n\xe9panchement\n"[..]), ("a.csv", b"text\n\xe9panchement\n")] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(name), text).unwrap();
+            let told = format!("{:#}", read_queries(&dir.path().join(name), (0.5, 0.5)).err().unwrap());
+            assert!(told.starts_with("line 2 is not UTF-8; it seems to be Latin-1 or another old encoding"), "{told}");
         }
         // An image is called by its line, whatever lines end in and however many are blank or within quotes.
         let crlf = read("a.csv", "image,text\r\n\r\na.png,\"1\r\n2\"\r\nb.png,\r\n").unwrap();

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::content::VectorContent;
 use super::identity::Origins;
 use crate::config::Precision;
+use crate::data::table::why_not_utf8;
 use crate::data::{BagBy, BagColumns, Columns, Manifest, OnBadImage, ReportPolicy, Row};
 use crate::fs::unnamed_up_to;
 use crate::session::RowSource;
 
 /// Longest file of texts: 1 GiB.
-const MOST_TEXT: u64 = 1 << 30;
+pub(super) const MOST_TEXT: u64 = 1 << 30;
 
 /// What an index is of, kept in it so that `search` can name its rows: where manifest and model are, and hashes. No
 /// reports, and names of images only if asked for.
@@ -185,5 +186,8 @@ pub(super) fn text_of_file(path: &Path) -> Result<String> {
     if bytes.starts_with("\u{feff}".as_bytes()) {
         bytes.drain(.."\u{feff}".len());
     }
-    String::from_utf8(bytes).map_err(|e| anyhow!("is not UTF-8 at byte {}", e.utf8_error().valid_up_to()))
+    String::from_utf8(bytes).map_err(|e| {
+        let at = || format!("is not UTF-8 at byte {}", e.utf8_error().valid_up_to());
+        anyhow!("{}", why_not_utf8(path).unwrap_or_else(at))
+    })
 }

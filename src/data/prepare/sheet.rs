@@ -1,17 +1,19 @@
 //! The CSV files of data sets, compressed or not.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
 use crate::data::bounded::{Bounded, OfRows};
-use crate::data::table::{names_of, why_not_utf8};
+use crate::data::table::{names_of, separator_of, similar, why_not_utf8};
 use crate::fs::open_plain;
 
 /// Most that a compressed file may unpack to.
 const MOST_UNPACKED: u64 = 4 << 30;
+/// The separator is told from this much.
+const SAMPLE: usize = 64 << 10;
 /// Longest row; no report is longer.
 const MOST_RECORD: u64 = 16 << 20;
 
@@ -32,13 +34,26 @@ pub(in crate::data) fn each<const N: usize>(
     columns: [&str; N],
     mut take: impl FnMut([&str; N]) -> Result<()>,
 ) -> Result<()> {
-    each_line(path, columns, |_, row| take(row))
+    let needed: Vec<&str> = columns.into_iter().filter(|column| !column.ends_with('?')).collect();
+    let asked = Asked { columns, needed: &needed.join(", "), header: |_| Ok(()) };
+    each_line(path, &asked, |_, row| take(row))
 }
 
-/// [`each`] with the line of the file on which the row begins, the header's being 1.
+/// What is asked of a table.
+pub(in crate::data) struct Asked<'a, const N: usize> {
+    /// Its columns; one that is missing is an error unless its name ends in `?`.
+    pub columns: [&'a str; N],
+    /// Those that it must have, in words.
+    pub needed: &'a str,
+    /// What is wrong with its header, of which no cell has blanks around it.
+    pub header: fn(&[&str]) -> Result<()>,
+}
+
+/// [`each`] with the line of the file on which the row begins, the header's being 1. The separator is read off the header;
+/// cells beyond it are an error, since a row that is cut at a comma of its text says something else.
 pub(in crate::data) fn each_line<const N: usize>(
     path: &Path,
-    columns: [&str; N],
+    asked: &Asked<N>,
     mut take: impl FnMut(u64, [&str; N]) -> Result<()>,
 ) -> Result<()> {
     let place = || path.display().to_string();
@@ -56,33 +71,38 @@ pub(in crate::data) fn each_line<const N: usize>(
     } else {
         Box::new(file)
     };
+    let mut reader = BufReader::with_capacity(SAMPLE, reader);
+    let columns = asked.columns.map(|c| c.trim_end_matches('?'));
+    let sample = reader.fill_buf().with_context(|| format!("{}: is broken or not UTF-8", path.display()))?;
+    let separator = separator_of(sample, b'"', &columns);
     let reader = OfRows::new(reader, MOST_RECORD);
     let row = Rc::clone(&reader.row);
-    let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 18).from_reader(reader);
+    let mut options = csv::ReaderBuilder::new();
+    let mut reader = options.delimiter(separator).flexible(true).buffer_capacity(1 << 18).from_reader(reader);
     let header = reader.headers().map_err(broken)?.clone();
-    let wanted = columns.map(|c| c.trim_end_matches('?'));
     ensure!(
         header.iter().any(|cell| !cell.trim().is_empty()),
         "{}: has no header; its first row must name columns: {}",
         path.display(),
-        wanted.join(", ")
+        asked.needed
     );
+    let known: Vec<&str> = header.iter().map(str::trim).collect();
     let mut at = [None; N];
-    for (at, column) in at.iter_mut().zip(columns) {
-        let name = column.trim_end_matches('?');
-        let mut named = header.iter().enumerate().filter(|(_, h)| h.trim() == name).map(|(at, _)| at);
+    for ((at, name), column) in at.iter_mut().zip(columns).zip(asked.columns) {
+        let mut named = (0..known.len()).filter(|&at| known[at] == name);
         *at = named.next();
         if let Some((first, second)) = at.zip(named.next()) {
             let (path, first, second) = (path.display(), first + 1, second + 1);
-            anyhow::bail!("{path}: columns {first} and {second} are both called {name:?}; rename or remove one");
+            bail!("{path}: columns {first} and {second} are both called {name:?}; rename or remove one");
         }
         if at.is_none() && !column.ends_with('?') {
-            let known = header.iter().collect::<Vec<_>>();
-            let is_header = known.iter().any(|cell| wanted.contains(&cell.trim()));
-            let only = names_of(&known, is_header, &wanted);
-            anyhow::bail!("{}: there is no column {name:?}, only {only}", path.display());
+            let is_header = known.iter().any(|cell| columns.iter().any(|name| name.eq_ignore_ascii_case(cell)));
+            let only = names_of(&known, is_header, &[asked.needed]);
+            let hint = similar(name, &known).map_or(String::new(), |close| format!("; did you mean {close:?}?"));
+            bail!("{}: there is no column {name:?}, only {only}{hint}", path.display());
         }
     }
+    (asked.header)(&known).with_context(place)?;
     let mut record = csv::StringRecord::new();
     // The reader counts the line ends that it has passed, of which a row's own is one; not so "\r\n", whose second half
     // goes with the next row. Where a record begins, it does not say: blank lines may stand before.
@@ -96,6 +116,14 @@ pub(in crate::data) fn each_line<const N: usize>(
         let next = end + 1 - whole;
         end = reader.position().line();
         let line = end.saturating_sub(lines_in(&record) + whole).max(next);
+        let beyond = record.iter().skip(known.len()).any(|cell| !cell.trim().is_empty());
+        ensure!(
+            !beyond,
+            "{}: line {line}: {} columns where the header has {}; is a quote missing?",
+            path.display(),
+            record.len(),
+            known.len()
+        );
         take(line, at.map(|at| at.and_then(|at| record.get(at)).unwrap_or_default().trim()))?;
     }
     Ok(())

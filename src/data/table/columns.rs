@@ -1,5 +1,7 @@
 //! What the columns of a manifest are called.
 
+use anyhow::{Result, bail, ensure};
+
 use crate::data::ReportPolicy;
 use crate::data::config::{BagBy, DataConfig, OnBadImage};
 use crate::error::{did_you_mean, shown};
@@ -100,7 +102,7 @@ const LISTED: usize = 24;
 /// them is a name that is asked for, they may be a row with somebody's report, and are not shown.
 pub(super) fn missing_column(name: &str, known: &[&str], columns: &Columns) -> String {
     let wanted = columns.named();
-    let close = did_you_mean(name, known.iter().copied().filter(|cell| cell.len() <= name.len() + LISTED));
+    let close = similar(name, known);
     let is_header = known.iter().any(|cell| wanted.iter().any(|name| name.eq_ignore_ascii_case(cell)));
     let hint = match close {
         Some(close) => format!("did you mean {close:?}?"),
@@ -114,6 +116,33 @@ pub(super) fn missing_column(name: &str, known: &[&str], columns: &Columns) -> S
         "there is no column {name:?}, only {}; {hint}",
         names_of(known, is_header, &[&columns.image, &columns.report])
     )
+}
+
+/// The cell of a header that may be meant by `name`: the same but for case, else a close one.
+pub(in crate::data) fn similar<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let same = known.iter().copied().find(|cell| cell.eq_ignore_ascii_case(name));
+    same.or_else(|| did_you_mean(name, known.iter().copied().filter(|cell| cell.len() <= name.len() + LISTED)))
+}
+
+/// Where among `known`, the cells of a header, the columns `names` stand, of which one is enough.
+///
+/// # Errors
+/// None is there, one is there twice or in other case only.
+pub(super) fn positions<const N: usize>(known: &[&str], names: [&str; N]) -> Result<[Option<usize>; N]> {
+    let mut at = [None; N];
+    for (at, name) in at.iter_mut().zip(names) {
+        let mut called_so = (0..known.len()).filter(|&i| known[i] == name);
+        *at = called_so.next();
+        ensure!(called_so.next().is_none(), "there are two columns {name:?}; rename one");
+        let other = known.iter().find(|cell| at.is_none() && cell.eq_ignore_ascii_case(name));
+        ensure!(other.is_none(), "there is no column {name:?}; did you mean {:?}?", other.unwrap_or(&""));
+    }
+    if at.iter().all(Option::is_none) {
+        let close = names.iter().find_map(|name| similar(name, known));
+        let hint = close.map_or("name one of them so".into(), |close| format!("did you mean {close:?}?"));
+        bail!("has no column {}; {hint}", names.join(" or "));
+    }
+    Ok(at)
 }
 
 /// The cells of a header for a message, or how many they are where they may be a row.

@@ -368,8 +368,20 @@ mod tests {
         );
         assert_eq!(message("b.csv", b"image,report\n"), ": has a header and no rows");
         assert_eq!(
-            message("c.csv", b"image,report\na.png,\xb0\xa1\n"),
+            message("c.csv", b"image,report\na.png,\xb0\xa1\xb0\xa1, \xb0\xa1\xb0\xa1\n"),
             ": line 2 is not UTF-8; it seems to be GB18030 (GBK); convert the file with `iconv -f GB18030 -t UTF-8`"
+        );
+        // "Größe" in Latin-1, which may be a Chinese character.
+        let both = message("c.csv", b"image,report\na.png,Gr\xf6\xdfe\n");
+        assert!(both.starts_with(": line 2 is not UTF-8; it seems to be Latin-1 or GB18030 (GBK); convert "), "{both}");
+        let latin = message("c.csv", b"image,report\na.png,\xe9panchement\n");
+        assert!(
+            latin.contains("it seems to be Latin-1 or another old encoding; convert the file with `iconv"),
+            "{latin}"
+        );
+        assert_eq!(
+            message("m.csv", b"IMAGE,report\na.png,x\n"),
+            ": line 1, cut at commas: there is no column \"image\", only IMAGE, report; did you mean \"IMAGE\"?"
         );
         assert_eq!(
             message("d.csv", b"image,report\na.png,\"open\nb.png,x\n"),

@@ -14,12 +14,12 @@ mod row;
 pub mod sources;
 
 pub use bags::names_text;
-pub(in crate::data) use columns::names_of;
 pub use columns::{BagColumns, Columns};
+pub(in crate::data) use columns::{names_of, similar};
 pub use fields::ProblemKind;
 pub use format::NewColumn;
 pub(in crate::data) use format::PackedImages;
-pub(in crate::data) use formats::why_not_utf8;
-pub use formats::{ShardSample, ShardWriter, comma_records, format_names, set_columns, shard_keys};
+pub(in crate::data) use formats::separator_of;
+pub use formats::{ShardSample, ShardWriter, format_names, query_cells, set_columns, shard_keys, why_not_utf8};
 pub use manifest::{Line, Manifest, RowProblem};
 pub use row::{ImageSource, Origin, Row};

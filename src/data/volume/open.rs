@@ -86,7 +86,7 @@ pub(in crate::data) fn no_series(folder: &Path) -> String {
         *count += 1;
     }
     let least = if entries.next().is_some() { "at least " } else { "" };
-    let several = "of several that one report is about all, as a;b";
+    let several = "or where a report is about several, all of them (a.png;b.png)";
     match (volumes, dicom, images, folders, others) {
         (1.., ..) => format!("is a folder of {least}{volumes} NIfTI or NumPy files; name the file, {several}"),
         (_, 1.., ..) => {

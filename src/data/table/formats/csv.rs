@@ -7,10 +7,10 @@ use std::io::{self, BufRead, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::text;
-use crate::data::table::columns::{Columns, missing_column};
+use crate::data::table::columns::{Columns, missing_column, positions};
 use crate::data::table::fields::{Field, Fields, ProblemKind, Take, Unusable, extra_field, filled, names};
 use crate::data::table::format::{Format, InFolder, NewColumn, Table};
 
@@ -54,7 +54,7 @@ impl Table for Records {
 
 /// Hands all records of a CSV with a header to `take`, without holding the file in memory.
 fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<()> {
-    let dialect = Dialect::sniff(source.fill_buf()?, columns);
+    let dialect = Dialect::of_manifest(source.fill_buf()?, columns);
     let separator_name = dialect.separator_name();
     let starts = Rc::new(RefCell::new(VecDeque::new()));
     let mut reader = dialect.reader(Checked::new(source, dialect, Rc::clone(&starts)));
@@ -104,29 +104,35 @@ fn read(mut source: impl BufRead, columns: &Columns, take: &mut Take) -> Result<
     Ok(())
 }
 
-/// The header and the records of a CSV that is cut at commas, each record with the line that it begins on.
+/// The cells of the columns `names`, of which one is enough, in each record with the line that it begins on.
 ///
 /// # Errors
-/// The line of a quote that is not closed where its field ends, or of a record that is longer or shorter than the
-/// header; no cell is shown.
-pub fn comma_records(text: &str) -> Result<(csv::StringRecord, Vec<(u64, csv::StringRecord)>)> {
-    let dialect = Dialect { separator: b',', quote: b'"', escape: None };
+/// As [`positions`]; the line of a quote that is not closed where its field ends, or of a record that is longer or
+/// shorter than the header; no cell is shown.
+pub(super) fn cells<const N: usize>(
+    mut source: impl BufRead,
+    names: [&str; N],
+) -> Result<Vec<(u64, [Option<String>; N])>> {
+    let dialect = Dialect::sniff(source.fill_buf()?, &names, None);
     let starts = Rc::new(RefCell::new(VecDeque::new()));
-    let mut reader = dialect.reader(Checked::new(text.as_bytes(), dialect, Rc::clone(&starts)));
-    let header = reader.headers().map_err(readable)?.clone();
+    let mut reader = dialect.reader(Checked::new(source, dialect, Rc::clone(&starts)));
+    let header = reader.headers().map_err(readable)?;
+    let known: Vec<&str> = header.iter().map(str::trim).collect();
+    let positions = positions(&known, names).with_context(|| format!("line 1, cut at {}", dialect.separator_name()))?;
     let line_of_next = || starts.borrow_mut().pop_front().unwrap_or_default();
     line_of_next();
-    let mut records = Vec::new();
+    let mut rows = Vec::new();
     for record in reader.into_records() {
         let line = line_of_next();
-        records.push((line, record.map_err(|e| readable_on(line, e))?));
+        let record = record.map_err(|e| readable_on(line, e))?;
+        rows.push((line, positions.map(|at| at.and_then(|at| record.get(at)).and_then(filled))));
     }
-    Ok((header, records))
+    Ok(rows)
 }
 
 /// The whole CSV with `new` columns set, added where they are not there; its separator stays.
 fn with_columns(mut source: impl BufRead, columns: &Columns, new: &[NewColumn]) -> Result<String> {
-    let dialect = Dialect::sniff(source.fill_buf()?, columns);
+    let dialect = Dialect::of_manifest(source.fill_buf()?, columns);
     let starts = Rc::new(RefCell::new(VecDeque::new()));
     let mut reader = dialect.reader(Checked::new(source, dialect, Rc::clone(&starts)));
     let mut header = reader.headers().map_err(readable)?.clone();
@@ -176,6 +182,20 @@ const MOST_RECORD: usize = 16 << 20;
 /// Longest header.
 const MOST_HEADER: usize = 1 << 20;
 
+/// The separator under which the first line of a table has the most of the `wanted` columns, else the most columns.
+pub(in crate::data) fn separator_of(sample: &[u8], quote: u8, wanted: &[&str]) -> u8 {
+    let sample = sample.strip_prefix(text::MARK).unwrap_or(sample);
+    let first_line = sample.split(|&b| b == b'\n').next().unwrap_or_default();
+    let score = |separator: u8| {
+        let mut reader = csv::ReaderBuilder::new().delimiter(separator).quote(quote).from_reader(first_line);
+        let header: Vec<String> =
+            reader.headers().map(|h| h.iter().map(|f| f.trim().to_string()).collect()).unwrap_or_default();
+        (wanted.iter().filter(|name| header.iter().any(|cell| cell == *name)).count(), header.len())
+    };
+    // Earlier ones win ties.
+    [b',', b'\t', b';', b'|'].into_iter().rev().max_by_key(|&s| score(s)).unwrap_or(b',')
+}
+
 /// How a CSV is written.
 #[derive(Clone, Copy)]
 struct Dialect {
@@ -185,23 +205,11 @@ struct Dialect {
 }
 
 impl Dialect {
-    /// The separator under which the header has both columns, else the most columns; the quote and escape that the
-    /// first bytes use.
-    fn sniff(sample: &[u8], columns: &Columns) -> Self {
-        let sample = sample.strip_prefix(b"\xef\xbb\xbf").unwrap_or(sample);
-        let first_line = sample.split(|&b| b == b'\n').next().unwrap_or_default();
-        let quote = if !sample.contains(&b'"') && first_line.starts_with(b"'") { b'\'' } else { b'"' };
-        let score = |separator: u8| {
-            let mut reader = csv::ReaderBuilder::new().delimiter(separator).quote(quote).from_reader(first_line);
-            let header: Vec<String> =
-                reader.headers().map(|h| h.iter().map(|f| f.trim().to_string()).collect()).unwrap_or_default();
-            let required = [&columns.image, &columns.report].iter().filter(|c| header.contains(c)).count();
-            (required, header.len())
-        };
-        let separator = columns.separator.unwrap_or_else(|| {
-            // Earlier ones win ties.
-            [b',', b'\t', b';', b'|'].into_iter().rev().max_by_key(|&s| score(s)).unwrap_or(b',')
-        });
+    /// The separator of [`separator_of`] where none is given; the quote and escape that the first bytes use.
+    fn sniff(sample: &[u8], wanted: &[&str], separator: Option<u8>) -> Self {
+        let sample = sample.strip_prefix(text::MARK).unwrap_or(sample);
+        let quote = if !sample.contains(&b'"') && sample.starts_with(b"'") { b'\'' } else { b'"' };
+        let separator = separator.unwrap_or_else(|| separator_of(sample, quote, wanted));
         // A backslash before a quote that ends its field escapes nothing, and an empty quoted field is no doubled
         // quote.
         let ends = |b: Option<&u8>| b.is_none_or(|&b| b == separator || b == b'\r' || b == b'\n');
@@ -212,6 +220,10 @@ impl Dialect {
         let before = |i: usize| if i == 0 { None } else { sample.get(i - 1) };
         let doubled = pairs(quote).filter(|&i| !(ends(before(i)) && ends(sample.get(i + 2)))).count();
         Self { separator, quote, escape: (escapes > 0 && doubled == 0).then_some(b'\\') }
+    }
+
+    fn of_manifest(sample: &[u8], columns: &Columns) -> Self {
+        Self::sniff(sample, &[&columns.image, &columns.report], columns.separator)
     }
 
     fn reader<R: Read>(&self, source: R) -> csv::Reader<R> {

@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 use crate::data::table::columns::Columns;
 use crate::data::table::format::{Format, NewColumn};
 
-pub use csv::comma_records;
-pub(in crate::data) use text::why_not_utf8;
+pub(in crate::data) use csv::separator_of;
+pub use text::why_not_utf8;
 pub use webdataset::{ShardSample, ShardWriter, shard_keys};
 
 /// All formats. Folders are searched for what each knows in this order; a file belongs to the last that claims it, so
@@ -31,6 +31,21 @@ pub(super) fn format_of(path: &Path) -> Result<&'static dyn Format> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
     let head = text::head(path)?;
     FORMATS.into_iter().rev().find(|f| f.claims(&ending, &head)).context("is of no known format")
+}
+
+/// A file of queries.
+const QUERIES: text::Meant = text::Meant { kind: "file of queries", rows: "a text, an image or both" };
+
+/// What a file of queries has in the columns `names`, of which one is enough: of each row with the line that it begins
+/// on. An object a line where the file's name says so, else cut at the separator that the header has.
+///
+/// # Errors
+/// It cannot be read or is no text; none of the columns is there, or one is there twice or in other case only; a row that
+/// is broken, by its line.
+pub fn query_cells<const N: usize>(path: &Path, names: [&str; N]) -> Result<Vec<(u64, [Option<String>; N])>> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+    let mut source = text::open_as(path, QUERIES)?;
+    if jsonl::Jsonl.claims(&ending, &[]) { jsonl::cells(&mut source, names) } else { csv::cells(source, names) }
 }
 
 /// What people call the formats, for help: `CSV, TSV, …`.

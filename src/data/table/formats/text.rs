@@ -11,7 +11,7 @@ use crate::fs::open_plain;
 /// Read ahead; the dialect of a CSV is told from this much.
 const SAMPLE: usize = 64 << 10;
 /// The byte-order mark of UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The beginning of a file.
 ///
@@ -28,11 +28,32 @@ pub(super) fn starts_with(head: &[u8], wanted: &[u8]) -> bool {
     head.strip_prefix(MARK).unwrap_or(head).trim_ascii_start().starts_with(wanted)
 }
 
-/// Opens a text file, past its byte-order mark.
+/// What a text file is to be, for messages.
+#[derive(Clone, Copy)]
+pub(super) struct Meant {
+    pub kind: &'static str,
+    /// What stands in each row.
+    pub rows: &'static str,
+}
+
+/// Of a file of which it is not known what it is to be.
+const TEXT: Meant = Meant { kind: "file of text", rows: "a text or a place" };
+/// A manifest.
+const MANIFEST: Meant = Meant { kind: "manifest", rows: "an image and a report" };
+
+/// Opens a manifest that is text, past its byte-order mark.
 ///
 /// # Errors
 /// It cannot be read, or is plainly something else than text.
 pub(super) fn open(path: &Path) -> Result<impl BufRead + use<>> {
+    open_as(path, MANIFEST)
+}
+
+/// [`open`] for a file that is to be something else.
+///
+/// # Errors
+/// As there.
+pub(super) fn open_as(path: &Path, Meant { kind: meant, rows }: Meant) -> Result<impl BufRead + use<>> {
     let mut file = open_plain(path)?;
     let mut head = Vec::new();
     file.by_ref().take(SAMPLE as u64).read_to_end(&mut head)?;
@@ -46,11 +67,11 @@ pub(super) fn open(path: &Path) -> Result<impl BufRead + use<>> {
         bail!("is compressed; unpack it with `gunzip`");
     }
     if head.starts_with(b"version https://git-lfs") {
-        bail!("is a Git LFS pointer, not the manifest; run `git lfs pull`");
+        bail!("is a Git LFS pointer, not the {meant}; run `git lfs pull`");
     }
-    ensure!(!head.trim_ascii().is_empty(), "is empty; a manifest names an image and a report in each row");
+    ensure!(!head.trim_ascii().is_empty(), "is empty; a {meant} names {rows} in each row");
     if let Some(kind) = file_kind(&head) {
-        bail!("is {kind}, not a manifest, which is a table with an image's path and a report in each row");
+        bail!("is {kind}, not a {meant}, which names {rows} in each row");
     }
     if head.starts_with(MARK) {
         head.drain(..MARK.len());
@@ -73,8 +94,8 @@ pub(super) fn next_line(source: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<
 }
 
 /// Why a text is not UTF-8, by its first line that is not; `None` where all are, or one is too long to be looked at.
-pub(in crate::data) fn why_not_utf8(path: &Path) -> Option<String> {
-    let mut source = match open(path) {
+pub fn why_not_utf8(path: &Path) -> Option<String> {
+    let mut source = match open_as(path, TEXT) {
         Ok(source) => source,
         Err(e) => return Some(format!("{e:#}")),
     };
@@ -94,15 +115,24 @@ pub(in crate::data) fn why_not_utf8(path: &Path) -> Option<String> {
 pub(super) fn not_utf8(bytes: &[u8], valid: usize, line: u64) -> String {
     let line = line + bytes[..valid].iter().filter(|&&b| b == b'\n').count() as u64;
     let rest = bytes[valid..].split(|&b| b == b'\n').next().unwrap_or_default();
-    let name = if is_gb18030(rest) { "GB18030" } else { "ISO-8859-1" };
-    let seems = if name == "GB18030" { "GB18030 (GBK)" } else { "Latin-1 or another old encoding" };
-    format!("line {line} is not UTF-8; it seems to be {seems}; convert the file with `iconv -f {name} -t UTF-8`")
+    let (seems, how) = match chinese_pairs(rest) {
+        None => ("Latin-1 or another old encoding", "`iconv -f ISO-8859-1 -t UTF-8`"),
+        Some(CERTAIN_PAIRS..) => ("GB18030 (GBK)", "`iconv -f GB18030 -t UTF-8`"),
+        Some(_) => (
+            "Latin-1 or GB18030 (GBK)",
+            "`iconv -f ISO-8859-1 -t UTF-8` or `iconv -f GB18030 -t UTF-8`, whichever gives the words that you know",
+        ),
+    };
+    format!("line {line} is not UTF-8; it seems to be {seems}; convert the file with {how}")
 }
 
-/// Whether all bytes above ASCII come in pairs as Chinese characters of GB 2312 have them, which a European text in
-/// Latin-1 does not.
-fn is_gb18030(line: &[u8]) -> bool {
-    line.split(|b| b.is_ascii())
-        .filter(|run| !run.is_empty())
-        .all(|run| run.len() % 2 == 0 && run.iter().all(|&b| b >= 0xa1))
+/// So many characters of a line that all may be Chinese are hardly anything else: a word of Latin-1 may have two letters
+/// above ASCII side by side, as "Größe" has.
+const CERTAIN_PAIRS: usize = 4;
+
+/// How many pairs of bytes above ASCII there are, where all come in pairs as Chinese characters of GB 2312 have them.
+fn chinese_pairs(line: &[u8]) -> Option<usize> {
+    let runs = || line.split(|b| b.is_ascii()).filter(|run| !run.is_empty());
+    let are_pairs = runs().all(|run| run.len() % 2 == 0 && run.iter().all(|&b| b >= 0xa1));
+    are_pairs.then(|| runs().map(|run| run.len() / 2).sum())
 }
