@@ -23,8 +23,8 @@ use crate::session::Session;
   reportclip search --late --index late/ --text \"left pleural effusion\"
 
 Shows reports and names of images from the manifest that the index was made of. Of an index of image files it shows
-their numbers, in the order of `embed --images` from 1, and their names if `embed --keep-names` kept them. In JSON, row
-is the row of the index's tensors, which count from 0, and line that of the manifest, which counts from 1.")]
+their rows, in the order of `embed --images` from 0, and their names if `embed --keep-names` kept them. A row is one of
+the index's tensors, which count from 0, and a line one of the manifest, which counts from 1.")]
 pub(super) struct Args {
     /// File or folder written by `reportclip embed`
     #[arg(long, value_name = "FILE|FOLDER")]
@@ -39,8 +39,8 @@ pub(super) struct Args {
     /// How much text and image count where both are given [default: 0.5,0.5]
     #[arg(long, value_name = "TEXT,IMAGE", allow_hyphen_values = true, value_parser = weights)]
     weights: Option<(f32, f32)>,
-    /// Many queries: a text a line; a CSV with the columns text, image or both; or vectors, a float32 matrix as .npy. A
-    /// line of JSON each
+    /// Many queries: a text a line; a CSV, TSV or JSONL with the columns text, image or both; or vectors, a float32
+    /// matrix as .npy. A line of JSON each
     #[arg(long, value_name = "FILE.txt|csv|npy", conflicts_with_all = ["text", "image"])]
     queries: Option<PathBuf>,
     /// How many to show
@@ -83,6 +83,7 @@ fn weights(text: &str) -> Result<(f32, f32), String> {
     let parts: Vec<f32> = text.split(',').map(|w| w.trim().parse().map_err(|_| not_so())).collect::<Result<_, _>>()?;
     match parts[..] {
         [text, image] if text >= 0.0 && image >= 0.0 && (text + image).is_normal() => Ok((text, image)),
+        [text, image] if text + image == f32::INFINITY => Err(format!("too large; {}", not_so())),
         _ => Err(not_so()),
     }
 }
@@ -242,7 +243,7 @@ fn show(args: &Args, number: usize, found: &Found) -> Result<()> {
 fn line(hit: &Hit) -> String {
     let name = hit.image.as_deref().or(hit.text.as_deref()).unwrap_or_default().replace('\n', " ");
     let flag = if hit.changed { "(changed or gone since the index was made)" } else { "" };
-    // Counted as the manifest and its messages count: its lines, else from 1.
-    let place = hit.line.map_or(format!("row {}", hit.row + 1), |line| format!("line {line}"));
+    // A line as the manifest and its messages count; else the row, from 0 as in JSON.
+    let place = hit.line.map_or(format!("row {}", hit.row), |line| format!("line {line}"));
     format!("{:>3}  {:.4}  {place}  {name} {flag}", hit.rank, hit.score).trim_end().to_string()
 }

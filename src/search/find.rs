@@ -154,9 +154,14 @@ fn of_images<T>(queries: &[Query], encode: impl FnOnce(&[ImageSource]) -> Result
         let Some(query) = queries.iter().find(asks) else { return e };
         // The line is told once.
         let reason = bad.reason.strip_prefix(&format!("{}: ", bad.image)).unwrap_or(&bad.reason);
-        in_column(query, "image", anyhow!("{reason}"))
+        let is_gone = reason.contains(&std::io::Error::from_raw_os_error(NO_SUCH_FILE).to_string());
+        let hint = if is_gone { "; relative names start at the folder of the file of queries" } else { "" };
+        in_column(query, "image", anyhow!("{reason}{hint}"))
     })
 }
+
+/// What systems say of a file that is not there: ENOENT, ERROR_FILE_NOT_FOUND.
+const NO_SUCH_FILE: i32 = 2;
 
 /// Queries that are encoded at once.
 const BATCH: usize = 64;

@@ -49,6 +49,7 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         ("search --index x", "nothing to look for; name --text TEXT, --image FILE, both of them, or --queries FILE"),
         ("search --index x --text a --weights 0.7,0.3", "--weights: no query has a text and an image"),
         ("search --index x --text a --weights -1,1", "allowed are two numbers from 0 on, not both 0, such as 0.7,0.3"),
+        ("search --index x --text a --weights 1e308,1", "too large; allowed are two numbers from 0 on, not both 0"),
         ("embed --model m --texts t --out x.safetensors --format npy", "--out x.safetensors: is called as a file"),
         ("embed --model m --texts t --out x.npy --shard-rows 5", "--out x.npy: is called as a file"),
         ("embed --model m --texts t --out x.npy", "--out x.npy: is called as a file, and a file is safetensors"),
@@ -522,12 +523,12 @@ fn explained_tokens_are_whole_characters_and_rows_have_one_count() {
     let shown: Vec<&str> = tokens.as_array().unwrap().iter().map(|t| t[0].as_str().unwrap().trim()).collect();
     assert_eq!(shown.concat(), said, "{tokens}");
     assert!(tokens.as_array().unwrap().iter().any(|t| t[1] == 1.0), "{tokens}");
-    // Rows of images count from 1 for people, from 0 in JSON as in the tensors.
+    // Rows of images count from 0, as in JSON and in the tensors.
     let images: Vec<&str> = images.iter().map(String::as_str).collect();
     let args = [&["embed", "--model", "run/model", "--out", "i.safetensors", "--images"][..], &images].concat();
     assert!(place.run(&args).status.success());
     let search = ["search", "--index", "i.safetensors", "--image", images[2], "-k", "1"];
-    assert!(text(&place.run(&search).stdout).contains("  row 3"));
+    assert!(text(&place.run(&search).stdout).contains("  row 2"));
     assert_eq!(json(&place.run(&[&search[..], &["--json"]].concat()).stdout)["hits"][0]["row"], 2);
 }
 

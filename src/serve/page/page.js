@@ -175,7 +175,7 @@ function hits(answer) {
       item.append(element("div", "no-image", say("noImage")));
     }
     const about = element("div");
-    const place = hit.line ? say("place", hit.line) : say("row", hit.row + 1);
+    const place = hit.line ? say("place", hit.line) : say("row", hit.row);
     const parts = [`${hit.rank}.`, say("score", hit.score.toFixed(3)), place];
     if (hit.changed) parts.push(say("changed"));
     about.append(element("p", "place", parts.join(" · ")));
