@@ -59,8 +59,10 @@ pub fn one_line(error: &anyhow::Error) -> String {
         // A cause may begin with the file that its context named.
         let is_told = |start: &str| parts.iter().any(|part| part.split(": ").any(|told| told == start));
         let line = line.split_once(": ").filter(|(start, _)| is_told(start)).map_or(line, |(_, rest)| rest).to_string();
-        // Wrappers often repeat their cause word for word.
-        if !line.is_empty() && parts.last().is_none_or(|last| !last.ends_with(&line)) {
+        // Wrappers often repeat their cause word for word; a folder called "g" repeats no word that ends so.
+        let repeats =
+            |last: &String| last.strip_suffix(&line).is_some_and(|rest| !rest.ends_with(char::is_alphanumeric));
+        if !line.is_empty() && !parts.last().is_some_and(repeats) {
             parts.push(line);
         }
     }
@@ -142,6 +144,8 @@ mod tests {
         assert_eq!(one_line(&e), "loading x: shape mismatch");
         let e = anyhow::anyhow!("no space").context("writing y: no space");
         assert_eq!(one_line(&e), "writing y: no space");
+        let e = anyhow::anyhow!("no such thing").context("g").context("--grounding");
+        assert_eq!(one_line(&e), "--grounding: g: no such thing");
         let e = anyhow::anyhow!("a/b: no weights; looked for c").context("a/b: config.json");
         assert_eq!(one_line(&e), "a/b: config.json: no weights; looked for c");
     }

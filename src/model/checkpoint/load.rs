@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -59,13 +60,20 @@ fn read_configs(files: &ModelFiles) -> Result<UnloadedModel<'_>> {
     let config = folder.json("config.json")?;
     let model_type = config.as_ref().and_then(|c| c.get("model_type")).and_then(Value::as_str);
     let place = |file: &str| format!("{folder}: {file}");
+    let in_config = |file: &str, error: anyhow::Error| {
+        // What is wrong with a file of weights is told by its own name.
+        let names_itself = error.to_string().split(": ").next().is_some_and(|start| Path::new(start).is_file());
+        if names_itself { error } else { error.context(place(file)) }
+    };
     match (model_type.and_then(transformers::WholeModel::find), config) {
-        (Some(whole), Some(config)) => transformers::read(folder, config, whole).with_context(|| place("config.json")),
+        (Some(whole), Some(config)) => {
+            transformers::read(folder, config, whole).map_err(|e| in_config("config.json", e))
+        }
         (None, Some(config)) if model_type_is_dual(&config) => {
-            pair::read_dual_encoder(folder, config).with_context(|| place("config.json"))
+            pair::read_dual_encoder(folder, config).map_err(|e| in_config("config.json", e))
         }
         (_, config) => match (folder.json(open_clip::CONFIG)?, config) {
-            (Some(open_clip), _) => open_clip::read(folder, open_clip).with_context(|| place(open_clip::CONFIG)),
+            (Some(open_clip), _) => open_clip::read(folder, open_clip).map_err(|e| in_config(open_clip::CONFIG, e)),
             (None, Some(config)) => Err(pair::not_a_whole_model(&config).context(place("config.json"))),
             (None, None) => bail!(
                 "{folder}: no model; looked for config.json (transformers), {} and {}{}",
