@@ -38,7 +38,7 @@ impl FolderLock {
         let path = folder.join(LOCK);
         // The opening of a pipe would wait for its reader.
         let is_other = fs::metadata(&path).is_ok_and(|meta| !meta.is_file());
-        ensure!(!is_other, "{}: is no regular file", path.display());
+        ensure!(!is_other, "{}: is no regular file; remove it, or name another folder", path.display());
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.with_context(|| path.display().to_string())?;
         let begun = Instant::now();

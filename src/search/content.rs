@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::gallery::Gallery;
 use crate::digest::{ContentHash, Depth, of_file};
 
+/// What helps where a part of an index is broken or gone.
+pub(super) const ANEW: &str = "the same `reportclip embed` makes it anew";
+
 /// What the files of a shard hold: by this one that was changed, cut off or taken from another index is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ShardContent {
@@ -37,8 +40,7 @@ impl ShardContent {
         let is_same = bytes(files)? == self.bytes && digest(files, depth)? == *told;
         ensure!(
             is_same,
-            "{}: not as `reportclip embed` wrote it: changed, cut off or taken from another index; the same \
-             `reportclip embed` makes it anew",
+            "{}: not as `reportclip embed` wrote it: changed, cut off or taken from another index; {ANEW}",
             named(files)
         );
         Ok(())
@@ -87,7 +89,7 @@ fn named(files: &[PathBuf]) -> String {
 fn bytes(files: &[PathBuf]) -> Result<u64> {
     let length = |path: &PathBuf| {
         let meta = std::fs::metadata(path);
-        let place = || format!("{}: the same `reportclip embed` makes it anew", path.display());
+        let place = || format!("{}: {ANEW}", path.display());
         Ok(meta.with_context(place)?.len())
     };
     files.iter().map(length).sum()

@@ -84,6 +84,7 @@ pub fn fill(
         keeps_names: options.keep_names,
         late: options.late,
         source,
+        is_as_written: true,
     };
     agree(world, &items, &list)?;
     let is_new = !out.exists();
@@ -219,6 +220,14 @@ fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
     // First, so that a kill leaves a folder that is known as an index.
     list.write(out)?;
     shard::make_folders(out, list.format, list.access())?;
+    // After the work is done would be late.
+    for path in (0..list.shards()).flat_map(|number| list.files(out, number)) {
+        ensure!(
+            !path.is_dir(),
+            "{}: is a folder where a shard's file is to lie; remove it, or name another folder",
+            path.display()
+        );
+    }
     Ok(held)
 }
 

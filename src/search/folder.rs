@@ -14,9 +14,10 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::approximate::{Graphs, Place};
-use super::content::ShardContent;
+use super::content::{ANEW, ShardContent};
 use super::gallery::{Gallery, Side};
 use super::identity::{Origins, access};
 use super::late::LateGallery;
@@ -30,8 +31,6 @@ use crate::json::MAX_BYTES;
 /// The list's file.
 const LIST: &str = "index.json";
 
-/// What helps where a part of an index is broken or gone.
-const ANEW: &str = "the same `reportclip embed` makes it anew";
 /// Most rows of a shard: what they were made from is read at once.
 pub const MOST_SHARD_ROWS: usize = 131_072;
 
@@ -67,6 +66,17 @@ pub(super) struct List {
     pub late: bool,
     /// What it is of, but for the rows.
     pub source: IndexSource,
+    /// Whether the file says what was written into it; of older indexes, which have no digest of it, that is taken on
+    /// trust.
+    #[serde(skip)]
+    pub is_as_written: bool,
+}
+
+/// Of the list's other fields, in the list.
+const DIGEST: &str = "digest";
+
+fn of_fields(fields: &serde_json::Map<String, Value>) -> Result<String> {
+    Ok(of_bytes(&serde_json::to_vec(fields)?))
 }
 
 impl List {
@@ -95,7 +105,14 @@ impl List {
         if !path.exists() {
             return Ok(None);
         }
-        let list: Self = parse(&path).context(
+        let parsed = parse(&path).and_then(|mut value: serde_json::Map<String, Value>| {
+            let told = value.shift_remove(DIGEST);
+            let is_as_written = told.is_none_or(|told| of_fields(&value).is_ok_and(|now| told == now));
+            let list: Self =
+                serde_json::from_value(Value::Object(value)).with_context(|| path.display().to_string())?;
+            Ok(Self { is_as_written, ..list })
+        });
+        let list = parsed.context(
             "not written by `reportclip embed`, or its index.json is broken; name another folder, or remove this index \
              and make it anew",
         )?;
@@ -105,7 +122,9 @@ impl List {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(self)?;
+        let mut fields: serde_json::Map<String, Value> = serde_json::from_value(serde_json::to_value(self)?)?;
+        fields.insert(DIGEST.into(), of_fields(&fields)?.into());
+        let bytes = serde_json::to_vec_pretty(&fields)?;
         self.access().replace_with(&folder.join(LIST), |path| Ok(fs::write(path, bytes)?))
     }
 
@@ -224,6 +243,10 @@ impl Folder {
     /// It is no index, or not whole.
     pub fn open(path: &Path) -> Result<Self> {
         let list = List::read(path)?.context("not written by `reportclip embed`: it has no index.json")?;
+        ensure!(
+            list.is_as_written,
+            "{LIST}: not as `reportclip embed` wrote it; {ANEW}, with --force where it asks for it"
+        );
         ensure!(list.complete, "is not whole yet; the same `reportclip embed` goes on with it");
         /// A shard is a file at least.
         const MOST_SHARDS: usize = 1 << 20;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 
+use super::content::ANEW;
 use super::gallery::{Side, Vectors};
 use super::identity::{Origins, RowIdentity};
 use super::late::Codes;
@@ -87,6 +88,8 @@ pub(super) fn make_folders(folder: &Path, format: ShardFormat, access: Access) -
     let names = if format == ShardFormat::Npy { &FOLDERS[..] } else { &FOLDERS[..1] };
     names.iter().try_for_each(|name| {
         let path = folder.join(name);
+        let is_in_the_way = path.exists() && !path.is_dir();
+        ensure!(!is_in_the_way, "{}: is no folder; remove it, or name another folder", path.display());
         access.make_folder(&path).with_context(|| path.display().to_string())
     })
 }
@@ -217,7 +220,7 @@ pub(super) fn open(
             Ok((count, width, Vectors::Parquet(vectors)))
         }
     };
-    let opened = read().with_context(|| path.display().to_string())?;
-    ensure!(opened.0 == count, "{}: has {} rows, where the list says {count}", path.display(), opened.0);
+    let opened = read().with_context(|| format!("{}: {ANEW}", path.display()))?;
+    ensure!(opened.0 == count, "{}: has {} rows, where the list says {count}; {ANEW}", path.display(), opened.0);
     Ok(opened)
 }

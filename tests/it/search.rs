@@ -215,6 +215,26 @@ fn what_was_made_from_something_else_is_made_anew_or_refused() {
     refused(&["--out", "index/", "--format", "npy", "--shard-rows", "8"], "whose model or options were others");
     refused(&["--out", "phantom/"], "phantom/: holds other files, and no index; name a new folder");
     refused(&["--out", "not/there/"], "not/there/");
+    for (at, is_folder, told) in [
+        ("rows", false, "way/rows: is no folder; remove it, or name another folder"),
+        (".lock", true, "way/.lock: is no regular file; remove it, or name another folder"),
+        (
+            "shard-00000.safetensors",
+            true,
+            "is a folder where a shard's file is to lie; remove it, or name another folder",
+        ),
+    ] {
+        let way = place.path("way");
+        fs::create_dir(&way).unwrap();
+        fs::copy(place.path("index/index.json"), way.join("index.json")).unwrap();
+        if is_folder {
+            fs::create_dir(way.join(at)).unwrap()
+        } else {
+            fs::write(way.join(at), "").unwrap()
+        }
+        refused(&["--out", "way/", "--shard-rows", "8"], told);
+        fs::remove_dir_all(&way).unwrap();
+    }
     embed(&place, &["--out", "index/", "--format", "npy", "--shard-rows", "8", "--force"]);
     assert!(files(&place.path("index"), ".safetensors").is_empty());
     let weights = place.path("run/model/model.safetensors");
@@ -244,7 +264,14 @@ fn what_was_made_from_something_else_is_made_anew_or_refused() {
     let mut emptied: serde_json::Value = serde_json::from_str(&kept_list).unwrap();
     emptied["records"] = serde_json::json!([]);
     fs::write(&list, emptied.to_string()).unwrap();
+    search_told("index: index.json: not as `reportclip embed` wrote it; the same `reportclip embed` makes it anew");
+    // Older indexes have no digest of their list.
+    assert!(emptied.as_object_mut().unwrap().remove("digest").is_some());
+    fs::write(&list, emptied.to_string()).unwrap();
     search_told("index.json: tells of 0 lists of rows");
+    // One byte of it, wherever that is.
+    fs::write(&list, kept_list.replace("\"report\"", "\"repost\"")).unwrap();
+    search_told("index.json: not as `reportclip embed` wrote it");
     fs::write(&list, kept_list).unwrap();
     // A shard that is gone is told of.
     fs::remove_file(files(&place.path("index/img_emb"), ".npy").pop().unwrap()).unwrap();
@@ -440,6 +467,7 @@ fn what_is_wrong_with_a_query_is_not_the_indexs_fault_and_names_nobody() {
     let errors = place.errors(&["search", "--index", "index", "--queries", "q.csv"], 1);
     let told = "--queries q.csv: query 2 (line 3), image: No such file";
     assert!(errors.len() == 1 && errors[0].starts_with(told), "{errors:?}");
+    assert!(errors[0].ends_with("; relative names start at the folder of the file of queries"), "{errors:?}");
     assert!(!errors[0].contains("zxqv") && !errors[0].contains("index"), "{errors:?}");
     let errors = place.errors(&["search", "--index", "index", "--image", "gone.png"], 1);
     assert!(errors[0].contains("gone.png: No such file") && !errors[0].contains("index"), "{errors:?}");
@@ -537,6 +565,7 @@ fn a_model_that_only_the_index_names_is_not_fetched() {
     let list = place.path("index/index.json");
     let mut value: Value = json(&fs::read(&list).unwrap());
     value["source"]["model"] = "no-such/model".into();
+    value.as_object_mut().unwrap().remove("digest");
     fs::write(&list, value.to_string()).unwrap();
     let errors = place.errors(&["search", "--index", "index", "--text", "x"], 1);
     assert!(errors[0].contains("index: was made by no-such/model, which is not in the cache; `--model"), "{errors:?}");
