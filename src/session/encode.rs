@@ -179,8 +179,8 @@ impl Encoder<'_> {
         finite(self.gather(&rows)?, "text features")
     }
 
-    /// [`Self::texts`] of the token ids of each text, as [`super::Tokenized`] has them. What frozen layers make of them is
-    /// not kept.
+    /// [`Self::texts`] of the token ids of each text, as [`super::Tokenized`] has them. What frozen layers make of them
+    /// is not kept.
     ///
     /// # Errors
     /// Whatever the model reports; features that are not finite.
