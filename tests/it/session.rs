@@ -138,8 +138,7 @@ fn a_list_that_comes_again_passes_frozen_layers_once() {
                 let param = session.params.iter().find(|param| param.spec.name == name).unwrap();
                 let weight = param.var.as_tensor();
                 // Another direction of each row, not its length alone.
-                let moved =
-                    (weight + weight.flatten_all().unwrap().flip(&[0]).unwrap().reshape(weight.shape()).unwrap());
+                let moved = weight + weight.flatten_all().unwrap().flip(&[0]).unwrap().reshape(weight.shape()).unwrap();
                 param.var.set(&moved.unwrap()).unwrap();
             }
             encode(session, None)
