@@ -63,13 +63,13 @@ fn check_header(cells: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Reads a table (CSV, its separator read off the header) with columns image, sentence (or report, or label), and x, y, width, height, or polygon
-/// ("x1 y1 x2 y2 …"), or mask (a file beside the table). Where columns image_width and image_height tell on what size
-/// boxes and polygons were measured, images may have another one.
+/// Reads a table (CSV, its separator read off the header) with columns image, sentence (or report, or label), and x, y,
+/// width, height, or polygon ("x1 y1 x2 y2 …"), or mask (a file beside the table). Where columns image_width and
+/// image_height tell on what size boxes and polygons were measured, images may have another one.
 ///
 /// # Errors
-/// A column or a number that is missing, a column that stands twice or under a name of other case; a row with more cells
-/// than the header; nothing in it.
+/// A column or a number that is missing, a column that stands twice or under a name of other case; a row with more
+/// cells than the header; nothing in it.
 pub fn read_places(path: &Path) -> Result<Vec<Described>> {
     let mut found = BTreeMap::new();
     let columns = [

@@ -216,10 +216,6 @@ fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
         }
         None => {}
     }
-    list.access().make_folder(out).with_context(place)?;
-    // First, so that a kill leaves a folder that is known as an index.
-    list.write(out)?;
-    shard::make_folders(out, list.format, list.access())?;
     // After the work is done would be late.
     for path in (0..list.shards()).flat_map(|number| list.files(out, number)) {
         ensure!(
@@ -228,6 +224,10 @@ fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
             path.display()
         );
     }
+    list.access().make_folder(out).with_context(place)?;
+    // First, so that a kill leaves a folder that is known as an index.
+    list.write(out)?;
+    shard::make_folders(out, list.format, list.access())?;
     Ok(held)
 }
 

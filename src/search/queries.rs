@@ -84,8 +84,9 @@ const TABLES: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "json"];
 const OTHER_TABLES: [&str; 12] =
     ["parquet", "arrow", "feather", "xlsx", "xls", "ods", "npz", "tar", "gz", "zip", "safetensors", "pt"];
 
-/// Reads a file: vectors from `.npy`, texts and images from the columns `text` and `image` of a table ([`TABLES`]), whose
-/// images start at its folder, else a text a line. Of a text and an image together, `weights` says how much each counts.
+/// Reads a file: vectors from `.npy`, texts and images from the columns `text` and `image` of a table (by its ending),
+/// whose images start at its folder, else a text a line. Of a text and an image together, `weights` says how much each
+/// counts.
 ///
 /// # Errors
 /// It cannot be read, or asks for nothing; a vector that is zero or holds what is no finite number.

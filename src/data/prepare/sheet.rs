@@ -49,8 +49,8 @@ pub(in crate::data) struct Asked<'a, const N: usize> {
     pub header: fn(&[&str]) -> Result<()>,
 }
 
-/// [`each`] with the line of the file on which the row begins, the header's being 1. The separator is read off the header;
-/// cells beyond it are an error, since a row that is cut at a comma of its text says something else.
+/// [`each`] with the line of the file on which the row begins, the header's being 1. The separator is read off the
+/// header; cells beyond it are an error, since a row that is cut at a comma of its text says something else.
 pub(in crate::data) fn each_line<const N: usize>(
     path: &Path,
     asked: &Asked<N>,

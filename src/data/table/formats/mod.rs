@@ -40,8 +40,8 @@ const QUERIES: text::Meant = text::Meant { kind: "file of queries", rows: "a tex
 /// on. An object a line where the file's name says so, else cut at the separator that the header has.
 ///
 /// # Errors
-/// It cannot be read or is no text; none of the columns is there, or one is there twice or in other case only; a row that
-/// is broken, by its line.
+/// It cannot be read or is no text; none of the columns is there, or one is there twice or in other case only; a row
+/// that is broken, by its line.
 pub fn query_cells<const N: usize>(path: &Path, names: [&str; N]) -> Result<Vec<(u64, [Option<String>; N])>> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
     let mut source = text::open_as(path, QUERIES)?;

@@ -126,8 +126,8 @@ pub(super) fn not_utf8(bytes: &[u8], valid: usize, line: u64) -> String {
     format!("line {line} is not UTF-8; it seems to be {seems}; convert the file with {how}")
 }
 
-/// So many characters of a line that all may be Chinese are hardly anything else: a word of Latin-1 may have two letters
-/// above ASCII side by side, as "Größe" has.
+/// So many characters of a line that all may be Chinese are hardly anything else: a word of Latin-1 may have two
+/// letters above ASCII side by side, as "Größe" has.
 const CERTAIN_PAIRS: usize = 4;
 
 /// How many pairs of bytes above ASCII there are, where all come in pairs as Chinese characters of GB 2312 have them.
