@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The study of docs/local-alignment.md: whole images alone against whole images with sentences and patches, on phantoms.
 #   scripts/study/local-alignment.sh OUT [SEED…]
-# Stopped and called again, it goes on. Variables: REPORTCLIP (the program), PATIENTS (1000), EPOCHS (20).
+# Stopped and called again, it goes on. Variables: REPORTCLIP (the program), PATIENTS (1000), EPOCHS (60).
 set -euo pipefail
 out=$(realpath -m "${1:?name a folder to work in}")
 shift
@@ -21,7 +21,7 @@ train() { # NAME SEED SETTING…
     [ ! -d "$run/checkpoints" ] || resume=(--resume latest)
     # Patches of 8 pixels: 64 places an image.
     "$program" train configs/study-phantom.toml --out "$run" "${resume[@]}" --set seed="$2" \
-        --set data.train="$data/manifest.csv" --set model.random.patch_size=8 --set train.epochs="${EPOCHS:-20}" \
+        --set data.train="$data/manifest.csv" --set model.random.patch_size=8 --set train.epochs="${EPOCHS:-60}" \
         --set loss.label_smoothing=0.1 --set train.tensorboard=false --set eval.gallery=0 "${args[@]}"
     touch "$run/done"
 }

@@ -43,9 +43,9 @@ def main():
             for figure in shown:
                 values = [f[figure][0] for f, _ in runs.values()]
                 cell = f"{mean(values):.3f} ± {half(values):.3f}"
-                others = [f[figure][2] for f, _ in runs.values()]
-                if None not in others:
-                    cell += f", another's map {mean(others):.3f}"
+                if None not in [f[figure][2] for f, _ in runs.values()]:
+                    over = [f[figure][0] - f[figure][2] for f, _ in runs.values()]
+                    cell += f", {mean(over):+.3f} ± {half(over):.3f} over another's map"
                 if name != "global":
                     gains = [f[figure][0] - base[m][s][0][figure][0] for s, (f, _) in runs.items()]
                     cell += f" ({mean(gains):+.3f} ± {half(gains):.3f})"
