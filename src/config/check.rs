@@ -237,8 +237,8 @@ impl Config {
         // A step of one row is told of already.
         if k > others && others > 0 {
             problems.push(format!(
-                "{}: is {k}, but a row meets only {others} others in a step of train.batch_size × train.accum_freq rows; \
-                 allowed is up to {others}",
+                "{}: is {k}, but a row meets only {others} others in a step of train.batch_size × \
+                 train.accum_freq rows; allowed is up to {others}",
                 place("data.hard_negatives.k")
             ));
         }

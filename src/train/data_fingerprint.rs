@@ -192,8 +192,8 @@ impl DataFingerprint {
         let (Some(name), Some(before)) = (&config.loss.teacher, before) else { return Ok(()) };
         ensure!(
             self.teacher.as_deref() == Some(before.as_str()),
-            "cannot resume {}: loss.teacher holds other files than when the run began ({name}); put them back, or start \
-             a new run",
+            "cannot resume {}: loss.teacher holds other files than when the run began ({name}); put them back, \
+             or start a new run",
             run.display()
         );
         Ok(())

@@ -41,7 +41,8 @@ impl Teacher {
     /// turn.
     ///
     /// # Errors
-    /// [`Problems`] where there is no such model; an image that cannot be read, where `data.on_error` says so; the disk is full.
+    /// [`Problems`] where there is no such model; an image that cannot be read, where `data.on_error` says so; the disk
+    /// is full.
     pub fn of<'a>(config: &Config, local: (usize, usize), rows: impl Iterator<Item = &'a Row>) -> Result<Option<Self>> {
         let Some(name) = &config.loss.teacher else { return Ok(None) };
         let session = Session::open_on(name, &config.device, local).map_err(|e| wrong(&e))?;
