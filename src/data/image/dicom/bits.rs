@@ -94,10 +94,13 @@ fn within(object: &Object, tag: Tag, name: &str, (least, most): (usize, usize)) 
 mod tests {
     use crate::data::image::dicom;
 
+    /// Number within group 0028, VR and value.
+    type Element<'a> = (u16, &'a [u8; 2], &'a [u8]);
+
     /// Three pixels of 16 bits in a row; `with`: instead of, or beside, what is usual.
-    fn file(with: &[(u16, &[u8; 2], &[u8])], pixels: &[u8]) -> Vec<u8> {
+    fn file(with: &[Element], pixels: &[u8]) -> Vec<u8> {
         let mut bytes = [&[0; 128], &b"DICM\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"[..]].concat();
-        let usual: [(u16, &[u8; 2], &[u8]); 7] = [
+        let usual: [Element; 7] = [
             (0x04, b"CS", b"MONOCHROME2 "),
             (0x10, b"US", &[1, 0]),
             (0x11, b"US", &[3, 0]),
@@ -117,7 +120,7 @@ mod tests {
 
     const PIXELS: [u8; 6] = [0x23, 0x81, 0x56, 0xf4, 0xff, 0x0f];
 
-    fn told(with: &[(u16, &[u8; 2], &[u8])], pixels: &[u8]) -> String {
+    fn told(with: &[Element], pixels: &[u8]) -> String {
         format!("{:#}", dicom::decode(&file(with, pixels), 0).unwrap_err())
     }
 
@@ -137,7 +140,7 @@ mod tests {
 
     #[test]
     fn headers_that_say_what_cannot_be_are_told_with_what_may() {
-        let cases: [(&[(u16, &[u8; 2], &[u8])], &str); 9] = [
+        let cases: [(&[Element], &str); 9] = [
             (&[(0x101, b"US", &[0, 0])], "says BitsStored 0; allowed are 1 to 16"),
             (&[(0x101, b"US", &[17, 0])], "says BitsStored 17; allowed are 1 to 16"),
             (&[(0x102, b"US", &[10, 0])], "says HighBit 10; allowed are 11 to 15"),
