@@ -16,6 +16,7 @@ use super::items::{IndexContents, Items, source};
 use super::late::Codes;
 use super::shard::{self, Shard, ShardFormat};
 use super::source::IndexSource;
+use crate::data::READERS;
 use crate::digest::{ContentHash, Depth};
 use crate::dist::Collective;
 use crate::error::Interrupted;
@@ -151,10 +152,6 @@ fn agree(world: &dyn Collective, items: &Items, list: &List) -> Result<()> {
     );
     Ok(())
 }
-
-/// To be raised by hand wherever images or texts are read otherwise than before: what older programs made is no part of
-/// an index then.
-const READERS: u64 = 2;
 
 /// Of what makes every number of a shard, but for its rows: those are compared one by one.
 fn fingerprint(source: &IndexSource, batch_size: usize, shard_rows: usize, options: FolderOptions) -> String {

@@ -40,7 +40,7 @@ pub struct Encoder<'a> {
     /// Threads that decode images.
     pub workers: usize,
     /// What is frozen while the same lists are encoded again and again: what these layers make of them is then worked
-    /// out once, and kept in memory unless it is more than 256 MiB. Files are not looked at anew.
+    /// out once, and kept in memory unless a list takes more than 256 MiB of it. Files are not looked at anew.
     pub frozen: Option<&'a Frozen>,
 }
 
@@ -88,21 +88,25 @@ impl Encoder<'_> {
             let each = x.dim(0)? / places.iter().map(Vec::len).sum::<usize>();
             self.in_parts(x, each, |x| Ok(self.model.image_features_above(x.clone(), frozen.image())?.tensor().clone()))
         };
-        let key = digest(images.iter().map(|image| format!("{image:?}")));
-        if let Some(kept) = frozen.images.get(&key) {
+        let before = frozen.images.get(|list| list == images);
+        if let Some(Some(kept)) = &before {
             kept.iter().try_for_each(|(x, places)| embed(above(x, places)?, places))?;
             return Ok(rows);
         }
-        let mut found = Found::default();
+        let mut found = Found::of(self.world.share(images.len()).len());
         self.each_batch(images, |pixel_values, places| {
             let below = |x: &Tensor| Ok(self.model.frozen_image_features(x, frozen.image())?);
             let x = self.in_parts(pixel_values, 1, below)?;
             embed(above(&x, places)?, places)?;
-            let bytes = bytes_of(&x);
-            found.add((x, places.to_vec()), bytes);
+            if before.is_none() {
+                let bytes = bytes_of(&x);
+                found.add((x, places.to_vec()), places.len(), bytes);
+            }
             Ok(())
         })?;
-        frozen.images.put(key, found);
+        if before.is_none() {
+            frozen.images.put(images.to_vec(), found);
+        }
         Ok(rows)
     }
 
@@ -158,21 +162,20 @@ impl Encoder<'_> {
             Ok(())
         };
         let again = self.frozen.filter(|frozen| frozen.text_stays()).map(|frozen| (&frozen.texts, digest(texts)));
-        if let Some(kept) = again.as_ref().and_then(|(again, key)| again.get(key)) {
+        let before = again.as_ref().and_then(|(again, key)| again.get(|list| list == key));
+        if let Some(Some(kept)) = &before {
             kept.iter().try_for_each(&mut embed)?;
         } else {
-            let mut found = Found::default();
+            let mut found = Found::of(self.world.share(texts.len()).len());
             for chunk in self.own(texts.chunks(self.batch_size).collect()) {
                 let (ids, tokens) = self.tokenizer.encode_batch(chunk.iter().copied())?;
                 let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), self.device)?;
                 let states = self.model.text_states(&input_ids)?.tensor().clone();
                 embed(&states)?;
-                if again.is_some() {
-                    let bytes = bytes_of(&states);
-                    found.add(states, bytes);
-                }
+                let bytes = bytes_of(&states);
+                found.add(states, chunk.len(), bytes);
             }
-            if let Some((again, key)) = again {
+            if let (Some((again, key)), None) = (again, &before) {
                 again.put(key, found);
             }
         }
@@ -203,7 +206,9 @@ impl Encoder<'_> {
         let batches = (0..count).step_by(self.batch_size).map(|start| start..count.min(start + self.batch_size));
         let embed = |batch| Ok(l2_normalize(features(batch)?.tensor())?.to_device(&Device::Cpu)?);
         let rows = self.own(batches.collect()).map(embed).collect::<Result<Vec<_>>>()?;
-        finite(self.gather(&rows)?, "features")
+        let rows = self.gather(&rows)?;
+        ensure!(rows.dim(0)? == count, "{} embeddings of {count} items", rows.dim(0)?);
+        finite(rows, "features")
     }
 
     /// Whole batches, so that each row is worked out among the same others whatever the number of ranks.

@@ -12,6 +12,7 @@ use candle_core::Tensor;
 
 use super::again::Again;
 use crate::config::Config;
+use crate::data::ImageSource;
 use crate::model::freeze::{self, FreezeConfig, FreezeDepth};
 use crate::model::{Params, Part};
 use crate::ops::Value;
@@ -23,10 +24,11 @@ pub struct Frozen {
     /// Whether the text tower gives the same for a text at each step.
     text_stays: bool,
     prompt_states: OnceCell<Tensor>,
-    /// Of lists of images what the frozen layers make of each batch, and the places of each source's images.
-    pub(super) images: Again<(Tensor, Vec<Vec<f32>>)>,
-    /// Of lists of texts what the text tower makes of each batch.
-    pub(super) texts: Again<Tensor>,
+    /// Of a list of images what the frozen layers make of each batch, and the places of each source's images.
+    pub(super) images: Again<Vec<ImageSource>, (Tensor, Vec<Vec<f32>>)>,
+    /// Of lists of texts, by their digest, what the text tower makes of each batch: of validations there are two, the
+    /// reports and the prompts.
+    pub(super) texts: Again<String, Tensor>,
 }
 
 impl Frozen {
@@ -36,8 +38,7 @@ impl Frozen {
         freeze::apply(&freeze, params);
         let trained = params.trainable().any(|p| p.spec.part == Part::Text);
         let text_stays = !trained && dropout == 0.0;
-        let (images, texts) = Default::default();
-        Self { freeze, text_stays, prompt_states: OnceCell::new(), images, texts }
+        Self { freeze, text_stays, prompt_states: OnceCell::new(), images: Again::new(1), texts: Again::new(2) }
     }
 
     /// What this was made from.

@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::readable::readable_images;
 use super::trainer::Trainer;
-use crate::data::{HardFrom, HardNegatives, KeptReports, NO_ROW, Neighbours, Row};
+use crate::data::{HardFrom, HardNegatives, KeptReports, NO_ROW, Neighbours, OnError, Row};
 use crate::session::Encoder;
 use crate::track::{Event, Note};
 
@@ -99,6 +99,10 @@ impl Trainer<'_> {
         let missing: Vec<u32> = kept.cache.missing().into_iter().map(|row| row as u32).collect();
         let (missing, _) = self.world.gather_numbers(&missing)?;
         let missing: HashSet<u32> = missing.into_iter().collect();
+        // What cannot be read is told of by the way through the files, where it stops the run.
+        if !missing.is_empty() && self.config.data.on_error == OnError::Stop {
+            return Ok(None);
+        }
         let readable: Vec<u32> = (0..count as u32).filter(|row| !missing.contains(row)).collect();
         if readable.is_empty() {
             return Ok(None);
@@ -106,7 +110,9 @@ impl Trainer<'_> {
         let width = self.folder.config.vision.width();
         let features = |batch: Range<usize>| {
             let mut numbers = Vec::new();
-            readable[batch].iter().try_for_each(|&row| kept.cache.read(row as usize, &mut numbers).map(drop))?;
+            for &row in &readable[batch] {
+                ensure!(kept.cache.read(row as usize, &mut numbers)?, "{}: row {row} is gone", kept.cache.place());
+            }
             let x = Tensor::from_slice(&numbers, (numbers.len() / width, width), &self.device)?;
             Ok(encoder.model.image_features_above(x, self.frozen.image())?)
         };

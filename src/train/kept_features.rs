@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use candle_core::DType;
 
 use crate::config::Config;
-use crate::data::FeaturePrecision;
+use crate::data::{FeaturePrecision, READERS};
 use crate::digest::ContentHash;
 use crate::fs::check_writable;
 use crate::model::Param;
@@ -30,11 +30,12 @@ pub(super) fn check_folder(config: &Config) -> Result<()> {
     check_writable(folder).context("data.feature_cache")
 }
 
-/// A key over what vectors depend on: this version, `layers` and how they are worked out, and weights. Preprocessing,
+/// A key over what vectors depend on: this version, how files are read, `layers` and how they are worked out, and weights. Preprocessing,
 /// and what images and texts hold, are for the caller to add.
 pub(super) fn key<'a>(layers: &str, weights: impl Iterator<Item = &'a Param>) -> Result<ContentHash> {
     let mut key = ContentHash::default();
     key.field(env!("CARGO_PKG_VERSION"));
+    key.field(READERS.to_le_bytes());
     key.field(layers);
     for param in weights {
         key.field(&param.spec.name);
