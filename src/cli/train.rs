@@ -59,7 +59,8 @@ pub(super) fn run(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
 }
 
 fn train_or_try(args: &Args, world: &Rc<dyn Collective>) -> Result<()> {
-    let config = config::load(&args.config, &args.set)?;
+    let load = if args.resume.is_some() { config::load_to_resume } else { config::load };
+    let config = load(&args.config, &args.set)?;
     world.lost_after(Duration::from_secs(config.train.rank_timeout));
     device::share_cores(world.local().1, ops::online_cores())?;
     let (folder, resume) = match &args.resume {

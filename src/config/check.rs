@@ -157,7 +157,7 @@ impl Config {
         });
         check("loss.debias", self.loss.debias > 0.0, &|kind| kind.takes.debias);
         for key in ["loss.local.form", "loss.local.temperature", "loss.local.attention_temperature"] {
-            check(key, self.departs(key), &|kind| kind.needs.places);
+            check(key, !written.goes_on && self.departs(key), &|kind| kind.needs.places);
         }
         let ordered = [
             ("data.no_duplicate_reports", self.data.no_duplicate_reports),
@@ -235,7 +235,7 @@ impl Config {
         }
         let (k, others) = (self.data.hard_negatives.k, self.samples_per_step().saturating_sub(1));
         // A step of one row is told of already.
-        if k > others && others > 0 {
+        if !written.goes_on && k > others && others > 0 {
             problems.push(format!(
                 "{}: is {k}, but a row meets only {others} others in a step of train.batch_size × \
                  train.accum_freq rows; allowed is up to {others}",

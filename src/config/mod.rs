@@ -54,8 +54,21 @@ use crate::track::RunFolder;
 /// # Errors
 /// The file cannot be read, or [`Problems`] with everything that is wrong in it.
 pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
+    load_as(path, overrides, false)
+}
+
+/// [`load`] for a run that goes on, which may be older than the checks of keys that do no harm where they have no
+/// effect. Those are left out: with another value it could not go on at all.
+///
+/// # Errors
+/// As there.
+pub fn load_to_resume(path: &Path, overrides: &[String]) -> anyhow::Result<Config> {
+    load_as(path, overrides, true)
+}
+
+fn load_as(path: &Path, overrides: &[String], goes_on: bool) -> anyhow::Result<Config> {
     let text = read(path).map_err(|line| Problems(vec![Problem(line)]))?;
-    Ok(Config::resolve(&Written::parse(path, &text, overrides))?)
+    Ok(Config::resolve(&Written { goes_on, ..Written::parse(path, &text, overrides) })?)
 }
 
 /// Longest config: one with every key has a hundredth of it.

@@ -38,12 +38,14 @@ pub struct Written {
     pub(super) path: PathBuf,
     pub(super) values: BTreeMap<&'static str, (Value, Origin)>,
     pub(super) mistakes: Vec<Mistake>,
+    /// Of a run that goes on: it may be older than some of the checks.
+    pub(super) goes_on: bool,
 }
 
 impl Written {
     /// Parses `text`, the content of `path`, then `overrides` of the form `key=value`.
     pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Self {
-        let mut written = Self { path: path.to_path_buf(), values: BTreeMap::new(), mistakes: Vec::new() };
+        let mut written = Self { path: path.to_path_buf(), ..Self::default() };
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (table, errors) = DeTable::parse_recoverable(text);
         for e in &errors {

@@ -250,6 +250,24 @@ fn a_runs_own_config_goes_on_with_that_run() {
     place.assert_same_run("ten", "five");
 }
 
+/// Checks that came after a run began, of what did nothing in it, do not keep it from going on.
+#[test]
+fn a_run_that_is_older_than_a_check_goes_on() {
+    let place = Place::new();
+    place.train_ok("ten", &[]);
+    place.train_ok("five", &["--set", "train.stop_after=5"]);
+    let config = place.path("five/config.toml");
+    let written = fs::read_to_string(&config).unwrap();
+    let older = written.replace("form = \"attention\"", "form = \"map\"");
+    assert_ne!(written, older);
+    fs::write(&config, older).unwrap();
+    let line = told(&place, "train five/config.toml --out new", 2);
+    assert!(line.contains("makes use of it; those that do are \"local\""), "{line}");
+    let output = place.run(&["train", "five/config.toml", "--resume"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    place.assert_same_run("ten", "five");
+}
+
 #[test]
 fn a_pause_is_of_one_part_of_a_run_and_what_is_kept_is_told() {
     let place = Place::new();
