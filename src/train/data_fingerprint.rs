@@ -25,7 +25,8 @@ pub(super) struct DataFingerprint {
     /// SHA-256 over the content of the training images, in the order of their rows.
     pub train_images: String,
     /// SHA-256 over the model that is learnt from; no part of [`Self::hex`], which runs that are older have without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What `teacher` held in older runs depended on the program's version.
+    #[serde(default, rename = "teacher_content", skip_serializing_if = "Option::is_none")]
     teacher: Option<String>,
 }
 
@@ -180,6 +181,11 @@ impl DataFingerprint {
         const MOST: u64 = 4 << 30;
         let file = open_plain(&run.join(FILE)).ok()?;
         serde_json::from_slice(&bytes_of(file, MOST).ok()?).ok()
+    }
+
+    /// Whether the run in this folder noted what the model that is learnt from holds.
+    pub(super) fn knows_teacher(run: &Path) -> bool {
+        Self::read(run).is_some_and(|data| data.teacher.is_some())
     }
 
     /// Whether the model that is learnt from is the one that the run in this folder began with. Runs of earlier

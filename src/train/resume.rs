@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, anyhow};
 
+use super::data_fingerprint::DataFingerprint;
 use super::plan::{Plan, plan};
 use super::prepare::Prepared;
 use crate::config::{self, Config};
@@ -62,6 +63,7 @@ fn wrong(line: String) -> Error {
 }
 
 /// Keys that say where something lies which is known by its content ([`super::data_fingerprint`]): it may have moved.
+/// So may `loss.teacher`, where the run noted what it holds.
 const PLACES: [&str; 5] = ["data.train", "data.val", "data.image_root", "loss.prompts", "model.tokenizer"];
 
 /// A resumed run must be the run that was started: only keys that do not change the weights of a step may differ. Says
@@ -76,7 +78,10 @@ pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepare
         // The folder may be gone; any other one does, since places are not compared.
         None => (*key == "data.image_root").then(|| format!("{key}=.")),
     };
-    let started = config::load(&folder.config_path(), &PLACES.iter().filter_map(now_at).collect::<Vec<_>>())?;
+    let teacher = DataFingerprint::knows_teacher(folder.path()).then_some("loss.teacher");
+    let places: Vec<&str> = PLACES.into_iter().chain(teacher).collect();
+    let set: Vec<String> = places.iter().filter_map(now_at).collect();
+    let started = config::load_to_resume(&folder.config_path(), &set)?;
     let before = plan(&started, prepared, &Single);
     let show = |v: Option<&toml::Value>| v.map_or("not set".into(), ToString::to_string);
     let (mut problems, mut changed) = (Vec::new(), Vec::new());
@@ -85,7 +90,7 @@ pub fn check_same_config(config: &Config, folder: &RunFolder, prepared: &Prepare
         if was == is
             || same_path(was, is)
             // Also one that is no longer named.
-            || PLACES.contains(&key.name)
+            || places.contains(&key.name)
             // Of this part of the run alone.
             || key.name == "train.stop_after"
             // What was drawn is known by its content, too; beside a data.train from elsewhere the key is left out.

@@ -16,9 +16,9 @@ use crate::data::{BagPolicy, ImageFiles, OnError, Row};
 use crate::digest::{ContentHash, Depth};
 use crate::error::{Problem, Problems, one_line};
 use crate::fs::Access;
-use crate::hub::{ModelFiles, Source};
+use crate::hub::{HubError, ModelFiles, Source};
 use crate::loss::{TeacherRows, Vectors};
-use crate::model::checkpoint::save_safetensors;
+use crate::model::checkpoint::{inspect, save_safetensors};
 use crate::seed::name_index;
 use crate::session::{Encoder, Session};
 
@@ -41,11 +41,12 @@ impl Teacher {
     /// turn.
     ///
     /// # Errors
-    /// [`Problems`] where there is no such model; an image that cannot be read, where `data.on_error` says so; the disk
-    /// is full.
+    /// [`Problems`] where there is no such model; any other reason why it cannot be opened; an image that cannot be
+    /// read, where `data.on_error` says so; the disk is full.
     pub fn of<'a>(config: &Config, local: (usize, usize), rows: impl Iterator<Item = &'a Row>) -> Result<Option<Self>> {
         let Some(name) = &config.loss.teacher else { return Ok(None) };
-        let session = Session::open_on(name, &config.device, local).map_err(|e| wrong(&e))?;
+        let session = Session::open_on(name, &config.device, local)
+            .map_err(|e| if is_no_model(name, &e) { wrong(&e).into() } else { e })?;
         let (mut places, mut pairs) = (BTreeMap::new(), Vec::new());
         for row in rows {
             places.entry(place_of(row)).or_insert_with(|| {
@@ -73,7 +74,7 @@ impl Teacher {
         }))
     }
 
-    /// SHA-256 over its weights, layers, preprocessing and tokenizer: by this a run knows it again.
+    /// SHA-256 over its weights, preprocessing and tokenizer: by this a run knows it again.
     pub fn content(&self) -> &str {
         &self.content
     }
@@ -111,15 +112,28 @@ pub(super) fn check_name(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Whether `error` is of the name, so that another run of the same command ends alike: not of the network, the memory
+/// or the device.
+fn is_no_model(name: &str, error: &Error) -> bool {
+    let of_name = |e: &HubError| {
+        use HubError::{BadFolder, BadSource, RepoNotFound, RevisionNotFound};
+        matches!(e, BadFolder(..) | BadSource(..) | RepoNotFound(..) | RevisionNotFound(..))
+    };
+    match Source::parse(name).and_then(|source| ModelFiles::open(&source)) {
+        // Configs and the weights' headers alone.
+        Ok(files) if matches!(files.source(), Source::Folder(_)) => inspect(&files).is_err(),
+        _ => error.chain().any(|e| e.downcast_ref().is_some_and(of_name)),
+    }
+}
+
 /// `error` as one of the config's key.
 fn wrong(error: &Error) -> Problems {
     Problems(vec![Problem(format!("loss.teacher: {}", one_line(error)))])
 }
 
-/// Over layers, weights, preprocessing and tokenizer.
+/// Over weights, preprocessing and tokenizer; nothing that another version of this program would write otherwise.
 fn content(session: &Session, encoder: &Encoder) -> Result<String> {
     let mut content = ContentHash::default();
-    content.field(format!("{:?}", session.folder.config));
     for param in session.params.iter() {
         content.field(&param.spec.name);
         content.numbers(&param.var)?;
@@ -133,10 +147,10 @@ fn content(session: &Session, encoder: &Encoder) -> Result<String> {
     Ok(content.hex())
 }
 
-/// Over all that the vectors depend on: what the teacher is, which images of a bag are read, the type of products, and
-/// what images and reports hold.
+/// Over all that the vectors depend on: what the teacher is, its layers, which images of a bag are read, the type of
+/// products, and what images and reports hold.
 fn key(session: &Session, encoder: &Encoder, content: &str, pairs: &[&Row]) -> Result<String> {
-    let layers = format!("{:?} {:?}", encoder.bags, session.products);
+    let layers = format!("{:?} {:?} {:?}", session.folder.config, encoder.bags, session.products);
     let mut key = kept_features::key(&layers, std::iter::empty())?;
     key.field(content);
     let files = ImageFiles::of(pairs);
