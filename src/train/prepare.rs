@@ -270,7 +270,7 @@ fn open_splits(config: &Config, prompts: Option<&Prompts>) -> Result<Splits> {
             let (val, _) = Manifest::open_all(&config.data.val, &columns, root)?;
             problems.extend(val.problems.iter().map(RowProblem::to_string));
             skipped.extend(val.problems.iter().map(skip("val")));
-            held_out.extend(val.rows.iter().filter(neither).cloned());
+            held_out.extend(Row::counted_after(&train.rows, val.rows.iter().filter(neither)));
             let names = val.splits().join(", ");
             // A manifest of its own is validated on whole, unless it says which rows are meant.
             let rows = val.only_split(&config.data.val_split).rows;

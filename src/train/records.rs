@@ -40,8 +40,8 @@ fn one() -> usize {
 /// A row that could not be read, by where it stands: names of files may name patients, so none is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SkippedRow {
-    /// "train" (data.train) or "val" (data.val), "test" for the split `test` of either; with the number of the file
-    /// where it is not the first.
+    /// "train" (data.train) or "val" (data.val), "test" for the split `test` of either, where files of data.val count
+    /// on after those of data.train; with the number of the file where it is not the first.
     pub manifest: String,
     /// Line of that manifest.
     pub line: u64,

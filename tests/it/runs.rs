@@ -552,7 +552,7 @@ fn a_teacher_that_was_replaced_is_refused() {
         "--set",
         "loss.kind=[\"clip\", \"distill\"]",
         "--set",
-        "loss.teacher=teach",
+        "loss.teacher=./teach",
         "--set",
         "data.feature_cache=cache",
     ];
@@ -574,11 +574,20 @@ fn a_teacher_that_was_replaced_is_refused() {
     fs::rename(place.path("aside"), place.path("teach")).unwrap();
     // Runs of earlier versions do not say.
     let noted = place.path("run/data.json");
-    let mut data = json(&fs::read(&noted).unwrap());
-    assert!(data.as_object_mut().unwrap().remove("teacher").is_some());
+    let kept_data = fs::read(&noted).unwrap();
+    let mut data = json(&kept_data);
+    assert!(data.as_object_mut().unwrap().remove("teacher_content").is_some());
     fs::write(&noted, data.to_string()).unwrap();
-    place.train_ok("run", &resume);
+    place.train_ok("run", &[&resume[..], &["--set", "train.stop_after=6"]].concat());
+    // One that has moved is known by what it holds, where the run says.
+    fs::rename(place.path("teach"), place.path("moved")).unwrap();
+    let moved = [&resume[..], &["--set", "loss.teacher=./moved"]].concat();
+    let errors = place.errors(&[&["train", "tiny.toml", "--out", "run"], &moved[..]].concat(), 2);
+    assert!(errors.iter().any(|error| error.contains("./teach: there is no such folder")), "{errors:?}");
+    fs::write(&noted, kept_data).unwrap();
+    place.train_ok("run", &moved);
     place.assert_same_run("run", "whole");
+    fs::rename(place.path("moved"), place.path("teach")).unwrap();
     // Nor is a pipe in the place of weights.
     fs::remove_file(place.path("teach/model.safetensors")).unwrap();
     assert!(Command::new("mkfifo").arg(place.path("teach/model.safetensors")).status().unwrap().success());
@@ -745,6 +754,14 @@ fn training_ends_with_figures_of_the_split_that_chose_nothing() {
     let skipped = fs::read_to_string(place.path("left-out/skipped.jsonl")).unwrap();
     assert_eq!(skipped.lines().count(), broken, "{skipped}");
     assert!(skipped.lines().all(|line| line.starts_with("{\"manifest\":\"test\",")), "{skipped}");
+    // Of two lists, rows on the same line are two.
+    let val = rows.lines().find(|line| line.contains(",val,")).unwrap();
+    let held_out = rows.lines().map(|line| if line.contains(",train,") { val } else { line });
+    fs::write(place.path("phantom/val.csv"), held_out.collect::<Vec<_>>().join("\n")).unwrap();
+    place.train_ok("two-lists", &[&skip[..], &["--set", "data.val=phantom/val.csv"]].concat());
+    let skipped = fs::read_to_string(place.path("two-lists/skipped.jsonl")).unwrap();
+    let of = |list: &str| skipped.matches(&format!("{{\"manifest\":\"{list}\",")).count();
+    assert_eq!((of("test"), of("test file 2")), (broken, broken), "{skipped}");
     // Nor does it cost a run that they are too many.
     let output = place.train_ok("none-left-out", &[&skip[..], &["--set", "data.max_skipped=0"]].concat());
     assert!(json(&output.stdout)["test"].is_null(), "{}", text(&output.stdout));

@@ -1,5 +1,6 @@
 //! Rows of image–report pairs, and where their images are.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ pub struct Origin {
     pub(super) images: Images,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Images {
     /// Files; relative ones start here.
     Files(PathBuf),
@@ -107,6 +108,20 @@ impl Row {
     /// The file that the row comes from.
     pub fn origin(&self) -> &Arc<Origin> {
         &self.origin
+    }
+
+    /// `rows` with their files counted on after those of `before`, for where rows that were opened apart lie in one
+    /// list. Rows of one file share their origin still.
+    pub fn counted_after<'a>(before: &[Self], rows: impl Iterator<Item = &'a Self>) -> Vec<Self> {
+        let files = before.iter().map(|row| row.origin.number + 1).max().unwrap_or(0);
+        let mut origins: BTreeMap<usize, Arc<Origin>> = BTreeMap::new();
+        let counted = rows.map(|row| {
+            let Origin { path, number, images } = &*row.origin;
+            let counted = || Origin { path: path.clone(), number: files + number, images: images.clone() };
+            let origin = origins.entry(*number).or_insert_with(|| Arc::new(counted()));
+            Self { origin: Arc::clone(origin), ..row.clone() }
+        });
+        counted.collect()
     }
 
     /// `file:line`, for messages.
