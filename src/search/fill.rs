@@ -202,8 +202,8 @@ fn begin(out: &Path, list: &List, force: bool) -> Result<FolderLock> {
     let held = FolderLock::take(out)?;
     match before.filter(|before| before.fingerprint != list.fingerprint) {
         Some(before) if !force => bail!(
-            "--out {}: holds an index of {}, whose model or options were others; --force throws it away, or name \
-             another folder",
+            "--out {}: holds an index of {}, whose model or options were others, or another version of this program \
+             made it; --force throws it away, or name another folder",
             out.display(),
             before.source.model
         ),
@@ -314,10 +314,10 @@ impl Filling<'_> {
             rows.push(embeds(self.encoder, some, if self.list.late { Some(&mut keep) } else { None })?);
             self.progress.add(some.len());
             done += some.len();
-            // The first rows tell before the work what all will take; then what there is counts, as rows differ.
-            let bytes = if rows.len() == 1 { codes.expected(done, all.len()) } else { codes.bytes() };
+            // The first rows tell before the work what is far too much; then what there is counts, as rows differ.
+            let looked_at = if rows.len() == 1 { all.len() } else { done };
             ensure!(
-                bytes <= MOST_LATE,
+                !codes.are_too_many(done, looked_at, MOST_LATE),
                 "the vectors of {} of a shard of {} rows take more than {} GiB, by the first {done} of them; name \
                  --shard-rows {} or fewer",
                 side.parts_word(),

@@ -60,6 +60,12 @@ impl Codes {
         self.codes.len().div_ceil(before.max(1)).saturating_mul(all)
     }
 
+    /// Whether those that were pushed, `before` of them, have more than `most` bytes, or `all` rows like them more than
+    /// twice as many: rows differ, and a guess refuses no more than what is far beyond.
+    pub fn are_too_many(&self, before: usize, all: usize, most: usize) -> bool {
+        self.bytes() > most || self.expected(before, all) / 2 > most
+    }
+
     /// How many rows like the `before` that were pushed have `most` bytes.
     pub fn rows_within(&self, before: usize, most: usize) -> usize {
         most / self.expected(before, 1).max(1)
@@ -234,6 +240,10 @@ mod tests {
         assert_eq!((codes.bytes(), codes.expected(4, 4), codes.expected(4, 100)), (20, 20, 500));
         assert_eq!((codes.rows_within(4, 49), codes.rows_within(4, 50)), (9, 10));
         assert_eq!((codes.expected(4, usize::MAX), codes.rows_within(4, 4)), (usize::MAX, 0));
+        // 20 bytes are there; 8 rows like these have 40.
+        let too_many = |all: usize, most: usize| codes.are_too_many(4, all, most);
+        assert_eq!((too_many(4, 19), too_many(4, 20)), (true, false));
+        assert_eq!((too_many(8, 20), too_many(9, 20), too_many(usize::MAX, 20)), (false, true, true));
         codes.reserve(4, usize::MAX, 1 << 10);
         assert!((1 << 10..1 << 20).contains(&codes.codes.capacity()), "no more than was allowed is asked for");
         let none = Codes::of_width(2);

@@ -211,7 +211,8 @@ fn what_was_made_from_something_else_is_made_anew_or_refused() {
         let errors = place.errors(&[&EMBED[..], more].concat(), 1);
         assert!(errors.len() == 1 && errors[0].contains(why), "{errors:?}");
     };
-    refused(&["--out", "index/", "--shard-rows", "16"], "whose model or options were others; --force throws it away");
+    let told = "whose model or options were others, or another version of this program made it; --force throws it away";
+    refused(&["--out", "index/", "--shard-rows", "16"], told);
     refused(&["--out", "index/", "--format", "npy", "--shard-rows", "8"], "whose model or options were others");
     refused(&["--out", "phantom/"], "phantom/: holds other files, and no index; name a new folder");
     refused(&["--out", "not/there/"], "not/there/");
