@@ -1,6 +1,6 @@
-//! What a header says of its pixels' values: how many bits of each count, which, whether with a sign; how many frames
-//! there are (PS3.3 C.7.6.3 and C.7.6.6, PS3.5 8.1.1). What the standard forbids is refused: it is read as something
-//! else by each program.
+//! What a header says of its pixels' values: how many bits of each count, whether with a sign; how many frames there
+//! are (PS3.3 C.7.6.3 and C.7.6.6, PS3.5 8.1.1). What no value can be is refused: each program reads it as something
+//! else.
 
 use anyhow::{Context, Result, ensure};
 
@@ -8,34 +8,32 @@ use super::elements::Object;
 use super::tags::{self, Tag};
 use crate::error::shown;
 
-/// Which bits of a value that takes `BitsAllocated` count; in those above and below old files keep overlays.
+/// Which bits of a value that takes `BitsAllocated` count: the lowest. In those above old files keep overlays. HighBit
+/// is passed over, as pydicom does: programs that change BitsStored leave it as it was.
 #[derive(Debug)]
 pub(super) struct Bits {
     /// How many.
     pub stored: u32,
-    /// The lowest of them, from 0.
-    pub lowest: u32,
     pub signed: bool,
 }
 
 impl Bits {
-    /// `is_coded`: a decoder gives whole values, so that their bits are not found by their place.
+    /// `is_coded`: a decoder gives whole values, which are as they are whatever the header has room for.
     ///
     /// # Errors
-    /// BitsStored, HighBit or PixelRepresentation are none that there are.
+    /// BitsStored or PixelRepresentation are none that there are.
     pub fn read(object: &Object, allocated: usize, is_coded: bool) -> Result<Self> {
-        let stored = within(object, tags::BITS_STORED, "BitsStored", (1, allocated))?.unwrap_or(allocated);
-        let (least, most) = (stored - 1, if is_coded { stored - 1 } else { allocated - 1 });
-        let high = within(object, tags::HIGH_BIT, "HighBit", (least, most))
-            .with_context(|| format!("says BitsStored {stored} of {allocated} allocated"));
-        let lowest = high?.map_or(0, |high| high - least) as u32;
+        let stored = match object.number(tags::BITS_STORED) {
+            Some(n) if is_coded && n > allocated as f64 => allocated,
+            _ => within(object, tags::BITS_STORED, "BitsStored", (1, allocated))?.unwrap_or(allocated),
+        };
         let signed = within(object, tags::REPRESENTATION, "PixelRepresentation", (0, 1))? == Some(1);
-        Ok(Self { stored: stored as u32, lowest, signed })
+        Ok(Self { stored: stored as u32, signed })
     }
 
     /// The number that a value's bits stand for.
     pub fn value(&self, raw: u32) -> i32 {
-        number(raw >> self.lowest, self.stored, self.signed)
+        number(raw, self.stored, self.signed)
     }
 }
 
@@ -56,26 +54,28 @@ pub(super) fn frames(object: &Object) -> Result<usize> {
     Ok((n as usize).max(1))
 }
 
-/// What the values mean.
+/// What the values mean; where a file does not say it, has one value a pixel and no palette, MONOCHROME2.
 ///
 /// # Errors
 /// Nothing says it.
-pub(super) fn photometric(object: &Object) -> Result<String> {
-    object.text(tags::PHOTOMETRIC).context(
+pub(super) fn photometric(object: &Object, samples: usize) -> Result<String> {
+    let is_gray = samples == 1 && tags::PALETTES.iter().all(|(_, data)| object.held(*data).is_none());
+    object.text(tags::PHOTOMETRIC).or_else(|| is_gray.then(|| "MONOCHROME2".into())).context(
         "does not say its PhotometricInterpretation; allowed are MONOCHROME1, MONOCHROME2, RGB, YBR and PALETTE COLOR",
     )
 }
 
-/// Of pixels of a bit each there may be as many bytes as each frame, begun anew at a word, takes: else they are others
-/// than the header says.
+/// Of pixels of a bit each there may be fewer bytes than pixels, or what each frame takes that begins at a word: else
+/// pixels are bytes, and others than the header says.
 ///
 /// # Errors
-/// There are more than twice as many.
+/// There is a byte a pixel.
 pub(super) fn check_single(bytes: usize, bits: usize, frames: usize) -> Result<()> {
     let needed = bits.saturating_mul(frames).div_ceil(8);
-    let most = needed.saturating_add(frames).saturating_mul(2);
+    // So few may be all padding.
+    let in_words = bits.div_ceil(16).saturating_mul(2).saturating_mul(frames);
     ensure!(
-        bytes <= most,
+        bytes <= in_words || bytes < bits.saturating_mul(frames),
         "says BitsAllocated 1 and has {bytes} bytes of pixels, where that takes {needed}; allowed is one bit a pixel"
     );
     Ok(())
@@ -124,31 +124,31 @@ mod tests {
         format!("{:#}", dicom::decode(&file(with, pixels), 0).unwrap_err())
     }
 
-    /// As pydicom's `correct_unused_bits`; HighBit, which it passes over, as PS3.5 8.1.1 has it.
+    /// As pydicom's `correct_unused_bits`, which passes over HighBit.
     #[test]
     fn bits_that_no_value_is_stored_in_change_nothing() {
         let stored = |with: &[_], pixels: &[u8]| dicom::stored(&file(with, pixels), 0).unwrap().values;
         assert_eq!(stored(&[], &PIXELS), [0x123, 0x456, 0xfff]);
         assert_eq!(stored(&[(0x103, b"US", &[1, 0])], &PIXELS), [0x123, 0x456, -1]);
-        let above = [(0x102, b"US", &[15, 0][..])];
-        assert_eq!(stored(&above, &[0x3f, 0x12, 0x61, 0x45, 0xf0, 0xff]), [0x123, 0x456, 0xfff]);
-        let signed = [(0x102, b"US", &[15, 0][..]), (0x103, b"US", &[1, 0])];
-        assert_eq!(stored(&signed, &[0x3f, 0x12, 0x61, 0x45, 0xf0, 0xff]), [0x123, 0x456, -1]);
+        for high in [&[0, 0], &[10, 0], &[15, 0], &[16, 0]] {
+            assert_eq!(stored(&[(0x102, b"US", &high[..])], &PIXELS), [0x123, 0x456, 0xfff], "HighBit {high:?}");
+        }
         let shown = |pixels: &[u8]| dicom::decode(&file(&[], pixels), 0).unwrap();
         assert_eq!(shown(&PIXELS), shown(&[0x23, 0x01, 0x56, 0x04, 0xff, 0x0f]));
     }
 
     #[test]
     fn headers_that_say_what_cannot_be_are_told_with_what_may() {
-        let cases: [(&[Element], &str); 9] = [
+        let cases: [(&[Element], &str); 7] = [
             (&[(0x101, b"US", &[0, 0])], "says BitsStored 0; allowed are 1 to 16"),
             (&[(0x101, b"US", &[17, 0])], "says BitsStored 17; allowed are 1 to 16"),
-            (&[(0x102, b"US", &[10, 0])], "says HighBit 10; allowed are 11 to 15"),
-            (&[(0x102, b"US", &[16, 0])], "says HighBit 16; allowed are 11 to 15"),
             (&[(0x103, b"US", &[7, 0])], "says PixelRepresentation 7; allowed are 0 to 1"),
             (&[(0x08, b"IS", b"-1")], "says NumberOfFrames -1; allowed are whole numbers from 1 on"),
             (&[(0x08, b"DS", b"1.5 ")], "says NumberOfFrames 1.5; allowed are whole numbers from 1 on"),
-            (&[(0x04, b"CS", b"")], "does not say its PhotometricInterpretation; allowed are MONOCHROME1,"),
+            (
+                &[(0x02, b"US", &[3, 0]), (0x04, b"CS", b"")],
+                "does not say its PhotometricInterpretation; allowed are MONOCHROME1,",
+            ),
             (
                 &[(0x1052, b"DS", b"1e308 "), (0x1053, b"DS", b"1e308 ")],
                 "has RescaleSlope 1e308 and RescaleIntercept 1e308",
@@ -161,6 +161,40 @@ mod tests {
         // As real files have it, that say nothing of a second frame.
         assert!(dicom::decode(&file(&[(0x08, b"IS", b"0 ")], &PIXELS), 0).is_ok());
         assert!(dicom::decode(&file(&[(0x08, b"IS", b"")], &PIXELS), 0).is_ok());
+        let unsaid = dicom::decode(&file(&[(0x04, b"CS", b"")], &PIXELS), 0).unwrap();
+        assert_eq!(unsaid, dicom::decode(&file(&[], &PIXELS), 0).unwrap());
+        let told = |n: &[u8]| format!("{:#}", dicom::place(&file(&[(0x08, b"DS", n)], &PIXELS)).unwrap_err());
+        assert!(told(b"-1").contains("says NumberOfFrames -1;") && told(b"1.5 ").contains("says NumberOfFrames 1.5;"));
+    }
+
+    /// Padding is as the file has it, and pixels are without the bits that do not count.
+    #[test]
+    fn padding_is_cut_to_the_bits_that_count_as_pixels_are() {
+        let window: [Element; 2] = [(0x1050, b"DS", b"2048"), (0x1051, b"DS", b"4096")];
+        let shown = |padding: [u8; 2], pixels: &[u8]| {
+            let with = [window[0], window[1], (0x120, b"US", &padding[..])];
+            dicom::decode(&file(&with, pixels), 0).unwrap().bytes
+        };
+        let pixels = [0xff, 0xff, 0x30, 0xf8, 0x00, 0x04];
+        assert_eq!(shown([0xff, 0xff], &pixels)[0], 0);
+        assert_eq!(shown([0x30, 0xf8], &pixels)[1], 0);
+        assert!(shown([0xff, 0xff], &pixels)[1..].iter().all(|&byte| byte > 0));
+    }
+
+    /// Decoders give whole values, whatever the header says of bits.
+    #[test]
+    fn more_bits_than_are_allocated_or_another_high_bit_change_no_coded_pixels() {
+        for name in ["j2k_8", "jls_8", "jpeg_8", "ljpeg_8"] {
+            let path = format!("{}/tests/golden/dicom/{name}.dcm", env!("CARGO_MANIFEST_DIR"));
+            let bytes = std::fs::read(path).unwrap();
+            let said = |element: u8| [0x28, 0, element, 1, b'U', b'S', 2, 0];
+            let mut other = bytes.clone();
+            for (element, number) in [(1, 12), (2, 15)] {
+                let at = bytes.windows(8).position(|at| at == said(element)).unwrap();
+                other[at + 8] = number;
+            }
+            assert!(dicom::stored(&other, 0).unwrap() == dicom::stored(&bytes, 0).unwrap(), "{name}");
+        }
     }
 
     #[test]

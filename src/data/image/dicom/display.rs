@@ -3,6 +3,7 @@
 use anyhow::{Result, bail, ensure};
 
 use super::super::picture::Picture;
+use super::bits::number;
 use super::elements::Object;
 use super::lut::Lut;
 use super::tags::{self, Tag};
@@ -102,10 +103,8 @@ fn by_value(frame: &Frame, byte: impl Fn(i32) -> u8) -> Vec<u8> {
 
 /// Values that stand for no measurement.
 fn padding(object: &Object, frame: &Frame) -> Option<(i32, i32)> {
-    let wrap = |n: f64| {
-        let raw = n as i64 as u32;
-        if frame.signed { i32::from(raw as u16 as i16) } else { i32::from(raw as u16) }
-    };
+    // As pixels are, without bits that do not count.
+    let wrap = |n: f64| number(n as i64 as u32, frame.bits_stored.min(16), frame.signed);
     let value = wrap(object.number(tags::PADDING)?);
     let limit = object.number(tags::PADDING_LIMIT).map_or(value, wrap);
     Some((value.min(limit), value.max(limit)))

@@ -54,7 +54,7 @@ pub(super) fn described(object: &Object, file: &DicomFile) -> Result<Described> 
         samples,
         bits_stored: bits.stored,
         signed: bits.signed,
-        photometric: bits::photometric(object)?,
+        photometric: bits::photometric(object, samples)?,
         values: Vec::new(),
     };
     let layout = Layout { allocated, bits, planar, taken: file.taken() };
@@ -271,7 +271,7 @@ fn decode(bytes: &[u8], file: &DicomFile, frame: &mut Frame, layout: &Layout) ->
             afford(values / 2 + values)?;
             let d = jpeg_ls::decode(bytes, frame.count())?;
             let values = d.values.iter().map(|&v| v.into()).collect();
-            Ok(Decoded { size: (d.width, d.height), samples: d.components, bits: Some(d.bits), values, rgb: false })
+            Ok(Decoded { size: (d.width, d.height), samples: d.components, bits: d.bits, values, rgb: false })
         }
         _ => jpeg_2000::decode(bytes, frame),
     });
@@ -286,10 +286,8 @@ fn decode(bytes: &[u8], file: &DicomFile, frame: &mut Frame, layout: &Layout) ->
         frame.rows,
         frame.samples
     );
-    if let Some(bits) = decoded.bits {
-        let lowest = layout.bits.lowest;
-        decoded.values.iter_mut().for_each(|v| *v = bits::number(*v as u32 >> lowest, bits, frame.signed));
-    }
+    let bits = decoded.bits;
+    decoded.values.iter_mut().for_each(|v| *v = bits::number(*v as u32, bits, frame.signed));
     frame.values = decoded.values;
     ensure!(frame.values.len() == frame.count(), "its {name} pixels are fewer than it says");
     if decoded.rgb {
@@ -332,5 +330,5 @@ fn jpeg(bytes: &[u8], frame: &Frame) -> Result<Decoded> {
         PixelFormat::RGB24 => (3, small()),
         PixelFormat::CMYK32 => bail!("four colours"),
     };
-    Ok(Decoded { size, samples, bits: Some(frame.bits_stored), values, rgb: coloured })
+    Ok(Decoded { size, samples, bits: frame.bits_stored, values, rgb: coloured })
 }

@@ -39,8 +39,9 @@ pub(super) fn decode(bytes: &[u8], frame: &Frame) -> Result<Decoded> {
     ensure!(!planes.is_empty() && planes.iter().all(|p| p.data().len() == pixels), "its planes differ in size");
     let mut values = Vec::with_capacity(pixels * planes.len());
     (0..pixels).for_each(|i| values.extend(planes.iter().map(|p| p.data()[i])));
-    // The code stream may say that values have no sign where the file says that they have one.
-    let bits = (!planes[0].is_signed()).then(|| planes[0].precision());
+    // The code stream may say that values have no sign where the file says that they have one, or the reverse: the file
+    // counts, as in pydicom's `_apply_sign_correction`.
+    let bits = planes[0].precision();
     // The decoder turns the colour transform of the code stream back.
     let rgb = planes.len() == 3 && frame.photometric != "YBR_FULL";
     Ok(Decoded { size, samples: planes.len(), bits, values, rgb })

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 
+use super::bits;
 use super::display::nearest_of;
 use super::elements::Object;
 use super::file::DicomFile;
@@ -76,7 +77,7 @@ fn place_in(object: &Object, groups: [Option<&Object>; 2]) -> Result<Place> {
     let directions = directions.and_then(|all| <[f64; 6]>::try_from(all).ok());
     let spacing = numbers(tags::PIXEL_MEASURES, tags::SPACING)?.and_then(|all| all.try_into().ok());
     Ok(Place {
-        frames: object.number(tags::FRAMES).map_or(1, |n| (n as usize).max(1)),
+        frames: bits::frames(object)?,
         size: [object.count(tags::ROWS, "Rows")?, object.count(tags::COLUMNS, "Columns")?],
         series: object.text(tags::SERIES),
         position,

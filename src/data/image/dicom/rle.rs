@@ -30,7 +30,7 @@ pub(super) fn decode(bytes: &[u8], frame: &Frame, allocated: usize) -> Result<De
         }
     }
     let bits = frame.bits_stored.min(allocated as u32);
-    Ok(Decoded { size: (frame.columns, frame.rows), samples: frame.samples, bits: Some(bits), values, rgb: false })
+    Ok(Decoded { size: (frame.columns, frame.rows), samples: frame.samples, bits, values, rgb: false })
 }
 
 fn unpack_bits(packed: &[u8], wanted: usize) -> Result<Vec<u8>> {

@@ -21,7 +21,6 @@ pub(super) const ROWS: Tag = Tag(0x0028, 0x0010);
 pub(super) const COLUMNS: Tag = Tag(0x0028, 0x0011);
 pub(super) const BITS_ALLOCATED: Tag = Tag(0x0028, 0x0100);
 pub(super) const BITS_STORED: Tag = Tag(0x0028, 0x0101);
-pub(super) const HIGH_BIT: Tag = Tag(0x0028, 0x0102);
 pub(super) const REPRESENTATION: Tag = Tag(0x0028, 0x0103);
 pub(super) const PADDING: Tag = Tag(0x0028, 0x0120);
 pub(super) const PADDING_LIMIT: Tag = Tag(0x0028, 0x0121);

@@ -44,8 +44,8 @@ impl Frame {
 pub(super) struct Decoded {
     pub size: (usize, usize),
     pub samples: usize,
-    /// Bits of a value whose sign is still to be found; `None` where it has one.
-    pub bits: Option<u32>,
+    /// Bits of a value that count. Whether they stand for a number with a sign the file says, not the decoder.
+    pub bits: u32,
     /// Values of a pixel side by side.
     pub values: Vec<i32>,
     /// Colours were turned into RGB on the way.
