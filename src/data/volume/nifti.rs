@@ -29,6 +29,8 @@ pub(super) struct Header {
     pub coding: Coding,
     /// Where voxels begin, in bytes.
     pub offset: u64,
+    /// Bits of a voxel as bitpix has them, where the data type has others.
+    bitpix: Option<u64>,
 }
 
 /// Opens a volume; `time` counts from 0.
@@ -88,7 +90,8 @@ pub(super) fn opened(
         })?;
     }
     let header = Header::read(&head)?;
-    let needed = header.offset.saturating_add(header.volume_bytes().saturating_mul(header.times as u64));
+    let voxels = header.volume_bytes().saturating_mul(header.times as u64);
+    let needed = header.offset.saturating_add(voxels);
     let can_hold = if is_packed { length.saturating_mul(MOST_UNPACKED) } else { length };
     ensure!(
         header.offset <= can_hold,
@@ -100,6 +103,16 @@ pub(super) fn opened(
         "claims {} bytes of voxels, which a file of {length} bytes cannot hold; is it truncated?",
         needed - header.offset
     );
+    // The data type counts, as for nibabel, unless the file is as long as the other one makes it.
+    if let Some(bits) = header.bitpix.filter(|_| !is_packed && length != needed) {
+        let size = header.coding.number.size() as u64;
+        let other = (voxels / size).saturating_mul(bits).div_ceil(8).saturating_add(header.offset);
+        ensure!(
+            length != other,
+            "has bitpix {bits}, bits of a voxel, where its data type has {}, and is as long as bitpix says",
+            8 * size
+        );
+    }
     if needed > most {
         return Err(over_limit(format!(
             "unpacks to {} MiB; {} are left of what all that is sent may (data.max_image_mib, or --max-image-mib)",
@@ -238,18 +251,14 @@ impl Header {
             "has scl_slope {slope} and scl_inter {intercept}; allowed is a finite scl_inter, or scl_slope 0"
         );
         let number = number(fields.int(places.datatype, 2))?;
-        let bits = fields.int(places.datatype + 2, 2);
         // Some programs leave it 0.
-        ensure!(
-            bits == 0 || bits == 8 * number.size() as i64,
-            "has bitpix {bits}, bits of a voxel, where its data type has {}; allowed are that and 0",
-            8 * number.size()
-        );
+        let bitpix = u64::try_from(fields.int(places.datatype + 2, 2)).ok();
+        let bitpix = bitpix.filter(|&bits| bits != 0 && bits != 8 * number.size() as u64);
         let offset = offset(&fields, places, u64::from(size.unsigned_abs()) + 4)?;
         let (affine, is_known) = affine(&fields, places, shape)?;
         let geometry = Geometry { shape, affine, is_known, order: Order::default() };
         let coding = Coding { number, is_big_endian, slope, intercept };
-        let header = Self { geometry, times, coding, offset };
+        let header = Self { geometry, times, coding, offset, bitpix };
         header.geometry.check()?;
         Ok(header)
     }

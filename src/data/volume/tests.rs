@@ -294,6 +294,8 @@ fn hostile_files_are_one_line_each() {
     let noise: Vec<i16> = (0..120u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as i16).collect();
     let packed = gzip(&file([4, 5, 6], [1.0; 3], &noise));
     let many = with(46, &32_000i16.to_le_bytes());
+    let mut long = with(72, &64i16.to_le_bytes());
+    long.resize(352 + 8 * 120, 0);
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("cut.nii", good[..500].to_vec(), "cannot hold"),
         ("cut.nii.gz", packed[..packed.len() - 20].to_vec(), "truncated"),
@@ -318,7 +320,7 @@ fn hostile_files_are_one_line_each() {
         ("flat.nii", with(280, &0f32.to_le_bytes()), "voxels of 0 × 1 × 1 mm"),
         ("same.nii", with(284, &1f32.to_le_bytes().repeat(5)), "the same way"),
         ("nan.nii", floats, "1 voxels that are NaN"),
-        ("bits.nii", with(72, &64i16.to_le_bytes()), "has bitpix 64, bits of a voxel, where its data type has 16"),
+        ("bits.nii", long, "has bitpix 64, bits of a voxel, where its data type has 16, and is as long as bitpix"),
         ("colour.nii", with(70, &128i16.to_le_bytes()), "colours"),
         ("pair.nii", with(344, b"ni1\0"), ".img"),
         ("text.nii", b"image,report\n".repeat(100), "no NIfTI file"),
@@ -337,6 +339,12 @@ fn hostile_files_are_one_line_each() {
         let path = folder.path().join("unscaled.nii");
         fs::write(&path, with(112, &[slope, f32::NAN].map(f32::to_le_bytes).concat())).unwrap();
         assert_eq!(slices(&path, &VolumePolicy::default(), &[0, 5]).unwrap(), expected, "{slope}");
+    }
+    // Nor is bitpix looked at.
+    for bits in [0i16, 8, 64, -1] {
+        let path = folder.path().join("bitpix.nii");
+        fs::write(&path, with(72, &bits.to_le_bytes())).unwrap();
+        assert_eq!(slices(&path, &VolumePolicy::default(), &[0, 5]).unwrap(), expected, "{bits}");
     }
     let at = |name: &str, which: &[usize]| slices(&folder.path().join(name), &VolumePolicy::default(), which);
     assert!(at("good.nii", &[6]).unwrap_err().root_cause().to_string().contains("there is no slice 7"));
