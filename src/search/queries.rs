@@ -241,7 +241,7 @@ mod tests {
             }
         }
         // What is not UTF-8 is told by its line.
-        for (name, text) in [("a.txt", &b"a\n\xe9panchement\n"[..]), ("a.csv", b"text\n\xe9panchement\n")] {
+        for (name, text) in [("a.txt", &b"a\n\xe9panchement \xe0\n"[..]), ("a.csv", b"text\n\xe9panchement \xe0\n")] {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join(name), text).unwrap();
             let told = format!("{:#}", read_queries(&dir.path().join(name), (0.5, 0.5)).err().unwrap());

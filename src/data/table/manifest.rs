@@ -371,10 +371,16 @@ mod tests {
             message("c.csv", b"image,report\na.png,\xb0\xa1\xb0\xa1, \xb0\xa1\xb0\xa1\n"),
             ": line 2 is not UTF-8; it seems to be GB18030 (GBK); convert the file with `iconv -f GB18030 -t UTF-8`"
         );
+        // With a full stop's and a unit's signs, of whose bytes some are ASCII: a nodule of 3㎝×2㎝.
+        let report = b"\xd3\xd2\xb7\xce\xc9\xcf\xd2\xb6\
+            \xbc\xfb\xbd\xe1\xbd\xda\xa3\xac\xb4\xf3\xd0\xa1\
+            \xd4\xbc3\xa9M\xa1\xc12\xa9M\xa3\xac\xb1\xdf\xbd\xe7\xc7\xe5\xa1\xa3";
+        let gbk = message("c.csv", &[b"image,report\na.png,", &report[..], b"\n"].concat());
+        assert!(gbk.starts_with(": line 2 is not UTF-8; it seems to be GB18030 (GBK); convert "), "{gbk}");
         // "Größe" in Latin-1, which may be a Chinese character.
         let both = message("c.csv", b"image,report\na.png,Gr\xf6\xdfe\n");
         assert!(both.starts_with(": line 2 is not UTF-8; it seems to be Latin-1 or GB18030 (GBK); convert "), "{both}");
-        let latin = message("c.csv", b"image,report\na.png,\xe9panchement\n");
+        let latin = message("c.csv", b"image,report\na.png,\xe9panchement \xe0 gauche\n");
         assert!(
             latin.contains("it seems to be Latin-1 or another old encoding; convert the file with `iconv"),
             "{latin}"

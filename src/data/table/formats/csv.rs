@@ -182,10 +182,11 @@ const MOST_RECORD: usize = 16 << 20;
 /// Longest header.
 const MOST_HEADER: usize = 1 << 20;
 
-/// The separator under which the first line of a table has the most of the `wanted` columns, else the most columns.
+/// The separator under which the first line of a table that is not blank has the most of the `wanted` columns, else the
+/// most columns.
 pub(in crate::data) fn separator_of(sample: &[u8], quote: u8, wanted: &[&str]) -> u8 {
     let sample = sample.strip_prefix(text::MARK).unwrap_or(sample);
-    let first_line = sample.split(|&b| b == b'\n').next().unwrap_or_default();
+    let first_line = sample.split(|&b| b == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
     let score = |separator: u8| {
         let mut reader = csv::ReaderBuilder::new().delimiter(separator).quote(quote).from_reader(first_line);
         let header: Vec<String> =
@@ -363,6 +364,13 @@ impl<R: BufRead> Read for Checked<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blank_lines_before_the_header_hide_no_separator() {
+        for blank in ["", "\n", "\r\n\r\n"] {
+            assert_eq!(separator_of(format!("{blank}image;report\n").as_bytes(), b'"', &["image"]), b';', "{blank:?}");
+        }
+    }
 
     #[test]
     fn a_broken_row_is_told_by_its_line_whatever_lines_end_in() {

@@ -114,8 +114,10 @@ pub fn why_not_utf8(path: &Path) -> Option<String> {
 /// Message about bytes that are not UTF-8 from `valid` on; the first of `bytes` stands on line `line`.
 pub(super) fn not_utf8(bytes: &[u8], valid: usize, line: u64) -> String {
     let line = line + bytes[..valid].iter().filter(|&&b| b == b'\n').count() as u64;
-    let rest = bytes[valid..].split(|&b| b == b'\n').next().unwrap_or_default();
-    let (seems, how) = match chinese_pairs(rest) {
+    // From where the line begins: the first byte that is not UTF-8 may be the second one of a character.
+    let start = bytes[..valid].iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    let own = bytes[start..].split_inclusive(|&b| b == b'\n').next().unwrap_or_default();
+    let (seems, how) = match common_characters(own) {
         None => ("Latin-1 or another old encoding", "`iconv -f ISO-8859-1 -t UTF-8`"),
         Some(CERTAIN_PAIRS..) => ("GB18030 (GBK)", "`iconv -f GB18030 -t UTF-8`"),
         Some(_) => (
@@ -126,13 +128,27 @@ pub(super) fn not_utf8(bytes: &[u8], valid: usize, line: u64) -> String {
     format!("line {line} is not UTF-8; it seems to be {seems}; convert the file with {how}")
 }
 
-/// So many characters of a line that all may be Chinese are hardly anything else: a word of Latin-1 may have two
+/// So many common characters of a line that all may be Chinese are hardly anything else: a word of Latin-1 may have two
 /// letters above ASCII side by side, as "Größe" has.
 const CERTAIN_PAIRS: usize = 4;
 
-/// How many pairs of bytes above ASCII there are, where all come in pairs as Chinese characters of GB 2312 have them.
-fn chinese_pairs(line: &[u8]) -> Option<usize> {
-    let runs = || line.split(|b| b.is_ascii()).filter(|run| !run.is_empty());
-    let are_pairs = runs().all(|run| run.len() % 2 == 0 && run.iter().all(|&b| b >= 0xa1));
-    are_pairs.then(|| runs().map(|run| run.len() / 2).sum())
+/// How many of GB 2312's Chinese characters a line has, where all of it may be GB18030; its last one may be cut.
+fn common_characters(line: &[u8]) -> Option<usize> {
+    let (mut rest, mut common) = (line, 0);
+    loop {
+        rest = match rest {
+            [] | [0x81..=0xfe] | [0x81..=0xfe, b'0'..=b'9'] | [0x81..=0xfe, b'0'..=b'9', 0x81..=0xfe] => {
+                return Some(common);
+            }
+            [0..=0x7f, rest @ ..]
+            | [0x81..=0xfe, b'0'..=b'9', 0x81..=0xfe, b'0'..=b'9', rest @ ..]
+            | [0x81..=0xfe, 0x40..=0x7e | 0x80..=0xa0, rest @ ..]
+            | [0x81..=0xaf | 0xf8..=0xfe, 0xa1..=0xfe, rest @ ..] => rest,
+            [0xb0..=0xf7, 0xa1..=0xfe, rest @ ..] => {
+                common += 1;
+                rest
+            }
+            _ => return None,
+        };
+    }
 }
