@@ -26,7 +26,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         "path_to_dcm?",
     ];
     let mut found = Found::default();
-    sheet::each(&path, columns, |row| {
+    let long = sheet::each(&path, columns, |row| {
         let [
             image,
             patient,
@@ -72,5 +72,6 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         });
         Ok(())
     })?;
+    found.leave_out_long(long);
     Ok(found)
 }

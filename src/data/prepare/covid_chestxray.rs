@@ -38,7 +38,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         "license?",
         "clinical_notes",
     ];
-    sheet::each(&path, columns, |row| {
+    let long = sheet::each(&path, columns, |row| {
         let [patient, sex, finding, view, modality, folder, file, doi, url, license, notes] = row;
         let report = notes.split_whitespace().collect::<Vec<_>>().join(" ");
         let is_name = |name: &str| !name.is_empty() && !name.contains(['/', '\\']) && name != "..";
@@ -78,6 +78,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         });
         Ok(())
     })?;
+    found.leave_out_long(long);
     deal_out(&mut found.entries);
     Ok(found)
 }

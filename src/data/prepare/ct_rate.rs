@@ -24,7 +24,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         let Some(path) = sheet::find(&reports, file) else { continue };
         known += 1;
         let columns = ["VolumeName", "ClinicalInformation_EN?", "Technique_EN?", "Findings_EN", "Impressions_EN"];
-        sheet::each(&path, columns, |[volume, clinical, technique, findings, impressions]| {
+        let long = sheet::each(&path, columns, |[volume, clinical, technique, findings, impressions]| {
             // train_1_a_1.nii.gz: patient 1, scan a, reconstruction 1.
             let parts: Vec<&str> = volume.strip_suffix(".nii.gz").unwrap_or_default().split('_').collect();
             let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric());
@@ -50,6 +50,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
             });
             Ok(())
         })?;
+        found.leave_out_long(long);
     }
     ensure!(known > 0, "{}: holds neither train_reports.csv nor validation_reports.csv", reports.display());
     let scans: HashSet<&str> = found.entries.iter().filter_map(|entry| entry.study.as_deref()).collect();

@@ -47,6 +47,13 @@ impl Found {
     pub(super) fn leave_out(&mut self, why: &'static str) {
         *self.left_out.entry(why).or_default() += 1;
     }
+
+    /// Counts rows that are not used since they have cells beyond their header.
+    pub(super) fn leave_out_long(&mut self, rows: usize) {
+        if rows > 0 {
+            *self.left_out.entry("with more cells than the header").or_default() += rows;
+        }
+    }
 }
 
 /// The folder in `root` that archives of a data set unpack into, where it is there; `root` may be that folder itself.

@@ -19,7 +19,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
     );
     let path = sheet::required(&root, "reports_final.csv")?;
     let mut found = Found::default();
-    sheet::each(&path, ["study id", "Findings", "Split?"], |[study, findings, split]| {
+    let long = sheet::each(&path, ["study id", "Findings", "Split?"], |[study, findings, split]| {
         if study.is_empty() || !study.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
             found.leave_out("whose study id is none");
             return Ok(());
@@ -35,6 +35,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         });
         Ok(())
     })?;
+    found.leave_out_long(long);
     let unsplit = found.entries.iter().filter(|entry| entry.split.is_none()).count();
     let without = if unsplit > 0 { format!("; {unsplit} rows have none") } else { String::new() };
     found.notes.push(format!(

@@ -14,17 +14,18 @@ use crate::fs::unnamed_up_to;
 pub(super) fn read(root: &Path) -> Result<Found> {
     let metadata = sheet::required(root, "mimic-cxr-2.0.0-metadata.csv")?;
     let mut splits: HashMap<String, String> = HashMap::new();
+    let mut long = 0;
     if let Some(path) = sheet::find(root, "mimic-cxr-2.0.0-split.csv") {
-        sheet::each(&path, ["dicom_id", "split"], |[image, split]| {
+        long += sheet::each(&path, ["dicom_id", "split"], |[image, split]| {
             splits.extend(split_name(split).map(|split| (image.to_string(), split)));
             Ok(())
         })?;
     }
-    let labels = labels(root)?;
+    let labels = labels(root, &mut long)?;
     let mut found = Found::default();
     let mut reports: HashMap<PathBuf, String> = HashMap::new();
     let mut row = 0;
-    sheet::each(
+    long += sheet::each(
         &metadata,
         ["dicom_id", "subject_id", "study_id", "ViewPosition?"],
         |[image, subject, study, view]| {
@@ -65,6 +66,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
             Ok(())
         },
     )?;
+    found.leave_out_long(long);
     Ok(found)
 }
 
@@ -79,8 +81,9 @@ fn text(path: &Path) -> Result<String> {
     }
 }
 
-/// Of each study the first finding that CheXpert's labeller called present.
-fn labels(root: &Path) -> Result<HashMap<String, String>> {
+/// Of each study the first finding that CheXpert's labeller called present; rows with cells beyond the header are added
+/// to `long`.
+fn labels(root: &Path, long: &mut usize) -> Result<HashMap<String, String>> {
     const FINDINGS: [&str; 14] = [
         "Pneumothorax",
         "Pleural Effusion",
@@ -101,7 +104,7 @@ fn labels(root: &Path) -> Result<HashMap<String, String>> {
     if let Some(path) = sheet::find(root, "mimic-cxr-2.0.0-chexpert.csv") {
         let mut columns = ["study_id"; 15];
         columns[1..].copy_from_slice(&FINDINGS);
-        sheet::each(&path, columns, |row| {
+        *long += sheet::each(&path, columns, |row| {
             let present = row[1..].iter().position(|v| v.parse() == Ok(1.0f32));
             labels.extend(present.map(|i| (row[0].to_string(), FINDINGS[i].to_string())));
             Ok(())

@@ -14,7 +14,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
     })?;
     let mut found = Found::default();
     let columns = ["path", "label_text", "category_name", "x", "y", "w", "h", "image_width", "image_height", "split?"];
-    sheet::each(&path, columns, |[image, sentence, label, x, y, w, h, width, height, split]| {
+    let long = sheet::each(&path, columns, |[image, sentence, label, x, y, w, h, width, height, split]| {
         // files/p10/p10000032/s50414267/<dicom_id>.jpg
         let parts: Vec<&str> = image.split('/').collect();
         let is_name = |part: &&str| !["", ".."].contains(part) && !part.contains('\\');
@@ -37,6 +37,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         });
         Ok(())
     })?;
+    found.leave_out_long(long);
     Ok(found)
 }
 

@@ -11,7 +11,7 @@ pub(super) fn read(root: &Path) -> Result<Found> {
     let path = sheet::required(root, "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv")?;
     let mut found = Found::default();
     let columns = ["ImageID", "ImageDir?", "StudyID", "PatientID", "Projection?", "Report", "Labels?"];
-    sheet::each(&path, columns, |[image, folder, study, patient, view, report, labels]| {
+    let long = sheet::each(&path, columns, |[image, folder, study, patient, view, report, labels]| {
         if image.is_empty() || image.contains(['/', '\\']) || folder.contains("..") {
             found.leave_out(NO_NAME);
             return Ok(());
@@ -34,5 +34,6 @@ pub(super) fn read(root: &Path) -> Result<Found> {
         });
         Ok(())
     })?;
+    found.leave_out_long(long);
     Ok(found)
 }

@@ -29,14 +29,23 @@ pub(super) fn required(root: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// Hands the named columns of each row to `take`; a column that is missing is an error unless its name ends in `?`.
-pub(in crate::data) fn each<const N: usize>(
+/// Returns how many rows were left out since they have cells beyond the header: `Found::leave_out_long` counts them.
+pub(super) fn each<const N: usize>(
     path: &Path,
     columns: [&str; N],
     mut take: impl FnMut([&str; N]) -> Result<()>,
-) -> Result<()> {
+) -> Result<usize> {
     let needed: Vec<&str> = columns.into_iter().filter(|column| !column.ends_with('?')).collect();
     let asked = Asked { columns, needed: &needed.join(", "), header: |_| Ok(()) };
-    each_line(path, &asked, |_, row| take(row))
+    let mut long = 0;
+    each_row(path, &asked, |_, row| match row {
+        Ok(row) => take(row),
+        Err(_) => {
+            long += 1;
+            Ok(())
+        }
+    })?;
+    Ok(long)
 }
 
 /// What is asked of a table.
@@ -49,12 +58,34 @@ pub(in crate::data) struct Asked<'a, const N: usize> {
     pub header: fn(&[&str]) -> Result<()>,
 }
 
-/// [`each`] with the line of the file on which the row begins, the header's being 1. The separator is read off the
-/// header; cells beyond it are an error, since a row that is cut at a comma of its text says something else.
+/// Hands the asked columns of each row to `take`, with the line of the file on which it begins, the header's being 1.
+/// The separator is read off the header; cells beyond it are an error, since a row that is cut at a comma of its text
+/// says something else.
 pub(in crate::data) fn each_line<const N: usize>(
     path: &Path,
     asked: &Asked<N>,
     mut take: impl FnMut(u64, [&str; N]) -> Result<()>,
+) -> Result<()> {
+    each_row(path, asked, |line, row| match row {
+        Ok(row) => take(line, row),
+        Err(Cells { own, known }) => {
+            let path = path.display();
+            bail!("{path}: line {line}: {own} columns where the header has {known}; is a quote missing?")
+        }
+    })
+}
+
+/// How many cells a row has that has more than its header.
+struct Cells {
+    own: usize,
+    known: usize,
+}
+
+/// [`each_line`], where `take` says what becomes of rows with cells beyond the header.
+fn each_row<const N: usize>(
+    path: &Path,
+    asked: &Asked<N>,
+    mut take: impl FnMut(u64, Result<[&str; N], Cells>) -> Result<()>,
 ) -> Result<()> {
     let place = || path.display().to_string();
     let is_packed = path.extension().is_some_and(|e| e == "gz");
@@ -117,14 +148,34 @@ pub(in crate::data) fn each_line<const N: usize>(
         end = reader.position().line();
         let line = end.saturating_sub(lines_in(&record) + whole).max(next);
         let beyond = record.iter().skip(known.len()).any(|cell| !cell.trim().is_empty());
-        ensure!(
-            !beyond,
-            "{}: line {line}: {} columns where the header has {}; is a quote missing?",
-            path.display(),
-            record.len(),
-            known.len()
-        );
-        take(line, at.map(|at| at.and_then(|at| record.get(at)).unwrap_or_default().trim()))?;
+        let row = match beyond {
+            true => Err(Cells { own: record.len(), known: known.len() }),
+            false => Ok(at.map(|at| at.and_then(|at| record.get(at)).unwrap_or_default().trim())),
+        };
+        take(line, row)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A comma of the text that no quotes hold, as it cuts the report of one row in a hundred thousand.
+    #[test]
+    fn rows_with_cells_beyond_the_header_are_left_out_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reports.csv");
+        std::fs::write(&path, "image,report\na,Clear lungs.,\nb,Effusion, large\nc,Nodule.\n").unwrap();
+        let mut seen = Vec::new();
+        let long = each(&path, ["image", "report"], |row| {
+            seen.push(row.map(String::from));
+            Ok(())
+        });
+        assert_eq!(long.unwrap(), 1);
+        assert_eq!(seen, [["a", "Clear lungs."], ["c", "Nodule."]]);
+        let asked = Asked { columns: ["image"], needed: "image", header: |_| Ok(()) };
+        let told = each_line(&path, &asked, |_, _| Ok(())).unwrap_err().to_string();
+        assert!(told.ends_with("line 3: 3 columns where the header has 2; is a quote missing?"), "{told}");
+    }
 }
