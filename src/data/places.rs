@@ -45,17 +45,27 @@ pub enum Shape {
 }
 
 /// Columns that change what a row says; which of them it needs, each row tells.
-const OF_SHAPES: [&str; 8] = ["x", "y", "width", "height", "polygon", "mask", "image_width", "image_height"];
+const OF_SHAPES: &[&str] = &["x", "y", "width", "height", "polygon", "mask", "image_width", "image_height"];
+/// Of these, what boxes and polygons were measured on.
+const OF_SIZES: &[&str] = &["image_width", "image_height"];
 /// Columns of what is said; the first that a row fills counts.
 const OF_SENTENCES: [&str; 3] = ["sentence", "report", "label"];
 
-/// Columns that would be passed over for the case of their names, or a table without any sentence.
+/// Columns that would be passed over for the case of their names, or a table without any sentence. Where there are
+/// masks or polygons, no box is needed, and where there are masks alone, no size.
 fn check_header(cells: &[&str]) -> Result<()> {
-    for name in OF_SHAPES.iter().filter(|name| !cells.contains(name)) {
+    let has = |name: &str| cells.contains(&name);
+    let needed = match (has("mask"), has("polygon") || has("x")) {
+        (true, false) => &[][..],
+        (true, true) => OF_SIZES,
+        (false, _) if has("polygon") => OF_SIZES,
+        (false, _) => OF_SHAPES,
+    };
+    for name in needed.iter().filter(|name| !has(name)) {
         let other = cells.iter().find(|cell| cell.eq_ignore_ascii_case(name));
         ensure!(other.is_none(), "there is no column {name:?}; did you mean {:?}?", other.unwrap_or(&""));
     }
-    if !OF_SENTENCES.iter().any(|name| cells.contains(name)) {
+    if !OF_SENTENCES.iter().any(|name| has(name)) {
         let close = OF_SENTENCES.iter().find_map(|name| similar(name, cells));
         let hint = close.map_or(String::new(), |close| format!("; did you mean {close:?}?"));
         bail!("there is no column {}{hint}", OF_SENTENCES.join(", nor "));
@@ -358,9 +368,13 @@ mod tests {
             ("Image,label,mask", "there is no column \"image\", only Image, label, mask; did you mean \"Image\"?"),
             ("image,SENTENCE,mask", "there is no column sentence, nor report, nor label; did you mean \"SENTENCE\"?"),
             ("image,label,x,Image_Width", "there is no column \"image_width\"; did you mean \"Image_Width\"?"),
+            ("image,label,polygon,Image_Width", "there is no column \"image_width\"; did you mean \"Image_Width\"?"),
+            ("image,label,x,y,Width,height", "there is no column \"width\"; did you mean \"Width\"?"),
         ] {
             assert!(error(&format!("{header}\n")).ends_with(told), "{}", error(header));
         }
+        assert_eq!(read("image,label,mask,Width,Image_Width\na,b,m.png,1,2\n").unwrap().len(), 1);
+        assert_eq!(read("image,label,polygon,X\na,b,0 0 5 0 5 5,1\n").unwrap().len(), 1);
         let told = error("zxqv,1,2,3,4\n");
         assert!(
             told.ends_with("with image, sentence, and mask, polygon or x, y, width and height missing?)"),
