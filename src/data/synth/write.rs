@@ -87,10 +87,14 @@ fn hold_and_draw(folder: &Path, draw: Drawing) -> Result<usize> {
     let made: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
     let drawn = std::fs::create_dir_all(folder).map_err(Into::into).and_then(|()| {
         let _held = FolderLock::take(folder)?;
-        draw_all(folder, draw)
+        // While it is held: afterwards it may be another process's.
+        draw_all(folder, draw).inspect_err(|_| {
+            if !made.is_empty() {
+                drop(std::fs::remove_file(folder.join(LOCK)));
+            }
+        })
     });
-    if drawn.is_err() && !made.is_empty() {
-        drop(std::fs::remove_file(folder.join(LOCK)));
+    if drawn.is_err() {
         // Of those that were not there before, as far as they are empty.
         made.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
     }
