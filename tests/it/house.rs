@@ -192,10 +192,12 @@ fn nothing_names_a_path_outside_of_the_repository() {
 
 #[test]
 fn every_config_and_prompt_file_is_read() {
-    // A config may name data that its user has; an empty file stands for it here.
+    // A config may name data that its user has, or a model that another config makes; an empty file and a folder stand
+    // for them here.
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("manifest.csv"), "").unwrap();
     let manifest = format!("data.train={}", dir.path().join("manifest.csv").display());
+    let teacher = format!("loss.teacher={}", dir.path().display());
     let folders = ["configs", "prompts", "docs"].map(|f| root().join(f));
     let (mut configs, mut prompts) = (0, 0);
     for path in folders.iter().flat_map(|f| files(f, "toml")) {
@@ -203,7 +205,9 @@ fn every_config_and_prompt_file_is_read() {
             Prompts::open(&path).unwrap_or_else(|e| panic!("{}: {e:#}", named(&path)));
             prompts += 1;
         } else {
-            let config = reportclip::config::load(&path, std::slice::from_ref(&manifest));
+            let learns = fs::read_to_string(&path).unwrap().contains("\nteacher = ");
+            let set = [Some(&manifest), Some(&teacher).filter(|_| learns)].into_iter().flatten().cloned();
+            let config = reportclip::config::load(&path, &set.collect::<Vec<_>>());
             config.unwrap_or_else(|e| panic!("{}: {e:#}", named(&path)));
             configs += 1;
         }
