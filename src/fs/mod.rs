@@ -420,7 +420,8 @@ mod tests {
         let folder = dir.path().to_path_buf();
         std::thread::spawn(move || told.send(FolderLock::take(&folder).unwrap_err().to_string()));
         let error = tells.recv_timeout(Duration::from_secs(20)).unwrap();
-        assert_eq!(error, format!("{}: is no regular file", pipe.display()));
+        let hint = "remove it, or name another folder";
+        assert_eq!(error, format!("{}: is no regular file; {hint}", pipe.display()));
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub(super) fn check_folder(config: &Config) -> Result<()> {
     check_writable(folder).context("data.feature_cache")
 }
 
-/// A key over what vectors depend on: this version, how files are read, `layers` and how they are worked out, and weights. Preprocessing,
-/// and what images and texts hold, are for the caller to add.
+/// A key over what vectors depend on: this version, how files are read, `layers` and how they are worked out, and
+/// weights. Preprocessing, and what images and texts hold, are for the caller to add.
 pub(super) fn key<'a>(layers: &str, weights: impl Iterator<Item = &'a Param>) -> Result<ContentHash> {
     let mut key = ContentHash::default();
     key.field(env!("CARGO_PKG_VERSION"));
