@@ -7,7 +7,7 @@ use std::rc::Rc;
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
 use crate::data::bounded::{Bounded, OfRows};
-use crate::data::table::{names_of, separator_of, similar, why_not_utf8};
+use crate::data::table::{Unswallowed, names_of, separator_of, similar, why_not_utf8};
 use crate::fs::open_plain;
 
 /// Most that a compressed file may unpack to.
@@ -106,7 +106,7 @@ fn each_row<const N: usize>(
     let columns = asked.columns.map(|c| c.trim_end_matches('?'));
     let sample = reader.fill_buf().with_context(|| format!("{}: is broken or not UTF-8", path.display()))?;
     let separator = separator_of(sample, b'"', &columns);
-    let reader = OfRows::new(reader, MOST_RECORD);
+    let reader = OfRows::new(Unswallowed::new(reader, separator), MOST_RECORD);
     let row = Rc::clone(&reader.row);
     let mut options = csv::ReaderBuilder::new();
     let mut reader = options.delimiter(separator).flexible(true).buffer_capacity(1 << 18).from_reader(reader);
@@ -177,5 +177,28 @@ mod tests {
         let asked = Asked { columns: ["image"], needed: "image", header: |_| Ok(()) };
         let told = each_line(&path, &asked, |_, _| Ok(())).unwrap_err().to_string();
         assert!(told.ends_with("line 3: 3 columns where the header has 2; is a quote missing?"), "{told}");
+    }
+
+    /// A quote that swallowed rows would put one patient's report into another's.
+    #[test]
+    fn quotes_that_swallow_rows_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reports.csv");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let mut seen = Vec::new();
+            each(&path, ["image", "report"], |row| {
+                seen.push(row.map(String::from));
+                Ok(())
+            })
+            .map(|_| seen)
+            .map_err(|e| format!("{e:#}"))
+        };
+        let open = "image,report\na,\"Opacity\nb,Clear.\n";
+        assert!(read(open).unwrap_err().contains("line 2: a quote opens here and is never closed"), "{:?}", read(open));
+        let cut = "image,report\na,\"Opacity\nb,\"Clear.\"\n";
+        assert!(read(cut).unwrap_err().contains("line 2: a quote opens here and is followed by text on line 3"));
+        let fine = "image,report\na,\"Two\nlines, \"\"so\"\"\"\nb,\"Left\" effusion\n";
+        assert_eq!(read(fine).unwrap(), [["a", "Two\nlines, \"so\""], ["b", "Left effusion"]]);
     }
 }

@@ -19,7 +19,7 @@ pub(in crate::data) use columns::{names_of, similar};
 pub use fields::ProblemKind;
 pub use format::NewColumn;
 pub(in crate::data) use format::PackedImages;
-pub(in crate::data) use formats::separator_of;
 pub use formats::{ShardSample, ShardWriter, format_names, query_cells, set_columns, shard_keys, why_not_utf8};
+pub(in crate::data) use formats::{Unswallowed, separator_of};
 pub use manifest::{Line, Manifest, RowProblem};
 pub use row::{ImageSource, Origin, Row};

@@ -278,13 +278,35 @@ struct Checked<R> {
     partial: Vec<u8>,
 }
 
+/// Passes a published table on and refuses quotes that swallow rows: such as are never closed, or are followed by text
+/// on another line than they open on. Text behind a quote on one line is let be, as the csv crate reads it.
+pub(in crate::data) struct Unswallowed<R>(Checked<R>);
+
+impl<R: BufRead> Unswallowed<R> {
+    pub fn new(source: R, separator: u8) -> Self {
+        let dialect = Dialect { separator, quote: b'"', escape: None };
+        Self(Checked { most: usize::MAX, ..Checked::new(source, dialect, Rc::default()) })
+    }
+}
+
+impl<R: BufRead> Read for Unswallowed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Self(checked) = self;
+        let count = checked.source.read(buffer)?;
+        checked.watch(&buffer[..count], true).map_err(io::Error::other)?;
+        checked.starts.borrow_mut().clear();
+        Ok(count)
+    }
+}
+
 impl<R: BufRead> Checked<R> {
     fn new(source: R, dialect: Dialect, starts: Rc<RefCell<VecDeque<u64>>>) -> Self {
         let (at, most) = (At::RecordStart, MOST_HEADER);
         Self { source, dialect, at, line: 1, record: 0, most, starts, partial: Vec::new() }
     }
 
-    fn watch(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// `lenient`: text behind a quote on one line is none of its business, nor is the length of rows.
+    fn watch(&mut self, bytes: &[u8], lenient: bool) -> Result<(), String> {
         const HINT: &str = "double quotes that belong to the text";
         let Dialect { separator, quote, escape } = self.dialect;
         for &byte in bytes {
@@ -309,6 +331,7 @@ impl<R: BufRead> Checked<R> {
                 At::Quoted(start) | At::Escaped(start) => At::Quoted(start),
                 At::Closing(_) if ends_field => after_field,
                 At::Closing(start) if byte == quote && escape.is_none() => At::Quoted(start),
+                At::Closing(start) if lenient && start == self.line => At::Bare,
                 At::Closing(start) => {
                     let line = self.line;
                     return Err(format!(
@@ -318,7 +341,7 @@ impl<R: BufRead> Checked<R> {
             };
             if self.at == At::RecordStart {
                 // The first one is the header.
-                (self.record, self.most) = (0, MOST_RECORD);
+                (self.record, self.most) = (0, if lenient { usize::MAX } else { MOST_RECORD });
             }
             self.line += u64::from(byte == b'\n');
         }
@@ -356,7 +379,7 @@ impl<R: BufRead> Read for Checked<R> {
         let count = self.source.read(buffer)?;
         let bytes = &buffer[..count];
         let line = self.line;
-        self.check_utf8(bytes, line).and_then(|()| self.watch(bytes)).map_err(io::Error::other)?;
+        self.check_utf8(bytes, line).and_then(|()| self.watch(bytes, false)).map_err(io::Error::other)?;
         Ok(count)
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::data::table::columns::Columns;
 use crate::data::table::format::{Format, NewColumn};
 
-pub(in crate::data) use csv::separator_of;
+pub(in crate::data) use csv::{Unswallowed, separator_of};
 pub use text::why_not_utf8;
 pub use webdataset::{ShardSample, ShardWriter, shard_keys};
 
