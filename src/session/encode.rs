@@ -172,8 +172,11 @@ impl Encoder<'_> {
                 let input_ids = Tensor::from_vec(ids, (chunk.len(), tokens), self.device)?;
                 let states = self.model.text_states(&input_ids)?.tensor().clone();
                 embed(&states)?;
-                let bytes = bytes_of(&states);
-                found.add(states, chunk.len(), bytes);
+                // Where nothing comes again, nothing is held.
+                if again.is_some() && before.is_none() {
+                    let bytes = bytes_of(&states);
+                    found.add(states, chunk.len(), bytes);
+                }
             }
             if let (Some((again, key)), None) = (again, &before) {
                 again.put(key, found);
@@ -188,27 +191,30 @@ impl Encoder<'_> {
     /// # Errors
     /// Whatever the model reports; features that are not finite.
     pub fn texts_of_ids(&self, ids: &[Vec<u32>]) -> Result<Embeddings> {
-        let mut rows = Vec::new();
-        for chunk in self.own(ids.chunks(self.batch_size).collect()) {
-            let (padded, tokens) = self.tokenizer.pad(chunk);
-            let input_ids = Tensor::from_vec(padded, (chunk.len(), tokens), self.device)?;
-            rows.push(self.model.text_embeds(&input_ids)?.to_device(&Device::Cpu)?);
-        }
-        finite(self.gather(&rows)?, "text features")
+        self.embeddings(ids.len(), "text features", |batch| {
+            let (padded, tokens) = self.tokenizer.pad(&ids[batch.clone()]);
+            let input_ids = Tensor::from_vec(padded, (batch.len(), tokens), self.device)?;
+            Ok(self.model.text_features(&input_ids)?)
+        })
     }
 
-    /// Rows of `count` items, (count, embed_dim), L2-normalised, which `features` gives of each batch of them, as
-    /// [`Self::images`] does it of images.
+    /// Rows of `count` items, (count, embed_dim), L2-normalised, which `features`, called `what`, gives of each batch of
+    /// them, as [`Self::images`] does it of images.
     ///
     /// # Errors
     /// Those of `features`; features that are not finite.
-    pub fn embeddings(&self, count: usize, features: impl Fn(Range<usize>) -> Result<Value>) -> Result<Embeddings> {
+    pub fn embeddings(
+        &self,
+        count: usize,
+        what: &str,
+        features: impl Fn(Range<usize>) -> Result<Value>,
+    ) -> Result<Embeddings> {
         let batches = (0..count).step_by(self.batch_size).map(|start| start..count.min(start + self.batch_size));
         let embed = |batch| Ok(l2_normalize(features(batch)?.tensor())?.to_device(&Device::Cpu)?);
         let rows = self.own(batches.collect()).map(embed).collect::<Result<Vec<_>>>()?;
         let rows = self.gather(&rows)?;
         ensure!(rows.dim(0)? == count, "{} embeddings of {count} items", rows.dim(0)?);
-        finite(rows, "features")
+        finite(rows, what)
     }
 
     /// Whole batches, so that each row is worked out among the same others whatever the number of ranks.

@@ -116,13 +116,13 @@ impl Trainer<'_> {
             let x = Tensor::from_slice(&numbers, (numbers.len() / width, width), &self.device)?;
             Ok(encoder.model.image_features_above(x, self.frozen.image())?)
         };
-        let images = encoder.embeddings(readable.len(), features)?;
+        let images = encoder.embeddings(readable.len(), "image features", features)?;
         Ok(Some((readable, images)))
     }
 
     /// Embeddings of the reports of these rows, (rows, embed_dim), from what is kept of them.
     fn texts_kept(&self, encoder: &Encoder, kept: &KeptReports, rows: &[u32]) -> Result<Tensor> {
-        encoder.embeddings(rows.len(), |batch| {
+        encoder.embeddings(rows.len(), "text features", |batch| {
             let rows: Vec<usize> = rows[batch].iter().map(|&row| row as usize).collect();
             let states =
                 Tensor::from_vec(kept.read(&rows)?, (rows.len(), self.folder.config.text.width()), &self.device)?;
