@@ -198,8 +198,8 @@ impl Encoder<'_> {
         })
     }
 
-    /// Rows of `count` items, (count, embed_dim), L2-normalised, which `features`, called `what`, gives of each batch of
-    /// them, as [`Self::images`] does it of images.
+    /// Rows of `count` items, (count, embed_dim), L2-normalised, which `features`, called `what`, gives of each batch
+    /// of them, as [`Self::images`] does it of images.
     ///
     /// # Errors
     /// Those of `features`; features that are not finite.
